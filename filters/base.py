@@ -1,0 +1,91 @@
+"""The filter contract: samples in, as many verdicts out, in their order.
+
+A filter module holds `Config` (a frozen pydantic model) and `build(config) -> Filter`. A filter is named in a recipe by its
+registered name, or as `module:build` where it is somebody else's; both get the same treatment. A filter is pure: no store, no
+network, no clock, no state from one call to the next.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.sample import Sample, Verdict, to_json
+
+
+class Scope(StrEnum):
+    """How much a filter must see at once.
+
+    `sample`: any batch of samples. `prompt`: whole prompts, so all samples of each. `corpus`: every sample of the run that
+    all filters before it kept, in batches and in the order of the shards.
+    """
+
+    SAMPLE = "sample"
+    PROMPT = "prompt"
+    CORPUS = "corpus"
+
+
+class Role(StrEnum):
+    """What a drop means: the answer is wrong (`verifier`), unfit (`quality`), or repeats another (`duplicate`)."""
+
+    VERIFIER = "verifier"
+    QUALITY = "quality"
+    DUPLICATE = "duplicate"
+
+
+class FilterError(Exception):
+    """A filter that cannot be built or that breaks the contract; the message names the filter and what to do."""
+
+
+Judge = Callable[[pa.Table], "Sequence[Verdict] | pa.Table"]
+CorpusJudge = Callable[[Iterable[pa.Table]], "Iterable[Sequence[Verdict] | pa.Table]"]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One built filter.
+
+    `judge` takes a table of samples holding `columns` (names from schemas.sample.SAMPLES) and returns one Verdict per row, in
+    order, either as Verdict objects or as a table with the columns outcome, reason, score, detail (`filters.verdict_table`),
+    which is cheaper by the million. In scope `corpus` it takes an iterable of such tables and yields one answer for each.
+
+    `gold` turns a prompt's reference into a completion that must be kept, `wrong` into one that must be dropped (None: the
+    filter cannot be checked that way); `thresher check` tries both. `parameters` are the recipe's, already with defaults.
+    """
+
+    name: str
+    version: str
+    scope: Scope
+    role: Role
+    judge: Judge | CorpusJudge
+    columns: tuple[str, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    gold: Callable[[Any], str | None] | None = None
+    wrong: Callable[[Any], str | None] | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of name, version and parameters: two verdicts with one key were made by the same rule."""
+        text = to_json([self.name, self.version, self.parameters])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def verdict_table(
+    outcome: pa.Array | Sequence[str],
+    reason: pa.Array | Sequence[str],
+    score: pa.Array | Sequence[float | None] | None = None,
+    detail: pa.Array | Sequence[str | None] | None = None,
+) -> pa.Table:
+    """Verdicts as columns. `detail` holds JSON text; null scores and details may be left out."""
+    rows = len(outcome)
+    return pa.table(
+        {
+            "outcome": pa.array(outcome, pa.string()),
+            "reason": pa.array(reason, pa.string()),
+            "score": pa.nulls(rows, pa.float64()) if score is None else pa.array(score, pa.float64()),
+            "detail": pa.nulls(rows, pa.string()) if detail is None else pa.array(detail, pa.string()),
+        }
+    )

@@ -1,0 +1,41 @@
+"""The whole way, from a recipe to a dataset: what deployments name."""
+
+from typing import Any
+
+from prefect import flow, runtime
+
+from flows.generate import sample_shard
+from flows.release import release_run
+from flows.winnow import winnow_corpus, winnow_shard
+from thresher import recipes, steps
+from thresher.executors.local import LocalExecutor
+from thresher.progress import Progress
+
+
+@flow(name="thresher")
+def pipeline(
+    recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None
+) -> dict[str, Any]:
+    """Sample a recipe, filter while sampling goes on, and write the dataset.
+
+    Args:
+        recipe: Path of the recipe.
+        out: Run directory, or an fsspec URL; null takes data/runs/NAME, and for a deployment's run data/runs/NAME-TIME.
+        overrides: Changes to the recipe, such as sampling.max_tokens=64.
+        salt: Another salt draws other samples; null takes the recipe's, and for a deployment's run its scheduled time.
+    """
+    loaded = recipes.load(recipe, overrides or ())
+    if runtime.deployment.id:
+        slot = runtime.flow_run.scheduled_start_time.strftime("%Y%m%dT%H%M%S")
+        salt, out = salt or slot, out or f"data/runs/{loaded.recipe.name}-{slot}"
+    begun = steps.begin(loaded, out, salt=salt)
+    with Progress() as progress, LocalExecutor(begun.recipe.run.filter_workers) as executor:
+        steps.drive(
+            begun,
+            progress,
+            executor,
+            sample=sample_shard,
+            winnow=lambda shard: winnow_shard(begun.root, shard, executor),
+        )
+    winnow_corpus(begun.root)
+    return release_run(begun.root)

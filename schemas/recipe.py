@@ -1,0 +1,258 @@
+"""The recipe: one YAML file that says what to sample, from what, and who stays.
+
+The models here make schemas/recipe.schema.json (`make schemas`), against which thresher.recipes validates a file before it
+builds them. Each field's docstring is its description there.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+class Part(BaseModel):
+    """Frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Turn(Part):
+    """One worked example, shown to the model as a user turn and an assistant turn."""
+
+    user: str
+    """What the user says, as plain text."""
+    assistant: str
+    """The answer to imitate."""
+
+
+class JsonlSource(Part):
+    """One JSON object per line."""
+
+    kind: Literal["jsonl"]
+    path: str
+    """File, relative to the recipe."""
+
+
+class ParquetSource(Part):
+    """A Parquet or Arrow IPC file, or a directory of Parquet files."""
+
+    kind: Literal["parquet"]
+    path: str
+    """File or directory, relative to the recipe."""
+
+
+class DatasetSource(Part):
+    """Anything `datasets.load_dataset` reads: a Hub id or a local dataset directory."""
+
+    kind: Literal["dataset"]
+    path: str
+    """Hub id (`org/name`), or a directory relative to the recipe."""
+    config: str | None = None
+    """Config (subset) name; null takes the default one."""
+    split: str = "train"
+    """Split name."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub. Name one: `main` moves."""
+
+
+class ReasoningGymSource(Part):
+    """A task family of reasoning-gym; rows are generated, with `question` and `answer`."""
+
+    kind: Literal["reasoning_gym"]
+    name: str
+    """Family, as in `reasoning_gym.create_dataset(name)`. The nine families that evaluate an answer as code are refused."""
+    size: Annotated[int, Field(ge=1)]
+    """Number of prompts."""
+    seed: int = 0
+    """First seed. Item i uses seed + i, so keep two sources of one family at least `size` apart."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the family."""
+
+
+class GridSource(Part):
+    """Every combination of the listed values, in the order written; each is one row."""
+
+    kind: Literal["grid"]
+    fields: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    """Field name to the values it takes."""
+
+
+Source = Annotated[
+    JsonlSource | ParquetSource | DatasetSource | ReasoningGymSource | GridSource, Field(discriminator="kind")
+]
+
+
+class PromptSet(Part):
+    """One family of prompts: where its rows come from and how a row becomes chat messages."""
+
+    family: Name
+    """Name of the task family: statistics are given per family, and filters may be limited to some."""
+    source: Source
+    """Where the rows come from."""
+    template: str = "{{ question }}"
+    """Sandboxed Jinja template of the user's message over the row's fields. A field that a row lacks is an error."""
+    system: str | None = None
+    """System message, a template over the same fields."""
+    few_shot: tuple[Turn, ...] = ()
+    """Worked examples, shown before the question as chat turns."""
+    reference: str | None = "answer"
+    """Field that holds the reference answer (any JSON value); null where the prompts have none. A row may lack it."""
+    reference_template: str | None = None
+    """Jinja template that makes the reference from the row instead; its result is text."""
+    metadata: tuple[str, ...] | None = None
+    """Fields kept beside each sample; null keeps all but the reference."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take the first rows only."""
+
+
+class VllmEngine(Part):
+    """vLLM in this process: the same on a GPU and on a CPU."""
+
+    kind: Literal["vllm"] = "vllm"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Precision of the weights."""
+    max_model_len: Annotated[int, Field(ge=16)] | None = None
+    """Longest prompt plus completion, in tokens; null takes the model's."""
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = None
+    """Sequences the engine decodes at once; null takes vLLM's default."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """GPUs per model."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the GPU's memory; null takes vLLM's default."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory for the key-value cache on a CPU, in GiB; null takes vLLM's default. No effect on a GPU."""
+    enforce_eager: bool = False
+    """Skip graph capture and compilation: a faster start, slower decoding on a GPU."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of vLLM's engine, by its own names. `seed` and `generation_config` are thresher's to set."""
+
+
+class ReplayEngine(Part):
+    """No engine: answers come from a table. For tests, and to see what filters do without a model."""
+
+    kind: Literal["replay"]
+    path: str
+    """JSONL or Parquet file, relative to the recipe, with `prompt` (text of the last message) and `completion`; a prompt with
+    fewer rows than samples asked for starts over from its first."""
+
+
+Engine = Annotated[VllmEngine | ReplayEngine, Field(discriminator="kind")]
+
+
+class ModelSpec(Part):
+    """The model to draw from."""
+
+    name: str = "smollm2-135m-instruct"
+    """The embedded `smollm2-135m-instruct`, a directory (relative to the recipe), or a Hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model. Name a commit for a run that can be repeated."""
+    prompt_format: Literal["auto", "chat", "text"] = "auto"
+    """`chat` renders messages by the model's chat template, `text` joins them by blank lines for a base model; `auto` takes
+    `chat` where the model has a template."""
+
+
+class Sampling(Part):
+    """How completions are drawn. Everything is sent explicitly and the model's own generation_config is overruled, so the
+    defaults are what they say: ancestral sampling at temperature 1."""
+
+    samples_per_prompt: Annotated[int, Field(ge=1, le=65536)] = 16
+    """Completions drawn per prompt, besides the anchor."""
+    anchor: bool = True
+    """Also draw one greedy completion per prompt: the model's known solution."""
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    """Longest completion, in tokens; a longer one is cut and dropped as `truncated`."""
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """1 draws from the model's own distribution. Anything else is recorded on every sample."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus truncation; 1 is off."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Keep only the k likeliest tokens; 0 is off."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Drop tokens below this share of the likeliest; 0 is off."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """0 is off."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """0 is off."""
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """1 is off."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Strings that end a completion; they are not part of it."""
+
+
+class FilterSpec(Part):
+    """One filter. Filters run in the order written; a sample that one does not keep is not shown to the next."""
+
+    name: str
+    """Registered name, or `module:build` for your own."""
+    families: tuple[Name, ...] | None = None
+    """Judge the samples of these families only; null judges all."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """The filter's own settings; see README, or `thresher schema FILTER`."""
+
+
+class Dataset(Part):
+    """What is written, and what its card says."""
+
+    views: Annotated[tuple[Literal["sft", "prompts", "rollouts"], ...], Field(min_length=1)] = (
+        "sft",
+        "prompts",
+        "rollouts",
+    )
+    """Configs of the dataset."""
+    pretty_name: str | None = None
+    """Title of the card; null takes the recipe's name."""
+    description: str = ""
+    """A paragraph for the card."""
+    license: str | None = None
+    """Licence of the dataset, as a Hub identifier such as `apache-2.0`."""
+    language: tuple[str, ...] = ("en",)
+    """ISO 639-1 codes."""
+    tags: tuple[str, ...] = ()
+    """Further tags for the card."""
+
+
+class RunSpec(Part):
+    """How a run is cut up. Nothing here changes what is sampled, but for `salt`."""
+
+    salt: str = ""
+    """Another salt draws other samples; a scheduled run brings its own."""
+    shard_samples: Annotated[int, Field(ge=1)] = 2048
+    """Samples per shard, in whole prompts: the unit of work that is written, retried and resumed."""
+    shards_in_flight: Annotated[int, Field(ge=1)] | None = None
+    """Shards sampled side by side, so that the engine is busy across their borders; null takes enough to fill the engine."""
+    filter_workers: Annotated[int, Field(ge=0)] = 1
+    """Processes that filter while sampling goes on; 0 filters in this process."""
+
+
+class Recipe(Part):
+    """A recipe of thresher: prompts, model, sampling, filters, dataset."""
+
+    name: Name
+    """Name of the run and of its directory."""
+    prompts: tuple[PromptSet, ...] = ()
+    """Families of prompts. Needed to sample; `thresher filter` brings its own."""
+    model: ModelSpec = ModelSpec()
+    """The model to draw from."""
+    engine: Engine = VllmEngine()
+    """What runs the model."""
+    sampling: Sampling = Sampling()
+    """How completions are drawn."""
+    filters: tuple[FilterSpec, ...] = (FilterSpec(name="finished"), FilterSpec(name="exact_duplicate"))
+    """Who stays, in order."""
+    dataset: Dataset = Dataset()
+    """What is written."""
+    run: RunSpec = RunSpec()
+    """How the run is cut up."""
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Recipe":
+        families = [prompts.family for prompts in self.prompts]
+        if len(set(families)) < len(families):
+            twice = sorted({family for family in families if families.count(family) > 1})
+            raise ValueError(f"prompts: two sets are named {', '.join(twice)}; give each family one name")
+        for spec in self.filters:
+            unknown = sorted(set(spec.families or ()) - set(families))
+            if unknown and families:
+                raise ValueError(f"filters: {spec.name} names the family {unknown[0]}, but prompts has only {families}")
+        return self

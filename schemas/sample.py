@@ -1,0 +1,175 @@
+"""Prompt, Sample and Verdict, and the Arrow schemas of the pool they are stored in.
+
+A column that holds JSON text (`reference`, `metadata`, `sampling`, `detail`) is a plain string in the pool: any value a user
+brings survives unchanged there. docs/formats.md describes every column.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+POOL_VERSION = 1
+"""Raised when the columns below change meaning; a pool of another version is refused, never guessed at."""
+
+
+class Outcome(StrEnum):
+    """What a filter says of a sample."""
+
+    KEEP = "keep"
+    DROP = "drop"
+    UNDECIDED = "undecided"
+
+
+class Kind(StrEnum):
+    """What all filters together say of a sample; null where nobody could tell."""
+
+    HIT = "hit"
+    NEAR_MISS = "near_miss"
+    MISS = "miss"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Chat messages, and what verifiers need to judge an answer to them.
+
+    `prompt_id` is the hash of messages and reference (thresher.ids). `reference` is any JSON value, or None where there is
+    none. `metadata` is the user's own and is carried through untouched.
+    """
+
+    prompt_id: str
+    family: str
+    messages: tuple[Message, ...]
+    reference: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion of one prompt, as a filter sees it.
+
+    `index` counts the samples of a prompt from 0; the anchor (greedy completion) has index -1. `finish_reason` is `stop`,
+    `length` or `abort`, and None for samples that were brought along without one.
+    """
+
+    sample_id: str
+    prompt_id: str
+    family: str
+    messages: tuple[Message, ...]
+    completion: str
+    index: int = 0
+    anchor: bool = False
+    finish_reason: str | None = None
+    reference: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one filter says of one sample.
+
+    `reason` is a snake_case word from docs/verdicts.md, empty when kept. `score` is the filter's own number, if it has one.
+    `detail` is a JSON object for people who read the audit: the offending span, the error's text, the id that is repeated.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    score: float | None = None
+    detail: Mapping[str, Any] | None = None
+
+    @classmethod
+    def keep(cls, score: float | None = None, **detail: Any) -> "Verdict":
+        return cls(Outcome.KEEP, "", score, detail or None)
+
+    @classmethod
+    def drop(cls, reason: str, score: float | None = None, **detail: Any) -> "Verdict":
+        return cls(Outcome.DROP, reason, score, detail or None)
+
+    @classmethod
+    def undecided(cls, reason: str, **detail: Any) -> "Verdict":
+        """For a filter that could not judge: no reference, a time-out, its own failure. Never for a wrong answer."""
+        return cls(Outcome.UNDECIDED, reason, None, detail or None)
+
+
+def to_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, no NaN. Raises ValueError or TypeError if it has none."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+MESSAGE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
+MESSAGES = pa.list_(pa.field("element", MESSAGE, nullable=False))
+TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
+LOGPROBS = pa.list_(pa.field("element", pa.float32(), nullable=False))
+
+PROMPTS = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("messages", MESSAGES, nullable=False),
+        pa.field("reference", pa.string()),
+        pa.field("metadata", pa.string(), nullable=False),
+    ],
+    metadata={"thresher": f"prompts/{POOL_VERSION}"},
+)
+"""The plan: one row per prompt, one row group per shard. `reference` and `metadata` are JSON text."""
+
+SAMPLES = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("anchor", pa.bool_(), nullable=False),
+        pa.field("messages", MESSAGES, nullable=False),
+        pa.field("reference", pa.string()),
+        pa.field("metadata", pa.string(), nullable=False),
+        pa.field("completion", pa.string(), nullable=False),
+        pa.field("finish_reason", pa.string()),
+        pa.field("stop_reason", pa.string()),
+        pa.field("prompt_ids", TOKENS),
+        pa.field("completion_ids", TOKENS),
+        pa.field("logprobs", LOGPROBS),
+        pa.field("cumulative_logprob", pa.float64()),
+        pa.field("logprobs_kind", pa.string()),
+        pa.field("sampling", pa.string()),
+        pa.field("engine", pa.string()),
+        pa.field("engine_version", pa.string()),
+        pa.field("engine_seed", pa.int64()),
+        pa.field("model", pa.string()),
+        pa.field("model_revision", pa.string()),
+        pa.field("chat_template_sha256", pa.string()),
+        pa.field("source_row", pa.int64()),
+        pa.field("unreadable", pa.string()),
+    ],
+    metadata={"thresher": f"samples/{POOL_VERSION}"},
+)
+"""The pool: one row per sample. `source_row` and `unreadable` are for samples that were brought along (row number from 0 in
+the user's file, and why the row could not be read)."""
+
+VERDICTS = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("filter", pa.string(), nullable=False),
+        pa.field("filter_key", pa.string(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),
+        pa.field("detail", pa.string()),
+    ],
+    metadata={"thresher": f"verdicts/{POOL_VERSION}"},
+)
+"""One row per sample and filter that saw it. `row` is the sample's row in its shard, `filter_key` the hash of the filter's
+name, version and parameters."""

@@ -1,0 +1,176 @@
+"""Counts one shard from its rows, and says where they contradict each other.
+
+Nothing that a step has counted is believed: who should have seen a sample is worked out anew from the verdict rows.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from filters.base import Scope
+from schemas.manifest import RunManifest
+from schemas.sample import Outcome
+from thresher import pool
+from thresher.store import Store, shard_name
+from thresher.views import prompt_counts
+
+COLUMNS = ["sample_id", "prompt_id", "family", "anchor", "finish_reason", "unreadable"]
+"""What is read of the pool."""
+
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted of one shard, or of several."""
+
+    samples: Counter[tuple[str, bool, str, str | None, bool]] = field(default_factory=Counter)
+    """By family, anchor, outcome, kind, truncated."""
+    verdicts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By filter, outcome, reason."""
+    prompts: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    """By family, decided samples, passed samples."""
+
+    def add(self, other: "Counts") -> None:
+        """Count another shard's in."""
+        self.samples.update(other.samples)
+        self.verdicts.update(other.verdicts)
+        self.prompts.update(other.prompts)
+
+
+def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts, list[str]]:
+    """Count a shard that is sampled and judged, and list what is wrong with it. Raises StoreError on a damaged file."""
+    name = f"samples/{shard_name(shard)}"
+    entry, samples = store.entry(name), store.read_table(name, COLUMNS)
+    assert entry is not None, "the caller has looked"
+    path = store.path(entry.path)
+    problems = list(_rows_agree(path, entry.rows, samples))
+    anchors = int(pc.sum(samples["anchor"]).as_py() or 0)
+    for fact, found in (("samples", samples.num_rows - anchors), ("anchors", anchors)):
+        if entry.facts.get(fact, found) != found:
+            problems.append(f"{path}: {found} {fact} found, {entry.facts[fact]} noted in {name}.json; {_AGAIN}")
+    if repeated := samples.num_rows - len(pc.unique(samples["sample_id"])):
+        problems.append(f"{path}: {repeated} sample ids stand there twice, none may; {_AGAIN}")
+    if manifest.origin == "sampled":
+        problems += _as_planned(store, shard, manifest, samples, path)
+    tables, facts = [], []
+    for verdicts in pool.verdict_names(store, shard):
+        given, made = store.read_table(verdicts), store.entry(verdicts)
+        assert made is not None, "it was there a moment ago"
+        problems += _rows_agree(store.path(made.path), made.rows, given)
+        tables.append(given)
+        facts += made.facts["filters"]
+    where = store.path(f"verdicts/{shard_name(shard)}.parquet")
+    given, found_wrong = sound(samples, pa.concat_tables(tables), facts, where)
+    problems += found_wrong
+    problems += cascade(samples, given, facts, where)
+    known = [one for made in pool.verdict_entries(store, shard) for one in pool.filters_of(made)]
+    return counted(pool.judged(samples, _first_endings(given), known), given), problems
+
+
+def counted(judged: pa.Table, given: pa.Table) -> Counts:
+    """Count the rows of one judged shard and the verdicts on them."""
+    truncated = pc.fill_null(pc.equal(judged["finish_reason"], "length"), False)
+    readable = judged.filter(pc.is_null(judged["unreadable"]))
+    first, _, counts = prompt_counts(readable)
+    decided = counts["samples"] - counts["undecided"]
+    prompts = pa.table([readable["family"].take(pa.array(first)), decided, counts["passed"]], ["family", "decided", "passed"])
+    return Counts(
+        _by(judged.append_column("truncated", truncated), ["family", "anchor", "outcome", "kind", "truncated"]),
+        _by(given, ["filter", "outcome", "reason"]),
+        _by(prompts, prompts.column_names),
+    )
+
+
+def sound(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, Any]], where: str) -> tuple[pa.Table, list[str]]:
+    """The verdicts that can be one filter's word on one sample of the shard, and what is wrong with the others."""
+    problems = []
+    at = given["row"].to_numpy()
+    inside = (at >= 0) & (at < samples.num_rows)
+    if outside := int((~inside).sum()):
+        problems.append(f"{where}: {outside} verdicts on rows outside the shard's {samples.num_rows}; {_AGAIN}")
+    given = given.filter(pa.array(inside))
+    same = pc.equal(given["sample_id"], samples["sample_id"].take(given["row"]))
+    if others := given.num_rows - int(pc.sum(same).as_py() or 0):
+        problems.append(f"{where}: {others} verdicts name another sample than stands in their row of the pool; {_AGAIN}")
+    given = given.filter(same)
+    known = pc.is_in(given["filter"], pa.array([one["label"] for one in filters], pa.string()))
+    if strange := given.num_rows - int(pc.sum(known).as_py() or 0):
+        problems.append(f"{where}: {strange} verdicts of filters that its entry does not name; {_AGAIN}")
+    return given.filter(known), problems
+
+
+def cascade(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, Any]], where: str) -> Iterator[str]:
+    """Say where a filter did not see exactly the samples it is there for and every filter before it kept, and where a sample
+    was not kept more than once."""
+    rows = samples.num_rows
+    anchor: Mask = samples["anchor"].to_numpy()
+    at, kept = given["row"].to_numpy(), pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy()
+    alive = np.ones(rows, bool)
+    for facts in filters:
+        wanted = alive.copy()
+        if facts.get("families") is not None:
+            wanted &= pc.is_in(samples["family"], pa.array(facts["families"], pa.string())).to_numpy()
+        if facts["scope"] != Scope.SAMPLE.value:
+            wanted &= ~anchor
+        mine: Mask = pc.equal(given["filter"], facts["label"]).to_numpy()
+        times = np.bincount(at[mine], minlength=rows)
+        if missing := int((wanted & (times == 0)).sum()):
+            yield (
+                f"{where}: {facts['label']} should have seen {int(wanted.sum())} samples, those every filter before it "
+                f"kept; {missing} of them have no verdict of it; {_AGAIN}"
+            )
+        if strangers := int(((times > 0) & ~wanted).sum()):
+            yield f"{where}: {facts['label']} judged {strangers} samples that it should not have seen; {_AGAIN}"
+        if twice := int((times > 1).sum()):
+            yield f"{where}: {facts['label']} judged {twice} samples more than once; {_AGAIN}"
+        alive[at[mine & ~kept]] = False
+    if often := int((np.bincount(at[~kept], minlength=rows) > 1).sum()):
+        yield f"{where}: {often} samples were dropped or undecided more than once, once is the most; {_AGAIN}"
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+_AGAIN = "remove this file and run the same command again: it is made anew"
+
+
+def _rows_agree(path: str, noted: int, table: pa.Table) -> Iterator[str]:
+    if table.num_rows != noted:
+        yield f"{path}: {table.num_rows} rows found, {noted} noted in its entry; {_AGAIN}"
+
+
+def _as_planned(store: Store, shard: int, manifest: RunManifest, samples: pa.Table, path: str) -> Iterator[str]:
+    """Compare the samples of each prompt with the plan: samples_per_prompt, and an anchor where the recipe wants one."""
+    sampling = manifest.recipe["sampling"]
+    each = int(sampling["samples_per_prompt"]) + bool(sampling["anchor"])
+    planned = store.read_group("prompts", shard)["prompt_id"]
+    both = pa.chunked_array([*planned.chunks, *samples["prompt_id"].chunks], pa.string()).combine_chunks()
+    codes = both.dictionary_encode().indices.to_numpy()
+    wanted = each * np.bincount(codes[: len(planned)], minlength=codes.max(initial=-1) + 1)
+    found = np.bincount(codes[len(planned) :], minlength=len(wanted))
+    if wrong := int((wanted != found).sum()):
+        yield (
+            f"{path}: {int(wanted.sum())} samples planned ({len(planned)} prompts, {each} each), {samples.num_rows} found; "
+            f"{wrong} prompts have too few or too many; {_AGAIN}"
+        )
+
+
+def _first_endings(given: pa.Table) -> pa.Table:
+    """The verdicts without any second one that did not keep a sample: thresher.pool.judged knows no such thing."""
+    ended: Rows = np.flatnonzero(~pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy())
+    _, first = np.unique(given["row"].to_numpy()[ended], return_index=True)
+    return given.take(pa.array(np.sort(ended[first])))
+
+
+def _by(table: pa.Table, columns: list[str]) -> Counter[Any]:
+    """How often each combination of values occurs: a few, however many rows."""
+    groups = table.group_by(columns).aggregate([([], "count_all")])
+    found = zip(*(groups[name].to_pylist() for name in (*columns, "count_all")), strict=True)
+    return Counter({row[:-1]: row[-1] for row in found})

@@ -1,0 +1,167 @@
+"""Shows an audit to people: tables for a terminal of 80 columns or more, and the same as markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from thresher.audit.stats import Audit, FamilyStats, FilterStats
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+THIN = "\u202f"
+"""Narrow no-break space, between groups of three digits."""
+
+_FUNNEL = ("filter", "seen", "kept", "dropped", "undecided", "why")
+_FAMILIES = ("family", "prompts", "samples", "pass rate (95 %)", "hits", "greedy")
+
+
+def funnel_table(audit: Audit, *, gap: str = THIN) -> "Table":
+    """What each filter saw, kept, dropped and could not judge, anchors included. `gap` stands between thousands."""
+    from rich.markup import escape
+
+    table = _table("Filters", ("filter", "seen", "kept", "", "dropped", "undecided"))
+    for one in audit.filters:
+        dropped, undecided = sum(one.dropped.values()), sum(one.undecided.values())
+        counts = [number(count, gap) for count in (one.seen, one.kept, dropped, undecided)]
+        table.add_row(escape(one.name), *counts[:2], share(one.kept, one.seen), *counts[2:])
+        for reason, count in one.dropped.items():
+            table.add_row(f"  {escape(reason)}", "", "", "", number(count, gap), "", style="dim")
+        for reason, count in one.undecided.items():
+            table.add_row(f"  {escape(reason)}", "", "", "", "", number(count, gap), style="dim")
+    return table
+
+
+def families_table(audit: Audit, *, gap: str = THIN) -> "Table":
+    """How each family of prompts came out; a last row for all where there are several. `greedy` is the share of anchors that
+    passed."""
+    from rich.markup import escape
+
+    table = _table("Families", _FAMILIES)
+    for one in _families(audit):
+        if one is audit.total:
+            table.add_section()
+        table.add_row(*map(escape, _family_row(one, gap)))
+    return table
+
+
+def print_audit(audit: Audit, console: "Console") -> None:
+    """Print the audit: a summary, both tables, and the problems if there are any."""
+    gap = THIN if console.encoding.lower().startswith("utf") else ","
+    for line in summary(audit, gap=gap):
+        console.print(line, highlight=False, markup=False)
+    console.print(funnel_table(audit, gap=gap))
+    console.print(families_table(audit, gap=gap))
+    for problem in audit.problems:
+        console.print(f"PROBLEM {problem}", style="bold red", highlight=False, markup=False)
+
+
+def summary(audit: Audit, *, gap: str = THIN) -> list[str]:
+    """The audit in a few lines of text."""
+    shards, found = audit.shards, audit.kinds
+    state = "complete" if audit.complete else "unfinished"
+    became = (
+        f"{number(found['hit'], gap)} hits, {number(found['duplicate'], gap)} duplicates, "
+        f"{number(audit.outcomes['drop'] - found['duplicate'], gap)} otherwise dropped, "
+        f"{number(audit.outcomes['undecided'], gap)} undecided"
+    )
+    lines = [
+        f"{audit.name}: {state}, {number(shards.judged, gap)} of {number(shards.planned, gap)} shards, {audit.origin}",
+        f"{number(audit.samples, gap)} samples of {number(audit.total.prompts, gap)} prompts: {became}",
+    ]
+    if audit.tokens.completion:
+        each = "" if audit.tokens.per_hit is None else f", {number(round(audit.tokens.per_hit), gap)} per hit"
+        lines.append(f"{number(audit.tokens.completion, gap)} tokens sampled{each}")
+    lines.append(f"{audit.seconds.sampling:.1f} s sampling, {audit.seconds.filtering:.1f} s filtering")
+    return lines
+
+
+def markdown(audit: Audit) -> str:
+    """Both tables as markdown, without anything that differs between two runs over one pool."""
+    funnel = _markdown(_FUNNEL, (_funnel_row(one, THIN) for one in audit.filters), {"filter", "why"})
+    families = _markdown(_FAMILIES, (_family_row(one, THIN) for one in _families(audit)), {"family"})
+    return f"{funnel}\n\n{families}\n"
+
+
+def number(count: int, gap: str = THIN) -> str:
+    """A count with `gap` between groups of three digits."""
+    return f"{count:,}".replace(",", gap)
+
+
+def share(part: int, whole: int) -> str:
+    """A share in percent, to three digits; empty where the whole is nothing."""
+    return percent(part / whole) if whole else ""
+
+
+def percent(rate: float) -> str:
+    """A rate in percent. What is not nought or all is never shown as if it were."""
+    value = 100 * rate
+    if value in (0, 100):
+        return f"{value:.0f} %"
+    if value < 0.05 or value > 99.95:
+        return "<0.1 %" if value < 50 else ">99.9 %"
+    return f"{value:.1f} %"
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _families(audit: Audit) -> tuple[FamilyStats, ...]:
+    return audit.families if len(audit.families) == 1 else (*audit.families, audit.total)
+
+
+def _funnel_row(one: FilterStats, gap: str) -> list[str]:
+    return [
+        one.name,
+        number(one.seen, gap),
+        f"{number(one.kept, gap)} {_in_brackets(share(one.kept, one.seen))}".strip(),
+        number(sum(one.dropped.values()), gap),
+        number(sum(one.undecided.values()), gap),
+        ", ".join(f"{reason} {number(count, gap)}" for reason, count in _reasons(one).items()),
+    ]
+
+
+def _family_row(one: FamilyStats, gap: str) -> list[str]:
+    rate = "" if one.pass_rate is None else percent(one.pass_rate)
+    if one.interval is not None:
+        low, high = (100 * bound for bound in one.interval)
+        rate += f" [{low:.1f}, {high:.1f}]"
+    return [
+        one.family,
+        number(one.prompts, gap),
+        number(one.samples, gap),
+        rate,
+        number(one.hits, gap),
+        share(one.anchors_passed, one.anchors),
+    ]
+
+
+def _reasons(one: FilterStats) -> Mapping[str, int]:
+    both = {**one.dropped}
+    for reason, count in one.undecided.items():
+        both[reason] = both.get(reason, 0) + count
+    return both
+
+
+def _in_brackets(text: str) -> str:
+    return f"({text})" if text else ""
+
+
+def _table(title: str, columns: Sequence[str]) -> "Table":
+    """A table whose first column may be folded where the terminal is narrow; numbers never are."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column(columns[0], overflow="fold", min_width=12)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _markdown(columns: Iterable[str], rows: Iterable[list[str]], left: set[str]) -> str:
+    names = list(columns)
+    lines = ["| " + " | ".join(names) + " |", "|" + "|".join("---" if n in left else "---:" for n in names) + "|"]
+    return "\n".join(
+        [*lines, *("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows)]
+    )

@@ -1,0 +1,295 @@
+"""The audit: a run's numbers, counted anew from its rows, and whether they add up.
+
+`passed` means that every verifier kept the sample: hits, and the duplicates among them. A pass rate is passed / (samples -
+undecided); what nobody could judge says nothing of the model. Anchors are counted apart and in nothing else.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from schemas.manifest import RunManifest
+from schemas.sample import Kind, Outcome
+from thresher import ids, pool
+from thresher.audit.counts import Counts, count_shard
+from thresher.audit.interval import pass_rate_interval
+from thresher.errors import AuditError, StoreError
+from thresher.store import Store, shard_name
+
+PASSED = (Kind.HIT.value, Kind.DUPLICATE.value)
+"""Kinds of the samples that every verifier kept."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How far the run has come."""
+
+    planned: int
+    sampled: int
+    judged: int
+
+
+@dataclass(frozen=True)
+class FilterStats:
+    """What one filter did, anchors included: seen = kept + dropped + undecided. `seconds` are its own, over all processes."""
+
+    name: str
+    version: str
+    role: str
+    seen: int
+    kept: int
+    dropped: dict[str, int]
+    undecided: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FamilyStats:
+    """How one family of prompts, or the whole run, came out. `interval` is that of the pass rate, 95 %."""
+
+    family: str
+    prompts: int
+    samples: int
+    passed: int
+    undecided: int
+    pass_rate: float | None
+    interval: tuple[float, float] | None
+    hits: int
+    anchors: int
+    anchors_passed: int
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of prompts and completions, anchors included; `per_hit` is completion tokens per distinct sample kept."""
+
+    prompt: int
+    completion: int
+    per_hit: float | None
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall seconds of the shards' sampling, which overlap where shards are sampled side by side, and of all filters."""
+
+    sampling: float
+    filtering: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The numbers of a run, and its problems, in words."""
+
+    run: str
+    name: str
+    origin: str
+    complete: bool
+    shards: Shards
+    samples: int
+    anchors: int
+    outcomes: dict[str, int]
+    kinds: dict[str, int]
+    filters: tuple[FilterStats, ...]
+    families: tuple[FamilyStats, ...]
+    total: FamilyStats
+    tokens: Tokens
+    seconds: Seconds
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit as JSON values."""
+        found = asdict(self)
+        for family in (*found["families"], found["total"]):
+            family["interval"] = None if family["interval"] is None else list(family["interval"])
+        return found | {name: list(found[name]) for name in ("filters", "families", "problems")}
+
+
+def audit(store: Store) -> Audit:
+    """Count a run, one shard at a time, and list what does not add up. An unfinished run is counted as far as it is.
+
+    Raises StoreError where there is no run.
+    """
+    manifest = store.manifest()
+    if manifest is None:
+        raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
+    planned = pool.shards(store)
+    sampled, judged, problems = _progress(store, planned, manifest)
+    counts, facts = Counts(), dict.fromkeys(("prompt_tokens", "completion_tokens", "seconds"), 0.0)
+    filters: dict[str, dict[str, Any]] = {}
+    for shard in sampled:
+        entry = store.entry(f"samples/{shard_name(shard)}")
+        for name in facts:
+            facts[name] += (entry.facts.get(name) or 0) if entry else 0
+    for shard in judged:
+        try:
+            found, wrong = count_shard(store, shard, manifest)
+        except StoreError as error:
+            problems.append(str(error))
+            continue
+        counts.add(found)
+        problems += wrong
+        problems += _same_filters(store, shard, filters)
+    if len(judged) == planned and judged:
+        problems += _whole_cascade(store, manifest, filters)
+    complete = planned > 0 and len(judged) == len(sampled) == planned
+    return _audited(
+        store,
+        manifest,
+        shards=Shards(planned, len(sampled), len(judged)),
+        complete=complete,
+        counts=counts,
+        facts=facts,
+        filters=filters,
+        problems=problems,
+    )
+
+
+def check(audit: Audit) -> None:
+    """Raise AuditError with the problems of an audit, if it has any."""
+    if audit.problems:
+        raise AuditError("\n  ".join([f"{audit.run}: the audit found {len(audit.problems)} problem(s):", *audit.problems]))
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _progress(store: Store, planned: int, manifest: RunManifest) -> tuple[list[int], list[int], list[str]]:
+    """Shards that are sampled, those that are judged too, and what is missing."""
+    sampled = [shard for shard in range(planned) if store.exists(f"samples/{shard_name(shard)}.json")]
+    given = {shard: len(pool.verdict_names(store, shard)) for shard in sampled}
+    files = max(given.values(), default=0)
+    judged = [s for s in sampled if given[s] == files > 0 and store.exists(f"verdicts/{shard_name(s)}.json")]
+    again = "run `thresher filter` again" if manifest.origin == "brought" else "run `thresher run` again"
+    if not planned:
+        return [], [], [f"{store.root}: nothing is planned yet; {again} to complete the run"]
+    if len(judged) == planned:
+        return sampled, judged, []
+    short = f"{planned} shards planned, {len(sampled)} sampled and {len(judged)} judged"
+    return sampled, judged, [f"{store.root}: unfinished: {short}; {again} to complete the run"]
+
+
+def _same_filters(store: Store, shard: int, filters: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Add up the seconds of a shard's filters, and compare the filters with those of the shards before."""
+    mine = [facts for entry in pool.verdict_entries(store, shard) for facts in entry.facts["filters"]]
+    first = not filters
+    for facts in mine:
+        if first:
+            filters[facts["label"]] = facts | {"seconds": 0.0}
+        if facts["label"] in filters:
+            filters[facts["label"]]["seconds"] += facts["seconds"]
+    alike = ("label", "key", "families")
+    if [[f[name] for name in alike] for f in mine] != [[f[name] for name in alike] for f in filters.values()]:
+        yield (
+            f"{store.path('verdicts/' + shard_name(shard))}.parquet: judged by other filters or settings than the shards "
+            "before it; run the same command again: it judges anew what older filters judged"
+        )
+
+
+def _whole_cascade(store: Store, manifest: RunManifest, filters: Mapping[str, Any]) -> Iterator[str]:
+    wanted = len(manifest.recipe["filters"]) + (manifest.origin == "brought")
+    if len(filters) != wanted:
+        yield (
+            f"{store.root}: the recipe has {wanted} filters, the verdicts are of {len(filters)} ({', '.join(filters)}); "
+            "run the same command again: it judges by the recipe"
+        )
+
+
+def _audited(
+    store: Store,
+    manifest: RunManifest,
+    *,
+    shards: Shards,
+    complete: bool,
+    counts: Counts,
+    facts: Mapping[str, float],
+    filters: Mapping[str, Mapping[str, Any]],
+    problems: list[str],
+) -> Audit:
+    drawn = Counter[tuple[str, str | None]]()
+    for (_, anchor, outcome, kind, _), count in counts.samples.items():
+        if not anchor:
+            drawn[outcome, kind] += count
+    samples = drawn.total()
+    outcomes = {o.value: sum(n for (outcome, _), n in drawn.items() if outcome == o.value) for o in Outcome}
+    if sum(outcomes.values()) != samples:
+        problems.append(f"{store.root}: {samples} samples, but outcomes of {sum(outcomes.values())}: {outcomes}")
+    stats = tuple(_filter(facts, counts) for facts in filters.values())
+    problems += _sums(store, stats)
+    total = _family("all", counts, manifest, None)
+    families = sorted({family for family, *_ in counts.samples})
+    tokens = int(facts["completion_tokens"])
+    return Audit(
+        run=store.root,
+        name=manifest.name,
+        origin=manifest.origin,
+        complete=complete,
+        shards=shards,
+        samples=samples,
+        anchors=total.anchors,
+        outcomes=outcomes,
+        kinds={k.value: sum(n for (_, kind), n in drawn.items() if kind == k.value) for k in Kind},
+        filters=stats,
+        families=tuple(_family(family, counts, manifest, family) for family in families),
+        total=total,
+        tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits else None),
+        seconds=Seconds(round(facts["seconds"], 3), round(sum(one.seconds for one in stats), 3)),
+        problems=tuple(problems),
+    )
+
+
+def _filter(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
+    def reasons(wanted: Outcome) -> dict[str, int]:
+        found = {
+            reason: count
+            for (label, outcome, reason), count in counts.verdicts.items()
+            if label == facts["label"] and outcome == wanted.value
+        }
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+    return FilterStats(
+        name=facts["label"],
+        version=facts["version"],
+        role=facts["role"],
+        seen=sum(count for (label, _, _), count in counts.verdicts.items() if label == facts["label"]),
+        kept=sum(reasons(Outcome.KEEP).values()),
+        dropped=reasons(Outcome.DROP),
+        undecided=reasons(Outcome.UNDECIDED),
+        seconds=round(facts["seconds"], 3),
+    )
+
+
+def _sums(store: Store, filters: tuple[FilterStats, ...]) -> Iterator[str]:
+    for one in filters:
+        said = one.kept + sum(one.dropped.values()) + sum(one.undecided.values())
+        if one.seen != said:
+            yield (
+                f"{store.root}: {one.name} saw {one.seen} samples, but kept, dropped and undecided add up to {said}: some "
+                "verdicts have another outcome; remove the folder verdicts and run the same command again"
+            )
+
+
+def _family(name: str, counts: Counts, manifest: RunManifest, only: str | None) -> FamilyStats:
+    mine = {key: n for key, n in counts.samples.items() if only in (None, key[0])}
+    drawn = {key: n for key, n in mine.items() if not key[1]}
+    cells = Counter[tuple[int, int]]()
+    for (family, decided, passed), n in counts.prompts.items():
+        if only in (None, family):
+            cells[decided, passed] += n
+    samples, passed = sum(drawn.values()), sum(n for key, n in drawn.items() if key[3] in PASSED)
+    undecided = sum(n for key, n in drawn.items() if key[2] == Outcome.UNDECIDED.value)
+    seed = int(ids.digest("interval", manifest.sampling_key, only), 16)
+    return FamilyStats(
+        family=name,
+        prompts=cells.total(),
+        samples=samples,
+        passed=passed,
+        undecided=undecided,
+        pass_rate=passed / (samples - undecided) if samples > undecided else None,
+        interval=pass_rate_interval(cells, seed),
+        hits=sum(n for key, n in drawn.items() if key[3] == Kind.HIT.value),
+        anchors=sum(mine.values()) - samples,
+        anchors_passed=sum(n for key, n in mine.items() if key[1] and key[3] in PASSED),
+        truncated=sum(n for key, n in drawn.items() if key[4]),
+    )

@@ -1,0 +1,134 @@
+"""The dataset card: README.md, whose front matter tells `datasets` and the Hub what the configs are."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from schemas.manifest import RunManifest
+from schemas.recipe import Recipe, Sampling
+from thresher import __version__, views
+from thresher.audit.show import markdown, number
+from thresher.audit.stats import Audit
+
+ABOUT = {
+    "sft": "One row per hit, as prompt and completion: the config to fine-tune on.",
+    "prompts": "One row per prompt, with how often the model got it right.",
+    "rollouts": "One row per sample, whatever became of it, with tokens, log-probabilities and every verdict.",
+}
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+         (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))  # fmt: skip
+NEUTRAL = {
+    name: Sampling.model_fields[name].default
+    for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+}
+"""Ancestral sampling, as the recipe's own defaults have it."""
+
+
+@dataclass(frozen=True)
+class ViewSize:
+    """How large a view came out: rows, bytes in Arrow memory, bytes of its Parquet files."""
+
+    rows: int
+    memory_bytes: int
+    file_bytes: int
+
+
+def card(manifest: RunManifest, audit: Audit, sizes: Mapping[str, ViewSize]) -> str:
+    """The card of a dataset with these views, the default one first."""
+    from jinja2 import Environment, StrictUndefined
+
+    recipe = Recipe.model_validate(manifest.recipe)
+    funnel, families = markdown(audit).split("\n\n")
+    text = yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=120)
+    environment = Environment(  # noqa: S701  (markdown: nothing is escaped for HTML)
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    template = environment.from_string(files("thresher").joinpath("card.md.j2").read_text(encoding="utf-8"))
+    model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
+    rendered = template.render(
+        front_matter=front_matter(manifest, sizes),
+        title=" ".join((recipe.dataset.pretty_name or recipe.name).split()),
+        description=recipe.dataset.description.strip(),
+        audit=audit.to_dict(),
+        number=number,
+        sampled=manifest.origin == "sampled",
+        model=model | manifest.model,
+        sampling=recipe.sampling,
+        sampling_words=sampling_words(recipe.sampling),
+        stop=", ".join(f"`{text!r}`" for text in recipe.sampling.stop),
+        version=__version__,
+        funnel=funnel + "\n",
+        families=families,
+        views=list(sizes),
+        about=ABOUT,
+        rows={view: size.rows for view, size in sizes.items()},
+        columns={view: _columns(view, manifest.model["prompt_format"]) for view in sizes},
+        license=recipe.dataset.license,
+        fence="`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))]),
+        recipe=text,
+    )
+    return re.sub(r"\n{3,}", "\n\n", rendered)
+
+
+def front_matter(manifest: RunManifest, sizes: Mapping[str, ViewSize]) -> str:
+    """The card's YAML: what the Hub lists and `datasets` reads."""
+    from datasets import Features
+
+    recipe = Recipe.model_validate(manifest.recipe)
+    rows = next(iter(sizes.values())).rows
+    found: dict[str, Any] = {
+        **({"license": recipe.dataset.license} if recipe.dataset.license else {}),
+        "language": list(recipe.dataset.language),
+        "pretty_name": recipe.dataset.pretty_name or recipe.name,
+        "size_categories": [next((name for limit, name in SIZES if rows < limit), "100B<n<1T")],
+        "task_categories": ["text-generation"],
+        "annotations_creators": ["machine-generated"],
+        "tags": list(dict.fromkeys(["synthetic", "thresher", "trl", "datasets", *recipe.dataset.tags])),
+        "configs": [],
+        "dataset_info": [],
+    }
+    for view, size in sizes.items():
+        default = {} if found["configs"] else {"default": True}
+        data_files = [{"split": "train", "path": f"{view}/train/*.parquet"}]
+        found["configs"].append({"config_name": view, **default, "data_files": data_files})
+        features = Features.from_arrow_schema(views.schema(view, manifest.model["prompt_format"]))
+        found["dataset_info"].append(
+            {
+                "config_name": view,
+                "features": features._to_yaml_list(),
+                "splits": [{"name": "train", "num_bytes": size.memory_bytes, "num_examples": size.rows}],
+                "download_size": size.file_bytes,
+                "dataset_size": size.memory_bytes,
+            }
+        )
+    text: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def sampling_words(sampling: Sampling) -> str:
+    """Say which parameters changed the model's own distribution; every one that did is named."""
+    other = [f"{name} {getattr(sampling, name):g}" for name in NEUTRAL if getattr(sampling, name) != NEUTRAL[name]]
+    if not other:
+        return "the model's own: temperature 1, top_p 1, no top_k or min_p, no penalties"
+    return f"changed by {', '.join(other)}; everything else neutral"
+
+
+def _columns(view: str, prompt_format: str) -> list[tuple[str, str, str]]:
+    meanings = {name: meaning for name, _, meaning in views.COLUMNS[view]}
+    return [(f.name, type_name(f.type), meanings[f.name]) for f in views.schema(view, prompt_format)]
+
+
+def type_name(kind: pa.DataType) -> str:
+    """A column's type in words."""
+    if kind.equals(views.CHAT):
+        return "messages (role, content)"
+    if pa.types.is_list(kind):
+        return f"list of {type_name(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return f"({', '.join(field.name for field in kind)})"
+    return "json" if kind.equals(views.JSON) else str(kind)

@@ -1,0 +1,130 @@
+"""Tries a recipe without sampling: are the prompts there, and do its verifiers accept what is right and refuse what is wrong?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from filters.base import Filter, Role, Scope
+from filters.judging import judge
+from schemas.sample import SAMPLES, Outcome, Prompt, to_json
+from thresher.prompts import plan
+from thresher.recipes import Loaded, build_filters
+from thresher.winnow import built_filters
+
+BATCH = 4096
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a verifier took the references of the prompts it judges, and wrong answers to them."""
+
+    label: str
+    prompts: int
+    gold_kept: int
+    wrong_dropped: int
+    wrong_tried: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found; `faults` is empty when the recipe may run."""
+
+    families: dict[str, int]
+    trials: tuple[Trial, ...]
+    faults: tuple[str, ...]
+
+
+def check_recipe(loaded: Loaded) -> Report:
+    """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError for
+    what cannot be read at all; what reads but fails stands in the report."""
+    build_filters(loaded)
+    built = built_filters(loaded.recipe, brought=False)
+    prompts = list(plan(loaded.recipe, loaded.base))
+    families: dict[str, int] = {}
+    for prompt in prompts:
+        families[prompt.family] = families.get(prompt.family, 0) + 1
+    trials = []
+    for label, spec, made in built:
+        if made.role is Role.VERIFIER and made.scope is Scope.SAMPLE:
+            judged = [prompt for prompt in prompts if spec.families is None or prompt.family in spec.families]
+            trials.append(_trial(label, made, judged))
+    return Report(families, tuple(trials), tuple(fault for trial in trials for fault in trial.faults))
+
+
+def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:
+    kept = dropped = tried = 0
+    faults: list[str] = []
+    for at in range(0, len(prompts), BATCH):
+        batch = prompts[at : at + BATCH]
+        golds = [(prompt, _answer(made, prompt, right=True)) for prompt in batch]
+        wrongs = [(prompt, _answer(made, prompt, right=False)) for prompt in batch]
+        for prompt, answer, given in _judged(made, golds):
+            if given["outcome"] == Outcome.KEEP:
+                kept += 1
+            else:
+                said = f"{given['outcome']} {given['reason']} {given['detail'] or ''}".strip()
+                faults.append(f"{label}: refuses the reference of {_short(prompt)}: answer {answer!r}: {said}")
+        for prompt, answer, given in _judged(made, wrongs):
+            tried += 1
+            if given["outcome"] == Outcome.DROP:
+                dropped += 1
+            else:
+                faults.append(
+                    f"{label}: does not drop a wrong answer to {_short(prompt)}: {answer!r}: {given['outcome']}"
+                )
+        for prompt, gold in golds:
+            if gold is None and prompt.reference is None:
+                faults.append(f"{label}: {_short(prompt)} has no reference to judge by")
+    return Trial(label, len(prompts), kept, dropped, tried, _first(faults))
+
+
+def _first(faults: list[str]) -> tuple[str, ...]:
+    more = len(faults) - SHOWN
+    return tuple(faults if more <= 0 else [*faults[:SHOWN], f"... and {more} more of this filter"])
+
+
+def _answer(made: Filter, prompt: Prompt, *, right: bool) -> str | None:
+    """A completion that holds the reference, or one that does not."""
+    by_filter = made.gold if right else made.wrong
+    if by_filter is not None:
+        return by_filter(prompt.reference)
+    if prompt.reference is None:
+        return None
+    text = prompt.reference if isinstance(prompt.reference, str) else to_json(prompt.reference)
+    return text if right else f"not {text}, but something else"
+
+
+def _judged(made: Filter, answers: Sequence[tuple[Prompt, str | None]]) -> Iterator[tuple[Prompt, str, dict[str, Any]]]:
+    given = [(prompt, answer) for prompt, answer in answers if answer is not None]
+    if given:
+        verdicts = judge(made, _table(given)).to_pylist()
+        for (prompt, answer), verdict in zip(given, verdicts, strict=True):
+            yield prompt, answer, verdict
+
+
+def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
+    """Pool rows for answers that nobody sampled."""
+    rows = [
+        {
+            "sample_id": prompt.prompt_id,
+            "prompt_id": prompt.prompt_id,
+            "family": prompt.family,
+            "index": 0,
+            "anchor": False,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "reference": None if prompt.reference is None else to_json(prompt.reference),
+            "metadata": to_json(dict(prompt.metadata)),
+            "completion": answer,
+            "finish_reason": "stop",
+        }
+        for prompt, answer in answers
+    ]
+    return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def _short(prompt: Prompt) -> str:
+    return f"{prompt.family} {prompt.messages[-1].content[:60]!r}"

@@ -1,0 +1,210 @@
+"""The command line: thresher run | check | filter | audit | schema."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thresher import __version__
+from thresher.errors import ThresherError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from thresher.audit.stats import Audit
+    from thresher.recipes import Loaded
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a fault that is explained, 130 for an interrupt."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if options.verbose else logging.WARNING)
+    _quiet(options.verbose)
+    try:
+        status: int = options.command(options)
+        return status
+    except ThresherError as error:
+        print(f"thresher: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("thresher: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="thresher", description="Verified datasets from temperature-1 samples.")
+    parser.add_argument("--version", action="version", version=f"thresher {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("-v", "--verbose", action="store_true", help="also show what the libraries log")
+        made.set_defaults(command=function)
+        return made
+
+    def recipe(made: argparse.ArgumentParser) -> None:
+        made.add_argument("recipe", metavar="RECIPE", help="YAML file, such as data/recipes/demo.yaml")
+        made.add_argument(
+            "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change the recipe"
+        )
+
+    made = command("run", run, "Sample a recipe, filter, and write the dataset; goes on where an earlier run stopped.")
+    recipe(made)
+    made.add_argument("--out", metavar="RUN", help="run directory or fsspec URL (default: data/runs/NAME)")
+    made.add_argument("--salt", help="draw other samples than the recipe's salt does")
+    made.add_argument("--no-prefect", action="store_true", help="run the same steps without Prefect's flow")
+
+    made = command("check", check, "Validate a recipe without sampling: prompts, filters, references.")
+    recipe(made)
+
+    made = command("filter", filter_, "Filter your own samples by a recipe's filters; no engine is used.")
+    recipe(made)
+    made.add_argument("--samples", metavar="FILE", required=True, help="JSONL or Parquet with prompt and completion")
+    made.add_argument("--out", metavar="DIR", required=True, help="run directory")
+
+    made = command("audit", audit, "Print a run's filter statistics; fails when counts do not add up.")
+    made.add_argument("run", metavar="RUN", help="run directory")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command("schema", schema, "Print the JSON Schema of recipes, or of one filter's parameters.")
+    made.add_argument("filter", metavar="FILTER", nargs="?", help="a registered filter")
+    made.add_argument("--write", action="store_true", help="write the schemas that are committed")
+    made.add_argument("--check", action="store_true", help="fail when a committed schema is stale")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """thresher run"""
+    from thresher import recipes, steps
+    from thresher.progress import Progress
+
+    console = _console()
+    loaded = recipes.load(options.recipe, options.overrides)
+    begun = steps.begin(loaded, options.out, salt=options.salt)
+    if finished := steps.finished(begun):
+        console.print(f"already finished: nothing left to sample, filter or write in {begun.root}")
+        return _show(console, *finished)
+    if options.no_prefect:
+        with Progress() as progress:
+            return _show(console, *steps.run(begun, progress))
+    from flows.pipeline import pipeline
+
+    pipeline(options.recipe, begun.root, options.overrides, options.salt)
+    done = steps.finished(begun)
+    assert done is not None, "the pipeline ended, so its run is finished"
+    return _show(console, *done)
+
+
+def check(options: argparse.Namespace) -> int:
+    """thresher check"""
+    from thresher import checks, recipes
+
+    console = _console()
+    loaded = recipes.load(options.recipe, options.overrides)
+    report = checks.check_recipe(loaded)
+    for family, prompts in report.families.items():
+        console.print(f"{family}: {prompts} prompts", highlight=False)
+    for trial in report.trials:
+        console.print(
+            f"{trial.label}: {trial.gold_kept} of {trial.prompts} references accepted, "
+            f"{trial.wrong_dropped} of {trial.wrong_tried} wrong answers refused",
+            highlight=False,
+        )
+    for fault in report.faults:
+        print(f"thresher: {loaded.path}: {fault}", file=sys.stderr)
+    if not report.faults:
+        console.print(f"{loaded.path}: fit to run")
+    return 1 if report.faults else 0
+
+
+def filter_(options: argparse.Namespace) -> int:
+    """thresher filter"""
+    from thresher import recipes, steps
+    from thresher.progress import Progress
+
+    console = _console()
+    loaded: Loaded = recipes.load(options.recipe, options.overrides)
+    begun = steps.begin_brought(loaded, Path(options.samples), options.out)
+    with Progress() as progress:
+        return _show(console, *steps.run(begun, progress))
+
+
+def audit(options: argparse.Namespace) -> int:
+    """thresher audit"""
+    from thresher.audit.show import print_audit
+    from thresher.audit.stats import audit as audited
+    from thresher.audit.stats import check as checked
+    from thresher.errors import StoreError
+    from thresher.store import Store
+
+    store = Store(options.run)
+    if store.manifest() is None:
+        raise StoreError(f"{options.run}: not a run directory (it has no run.json); give the directory of a run")
+    result = audited(store)
+    if options.json:
+        print(json.dumps(result.to_dict(), indent=1))
+    else:
+        print_audit(result, _console())
+    checked(result)
+    return 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """thresher schema"""
+    import filters
+    from filters.base import FilterError
+    from thresher import recipes, schema_files
+
+    if options.write or options.check:
+        stale = schema_files.write() if options.write else schema_files.stale()
+        for path in stale:
+            print(
+                f"wrote {path}" if options.write else f"thresher: {path} is stale; run `make schemas`", file=sys.stderr
+            )
+        return 1 if stale and options.check else 0
+    try:
+        found = filters.parameters_schema(options.filter) if options.filter else recipes.recipe_schema()
+    except FilterError as error:
+        raise ThresherError(str(error)) from error
+    print(json.dumps(found, indent=1))
+    return 0
+
+
+def _show(console: "Console", result: "Audit", dataset: str) -> int:
+    from thresher.audit.show import print_audit
+
+    print_audit(result, console)
+    view = "sft"
+    console.print(f"dataset: {dataset}", highlight=False, soft_wrap=True)
+    console.print(
+        f"""read it: python -c "from datasets import load_dataset; print(load_dataset('{dataset}', '{view}'))\"""",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _quiet(verbose: bool) -> None:
+    """Leave the terminal to thresher: Prefect's console log repeats what is shown anyway. Set before Prefect is imported."""
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

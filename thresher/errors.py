@@ -1,0 +1,39 @@
+"""The errors thresher raises; every message says where, what was wanted, what was found and what to do.
+
+ThresherError
+├── RecipeError     a recipe that does not fit its schema, or contradicts itself
+├── SourceError     prompts or samples that cannot be read
+├── ModelError      a model that cannot be found or loaded
+├── EngineError     an engine that would not start, or died
+├── StoreError      a run directory that cannot be read or written, or that holds another run
+└── AuditError      counts that do not add up
+FilterError stands in filters.base: filters know nothing of thresher.
+"""
+
+
+class ThresherError(Exception):
+    """Base of thresher's own errors: the command line prints the message and no traceback."""
+
+
+class RecipeError(ThresherError):
+    """A recipe that does not fit its schema, or contradicts itself."""
+
+
+class SourceError(ThresherError):
+    """Prompts or samples that cannot be read."""
+
+
+class ModelError(ThresherError):
+    """A model that cannot be found or loaded."""
+
+
+class EngineError(ThresherError):
+    """An engine that would not start, or died."""
+
+
+class StoreError(ThresherError):
+    """A run directory that cannot be read or written, or that holds another run."""
+
+
+class AuditError(ThresherError):
+    """Counts that do not add up."""

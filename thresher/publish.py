@@ -1,0 +1,273 @@
+"""Writes RUN/dataset: the views of a run as a directory that `datasets.load_dataset` and the Hub read.
+
+    dataset/README.md                              the card, written last
+    dataset/{view}/train/00000-{sha256[:16]}.parquet
+
+It is built beside the old one and renamed into its place, so a reader never sees half; where the run does not lie on a local
+disk there is no such rename, and the card, without which nothing can be loaded, goes first and comes last. The shards are read
+one at a time. The same pool gives the same bytes.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.manifest import Entry, RunManifest
+from schemas.sample import SAMPLES
+from thresher import __version__, ids, pool, views
+from thresher.audit.stats import Audit
+from thresher.card import ViewSize, card
+from thresher.errors import StoreError
+from thresher.store import Store, parquet_options, shard_name
+
+GROUP_ROWS = 50_000
+"""Rows of a row group, at most. Smaller ones compress worse and break up what an edited dataset shares with the one before."""
+GROUP_BYTES = 64 << 20
+"""Arrow bytes after which a row group is written however few its rows; with one shard, what is held in memory per view."""
+FILE_BYTES = 256 << 20
+"""Parquet bytes after which the next file begins."""
+
+
+def write_dataset(store: Store, *, audit: Audit) -> str:
+    """Write the dataset of a finished run, unless it is there already; returns its directory.
+
+    `audit` is what the card reports. Raises StoreError when the disk refuses or a shard is damaged.
+    """
+    root = f"{store.root}/dataset"
+    _recover(store)
+    if dataset_finished(store):
+        return root
+    manifest, key = _key(store)
+    assert manifest is not None and key is not None, "the caller has audited the run"
+    try:
+        with _building(store) as folder:
+            written = _write_views(store, manifest, folder)
+            sizes = {view: _total(files) for view, files in written.items()}
+            text = card(manifest, audit, sizes).encode()
+            folder.write(text, "README.md")
+    except OSError as error:
+        raise StoreError(
+            f"{root}: cannot write the dataset: {error.strerror or error}; the pool is whole, so make room or change the "
+            "permissions and run the same command again"
+        ) from error
+    entry = Entry(
+        path="dataset/README.md",
+        rows=sum(size.rows for size in sizes.values()),
+        bytes=len(text),
+        sha256=hashlib.sha256(text).hexdigest(),
+        key=key,
+        facts={
+            "views": {view: size.rows for view, size in sizes.items()},
+            "files": {file.name: file.size.file_bytes for files in written.values() for file in files},
+        },
+    )
+    store.write_model("dataset.json", entry)
+    return root
+
+
+def dataset_finished(store: Store) -> bool:
+    """Whether RUN/dataset is whole and was made from the samples, verdicts and recipe as they are now."""
+    entry = store.entry("dataset")
+    if entry is None or entry.key != _key(store)[1] or not store.exists(entry.path):
+        return False
+    files = {f"dataset/{name}": size for name, size in entry.facts["files"].items()}
+    return all(store.exists(name) and bool(store.fs.size(store.path(name)) == size) for name, size in files.items())
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _key(store: Store) -> tuple[RunManifest | None, str | None]:
+    """The manifest, and the hash of all that the dataset is made from; None while a shard is missing."""
+    manifest, made = store.manifest(), []
+    shards = pool.shards(store)
+    for shard in range(shards):
+        samples, verdicts = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_entries(store, shard)
+        if samples is None or not verdicts:
+            return manifest, None
+        made.append([samples.sha256, [[entry.sha256, _said_by(entry)] for entry in verdicts]])
+    if manifest is None or not shards:
+        return manifest, None
+    described = {name: value for name, value in manifest.model.items() if name != "path"}
+    return manifest, ids.digest("dataset", __version__, manifest.recipe, described, made)
+
+
+def _said_by(entry: Entry) -> list[list[Any]]:
+    return [[one[name] for name in ("label", "version", "role")] for one in entry.facts["filters"]]
+
+
+def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict[str, list["_File"]]:
+    """Write every view of the recipe, the shards passing by once; returns the files of each."""
+    wanted, prompt_format = tuple(manifest.recipe["dataset"]["views"]), manifest.model["prompt_format"]
+    columns = [name for name in SAMPLES.names if name not in views.unread(wanted)]
+    with ExitStack() as stack:
+        writers = {view: stack.enter_context(_ViewWriter(view, prompt_format, folder)) for view in dict.fromkeys(wanted)}
+        for shard in range(pool.shards(store)):
+            samples = store.read_table(f"samples/{shard_name(shard)}", columns)
+            given, filters = pool.verdicts(store, shard)
+            judged = pool.judged(samples, given, filters)
+            for view, writer in writers.items():
+                if view == "rollouts":
+                    writer.add(views.rollouts(judged, given, filters, prompt_format))
+                else:
+                    writer.add((views.sft if view == "sft" else views.prompts)(judged, prompt_format))
+        return {view: writer.finish() for view, writer in writers.items()}
+
+
+@dataclass(frozen=True)
+class _File:
+    """One Parquet file, named from dataset/."""
+
+    name: str
+    size: ViewSize
+
+
+def _total(files: list[_File]) -> ViewSize:
+    sizes = [file.size for file in files]
+    return ViewSize(sum(s.rows for s in sizes), sum(s.memory_bytes for s in sizes), sum(s.file_bytes for s in sizes))
+
+
+class _ViewWriter:
+    """The Parquet files of one view: rows are gathered to a row group, row groups to a file."""
+
+    def __init__(self, view: str, prompt_format: str, folder: "_Folder") -> None:
+        from datasets import Features
+
+        self.view, self.folder = view, folder
+        # The same types, and for readers of single files the features as metadata.
+        self.schema: pa.Schema = Features.from_arrow_schema(views.schema(view, prompt_format)).arrow_schema
+        self.gathered: list[pa.Table] = []
+        self.files: list[_File] = []
+        self._begin()
+
+    def __enter__(self) -> "_ViewWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+        self.file.close()
+
+    def add(self, table: pa.Table) -> None:
+        self.gathered.append(table)
+        rows, size = (sum(sizes) for sizes in zip(*((one.num_rows, one.nbytes) for one in self.gathered), strict=True))
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+            self._write_gathered(rows, size)
+            if self.file.tell() >= FILE_BYTES:
+                self._end()
+                self._begin()
+
+    def finish(self) -> list[_File]:
+        """Write what is left; a view without a row gets one file without a row, for a config needs a file."""
+        if self.gathered:
+            self._write_gathered(sum(t.num_rows for t in self.gathered), sum(t.nbytes for t in self.gathered))
+        if self.rows or not self.files:
+            self._end()
+        return self.files
+
+    def _write_gathered(self, rows: int, size: int) -> None:
+        groups = max(1, round(rows / GROUP_ROWS), round(size / GROUP_BYTES))
+        if rows:
+            table = pa.concat_tables(self.gathered).cast(self.schema)
+            self.writer.write_table(table, row_group_size=-(-rows // groups))
+        self.rows += rows
+        self.memory_bytes += size
+        self.gathered = []
+
+    def _begin(self) -> None:
+        self.path = self.folder.build / f".{self.view}.tmp"
+        self.file = self.path.open("wb")
+        self.writer = pq.ParquetWriter(self.file, self.schema, **parquet_options(self.schema, for_hub=True))
+        self.rows = self.memory_bytes = 0
+
+    def _end(self) -> None:
+        self.writer.close()
+        self.file.close()
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        name = f"{self.view}/train/{len(self.files):05d}-{digest[:16]}.parquet"
+        self.files.append(_File(name, ViewSize(self.rows, self.memory_bytes, self.path.stat().st_size)))
+        self.folder.place(self.path, name)
+
+
+class _Folder:
+    """Where the dataset is built: a local directory, from which a run that lies elsewhere is sent its files."""
+
+    def __init__(self, store: Store, build: Path) -> None:
+        self.store, self.build = store, build
+
+    def place(self, file: Path, name: str) -> None:
+        """Move a finished file of the build directory to its name under dataset/."""
+        if not self.store.local:
+            target = self.store.path(f"dataset/{name}")
+            self.store.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            self.store.fs.put_file(str(file), target)
+            file.unlink()
+            return
+        (self.build / name).parent.mkdir(parents=True, exist_ok=True)
+        _sync(file)
+        file.rename(self.build / name)
+
+    def write(self, data: bytes, name: str) -> None:
+        file = self.build / f".{name}.tmp"
+        file.write_bytes(data)
+        self.place(file, name)
+
+
+@contextmanager
+def _building(store: Store) -> Iterator[_Folder]:
+    """A folder that becomes RUN/dataset when the block ends well."""
+    if store.exists("dataset.json"):
+        store.remove("dataset.json")
+    if not store.local:
+        if store.exists("dataset/README.md"):
+            store.remove("dataset/README.md")
+        if store.exists("dataset"):
+            store.fs.rm(store.path("dataset"), recursive=True)
+        with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
+            yield _Folder(store, Path(folder))
+        return
+    build = Path(store.path("dataset.new"))
+    shutil.rmtree(build, ignore_errors=True)
+    build.mkdir(parents=True)
+    yield _Folder(store, build)
+    for inside, _, _ in os.walk(build):
+        _sync(Path(inside))
+    _swap(store)
+
+
+def _swap(store: Store) -> None:
+    """Rename dataset.new to dataset. A crash between the two renames is mended by _recover."""
+    new, now, old = (Path(store.path(name)) for name in ("dataset.new", "dataset", "dataset.old"))
+    if now.exists():
+        now.rename(old)
+    new.rename(now)
+    _sync(now.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(store: Store) -> None:
+    """Put the old dataset back where a crash left none, or remove it where the new one is in its place."""
+    if not store.local:
+        return
+    now, old = Path(store.path("dataset")), Path(store.path("dataset.old"))
+    if old.exists() and not now.exists():
+        old.rename(now)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,98 @@
+"""Ends an engine's processes when the process that holds the engine is gone.
+
+vLLM's engine processes live on, computing, when their parent is killed with SIGKILL (vllm-project/vllm#55510). So a small
+process waits at the end of a pipe from the parent: when the pipe closes, it kills the processes it was told of.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_WAIT = "import sys; from thresher.samplers.orphans import wait; wait()"
+
+
+class Guard:
+    """Watches over the processes that are started inside `watching()`, and their children."""
+
+    def __init__(self) -> None:
+        self._waiter: subprocess.Popen[str] | None = None
+        self._watched: set[tuple[int, str]] = set()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        before = _descendants(os.getpid())
+        try:
+            yield
+        finally:
+            self._watched = _descendants(os.getpid()) - before
+            if self._watched:
+                self._waiter = subprocess.Popen(
+                    [sys.executable, "-c", _WAIT], stdin=subprocess.PIPE, text=True, start_new_session=True
+                )
+                assert self._waiter.stdin is not None
+                self._waiter.stdin.write("".join(f"{pid} {started}\n" for pid, started in self._watched) + "\n")
+                self._waiter.stdin.flush()
+
+    def end(self) -> None:
+        """Kill what is left of the watched processes."""
+        kill(self._watched)
+        self._watched = set()
+        if self._waiter is not None:
+            assert self._waiter.stdin is not None
+            self._waiter.stdin.close()
+            self._waiter.wait()
+            self._waiter = None
+
+
+def wait() -> None:
+    """Read `pid started` lines up to an empty one, then wait for the end of the input and kill those processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    watched = set()
+    for line in sys.stdin:
+        if not line.strip():
+            break
+        pid, started = line.split()
+        watched.add((int(pid), started))
+    sys.stdin.read()
+    kill(watched)
+
+
+def kill(processes: set[tuple[int, str]]) -> None:
+    """Kill those that are still the same process: a pid may have been given to another since."""
+    for pid, started in processes:
+        if _started(pid) == started:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _started(pid: int) -> str:
+    """Start time in clock ticks, empty for a process that is gone."""
+    fields = _stat(pid)
+    return fields[19] if fields else ""
+
+
+def _descendants(root: int) -> set[tuple[int, str]]:
+    """(pid, start time) of all children of a process and theirs. Empty where there is no /proc."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        fields = _stat(int(folder.name))
+        if fields:
+            parents.setdefault(int(fields[1]), []).append(int(folder.name))
+    found, todo = set(), [root]
+    while todo:
+        for child in parents.get(todo.pop(), []):
+            found.add((child, _started(child)))
+            todo.append(child)
+    return found

@@ -1,0 +1,246 @@
+"""The run directory: whole files, each with an entry that is written last.
+
+    RUN/run.json                  what this run is (schemas.manifest.RunManifest)
+    RUN/prompts.parquet           the plan: one row group per shard
+    RUN/samples/00000.parquet     the pool, a shard at a time
+    RUN/verdicts/00000.parquet    what the filters said of that shard
+    RUN/corpus/00-00000.parquet   what the first filter over the whole run said of it
+    RUN/dataset/                  the views, as a Hub-shaped directory
+Beside each Parquet file stands its entry, `.json` for `.parquet`. A file counts when its entry does, its size and hash agree and
+its key (the hash of what it was made from) is the wanted one; otherwise it is made again. The root may be any fsspec URL: on a
+local disk a file is written under a temporary name, synced and renamed; on an object store it is one PUT.
+"""
+
+import errno
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ValidationError
+
+from schemas.manifest import Entry, RunManifest
+from schemas.sample import POOL_VERSION
+from thresher.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+HASHED_BYTES = 4 << 30
+"""A start hashes what is finished up to this many bytes (a few seconds); beyond, sizes are compared and hashes when read."""
+
+_REPEATING = {
+    "family", "filter", "filter_key", "outcome", "reason", "finish_reason", "stop_reason", "logprobs_kind", "sampling",
+    "engine", "engine_version", "model", "model_revision", "policy_model", "policy_revision", "chat_template_sha256",
+    "prompt_id", "group_id", "kind",
+}  # fmt: skip
+
+
+def parquet_options(schema: pa.Schema, *, for_hub: bool) -> dict[str, Any]:
+    """Writer settings: zstd 3, dictionaries only where values repeat, logprobs split by byte.
+
+    For the Hub also content-defined chunking and a page index, so that an edited file re-sends only what changed;
+    dictionaries on texts or token ids would defeat that.
+    """
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": [name for name in schema.names if name in _REPEATING],
+        "write_page_index": True,
+    }
+    if "logprobs" in schema.names:
+        options["column_encoding"] = {"logprobs.list.element": "BYTE_STREAM_SPLIT"}
+    if for_hub:
+        options["use_content_defined_chunking"] = {
+            "min_chunk_size": 1 << 18,
+            "max_chunk_size": 1 << 20,
+            "norm_level": 0,
+        }
+    return options
+
+
+def shard_name(shard: int) -> str:
+    return f"{shard:05d}"
+
+
+class Store:
+    """One run directory. Safe to share between threads, and between processes that work on different files."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self.fs, self.base = fsspec.core.url_to_fs(self.root)
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        return f"{self.base}/{name}" if name else self.base
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self, folder: str, ending: str) -> list[str]:
+        """File names in a folder, sorted."""
+        path = self.path(folder)
+        if not self.fs.exists(path):
+            return []
+        found = (str(name).rsplit("/", 1)[-1] for name in self.fs.ls(path, detail=False))
+        return sorted(name for name in found if name.endswith(ending) and not name.startswith("."))
+
+    # -- bytes ---------------------------------------------------------------------------------------------------------
+
+    def write_bytes(self, name: str, data: bytes | memoryview) -> None:
+        """Write a file whole or not at all."""
+        path = self.path(name)
+        with self._explained(name):
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            if not self.local:
+                self.fs.pipe_file(path, bytes(data))
+                return
+            folder, _, last = path.rpartition("/")
+            temporary = f"{folder}/.{last}.{os.getpid()}.tmp"
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _sync_folder(folder)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self._explained(name, verb="read"):
+            return bytes(self.fs.cat_file(self.path(name)))
+
+    def write_model(self, name: str, model: BaseModel) -> None:
+        self.write_bytes(name, (model.model_dump_json(indent=1) + "\n").encode())
+
+    # -- tables with entries -------------------------------------------------------------------------------------------
+
+    def write_table(self, name: str, table: pa.Table, *, key: str, facts: dict[str, Any] | None = None) -> Entry:
+        """Write `name`.parquet in one row group, then its entry."""
+        return self.write_groups(name, table.schema, [table], key=key, facts=facts)
+
+    def write_groups(
+        self, name: str, schema: pa.Schema, groups: Iterable[pa.Table], *, key: str, facts: dict[str, Any] | None = None
+    ) -> Entry:
+        """Write `name`.parquet with one row group per table, then its entry. The file is held in memory until it is whole."""
+        buffer, rows = io.BytesIO(), 0
+        with pq.ParquetWriter(buffer, schema, **parquet_options(schema, for_hub=False)) as writer:
+            for table in groups:
+                writer.write_table(table.cast(schema), row_group_size=max(1, table.num_rows))
+                rows += table.num_rows
+        data = buffer.getbuffer()
+        self.write_bytes(f"{name}.parquet", data)
+        entry = Entry(
+            path=f"{name}.parquet",
+            rows=rows,
+            bytes=data.nbytes,
+            sha256=hashlib.sha256(data).hexdigest(),
+            key=key,
+            facts=facts or {},
+        )
+        self.write_model(f"{name}.json", entry)
+        return entry
+
+    def entry(self, name: str) -> Entry | None:
+        """The entry of `name`, or None; an entry that cannot be read counts as none."""
+        if not self.exists(f"{name}.json"):
+            return None
+        try:
+            return Entry.model_validate_json(self.read_bytes(f"{name}.json"))
+        except ValidationError:
+            self.move_aside(f"{name}.json", "is no entry")
+            return None
+
+    def finished(self, name: str, key: str, *, hashed: bool = True) -> Entry | None:
+        """The entry of `name` if its file is whole and was made from `key`. A damaged file is named and moved aside."""
+        entry = self.entry(name)
+        if entry is None or entry.key != key:
+            return None
+        path = self.path(entry.path)
+        if not self.fs.exists(path):
+            log.warning("%s: the entry is there but the file is gone; it is made again", path)
+            return None
+        if self.fs.size(path) != entry.bytes:
+            self.move_aside(entry.path, f"has {self.fs.size(path)} bytes, {entry.bytes} were written")
+            return None
+        if hashed and hashlib.sha256(self.read_bytes(entry.path)).hexdigest() != entry.sha256:
+            self.move_aside(entry.path, "is not what was written (its SHA-256 differs)")
+            return None
+        return entry
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read `name`.parquet, after comparing its hash with its entry. Raises StoreError on a damaged file."""
+        entry = self.entry(name)
+        if entry is None:
+            raise StoreError(f"{self.path(name)}.parquet: not finished; run `thresher run` again to complete the run")
+        data = self.read_bytes(entry.path)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise StoreError(
+                f"{self.path(entry.path)}: damaged, its SHA-256 differs from the one in {name}.json; "
+                "run `thresher run` again: it moves the file aside and makes it anew"
+            )
+        return pq.read_table(pa.BufferReader(data), columns=columns)
+
+    def read_group(self, name: str, group: int) -> pa.Table:
+        """Read one row group of `name`.parquet."""
+        with self._explained(f"{name}.parquet", verb="read"), self.fs.open(self.path(f"{name}.parquet"), "rb") as file:
+            return pq.ParquetFile(file).read_row_group(group)
+
+    def remove(self, name: str) -> None:
+        with self._explained(name, verb="remove"):
+            self.fs.rm_file(self.path(name))
+
+    def move_aside(self, name: str, why: str) -> None:
+        path = self.path(name)
+        aside, number = f"{path}.damaged", 1
+        while self.fs.exists(aside):
+            aside, number = f"{path}.damaged{number}", number + 1
+        self.fs.mv(path, aside)
+        log.warning("%s: %s; moved to %s and made again", path, why, aside.rsplit("/", 1)[-1])
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def manifest(self) -> RunManifest | None:
+        """What this run is, or None where there is none yet. Raises StoreError on a pool of another version."""
+        if not self.exists("run.json"):
+            return None
+        try:
+            manifest = RunManifest.model_validate_json(self.read_bytes("run.json"))
+        except ValidationError as error:
+            raise StoreError(f"{self.path('run.json')}: not a run of thresher: {error.errors()[0]['msg']}") from error
+        if manifest.pool_version != POOL_VERSION:
+            raise StoreError(
+                f"{self.path('run.json')}: pool version {manifest.pool_version}, this thresher reads {POOL_VERSION}; "
+                f"use the version that wrote it ({manifest.thresher_version})"
+            )
+        return manifest
+
+    @contextmanager
+    def _explained(self, name: str, verb: str = "write") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where, what = self.path(name), error.strerror or str(error)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                what += "; free some space and run the same command again: everything finished is kept"
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                what += f"; choose a directory you may {verb} with --out, or change its permissions"
+            raise StoreError(f"{where}: cannot {verb}: {what}") from error
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename last: the folder is a file too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,291 @@
+"""The views: what the dataset's configs hold, as pure functions of one judged shard (thresher.pool.judged).
+
+    sft        one row per hit, prompt and completion: ready to fine-tune on
+    prompts    one row per prompt: how often the model got it right
+    rollouts   one row per sample, anchors and undecided ones included, with tokens, logprobs and every verdict
+
+Column names keep clear of those TRL gives a meaning of its own (input_ids, labels, completion_mask, tools, margin and others).
+Anchors are rows of `rollouts` only, and count in no number of `prompts`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.sample import Kind, Outcome
+from thresher.pool import FilterFacts
+
+JSON = pa.json_()
+CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+VERDICT_LIST = pa.list_(
+    pa.struct(
+        [
+            ("filter", pa.string()),
+            ("version", pa.string()),
+            ("outcome", pa.string()),
+            ("reason", pa.string()),
+            ("score", pa.float64()),
+            ("detail", JSON),
+        ]
+    )
+)
+_SAID = None  # The type of prompt and completion: CHAT, or plain text for a base model.
+_TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int32()
+
+Ints = NDArray[np.int64]
+Column = tuple[str, pa.DataType | None, str]
+
+_ASKED: tuple[Column, ...] = (
+    ("prompt_id", _TEXT, "hash of the prompt and its reference"),
+    ("family", _TEXT, "task family"),
+    ("prompt", _SAID, "what was asked"),
+)
+_METADATA: Column = ("metadata", JSON, "the source row's other fields, untouched")
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "sft": (
+        ("sample_id", _TEXT, "hash that names the sample"),
+        *_ASKED,
+        ("completion", _SAID, "the answer, as sampled"),
+        ("cumulative_logprob", _REAL, "natural log-probability of the whole completion; null where unknown"),
+        ("completion_tokens", _COUNT, "length of the completion in tokens; null where unknown"),
+        _METADATA,
+    ),
+    "prompts": (
+        *_ASKED,
+        ("reference", _TEXT, "reference answer, as JSON where it is no text; null where there is none"),
+        ("samples", _COUNT, "samples drawn, without the anchor"),
+        ("decided", _COUNT, "samples that were judged, right or wrong"),
+        ("passed", _COUNT, "samples that passed: hits and duplicates"),
+        ("hits", _COUNT, "distinct samples kept"),
+        ("duplicates", _COUNT, "samples that passed but repeat another"),
+        ("undecided", _COUNT, "samples that could not be judged"),
+        ("pass_rate", _REAL, "passed / decided, 0 to 1; null where none was decided"),
+        ("anchor_passed", pa.bool_(), "whether the greedy answer passed; null where there is none, or it is undecided"),
+        _METADATA,
+    ),
+    "rollouts": (
+        ("sample_id", _TEXT, "hash that names the sample"),
+        ("prompt_id", _TEXT, "hash of the prompt and its reference"),
+        ("group_id", _TEXT, "samples of one group answer one prompt; equals prompt_id"),
+        ("family", _TEXT, "task family"),
+        ("index", _COUNT, "number of the sample among its prompt's, from 0; the anchor has -1"),
+        ("anchor", pa.bool_(), "whether this is the greedy answer (temperature 0)"),
+        ("prompt", _SAID, "what was asked"),
+        ("completion", _SAID, "the answer, as sampled"),
+        ("outcome", _TEXT, "keep, drop or undecided"),
+        ("kind", _TEXT, "hit, duplicate or miss; null where dropped for quality or undecided"),
+        ("reason", _TEXT, "why it was not kept; empty where it was"),
+        ("failed_filter", _TEXT, "the filter that did not keep it; null where all did"),
+        ("detail", JSON, "what that filter found; null where it says nothing"),
+        ("reference", _TEXT, "reference answer, as JSON where it is no text; null where there is none"),
+        ("prompt_ids", pa.list_(pa.int32()), "tokens the engine was given; null where unknown"),
+        ("completion_ids", pa.list_(pa.int32()), "tokens sampled; null where unknown"),
+        ("logprobs", pa.list_(pa.float32()), "natural log-probability of each sampled token; null where unknown"),
+        ("cumulative_logprob", _REAL, "their sum; null where unknown"),
+        ("logprobs_kind", _TEXT, "what they are of: `raw` is the model's own distribution; null where unknown"),
+        ("finish_reason", _TEXT, "stop, length or abort; null where unknown"),
+        ("stop_reason", _TEXT, "the stop string or token that ended it; null where none did"),
+        ("sampling", JSON, "sampling parameters in force; null where unknown"),
+        ("engine", _TEXT, "what ran the model; null where unknown"),
+        ("engine_version", _TEXT, "its version; null where unknown"),
+        ("engine_seed", pa.int64(), "its seed; null where unknown"),
+        ("policy_model", _TEXT, "the model sampled from; null where unknown"),
+        ("policy_revision", _TEXT, "its revision; null where unknown"),
+        ("chat_template_sha256", _TEXT, "hash of its chat template; null where it has none"),
+        ("reward", _REAL, "1 where every verifier kept it, 0 where one did not, null where that is open"),
+        ("verdicts", VERDICT_LIST, "what each filter that saw it said, in order"),
+        ("source_row", pa.int64(), "row in the user's own file, from 0; null where it was sampled here"),
+        _METADATA,
+    ),
+}
+"""Per view its columns: name, Arrow type (None: chat messages or plain text, as the model was prompted) and meaning."""
+
+FILTERED_ON = ("unreadable",)
+"""Columns of the pool that a view reads but does not hold."""
+
+_HEAVY = {"prompt_ids", "completion_ids", "logprobs"}
+
+
+def schema(view: str, prompt_format: str) -> pa.Schema:
+    """The Arrow schema of a view. `prompt_format` is that of the run's model: chat or text."""
+    said = CHAT if prompt_format == "chat" else pa.string()
+    return pa.schema([(name, said if kind is None else kind) for name, kind, _ in COLUMNS[view]])
+
+
+def unread(views: Sequence[str]) -> set[str]:
+    """Columns of the pool that these views can do without."""
+    if "rollouts" in views:
+        return set()
+    return _HEAVY - ({"completion_ids"} if "sft" in views else set())
+
+
+def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
+    """The hits that are no anchors."""
+    hits = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
+    columns = {
+        **_said(hits, prompt_format),
+        "completion_tokens": pc.list_value_length(hits["completion_ids"]),
+        "metadata": _json(hits["metadata"]),
+    }
+    return _made("sft", hits, columns, prompt_format)
+
+
+def prompts(judged: pa.Table, prompt_format: str) -> pa.Table:
+    """One row per prompt, in the order of the pool; reference and metadata are those of its first sample."""
+    judged = judged.filter(pc.is_null(judged["unreadable"]))
+    first, prompt, counts = prompt_counts(judged)
+    rows = judged.take(pa.array(first))
+    decided = counts["samples"] - counts["undecided"]
+    rate = np.divide(counts["passed"], decided, out=np.zeros(len(decided)), where=decided > 0)
+    of_anchor = np.full(len(first), -1, np.int64)
+    anchors = np.flatnonzero(judged["anchor"].to_numpy())
+    of_anchor[prompt[anchors]] = anchors
+    columns = {
+        **_said(rows, prompt_format),
+        **{name: pa.array(count, pa.int32()) for name, count in counts.items()},
+        "decided": pa.array(decided, pa.int32()),
+        "pass_rate": pa.array(rate, mask=decided == 0),
+        "anchor_passed": pc.equal(reward(judged, quality=0.0), 1.0).take(pa.array(of_anchor, mask=of_anchor < 0)),
+        "reference": _references(rows["reference"]),
+        "metadata": _json(rows["metadata"]),
+    }
+    return _made("prompts", rows, columns, prompt_format)
+
+
+def rollouts(judged: pa.Table, given: pa.Table, filters: Sequence[FilterFacts], prompt_format: str) -> pa.Table:
+    """Every sample, in the order of the pool; `given` holds the verdicts on them (schema VERDICTS) of these filters."""
+    columns = {
+        **_said(judged, prompt_format),
+        "group_id": judged["prompt_id"],
+        "policy_model": judged["model"],
+        "policy_revision": judged["model_revision"],
+        "reference": _references(judged["reference"]),
+        "reward": reward(judged),
+        "verdicts": _verdict_lists(judged.num_rows, given, filters),
+        **{name: _json(judged[name]) for name in ("detail", "sampling", "metadata")},
+    }
+    return _made("rollouts", judged, columns, prompt_format)
+
+
+def reward(judged: pa.Table, quality: float | None = None) -> pa.ChunkedArray:
+    """1 for hits and duplicates, 0 for misses, null for the undecided; `quality` for what was dropped for its form."""
+    passed = pc.is_in(judged["kind"], pa.array([Kind.HIT.value, Kind.DUPLICATE.value]))
+    missed = pc.is_in(judged["kind"], pa.array([Kind.MISS.value, Kind.NEAR_MISS.value]))
+    dropped = pc.equal(judged["outcome"], Outcome.DROP.value)
+    one, zero = pa.scalar(1.0), pa.scalar(0.0)
+    return pc.case_when(pc.make_struct(passed, missed, dropped), one, zero, pa.scalar(quality, pa.float64()))
+
+
+def prompt_counts(judged: pa.Table) -> tuple[Ints, Ints, dict[str, Ints]]:
+    """Count each prompt's samples without the anchor: samples, passed, hits, duplicates, undecided (int64, one per prompt).
+
+    Also returns the first row of each prompt, in order, and the number of each row's prompt.
+    """
+    encoded = _whole(judged["prompt_id"]).dictionary_encode()
+    prompt = encoded.indices.to_numpy()
+    first = np.full(len(encoded.dictionary), len(prompt), np.int64)
+    np.minimum.at(first, prompt, np.arange(len(prompt)))
+    drawn = ~judged["anchor"].to_numpy()
+
+    def count(mask: pa.ChunkedArray | None = None) -> Ints:
+        chosen = drawn if mask is None else drawn & pc.fill_null(mask, False).to_numpy()
+        return np.bincount(prompt[chosen], minlength=len(first))
+
+    hits = count(pc.equal(judged["kind"], Kind.HIT.value))
+    duplicates = count(pc.equal(judged["kind"], Kind.DUPLICATE.value))
+    undecided = count(pc.equal(judged["outcome"], Outcome.UNDECIDED.value))
+    counts = {
+        "samples": count(),
+        "passed": hits + duplicates,
+        "hits": hits,
+        "duplicates": duplicates,
+        "undecided": undecided,
+    }
+    return first, prompt, counts
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _made(view: str, rows: pa.Table, columns: dict[str, pa.ChunkedArray | pa.Array], prompt_format: str) -> pa.Table:
+    """A table of the view's schema, from `columns` and, for the rest, from the pool's own."""
+    wanted = schema(view, prompt_format)
+    return pa.table([columns[name] if name in columns else rows[name] for name in wanted.names], wanted.names).cast(wanted)
+
+
+def _said(rows: pa.Table, prompt_format: str) -> dict[str, pa.ChunkedArray]:
+    """Prompt and completion, as chat messages or as the plain text that a base model is given."""
+    if prompt_format == "chat":
+        return {
+            "prompt": _each(rows["messages"], lambda turns: turns, CHAT),
+            "completion": _each(rows["completion"], _assistant, CHAT),
+        }
+    return {"prompt": _each(rows["messages"], _joined, pa.string()), "completion": rows["completion"]}
+
+
+def _each(column: pa.ChunkedArray, made: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
+    return pa.chunked_array([made(chunk).cast(kind) for chunk in column.chunks], kind)
+
+
+def _assistant(texts: pa.Array) -> pa.Array:
+    said = pa.StructArray.from_arrays([pa.repeat("assistant", len(texts)), texts], names=["role", "content"])
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(texts) + 1, dtype=np.int32)), said)
+
+
+def _joined(turns: pa.Array) -> pa.Array:
+    """The contents of the messages, a blank line between: what thresher.samplers.base.plain_text gives an engine."""
+    return pc.binary_join(pa.ListArray.from_arrays(turns.offsets, turns.values.field("content")), "\n\n")
+
+
+def _json(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """JSON text as JSON. Integers beyond 64 bits become text: `datasets` 5 cannot read a row that holds one."""
+    long = pc.fill_null(pc.match_substring_regex(column, r"\d{19}"), False)
+    if pc.any(long).as_py():
+        read = [None if text is None else _short(text) for text in column.filter(long).to_pylist()]
+        column = pc.replace_with_mask(column, _whole(long), pa.array(read, pa.string()))
+    return column.cast(JSON)
+
+
+def _short(text: str) -> str:
+    def integer(digits: str) -> int | str:
+        return int(digits) if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64 else digits
+
+    return json.dumps(json.loads(text, parse_int=integer), ensure_ascii=False, separators=(",", ":"))
+
+
+def _references(column: pa.ChunkedArray) -> pa.Array:
+    """References as text. They repeat with their prompt, so each is decoded once."""
+    encoded = _whole(column).dictionary_encode()
+    read = [json.loads(text) for text in encoded.dictionary.to_pylist()]
+    texts = [
+        value if isinstance(value, str) else None if value is None else text
+        for value, text in zip(read, encoded.dictionary.to_pylist(), strict=True)
+    ]
+    return pa.array(texts, pa.string()).take(encoded.indices)
+
+
+def _verdict_lists(rows: int, given: pa.Table, filters: Sequence[FilterFacts]) -> pa.Array:
+    """The verdicts on each row, as a list in the order the filters ran."""
+    at = given["row"].to_numpy()
+    given = given.take(pa.array(np.argsort(at, kind="stable")))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(at, minlength=rows))])
+    labels = pa.array([facts.label for facts in filters], pa.string())
+    versions = pa.array([facts.version for facts in filters], pa.string())
+    columns = {
+        **{name: _whole(given[name]) for name in ("filter", "outcome", "reason", "score")},
+        "version": versions.take(_whole(pc.index_in(given["filter"], labels))),
+        "detail": _whole(_json(given["detail"])),
+    }
+    names = [field.name for field in VERDICT_LIST.value_type]
+    verdicts = pa.StructArray.from_arrays([columns[name] for name in names], names=names)
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), verdicts)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """One array of all chunks; one without chunks is empty."""
+    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
