@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.sample import Sample, Verdict, to_json
+from schemas.sample import Verdict, to_json
 
 
 class Scope(StrEnum):

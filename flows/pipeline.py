@@ -13,9 +13,7 @@ from thresher.progress import Progress
 
 
 @flow(name="thresher")
-def pipeline(
-    recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None
-) -> dict[str, Any]:
+def pipeline(recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None) -> dict[str, Any]:
     """Sample a recipe, filter while sampling goes on, and write the dataset.
 
     Args:

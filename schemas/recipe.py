@@ -78,9 +78,7 @@ class GridSource(Part):
     """Field name to the values it takes."""
 
 
-Source = Annotated[
-    JsonlSource | ParquetSource | DatasetSource | ReasoningGymSource | GridSource, Field(discriminator="kind")
-]
+Source = Annotated[JsonlSource | ParquetSource | DatasetSource | ReasoningGymSource | GridSource, Field(discriminator="kind")]
 
 
 class PromptSet(Part):

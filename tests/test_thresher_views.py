@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.manifest import RunManifest
+from schemas.sample import PROMPTS, SAMPLES, VERDICTS
 from thresher import pool, views
 
 RESERVED_BY_TRL = {
@@ -190,3 +192,27 @@ def test_counts_of_prompts_add_up_to_the_samples(rows):
     assert counts["undecided"].sum() == drawn.count(None)
     assert np.all(np.diff(first) > 0)
     assert [rows[at][0] for at in first[prompt]] == [row[0] for row in rows]
+
+
+# -- docs/formats.md -----------------------------------------------------------------------------------------------------
+
+
+def documented(heading):
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    section = text.split(f"\n### {heading}\n")[1].split("\n#")[0]
+    return [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
+
+
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [
+        ("prompts.parquet", PROMPTS.names),
+        ("samples/*.parquet", SAMPLES.names),
+        ("verdicts/*.parquet, corpus/*.parquet", VERDICTS.names),
+        ("run.json", list(RunManifest.model_fields)),
+        *((view, [name for name, _, _ in columns]) for view, columns in views.COLUMNS.items()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_column_is_documented(heading, names):
+    assert documented(heading) == names

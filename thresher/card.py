@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import yaml
@@ -14,6 +15,9 @@ from schemas.recipe import Recipe, Sampling
 from thresher import __version__, views
 from thresher.audit.show import markdown, number
 from thresher.audit.stats import Audit
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 ABOUT = {
     "sft": "One row per hit, as prompt and completion: the config to fine-tune on.",
@@ -40,19 +44,13 @@ class ViewSize:
 
 def card(manifest: RunManifest, audit: Audit, sizes: Mapping[str, ViewSize]) -> str:
     """The card of a dataset with these views, the default one first."""
-    from jinja2 import Environment, StrictUndefined
-
     recipe = Recipe.model_validate(manifest.recipe)
     funnel, families = markdown(audit).split("\n\n")
     text = yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=120)
-    environment = Environment(  # noqa: S701  (markdown: nothing is escaped for HTML)
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
-    )
-    template = environment.from_string(files("thresher").joinpath("card.md.j2").read_text(encoding="utf-8"))
     model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
-    rendered = template.render(
+    rendered = _template().render(
         front_matter=front_matter(manifest, sizes),
-        title=" ".join((recipe.dataset.pretty_name or recipe.name).split()),
+        title=_title(recipe),
         description=recipe.dataset.description.strip(),
         audit=audit.to_dict(),
         number=number,
@@ -84,7 +82,7 @@ def front_matter(manifest: RunManifest, sizes: Mapping[str, ViewSize]) -> str:
     found: dict[str, Any] = {
         **({"license": recipe.dataset.license} if recipe.dataset.license else {}),
         "language": list(recipe.dataset.language),
-        "pretty_name": recipe.dataset.pretty_name or recipe.name,
+        "pretty_name": _title(recipe),
         "size_categories": [next((name for limit, name in SIZES if rows < limit), "100B<n<1T")],
         "task_categories": ["text-generation"],
         "annotations_creators": ["machine-generated"],
@@ -118,6 +116,20 @@ def sampling_words(sampling: Sampling) -> str:
     return f"changed by {', '.join(other)}; everything else neutral"
 
 
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(  # noqa: S701  (markdown: nothing is escaped for HTML)
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    return environment.from_string(files("thresher").joinpath("card.md.j2").read_text(encoding="utf-8"))
+
+
+def _title(recipe: Recipe) -> str:
+    return " ".join((recipe.dataset.pretty_name or recipe.name).split())
+
+
 def _columns(view: str, prompt_format: str) -> list[tuple[str, str, str]]:
     meanings = {name: meaning for name, _, meaning in views.COLUMNS[view]}
     return [(f.name, type_name(f.type), meanings[f.name]) for f in views.schema(view, prompt_format)]
@@ -131,4 +143,5 @@ def type_name(kind: pa.DataType) -> str:
         return f"list of {type_name(kind.value_type)}"
     if pa.types.is_struct(kind):
         return f"({', '.join(field.name for field in kind)})"
-    return "json" if kind.equals(views.JSON) else str(kind)
+    names = {views.JSON: "json", pa.float32(): "float32", pa.float64(): "float64"}
+    return names.get(kind, str(kind))

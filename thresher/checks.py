@@ -73,9 +73,7 @@ def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:
             if given["outcome"] == Outcome.DROP:
                 dropped += 1
             else:
-                faults.append(
-                    f"{label}: does not drop a wrong answer to {_short(prompt)}: {answer!r}: {given['outcome']}"
-                )
+                faults.append(f"{label}: does not drop a wrong answer to {_short(prompt)}: {answer!r}: {given['outcome']}")
         for prompt, gold in golds:
             if gold is None and prompt.reference is None:
                 faults.append(f"{label}: {_short(prompt)} has no reference to judge by")

@@ -51,9 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def recipe(made: argparse.ArgumentParser) -> None:
         made.add_argument("recipe", metavar="RECIPE", help="YAML file, such as data/recipes/demo.yaml")
-        made.add_argument(
-            "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change the recipe"
-        )
+        made.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change the recipe")
 
     made = command("run", run, "Sample a recipe, filter, and write the dataset; goes on where an earlier run stopped.")
     recipe(made)
@@ -97,9 +95,7 @@ def run(options: argparse.Namespace) -> int:
     from flows.pipeline import pipeline
 
     pipeline(options.recipe, begun.root, options.overrides, options.salt)
-    done = steps.finished(begun)
-    assert done is not None, "the pipeline ended, so its run is finished"
-    return _show(console, *done)
+    return _show(console, *steps.result(begun.root))
 
 
 def check(options: argparse.Namespace) -> int:
@@ -165,9 +161,7 @@ def schema(options: argparse.Namespace) -> int:
     if options.write or options.check:
         stale = schema_files.write() if options.write else schema_files.stale()
         for path in stale:
-            print(
-                f"wrote {path}" if options.write else f"thresher: {path} is stale; run `make schemas`", file=sys.stderr
-            )
+            print(f"wrote {path}" if options.write else f"thresher: {path} is stale; run `make schemas`", file=sys.stderr)
         return 1 if stale and options.check else 0
     try:
         found = filters.parameters_schema(options.filter) if options.filter else recipes.recipe_schema()
@@ -200,6 +194,7 @@ def _console() -> "Console":
 
 def _quiet(verbose: bool) -> None:
     """Leave the terminal to thresher: Prefect's console log repeats what is shown anyway. Set before Prefect is imported."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")

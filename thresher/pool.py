@@ -97,11 +97,7 @@ def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa
     pick[at] = np.arange(len(at))
     index = pa.array(pick, mask=pick < 0)
     roles = {facts.label: facts.role for facts in filters}
-    labels = (
-        ended["filter"].combine_chunks().dictionary_encode()
-        if len(at)
-        else pa.array([], pa.string()).dictionary_encode()
-    )
+    labels = ended["filter"].combine_chunks().dictionary_encode() if len(at) else pa.array([], pa.string()).dictionary_encode()
     kinds = pa.array([_KINDS[roles[label.as_py()]] for label in labels.dictionary], pa.string()).take(labels.indices)
     kinds = pc.if_else(pc.equal(ended["outcome"], Outcome.UNDECIDED.value), pa.scalar(None, pa.string()), kinds)
     kept = pc.is_null(index)

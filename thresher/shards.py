@@ -45,8 +45,7 @@ def sample_table(
     texts = {a: to_json(p) for a, p in parameters.items()}
     prompt_ids = repeated["prompt_id"].to_pylist()
     columns["sample_id"] = [
-        ids.sample_id(prompt, sources[bool(anchor)], int(i))
-        for prompt, anchor, i in zip(prompt_ids, anchors, index, strict=True)
+        ids.sample_id(prompt, sources[bool(anchor)], int(i)) for prompt, anchor, i in zip(prompt_ids, anchors, index, strict=True)
     ]
     columns["index"], columns["anchor"] = index.astype(np.int32), anchors
     columns["sampling"] = [texts[bool(anchor)] for anchor in anchors]
@@ -93,9 +92,7 @@ def _lists(arrays: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array
     )
 
 
-def verdict_rows(
-    label: str, filter_: Filter, rows: NDArray[np.int64], sample_ids: pa.Array, given: pa.Table
-) -> pa.Table:
+def verdict_rows(label: str, filter_: Filter, rows: NDArray[np.int64], sample_ids: pa.Array, given: pa.Table) -> pa.Table:
     """Verdict rows (schema VERDICTS) of one filter on the samples at `rows` of their shard."""
     count = len(rows)
     columns = {

@@ -22,7 +22,7 @@ from filters.base import Scope
 from schemas.manifest import Entry, RunManifest
 from schemas.recipe import JsonlSource, ParquetSource, Recipe
 from schemas.sample import PROMPTS, Prompt
-from thresher import __version__, ids, models, pool, publish
+from thresher import __version__, ids, models, publish
 from thresher.audit.stats import Audit, audit, check
 from thresher.brought import ingest
 from thresher.errors import SourceError, StoreError
@@ -76,9 +76,7 @@ def begin(loaded: Loaded, out: str | Path | None = None, *, salt: str | None = N
     if salt is not None:
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"salt": salt})})
     if not recipe.prompts:
-        raise SourceError(
-            f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter"
-        )
+        raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
     build_filters(loaded)
     built_filters(recipe, brought=False)
     model = models.resolve(recipe.model.name, recipe.model.revision, base=loaded.base)
@@ -156,9 +154,9 @@ def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress) ->
 def release(root: str) -> tuple[Audit, str]:
     """Audit the run, then write its dataset; returns both. Raises AuditError, and then writes nothing."""
     store = Store(root)
-    result = audit(store)
-    check(result)
-    return result, publish.write_dataset(store, audit=result)
+    found = audit(store)
+    check(found)
+    return found, publish.write_dataset(store, audit=found)
 
 
 def finished(begun: Begun) -> tuple[Audit, str] | None:
@@ -168,16 +166,19 @@ def finished(begun: Begun) -> tuple[Audit, str] | None:
     assert manifest is not None
     if begun.missing or not publish.dataset_finished(store):
         return None
-    local = [
-        b for b in built_filters(begun.recipe, brought=manifest.origin == "brought") if b[2].scope is not Scope.CORPUS
-    ]
+    local = [b for b in built_filters(begun.recipe, brought=manifest.origin == "brought") if b[2].scope is not Scope.CORPUS]
     for shard in range(begun.shards):
         entry = store.entry(f"samples/{shard_name(shard)}")
         verdicts = store.entry(f"verdicts/{shard_name(shard)}")
         if entry is None or verdicts is None or verdicts.key != winnow_key(local, [entry.sha256]):
             return None
-    result = audit(store)
-    return None if result.to_dict()["problems"] else (result, f"{begun.root}/dataset")
+    found = result(begun.root)
+    return None if found[0].to_dict()["problems"] else found
+
+
+def result(root: str) -> tuple[Audit, str]:
+    """The audit of a run and where its dataset is."""
+    return audit(Store(root)), f"{root}/dataset"
 
 
 def run(begun: Begun, progress: Progress) -> tuple[Audit, str]:

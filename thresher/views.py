@@ -91,7 +91,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("finish_reason", _TEXT, "stop, length or abort; null where unknown"),
         ("stop_reason", _TEXT, "the stop string or token that ended it; null where none did"),
         ("sampling", JSON, "sampling parameters in force; null where unknown"),
-        ("engine", _TEXT, "what ran the model; null where unknown"),
+        ("engine", _TEXT, "what ran the model; `brought` where the sample was brought along"),
         ("engine_version", _TEXT, "its version; null where unknown"),
         ("engine_seed", pa.int64(), "its seed; null where unknown"),
         ("policy_model", _TEXT, "the model sampled from; null where unknown"),
@@ -255,7 +255,7 @@ def _short(text: str) -> str:
     def integer(digits: str) -> int | str:
         return int(digits) if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64 else digits
 
-    return json.dumps(json.loads(text, parse_int=integer), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(json.loads(text, parse_int=integer), separators=(",", ":"))
 
 
 def _references(column: pa.ChunkedArray) -> pa.Array:

@@ -25,9 +25,7 @@ class LocalExecutor:
             self._processes = ProcessPoolExecutor(self._workers, mp_context=context)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._processes is not None:
             self._processes.shutdown(cancel_futures=True)
 

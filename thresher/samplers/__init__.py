@@ -9,9 +9,7 @@ from thresher.models import Model
 from thresher.samplers.base import Sampler
 
 
-def open_sampler(
-    recipe: Recipe, model: Model, *, base: Path, seed: Callable[[int], int]
-) -> AbstractContextManager[Sampler]:
+def open_sampler(recipe: Recipe, model: Model, *, base: Path, seed: Callable[[int], int]) -> AbstractContextManager[Sampler]:
     """Start the recipe's engine; leaving the context ends it.
 
     `seed` gives the engine's seed from the number of its start, 0 for the first, so that an engine that is started again does

@@ -29,9 +29,7 @@ class ReplaySampler:
     def __enter__(self) -> "ReplaySampler":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         return None
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,7 @@ class VllmSampler:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # -- the engine ----------------------------------------------------------------------------------------------------
@@ -105,9 +104,7 @@ class VllmSampler:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
-            raise EngineError(
-                f"vLLM cannot be imported ({error}); install thresher[cpu] or, on a GPU, thresher[gpu]"
-            ) from error
+            raise EngineError(f"vLLM cannot be imported ({error}); install thresher[cpu] or, on a GPU, thresher[gpu]") from error
         options = {
             name: value
             for name in ("max_model_len", "max_num_seqs", "gpu_memory_utilization")
@@ -119,7 +116,7 @@ class VllmSampler:
                 model=self._model.path,
                 seed=self.seed,
                 generation_config="vllm",
-                dtype=self._spec.dtype,
+                dtype=_dtype(self._spec.dtype),
                 tensor_parallel_size=self._spec.tensor_parallel_size,
                 enforce_eager=self._spec.enforce_eager,
                 disable_log_stats=True,
@@ -140,9 +137,7 @@ class VllmSampler:
                 sequences = config.scheduler_config.max_num_seqs
                 self._engine = asyncio.run_coroutine_threadsafe(build(), self._loop).result()
             except Exception as error:
-                raise EngineError(
-                    f"vLLM would not start on {self._model.path}: {type(error).__name__}: {error}"
-                ) from error
+                raise EngineError(f"vLLM would not start on {self._model.path}: {type(error).__name__}: {error}") from error
         self._starts += 1
         self._context = config.model_config.max_model_len
         self._tokenizer = AutoTokenizer.from_pretrained(self._model.path)
@@ -270,9 +265,18 @@ def _completion(output: "CompletionOutput") -> Completion:
     if len(logprobs) != len(token_ids):
         raise EngineError(f"vLLM gave {len(logprobs)} log-probabilities for {len(token_ids)} tokens")
     stop = None if output.stop_reason is None else str(output.stop_reason)
-    return Completion(
-        output.text, output.finish_reason, stop, token_ids, logprobs, float(logprobs.sum(dtype=np.float64))
-    )
+    return Completion(output.text, output.finish_reason, stop, token_ids, logprobs, float(logprobs.sum(dtype=np.float64)))
+
+
+def _dtype(wanted: str) -> str:
+    """`auto` is the model's own precision, but float32 on a CPU without AVX-512: bfloat16 is emulated there, 8 times slower."""
+    from vllm.platforms import current_platform
+
+    if wanted == "auto" and current_platform.is_cpu():
+        flags = Path("/proc/cpuinfo")
+        if flags.exists() and "avx2" in (text := flags.read_text()) and "avx512f" not in text:
+            return "float32"
+    return wanted
 
 
 def _environment(spec: VllmEngine) -> None:
@@ -282,6 +286,7 @@ def _environment(spec: VllmEngine) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # the front end needs no core of its own on a small machine
     if spec.enforce_eager:  # vLLM still compiles one small function, which wants a C++ compiler and 20 s at the first sample
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     if spec.kv_cache_gib is not None:

@@ -1,0 +1,84 @@
+"""Who stays: the registered filters, and how a filter named in a recipe is built.
+
+To add a filter that comes with thresher, add a line to FILTERS. Somebody else's is named `module:build` and needs no line.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from filters.base import Filter, FilterError
+from schemas.sample import SAMPLES
+
+FILTERS: dict[str, str] = {
+    "finished": "filters.finished",
+    "exact_answer": "filters.exact_answer",
+    "json_shape": "filters.json_shape",
+    "exact_duplicate": "filters.exact_duplicate",
+}
+
+
+def build(name: str, parameters: Mapping[str, Any]) -> Filter:
+    """Build the filter a recipe names. Raises FilterError that says what was wanted, what was found and what is near."""
+    module, function = _located(name)
+    config = getattr(module, "Config", None)
+    given: Any = dict(parameters)
+    if isinstance(config, type) and issubclass(config, BaseModel):
+        try:
+            given = config.model_validate(given)
+        except ValidationError as error:
+            raise FilterError("; ".join(_explained(name, config, fault) for fault in error.errors())) from error
+    made = function(given)
+    if not isinstance(made, Filter):
+        raise FilterError(f"{name}: build must return a filters.base.Filter, it returned {type(made).__name__}")
+    unknown = sorted(set(made.columns) - set(SAMPLES.names))
+    if unknown:
+        raise FilterError(
+            f"{name}: asks for the column {unknown[0]}{_near(unknown[0], SAMPLES.names)}; samples have {SAMPLES.names}"
+        )
+    return made
+
+
+def parameters_schema(name: str) -> dict[str, Any]:
+    """JSON Schema of a filter's parameters."""
+    module, _ = _located(name)
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, BaseModel)):
+        raise FilterError(f"{name}: declares no Config, so its parameters have no schema")
+    return config.model_json_schema()
+
+
+def _located(name: str) -> tuple[Any, Any]:
+    path, colon, attribute = name.partition(":")
+    if not colon:
+        if name not in FILTERS:
+            raise FilterError(
+                f"no filter is called {name!r}{_near(name, FILTERS)}; registered are {', '.join(FILTERS)}; "
+                "name your own as module:build"
+            )
+        path, attribute = FILTERS[name], "build"
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise FilterError(f"{name}: cannot import {path}: {error}; is it on the path (PYTHONPATH) or installed?") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise FilterError(f"{name}: {path} has no function {attribute!r}{_near(attribute, dir(module))}")
+    return module, function
+
+
+def _explained(name: str, config: type[BaseModel], fault: Any) -> str:
+    key = ".".join(map(str, fault["loc"]))
+    valid = [field.alias or field_name for field_name, field in config.model_fields.items()]
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: parameters.{key}: no such key{_near(key, valid)}; valid here: {', '.join(valid) or 'none'}"
+    said = fault["msg"].removeprefix("Value error, ")
+    return f"{name}: parameters{'.' + key if key else ''}: {said}, found {str(fault['input'])[:60]!r}"
+
+
+def _near(name: str, valid: Any) -> str:
+    close = difflib.get_close_matches(str(name), [str(one) for one in valid], n=1)
+    return f"; did you mean {close[0]}?" if close else ""

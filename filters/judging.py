@@ -1,0 +1,156 @@
+"""Asks a filter for its verdicts and holds it to the contract: one per sample, in order, and no failure without its sample.
+
+An exception in a filter never blanks a batch: the batch is halved until the sample (or, in scope prompt, the prompt) that fails
+stands alone, and that alone becomes undecided. So one bad row in n costs about 2 log2(n) further calls.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.base import Filter, FilterError, Scope, verdict_table
+from schemas.sample import Message, Outcome, Sample, Verdict, to_json
+
+REASON = re.compile(r"[a-z][a-z0-9_]*")
+ERROR_CHARS = 500
+_OUTCOMES = pa.array([outcome.value for outcome in Outcome])
+
+
+def judge(filter_: Filter, table: pa.Table) -> pa.Table:
+    """Verdicts on a batch: the columns outcome, reason, score, detail, a row per sample in order.
+
+    In scope prompt the table must hold whole prompts, in any order. Raises FilterError when the filter breaks the contract.
+    """
+    if filter_.scope is Scope.CORPUS:
+        raise FilterError(f"{filter_.name}: has scope corpus; judge_corpus asks it")
+    if table.num_rows == 0:
+        return verdict_table([], [])
+    return _ask(filter_, table.select(list(filter_.columns)), _units(filter_, table))
+
+
+def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Verdicts of a filter over the whole corpus, a table per batch. After an exception the rest is undecided."""
+    waiting: list[int] = []
+
+    def projected() -> Iterator[pa.Table]:
+        for batch in batches:
+            waiting.append(batch.num_rows)
+            yield batch.select(list(filter_.columns))
+
+    source = projected()
+    try:
+        for answer in filter_.judge(source):  # type: ignore[arg-type, attr-defined]  # a CorpusJudge, by its scope
+            if not waiting:
+                raise FilterError(f"{filter_.name}: answered a batch that it was not given")
+            yield _columns(filter_, answer, waiting.pop(0))
+        failure: Exception = FilterError("ended before it had judged every batch")
+    except FilterError:
+        raise
+    except Exception as error:
+        failure = error
+    for _ in source:
+        pass
+    for rows in waiting:
+        yield _failed(failure, rows)
+
+
+def one_by_one(function: Callable[[Sample], Verdict], columns: Sequence[str]) -> Callable[[pa.Table], list[Verdict]]:
+    """Make a judge from a function of one sample. Fields that are not in `columns` have neutral values."""
+    return lambda table: [function(sample) for sample in samples_of(table, columns)]
+
+
+def per_prompt(
+    function: Callable[[Sequence[Sample]], Sequence[Verdict]], columns: Sequence[str]
+) -> Callable[[pa.Table], list[Verdict]]:
+    """Make a judge from a function of all samples of a prompt; `columns` must hold prompt_id. Row order is restored."""
+
+    def judge_prompts(table: pa.Table) -> list[Verdict]:
+        groups: dict[str, list[tuple[int, Sample]]] = {}
+        for row, sample in enumerate(samples_of(table, columns)):
+            groups.setdefault(sample.prompt_id, []).append((row, sample))
+        given: dict[int, Verdict] = {}
+        for group in groups.values():
+            verdicts = function([sample for _, sample in group])
+            given |= {row: verdict for (row, _), verdict in zip(group, verdicts, strict=True)}
+        return [given[row] for row in range(table.num_rows)]
+
+    return judge_prompts
+
+
+def samples_of(table: pa.Table, columns: Sequence[str]) -> Iterator[Sample]:
+    """Sample objects from pool rows, of the named columns only."""
+    neutral: dict[str, Any] = {"sample_id": "", "prompt_id": "", "family": "", "messages": (), "completion": ""}
+    known = [name for name in columns if name in Sample.__dataclass_fields__]
+    for row in table.select(known).to_pylist():
+        if row.get("messages") is not None:
+            row["messages"] = tuple(Message(**message) for message in row["messages"])
+        for name in ("reference", "metadata"):
+            if row.get(name) is not None:
+                row[name] = json.loads(row[name])
+        yield Sample(**{**neutral, **row})
+
+
+def _units(filter_: Filter, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """For each row the number of the unit that stands or falls together: itself, or its prompt."""
+    if filter_.scope is Scope.SAMPLE:
+        return np.arange(table.num_rows)
+    codes: np.ndarray[Any, np.dtype[np.int64]] = table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return codes
+
+
+def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
+    try:
+        answer = filter_.judge(table)  # type: ignore[arg-type]  # a Judge, by its scope
+    except FilterError:
+        raise
+    except Exception as error:  # whatever a filter raises is the sample's verdict: undecided
+        distinct = np.unique(units)
+        if len(distinct) == 1:
+            return _failed(error, table.num_rows)
+        low = units < distinct[len(distinct) // 2]
+        parts = [_ask(filter_, table.take(pa.array(np.flatnonzero(half))), units[half]) for half in (low, ~low)]
+        back = np.argsort(np.concatenate([np.flatnonzero(low), np.flatnonzero(~low)]))
+        return pa.concat_tables(parts).take(pa.array(back))
+    return _columns(filter_, answer, table.num_rows)
+
+
+def _failed(error: Exception, rows: int) -> pa.Table:
+    text = to_json({"error": f"{type(error).__name__}: {error}"[:ERROR_CHARS]})
+    return verdict_table([Outcome.UNDECIDED.value] * rows, ["filter_error"] * rows, detail=[text] * rows)
+
+
+def _columns(filter_: Filter, answer: Any, rows: int) -> pa.Table:
+    """The answer as columns, checked."""
+    table = answer if isinstance(answer, pa.Table) else _from_verdicts(filter_, answer)
+    if table.num_rows != rows:
+        raise FilterError(
+            f"{filter_.name}: wanted {rows} verdicts, one per sample, found {table.num_rows}; nothing may be left out"
+        )
+    if not pc.all(pc.is_in(table["outcome"], _OUTCOMES), min_count=0).as_py():
+        raise FilterError(
+            f"{filter_.name}: outcomes must be {_OUTCOMES.to_pylist()}, found {pc.unique(table['outcome']).to_pylist()}"
+        )
+    kept = pc.equal(table["outcome"], Outcome.KEEP.value)
+    for reason in pc.unique(table["reason"].filter(pc.invert(kept))).to_pylist():
+        if not reason or not REASON.fullmatch(reason):
+            raise FilterError(f"{filter_.name}: a reason must be a snake_case word, found {reason!r}")
+    if pc.any(pc.and_(kept, pc.not_equal(table["reason"], "")), min_count=0).as_py():
+        raise FilterError(f"{filter_.name}: a kept sample has no reason")
+    return table.select(["outcome", "reason", "score", "detail"])
+
+
+def _from_verdicts(filter_: Filter, answer: Any) -> pa.Table:
+    verdicts = list(answer)
+    if not all(isinstance(verdict, Verdict) for verdict in verdicts):
+        raise FilterError(f"{filter_.name}: judge must return Verdict objects or a table of verdicts")
+    return verdict_table(
+        [verdict.outcome.value for verdict in verdicts],
+        [verdict.reason for verdict in verdicts],
+        [verdict.score for verdict in verdicts],
+        [None if verdict.detail is None else to_json(dict(verdict.detail)) for verdict in verdicts],
+    )

@@ -1,0 +1,72 @@
+"""Fixtures: the environment of every test, a small recipe on disk, and one Prefect server for the whole session."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+CAPITALS = {"France": "Paris", "Spain": "Madrid", "Japan": "Tokyo", "Italy": "Rome"}
+
+ANSWERS = [
+    ("France", "Paris", "stop"),
+    ("France", "Lyon", "stop"),
+    ("France", " Paris", "stop"),
+    ("Spain", "Madrid", "stop"),
+    ("Japan", "Kyoto", "stop"),
+    ("Japan", "Tokyo", "stop"),
+    ("Italy", "Rome", "stop"),
+    ("Italy", "Rome is a city that", "length"),
+]
+"""What the replay engine answers: a sample of index i gets answer i of its prompt, from the first again when they end."""
+
+RECIPE: dict[str, Any] = {
+    "name": "small",
+    "prompts": [
+        {"family": "capital", "source": {"kind": "jsonl", "path": "prompts.jsonl"}, "template": "Capital of {{ country }}?"}
+    ],
+    "engine": {"kind": "replay", "path": "answers.jsonl"},
+    "sampling": {"samples_per_prompt": 4, "max_tokens": 16},
+    "filters": [{"name": "finished"}, {"name": "exact_answer"}, {"name": "exact_duplicate"}],
+    "run": {"shard_samples": 10, "filter_workers": 0},
+}
+"""4 prompts, 4 samples and an anchor each, 2 prompts to a shard."""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[..., Path]:
+    """Write the small recipe, changed by `recipe(filters=[...])`, beside its prompts and answers; gives its path."""
+
+    def write(**changes: Any) -> Path:
+        rows = [json.dumps({"country": country, "answer": capital}) + "\n" for country, capital in CAPITALS.items()]
+        (tmp_path / "prompts.jsonl").write_text("".join(rows))
+        answers = [
+            json.dumps({"prompt": f"Capital of {country}?", "completion": text, "finish_reason": reason}) + "\n"
+            for country, text, reason in ANSWERS
+        ]
+        (tmp_path / "answers.jsonl").write_text("".join(answers))
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**RECIPE, **changes}, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A real Prefect server with a database of its own; starting it takes 25 s, so there is one."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

@@ -1,0 +1,412 @@
+import io
+import json
+import runpy
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from schemas.sample import SAMPLES
+from thresher.audit.interval import expanded_tail, pass_rate_interval, wilson
+from thresher.audit.show import families_table, funnel_table, markdown, percent, print_audit
+from thresher.audit.stats import audit, check
+from thresher.errors import AuditError, StoreError
+from thresher.store import Store
+
+SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
+small_run, FILTERS, PLAN = SMALL["small_run"], SMALL["FILTERS"], SMALL["PLAN"]
+
+
+def rewrite(store, name, change):
+    """Write a changed table with an entry that fits it."""
+    entry = store.entry(name)
+    store.write_table(name, change(store.read_table(name)), key=entry.key, facts=entry.facts)
+
+
+def replaced(table, column, values):
+    at = table.schema.get_field_index(column)
+    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+
+
+# -- numbers -------------------------------------------------------------------------------------------------------------
+
+
+def test_whole_run_adds_up(tmp_path):
+    found = audit(small_run(tmp_path, corpus=True)).to_dict()
+
+    assert found["problems"] == []
+    assert found["complete"] is True
+    assert found["shards"] == {"planned": 3, "sampled": 3, "judged": 3}
+    assert (found["samples"], found["anchors"]) == (20, 5)
+    assert found["outcomes"] == {"keep": 4, "drop": 10, "undecided": 6}
+    assert found["kinds"] == {"hit": 4, "near_miss": 0, "miss": 6, "duplicate": 2}
+    assert [(f["name"], f["seen"], f["kept"], f["dropped"], f["undecided"]) for f in found["filters"]] == [
+        ("finished", 25, 22, {"truncated": 3}, {}),
+        ("answer", 22, 7, {"wrong_answer": 8}, {"no_reference": 7}),
+        ("exact_duplicate", 6, 5, {"duplicate": 1}, {}),
+        ("near", 5, 4, {"near_duplicate": 1}, {}),
+    ]
+    assert found["tokens"] == {"prompt": 30, "completion": 90, "per_hit": 22.5}
+    assert found["seconds"] == {"sampling": 4.5, "filtering": 3.0}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path):
+    found = audit(small_run(tmp_path)).to_dict()
+    names = ("family", "prompts", "samples", "passed", "undecided", "hits", "anchors", "anchors_passed", "truncated")
+
+    assert [tuple(family[name] for name in names) for family in found["families"]] == [
+        ("sums", 3, 12, 5, 1, 4, 3, 1, 1),
+        ("words", 2, 8, 1, 5, 1, 2, 0, 1),
+    ]
+    assert [family["pass_rate"] for family in found["families"]] == [5 / 11, 1 / 3]
+    assert found["total"]["pass_rate"] == 6 / 14
+    low, high = found["total"]["interval"]
+    assert 0 <= low <= 6 / 14 <= high <= 1
+
+
+def test_nothing_decided_has_no_rate(tmp_path):
+    found = audit(small_run(tmp_path, [("sums", ["open", "open"], None)])).to_dict()
+
+    assert found["total"]["pass_rate"] is None
+    assert found["total"]["interval"] is None
+    assert found["tokens"]["per_hit"] is None
+    assert found["problems"] == []
+
+
+def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path):
+    plan = [("sums", ["torn", "right"], None), ("sums", ["torn", "torn", "torn"], None)]
+
+    found = audit(small_run(tmp_path, plan, origin="brought")).to_dict()
+
+    assert found["problems"] == []
+    readable = found["filters"][0]
+    assert (readable["name"], readable["seen"], readable["kept"]) == ("readable", 5, 1)
+    assert readable["undecided"] == {"unreadable_row": 4}
+    assert (found["total"]["prompts"], found["total"]["samples"], found["total"]["pass_rate"]) == (1, 5, 1.0)
+
+
+def test_shard_without_a_row_is_fine(tmp_path):
+    plan = [("sums", ["right", "torn"], None), ("sums", ["right"], None)]
+    store = small_run(tmp_path, plan, origin="brought", shard_prompts=1)
+    filters = [SMALL["READABLE"], *FILTERS]
+    SMALL["write_shard"](store, 1, SAMPLES.empty_table(), whats=[], filters=filters)
+
+    result = audit(store)
+
+    assert (result.problems, result.samples, result.total.hits) == ((), 2, 1)
+
+
+def test_filter_of_some_families_sees_only_those(tmp_path):
+    filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
+
+    found = audit(small_run(tmp_path, filters=filters)).to_dict()
+
+    assert found["problems"] == []
+    assert [one["seen"] for one in found["filters"]] == [25, 8, 12]
+
+
+whats = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.lists(whats, min_size=3, max_size=3), whats), min_size=1, max_size=5),
+    st.integers(1, 5),
+)
+@settings(max_examples=15, deadline=None)
+def test_numbers_do_not_depend_on_how_the_run_is_cut(tmp_path_factory, plan, shard_prompts):
+    folder = tmp_path_factory.mktemp("runs")
+    whole = audit(small_run(folder / "whole", plan, shard_prompts=len(plan))).to_dict()
+
+    cut = audit(small_run(folder / "cut", plan, shard_prompts=shard_prompts)).to_dict()
+
+    same = ("samples", "anchors", "outcomes", "kinds", "families", "total", "problems")
+    assert {name: cut[name] for name in same} == {name: whole[name] for name in same}
+    assert whole["problems"] == []
+    assert sum(whole["outcomes"].values()) == whole["samples"] == 3 * len(plan)
+    kinds = Counter(what for _, samples, _ in plan for what in samples)
+    assert whole["kinds"]["hit"] == kinds["right"] + kinds["near"]
+
+
+# -- problems ------------------------------------------------------------------------------------------------------------
+
+
+def test_unfinished_run_is_counted_as_far_as_it_is(tmp_path):
+    result = audit(small_run(tmp_path, stop_after=1))
+
+    assert result.complete is False
+    assert (result.shards.planned, result.shards.judged, result.samples) == (3, 1, 8)
+    assert len(result.problems) == 1
+    with pytest.raises(AuditError, match="3 shards planned, 1 sampled and 1 judged; run `thresher run` again"):
+        check(result)
+
+
+def test_run_without_a_plan_is_unfinished(tmp_path):
+    store = small_run(tmp_path)
+    store.remove("prompts.json")
+
+    result = audit(store)
+
+    assert (result.complete, result.samples) == (False, 0)
+    assert "nothing is planned yet" in result.problems[0]
+
+
+def test_corpus_filter_that_is_half_done_is_unfinished(tmp_path):
+    store = small_run(tmp_path, corpus=True)
+    store.remove("corpus/00-00002.json")
+
+    result = audit(store)
+
+    assert (result.complete, result.shards.judged) == (False, 2)
+
+
+def test_recipe_with_more_filters_than_verdicts_is_a_problem(tmp_path):
+    store = small_run(tmp_path, corpus=True)
+    for shard in range(3):
+        store.remove(f"corpus/00-0000{shard}.json")
+
+    assert "the recipe has 4 filters, the verdicts are of 3" in audit(store).problems[0]
+
+
+def test_directory_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(StoreError, match=r"it has no run\.json"):
+        audit(Store(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["samples/00001", "verdicts/00001"])
+def test_damaged_file_is_named(tmp_path, name):
+    store = small_run(tmp_path)
+    path = tmp_path / f"{name}.parquet"
+    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+
+    problems = audit(store).problems
+
+    assert any(f"{name}.parquet: damaged" in problem for problem in problems)
+
+
+def drop_first(table):
+    return table.slice(1)
+
+
+def repeat_first(table):
+    return pa.concat_tables([table, table.slice(0, 1)])
+
+
+def repeat_ended(table):
+    ended = table.filter(pc.not_equal(table["outcome"], "keep")).slice(0, 1)
+    return pa.concat_tables([table, replaced(ended, "filter", ["answer"])])
+
+
+def change_outcome(table):
+    return replaced(table, "outcome", ["perhaps", *table["outcome"].to_pylist()[1:]])
+
+
+def keep_dropped(table):
+    return replaced(table, "outcome", ["keep"] * table.num_rows)
+
+
+def move_outside(table):
+    return replaced(table, "row", [99, *table["row"].to_pylist()[1:]])
+
+
+def name_another_sample(table):
+    return replaced(table, "sample_id", ["0", *table["sample_id"].to_pylist()[1:]])
+
+
+def name_another_filter(table):
+    return replaced(table, "filter", ["stranger", *table["filter"].to_pylist()[1:]])
+
+
+def judge_by_others_first(table):
+    return table.filter(pc.not_equal(table["filter"], "finished"))
+
+
+WRONG_VERDICTS = [
+    (drop_first, "finished should have seen 10 samples, those every filter before it kept; 1 of them have no verdict"),
+    (repeat_first, "finished judged 1 samples more than once"),
+    (repeat_ended, "1 samples were dropped or undecided more than once"),
+    (change_outcome, "saw 25 samples, but kept, dropped and undecided add up to 24"),
+    (keep_dropped, "exact_duplicate should have seen 8 samples, those every filter before it kept; 6 of them have no"),
+    (move_outside, "1 verdicts on rows outside the shard's 10"),
+    (name_another_sample, "1 verdicts name another sample than stands in their row"),
+    (name_another_filter, "1 verdicts of filters that its entry does not name"),
+    (judge_by_others_first, "finished should have seen 10 samples"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_VERDICTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_verdicts_that_contradict_the_pool_are_problems(tmp_path, change, message):
+    store = small_run(tmp_path)
+    rewrite(store, "verdicts/00000", change)
+
+    result = audit(store)
+
+    assert any(message in problem for problem in result.problems), result.problems
+    with pytest.raises(AuditError, match="run the same command again"):
+        check(result)
+
+
+WRONG_SAMPLES = [
+    (drop_first, "10 samples planned (2 prompts, 5 each), 9 found; 1 prompts have too few or too many"),
+    (lambda t: replaced(t, "prompt_id", ["0", *t["prompt_id"].to_pylist()[1:]]), "2 prompts have too few or too many"),
+    (lambda t: replaced(t, "sample_id", ["0", "0", *t["sample_id"].to_pylist()[2:]]), "1 sample ids stand there twice"),
+    (lambda t: replaced(t, "anchor", [False] * 10), "10 samples found, 8 noted in samples/00000.json"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_SAMPLES, ids=["missing", "foreign", "twice", "no_anchors"])
+def test_samples_that_contradict_the_plan_are_problems(tmp_path, change, message):
+    store = small_run(tmp_path)
+    rewrite(store, "samples/00000", change)
+
+    problems = audit(store).problems
+
+    assert any(message in problem for problem in problems), problems
+
+
+def test_entry_that_counts_other_rows_is_a_problem(tmp_path):
+    store = small_run(tmp_path)
+    store.write_model("samples/00000.json", store.entry("samples/00000").model_copy(update={"rows": 11}))
+
+    assert any("10 rows found, 11 noted" in problem for problem in audit(store).problems)
+
+
+def test_shards_judged_by_different_filters_are_a_problem(tmp_path):
+    store = small_run(tmp_path)
+    entry = store.entry("verdicts/00001")
+    entry.facts["filters"][1]["key"] = "older"
+    store.write_model("verdicts/00001.json", entry)
+
+    assert any("judged by other filters or settings" in problem for problem in audit(store).problems)
+
+
+# -- intervals -----------------------------------------------------------------------------------------------------------
+
+
+def prompts_of(random, prompts, each):
+    """(decided, passed) of prompts whose own rates are Beta(0.5, 1.5), so mostly hard: the mean rate is 0.25."""
+    return Counter((each, int(passed)) for passed in random.binomial(each, random.beta(0.5, 1.5, prompts)))
+
+
+@pytest.mark.parametrize("prompts", [15, 60])
+def test_interval_covers_the_true_rate_about_as_often_as_it_says(prompts):
+    random = np.random.default_rng(5)
+    runs = 500
+    intervals = [pass_rate_interval(prompts_of(random, prompts, 6), run, resamples=500) for run in range(runs)]
+
+    covered = sum(low <= 0.25 <= high for low, high in intervals) / runs
+
+    # Three standard errors of 500 runs are 2.9 points, and fifteen prompts so skewed cost two more.
+    assert 0.90 < covered < 0.985
+
+
+def test_interval_equals_that_of_a_plain_bootstrap():
+    random = np.random.default_rng(3)
+    cells = prompts_of(random, 200, 8)
+    each = np.array([pair for pair, count in cells.items() for _ in range(count)])
+    drawn = each[random.integers(0, len(each), (20_000, len(each)))].sum(axis=1)
+    tail = expanded_tail(200)
+
+    plain = np.quantile(drawn[:, 1] / drawn[:, 0], [tail, 1 - tail])
+
+    assert pass_rate_interval(cells, 1, resamples=20_000) == pytest.approx(tuple(plain), abs=0.003)
+
+
+def test_prompts_of_one_rate_fall_back_to_wilson():
+    assert pass_rate_interval({(4, 0): 10, (7, 0): 10, (0, 0): 99}, 1) == wilson(0.0, 20)
+    assert wilson(0.0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_no_decided_prompt_has_no_interval():
+    assert pass_rate_interval({(0, 0): 3}, 1) is None
+    assert pass_rate_interval({}, 1) is None
+
+
+def test_expanded_tail_is_that_of_student():
+    # Phi(-sqrt(10/9) * t(0.975, 9) = 2.2622) and, for very many prompts, the 2.5 % of the plain percentile interval.
+    assert expanded_tail(10) == pytest.approx(0.00855, abs=2e-4)
+    assert expanded_tail(10**6) == pytest.approx(0.025, abs=1e-5)
+
+
+@given(st.dictionaries(st.tuples(st.integers(1, 9), st.integers(0, 9)), st.integers(1, 50), min_size=1, max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_interval_lies_within_nought_and_one_and_is_the_same_again(cells):
+    cells = {(decided, min(decided, passed)): count for (decided, passed), count in cells.items()}
+
+    low, high = pass_rate_interval(cells, 1, resamples=100)
+
+    assert 0 <= low <= high <= 1
+    assert pass_rate_interval(dict(reversed(cells.items())), 1, resamples=100) == (low, high)
+
+
+# -- shown ---------------------------------------------------------------------------------------------------------------
+
+
+def printed(result, width, encoding="utf-8"):
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    print_audit(result, Console(file=file, width=width))
+    file.flush()
+    return file.buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_large_numbers_fit_the_terminal(tmp_path, width):
+    result = audit(small_run(tmp_path))
+    first = replace(result.filters[0], name="reasoning_gym_score", seen=12_345_678, kept=12_345_670, dropped={"wrong": 8})
+    large = replace(result.families[0], family="word_problems", samples=12_345_678, prompts=123_456, hits=1_234_567)
+
+    shown = printed(replace(result, filters=(first,), families=(large,), total=large), width)
+
+    assert max(map(len, shown.splitlines())) <= width
+    for text in ("reasoning_gym_score", "12\u202f345\u202f678", ">99.9 %", "word_problems", "1\u202f234\u202f567"):
+        assert text in shown
+
+
+def test_terminal_without_unicode_is_served(tmp_path):
+    result = audit(small_run(tmp_path))
+
+    shown = printed(replace(result, samples=1_234_567), 80, "ascii")
+
+    assert "1,234,567 samples" in shown
+
+
+def test_unfinished_run_is_shown_with_its_problem(tmp_path):
+    shown = printed(audit(small_run(tmp_path, stop_after=0)), 80)
+
+    assert "unfinished" in shown
+    assert "PROBLEM" in shown
+
+
+def test_brackets_of_a_family_are_no_markup(tmp_path):
+    result = audit(small_run(tmp_path))
+    strange = replace(result.families[0], family="[bold]x|y")
+
+    shown = replace(result, families=(strange,))
+
+    assert "[bold]x|y" in printed(shown, 120)
+    assert "| [bold]x\\|y |" in markdown(shown)
+
+
+def test_markdown_holds_both_tables_and_no_seconds(tmp_path):
+    result = audit(small_run(tmp_path))
+
+    text = markdown(result)
+
+    assert "| answer | 22 | 7 (31.8 %) | 8 | 7 | wrong_answer 8, no_reference 7 |" in text
+    assert text == markdown(replace(result, seconds=replace(result.seconds, sampling=99.0)))
+    assert len(funnel_table(result).columns) == len(families_table(result).columns) == 6
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0, "0 %"), (1, "100 %"), (0.00001, "<0.1 %"), (0.99999, ">99.9 %"), (0.1234, "12.3 %")]
+)
+def test_percent_never_rounds_to_all_or_nothing(rate, text):
+    assert percent(rate) == text

@@ -1,0 +1,342 @@
+import contextlib
+import hashlib
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from schemas.recipe import Sampling
+from thresher import publish, views
+from thresher.audit.stats import audit
+from thresher.card import sampling_words
+from thresher.errors import StoreError
+from thresher.publish import dataset_finished, write_dataset
+
+SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
+small_run, METADATA = SMALL["small_run"], SMALL["METADATA"]
+NO_HITS = [("sums", ["wrong", "cut"], "wrong"), ("sums", ["open", "wrong"], "right")]
+
+
+def written(store):
+    return Path(write_dataset(store, audit=audit(store)))
+
+
+def front_matter(folder):
+    return yaml.safe_load((folder / "README.md").read_text().split("\n---\n")[0])
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def load(tmp_path_factory, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "TORCH_AVAILABLE", False)  # Streaming would import torch, which takes seconds.
+    cache = tmp_path_factory.mktemp("cache")
+
+    def load(folder, view, *, streaming=False):
+        return datasets.load_dataset(str(folder), view, split="train", streaming=streaming, cache_dir=str(cache))
+
+    datasets.disable_progress_bars()
+    return load
+
+
+# -- read with datasets --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_every_view_is_a_config_that_datasets_reads(tmp_path, load, streaming):
+    folder = written(small_run(tmp_path, corpus=True))
+
+    rows = {view: list(load(folder, view, streaming=streaming)) for view in views.COLUMNS}
+
+    assert {view: len(found) for view, found in rows.items()} == {"sft": 4, "prompts": 5, "rollouts": 25}
+    for view, found in rows.items():
+        assert [list(row) for row in found] == [[name for name, _, _ in views.COLUMNS[view]]] * len(found)
+        assert all(row["metadata"] == METADATA and list(row["metadata"]) == list(METADATA) for row in found)
+    dropped = rows["rollouts"][2]
+    assert dropped["detail"] == dropped["verdicts"][-1]["detail"] == {"found": "again"}
+    assert dropped["sampling"] == {"stop": [], "temperature": 1.0}
+    assert rows["rollouts"][0]["detail"] is None
+    assert rows["sft"][0]["completion"] == [{"role": "assistant", "content": "right answer 0 to 0"}]
+
+
+def test_text_format_is_read_as_strings(tmp_path, load):
+    folder = written(small_run(tmp_path, prompt_format="text"))
+
+    assert load(folder, "sft")[0]["prompt"] == "Be brief.\n\nQuestion 0?"
+    assert load(folder, "sft")[0]["completion"] == "right answer 0 to 0"
+
+
+def test_brought_samples_are_read(tmp_path, load):
+    plan = [("sums", ["torn", "right", "wrong"], None), ("words", ["torn"], None)]
+    folder = written(small_run(tmp_path, plan, origin="brought"))
+
+    assert [row["outcome"] for row in load(folder, "rollouts")] == ["undecided", "keep", "drop", "undecided"]
+    assert load(folder, "sft")[0]["cumulative_logprob"] is None
+    assert "were brought along in `mine.jsonl`" in (folder / "README.md").read_text()
+
+
+def test_integers_beyond_64_bits_are_read_as_text(tmp_path, load):
+    folder = written(small_run(tmp_path, metadata={"n": 2**64, "m": 2**64 - 1, "k": [-(2**63), 10**30]}))
+
+    assert load(folder, "sft")[0]["metadata"] == {"n": str(2**64), "m": 2**64 - 1, "k": [-(2**63), str(10**30)]}
+
+
+def test_empty_view_is_a_config_without_rows(tmp_path, load):
+    folder = written(small_run(tmp_path, NO_HITS))
+
+    streamed = load(folder, "sft", streaming=True)
+
+    assert list(streamed) == []
+    assert list(streamed.features) == [name for name, _, _ in views.COLUMNS["sft"]]
+    assert len(load(folder, "rollouts")) == 6
+    assert "It is empty" in (folder / "README.md").read_text()
+    with contextlib.suppress(ValueError):  # datasets 5.2 reads no empty split unless it is streamed.
+        assert len(load(folder, "sft")) == 0
+
+
+@pytest.mark.slow
+def test_sft_is_what_trl_trains_on(tmp_path, load):
+    trl = pytest.importorskip("trl.data_utils")
+    chat, text = (load(written(small_run(tmp_path / form, prompt_format=form)), "sft")[0] for form in ("chat", "text"))
+
+    assert trl.is_conversational(chat)
+    assert not trl.is_conversational(text)
+
+
+# -- the card ------------------------------------------------------------------------------------------------------------
+
+
+def test_front_matter_tells_sizes_licence_and_configs(tmp_path):
+    folder = written(small_run(tmp_path, dataset={"license": "mit", "pretty_name": "My: set", "tags": ["math", "trl"]}))
+    found = front_matter(folder)
+
+    assert (found["license"], found["pretty_name"], found["language"]) == ("mit", "My: set", ["en"])
+    assert found["tags"] == ["synthetic", "thresher", "trl", "datasets", "math"]
+    assert found["size_categories"] == ["n<1K"]
+    assert [(c["config_name"], c.get("default")) for c in found["configs"]] == [
+        ("sft", True),
+        ("prompts", None),
+        ("rollouts", None),
+    ]
+    for info in found["dataset_info"]:
+        files = list((folder / info["config_name"] / "train").iterdir())
+        assert info["download_size"] == sum(file.stat().st_size for file in files)
+        assert info["splits"][0]["num_examples"] == sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def test_card_holds_funnel_recipe_and_columns(tmp_path):
+    text = (written(small_run(tmp_path)) / "README.md").read_text()
+
+    assert "| answer | 22 | 7 (31.8 %) | 8 | 7 | wrong_answer 8, no_reference 7 |" in text
+    assert "| sums | 3 | 12 | 45.5 %" in text
+    assert "samples_per_prompt: 4" in text
+    for columns in views.COLUMNS.values():
+        for name, _, meaning in columns:
+            assert f"| `{name}` |" in text
+            assert meaning in text
+
+
+def test_card_names_every_parameter_that_is_not_neutral(tmp_path):
+    text = (written(small_run(tmp_path, sampling={"temperature": 0.7, "top_k": 20})) / "README.md").read_text()
+
+    assert "changed by temperature 0.7, top_k 20; everything else neutral" in text
+    assert sampling_words(Sampling()).startswith("the model's own: temperature 1")
+
+
+def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path):
+    settings = {"description": "A set.\n---\n{{ x }} <b>", "pretty_name": "---\nlicense: evil", "tags": ["````"]}
+    folder = written(small_run(tmp_path, dataset=settings))
+    text = (folder / "README.md").read_text()
+
+    assert front_matter(folder)["pretty_name"] == "--- license: evil"
+    assert "license" not in front_matter(folder)
+    assert "{{ x }} <b>" in text
+    assert "`````yaml\n" in text
+    assert text.endswith("`````\n")
+    assert "No licence is given" in text
+
+
+def test_views_are_written_in_the_order_of_the_recipe(tmp_path):
+    folder = written(small_run(tmp_path, dataset={"views": ["rollouts", "prompts"]}))
+
+    assert [c["config_name"] for c in front_matter(folder)["configs"]] == ["rollouts", "prompts"]
+    assert not (folder / "sft").exists()
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_named_by_their_hash(tmp_path):
+    folder = written(small_run(tmp_path))
+
+    for file in folder.rglob("*.parquet"):
+        number, digest = file.stem.split("-")
+        assert digest == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        assert number == "00000"
+        assert b"huggingface" in pq.read_schema(file).metadata
+
+
+def test_same_pool_gives_the_same_bytes(tmp_path):
+    first = contents(written(small_run(tmp_path / "a")))
+
+    assert contents(written(small_run(tmp_path / "b"))) == first
+
+
+def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
+    monkeypatch.setattr(publish, "GROUP_ROWS", 6)
+    monkeypatch.setattr(publish, "FILE_BYTES", 10_000)
+    plan = [("sums", ["right", "wrong"], "right")] * 12
+    folder = written(small_run(tmp_path, plan, shard_prompts=1))
+    files = sorted((folder / "rollouts" / "train").iterdir())
+
+    groups = [pq.read_metadata(file).row_group(0).num_rows for file in files]
+
+    assert len(files) > 1
+    assert [file.name[:5] for file in files] == [f"{number:05d}" for number in range(len(files))]
+    assert set(groups) == {6}
+    indices = [row["index"] for row in load(folder, "rollouts")]
+    assert indices == [-1, 0, 1] * 12
+
+
+def test_a_large_shard_is_cut_into_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "GROUP_ROWS", 5)
+    folder = written(small_run(tmp_path, shard_prompts=5))
+    (file,) = (folder / "rollouts" / "train").iterdir()
+
+    metadata = pq.read_metadata(file)
+
+    assert [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)] == [5] * 5
+
+
+# -- finished, interrupted, elsewhere ------------------------------------------------------------------------------------
+
+
+def test_finished_dataset_is_left_alone(tmp_path):
+    store = small_run(tmp_path)
+    assert not dataset_finished(store)
+    folder = written(store)
+    (folder / "README.md").write_text("edited by hand")
+
+    assert dataset_finished(store)
+    written(store)
+
+    assert (folder / "README.md").read_text() == "edited by hand"
+
+
+@pytest.mark.parametrize("what", ["verdicts", "recipe", "file", "card", "shard"])
+def test_dataset_made_from_something_else_is_not_finished(tmp_path, what):
+    store = small_run(tmp_path)
+    folder = written(store)
+    if what == "verdicts":
+        entry = store.entry("verdicts/00001")
+        store.write_table("verdicts/00001", store.read_table("verdicts/00001").slice(1), key=entry.key, facts=entry.facts)
+    elif what == "recipe":
+        manifest = store.manifest()
+        changed = manifest.recipe | {"dataset": manifest.recipe["dataset"] | {"description": "New."}}
+        store.write_model("run.json", manifest.model_copy(update={"recipe": changed}))
+    elif what == "file":
+        next(folder.glob("sft/train/*")).unlink()
+    elif what == "card":
+        (folder / "README.md").unlink()
+    else:
+        store.remove("samples/00002.json")
+
+    assert not dataset_finished(store)
+
+
+def test_new_dataset_replaces_the_old_one_whole(tmp_path):
+    store = small_run(tmp_path)
+    folder = written(store)
+    small_run(tmp_path, dataset={"views": ["sft"]})
+
+    written(store)
+
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "sft"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "dataset" in path.name) == ["dataset", "dataset.json"]
+
+
+def rename_fails_at(monkeypatch, number):
+    """Let the renames of whole directories fail from that one on, as if the process were killed there."""
+    real, calls = Path.rename, []
+
+    def rename(self, target):
+        if self.name.startswith("dataset"):
+            calls.append(self)
+            if len(calls) >= number:
+                raise OSError(5, "killed")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path, monkeypatch, number):
+    store = small_run(tmp_path / "run")
+    folder = written(store)
+    small_run(tmp_path / "run", dataset={"views": ["sft"]})
+    with monkeypatch.context() as patch:
+        rename_fails_at(patch, number)
+        with pytest.raises(StoreError, match="cannot write the dataset: killed; the pool is whole"):
+            written(store)
+    assert folder.exists() == (number == 1)
+
+    written(store)
+
+    fresh = written(small_run(tmp_path / "fresh", dataset={"views": ["sft"]}))
+    assert contents(folder) == contents(fresh)
+    assert dataset_finished(store)
+    assert not (tmp_path / "run" / "dataset.old").exists()
+
+
+def test_crash_while_writing_leaves_the_old_dataset(tmp_path, monkeypatch):
+    store = small_run(tmp_path)
+    before = contents(written(store))
+    small_run(tmp_path, dataset={"views": ["sft"]})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "card", killed)
+        with pytest.raises(KeyboardInterrupt):
+            written(store)
+
+    assert contents(tmp_path / "dataset") == before
+    assert not dataset_finished(store)
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.getuid() == 0, reason="root may write anywhere")
+def test_unwritable_directory_is_a_store_error(tmp_path):
+    store = small_run(tmp_path)
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match="cannot write the dataset: Permission denied"):
+            written(store)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_run_that_is_not_on_a_local_disk_gets_its_dataset_too(tmp_path):
+    root = "memory://runs/small"
+    memory = fsspec.filesystem("memory")
+    store = small_run(root)
+    try:
+        assert write_dataset(store, audit=audit(store)) == f"{root}/dataset"
+        small_run(root, dataset={"views": ["prompts", "sft"]})
+        assert not dataset_finished(store)
+        write_dataset(store, audit=audit(store))
+
+        assert dataset_finished(store)
+        names = [name.removeprefix("/runs/small/dataset/") for name in memory.find("/runs/small/dataset")]
+        local = contents(written(small_run(tmp_path, dataset={"views": ["prompts", "sft"]})))
+        assert {name: memory.cat_file(f"/runs/small/dataset/{name}") for name in names} == local
+    finally:
+        memory.rm("/runs", recursive=True)

@@ -1,0 +1,135 @@
+"""Recipes: read, overridden, and refused with the line at fault."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thresher import recipes, schema_files
+from thresher.errors import RecipeError
+
+Write = Callable[..., Path]
+
+
+def test_a_recipe_loads_into_a_frozen_model(recipe: Write) -> None:
+    """What is not written has its default."""
+    loaded = recipes.load(recipe())
+
+    assert loaded.recipe.sampling.samples_per_prompt == 4
+    assert loaded.recipe.sampling.temperature == 1.0
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.recipe.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nsamplng: {}\n", r":2: samplng: no such key; did you mean sampling\?"),
+        ("name: a\nsampling:\n  temprature: 1\n", r":3: sampling.temprature: no such key; did you mean temperature\?"),
+        (
+            "name: a\nsampling:\n  max_tokens: many\n",
+            r':3: sampling.max_tokens: wanted a whole number \(at least 1\), found "many"',
+        ),
+        ("name: a\nsampling: {top_p: 1.5}\n", r":2: sampling.top_p: wanted number \(above 0, at most 1"),
+        ("model: {}\n", r":1: the recipe lacks the key name"),
+        ("name: a\nname: b\n", r":2: name: given twice"),
+        ("name: [a\n", r"not valid YAML"),
+        ("- name: a\n", r":1: wanted a mapping"),
+        (
+            "name: a\nprompts:\n  - family: x\n    source: {kind: josnl, path: p}\n",
+            r":4: prompts\[0\].source.kind: .*did you mean jsonl",
+        ),
+        (
+            "name: a\nprompts:\n  - family: x\n    source: {kind: jsonl, pth: p}\n",
+            r":4: prompts\[0\].source.pth: no such key; did you mean path",
+        ),
+        ("name: a\ndataset: {views: [stf]}\n", r":2: dataset.views\[0\]: wanted one of sft, prompts, rollouts.*did you mean sft"),
+        ("name: a\nmodel: {revision: 4}\n", r":2: model.revision: wanted text or null, found 4"),
+        ("name: a/b\n", r":1: name: wanted text \(.*matching"),
+    ],
+)
+def test_a_fault_names_file_line_key_and_the_nearest(tmp_path: Path, text: str, message: str) -> None:
+    """Where, what was wanted, what was found, what to do."""
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+
+    with pytest.raises(RecipeError, match=message) as error:
+        recipes.load(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+    """Nobody wants to mend a file one message at a time."""
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\nsampling: {top_p: 2, max_tokens: 0}\nrunn: {}\n")
+
+    with pytest.raises(RecipeError) as error:
+        recipes.load(path)
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_a_missing_recipe_says_so(tmp_path: Path) -> None:
+    """The path and the system's reason."""
+    with pytest.raises(RecipeError, match="absent.yaml: cannot read the recipe: No such file"):
+        recipes.load(tmp_path / "absent.yaml")
+
+
+def test_overrides_change_values_by_key(recipe: Write) -> None:
+    """Mappings by name, lists by number, values as YAML."""
+    loaded = recipes.load(recipe(), ["sampling.max_tokens=64", "prompts.0.limit=2", "run.salt=night", "sampling.stop=['\\n']"])
+
+    assert loaded.recipe.sampling.max_tokens == 64
+    assert loaded.recipe.prompts[0].limit == 2
+    assert loaded.recipe.run.salt == "night"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampling.max_tokens", "wanted key=value"),
+        ("sampling.max_tokns=1", "did you mean max_tokens"),
+        ("prompts.9.limit=1", "no such place"),
+        ("name.x=1", "no such place"),
+    ],
+)
+def test_a_wrong_override_is_refused(recipe: Write, override: str, message: str) -> None:
+    """An override is validated like the file."""
+    with pytest.raises(RecipeError, match=message):
+        recipes.load(recipe(), [override])
+
+
+def test_an_unknown_filter_names_its_line_and_the_nearest(recipe: Write) -> None:
+    """The filter list is checked before anything is sampled."""
+    path = recipe(filters=[{"name": "finished"}, {"name": "exact_anser"}])
+
+    with pytest.raises(
+        RecipeError, match=r"recipe.yaml:\d+: filters\[1\]: no filter is called 'exact_anser'; did you mean exact_answer"
+    ):
+        recipes.build_filters(recipes.load(path))
+
+
+def test_a_family_that_no_prompt_set_has_is_refused(recipe: Write) -> None:
+    """A filter limited to a misspelt family would silently judge nothing."""
+    with pytest.raises(RecipeError, match="names the family capitl"):
+        recipes.load(recipe(filters=[{"name": "finished", "families": ["capitl"]}]))
+
+
+def test_the_committed_schemas_are_what_the_models_say() -> None:
+    """`make schemas` writes them."""
+    assert schema_files.stale() == []
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8))  # fmt: skip
+def test_no_document_makes_the_loader_fail_otherwise(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
+    """Whatever stands in the file, it loads or it is a RecipeError."""
+    import yaml
+
+    path = tmp_path_factory.mktemp("any") / "r.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", "sampling": document, "prompts": document}))
+
+    try:
+        recipes.load(path)
+    except RecipeError as error:
+        assert str(path) in str(error)

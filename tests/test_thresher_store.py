@@ -1,0 +1,122 @@
+"""The run directory: whole files or none, damage found, errors that say what to do."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from thresher.errors import StoreError
+from thresher.store import Store
+
+TABLE = pa.table({"a": list(range(1000))})
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    """With an entry that says how many rows and bytes it has."""
+    store = Store(tmp_path)
+    entry = store.write_table("samples/00000", TABLE, key="k", facts={"x": 1})
+
+    assert store.finished("samples/00000", "k") == entry
+    assert (entry.rows, entry.facts) == (1000, {"x": 1})
+    assert store.read_table("samples/00000").equals(TABLE)
+
+
+def test_a_file_made_from_something_else_does_not_count(tmp_path: Path) -> None:
+    """The key is the hash of what it was made from."""
+    store = Store(tmp_path)
+    store.write_table("samples/00000", TABLE, key="k")
+
+    assert store.finished("samples/00000", "other") is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "entry"])
+def test_a_damaged_shard_is_named_moved_aside_and_not_counted(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A torn write, a flipped byte, a lost file, an entry that is no entry."""
+    store = Store(tmp_path)
+    store.write_table("samples/00000", TABLE, key="k")
+    path = tmp_path / "samples/00000.parquet"
+    data = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(data[:-10])
+    elif damage == "flipped":
+        path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    elif damage == "gone":
+        path.unlink()
+    else:
+        path = tmp_path / "samples/00000.json"
+        path.write_text("{}")
+
+    assert store.finished("samples/00000", "k") is None
+    assert str(path) in caplog.text
+    if damage != "gone":
+        assert path.with_name(f"{path.name}.damaged").exists()
+
+
+def test_reading_a_damaged_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Its hash is compared before its rows are used."""
+    store = Store(tmp_path)
+    store.write_table("samples/00000", TABLE, key="k")
+    path = tmp_path / "samples/00000.parquet"
+    path.write_bytes(path.read_bytes()[::-1])
+
+    with pytest.raises(StoreError, match=r"00000.parquet: damaged.*run `thresher run` again"):
+        store.read_table("samples/00000")
+
+
+def test_an_unwritable_directory_is_explained(tmp_path: Path) -> None:
+    """A file stands where the run directory should be; that fails for root too."""
+    (tmp_path / "run").write_text("in the way")
+
+    with pytest.raises(StoreError, match=r"run.*cannot write"):
+        Store(tmp_path / "run").write_table("samples/00000", TABLE, key="k")
+
+
+def test_a_directory_without_permission_says_to_choose_another() -> None:
+    """Nobody makes directories in /sys, root neither."""
+    with pytest.raises(StoreError, match=r"/sys/.*cannot write.*choose a directory you may write with --out"):
+        Store("/sys/thresher").write_table("samples/00000", TABLE, key="k")
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk's end: the write fails half-way, the old shard stays whole."""
+    store = Store(tmp_path)
+    store.write_table("samples/00000", TABLE, key="k")
+    code = (
+        "import resource, signal, sys, pyarrow as pa; from thresher.store import Store; from thresher.errors import StoreError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))\n"
+        "try: Store(sys.argv[1]).write_table('samples/00001', pa.table({'a': list(range(1000))}), key='k')\n"
+        "except StoreError as error: print(error); sys.exit(7)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 7, ended.stderr
+    assert "00001.parquet: cannot write: File too large; free some space" in ended.stdout
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["00000.json", "00000.parquet"]
+    assert store.finished("samples/00000", "k") is not None
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 512
+
+
+def test_a_run_may_live_on_any_fsspec_file_system() -> None:
+    """Here in memory."""
+    store = Store("memory://runs/one")
+    entry = store.write_table("samples/00000", TABLE, key="k")
+
+    assert store.finished("samples/00000", "k") == entry
+    assert store.names("samples", ".json") == ["00000.json"]
+    assert store.read_table("samples/00000").equals(TABLE)
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
+    """Never guessed at."""
+    (tmp_path / "run.json").write_text(
+        '{"pool_version": 99, "name": "a", "origin": "sampled", "sampling_key": "", "recipe": {}, "model": {}, "thresher_version": "9"}'
+    )
+
+    with pytest.raises(StoreError, match="pool version 99, this thresher reads 1"):
+        Store(tmp_path).manifest()
