@@ -8,12 +8,9 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
-from schemas.recipe import Sampling
 from thresher import publish, views
 from thresher.audit.stats import audit
-from thresher.card import sampling_words
 from thresher.errors import StoreError
 from thresher.publish import dataset_finished, write_dataset
 
@@ -24,10 +21,6 @@ NO_HITS = [("sums", ["wrong", "cut"], "wrong"), ("sums", ["open", "wrong"], "rig
 
 def written(store):
     return Path(write_dataset(store, audit=audit(store)))
-
-
-def front_matter(folder):
-    return yaml.safe_load((folder / "README.md").read_text().split("\n---\n")[0])
 
 
 def contents(folder):
@@ -109,66 +102,6 @@ def test_sft_is_what_trl_trains_on(tmp_path, load):
 
     assert trl.is_conversational(chat)
     assert not trl.is_conversational(text)
-
-
-# -- the card ------------------------------------------------------------------------------------------------------------
-
-
-def test_front_matter_tells_sizes_licence_and_configs(tmp_path):
-    folder = written(small_run(tmp_path, dataset={"license": "mit", "pretty_name": "My: set", "tags": ["math", "trl"]}))
-    found = front_matter(folder)
-
-    assert (found["license"], found["pretty_name"], found["language"]) == ("mit", "My: set", ["en"])
-    assert found["tags"] == ["synthetic", "thresher", "trl", "datasets", "math"]
-    assert found["size_categories"] == ["n<1K"]
-    assert [(c["config_name"], c.get("default")) for c in found["configs"]] == [
-        ("sft", True),
-        ("prompts", None),
-        ("rollouts", None),
-    ]
-    for info in found["dataset_info"]:
-        files = list((folder / info["config_name"] / "train").iterdir())
-        assert info["download_size"] == sum(file.stat().st_size for file in files)
-        assert info["splits"][0]["num_examples"] == sum(pq.read_metadata(file).num_rows for file in files)
-
-
-def test_card_holds_funnel_recipe_and_columns(tmp_path):
-    text = (written(small_run(tmp_path)) / "README.md").read_text()
-
-    assert "| answer | 22 | 7 (31.8 %) | 8 | 7 | wrong_answer 8, no_reference 7 |" in text
-    assert "| sums | 3 | 12 | 45.5 %" in text
-    assert "samples_per_prompt: 4" in text
-    for columns in views.COLUMNS.values():
-        for name, _, meaning in columns:
-            assert f"| `{name}` |" in text
-            assert meaning in text
-
-
-def test_card_names_every_parameter_that_is_not_neutral(tmp_path):
-    text = (written(small_run(tmp_path, sampling={"temperature": 0.7, "top_k": 20})) / "README.md").read_text()
-
-    assert "changed by temperature 0.7, top_k 20; everything else neutral" in text
-    assert sampling_words(Sampling()).startswith("the model's own: temperature 1")
-
-
-def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path):
-    settings = {"description": "A set.\n---\n{{ x }} <b>", "pretty_name": "---\nlicense: evil", "tags": ["````"]}
-    folder = written(small_run(tmp_path, dataset=settings))
-    text = (folder / "README.md").read_text()
-
-    assert front_matter(folder)["pretty_name"] == "--- license: evil"
-    assert "license" not in front_matter(folder)
-    assert "{{ x }} <b>" in text
-    assert "`````yaml\n" in text
-    assert text.endswith("`````\n")
-    assert "No licence is given" in text
-
-
-def test_views_are_written_in_the_order_of_the_recipe(tmp_path):
-    folder = written(small_run(tmp_path, dataset={"views": ["rollouts", "prompts"]}))
-
-    assert [c["config_name"] for c in front_matter(folder)["configs"]] == ["rollouts", "prompts"]
-    assert not (folder / "sft").exists()
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------

@@ -1,261 +1,293 @@
-"""Takes a user's own samples into the pool: every row of the file becomes one row of the pool, readable or not."""
+"""Takes a user's own samples into the pool: every row of the file becomes one row of the pool, readable or not.
+
+Its rows are dealt out by prompt to one spool per shard (Arrow record batches in the temporary directory, so TMPDIR
+wants as much room as the samples take), and then the shards are written one by one. Memory holds one shard.
+"""
 
 import hashlib
 import json
 import logging
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.sample import PROMPTS, SAMPLES, Message, to_json
 from thresher import ids
-from thresher.errors import SourceError
-from thresher.sources import BATCH_ROWS, open_arrow, parse_line, plain
+from thresher.errors import SourceError, StoreError
+from thresher.sources import Row, arrow_rows, lines, nearest, parse_line, plain, text
 from thresher.store import Store, shard_name
 
 log = logging.getLogger(__name__)
 
-JSONL = {".jsonl", ".ndjson", ".json"}
 RAW_CHARS = 500
-_OURS = ("prompt", "completion", "reference", "family", "finish_reason", "completion_ids", "logprobs")
+"""Characters of an unreadable row that are kept."""
+HELD_BYTES = 64 << 20
+"""Rows are held until they are as many as a shard's, or this big; then they go to their spools."""
 
-Row = dict[str, Any]
+FLOAT32_MAX = 3.4e38
+
+_NEEDED = ("prompt", "completion")
+_OURS = frozenset({*_NEEDED, "reference", "family"})
+_JSONL, _PARQUET = {".jsonl", ".ndjson"}, {".parquet", ".pq"}
+
+Raw = tuple[str, dict[str, int], Row | SourceError, bytes]
 
 
 def ingest(file: Path, store: Store, *, key: str, shard_rows: int = 25_000) -> int:
-    """Write `prompts` and `samples/...` from a JSONL or Parquet file with `prompt` and `completion`; returns the shard count.
+    """Write `samples/00000` ... and `prompts` from a JSONL or Parquet file; returns the number of shards.
 
-    A file of up to `shard_rows` rows is one shard in the file's order. A longer one is dealt out by prompt, so that all samples
-    of a prompt share a shard; within a shard the file's order holds, and `source_row` says where each row stood. Memory holds one
-    shard. Raises SourceError when the file as a whole cannot be read; a single row that cannot be is kept, as `unreadable`.
+    A row has `prompt` (text, or a list of {role, content}), `completion` (text, or messages of which the last
+    assistant's counts) and may have `reference` (any JSON), `family`, `finish_reason`, `completion_ids` and `logprobs`.
+    Further columns are its metadata, where NaN and infinities become texts. A row that cannot be read says why in
+    `unreadable`.
+
+    A file of up to `shard_rows` rows is one shard. A longer one is dealt out by the hash of the prompt, so that a shard
+    holds whole prompts. Rows keep the file's order, and `source_row` counts them there from 0. What the store has
+    finished is not written again. Raises SourceError for a file that is missing, empty, of another kind or without the
+    columns.
     """
     done = store.finished("prompts", key)
     if done is not None:
         shards = int(done.facts["shards"])
         if all(store.finished(f"samples/{shard_name(shard)}", key) for shard in range(shards)):
             return shards
-    total = _count(file)
-    if not total:
-        raise SourceError(f"{file}: holds no rows; give a file with prompt and completion")
-    shards = max(1, -(-total // shard_rows))
-    with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
-        _deal(file, Path(folder), shards)
-        prompts = _write(Path(folder), store, key, shards)
-    store.write_groups(
-        "prompts",
-        PROMPTS,
-        (_prompts(store, shard) for shard in range(shards)),
-        key=key,
-        facts={"shards": shards, "prompts": prompts, "families": {}},
-    )
+    shards = -(-_count(file) // shard_rows)
+    with tempfile.TemporaryDirectory(prefix="thresher-") as temporary:
+        folder = Path(temporary)
+        try:
+            _deal(file, folder, shards, shard_rows)
+            prompts = sum(_write(folder, store, shard, key) for shard in range(shards))
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: cannot hold the rows of {file}: {error.strerror or error}; "
+                "set TMPDIR to a directory with as much room as the samples take"
+            ) from error
+        groups = (_spooled(folder / f"{shard}.prompts", PROMPTS) for shard in range(shards))
+        facts = {"shards": shards, "prompts": prompts}
+        store.write_groups("prompts", PROMPTS, groups, key=key, facts=facts)
     return shards
 
 
-def _deal(file: Path, folder: Path, shards: int) -> None:
-    """Spread the file's rows over one Arrow stream per shard, in the file's order."""
-    sinks = [pa.OSFile(str(folder / shard_name(shard)), "wb") for shard in range(shards)]
-    writers = [pa.ipc.new_stream(sink, SAMPLES) for sink in sinks]
-    problems: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    held: list[list[Row]] = [[] for _ in range(shards)]
-
-    def flush(shard: int) -> None:
-        writers[shard].write_table(pa.Table.from_pylist(held[shard], schema=SAMPLES))
-        held[shard].clear()
-
-    for number, (where, row, raw) in enumerate(_read(file)):
-        made = _pool_row(row, raw, where, number)
-        if made["unreadable"]:
-            kind = made["unreadable"].removeprefix(f"{where}: ").split(":")[0][:60]
-            problems[kind] += 1
-            first.setdefault(kind, made["unreadable"])
-        shard = int(made["prompt_id"][:15], 16) % shards
-        held[shard].append(made)
-        if len(held[shard]) >= BATCH_ROWS:
-            flush(shard)
-    for shard in range(shards):
-        flush(shard)
-        writers[shard].close()
-        sinks[shard].close()
-    for kind, count in problems.items():
-        log.warning("%d rows cannot be read and stay undecided (%s); the first: %s", count, kind, first[kind])
-
-
-def _write(folder: Path, store: Store, key: str, shards: int) -> int:
-    """Number the samples of each prompt and write the shards; returns the number of prompts."""
-    prompts = 0
-    for shard in range(shards):
-        with pa.OSFile(str(folder / shard_name(shard))) as source:
-            table = pa.ipc.open_stream(source).read_all()
-        prompt_ids, completions = table["prompt_id"].to_pylist(), table["completion"].to_pylist()
-        seen: Counter[str] = Counter()
-        repeats: Counter[tuple[str, bytes]] = Counter()
-        index, sample_ids = [], []
-        for prompt, text in zip(prompt_ids, completions, strict=True):
-            index.append(seen[prompt])
-            seen[prompt] += 1
-            content = (prompt, hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
-            sample_ids.append(ids.digest("brought", prompt, text, repeats[content]))
-            repeats[content] += 1
-        table = table.set_column(SAMPLES.get_field_index("index"), SAMPLES.field("index"), pa.array(index, pa.int32()))
-        table = table.set_column(SAMPLES.get_field_index("sample_id"), SAMPLES.field("sample_id"), pa.array(sample_ids))
-        unreadable = table.num_rows - table["unreadable"].null_count
-        prompts += len(seen)
-        facts = {
-            "samples": table.num_rows,
-            "anchors": 0,
-            "prompt_tokens": 0,
-            "completion_tokens": _tokens(table),
-            "seconds": 0.0,
-            "engine_seed": None,
-            "rows_unreadable": unreadable,
-            "prompts": len(seen),
-        }
-        store.write_table(f"samples/{shard_name(shard)}", table, key=key, facts=facts)
-    return prompts
-
-
-def _tokens(table: pa.Table) -> int:
-    lengths = pa.compute.list_value_length(table["completion_ids"])
-    return int(pa.compute.sum(lengths).as_py() or 0)
-
-
-def _prompts(store: Store, shard: int) -> pa.Table:
-    """One row per prompt of a shard, in the order of its first sample."""
-    table = store.read_table(f"samples/{shard_name(shard)}", PROMPTS.names)
-    codes = table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    _, first = np.unique(codes, return_index=True)
-    return table.take(pa.array(np.sort(first)))
+# -- the file ----------------------------------------------------------------------------------------------------------
 
 
 def _count(file: Path) -> int:
-    if file.suffix in JSONL:
-        with file.open("rb") as stream:
-            return sum(1 for line in stream if line.strip())
-    if file.suffix not in {".parquet", ".pq"}:
-        raise SourceError(f"{file}: wanted a .jsonl or .parquet file, found {file.suffix or 'no ending'}; name it by what it is")
-    try:
-        schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{file}: not a Parquet file: {str(error).splitlines()[0]}") from error
-    missing = [name for name in ("prompt", "completion") if name not in schema.names]
-    if missing:
-        raise SourceError(f"{file}: lacks the column {missing[0]!r}; it has {schema.names}")
-    return int(rows)
+    """Rows of the file. Raises SourceError where the file as a whole is at fault."""
+    if not file.is_file():
+        hint = nearest(file.name, (one.name for one in file.parent.glob("*")))
+        raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion{hint}")
+    ending = file.suffix.lower()
+    if ending in _JSONL:
+        rows = sum(1 for _ in lines(file))
+    elif ending in _PARQUET:
+        try:
+            metadata = pq.read_metadata(file)
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{file}: not a Parquet file: {str(error).partition(chr(10))[0]}") from error
+        rows = metadata.num_rows
+        _needed(file, metadata.schema.to_arrow_schema().names, all)
+    else:
+        raise SourceError(f"{file}: wanted a .jsonl or .parquet file, found {ending or 'no ending'}; convert it")
+    if not rows:
+        raise SourceError(f"{file}: holds no rows; wanted rows with prompt and completion")
+    return rows
 
 
-def _read(file: Path) -> Iterator[tuple[str, Row | SourceError, bytes]]:
-    """(where, row or why there is none, the raw line) of every row that is not blank."""
-    if file.suffix in JSONL:
-        with file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    where = f"{file.name}:{number}"
-                    try:
-                        yield where, parse_line(line, where), line
-                    except SourceError as error:
-                        yield where, error, line
+def _needed(file: Path, columns: list[str], there: Any) -> None:
+    """Raise SourceError unless all (or any, as `there` says) of the needed columns are there."""
+    if not there(name in columns for name in _NEEDED):
+        missing = next(name for name in _NEEDED if name not in columns)
+        hint = nearest(missing, columns)
+        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours to it{hint}")
+
+
+def _rows(file: Path) -> Iterator[Raw]:
+    """(where, line or row number, the row or why there is none, its bytes if it is a line) of every row not blank."""
+    if file.suffix.lower() in _PARQUET:
+        for number, (where, row) in enumerate(arrow_rows(file, file.name)):
+            yield where, {"row": number}, row, b""
         return
-    number = 0
-    for batch in open_arrow(file).to_batches(batch_size=BATCH_ROWS):
-        for row in batch.to_pylist():
-            yield f"{file.name} row {number}", row, b""
-            number += 1
+    for number, line in lines(file):
+        where = f"{file.name}:{number}"
+        try:
+            yield where, {"line": number}, parse_line(line, where), line
+        except SourceError as error:
+            yield where, {"line": number}, error, line
 
 
-def _pool_row(row: Row | SourceError, raw: bytes, where: str, number: int) -> Row:
-    """A row of the pool; its index and sample_id are given later."""
+# -- shards ------------------------------------------------------------------------------------------------------------
+
+
+def _deal(file: Path, folder: Path, shards: int, shard_rows: int) -> None:
+    """Spread the file's rows over one spool per shard, in the file's order; log what cannot be read."""
+    held: dict[int, list[Row]] = {}
+    waiting = waiting_bytes = 0
+    kinds: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    columns: dict[str, None] = {}
+
+    def flush() -> None:
+        for shard, made in held.items():
+            with (folder / f"{shard}.samples").open("ab") as sink:
+                sink.write(pa.RecordBatch.from_pylist(made, schema=SAMPLES).serialize())
+        held.clear()
+
+    for number, (where, place, row, raw) in enumerate(_rows(file)):
+        made = _pool_row(where, place, row, raw) | {"source_row": number}
+        if made["unreadable"] is not None:
+            kind = made["unreadable"].removeprefix(f"{where}: ").partition(":")[0]
+            kinds[kind] += 1
+            first.setdefault(kind, made["unreadable"])
+        if isinstance(row, dict) and not any(name in columns for name in _NEEDED):
+            columns |= dict.fromkeys(row)
+        held.setdefault(int(made["prompt_id"][:15], 16) % shards, []).append(made)
+        waiting, waiting_bytes = waiting + 1, waiting_bytes + len(raw) + len(made["completion"])
+        if waiting >= shard_rows or waiting_bytes >= HELD_BYTES:
+            flush()
+            waiting = waiting_bytes = 0
+    flush()
+    if columns:
+        _needed(file, list(columns), any)
+    for kind, count in kinds.items():
+        log.warning("%s: %d rows cannot be read (%s) and stay undecided; the first: %s", file, count, kind, first[kind])
+
+
+def _write(folder: Path, store: Store, shard: int, key: str) -> int:
+    """Number the samples of a shard, write it unless it is there, spool its prompts; return how many those are."""
+    table = _spooled(folder / f"{shard}.samples", SAMPLES)
+    unreadable = pc.is_valid(table["unreadable"])
+    prompt_ids, seen = [], Counter[str]()
+    for prompt, torn in zip(table["prompt_id"].to_pylist(), unreadable.to_pylist(), strict=True):
+        prompt_ids.append(ids.digest("unreadable", prompt, seen[prompt]) if torn else prompt)
+        seen[prompt] += torn
+    index, sample_ids, drawn, same = [], [], Counter[str](), Counter[str]()
+    for prompt, completion in zip(prompt_ids, table["completion"].to_pylist(), strict=True):
+        index.append(drawn[prompt])
+        drawn[prompt] += 1
+        content = ids.digest(prompt, completion)
+        sample_ids.append(ids.digest("brought", prompt, completion, same[content]))
+        same[content] += 1
+    for name, values in (("prompt_id", prompt_ids), ("sample_id", sample_ids), ("index", index)):
+        at = SAMPLES.get_field_index(name)
+        table = table.set_column(at, SAMPLES.field(at), pa.array(values, SAMPLES.field(at).type))
+    first: dict[str, int] = {}
+    for row, (prompt, torn) in enumerate(zip(prompt_ids, unreadable.to_pylist(), strict=True)):
+        if not torn:
+            first.setdefault(prompt, row)
+    prompts = table.select(PROMPTS.names).take(pa.array(first.values(), pa.int64())).cast(PROMPTS)
+    with (folder / f"{shard}.prompts").open("wb") as sink:
+        for batch in prompts.combine_chunks().to_batches():
+            sink.write(batch.serialize())
+    name = f"samples/{shard_name(shard)}"
+    facts = {"rows_unreadable": pc.sum(unreadable).as_py() or 0, "prompts": prompts.num_rows}
+    found = store.finished(name, key)
+    if found is None or (found.rows, found.facts) != (table.num_rows, facts):
+        store.write_table(name, table, key=key, facts=facts)
+        log.info("%s: %d rows, %s", name, table.num_rows, facts)
+    return int(prompts.num_rows)
+
+
+def _spooled(path: Path, schema: pa.Schema) -> pa.Table:
+    """All record batches of a spool; none where there is no spool, because no prompt fell into the shard."""
+    batches = []
+    if path.exists():
+        with pa.OSFile(str(path)) as source:
+            while source.tell() < source.size():
+                batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
+    return pa.Table.from_batches(batches, schema)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def _pool_row(where: str, place: dict[str, int], row: Row | SourceError, raw: bytes) -> Row:
+    """A row of the pool, but for its numbers. The prompt_id of an unreadable one is the hash of its bytes as yet."""
+    made: Row = {"sample_id": "", "index": 0, "anchor": False, "engine": "brought", "unreadable": None}
+    made |= {"family": "default", "messages": [], "completion": ""}
     try:
         if isinstance(row, SourceError):
             raise row
-        return _readable(row, where, number)
-    except SourceError as error:
-        text = raw.decode("utf-8", "replace")
-        if not raw and isinstance(row, dict):
-            text = json.dumps(row, default=str)
-        content = hashlib.sha256(raw or text.encode()).hexdigest()
-        return _base(number) | {
-            "prompt_id": ids.digest("unreadable", content, number),
-            "family": "default",
-            "messages": [],
-            "metadata": to_json({"row": number, "where": where, "raw": text[:RAW_CHARS]}),
-            "completion": "",
-            "unreadable": str(error),
-        }
-
-
-def _readable(row: Row, where: str, number: int) -> Row:
-    for name in ("prompt", "completion"):
-        if row.get(name) is None:
-            raise SourceError(f"{where}: lacks {name}; it has {sorted(row)}")
-    messages = _messages(row["prompt"], f"{where}: prompt")
-    completion = _completion(row["completion"], f"{where}: completion")
-    reference = plain(row.get("reference"), f"{where}: reference")
-    family = row.get("family")
-    if family is not None and not isinstance(family, str):
-        raise SourceError(f"{where}: family: wanted text, found {type(family).__name__}")
-    metadata = {name: plain(value, f"{where}: {name}") for name, value in row.items() if name not in _OURS}
-    made = _base(number) | {
-        "prompt_id": ids.prompt_id(messages, reference),
-        "family": family or "default",
-        "messages": [{"role": message.role, "content": message.content} for message in messages],
-        "reference": None if reference is None else to_json(reference),
-        "metadata": to_json(metadata),
-        "completion": completion,
-        "finish_reason": row["finish_reason"] if isinstance(row.get("finish_reason"), str) else None,
-    }
-    tokens, logprobs = row.get("completion_ids"), row.get("logprobs")
-    if isinstance(tokens, list) and all(isinstance(token, int) and 0 <= token < 2**31 for token in tokens):
-        made["completion_ids"] = tokens
-        if isinstance(logprobs, list) and len(logprobs) == len(tokens) and all(isinstance(one, float | int) for one in logprobs):
-            made |= {"logprobs": logprobs, "cumulative_logprob": float(sum(logprobs))}
-    _encodable(made, where)
+        _fill(made, row, where)
+    except (SourceError, RecursionError) as error:
+        content = raw or json.dumps(row, sort_keys=True, default=str).encode()
+        made["prompt_id"] = hashlib.sha256(content).hexdigest()
+        made["metadata"] = to_json(place | {"raw": content.decode("utf-8", "replace")[:RAW_CHARS]})
+        made["unreadable"] = str(error) if isinstance(error, SourceError) else f"{where}: nested too deeply"
+        made |= {"completion": "", "reference": None}
     return made
 
 
-def _base(number: int) -> Row:
-    return dict.fromkeys(SAMPLES.names) | {
-        "sample_id": "",
-        "index": 0,
-        "anchor": False,
-        "engine": "brought",
-        "source_row": number,
-    }
+def _fill(made: Row, row: Row, where: str) -> None:
+    """Put what a row holds into the pool's row, in place, so that what was read before a fault is kept."""
+    family = row.get("family")
+    if family is not None and not isinstance(family, str):
+        raise SourceError(f"{where}: bad family: wanted text, found {_short(family)}")
+    made["family"] = text(family, f"{where}: bad family") if family else "default"
+    made["messages"] = _messages(_given(row, "prompt", where), f"{where}: bad prompt")
+    made["completion"] = _completion(_given(row, "completion", where), f"{where}: bad completion")
+    reference = plain(row.get("reference"), f"{where}: bad reference")
+    made["reference"] = None if reference is None else to_json(reference)
+    taken = _engine_columns(row, where)
+    made |= taken
+    rest = {name: value for name, value in row.items() if name not in _OURS and name not in taken}
+    made["metadata"] = to_json(plain(rest, f"{where}: bad metadata", finite=False))
+    made["prompt_id"] = ids.prompt_id([Message(**one) for one in made["messages"]], reference)
 
 
-def _encodable(made: Row, where: str) -> None:
-    """A lone surrogate is valid in JSON's escapes but in no UTF-8 text."""
-    try:
-        to_json([made["completion"], made["messages"], made["reference"], made["metadata"], made["family"]]).encode()
-    except UnicodeEncodeError as error:
-        raise SourceError(
-            f"{where}: holds a lone surrogate (\\u{ord(error.object[error.start]):04x}), which is no text"
-        ) from error
+def _given(row: Row, name: str, where: str) -> Any:
+    if row.get(name) is None:
+        hint = nearest(name, row.keys() - _OURS)
+        raise SourceError(f"{where}: no {name}: the row has {', '.join(row) or 'no fields'}{hint}")
+    return row[name]
 
 
-def _messages(value: Any, where: str) -> tuple[Message, ...]:
+def _messages(value: Any, where: str) -> list[dict[str, str]]:
     if isinstance(value, str):
-        return (Message("user", value),)
+        return [{"role": "user", "content": text(value, where)}]
+    wanted = "wanted text, or a list of messages with the texts role and content"
     if not isinstance(value, list) or not value:
-        raise SourceError(f"{where}: wanted text or a list of messages, found {type(value).__name__}")
+        raise SourceError(f"{where}: {wanted}; found {_short(value)}")
     for one in value:
-        if not isinstance(one, dict) or not isinstance(one.get("role"), str) or not isinstance(one.get("content"), str):
-            raise SourceError(f"{where}: wanted messages with the texts role and content, found {str(one)[:60]!r}")
-    return tuple(Message(one["role"], one["content"]) for one in value)
+        if not isinstance(one, dict) or not all(isinstance(one.get(name), str) for name in ("role", "content")):
+            raise SourceError(f"{where}: {wanted}; found the message {_short(one)}")
+        further = [name for name, inner in one.items() if inner is not None and name not in ("role", "content")]
+        if further:
+            raise SourceError(f"{where}: {wanted}, and nothing else; found {further[0]}, which would be lost")
+    return [{name: text(one[name], where) for name in ("role", "content")} for one in value]
 
 
 def _completion(value: Any, where: str) -> str:
     if isinstance(value, str):
-        return value
-    messages = _messages(value, where) if isinstance(value, list) else ()
-    said = [message.content for message in messages if message.role == "assistant"]
-    if not said:
-        raise SourceError(f"{where}: wanted text or messages that hold an assistant's, found {type(value).__name__}")
-    return said[-1]
+        return text(value, where)
+    if isinstance(value, list):
+        said = [one.get("content") for one in value if isinstance(one, dict) and one.get("role") == "assistant"]
+        if said and isinstance(said[-1], str):
+            return text(said[-1], where)
+    raise SourceError(f"{where}: wanted text, or messages of which the last assistant's is text; found {_short(value)}")
+
+
+def _engine_columns(row: Row, where: str) -> Row:
+    """finish_reason, completion_ids and logprobs where they are null or what the pool means; else they are metadata."""
+    taken: Row = {name: None for name in ("finish_reason", "completion_ids", "logprobs") if row.get(name) is None}
+    if isinstance(reason := row.get("finish_reason"), str):
+        taken["finish_reason"] = text(reason, f"{where}: bad finish_reason")
+    tokens, logprobs = row.get("completion_ids"), row.get("logprobs")
+    if isinstance(tokens, list) and isinstance(logprobs, list) and len(tokens) != len(logprobs):
+        return taken
+    if isinstance(tokens, list) and all(type(one) is int and 0 <= one < 2**31 for one in tokens):
+        taken["completion_ids"] = tokens
+    if isinstance(logprobs, list) and all(type(one) in (int, float) and abs(one) < FLOAT32_MAX for one in logprobs):
+        taken |= {"logprobs": logprobs, "cumulative_logprob": math.fsum(logprobs)}
+    return taken
+
+
+def _short(value: Any) -> str:
+    shown = json.dumps(value, default=str)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

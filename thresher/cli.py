@@ -175,7 +175,7 @@ def _show(console: "Console", result: "Audit", dataset: str) -> int:
     from thresher.audit.show import print_audit
 
     print_audit(result, console)
-    view = "sft"
+    view = "sft" if result.to_dict()["outcomes"]["keep"] else "rollouts"  # datasets loads no config without rows
     console.print(f"dataset: {dataset}", highlight=False, soft_wrap=True)
     console.print(
         f"""read it: python -c "from datasets import load_dataset; print(load_dataset('{dataset}', '{view}'))\"""",

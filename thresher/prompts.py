@@ -1,134 +1,196 @@
-"""Makes prompts of rows: a sandboxed Jinja template per family, few-shot turns, a reference."""
+"""Makes prompts of rows: a sandboxed Jinja template per family, worked examples as chat turns, a reference.
 
-import difflib
+The sandbox keeps a template from attributes and calls that could reach the interpreter. It does not stop one that runs
+forever or fills the memory.
+"""
+
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from schemas.recipe import PromptSet, Recipe
 from schemas.sample import PROMPTS, Message, Prompt, to_json
 from thresher import ids
 from thresher.errors import SourceError
-from thresher.sources import plain, rows
+from thresher.sources import Row, nearest, plain, rows, text
 
 log = logging.getLogger(__name__)
 
+_UNDEFINED = re.compile(r"'(\w+)' is undefined")
 
-def plan(recipe: Recipe, base: Path) -> Iterator[Prompt]:
-    """All prompts of a recipe in order; one that was there already (same messages, same reference) is left out and counted."""
+
+@dataclass(frozen=True)
+class _Templates:
+    """One set, compiled: its templates, the field with the answer where no template makes the reference, the turns
+    between system and user message, and the fields that are used (None: all)."""
+
+    user: Template
+    system: Template | None
+    reference: Template | None
+    answer: str | None
+    shots: tuple[Message, ...]
+    fields: frozenset[str] | None
+
+
+def plan(recipe: Recipe, base: Path, *, repeated: Counter[str] | None = None) -> Iterator[Prompt]:
+    """Yield the prompts of all sets in order, each once: one that was there before, with the same messages and the same
+    reference, is left out and counted in `repeated` by its family. Paths are relative to `base`. Raises SourceError.
+
+    Memory grows by the 16 bytes of each id (about 100 with Python's overhead).
+    """
+    repeated = Counter() if repeated is None else repeated
     seen: set[bytes] = set()
     for prompt_set in recipe.prompts:
-        repeated = 0
+        family = prompt_set.family
         for prompt in prompts(prompt_set, base):
             key = bytes.fromhex(prompt.prompt_id)
             if key in seen:
-                repeated += 1
-                continue
-            seen.add(key)
-            yield prompt
-        if repeated:
-            log.warning("prompts: family %s: %d prompts were there already and are left out", prompt_set.family, repeated)
+                repeated[family] += 1
+            else:
+                seen.add(key)
+                yield prompt
+        if repeated[family]:
+            log.warning("prompts: family %s: %d repeated and left out", family, repeated[family])
 
 
 def prompts(prompt_set: PromptSet, base: Path) -> Iterator[Prompt]:
-    """The prompts of one family. Raises SourceError that names the row, the field that is missing and the nearest there is."""
-    family = f"prompts: family {prompt_set.family}"
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    """Yield the prompts of one set in the order of its rows: the system message unless it renders to nothing, the
+    worked examples, the user's message. Paths are relative to `base`.
 
-    def compiled(text: str, name: str) -> Any:
-        try:
-            return environment.from_string(text)
-        except TemplateSyntaxError as error:
-            raise SourceError(f"{family}: {name}: not a valid Jinja template: {error.message} (line {error.lineno})") from error
-
-    user = compiled(prompt_set.template, "template")
-    system = compiled(prompt_set.system, "system") if prompt_set.system is not None else None
-    reference = (
-        compiled(prompt_set.reference_template, "reference_template") if prompt_set.reference_template is not None else None
-    )
-    shots = [m for turn in prompt_set.few_shot for m in (Message("user", turn.user), Message("assistant", turn.assistant))]
-
-    count = with_reference = 0
-    fields: list[str] = []
-    for where, row in rows(prompt_set.source, base):
-        if prompt_set.limit is not None and count >= prompt_set.limit:
-            break
-        count += 1
-        fields = fields or list(row)
-        row = {name: plain(value, f"{where}: {name}") for name, value in row.items()}
-        content = _rendered(user, row, f"{where}: template of family {prompt_set.family}")
-        if not content.strip():
-            raise SourceError(f"{where}: the template of family {prompt_set.family} gives an empty prompt")
-        first = [Message("system", _rendered(system, row, f"{where}: system"))] if system else []
-        messages = (*first, *shots, Message("user", content))
-        if reference is not None:
-            answer = _rendered(reference, row, f"{where}: reference_template")
-        else:
-            answer = row.get(prompt_set.reference) if prompt_set.reference else None
-        with_reference += answer is not None
-        yield Prompt(ids.prompt_id(messages, answer), prompt_set.family, messages, answer, _metadata(prompt_set, row, where))
-    if not count:
-        raise SourceError(f"{family}: its source ({prompt_set.source.kind}) holds no rows; give it some or take the family out")
-    if prompt_set.reference and reference is None and not with_reference and prompt_set.reference not in fields:
-        near = difflib.get_close_matches(prompt_set.reference, fields, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SourceError(
-            f"{family}: no row has the reference field {prompt_set.reference!r}{hint}; rows have {fields}; "
-            "name another, or set reference: null"
-        )
-
-
-def _metadata(prompt_set: PromptSet, row: dict[str, Any], where: str) -> dict[str, Any]:
-    if prompt_set.metadata is None:
-        return {name: value for name, value in row.items() if name != prompt_set.reference}
-    missing = [name for name in prompt_set.metadata if name not in row]
-    if missing:
-        raise SourceError(f"{where}: lacks the metadata field {missing[0]!r}; it has {list(row)}")
-    return {name: row[name] for name in prompt_set.metadata}
-
-
-def _rendered(template: Any, row: dict[str, Any], where: str) -> str:
+    Raises SourceError that names family and row for a template that does not compile or render, a missing field (with
+    the nearest there is), a null or empty message, a value that JSON cannot hold; and, after the last row, for a
+    reference that no row has.
+    """
+    fields: dict[str, None] = {}
     try:
-        text: str = template.render(row)
-        return text
+        templates = _compiled(prompt_set)
+        wanted = templates.answer
+        for where, row in itertools.islice(rows(prompt_set.source, base), prompt_set.limit):
+            fields |= dict.fromkeys(row)
+            yield _prompt(prompt_set, templates, row, where)
+        if wanted is not None and wanted not in fields:
+            raise SourceError(
+                f"reference: no row has the field {wanted!r}{nearest(wanted, fields)}; "
+                f"the rows have {', '.join(fields)}; name one of these, or set reference: null"
+            )
+    except SourceError as error:
+        raise SourceError(f"prompts: family {prompt_set.family}: {error}") from error
+
+
+def _compiled(prompt_set: PromptSet) -> _Templates:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_no_null
+    )
+    # A plan must come out the same each time.
+    del environment.globals["lipsum"], environment.filters["random"]
+    # Jinja's own is made for HTML: it spells < > & ' as escapes.
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    fields: set[str] = set()
+
+    def compiled(name: str, source: str | None) -> Template | None:
+        if source is None:
+            return None
+        try:
+            fields.update(find_undeclared_variables(environment.parse(source)))
+            return environment.from_string(source)
+        except TemplateSyntaxError as error:
+            raise SourceError(f"{name}:{error.lineno}: not a valid Jinja template: {error.message}") from error
+
+    user = compiled("template", prompt_set.template)
+    assert user is not None
+    system = compiled("system", prompt_set.system)
+    reference = compiled("reference_template", prompt_set.reference_template)
+    shots = tuple(
+        Message(role, text(content, f"few_shot {number}: {role}"))
+        for number, turn in enumerate(prompt_set.few_shot)
+        for role, content in (("user", turn.user), ("assistant", turn.assistant))
+    )
+    answer = prompt_set.reference if reference is None else None
+    used = None
+    if prompt_set.metadata is not None:
+        used = frozenset(fields.union(prompt_set.metadata, () if answer is None else (answer,)))
+    return _Templates(user, system, reference, answer, shots, used)
+
+
+def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) -> Prompt:
+    used = row if templates.fields is None else row.keys() & templates.fields
+    values = {name: plain(value, f"{where}: {name}") for name, value in row.items() if name in used}
+    asked = _rendered(templates.user, values, row, f"{where}: template")
+    if not asked.strip():
+        raise SourceError(f"{where}: template: renders to an empty message; the row has {', '.join(row)}")
+    system = _rendered(templates.system, values, row, f"{where}: system") if templates.system else ""
+    reference: Any = None
+    if templates.reference is not None:
+        reference = _rendered(templates.reference, values, row, f"{where}: reference_template")
+    elif templates.answer is not None:
+        reference = values.get(templates.answer)
+    kept = prompt_set.metadata
+    if kept is None:
+        kept = tuple(name for name in values if name != templates.answer)
+    for name in kept:
+        if name not in values:
+            raise SourceError(f"{where}: metadata: no field {name!r}{nearest(name, row)}; the row has {', '.join(row)}")
+    first = (Message("system", system),) if system.strip() else ()
+    messages = (*first, *templates.shots, Message("user", asked))
+    metadata = {name: values[name] for name in kept}
+    return Prompt(ids.prompt_id(messages, reference), prompt_set.family, messages, reference, metadata)
+
+
+def _no_null(value: Any) -> Any:
+    """Jinja would write None, in words, where a field is null."""
+    if value is None:
+        raise UndefinedError("an expression is null; say what to write instead, as in {{ field or 'unknown' }}")
+    return value
+
+
+def _rendered(template: Template, values: Mapping[str, Any], row: Row, where: str) -> str:
+    try:
+        return text(template.render(values), where)
+    except SourceError:
+        raise
     except UndefinedError as error:
-        name = str(error.message).split("'")[1] if "'" in str(error.message) else ""
-        near = difflib.get_close_matches(name, list(row), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SourceError(f"{where}: {error.message}{hint}; the row has {list(row)}") from error
-    except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        missing = _UNDEFINED.fullmatch(error.message or "")
+        hint = nearest(missing[1], row) if missing else ""
+        raise SourceError(f"{where}: {error.message}{hint}; the row has {', '.join(row)}") from error
+    except Exception as error:  # a template calls what it likes: divisions by zero, bad arguments
         raise SourceError(f"{where}: {type(error).__name__}: {error}") from error
 
 
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
 def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
-    """Prompts as rows of schema PROMPTS."""
-    return pa.table(
-        {
-            "prompt_id": [prompt.prompt_id for prompt in prompts],
-            "family": [prompt.family for prompt in prompts],
-            "messages": [[{"role": m.role, "content": m.content} for m in prompt.messages] for prompt in prompts],
-            "reference": [None if prompt.reference is None else to_json(prompt.reference) for prompt in prompts],
-            "metadata": [to_json(dict(prompt.metadata)) for prompt in prompts],
-        },
-        schema=PROMPTS,
-    )
+    """Prompts as a table of schema PROMPTS, a row each, in order."""
+    columns = {
+        "prompt_id": [prompt.prompt_id for prompt in prompts],
+        "family": [prompt.family for prompt in prompts],
+        "messages": [[{"role": turn.role, "content": turn.content} for turn in one.messages] for one in prompts],
+        "reference": [None if prompt.reference is None else to_json(prompt.reference) for prompt in prompts],
+        "metadata": [to_json(dict(prompt.metadata)) for prompt in prompts],
+    }
+    return pa.table(columns, schema=PROMPTS)
 
 
 def prompts_of(table: pa.Table) -> list[Prompt]:
-    """The inverse of `prompt_table`."""
+    """The prompts of a table of schema PROMPTS, in order: the inverse of `prompt_table`."""
     return [
         Prompt(
             row["prompt_id"],
             row["family"],
-            tuple(Message(**message) for message in row["messages"]),
+            tuple(Message(**turn) for turn in row["messages"]),
             None if row["reference"] is None else json.loads(row["reference"]),
             json.loads(row["metadata"]),
         )
-        for row in table.to_pylist()
+        for row in table.select(PROMPTS.names).to_pylist()
     ]

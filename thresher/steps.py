@@ -205,25 +205,37 @@ def drive(
 ) -> None:
     """Sample the missing shards and filter each as soon as it is sampled. `sample` and `winnow` are the steps themselves, or
     Prefect tasks round them. Raises the first error, after what was under way is done."""
-    every = range(begun.shards)
     if not begun.missing:
-        executor.overlap([], every, lambda shard: None, winnow, in_flight=1)
+        executor.overlap([], range(begun.shards), lambda shard: None, winnow, in_flight=1)
         return
     assert begun.model is not None
-    per_prompt = begun.recipe.sampling.samples_per_prompt + begun.recipe.sampling.anchor
     progress.begin(begun)
     with open_sampler(begun.recipe, begun.model, base=begun.base, seed=begun.sampler_seed) as sampler:
         progress.sampling(sampler.facts)
-        shard_samples = max(begun.recipe.run.shard_samples, per_prompt)
-        in_flight = begun.recipe.run.shards_in_flight or min(64, 2 + -(-2 * sampler.facts.sequences // shard_samples))
-        executor.overlap(
-            begun.missing,
-            every,
-            lambda shard: sample(begun.root, shard, sampler, progress),
-            winnow,
-            in_flight=in_flight,
-            stop=sampler.close,
-        )
+        through(begun, sampler, progress, executor, sample=sample, winnow=winnow)
+
+
+def through(
+    begun: Begun,
+    sampler: Sampler,
+    progress: Progress,
+    executor: LocalExecutor,
+    *,
+    sample: Callable[[str, int, Sampler, Progress], Any] = sample_shard,
+    winnow: Callable[[int], Any],
+) -> None:
+    """Pass the missing shards through a sampler that is warm, with enough of them in flight to fill it twice."""
+    per_prompt = begun.recipe.sampling.samples_per_prompt + begun.recipe.sampling.anchor
+    shard_samples = max(begun.recipe.run.shard_samples, per_prompt)
+    in_flight = begun.recipe.run.shards_in_flight or min(64, 2 + -(-2 * sampler.facts.sequences // shard_samples))
+    executor.overlap(
+        begun.missing,
+        range(begun.shards),
+        lambda shard: sample(begun.root, shard, sampler, progress),
+        winnow,
+        in_flight=in_flight,
+        stop=sampler.close,
+    )
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

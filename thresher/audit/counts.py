@@ -34,7 +34,7 @@ class Counts:
     samples: Counter[tuple[str, bool, str, str | None, bool]] = field(default_factory=Counter)
     """By family, anchor, outcome, kind, truncated."""
     verdicts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By filter, outcome, reason."""
+    """By filter, outcome, reason, without the anchors'."""
     prompts: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     """By family, decided samples, passed samples."""
 
@@ -84,7 +84,7 @@ def counted(judged: pa.Table, given: pa.Table) -> Counts:
     prompts = pa.table([readable["family"].take(pa.array(first)), decided, counts["passed"]], ["family", "decided", "passed"])
     return Counts(
         _by(judged.append_column("truncated", truncated), ["family", "anchor", "outcome", "kind", "truncated"]),
-        _by(given, ["filter", "outcome", "reason"]),
+        _by(given.filter(pc.invert(judged["anchor"].take(given["row"]))), ["filter", "outcome", "reason"]),
         _by(prompts, prompts.column_names),
     )
 

@@ -1,0 +1,91 @@
+"""The flows under a real Prefect server."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+Write = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.mark.slow
+def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_path: Path) -> None:
+    """Two shards: two of sample, two of winnow, one each of corpus and release; the funnel is an artifact."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    from flows.pipeline import pipeline
+
+    found = pipeline(str(recipe()), str(tmp_path / "run"))
+
+    with get_client(sync_client=True) as client:
+        flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
+        names = sorted(run.name for run in client.read_task_runs(limit=50) if run.flow_run_id == flow_run.id)
+        artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-funnel"])))
+    assert names == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
+    assert found["audit"]["outcomes"] == {"keep": 4, "drop": 12, "undecided": 0}
+    rows = json.loads(artifacts[0].data) if isinstance(artifacts[0].data, str) else artifacts[0].data
+    assert [row["filter"] for row in rows] == ["finished", "exact_answer", "exact_duplicate"]
+
+
+@pytest.mark.slow
+def test_the_stages_are_flows_of_their_own(recipe: Write, tmp_path: Path) -> None:
+    """Generate, then winnow, then release: the same run as the pipeline's."""
+    from flows.generate import generate
+    from flows.release import release
+    from flows.winnow import winnow
+
+    root = generate(str(recipe()), str(tmp_path / "run"))
+    winnow(root, workers=0)
+    found = release(root)
+
+    assert found["audit"]["outcomes"] == {"keep": 4, "drop": 12, "undecided": 0}
+    assert (tmp_path / "run/dataset/README.md").exists()
+
+
+@pytest.mark.slow
+def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
+    recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine fails once; the table that lacks a prompt fails for good."""
+    from flows.pipeline import pipeline
+    from thresher.errors import EngineError, SourceError
+    from thresher.samplers.replay import ReplaySampler
+
+    calls = []
+    real = ReplaySampler.sample
+
+    def fails_once(self, groups):  # type: ignore[no-untyped-def]
+        calls.append(len(groups))
+        if len(calls) == 1:
+            raise EngineError("the engine died")
+        return real(self, groups)
+
+    monkeypatch.setattr(ReplaySampler, "sample", fails_once)
+    pipeline(str(recipe()), str(tmp_path / "run"))
+    assert len(calls) == 3
+
+    calls.clear()
+    path = recipe()
+    (tmp_path / "answers.jsonl").write_text('{"prompt": "Capital of France?", "completion": "Paris"}\n')
+    calls.append(0)
+    with pytest.raises(SourceError, match="no completion for the prompt 'Capital of Spain"):
+        pipeline(str(path), str(tmp_path / "other"))
+    assert len(calls) <= 3
+
+
+def test_every_shipped_recipe_has_a_deployment() -> None:
+    """Whose entrypoint is there and whose recipe exists."""
+    from importlib import import_module
+
+    deployments = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
+    recipes = {deployment["parameters"]["recipe"] for deployment in deployments}
+
+    assert recipes == {str(path) for path in Path("data/recipes").glob("*.yaml")}
+    for deployment in deployments:
+        file, _, name = deployment["entrypoint"].partition(":")
+        assert callable(getattr(import_module(file.removesuffix(".py").replace("/", ".")), name))

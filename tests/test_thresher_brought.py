@@ -1,0 +1,311 @@
+"""A user's own samples become a pool: one row per row, whole prompts to a shard, nothing lost and nothing silent."""
+
+import json
+import logging
+import math
+import random
+import tracemalloc
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.sample import PROMPTS, SAMPLES, Message
+from thresher import ids
+from thresher.brought import ingest
+from thresher.errors import SourceError
+from thresher.store import Store, shard_name
+
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
+
+
+def taken(folder, content, *, name="x.jsonl", **settings):
+    """The store after ingesting a file of these bytes, or of these rows as JSONL."""
+    if isinstance(content, list):
+        content = b"".join(json.dumps(row).encode() + b"\n" for row in content)
+    (folder / name).write_bytes(content)
+    return stored(folder, name, **settings)
+
+
+def stored(folder, name="x.jsonl", **settings):
+    store = Store(folder / "run")
+    ingest(folder / name, store, key="k", **settings)
+    return store
+
+
+def pool(store):
+    """All rows of the pool, by shards."""
+    shards = store.entry("prompts").facts["shards"]
+    tables = [store.read_table(f"samples/{shard_name(shard)}") for shard in range(shards)]
+    assert all(table.schema.equals(SAMPLES, check_metadata=True) for table in tables)
+    return pa.concat_tables(tables).to_pylist()
+
+
+def test_text_prompts_and_all_columns_arrive(tmp_path):
+    """What the pool knows goes into its columns; what it does not know is metadata, untouched."""
+    further = {"score": 0.5, "metadata": {"a": None}, "tags": [1, "2"], "ü": "null"}
+    engine = {"finish_reason": "length", "completion_ids": [5, 6], "logprobs": [-0.5, -1]}
+    row = {"prompt": "1+1?", "completion": "2", "reference": {"x": 2}, "family": "sums", **engine, **further}
+    store = taken(tmp_path, [row])
+    (found,) = pool(store)
+
+    prompt_id = ids.prompt_id([Message("user", "1+1?")], {"x": 2})
+    wanted = {
+        "sample_id": ids.digest("brought", prompt_id, "2", 0),
+        "prompt_id": prompt_id,
+        "family": "sums",
+        "index": 0,
+        "anchor": False,
+        "messages": [{"role": "user", "content": "1+1?"}],
+        "reference": '{"x":2}',
+        "completion": "2",
+        "cumulative_logprob": -1.5,
+        "engine": "brought",
+        "source_row": 0,
+        **engine,
+    }
+    assert json.loads(found.pop("metadata")) == further
+    assert {name: value for name, value in found.items() if value is not None} == wanted
+    assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1}
+    assert store.entry("prompts").facts == {"shards": 1, "prompts": 1}
+
+
+def test_messages_and_defaults(tmp_path):
+    """The last assistant's message is the completion; there is no reference and the family is default."""
+    said = [{"role": "assistant", "content": "3"}, {"role": "tool", "content": "no"}, {"role": "assistant", "content": "2"}]
+    (found,) = pool(taken(tmp_path, [{"prompt": CHAT, "completion": said, "finish_reason": None}]))
+
+    assert found["messages"] == CHAT
+    assert (found["completion"], found["family"], found["reference"], found["metadata"]) == ("2", "default", None, "{}")
+
+
+def test_samples_are_counted_per_prompt_in_the_order_of_the_file(tmp_path):
+    """A blank line is no row. The same completion twice is two samples with two ids."""
+    lines = [json.dumps({"prompt": p, "completion": c}) for p, c in ["ax", "bx", "ax", "ay"]]
+    store = taken(tmp_path, "\n\n".join(lines).encode())
+    found = pool(store)
+
+    assert [(row["source_row"], row["index"]) for row in found] == [(0, 0), (1, 0), (2, 1), (3, 2)]
+    assert len({row["sample_id"] for row in found}) == 4
+    prompts = store.read_group("prompts", 0)
+    assert prompts.schema.equals(PROMPTS, check_metadata=True)
+    assert [turns[0]["content"] for turns in prompts["messages"].to_pylist()] == ["a", "b"]
+
+
+def rows_of(prompts, each):
+    return [{"prompt": f"p{i % prompts}", "completion": f"c{i % 7}", "i": i} for i in range(prompts * each)]
+
+
+def test_sample_ids_do_not_depend_on_the_order_of_the_file(tmp_path):
+    """Nor on how many shards it makes; unreadable rows included."""
+    rows = [*rows_of(10, 9), {"prompt": "a"}, {"prompt": "a"}, {"prompt": "b"}]
+    first = pool(taken(tmp_path, rows))
+    (tmp_path / "other").mkdir()
+    random.Random(0).shuffle(rows)
+    second = pool(taken(tmp_path / "other", rows, shard_rows=20))
+
+    assert sorted(row["sample_id"] for row in first) == sorted(row["sample_id"] for row in second)
+    assert len({row["sample_id"] for row in first}) == len({row["prompt_id"] for row in first}) + 80 == 93
+
+
+def test_shards_hold_whole_prompts_in_the_order_of_the_file(tmp_path):
+    """Every row is there once; the prompts of shard i are row group i."""
+    store = taken(tmp_path, rows_of(20, 9), shard_rows=50)
+    tables = [store.read_table(f"samples/{shard_name(shard)}").to_pylist() for shard in range(4)]
+
+    assert sorted(row["source_row"] for table in tables for row in table) == list(range(180))
+    for shard, table in enumerate(tables):
+        assert [row["source_row"] for row in table] == sorted(row["source_row"] for row in table)
+        prompts = list(dict.fromkeys(row["prompt_id"] for row in table))
+        assert store.read_group("prompts", shard)["prompt_id"].to_pylist() == prompts
+        assert store.entry(f"samples/{shard_name(shard)}").facts == {"rows_unreadable": 0, "prompts": len(prompts)}
+    assert store.entry("prompts").facts == {"shards": 4, "prompts": 20}
+
+
+def test_shard_without_prompts_is_an_empty_one(tmp_path):
+    """One prompt alone can fill one shard only."""
+    store = taken(tmp_path, rows_of(1, 30), shard_rows=10)
+    sizes = [store.entry(f"samples/{shard_name(shard)}").rows for shard in range(3)]
+
+    assert sorted(sizes) == [0, 0, 30]
+    assert [store.read_group("prompts", shard).num_rows for shard in range(3)] == [size // 30 for size in sizes]
+
+
+def test_finished_shards_are_not_written_again(tmp_path):
+    """A shard that is gone comes back the same; a finished ingest does not even read the file."""
+    store = taken(tmp_path, rows_of(20, 9), shard_rows=50)
+    run = tmp_path / "run"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    gone = run / "samples" / "00002.parquet"
+    content = gone.read_bytes()
+    (run / "samples" / "00002.json").unlink()
+    gone.unlink()
+    stored(tmp_path, shard_rows=50)
+
+    assert gone.read_bytes() == content
+    changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
+    assert changed == {"00002.parquet", "prompts.parquet"}
+    (tmp_path / "x.jsonl").unlink()
+    assert ingest(tmp_path / "x.jsonl", store, key="k") == 4
+
+
+GOOD = {"prompt": "1+1?", "completion": "2"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"prompt": "a"', "not JSON: "),
+        (b'["a", "b"]', "not an object: found list"),
+        (b'{"prompt": "\xff", "completion": "b"}', "not UTF-8: byte 0xff in column 13"),
+        (b'{"completion": "b", "promt": "a"}', "no prompt: the row has completion, promt; did you mean promt?"),
+        (b'{"prompt": "a", "completion": null}', "no completion: the row has prompt, completion"),
+        (b'{"prompt": 1, "completion": "b"}', "bad prompt: wanted text, or a list of messages with the texts role"),
+        (b'{"prompt": [], "completion": "b"}', "bad prompt: wanted text, or a list of messages"),
+        (b'{"prompt": [{"role": "user"}], "completion": "b"}', "bad prompt: wanted text, or a list of messages with the"),
+        (
+            b'{"prompt": [{"role": "a", "content": "b", "tools": [1]}], "completion": "b"}',
+            "bad prompt: wanted text, or a list of messages with the texts role and content, and nothing else; found tools",
+        ),
+        (b'{"prompt": "a", "completion": 2}', "bad completion: wanted text, or messages of which the last assistant's"),
+        (b'{"prompt": "a", "completion": [{"role": "user", "content": "b"}]}', "bad completion: wanted text, or"),
+        (b'{"prompt": "a", "completion": "\\ud800"}', "bad completion: \\ud800 is half of a surrogate pair"),
+        (b'{"prompt": "a", "completion": "b", "reference": [NaN]}', "bad reference: nan is no number in JSON"),
+        (b'{"prompt": "a", "completion": "b", "family": 3}', "bad family: wanted text, found 3"),
+        (b'{"prompt": "a", "completion": "b", "x": "\\udfff"}', "bad metadata: \\udfff is half of"),
+    ],
+    ids=[
+        "torn", "list", "latin-1", "no prompt", "null completion", "number", "no messages", "no content", "tool call",
+        "number said", "nothing said", "surrogate", "nan", "family", "metadata",
+    ],
+)  # fmt: skip
+def test_unreadable_row_is_kept_with_its_reason(tmp_path, caplog, line, said):
+    """It is one row of the pool, in its place, and no prompt of the plan."""
+    good = json.dumps(GOOD).encode()
+    store = taken(tmp_path, b"\n".join([good, b"", line, good]))
+    first, torn, last = pool(store)
+
+    assert torn["unreadable"].startswith(f"x.jsonl:3: {said}")
+    assert (torn["completion"], torn["reference"], torn["source_row"], torn["index"]) == ("", None, 1, 0)
+    assert json.loads(torn["metadata"]) == {"line": 3, "raw": line.decode("utf-8", "replace")}
+    assert [first["unreadable"], last["unreadable"], last["index"]] == [None, None, 1]
+    assert store.entry("samples/00000").facts == {"rows_unreadable": 1, "prompts": 1}
+    (record,) = caplog.records
+    assert "1 rows cannot be read" in record.getMessage()
+    assert record.getMessage().endswith(f"the first: {torn['unreadable']}")
+
+
+def test_unreadable_row_keeps_what_could_be_read(tmp_path):
+    """Its prompt, so that a person can find it; but its id is that of its bytes, and its occurrence among them."""
+    rows = [GOOD, {"prompt": CHAT, "family": "sums"}, {"prompt": CHAT, "family": "sums"}]
+    _, first, second = pool(taken(tmp_path, rows))
+
+    assert (first["messages"], first["family"]) == (CHAT, "sums")
+    assert first["prompt_id"] != second["prompt_id"]
+
+
+def test_problems_are_logged_once_per_kind(tmp_path, caplog):
+    """With how many rows have it and the first of them."""
+    caplog.set_level(logging.WARNING)
+    taken(tmp_path, b'{"a\n' + b'{"prompt": "a"}\n' * 3 + b"nul\n" + b"x" * 2000 + b"\n")
+
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "3 rows cannot be read (not JSON) and stay undecided; the first: x.jsonl:1: not JSON: "
+        "Unterminated string starting at in column 2; wanted one JSON object per line",
+        "3 rows cannot be read (no completion) and stay undecided; the first: x.jsonl:2: no completion: the row has prompt",
+    ]
+    assert len(json.loads(pool(Store(tmp_path / "run"))[-1]["metadata"])["raw"]) == 500
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"completion_ids": [1, 2], "logprobs": [-1.0]},
+        {"completion_ids": [-1]},
+        {"completion_ids": "ab"},
+        {"logprobs": ["x"]},
+        {"logprobs": [1e300]},
+        {"finish_reason": 3},
+    ],
+    ids=["lengths", "negative", "text", "no number", "too big", "reason"],
+)
+def test_engine_columns_of_another_kind_stay_metadata(tmp_path, engine):
+    """They are the user's, whatever they mean; the row is judged all the same."""
+    (found,) = pool(taken(tmp_path, [{**GOOD, **engine}]))
+
+    assert json.loads(found["metadata"]) == engine
+    assert (found["completion_ids"], found["logprobs"], found["finish_reason"], found["unreadable"]) == (None,) * 4
+
+
+def test_numbers_that_json_lacks_are_texts_in_metadata(tmp_path):
+    """pandas writes NaN for what is missing; that is no reason to lose a sample."""
+    (found,) = pool(taken(tmp_path, [{**GOOD, "x": [math.nan, -math.inf]}]))
+
+    assert json.loads(found["metadata"]) == {"x": ["NaN", "-Infinity"]}
+
+
+def test_parquet_columns_of_any_type_become_metadata(tmp_path):
+    """Messages are lists of structs; dates are ISO texts, bytes are base64, Arrow's JSON is JSON."""
+    message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("name", pa.string())]))
+    chat = [[{"role": "user", "content": "1+1?", "name": None}], [{"role": "user", "content": "1+1?", "name": "Ann"}]]
+    columns = {
+        "prompt": pa.array(chat, message),
+        "completion": pa.array(["2", "3"]),
+        "reference": pa.array([[1.5], None]),
+        "when": pa.array([datetime(2024, 5, 1), None]),  # noqa: DTZ001 - a column without a time zone
+        "raw": pa.array([b"\xff", b""]),
+        "json": pa.array(['{"a": 1}', None], pa.json_()),
+        "word": pa.array(["x", "x"]).dictionary_encode(),
+        "nan": pa.array([math.nan, 1.0]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    first, second = pool(stored(tmp_path, "x.parquet"))
+
+    assert (first["messages"], first["reference"]) == ([{"role": "user", "content": "1+1?"}], "[1.5]")
+    metadata = {"when": "2024-05-01T00:00:00", "raw": "/w==", "json": {"a": 1}, "word": "x", "nan": "NaN"}
+    assert json.loads(first["metadata"]) == metadata
+    assert second["unreadable"].startswith("x.parquet row 1: bad prompt: ")
+    assert json.loads(second["metadata"])["row"] == 1
+
+
+def write(folder, name, content):
+    if isinstance(content, pa.Table):
+        pq.write_table(content, folder / name)
+    elif content is not None:
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("no.jsonl", None, "no.jsonl: no such file; wanted a .jsonl or .parquet file"),
+        ("x.jsonl", b"\n", "x.jsonl: holds no rows"),
+        ("x.parquet", pa.table({"prompt": [""], "completion": [""]}).slice(1), "x.parquet: holds no rows"),
+        ("x.csv", b"prompt,completion\n", "x.csv: wanted a .jsonl or .parquet file, found .csv"),
+        ("x.parquet", b"{}", "x.parquet: not a Parquet file: "),
+        ("x.parquet", pa.table({"promt": ["a"], "completion": ["b"]}), "no column 'prompt'; it has promt, completion"),
+        ("x.jsonl", b'{"text": "a"}\n{"promt": 1}\n', "no column 'prompt'; it has text, promt; .*did you mean promt"),
+    ],
+    ids=["missing", "empty", "empty Parquet", "kind", "no Parquet", "column", "fields"],
+)
+def test_file_at_fault_as_a_whole_is_refused(tmp_path, name, content, said):
+    """Nothing is written then."""
+    write(tmp_path, name, content)
+
+    with pytest.raises(SourceError, match=said):
+        stored(tmp_path, name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_is_that_of_a_shard(tmp_path):
+    """Python's own, while 4000 rows of 10 kB are dealt out to 40 shards."""
+    with (tmp_path / "x.jsonl").open("w") as file:
+        for i in range(4000):
+            file.write(json.dumps({"prompt": f"p{i}", "completion": "x" * 10_000}) + "\n")
+    tracemalloc.start()
+    stored(tmp_path, shard_rows=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 8_000_000

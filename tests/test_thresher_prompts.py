@@ -1,0 +1,196 @@
+"""Rows become prompts, or an error that names the row, the field and the nearest one."""
+
+import json
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.recipe import PromptSet, Recipe
+from schemas.sample import PROMPTS, Message, Prompt
+from thresher import ids
+from thresher.errors import SourceError
+from thresher.prompts import plan, prompt_table, prompts, prompts_of
+
+ROWS = [{"question": "1+1?", "answer": 2, "level": "easy"}, {"question": "2+2?", "answer": 4, "level": "easy"}]
+
+
+def made(folder, rows=ROWS, **changes):
+    """The prompts of a set over these rows."""
+    (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"kind": "jsonl", "path": "x.jsonl"}
+    return list(prompts(PromptSet.model_validate({"family": "sums", "source": source, **changes}), folder))
+
+
+def test_defaults_ask_the_question_and_keep_the_rest(tmp_path):
+    """The reference is no metadata: a model that reads the metadata must not read the answer."""
+    (first, second) = made(tmp_path)
+
+    assert first.messages == (Message("user", "1+1?"),)
+    assert (first.reference, first.family) == (2, "sums")
+    assert first.metadata == {"question": "1+1?", "level": "easy"}
+    assert first.prompt_id == ids.prompt_id(first.messages, 2)
+    assert second.prompt_id != first.prompt_id
+
+
+def test_messages_are_system_then_examples_then_the_question(tmp_path):
+    """System and user message are templates over the same fields; the examples are plain text."""
+    shots = [{"user": "0+1? {{ x }}", "assistant": "1"}, {"user": "1+2?", "assistant": "3"}]
+    found = made(tmp_path, system="Level: {{ level }}.", few_shot=shots, template="{{ question }}\n")[0]
+
+    assert [(turn.role, turn.content) for turn in found.messages] == [
+        ("system", "Level: easy."),
+        ("user", "0+1? {{ x }}"),
+        ("assistant", "1"),
+        ("user", "1+2?"),
+        ("assistant", "3"),
+        ("user", "1+1?\n"),
+    ]
+
+
+def test_system_message_that_renders_to_nothing_is_left_out(tmp_path):
+    """So a template can give some rows a system message and others none."""
+    found = made(tmp_path, system="{% if answer > 2 %}Be careful.{% endif %}")
+
+    assert [one.messages[0].role for one in found] == ["user", "system"]
+
+
+def test_reference_template_makes_text_and_keeps_the_answer_field(tmp_path):
+    """The field named by `reference` is then metadata like any other."""
+    found = made(tmp_path, reference_template="{{ answer + 1 }}")[0]
+
+    assert found.reference == "3"
+    assert found.metadata["answer"] == 2
+
+
+def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path):
+    """NaN in a field that nobody uses is nobody's concern."""
+    rows = [{**row, "junk": math.nan} for row in ROWS]
+
+    assert made(tmp_path, rows, metadata=["level", "answer"])[0].metadata == {"level": "easy", "answer": 2}
+    with pytest.raises(SourceError, match=r"x.jsonl:1: junk: nan is no number in JSON"):
+        made(tmp_path, rows)
+
+
+def test_template_text_is_not_escaped_for_html(tmp_path):
+    """Neither values nor tojson."""
+    rows = [{"question": "a < b & 'é'", "answer": ["<é>"]}]
+    found = made(tmp_path, rows, template="{{ question }} {{ answer | tojson }}")[0]
+
+    assert found.messages[0].content == "a < b & 'é' [\"<é>\"]"
+
+
+def test_single_rows_may_lack_the_reference(tmp_path):
+    """They have none, and so has a row whose answer is null."""
+    rows = [ROWS[0], {"question": "?"}, {"question": "??", "answer": None}]
+
+    assert [one.reference for one in made(tmp_path, rows)] == [2, None, None]
+
+
+def test_reference_that_no_row_has_names_the_nearest(tmp_path):
+    """Unless the set says that it has none."""
+    with pytest.raises(SourceError) as error:
+        made(tmp_path, [{"question": "?", "anwser": 1}])
+
+    assert str(error.value) == (
+        "prompts: family sums: reference: no row has the field 'answer'; did you mean anwser?; "
+        "the rows have question, anwser; name one of these, or set reference: null"
+    )
+    assert made(tmp_path, [{"question": "?"}], reference=None)[0].reference is None
+
+
+def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path):
+    """A bad row behind the limit is not seen."""
+    assert [one.reference for one in made(tmp_path, [*ROWS, {"nothing": 1}], limit=2)] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"template": "{{ qestion }}"},
+            "x.jsonl:1: template: 'qestion' is undefined; did you mean question?; the row has question, answer, level",
+        ),
+        ({"system": "{{ nothing_like_it }}"}, "x.jsonl:1: system: 'nothing_like_it' is undefined; the row has"),
+        ({"template": "{{ level.depth }}"}, "x.jsonl:1: template: 'str object' has no attribute 'depth'; the row has"),
+        ({"reference_template": "{{ lvl }}"}, "x.jsonl:1: reference_template: 'lvl' is undefined; did you mean level?"),
+        ({"template": "{{ 1 // 0 }}"}, "x.jsonl:1: template: ZeroDivisionError: "),
+        ({"template": "{{ answer.__class__ }}"}, "x.jsonl:1: template: SecurityError: access to attribute '__class__'"),
+        ({"template": "{% include 'a' %}"}, "x.jsonl:1: template: TypeError: no loader"),
+        ({"template": " {# #}\n"}, "x.jsonl:1: template: renders to an empty message; the row has question"),
+        ({"template": "{{ none }}"}, "x.jsonl:1: template: an expression is null; say what to write instead"),
+        ({"template": "a\n{% if %}"}, "template:2: not a valid Jinja template: Expected an expression"),
+        ({"system": "{{ x | random }}"}, "system:1: not a valid Jinja template: No filter named 'random'"),
+        ({"metadata": ["levl"]}, "x.jsonl:1: metadata: no field 'levl'; did you mean level?; the row has question"),
+        ({"template": "\ud800"}, "x.jsonl:1: template: \\ud800 is half of a surrogate pair"),
+        ({"few_shot": [{"user": "a", "assistant": "\ud800"}]}, "few_shot 0: assistant: \\ud800 is half of"),
+        ({"source": {"kind": "jsonl", "path": "y.jsonl"}}, "y.jsonl: no such file; looked for"),
+        ({"source": {"kind": "jsonl", "path": "empty.jsonl"}}, "empty.jsonl holds no rows"),
+    ],
+    ids=[
+        "field", "system field", "attribute", "reference field", "arithmetic", "sandbox", "include", "empty", "null",
+        "syntax", "random", "metadata", "surrogate", "shot surrogate", "missing file", "no rows",
+    ],
+)  # fmt: skip
+def test_faults_name_the_family_the_row_and_what_there_is(tmp_path, changes, said):
+    """One message for each way a set can fail."""
+    (tmp_path / "empty.jsonl").touch()
+
+    with pytest.raises(SourceError) as error:
+        made(tmp_path, **changes)
+    assert str(error.value).startswith(f"prompts: family sums: {said}")
+
+
+def test_null_field_is_an_error_until_the_template_says_what_to_write(tmp_path):
+    """Jinja would write the word None into the prompt."""
+    rows = [{"question": None, "answer": 1}]
+
+    with pytest.raises(SourceError, match="an expression is null"):
+        made(tmp_path, rows)
+    assert made(tmp_path, rows, template="{{ question or 'unknown' }}")[0].messages[0].content == "unknown"
+
+
+def test_plan_drops_and_counts_repeated_prompts(tmp_path, caplog):
+    """The same messages with another reference are another prompt; the same in another family are not."""
+    rows = [*ROWS, ROWS[0], {**ROWS[0], "answer": "two"}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"kind": "jsonl", "path": "x.jsonl"}
+    sets = [{"family": "a", "source": source}, {"family": "b", "source": source, "limit": 2}]
+    recipe = Recipe(name="r", prompts=sets)
+    repeated = Counter()
+    found = list(plan(recipe, tmp_path, repeated=repeated))
+
+    assert [(one.family, one.reference) for one in found] == [("a", 2), ("a", 4), ("a", "two")]
+    assert repeated == {"a": 1, "b": 2}
+    assert [record.getMessage() for record in caplog.records] == [
+        "prompts: family a: 1 repeated and left out",
+        "prompts: family b: 2 repeated and left out",
+    ]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+PROMPT = st.builds(
+    Prompt,
+    prompt_id=TEXTS,
+    family=TEXTS,
+    messages=st.lists(st.builds(Message, TEXTS, TEXTS), max_size=3).map(tuple),
+    reference=VALUES,
+    metadata=st.dictionaries(TEXTS, VALUES, max_size=3),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(PROMPT, max_size=4))
+def test_prompts_survive_their_table(given_prompts):
+    """Any JSON value comes back as it was, and null stays apart from the text null."""
+    table = prompt_table(given_prompts)
+
+    assert table.schema.equals(PROMPTS, check_metadata=True)
+    assert prompts_of(table) == given_prompts

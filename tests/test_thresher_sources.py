@@ -1,0 +1,306 @@
+"""Rows come from files, datasets, reasoning-gym and grids, and what cannot be read is named."""
+
+import json
+import sys
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.recipe import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource
+from thresher.errors import SourceError
+from thresher.sources import EVALUATING, HASH_DEPENDENT, plain, rows
+
+TABLE = pa.table({"country": ["Peru", "Chad", "Cuba"], "n": [1, 2, None]})
+READ = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]
+
+
+def jsonl(folder, content):
+    (folder / "x.jsonl").write_bytes(content)
+    return list(rows(JsonlSource(kind="jsonl", path="x.jsonl"), folder))
+
+
+def parquet(folder, name):
+    return list(rows(ParquetSource(kind="parquet", path=name), folder))
+
+
+def test_jsonl_rows_carry_their_line(tmp_path):
+    """Blank lines are no rows but count as lines; a byte order mark and Windows line ends are no part of a row."""
+    found = jsonl(tmp_path, b'\xef\xbb\xbf{"a": "\xc3\xa9"}\r\n\n  \n{"a": NaN}\n')
+
+    assert [where for where, _ in found] == ["x.jsonl:1", "x.jsonl:4"]
+    assert found[0][1] == {"a": "é"}
+    assert np.isnan(found[1][1]["a"])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"a": 1', "x.jsonl:2: not JSON: .* in column 8; wanted one JSON object per line"),
+        (b"[1]", "x.jsonl:2: not an object: found list; wanted one JSON object per line"),
+        (b"null", "x.jsonl:2: not an object: found NoneType"),
+        (b'{"a": "\xff"}', "x.jsonl:2: not UTF-8: byte 0xff in column 8; save the file as UTF-8"),
+        (b"1" * 5000, "x.jsonl:2: not JSON that can be read: .*4300 digits"),
+        (b"[" * 100_000, "x.jsonl:2: not JSON that can be read: .*recursion"),
+    ],
+    ids=["torn", "list", "null", "latin-1", "huge number", "deep"],
+)
+def test_bad_line_is_named_after_the_good_ones(tmp_path, line, said):
+    """The error says file and line, what was wanted and what was found."""
+    (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
+    found = rows(JsonlSource(kind="jsonl", path="x.jsonl"), tmp_path)
+
+    assert next(found) == ("x.jsonl:1", {"a": 1})
+    with pytest.raises(SourceError, match=said):
+        next(found)
+
+
+def test_missing_file_names_the_nearest(tmp_path):
+    """So does a missing Parquet file; a directory is no JSONL."""
+    (tmp_path / "capitals.jsonl").touch()
+
+    with pytest.raises(SourceError, match=r"^capital.jsonl: no such file; looked for .*; did you mean capitals.jsonl\?$"):
+        list(rows(JsonlSource(kind="jsonl", path="capital.jsonl"), tmp_path))
+    with pytest.raises(SourceError, match=r"^no.parquet: no such file"):
+        parquet(tmp_path, "no.parquet")
+    with pytest.raises(SourceError, match="cannot be read: Is a directory"):
+        list(rows(JsonlSource(kind="jsonl", path="."), tmp_path))
+
+
+def test_source_without_rows_is_an_error(tmp_path):
+    """Nothing is planned from nothing."""
+    pq.write_table(TABLE.slice(0, 0), tmp_path / "x.parquet")
+
+    with pytest.raises(SourceError, match=r"^x.jsonl holds no rows$"):
+        jsonl(tmp_path, b"\n \n")
+    with pytest.raises(SourceError, match=r"^x.parquet holds no rows$"):
+        parquet(tmp_path, "x.parquet")
+
+
+def test_parquet_and_both_kinds_of_arrow_files_read_alike(tmp_path):
+    """The first bytes decide, not the name; rows count from 0."""
+    pq.write_table(TABLE, tmp_path / "x.parquet", row_group_size=2)
+    for name, make in (("file.arrow", pa.ipc.new_file), ("stream.bin", pa.ipc.new_stream)):
+        with make(tmp_path / name, TABLE.schema) as writer:
+            writer.write_table(TABLE)
+
+    for name in ("x.parquet", "file.arrow", "stream.bin"):
+        assert parquet(tmp_path, name) == [(f"{name} row {number}", row) for number, row in enumerate(READ)]
+
+
+def test_directory_reads_each_file_with_its_own_columns(tmp_path):
+    """A column that the first file lacks is not lost; files that are not Parquet are left alone."""
+    (tmp_path / "d" / "b").mkdir(parents=True)
+    pq.write_table(TABLE.select(["n"]), tmp_path / "d" / "a.parquet")
+    pq.write_table(TABLE, tmp_path / "d" / "b" / "x.parquet")
+    (tmp_path / "d" / "README.md").touch()
+    found = parquet(tmp_path, "d")
+
+    assert [where for where, _ in found][2:4] == ["d/a.parquet row 2", "d/b/x.parquet row 0"]
+    assert [row for _, row in found][3:] == READ
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"empty: the directory holds no \*.parquet file"):
+        parquet(tmp_path, "empty")
+
+
+def test_damaged_parquet_is_named(tmp_path):
+    """A torn file, and one that is something else."""
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    whole = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "torn.parquet").write_bytes(whole[:-20])
+    (tmp_path / "text.parquet").write_text("country\nPeru\n")
+
+    with pytest.raises(SourceError, match=r"^torn.parquet: cannot be read on from row 0; is it damaged"):
+        parquet(tmp_path, "torn.parquet")
+    with pytest.raises(SourceError, match=r"^text.parquet: neither Parquet nor Arrow IPC: it begins with b'countr'"):
+        parquet(tmp_path, "text.parquet")
+
+
+def test_arrow_values_that_python_cannot_hold_are_read(tmp_path):
+    """Arrow's JSON is parsed; nanoseconds survive as pandas keeps them; a far date is text."""
+    columns = {
+        "json": pa.array(['{"a": [1, null]}', None], pa.json_()),
+        "ns": pa.array([1, 2], pa.timestamp("ns")),
+        "far": pa.array([2**38, 0], pa.timestamp("s")),
+        "map": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int8())),
+    }
+    with pa.ipc.new_file(tmp_path / "x.arrow", pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    (_, first), (_, second) = parquet(tmp_path, "x.arrow")
+
+    assert plain(first, "x") == {
+        "json": {"a": [1, None]},
+        "ns": "1970-01-01T00:00:00.000000001",
+        "far": "10680-07-14 06:09:04",
+        "map": [["k", 1]],
+    }
+    assert second["json"] is None
+
+
+def test_grid_is_every_combination_in_written_order():
+    """The last field turns fastest."""
+    found = list(rows(GridSource(kind="grid", fields={"b": [1, 2], "a": ["x", None]}), Path()))
+
+    assert [where for where, _ in found] == [f"grid row {number}" for number in range(4)]
+    assert [list(row.items()) for _, row in found] == [[("b", b), ("a", a)] for b in (1, 2) for a in ("x", None)]
+
+
+@pytest.mark.parametrize(
+    ("value", "made"),
+    [
+        (np.float64(0.5), 0.5), (np.int8(3), 3), (np.bool_(True), True),
+        (np.array([[1, 2]]), [[1, 2]]),
+        (np.datetime64("2024-05-01", "ns"), "2024-05-01T00:00:00.000000000"),
+        (pa.scalar({"a": 1}), {"a": 1}),
+        (datetime(2024, 5, 1, 12, tzinfo=UTC), "2024-05-01T12:00:00+00:00"),
+        (date(2024, 5, 1), "2024-05-01"), (time(1, 2, 3), "01:02:03"), (timedelta(minutes=1), 60.0),
+        (Decimal("1.10"), "1.10"), (b"\x00\xff", "AP8="), ((1, {2: None}), [1, {"2": None}]),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_values_become_json(value, made):
+    """What rows hold in Python, NumPy and Arrow has one JSON value."""
+    found = plain(value, "x")
+
+    assert json.loads(json.dumps(found)) == made
+    assert type(found) is type(made)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "x: nan is no number in JSON; use null, or a text"),
+        ([{"a": float("-inf")}], "x: -inf is no number in JSON"),
+        (np.float32("nan"), "x: nan is no number"),
+        ("a\ud800", r"x: \\ud800 is half of a surrogate pair"),
+        ({"\udfff": 1}, r"x: \\udfff is half of a surrogate pair"),
+        ({1, 2}, "x: a set cannot be kept as JSON; leave the field out"),
+    ],
+    ids=["nan", "inside", "numpy", "surrogate", "surrogate key", "set"],
+)
+def test_values_that_json_cannot_hold_are_refused(value, said):
+    """With the place they stand in."""
+    with pytest.raises(SourceError, match=said):
+        plain(value, "x")
+
+
+def test_deep_nesting_is_refused():
+    """Not a RecursionError: it would end the run without naming the row."""
+    value = []
+    for _ in range(2000):
+        value = [value]
+
+    with pytest.raises(SourceError, match="x: nested too deeply"):
+        plain(value, "x")
+
+
+def test_non_finite_numbers_can_be_kept_as_texts():
+    """For columns that are only carried along."""
+    assert plain([float("nan"), np.float32("-inf"), 1.0], "x", finite=False) == ["NaN", "-Infinity", 1.0]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Directories as `datasets` writes them, and as people upload them."""
+    import datasets
+
+    folder, made = tmp_path_factory.mktemp("saved"), datasets.Dataset.from_dict(TABLE.to_pydict())
+    datasets.disable_progress_bars()
+    made.save_to_disk(folder / "one")
+    datasets.DatasetDict({"train": made, "test": made.select([2])}).save_to_disk(folder / "many")
+    for config in ("a", "b"):
+        (folder / "hub" / config).mkdir(parents=True)
+        made.to_parquet(folder / "hub" / config / "train.parquet")
+    configs = [f"- config_name: {one}\n  data_files: {one}/*.parquet\n" for one in ("a", "b")]
+    (folder / "hub" / "README.md").write_text(f"---\nconfigs:\n{''.join(configs)}---\n")
+    return folder
+
+
+def dataset(folder, path, **settings):
+    return list(rows(DatasetSource(kind="dataset", path=path, **settings), folder))
+
+
+def test_local_datasets_are_read(saved):
+    """One that was saved, one split of several, and a directory in the shape of the Hub."""
+    assert [row for _, row in dataset(saved, "one")] == READ
+    assert dataset(saved, "many", split="test") == [("many test row 0", READ[2])]
+    assert dataset(saved, "hub", config="a") == [(f"hub a train row {number}", row) for number, row in enumerate(READ)]
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "said"),
+    [
+        ("many", {"split": "tests"}, r"^many tests: no such split; did you mean test\?; there are train, test$"),
+        ("hub", {"config": "a", "split": "dev"}, r"^hub a dev: cannot be loaded: .*dev.*\['train'\]; check"),
+        ("hub", {"config": "c"}, r"^hub c train: cannot be loaded: .*'c' not found. Available: \['a', 'b'\]; check"),
+        ("hub", {}, r"^hub train: cannot be loaded: .*available configs: \['a', 'b'\]"),
+        ("./no", {}, "^./no: no such directory, and no Hub id"),
+        ("hub/README.md", {}, "^hub/README.md: wanted a dataset, found a file"),
+    ],
+    ids=["saved split", "split", "config", "no config", "directory", "file"],
+)
+def test_dataset_that_cannot_be_loaded_is_explained(saved, path, settings, said):
+    """The splits or configs there are stand in the message."""
+    with pytest.raises(SourceError, match=said):
+        dataset(saved, path, **settings)
+
+
+def gym(name, **settings):
+    return list(rows(ReasoningGymSource(kind="reasoning_gym", name=name, **settings), Path()))
+
+
+def test_reasoning_gym_items_say_how_to_make_them_again():
+    """Item i uses seed + i, so the same item comes from two seeds."""
+    found = gym("chain_sum", size=3, seed=7, config={"max_terms": 3})
+    where, row = found[1]
+
+    assert where == "reasoning_gym chain_sum row 1"
+    assert set(row) == {"question", "answer", "reasoning_gym"}
+    facts = {key: row["reasoning_gym"][key] for key in ("name", "config", "seed", "index")}
+    assert facts == {"name": "chain_sum", "config": {"max_terms": 3}, "seed": 7, "index": 1}
+    assert row["reasoning_gym"]["version"].startswith("0.1.")
+    assert gym("chain_sum", size=1, seed=8, config={"max_terms": 3})[0][1]["question"] == row["question"]
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATING))
+def test_families_that_run_answers_are_refused(name):
+    """Before reasoning-gym is even imported."""
+    with pytest.raises(SourceError, match=f"^reasoning_gym {name}: refused, as its scorer runs answers as code"):
+        gym(name, size=1)
+
+
+def test_bad_reasoning_gym_family_or_config_is_explained():
+    """An unknown family with the nearest, and a config that the family does not take."""
+    with pytest.raises(SourceError, match=r"^reasoning_gym chain_sun: no such family; did you mean chain_sum\?"):
+        gym("chain_sun", size=1)
+    with pytest.raises(SourceError, match=r"chain_sum: config {'terms': 1}: TypeError: .*'terms'"):
+        gym("chain_sum", size=1, config={"terms": 1})
+    with pytest.raises(SourceError, match=r"chain_sum: config {'max_terms': 1}: AssertionError: max_terms must be"):
+        gym("chain_sum", size=1, config={"max_terms": 1})
+
+
+def test_missing_reasoning_gym_names_the_extra(monkeypatch):
+    """It is optional."""
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+
+    with pytest.raises(SourceError, match=r"pip install 'thresher\[reasoning\]'"):
+        gym("chain_sum", size=1)
+
+
+def test_families_that_depend_on_the_hash_seed_want_it_fixed(monkeypatch):
+    """Setting the variable inside a running Python would have no effect, so the interpreter's own flag is asked."""
+    name = "word_ladder"
+    assert name in HASH_DEPENDENT
+
+    monkeypatch.setattr("thresher.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=1)))
+    with pytest.raises(SourceError, match=f"{name}: its prompts change with .*; start thresher with PYTHONHASHSEED=0"):
+        gym(name, size=1)
+    monkeypatch.setattr("thresher.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=0)))
+    assert len(gym(name, size=1)) == 1
