@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/engine_share.py [--rounds 3] [--recipe data/recipes/demo.yaml] [--set prompts.0.limit=4]
 
-Both engines are warm and live in this process; rounds alternate, each on the same prompts with the same parameters, and medians are
-compared. Start-up is left out of both. Three shares are printed: against LLM.generate with the log-probabilities that thresher
+Both engines are warm and live in this process; rounds alternate, each on the same prompts with the same parameters, and
+medians are compared. Start-up is left out of both.
+Three shares are printed: against LLM.generate with the log-probabilities that thresher
 records, against LLM.generate without any, and what recording them costs the bare engine.
 """
 

@@ -19,7 +19,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     within: Literal["prompt", "run"] = "prompt"
-    """Look among the samples of the same prompt, or among all of the run (one pass over it, about 200 bytes of memory per kept sample)."""
+    """Look among the samples of the same prompt, or of the whole run: one pass, about 200 bytes of memory per kept sample."""
     normalise: Literal["none", "whitespace", "casefold"] = "whitespace"
     """What makes two texts the same: every character, all but the amount of white space, or also upper and lower case."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 
 import jsonschema
 import jsonschema_rs
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from filters.base import Filter, FilterError, Role, Scope
@@ -45,12 +45,11 @@ class Config(BaseModel):
         try:
             jsonschema.Draft202012Validator.check_schema(self.json_schema)
         except SchemaError as error:
-            found = best_match([error])
-            raise ValueError(f"schema.{'.'.join(map(str, found.absolute_path))}: {found.message}") from error
+            raise ValueError(f"schema.{'.'.join(map(str, error.absolute_path))}: {error.message}") from error
         return self
 
 
-class _Refused(ValueError):
+class RefusedError(ValueError):
     """A text that is no acceptable JSON; its first argument is the reason."""
 
 
@@ -71,7 +70,7 @@ def build(config: Config) -> Filter:
             return Verdict.undecided("no_reference", wanted="an object")
         try:
             value = extract(sample.completion)
-        except _Refused as refused:
+        except RefusedError as refused:
             return Verdict.drop(refused.args[0])
         fault = next(validator.iter_errors(value), None) if not validator.is_valid(value) else None
         if fault is not None:
@@ -95,22 +94,22 @@ def build(config: Config) -> Filter:
 def extract(text: str) -> dict[str, Any]:
     """The one JSON object of a text: the whole of it, or its one fenced block, or the one object that stands in it.
 
-    Raises _Refused with the reason: `too_long` above 64 KiB, `not_json`, `ambiguous_json` for several objects, `duplicate_key`.
+    Raises RefusedError with the reason: `too_long` above 64 KiB, `not_json`, `ambiguous_json` for several, `duplicate_key`.
     Two different objects are ambiguous rather than the first: who sprays answers must not be rewarded.
     """
     if len(text) > TEXT_BYTES or len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES:
-        raise _Refused("too_long")
+        raise RefusedError("too_long")
     fenced = _FENCE.findall(text)
     for candidate in (text, *(fenced if len(fenced) == 1 else [])):
         try:
             value = _DECODER.decode(candidate)
-        except _Refused:
+        except RefusedError:
             raise
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             return value
-        raise _Refused("not_json")
+        raise RefusedError("not_json")
     found: list[dict[str, Any]] = []
     at = text.find("{")
     for _ in range(STARTS):
@@ -119,13 +118,13 @@ def extract(text: str) -> dict[str, Any]:
         try:
             value, end = _DECODER.raw_decode(text, at)
             found.append(value)
-        except _Refused:
+        except RefusedError:
             raise
         except (ValueError, RecursionError):
             end = at + 1
         at = text.find("{", end)
     if len(found) != 1:
-        raise _Refused("ambiguous_json" if found else "not_json")
+        raise RefusedError("ambiguous_json" if found else "not_json")
     return found[0]
 
 
@@ -167,18 +166,18 @@ def _refs(schema: Any) -> Iterator[Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise _Refused("duplicate_key")
+        raise RefusedError("duplicate_key")
     return made
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _Refused("not_json", name)
+    raise RefusedError("not_json", name)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise _Refused("not_json", text)
+        raise RefusedError("not_json", text)
     return value
 
 

@@ -44,14 +44,14 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
 
     source = projected()
     try:
-        for answer in filter_.judge(source):  # type: ignore[arg-type, attr-defined]  # a CorpusJudge, by its scope
+        for answer in filter_.judge(source):
             if not waiting:
                 raise FilterError(f"{filter_.name}: answered a batch that it was not given")
             yield _columns(filter_, answer, waiting.pop(0))
         failure: Exception = FilterError("ended before it had judged every batch")
     except FilterError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a filter raises becomes the verdict undecided
         failure = error
     for _ in source:
         pass
@@ -105,10 +105,10 @@ def _units(filter_: Filter, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int6
 
 def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
     try:
-        answer = filter_.judge(table)  # type: ignore[arg-type]  # a Judge, by its scope
+        answer = filter_.judge(table)
     except FilterError:
         raise
-    except Exception as error:  # whatever a filter raises is the sample's verdict: undecided
+    except Exception as error:  # noqa: BLE001 - whatever a filter raises becomes the verdict undecided
         distinct = np.unique(units)
         if len(distinct) == 1:
             return _failed(error, table.num_rows)

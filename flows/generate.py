@@ -1,5 +1,6 @@
 """Sample the shards of a recipe that lack samples."""
 
+from inspect import isawaitable
 from typing import Any
 
 from prefect import State, Task, flow, task
@@ -13,10 +14,10 @@ from thresher.progress import Progress
 from thresher.samplers.base import Sampler
 
 
-async def engine_failed(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Try again after an engine's failure; bad input would only fail again."""
-    result = await state.result(raise_on_failure=False)
-    return isinstance(result, EngineError)
+    found: Any = state.result(raise_on_failure=False)
+    return isinstance(await found if isawaitable(found) else found, EngineError)
 
 
 @task(

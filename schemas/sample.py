@@ -103,9 +103,12 @@ class Verdict:
         return cls(Outcome.UNDECIDED, reason, None, detail or None)
 
 
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def to_json(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN. Raises ValueError or TypeError if it has none."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
 
 
 MESSAGE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])

@@ -52,19 +52,10 @@ def test_text_prompts_and_all_columns_arrive(tmp_path):
 
     prompt_id = ids.prompt_id([Message("user", "1+1?")], {"x": 2})
     wanted = {
-        "sample_id": ids.digest("brought", prompt_id, "2", 0),
-        "prompt_id": prompt_id,
-        "family": "sums",
-        "index": 0,
-        "anchor": False,
-        "messages": [{"role": "user", "content": "1+1?"}],
-        "reference": '{"x":2}',
-        "completion": "2",
-        "cumulative_logprob": -1.5,
-        "engine": "brought",
-        "source_row": 0,
-        **engine,
-    }
+        "sample_id": ids.digest("brought", prompt_id, "2", 0), "prompt_id": prompt_id, "family": "sums",
+        "index": 0, "anchor": False, "messages": [{"role": "user", "content": "1+1?"}], "reference": '{"x":2}',
+        "completion": "2", "cumulative_logprob": -1.5, "engine": "brought", "source_row": 0, **engine,
+    }  # fmt: skip
     assert json.loads(found.pop("metadata")) == further
     assert {name: value for name, value in found.items() if value is not None} == wanted
     assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1}
@@ -73,7 +64,7 @@ def test_text_prompts_and_all_columns_arrive(tmp_path):
 
 def test_messages_and_defaults(tmp_path):
     """The last assistant's message is the completion; there is no reference and the family is default."""
-    said = [{"role": "assistant", "content": "3"}, {"role": "tool", "content": "no"}, {"role": "assistant", "content": "2"}]
+    said = [{"role": role, "content": text} for role, text in (("assistant", "3"), ("tool", "no"), ("assistant", "2"))]
     (found,) = pool(taken(tmp_path, [{"prompt": CHAT, "completion": said, "finish_reason": None}]))
 
     assert found["messages"] == CHAT
@@ -163,10 +154,10 @@ GOOD = {"prompt": "1+1?", "completion": "2"}
         (b'{"prompt": "a", "completion": null}', "no completion: the row has prompt, completion"),
         (b'{"prompt": 1, "completion": "b"}', "bad prompt: wanted text, or a list of messages with the texts role"),
         (b'{"prompt": [], "completion": "b"}', "bad prompt: wanted text, or a list of messages"),
-        (b'{"prompt": [{"role": "user"}], "completion": "b"}', "bad prompt: wanted text, or a list of messages with the"),
+        (b'{"prompt": [{"role": "user"}], "completion": "b"}', "bad prompt: wanted text, or a list of messages"),
         (
             b'{"prompt": [{"role": "a", "content": "b", "tools": [1]}], "completion": "b"}',
-            "bad prompt: wanted text, or a list of messages with the texts role and content, and nothing else; found tools",
+            "bad prompt: wanted text, or a list of messages with the texts role and content, and nothing else; found",
         ),
         (b'{"prompt": "a", "completion": 2}', "bad completion: wanted text, or messages of which the last assistant's"),
         (b'{"prompt": "a", "completion": [{"role": "user", "content": "b"}]}', "bad completion: wanted text, or"),
@@ -210,26 +201,20 @@ def test_problems_are_logged_once_per_kind(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     taken(tmp_path, b'{"a\n' + b'{"prompt": "a"}\n' * 3 + b"nul\n" + b"x" * 2000 + b"\n")
 
-    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        "3 rows cannot be read (not JSON) and stay undecided; the first: x.jsonl:1: not JSON: "
-        "Unterminated string starting at in column 2; wanted one JSON object per line",
-        "3 rows cannot be read (no completion) and stay undecided; the first: x.jsonl:2: no completion: the row has prompt",
-    ]
+    torn, lacking = (record.getMessage().partition("x.jsonl: ")[2] for record in caplog.records)
+    assert torn.startswith("3 rows cannot be read (not JSON) and stay undecided; the first: x.jsonl:1: not JSON: ")
+    assert lacking.startswith("3 rows cannot be read (no completion) and stay undecided; the first: x.jsonl:2: ")
     assert len(json.loads(pool(Store(tmp_path / "run"))[-1]["metadata"])["raw"]) == 500
 
 
 @pytest.mark.parametrize(
     "engine",
     [
-        {"completion_ids": [1, 2], "logprobs": [-1.0]},
-        {"completion_ids": [-1]},
-        {"completion_ids": "ab"},
-        {"logprobs": ["x"]},
-        {"logprobs": [1e300]},
-        {"finish_reason": 3},
+        {"completion_ids": [1, 2], "logprobs": [-1.0]}, {"completion_ids": [-1]}, {"completion_ids": "ab"},
+        {"logprobs": ["x"]}, {"logprobs": [1e300]}, {"finish_reason": 3},
     ],
     ids=["lengths", "negative", "text", "no number", "too big", "reason"],
-)
+)  # fmt: skip
 def test_engine_columns_of_another_kind_stay_metadata(tmp_path, engine):
     """They are the user's, whatever they mean; the row is judged all the same."""
     (found,) = pool(taken(tmp_path, [{**GOOD, **engine}]))
@@ -269,13 +254,6 @@ def test_parquet_columns_of_any_type_become_metadata(tmp_path):
     assert json.loads(second["metadata"])["row"] == 1
 
 
-def write(folder, name, content):
-    if isinstance(content, pa.Table):
-        pq.write_table(content, folder / name)
-    elif content is not None:
-        (folder / name).write_bytes(content)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -291,7 +269,10 @@ def write(folder, name, content):
 )
 def test_file_at_fault_as_a_whole_is_refused(tmp_path, name, content, said):
     """Nothing is written then."""
-    write(tmp_path, name, content)
+    if isinstance(content, pa.Table):
+        pq.write_table(content, tmp_path / name)
+    elif content is not None:
+        (tmp_path / name).write_bytes(content)
 
     with pytest.raises(SourceError, match=said):
         stored(tmp_path, name)
@@ -299,13 +280,13 @@ def test_file_at_fault_as_a_whole_is_refused(tmp_path, name, content, said):
 
 
 def test_memory_is_that_of_a_shard(tmp_path):
-    """Python's own, while 4000 rows of 10 kB are dealt out to 40 shards."""
+    """Python's own, while 10 MB are dealt out to ten shards."""
     with (tmp_path / "x.jsonl").open("w") as file:
-        for i in range(4000):
-            file.write(json.dumps({"prompt": f"p{i}", "completion": "x" * 10_000}) + "\n")
+        for i in range(400):
+            file.write(json.dumps({"prompt": f"p{i}", "completion": "x" * 25_000}) + "\n")
     tracemalloc.start()
-    stored(tmp_path, shard_rows=100)
+    stored(tmp_path, shard_rows=40)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    assert peak < 8_000_000
+    assert peak < 5_000_000

@@ -156,7 +156,7 @@ def test_changed_prompts_in_the_same_directory_are_refused(recipe: Write, tmp_pa
     whole(path, tmp_path / "run")
     (tmp_path / "prompts.jsonl").write_text('{"country": "Peru", "answer": "Lima"}\n')
 
-    with pytest.raises(StoreError, match="prompts.jsonl was"):
+    with pytest.raises(StoreError, match=r"prompts.jsonl was"):
         steps.begin(recipes.load(path), tmp_path / "run")
 
 
@@ -178,7 +178,7 @@ def test_a_corpus_filter_before_another_is_refused(recipe: Write, tmp_path: Path
     """It could not see what the later one drops."""
     path = recipe(filters=[{"name": "exact_duplicate", "parameters": {"within": "run"}}, {"name": "finished"}])
 
-    with pytest.raises(recipes.RecipeError, match="finished .scope sample. stands after exact_duplicate"):
+    with pytest.raises(recipes.RecipeError, match=r"finished .scope sample. stands after exact_duplicate"):
         steps.begin(recipes.load(path), tmp_path / "run")
 
 
@@ -218,7 +218,7 @@ def test_no_prompts_is_an_error_before_anything_is_written(recipe: Write, tmp_pa
     path = recipe()
     (tmp_path / "prompts.jsonl").write_text("")
 
-    with pytest.raises(SourceError, match="capital.*no rows"):
+    with pytest.raises(SourceError, match=r"capital.*no rows"):
         steps.begin(recipes.load(path), tmp_path / "run")
 
 

@@ -115,7 +115,8 @@ def test_a_run_may_live_on_any_fsspec_file_system() -> None:
 def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
     """Never guessed at."""
     (tmp_path / "run.json").write_text(
-        '{"pool_version": 99, "name": "a", "origin": "sampled", "sampling_key": "", "recipe": {}, "model": {}, "thresher_version": "9"}'
+        '{"pool_version": 99, "name": "a", "origin": "sampled", "sampling_key": "", "recipe": {}, '
+        '"model": {}, "thresher_version": "9"}'
     )
 
     with pytest.raises(StoreError, match="pool version 99, this thresher reads 1"):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def whole(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run whose process is killed after its first shard, and that is then run again to its end."""
     out = tmp_path_factory.mktemp("vllm") / "run"
     process = start(out, "--no-prefect")
@@ -66,7 +65,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     while (left := [pid for pid, started in engine if _started(pid) == started and alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.2)
     said = whole(start(out, "--no-prefect"))
-    yield {"out": out, "before": before, "left": left, "said": said}
+    return {"out": out, "before": before, "left": left, "said": said}
 
 
 def alive(pid: int) -> bool:

@@ -167,11 +167,11 @@ def _write(folder: Path, store: Store, shard: int, key: str) -> int:
     for prompt, torn in zip(table["prompt_id"].to_pylist(), unreadable.to_pylist(), strict=True):
         prompt_ids.append(ids.digest("unreadable", prompt, seen[prompt]) if torn else prompt)
         seen[prompt] += torn
-    index, sample_ids, drawn, same = [], [], Counter[str](), Counter[str]()
+    index, sample_ids, drawn, same = [], [], Counter[str](), Counter[bytes]()
     for prompt, completion in zip(prompt_ids, table["completion"].to_pylist(), strict=True):
         index.append(drawn[prompt])
         drawn[prompt] += 1
-        content = ids.digest(prompt, completion)
+        content = hashlib.sha256(f"{prompt}{completion}".encode()).digest()
         sample_ids.append(ids.digest("brought", prompt, completion, same[content]))
         same[content] += 1
     for name, values in (("prompt_id", prompt_ids), ("sample_id", sample_ids), ("index", index)):

@@ -74,9 +74,10 @@ def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:
                 dropped += 1
             else:
                 faults.append(f"{label}: does not drop a wrong answer to {_short(prompt)}: {answer!r}: {given['outcome']}")
-        for prompt, gold in golds:
-            if gold is None and prompt.reference is None:
-                faults.append(f"{label}: {_short(prompt)} has no reference to judge by")
+        for prompt, _, given in _judged(made, [(prompt, "x") for prompt, gold in golds if gold is None]):
+            if given["outcome"] == Outcome.UNDECIDED:
+                found = "no reference" if prompt.reference is None else f"the reference {to_json(prompt.reference)[:60]}"
+                faults.append(f"{label}: cannot judge {_short(prompt)}: {given['reason']}; it has {found}")
     return Trial(label, len(prompts), kept, dropped, tried, _first(faults))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from jsonschema import Draft202012Validator
@@ -129,10 +129,15 @@ def _validate(document: dict[str, Any], loaded: Loaded) -> Recipe:
 def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
     """One message for a fault; a fault in one of several alternatives is followed into the one that was meant."""
     key: Key = tuple(fault.absolute_path)
-    where, schema = loaded.where(key), fault.schema
+    where = loaded.where(key)
+    schema, limit, instance = (
+        cast("dict[str, Any]", fault.schema),
+        cast("Any", fault.validator_value),
+        cast("Any", fault.instance),
+    )
     if fault.validator == "oneOf" and "discriminator" in schema:
         kinds = schema["discriminator"]["mapping"]
-        kind = fault.instance.get("kind") if isinstance(fault.instance, dict) else None
+        kind = instance.get("kind") if isinstance(instance, dict) else None
         if kind in kinds:
             branch = [alternative["$ref"] for alternative in schema["oneOf"]].index(kinds[kind])
             for inner in fault.context or ():
@@ -143,16 +148,16 @@ def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
             yield f"{where}.kind: wanted one of {', '.join(kinds)}; {found}{_nearest(kind, kinds)}"
     elif fault.validator == "additionalProperties":
         valid = list(schema.get("properties", {}))
-        for name in fault.instance:
+        for name in instance:
             if name not in valid:
                 yield f"{loaded.where((*key, name))}: no such key{_nearest(name, valid)}; valid here: {', '.join(valid)}"
     elif fault.validator == "required":
-        missing = [name for name in fault.validator_value if name not in fault.instance]
+        missing = [name for name in limit if name not in instance]
         yield f"{where}: lacks the key {missing[0]}" if key else f"{where}: the recipe lacks the key {missing[0]}"
     else:
         allowed = schema.get("enum", [])
-        hint = _nearest(fault.instance, [str(value) for value in allowed])
-        yield f"{where}: wanted {_wanted(schema)}, found {_found(fault.instance)}{hint}"
+        hint = _nearest(instance, [str(value) for value in allowed])
+        yield f"{where}: wanted {_wanted(schema)}, found {_found(instance)}{hint}"
 
 
 def _wanted(schema: dict[str, Any]) -> str:
@@ -202,7 +207,7 @@ def _nearest(name: Any, valid: Sequence[str] | dict[str, Any]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _marks(node: yaml.Node, key: Key) -> Iterator[tuple[Key, int, bool]]:
+def _marks(node: yaml.Node | None, key: Key) -> Iterator[tuple[Key, int, bool]]:
     """(key, line from 1, whether it was given before) of all keys and items below a YAML node."""
     seen: set[str] = set()
     if isinstance(node, yaml.MappingNode):

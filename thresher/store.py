@@ -191,9 +191,15 @@ class Store:
         return pq.read_table(pa.BufferReader(data), columns=columns)
 
     def read_group(self, name: str, group: int) -> pa.Table:
-        """Read one row group of `name`.parquet."""
-        with self._explained(f"{name}.parquet", verb="read"), self.fs.open(self.path(f"{name}.parquet"), "rb") as file:
-            return pq.ParquetFile(file).read_row_group(group)
+        """Read one row group of `name`.parquet. Raises StoreError on a damaged file."""
+        path = self.path(f"{name}.parquet")
+        try:
+            with self._explained(f"{name}.parquet", verb="read"), self.fs.open(path, "rb") as file:
+                return pq.ParquetFile(file).read_row_group(group)
+        except (pa.ArrowException, IndexError) as error:
+            raise StoreError(
+                f"{path}: damaged ({str(error).splitlines()[0]}); run `thresher run` again: it is made anew"
+            ) from error
 
     def remove(self, name: str) -> None:
         with self._explained(name, verb="remove"):

@@ -6,7 +6,8 @@ filters that judge a sample by itself. Filters over the whole corpus come last, 
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import filters
-from filters.base import Filter, Role, Scope, verdict_table
+from filters.base import Filter, FilterError, Role, Scope, verdict_table
 from filters.judging import judge, judge_corpus
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec, Recipe
@@ -22,11 +23,6 @@ from schemas.sample import VERDICTS, Outcome, to_json
 from thresher import ids, pool, shards
 from thresher.errors import RecipeError
 from thresher.store import Store, shard_name
-
-READABLE = Filter("readable", "1", Scope.SAMPLE, Role.QUALITY, lambda table: _readable(table), ("unreadable",))
-"""Stands first in runs of samples that were brought along: rows that could not be read are undecided."""
-
-Built = tuple[str, FilterSpec, Filter]
 
 
 def _readable(table: pa.Table) -> pa.Table:
@@ -37,6 +33,12 @@ def _readable(table: pa.Table) -> pa.Table:
         pc.if_else(read, "", "unreadable_row"),
         detail=pa.array(detail, pa.string()),
     )
+
+
+READABLE = Filter("readable", "1", Scope.SAMPLE, Role.QUALITY, _readable, ("unreadable",))
+"""Stands first in runs of samples that were brought along: rows that could not be read are undecided."""
+
+Built = tuple[str, FilterSpec, Filter]
 
 
 def built_filters(recipe: Recipe, *, brought: bool) -> list[Built]:
@@ -105,7 +107,8 @@ def winnow_shard(root: str, shard: int) -> Entry:
         rows = np.flatnonzero(alive & applicable(samples, spec, made))
         began = time.perf_counter()
         seen = samples.take(pa.array(rows))
-        given = judge(made, seen)
+        with _named():
+            given = judge(made, seen)
         alive[rows] = pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
         tables.append(shards.verdict_rows(label, made, rows, seen["sample_id"], given))
         facts.append(_facts(label, spec, made, time.perf_counter() - began))
@@ -132,6 +135,20 @@ def winnow_corpus(root: str) -> int:
     return len(over_all)
 
 
+@contextmanager
+def _named() -> Iterator[None]:
+    """A filter that breaks its contract is the recipe's fault: it names the filter."""
+    try:
+        yield
+    except FilterError as error:
+        raise RecipeError(f"filters: {error}") from error
+
+
+def _judged(made: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    with _named():
+        yield from judge_corpus(made, batches)
+
+
 def _one_pass(store: Store, item: Built, number: int, key: str) -> None:
     label, spec, made = item
     seen: deque[tuple[np.ndarray[Any, np.dtype[np.int64]], pa.Table]] = deque()
@@ -145,7 +162,7 @@ def _one_pass(store: Store, item: Built, number: int, key: str) -> None:
             yield seen[-1][1]
 
     began = time.perf_counter()
-    for shard, given in enumerate(judge_corpus(made, batches())):
+    for shard, given in enumerate(_judged(made, batches())):
         rows, table = seen.popleft()
         facts = {"filters": [_facts(label, spec, made, time.perf_counter() - began)]}
         verdicts = shards.verdict_rows(label, made, rows, table["sample_id"], given)

@@ -261,7 +261,7 @@ def _parameters(group: Group) -> "SamplingParams":
 
 def _completion(output: "CompletionOutput") -> Completion:
     token_ids = np.asarray(output.token_ids, np.int32)
-    logprobs = np.asarray(output.logprobs.logprobs, np.float32)  # type: ignore[union-attr]  # FlatLogprobs, as asked for
+    logprobs = np.asarray(output.logprobs.logprobs, np.float32)  # FlatLogprobs, as asked for
     if len(logprobs) != len(token_ids):
         raise EngineError(f"vLLM gave {len(logprobs)} log-probabilities for {len(token_ids)} tokens")
     stop = None if output.stop_reason is None else str(output.stop_reason)
@@ -282,6 +282,7 @@ def _dtype(wanted: str) -> str:
 def _environment(spec: VllmEngine) -> None:
     """What vLLM reads from the environment, where the user has not set it already; it is read at vLLM's import."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # read by the processes started later
     os.environ.setdefault("TORCH_LOGS", "-all")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -1,0 +1,314 @@
+"""The filters that come with thresher, and the contract they are held to."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import filters
+from filters.base import Filter, FilterError, Role, Scope, verdict_table
+from filters.exact_answer import Config as ExactConfig
+from filters.exact_answer import normalise
+from filters.json_shape import RefusedError, extract
+from filters.judging import judge, judge_corpus, one_by_one, per_prompt
+from schemas.sample import SAMPLES, Sample, Verdict, to_json
+
+
+def table(*rows: dict[str, Any]) -> pa.Table:
+    """Pool rows with what a filter reads; everything else is neutral."""
+    base = {"family": "f", "anchor": False, "messages": [], "metadata": "{}", "finish_reason": "stop", "prompt_id": "p"}
+    made = [
+        {**base, "sample_id": f"s{number}", "index": number, **row, "reference": reference(row)}
+        for number, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(made, schema=SAMPLES)
+
+
+def reference(row: dict[str, Any]) -> str | None:
+    return None if row.get("reference") is None else to_json(row["reference"])
+
+
+def said(name: str, parameters: dict[str, Any], *rows: dict[str, Any]) -> list[str]:
+    """The reason per row, `keep` where kept."""
+    given_ = judge(filters.build(name, parameters), table(*rows)).to_pylist()
+    return [one["reason"] or one["outcome"] for one in given_]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"completion": "Paris"}, "keep"),
+        ({"completion": "Paris", "finish_reason": None}, "keep"),
+        ({"completion": "Par", "finish_reason": "length"}, "truncated"),
+        ({"completion": " \n"}, "empty"),
+        ({"completion": "", "finish_reason": "length"}, "truncated"),
+        ({"completion": "Par", "finish_reason": "abort"}, "aborted"),
+    ],
+)
+def test_finished_tells_truncated_empty_and_aborted_apart(row: dict[str, Any], reason: str) -> None:
+    """A truncated answer is a reason of its own; an aborted one is undecided."""
+    assert said("finished", {}, row) == [reason]
+
+
+def test_finished_may_allow_truncated_answers() -> None:
+    """By its parameter."""
+    assert said("finished", {"allow_truncated": True}, {"completion": "Par", "finish_reason": "length"}) == ["keep"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "completion", "reference_", "reason"),
+    [
+        ({}, "Paris", "Paris", "keep"),
+        ({}, " Paris\n", "Paris", "keep"),
+        ({}, "Paris.", "Paris", "wrong_answer"),
+        ({"strip": "."}, "Paris.", "Paris", "keep"),
+        ({}, "paris", "Paris", "wrong_answer"),
+        ({"case_sensitive": False}, "STRASSE", "straße", "keep"),
+        ({}, "New  Delhi", "New Delhi", "keep"),
+        ({"collapse_whitespace": False}, "New  Delhi", "New Delhi", "wrong_answer"),
+        ({}, "\uff14\uff12", "42", "keep"),
+        ({"nfkc": False}, "\uff14\uff12", "42", "wrong_answer"),
+        ({}, "The capital is Paris", "Paris", "wrong_answer"),
+        ({"after": "Answer:"}, "No. Answer: 4 Answer: 5", 5, "keep"),
+        ({"after": "Answer:"}, "5", 5, "no_answer"),
+        ({}, "5.0", 5.0, "keep"),
+        ({}, "Rome", ["Roma", "Rome"], "keep"),
+        ({}, "Oslo", ["Roma", "Rome"], "wrong_answer"),
+        ({}, "x", None, "no_reference"),
+        ({}, "x", {"a": 1}, "bad_reference"),
+        ({}, "true", True, "bad_reference"),
+        ({}, "", [], "bad_reference"),
+    ],
+)
+def test_exact_answer(parameters: dict[str, Any], completion: str, reference_: Any, reason: str) -> None:
+    """The whole answer after normalisation, never a part of it."""
+    assert said("exact_answer", parameters, {"completion": completion, "reference": reference_}) == [reason]
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    """So references and answers meet whatever form they came in."""
+    config = ExactConfig(case_sensitive=True, strip=".!")
+
+    assert normalise(normalise(text, config), config) == normalise(text, config)
+
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name"]}
+ANNA = {"name": "Anna", "age": 31}
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ('{"name": "Anna", "age": 31}', "keep"),
+        ('Here: {"age": 31, "name": "Anna"} done', "keep"),
+        ('```json\n{"name": "Anna", "age": 31}\n```', "keep"),
+        ('{"name": "Anna", "age": 31.0}', "keep"),
+        ('{"name": "Anna", "age": 32}', "wrong_value"),
+        ('{"name": "Anna", "age": "31"}', "schema_mismatch"),
+        ('{"name": "Anna", "age": true}', "schema_mismatch"),
+        ('{"name": "Anna"}', "missing_key"),
+        ('{"name": "Anna", "age": 31, "city": "Rome"}', "extra_key"),
+        ('{"age": 31}', "schema_mismatch"),
+        ('{"name": "Anna", "age": 31} {"name": "Tom", "age": 31}', "ambiguous_json"),
+        ('{"name": "Anna", "name": "Tom", "age": 31}', "duplicate_key"),
+        ('{"name": "Anna", "age": NaN}', "not_json"),
+        ('{"name": "Anna", "age": 1e999}', "not_json"),
+        ("[1]", "not_json"),
+        ("Anna, 31", "not_json"),
+        ("", "not_json"),
+        ("x" * 70_000, "too_long"),
+        ('{"a":' * 3000, "not_json"),
+        ("9" * 5000, "not_json"),
+    ],
+)
+def test_json_shape(completion: str, reason: str) -> None:
+    """One object, of the schema's shape and the reference's values."""
+    assert said("json_shape", {"schema": PERSON}, {"completion": completion, "reference": ANNA}) == [reason]
+
+
+def test_json_shape_tells_true_from_one() -> None:
+    """In Python they are equal; in JSON they are not."""
+    assert said("json_shape", {}, {"completion": '{"a": true}', "reference": {"a": 1}}) == ["wrong_value"]
+    assert said("json_shape", {}, {"completion": '{"a": [1]}', "reference": {"a": [True]}}) == ["wrong_value"]
+
+
+def test_json_shape_without_values_needs_no_reference() -> None:
+    """The shape is enough then; otherwise a missing reference is undecided, never wrong."""
+    assert said("json_shape", {"schema": PERSON, "values": "ignore"}, {"completion": '{"name": "x"}'}) == ["keep"]
+    assert said("json_shape", {"schema": PERSON}, {"completion": '{"name": "x"}'}) == ["no_reference"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "objekt"}, "schema.type: 'objekt' is not valid"),
+        ({"$ref": "http://127.0.0.1:9/s.json"}, "points elsewhere; nothing is fetched"),
+        ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "points elsewhere"),
+        ({"pattern": "(?=a)b", "type": "string"}, "look-around"),
+    ],
+)
+def test_json_shape_refuses_a_schema_it_could_not_keep(schema: dict[str, Any], message: str) -> None:
+    """At build time, so before anything is sampled."""
+    with pytest.raises(FilterError, match=re.escape(message)):
+        filters.build("json_shape", {"schema": schema})
+
+
+def test_json_shape_patterns_take_linear_time() -> None:
+    """This pattern hangs a backtracking engine."""
+    schema = {"properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
+    rows = {"completion": json.dumps({"a": "a" * 40 + "!"}), "reference": {}}
+
+    assert said("json_shape", {"schema": schema, "allow_extra": True}, rows) == ["schema_mismatch"]
+
+
+@given(st.text())
+def test_extraction_never_fails_otherwise(text: str) -> None:
+    """Any text gives an object or a reason."""
+    try:
+        value: Any = extract(text)
+    except RefusedError as refused:
+        value = {refused.args[0]: None}
+    assert isinstance(value, dict)
+
+
+def test_exact_duplicate_keeps_the_lowest_index_and_names_it() -> None:
+    """Whatever the order of the rows; another prompt's same text is no duplicate."""
+    rows = [
+        {"completion": "b  c", "index": 2, "sample_id": "late"},
+        {"completion": "b c", "index": 0, "sample_id": "first"},
+        {"completion": "b c", "index": 1, "sample_id": "other", "prompt_id": "q"},
+    ]
+    given_ = judge(filters.build("exact_duplicate", {}), table(*rows)).to_pylist()
+
+    assert [one["outcome"] for one in given_] == ["drop", "keep", "keep"]
+    assert json.loads(given_[0]["detail"]) == {"duplicate_of": "first"}
+
+
+@given(st.lists(st.tuples(st.sampled_from("pq"), st.sampled_from(["a", "A", "b", "b "])), max_size=12))
+def test_exact_duplicate_keeps_one_of_each_text_per_prompt(pairs: list[tuple[str, str]]) -> None:
+    """And judging what was kept again drops nothing."""
+    built = filters.build("exact_duplicate", {})
+    whole = table(*({"prompt_id": prompt, "completion": text} for prompt, text in pairs))
+    kept = whole.filter(pa.compute.equal(judge(built, whole)["outcome"], "keep"))
+
+    assert kept.num_rows == len({(prompt, text.strip()) for prompt, text in pairs})
+    assert set(judge(built, kept)["outcome"].to_pylist()) <= {"keep"}
+
+
+def test_exact_duplicate_within_the_run_crosses_batches() -> None:
+    """Scope corpus: a batch's samples repeat those of the batches before."""
+    built = filters.build("exact_duplicate", {"within": "run"})
+    batches = [table({"completion": "a"}, {"completion": "b"}), table({"completion": "b", "sample_id": "later"})]
+    given_ = [one["outcome"].to_pylist() for one in judge_corpus(built, batches)]
+
+    assert given_ == [["keep", "keep"], ["drop"]]
+
+
+def shaky(sample: Sample) -> Verdict:
+    if sample.completion == "boom":
+        raise ZeroDivisionError("boom")
+    return Verdict.keep(score=0.5)
+
+
+def make(function: Any, scope: Scope = Scope.SAMPLE) -> Filter:
+    return Filter("mine", "1", scope, Role.QUALITY, function, ("prompt_id", "completion"))
+
+
+@given(st.lists(st.sampled_from(["ok", "boom"]), max_size=20))
+def test_a_failure_is_the_failing_samples_alone(texts: list[str]) -> None:
+    """Bisected, in order, and named."""
+    given_ = judge(make(one_by_one(shaky, ("completion",))), table(*({"completion": text} for text in texts))).to_pylist()
+
+    assert [one["outcome"] for one in given_] == ["undecided" if text == "boom" else "keep" for text in texts]
+    assert {one["detail"] for one in given_ if one["outcome"] == "undecided"} <= {'{"error":"ZeroDivisionError: boom"}'}
+
+
+def test_in_scope_prompt_a_failure_is_its_prompts() -> None:
+    """A prompt's samples are judged together, so they fail together; the other prompt is judged."""
+
+    def judge_prompt(samples: Sequence[Sample]) -> Sequence[Verdict]:
+        return [shaky(sample) for sample in samples]
+
+    built = make(per_prompt(judge_prompt, ("prompt_id", "completion")), Scope.PROMPT)
+    rows = [
+        {"prompt_id": "p", "completion": "ok"},
+        {"prompt_id": "q", "completion": "boom"},
+        {"prompt_id": "p", "completion": "x"},
+    ]
+    rows.append({"prompt_id": "q", "completion": "ok"})
+
+    assert judge(built, table(*rows))["outcome"].to_pylist() == ["keep", "undecided", "keep", "undecided"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda rows: [], "wanted 1 verdicts, one per sample, found 0"),
+        (lambda rows: verdict_table(["maybe"], [""]), "outcomes must be"),
+        (lambda rows: verdict_table(["drop"], [""]), "snake_case"),
+        (lambda rows: verdict_table(["drop"], ["Too Bad"]), "snake_case word, found 'Too Bad'"),
+        (lambda rows: verdict_table(["keep"], ["why"]), "a kept sample has no reason"),
+        (lambda rows: ["keep"], "must return Verdict objects"),
+    ],
+)
+def test_a_broken_contract_is_named(answer: Any, message: str) -> None:
+    """The filter, what was wanted, what was found."""
+    with pytest.raises(FilterError, match=f"mine: .*{message}"):
+        judge(make(answer), table({"completion": "x"}))
+
+
+def test_a_corpus_filter_that_fails_leaves_the_rest_undecided() -> None:
+    """What it had judged stays judged."""
+
+    def fails(batches: Any) -> Any:
+        for number, batch in enumerate(batches):
+            if number == 1:
+                raise OSError("gone")
+            yield [Verdict.keep()] * batch.num_rows
+
+    batches = [table({"completion": "a"}), table({"completion": "b"}), table({"completion": "c"})]
+    given_ = [one["outcome"].to_pylist() for one in judge_corpus(make(fails, Scope.CORPUS), batches)]
+
+    assert given_ == [["keep"], ["undecided"], ["undecided"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("exact_anser", {}, "did you mean exact_answer"),
+        ("exact_answer", {"case_sensitiv": True}, "parameters.case_sensitiv: no such key; did you mean case_sensitive"),
+        ("exact_answer", {"nfkc": "perhaps"}, "parameters.nfkc"),
+        ("nowhere.module:build", {}, "cannot import nowhere.module"),
+        ("filters.finished:biuld", {}, "has no function 'biuld'; did you mean build"),
+    ],
+)
+def test_a_filter_that_cannot_be_built_says_why(name: str, parameters: dict[str, Any], message: str) -> None:
+    """Key, what was found, what is near."""
+    with pytest.raises(FilterError, match=re.escape(message)):
+        filters.build(name, parameters)
+
+
+def test_the_key_changes_with_version_and_parameters() -> None:
+    """Verdicts of one key were made by one rule."""
+    keys = {filters.build("exact_answer", {"strip": strip}).key for strip in ("", ".", "!")}
+
+    assert len(keys) == 3
+    assert filters.build("exact_answer", {}).key == filters.build("exact_answer", {"strip": ""}).key
+
+
+def test_every_reason_stands_in_the_docs() -> None:
+    """docs/verdicts.md says what each means and what to do."""
+    source = "".join(path.read_text() for path in [*Path("filters").glob("*.py"), Path("thresher/winnow.py")])
+    reasons = set(re.findall(r'(?:drop|undecided|RefusedError)\("([a-z_]+)"', source))
+    reasons |= set(re.findall(r'(?:DROP|UNDECIDED), "([a-z_]+)"', source)) | {"truncated", "empty", "aborted", "exact_duplicate"}
+    reasons |= {"filter_error", "unreadable_row"}
+
+    documented = set(re.findall(r"^\| `([a-z_]+)`", Path("docs/verdicts.md").read_text(), re.MULTILINE))
+    assert reasons == documented
