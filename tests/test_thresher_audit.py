@@ -42,8 +42,8 @@ def test_whole_run_adds_up(tmp_path):
     assert found["outcomes"] == {"keep": 4, "drop": 10, "undecided": 6}
     assert found["kinds"] == {"hit": 4, "near_miss": 0, "miss": 6, "duplicate": 2}
     assert [(f["name"], f["seen"], f["kept"], f["dropped"], f["undecided"]) for f in found["filters"]] == [
-        ("finished", 25, 22, {"truncated": 3}, {}),
-        ("answer", 22, 7, {"wrong_answer": 8}, {"no_reference": 7}),
+        ("finished", 20, 18, {"truncated": 2}, {}),
+        ("answer", 18, 6, {"wrong_answer": 6}, {"no_reference": 6}),
         ("exact_duplicate", 6, 5, {"duplicate": 1}, {}),
         ("near", 5, 4, {"near_duplicate": 1}, {}),
     ]
@@ -104,7 +104,7 @@ def test_filter_of_some_families_sees_only_those(tmp_path):
     found = audit(small_run(tmp_path, filters=filters)).to_dict()
 
     assert found["problems"] == []
-    assert [one["seen"] for one in found["filters"]] == [25, 8, 12]
+    assert [one["seen"] for one in found["filters"]] == [20, 7, 12]
 
 
 whats = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
@@ -199,7 +199,7 @@ def repeat_ended(table):
 
 
 def change_outcome(table):
-    return replaced(table, "outcome", ["perhaps", *table["outcome"].to_pylist()[1:]])
+    return replaced(table, "outcome", [table["outcome"][0].as_py(), "perhaps", *table["outcome"].to_pylist()[2:]])
 
 
 def keep_dropped(table):
@@ -226,7 +226,7 @@ WRONG_VERDICTS = [
     (drop_first, "finished should have seen 10 samples, those every filter before it kept; 1 of them have no verdict"),
     (repeat_first, "finished judged 1 samples more than once"),
     (repeat_ended, "1 samples were dropped or undecided more than once"),
-    (change_outcome, "saw 25 samples, but kept, dropped and undecided add up to 24"),
+    (change_outcome, "saw 20 samples, but kept, dropped and undecided add up to 19"),
     (keep_dropped, "exact_duplicate should have seen 8 samples, those every filter before it kept; 6 of them have no"),
     (move_outside, "1 verdicts on rows outside the shard's 10"),
     (name_another_sample, "1 verdicts name another sample than stands in their row"),

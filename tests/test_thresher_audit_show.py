@@ -130,7 +130,7 @@ def test_markdown_holds_both_tables_and_no_seconds(tmp_path):
 
     text = markdown(result)
 
-    assert "| answer | 22 | 7 (31.8 %) | 8 | 7 | wrong_answer 8, no_reference 7 |" in text
+    assert "| answer | 18 | 6 (33.3 %) | 6 | 6 | wrong_answer 6, no_reference 6 |" in text
     assert text == markdown(replace(result, seconds=replace(result.seconds, sampling=99.0)))
     assert len(funnel_table(result).columns) == len(families_table(result).columns) == 6
 

@@ -42,7 +42,7 @@ def test_front_matter_tells_sizes_licence_and_configs(tmp_path):
 def test_card_holds_funnel_recipe_and_columns(tmp_path):
     text = (written(small_run(tmp_path)) / "README.md").read_text()
 
-    assert "| answer | 22 | 7 (31.8 %) | 8 | 7 | wrong_answer 8, no_reference 7 |" in text
+    assert "| answer | 18 | 6 (33.3 %) | 6 | 6 | wrong_answer 6, no_reference 6 |" in text
     assert "| sums | 3 | 12 | 45.5 %" in text
     assert "samples_per_prompt: 4" in text
     for columns in views.COLUMNS.values():
