@@ -73,7 +73,7 @@ def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
     path = recipe()
     (tmp_path / "answers.jsonl").write_text('{"prompt": "Capital of France?", "completion": "Paris"}\n')
     calls.append(0)
-    with pytest.raises(SourceError, match="no completion for the prompt 'Capital of Spain"):
+    with pytest.raises(SourceError, match="no completion for the prompt 'Capital of"):
         pipeline(str(path), str(tmp_path / "other"))
     assert len(calls) <= 3
 
