@@ -27,6 +27,7 @@ class Progress:
         self._bars: Bars | None = None
         self.samples = self.tokens = self.total = 0
         self._first = self._last_line = 0.0
+        self._lap = time.perf_counter()
 
     def __enter__(self) -> "Progress":
         return self
@@ -52,7 +53,7 @@ class Progress:
 
     def sampling(self, facts: EngineFacts) -> None:
         """Start counting: the engine is warm."""
-        self._first = self._last_line = time.perf_counter()
+        self._first = self._last_line = self._lap = time.perf_counter()
         if self._console.is_terminal:
             self._bars = Bars(
                 TextColumn("sampling"),
@@ -76,6 +77,13 @@ class Progress:
                 self._bars.update(self._bars.task_ids[0], completed=self.samples, rate=self._rate())
             elif time.perf_counter() - self._last_line > LINE_EVERY_S:
                 self._line()
+
+    def lap(self) -> float:
+        """Seconds since the last call, or since sampling began: of shards that overlap they add up to the wall clock."""
+        with self._lock:
+            now = time.perf_counter()
+            seconds, self._lap = now - self._lap, now
+            return seconds
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

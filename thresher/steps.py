@@ -12,7 +12,6 @@ Prefect's retries, schedules and artifacts; `run` here goes without.
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -133,7 +132,6 @@ def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress) ->
     model = models.Model(**{field: manifest.model[field] for field in models.Model.__dataclass_fields__})
     prompts = store.read_group("prompts", shard)
     parameters = {False: draw_parameters(recipe.sampling), True: anchor_parameters(recipe.sampling)}
-    began = time.perf_counter()
     drawn: dict[int, Drawn] = {}
     for group in sampler.sample(list(_groups(prompts_of(prompts), recipe, parameters))):
         drawn[group.number] = group
@@ -145,7 +143,7 @@ def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress) ->
         "anchors": anchors,
         "prompt_tokens": sum(0 if group.prompt_ids is None else len(group.prompt_ids) for group in drawn.values()),
         "completion_tokens": sum(map(_tokens, drawn.values())),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(progress.lap(), 3),
         "engine_seed": next((group.seed for group in drawn.values()), None),
     }
     return store.write_table(name, table, key=manifest.sampling_key, facts=facts)

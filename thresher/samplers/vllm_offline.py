@@ -282,7 +282,9 @@ def _dtype(wanted: str) -> str:
 def _environment(spec: VllmEngine) -> None:
     """What vLLM reads from the environment, where the user has not set it already; it is read at vLLM's import."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # read by the processes started later
+    # Read by the engine's processes, which would write to the terminal.
+    noise = "ignore:resource_tracker:UserWarning,ignore::FutureWarning:vllm.triton_utils.dispatcher"
+    os.environ.setdefault("PYTHONWARNINGS", noise)
     os.environ.setdefault("TORCH_LOGS", "-all")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
