@@ -27,26 +27,31 @@ SHORT = [
 COMMAND = [sys.executable, "-m", "thresher.cli", "run", "data/recipes/demo.yaml", *(x for one in SHORT for x in ("--set", one))]
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*COMMAND, "--out", str(out), *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(out: Path, *more: str, **environment: str) -> subprocess.Popen[bytes]:
+    """What it prints goes to a file beside the run: its engine would hold a pipe open after its death."""
+    with out.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(
+            [*COMMAND, "--out", str(out), *more], stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+        )
 
 
 def finished_shards(out: Path) -> set[str]:
     return {path.name for path in out.glob("samples/*.json")}
 
 
-def wait_for_shard(process: subprocess.Popen[str], out: Path) -> None:
+def wait_for_shard(process: subprocess.Popen[bytes], out: Path) -> None:
     """Wait until the first shard is finished; the engine takes about a minute to start."""
     for _ in range(6000):
         if finished_shards(out):
             return
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, out.with_suffix(".log").read_text()
         time.sleep(0.05)
     raise AssertionError("no shard in 300 s")
 
 
-def whole(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=600)
+def whole(process: subprocess.Popen[bytes], out: Path) -> str:
+    process.wait(timeout=600)
+    said = out.with_suffix(".log").read_text()
     assert process.returncode == 0, said
     return said
 
@@ -64,7 +69,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     deadline = time.monotonic() + 20
     while (left := [pid for pid, started in engine if _started(pid) == started and alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.2)
-    said = whole(start(out, "--no-prefect"))
+    said = whole(start(out, "--no-prefect"), out)
     return {"out": out, "before": before, "left": left, "said": said}
 
 
@@ -82,7 +87,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 
 def test_a_killed_run_leaves_no_engine_behind(killed_and_resumed: dict[str, Any]) -> None:
-    """kill -9 of the process that holds the engine: its engine processes end too."""
+    """kill -9 of the process that holds the engine: its engine and filter processes end too."""
     assert killed_and_resumed["left"] == []
 
 
@@ -138,7 +143,7 @@ def test_datasets_reads_every_view(killed_and_resumed: dict[str, Any]) -> None:
 def test_a_second_run_says_within_seconds_that_it_is_finished(killed_and_resumed: dict[str, Any]) -> None:
     """Without starting Prefect or an engine."""
     began = time.monotonic()
-    said = whole(start(killed_and_resumed["out"]))
+    said = whole(start(killed_and_resumed["out"]), killed_and_resumed["out"])
 
     assert "already finished" in said
     assert time.monotonic() - began < 30
@@ -147,16 +152,13 @@ def test_a_second_run_says_within_seconds_that_it_is_finished(killed_and_resumed
 def test_an_engine_that_dies_is_started_again_under_prefect(tmp_path: Path) -> None:
     """Its processes are killed while the second shard is sampled; the task is tried again and the run ends whole."""
     out = tmp_path / "run"
-    home = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_TASK_DEFAULT_RETRY_DELAY_SECONDS": "1"}
-    process = subprocess.Popen(
-        [*COMMAND, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=home
-    )
+    process = start(out, PREFECT_HOME=str(tmp_path / "prefect"))
     wait_for_shard(process, out)
     engines = [pid for pid, _ in _descendants(process.pid) if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert engines
     for pid in engines:
         os.kill(pid, signal.SIGKILL)
-    whole(process)
+    whole(process, out)
 
     found = rows(out)
     assert len(found) == len({row["sample_id"] for row in found}) == PROMPTS * (SAMPLES + 1)

@@ -2,6 +2,8 @@
 
 import contextvars
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from types import TracebackType
@@ -22,7 +24,7 @@ class LocalExecutor:
         if self._workers:
             # Spawned: a process forked from one with threads may deadlock.
             context = multiprocessing.get_context("spawn")
-            self._processes = ProcessPoolExecutor(self._workers, mp_context=context)
+            self._processes = ProcessPoolExecutor(self._workers, mp_context=context, initializer=end_with_parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -81,6 +83,18 @@ class LocalExecutor:
                         ready.append(shard_done)
         if failure:
             raise failure
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it is gone: after kill -9 of that it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def wait_for_its_end() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_for_its_end, daemon=True).start()
 
 
 def _submit(threads: ThreadPoolExecutor, function: Callable[[int], Any], shard: int) -> Future[Any]:
