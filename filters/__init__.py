@@ -6,6 +6,7 @@ To add a filter that comes with thresher, add a line to FILTERS. Somebody else's
 import difflib
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -26,12 +27,23 @@ def build(name: str, parameters: Mapping[str, Any]) -> Filter:
     module, function = _located(name)
     config = getattr(module, "Config", None)
     given: Any = dict(parameters)
+    filled = given
     if isinstance(config, type) and issubclass(config, BaseModel):
+        # Whether or not somebody else's Config forbids unknown keys: a misspelt one must not pass for a default.
+        strange = [key for key in given if key not in _keys(config)] if config.model_config.get("extra") != "allow" else []
+        faults = [{"type": "extra_forbidden", "loc": (key,)} for key in strange]
         try:
-            given = config.model_validate(given)
+            if not faults:
+                given = config.model_validate(given)
+                filled = given.model_dump(mode="json", by_alias=True)
         except ValidationError as error:
             raise FilterError("; ".join(_explained(name, config, fault) for fault in error.errors())) from error
-    made = function(given)
+        if faults:
+            raise FilterError("; ".join(_explained(name, config, fault) for fault in faults))
+    try:
+        made = function(given)
+    except (ValueError, TypeError, KeyError, ImportError, OSError) as error:
+        raise FilterError(f"{name}: cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(made, Filter):
         raise FilterError(f"{name}: build must return a filters.base.Filter, it returned {type(made).__name__}")
     unknown = sorted(set(made.columns) - set(SAMPLES.names))
@@ -39,6 +51,12 @@ def build(name: str, parameters: Mapping[str, Any]) -> Filter:
         raise FilterError(
             f"{name}: asks for the column {unknown[0]}{_near(unknown[0], SAMPLES.names)}; samples have {SAMPLES.names}"
         )
+    # The key of a verdict holds the parameters: without them, verdicts under other parameters would pass for these.
+    made = replace(made, parameters={**filled, **made.parameters})
+    try:
+        made.key  # noqa: B018 - it has one only if the parameters have JSON text
+    except (TypeError, ValueError) as error:
+        raise FilterError(f"{name}: parameters must be JSON values: {error}") from error
     return made
 
 
@@ -77,6 +95,12 @@ def _explained(name: str, config: type[BaseModel], fault: Any) -> str:
         return f"{name}: parameters.{key}: no such key{_near(key, valid)}; valid here: {', '.join(valid) or 'none'}"
     said = fault["msg"].removeprefix("Value error, ")
     return f"{name}: parameters{'.' + key if key else ''}: {said}, found {str(fault['input'])[:60]!r}"
+
+
+def _keys(config: type[BaseModel]) -> set[str]:
+    """Every spelling of a key that the model takes, its own check of them coming after."""
+    aliases = {field.alias for field in config.model_fields.values() if field.alias}
+    return aliases | set(config.model_fields)
 
 
 def _near(name: str, valid: Any) -> str:

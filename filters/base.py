@@ -49,7 +49,7 @@ class Filter:
     """One built filter.
 
     `judge` takes a table of samples holding `columns` (names from schemas.sample.SAMPLES) and returns one Verdict per row, in
-    order, either as Verdict objects or as a table with the columns outcome, reason, score, detail (`filters.verdict_table`),
+    order, either as Verdict objects or as a table with the columns outcome, reason, score, detail (`verdict_table` below),
     which is cheaper by the million. In scope `corpus` it takes an iterable of such tables and yields one answer for each.
 
     `gold` turns a prompt's reference into a completion that must be kept, `wrong` into one that must be dropped (None: the

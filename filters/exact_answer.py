@@ -7,12 +7,22 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from filters.base import Filter, Role, Scope, verdict_table
 from schemas.sample import Outcome
 
 KEEP, DROP, UNDECIDED = Outcome.KEEP.value, Outcome.DROP.value, Outcome.UNDECIDED.value
+_VERDICTS = (
+    (KEEP, ""),
+    (DROP, "wrong_answer"),
+    (DROP, "no_answer"),
+    (UNDECIDED, "no_reference"),
+    (UNDECIDED, "bad_reference"),
+)
+_OUTCOMES = pa.array([outcome for outcome, _ in _VERDICTS])
+_REASONS = pa.array([reason for _, reason in _VERDICTS])
 
 
 class Config(BaseModel):
@@ -56,32 +66,38 @@ def build(config: Config) -> Filter:
     @lru_cache(maxsize=65536)  # the samples of a prompt share their reference
     def accepted(reference: str) -> frozenset[str] | None:
         texts = _texts(json.loads(reference))
-        return None if texts is None else frozenset(normalise(text, config) for text in texts)
+        forms = frozenset(normalise(text, config) for text in texts or ())
+        return None if not forms or "" in forms else forms
 
-    def verdict(completion: str, reference: str | None) -> tuple[str, str]:
-        if reference is None:
-            return UNDECIDED, "no_reference"
+    def reason(completion: str, reference: str | None) -> str:
+        if reference is None or reference == "null":
+            return "no_reference"
         right = accepted(reference)
         if right is None:
-            return UNDECIDED, "bad_reference"
+            return "bad_reference"
         if config.after is not None:
             _, marker, completion = completion.rpartition(config.after)
             if not marker:
-                return DROP, "no_answer"
-        return (KEEP, "") if normalise(completion, config) in right else (DROP, "wrong_answer")
+                return "no_answer"
+        return "" if normalise(completion, config) in right else "wrong_answer"
 
     def judge(table: pa.Table) -> pa.Table:
-        pairs = zip(table["completion"].to_pylist(), table["reference"].to_pylist(), strict=True)
-        verdicts = [verdict(completion, reference) for completion, reference in pairs]
-        return verdict_table([outcome for outcome, _ in verdicts], [reason for _, reason in verdicts])
+        reasons = pa.array(
+            map(reason, table["completion"].to_pylist(), table["reference"].to_pylist()), pa.string(), size=table.num_rows
+        )
+        return verdict_table(_OUTCOMES.take(pc.index_in(reasons, value_set=_REASONS)), reasons)
 
     def gold(reference: Any) -> str | None:
         texts = None if reference is None else _texts(reference)
         return None if texts is None else f"{config.after or ''}{next(iter(texts))}"
 
     def wrong(reference: Any) -> str | None:
-        right = gold(reference)
-        return None if right is None else f"{right} x"
+        texts = None if reference is None else _texts(reference)
+        if texts is None:
+            return None
+        right = {normalise(text, config) for text in texts}
+        made = (f"{next(iter(texts))} {ending}" for ending in ("x", "0", "?"))
+        return next((f"{config.after or ''}{text}" for text in made if normalise(text, config) not in right), None)
 
     columns = ("completion", "reference")
-    return Filter("exact_answer", "1", Scope.SAMPLE, Role.VERIFIER, judge, columns, config.model_dump(mode="json"), gold, wrong)
+    return Filter("exact_answer", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, config.model_dump(mode="json"), gold, wrong)

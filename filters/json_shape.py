@@ -11,15 +11,19 @@ from typing import Any, Literal, NoReturn
 
 import jsonschema
 import jsonschema_rs
+import pyarrow as pa
 from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from filters.base import Filter, FilterError, Role, Scope
-from filters.judging import one_by_one
-from schemas.sample import Sample, Verdict
+from schemas.sample import Verdict, to_json
 
 TEXT_BYTES = 65536
 STARTS = 16
+DEPTH = 64
+"""Deepest nesting taken: far below Python's own limit, which depends on how deep the caller already is."""
+VALUE_CHARS = 200
+KEPT = Verdict.keep()
 _FENCE = re.compile(r"```[a-zA-Z0-9]*[ \t]*\n(.*?)```", re.DOTALL)
 
 
@@ -65,37 +69,43 @@ def build(config: Config) -> Filter:
             f"json_shape: parameters.schema: {str(error).splitlines()[0]}; look-around in patterns is not linear"
         ) from error
 
-    def judge(sample: Sample) -> Verdict:
-        if config.values == "reference" and not isinstance(sample.reference, dict):
-            return Verdict.undecided("no_reference", wanted="an object")
+    def verdict(completion: str, reference: Any) -> Verdict:
+        if config.values == "reference" and not isinstance(reference, dict):
+            return Verdict.undecided("no_reference", wanted="an object", found=type(reference).__name__)
         try:
-            value = extract(sample.completion)
+            value = extract(completion)
         except RefusedError as refused:
             return Verdict.drop(refused.args[0])
-        fault = next(validator.iter_errors(value), None) if not validator.is_valid(value) else None
-        if fault is not None:
-            return Verdict.drop("schema_mismatch", path="/".join(map(str, fault.instance_path)), message=fault.message[:200])
-        if config.values == "ignore":
-            return Verdict.keep()
-        return _compared(value, sample.reference, config.allow_extra)
+        if not validator.is_valid(value):
+            fault = next(validator.iter_errors(value))
+            path = "/".join(map(str, fault.instance_path))
+            return Verdict.drop("schema_mismatch", path=path, message=fault.message[:VALUE_CHARS])
+        return KEPT if config.values == "ignore" else _compared(value, reference, config.allow_extra)
+
+    def judge(table: pa.Table) -> list[Verdict]:
+        texts = table["reference"].to_pylist()
+        parsed = {text: None if text is None else json.loads(text) for text in set(texts)}
+        completions = table["completion"].to_pylist()
+        return [verdict(completion, parsed[text]) for completion, text in zip(completions, texts, strict=True)]
 
     def gold(reference: Any) -> str | None:
-        return json.dumps(reference) if isinstance(reference, dict) else None
+        # Where values are ignored, a reference says nothing about what fits the schema.
+        return json.dumps(reference) if isinstance(reference, dict) and config.values == "reference" else None
 
     def wrong(reference: Any) -> str | None:
-        return f"not {json.dumps(reference)[1:-1]}" if isinstance(reference, dict) else None
+        return json.dumps([reference]) if isinstance(reference, dict) else None
 
     columns = ("completion", "reference")
     parameters = config.model_dump(mode="json", by_alias=True)
-    judges = one_by_one(judge, columns)
-    return Filter("json_shape", "1", Scope.SAMPLE, Role.VERIFIER, judges, columns, parameters, gold, wrong)
+    return Filter("json_shape", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong)
 
 
 def extract(text: str) -> dict[str, Any]:
     """The one JSON object of a text: the whole of it, or its one fenced block, or the one object that stands in it.
 
     Raises RefusedError with the reason: `too_long` above 64 KiB, `not_json`, `ambiguous_json` for several, `duplicate_key`.
-    Two different objects are ambiguous rather than the first: who sprays answers must not be rewarded.
+    Two objects are ambiguous rather than the first: who sprays answers must not be rewarded. For the same reason an object
+    that breaks off is passed over up to where it broke, so that no object within it is taken for the answer.
     """
     if len(text) > TEXT_BYTES or len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES:
         raise RefusedError("too_long")
@@ -103,12 +113,10 @@ def extract(text: str) -> dict[str, Any]:
     for candidate in (text, *(fenced if len(fenced) == 1 else [])):
         try:
             value = _DECODER.decode(candidate)
-        except RefusedError:
-            raise
         except (ValueError, RecursionError):
-            continue
+            continue  # the search below finds what is there, and why it is refused
         if isinstance(value, dict):
-            return value
+            return _storable(value, candidate)
         raise RefusedError("not_json")
     found: list[dict[str, Any]] = []
     at = text.find("{")
@@ -120,12 +128,43 @@ def extract(text: str) -> dict[str, Any]:
             found.append(value)
         except RefusedError:
             raise
-        except (ValueError, RecursionError):
-            end = at + 1
+        except json.JSONDecodeError as error:
+            end = max(error.pos, at + 1)
+        except (ValueError, RecursionError) as error:  # too many digits, too deep
+            raise RefusedError("not_json") from error
         at = text.find("{", end)
-    if len(found) != 1:
+    if len(found) != 1 or at >= 0:
         raise RefusedError("ambiguous_json" if found else "not_json")
-    return found[0]
+    return _storable(found[0], text)
+
+
+def _storable(value: dict[str, Any], text: str) -> dict[str, Any]:
+    """The value, unless it is nested too deep or holds half a surrogate pair, which no library takes."""
+    if text.count("{") + text.count("[") > DEPTH and _depth(value) > DEPTH:
+        raise RefusedError("not_json")
+    if "\\u" in text:
+        try:
+            to_json(value).encode()
+        except UnicodeEncodeError as error:
+            raise RefusedError("not_json") from error
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and lists. A loop: recursion is what it guards against."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
+
+
+def _short(value: Any) -> Any:
+    """The value, or the start of its JSON text where that is long."""
+    if isinstance(value, int | float | None) or (isinstance(value, str) and len(value) <= VALUE_CHARS):
+        return value
+    text = to_json(value)
+    return value if len(text) <= VALUE_CHARS else text[:VALUE_CHARS]
 
 
 def _compared(value: dict[str, Any], reference: dict[str, Any], allow_extra: bool) -> Verdict:
@@ -133,13 +172,16 @@ def _compared(value: dict[str, Any], reference: dict[str, Any], allow_extra: boo
         if key not in value:
             return Verdict.drop("missing_key", key=key)
         if not _same(value[key], wanted):
-            return Verdict.drop("wrong_value", key=key, wanted=wanted, found=value[key])
-    extra = sorted(value.keys() - reference.keys())
-    return Verdict.drop("extra_key", key=extra[0]) if extra and not allow_extra else Verdict.keep()
+            return Verdict.drop("wrong_value", key=key, wanted=_short(wanted), found=_short(value[key]))
+    if allow_extra or len(value) == len(reference):
+        return KEPT
+    return Verdict.drop("extra_key", key=min(value.keys() - reference.keys())[:VALUE_CHARS])
 
 
 def _same(found: Any, wanted: Any) -> bool:
     """Equal in value and type; 1 and 1.0 are one number, True is none."""
+    if type(found) is type(wanted) is str:
+        return bool(found == wanted)
     if isinstance(found, bool) or isinstance(wanted, bool):
         return found is wanted
     if isinstance(wanted, dict):

@@ -6,7 +6,7 @@ stands alone, and that alone becomes undecided. So one bad row in n costs about 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from schemas.sample import Message, Outcome, Sample, Verdict, to_json
 
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 ERROR_CHARS = 500
+_NAMES = ["outcome", "reason", "score", "detail"]
 _OUTCOMES = pa.array([outcome.value for outcome in Outcome])
 
 
@@ -30,17 +31,26 @@ def judge(filter_: Filter, table: pa.Table) -> pa.Table:
         raise FilterError(f"{filter_.name}: has scope corpus; judge_corpus asks it")
     if table.num_rows == 0:
         return verdict_table([], [])
-    return _ask(filter_, table.select(list(filter_.columns)), _units(filter_, table))
+    return _ask(filter_, _projected(filter_, table), _units(filter_, table))
 
 
 def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Verdicts of a filter over the whole corpus, a table per batch. After an exception the rest is undecided."""
+    """Verdicts of a filter over the whole corpus, a table per batch. After an exception the rest is undecided.
+
+    An exception of `batches` itself is the caller's, not the filter's: it passes through, whatever the filter makes of it.
+    """
     waiting: list[int] = []
+    broken: list[Exception] = []
 
     def projected() -> Iterator[pa.Table]:
-        for batch in batches:
-            waiting.append(batch.num_rows)
-            yield batch.select(list(filter_.columns))
+        try:
+            for batch in batches:
+                seen = _projected(filter_, batch)
+                waiting.append(batch.num_rows)
+                yield seen
+        except Exception as error:
+            broken.append(error)
+            raise
 
     source = projected()
     try:
@@ -49,12 +59,14 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
                 raise FilterError(f"{filter_.name}: answered a batch that it was not given")
             yield _columns(filter_, answer, waiting.pop(0))
         failure: Exception = FilterError("ended before it had judged every batch")
-    except FilterError:
+    except (FilterError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a filter raises becomes the verdict undecided
         failure = error
     for _ in source:
         pass
+    if broken:
+        raise broken[0]
     for rows in waiting:
         yield _failed(failure, rows)
 
@@ -76,6 +88,8 @@ def per_prompt(
         given: dict[int, Verdict] = {}
         for group in groups.values():
             verdicts = function([sample for _, sample in group])
+            if len(verdicts) != len(group):
+                raise FilterError(f"wanted {len(group)} verdicts, one per sample of the prompt, found {len(verdicts)}")
             given |= {row: verdict for (row, _), verdict in zip(group, verdicts, strict=True)}
         return [given[row] for row in range(table.num_rows)]
 
@@ -106,8 +120,10 @@ def _units(filter_: Filter, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int6
 def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
     try:
         answer = filter_.judge(table)
-    except FilterError:
-        raise
+    except FilterError as error:
+        raise FilterError(f"{filter_.name}: {error}") from error
+    except MemoryError:
+        raise  # the machine's trouble, and halving the batch would only hide it
     except Exception as error:  # noqa: BLE001 - whatever a filter raises becomes the verdict undecided
         distinct = np.unique(units)
         if len(distinct) == 1:
@@ -119,14 +135,43 @@ def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.in
     return _columns(filter_, answer, table.num_rows)
 
 
+def _projected(filter_: Filter, table: pa.Table) -> pa.Table:
+    """The columns that the filter asks for, and no other."""
+    missing = [column for column in filter_.columns if column not in table.column_names]
+    if missing:
+        raise FilterError(f"{filter_.name}: wanted the column {missing[0]}, found {', '.join(table.column_names)}")
+    return table.select(list(filter_.columns))
+
+
 def _failed(error: Exception, rows: int) -> pa.Table:
-    text = to_json({"error": f"{type(error).__name__}: {error}"[:ERROR_CHARS]})
-    return verdict_table([Outcome.UNDECIDED.value] * rows, ["filter_error"] * rows, detail=[text] * rows)
+    outcome, reason, _, detail = _row(_failure(error))
+    return verdict_table([outcome] * rows, [reason] * rows, detail=[detail] * rows)
+
+
+def _failure(error: Exception) -> Verdict:
+    return Verdict.undecided("filter_error", error=f"{type(error).__name__}: {error}"[:ERROR_CHARS])
+
+
+def _row(verdict: Verdict) -> tuple[str, str, float | None, str | None]:
+    score = None if verdict.score is None else float(verdict.score)
+    return verdict.outcome, verdict.reason, score, None if verdict.detail is None else stored_json(verdict.detail)
+
+
+def stored_json(detail: Mapping[str, Any]) -> str:
+    """JSON text of a detail that Arrow can store: half a surrogate pair, which models do write, is escaped."""
+    text = to_json(dict(detail))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
 
 
 def _columns(filter_: Filter, answer: Any, rows: int) -> pa.Table:
     """The answer as columns, checked."""
     table = answer if isinstance(answer, pa.Table) else _from_verdicts(filter_, answer)
+    if set(table.column_names) != set(_NAMES):
+        raise FilterError(f"{filter_.name}: a verdict table has the columns {_NAMES}, found {table.column_names}")
     if table.num_rows != rows:
         raise FilterError(
             f"{filter_.name}: wanted {rows} verdicts, one per sample, found {table.num_rows}; nothing may be left out"
@@ -135,22 +180,28 @@ def _columns(filter_: Filter, answer: Any, rows: int) -> pa.Table:
         raise FilterError(
             f"{filter_.name}: outcomes must be {_OUTCOMES.to_pylist()}, found {pc.unique(table['outcome']).to_pylist()}"
         )
+    if table["reason"].null_count:
+        raise FilterError(f"{filter_.name}: a reason may be empty but not null")
     kept = pc.equal(table["outcome"], Outcome.KEEP.value)
     for reason in pc.unique(table["reason"].filter(pc.invert(kept))).to_pylist():
         if not reason or not REASON.fullmatch(reason):
             raise FilterError(f"{filter_.name}: a reason must be a snake_case word, found {reason!r}")
     if pc.any(pc.and_(kept, pc.not_equal(table["reason"], "")), min_count=0).as_py():
         raise FilterError(f"{filter_.name}: a kept sample has no reason")
-    return table.select(["outcome", "reason", "score", "detail"])
+    return table.select(_NAMES)
 
 
 def _from_verdicts(filter_: Filter, answer: Any) -> pa.Table:
+    if not isinstance(answer, Sequence):
+        raise FilterError(f"{filter_.name}: judge must return a sequence of Verdict or a table, found {type(answer).__name__}")
     verdicts = list(answer)
     if not all(isinstance(verdict, Verdict) for verdict in verdicts):
         raise FilterError(f"{filter_.name}: judge must return Verdict objects or a table of verdicts")
-    return verdict_table(
-        [verdict.outcome.value for verdict in verdicts],
-        [verdict.reason for verdict in verdicts],
-        [verdict.score for verdict in verdicts],
-        [None if verdict.detail is None else to_json(dict(verdict.detail)) for verdict in verdicts],
-    )
+    rows: list[tuple[str, str, float | None, str | None]] = []
+    for verdict in verdicts:
+        try:
+            rows.append(_row(verdict))
+        except (TypeError, ValueError, RecursionError) as error:  # a detail without JSON text, a score that is no number
+            rows.append(_row(_failure(error)))
+    outcome, reason, score, detail = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return verdict_table(outcome, reason, score, detail)

@@ -9,10 +9,9 @@ import yaml
 
 Write = Callable[..., Path]
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_path: Path) -> None:
     """Two shards: two of sample, two of winnow, one each of corpus and release; the funnel is an artifact."""
     from prefect.client.orchestration import get_client
@@ -33,6 +32,7 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_the_stages_are_flows_of_their_own(recipe: Write, tmp_path: Path) -> None:
     """Generate, then winnow, then release: the same run as the pipeline's."""
     from flows.generate import generate
@@ -48,6 +48,7 @@ def test_the_stages_are_flows_of_their_own(recipe: Write, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
     recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
