@@ -1,9 +1,13 @@
 """Sample the shards of a recipe that lack samples."""
 
+import contextvars
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from inspect import isawaitable
 from typing import Any
 
 from prefect import State, Task, flow, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 
@@ -12,6 +16,8 @@ from thresher.errors import EngineError
 from thresher.executors.local import LocalExecutor
 from thresher.progress import Progress
 from thresher.samplers.base import Sampler
+
+log = logging.getLogger(__name__)
 
 
 async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -28,15 +34,48 @@ async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any])
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress) -> dict[str, Any]:
+def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress, executor: LocalExecutor) -> dict[str, Any]:
     """Sample one shard; what is done is read from the run directory, never from Prefect."""
-    return steps.sample_shard(root, shard, sampler, progress).model_dump()
+    return steps.sample_shard(root, shard, sampler, progress, executor.apart).model_dump()
+
+
+class Reported:
+    """A progress artifact of the flow run, updated every ten seconds; call it with the share done and a line of text. Sampling
+    never waits for it and never fails with it: it is written from a thread of its own."""
+
+    def __init__(self) -> None:
+        self._artifact: Any = None
+        self._thread = ThreadPoolExecutor(1)
+
+    def __call__(self, share: float, text: str) -> None:
+        self._thread.submit(contextvars.copy_context().run, self._write, share, text)
+
+    def _write(self, share: float, text: str) -> None:
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(100 * share, key="thresher-progress", description=text)
+            else:
+                update_progress_artifact(self._artifact, 100 * share, description=text)
+        except Exception as error:  # noqa: BLE001 - the server's trouble is not the run's
+            log.warning("the progress artifact was not written: %s", error)
+
+    def __enter__(self) -> "Reported":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
 
 
 @flow(name="thresher-generate", validate_parameters=True)
 def generate(recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None) -> str:
     """Sample a recipe into its run directory, without filtering; returns the directory."""
     begun = steps.begin(recipes.load(recipe, overrides or ()), out, salt=salt)
-    with Progress() as progress, LocalExecutor(0) as executor:
-        steps.drive(begun, progress, executor, sample=sample_shard, winnow=lambda shard: None)
+    with Reported() as report, Progress(report=report) as progress, LocalExecutor(0) as executor:
+        steps.drive(
+            begun,
+            progress,
+            executor,
+            sample=lambda shard, sampler: sample_shard(begun.root, shard, sampler, progress, executor),
+            winnow=lambda shard: None,
+        )
     return begun.root

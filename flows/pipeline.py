@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow, runtime
 
-from flows.generate import sample_shard
+from flows.generate import Reported, sample_shard
 from flows.release import release_run
 from flows.winnow import winnow_corpus, winnow_shard
 from thresher import recipes, steps
@@ -27,13 +27,14 @@ def pipeline(recipe: str, out: str | None = None, overrides: list[str] | None = 
         slot = runtime.flow_run.scheduled_start_time.strftime("%Y%m%dT%H%M%S")
         salt, out = salt or slot, out or f"data/runs/{loaded.recipe.name}-{slot}"
     begun = steps.begin(loaded, out, salt=salt)
-    with Progress() as progress, LocalExecutor(begun.recipe.run.filter_workers) as executor:
+    workers = begun.recipe.run.filter_workers
+    with Reported() as report, Progress(report=report) as progress, LocalExecutor(workers) as executor:
         steps.drive(
             begun,
             progress,
             executor,
-            sample=sample_shard,
+            sample=lambda shard, sampler: sample_shard(begun.root, shard, sampler, progress, executor),
             winnow=lambda shard: winnow_shard(begun.root, shard, executor),
+            corpus=lambda: winnow_corpus(begun.root),
         )
-    winnow_corpus(begun.root)
     return release_run(begun.root)

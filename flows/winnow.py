@@ -28,7 +28,7 @@ def winnow(root: str, workers: int = 1) -> str:
     with LocalExecutor(workers) as executor:
         executor.overlap(
             [],
-            range(pool.shards(Store(root))),
+            pool.sampled(Store(root)),
             lambda shard: None,
             lambda shard: winnow_shard(root, shard, executor),
             in_flight=1,

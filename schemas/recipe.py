@@ -6,7 +6,7 @@ builds them. Each field's docstring is its description there.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
@@ -122,6 +122,9 @@ class VllmEngine(Part):
     """Memory for the key-value cache on a CPU, in GiB; null takes vLLM's default. No effect on a GPU."""
     enforce_eager: bool = False
     """Skip graph capture and compilation: a faster start, slower decoding on a GPU."""
+    tokens_in_flight: Annotated[int, Field(ge=1)] | None = None
+    """Bound on what is handed to the engine at once, in tokens as if every completion became max_tokens long; null takes
+    4,194,304, or what fills the engine if that is more. Never more than twice max_num_seqs completions."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's engine, by its own names. `seed` and `generation_config` are thresher's to set."""
 
@@ -135,7 +138,43 @@ class ReplayEngine(Part):
     fewer rows than samples asked for starts over from its first."""
 
 
-Engine = Annotated[VllmEngine | ReplayEngine, Field(discriminator="kind")]
+class HttpEngine(Part):
+    """One or more OpenAI-compatible servers of one model: `vllm serve` replicas, or a hosted API."""
+
+    kind: Literal["openai_http"]
+    base_urls: Annotated[tuple[Annotated[str, Field(pattern=r"^https?://")], ...], Field(min_length=1)]
+    """Roots of the servers' API, such as http://127.0.0.1:8000/v1. `model.name` must be served by each. No user name, key or query
+    stands in them, for a recipe is written to disk."""
+    api: Literal["chat", "completions"] = "chat"
+    """`chat` sends messages, which the server renders by its own template; `completions` sends plain text, for a base model."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key, such as OPENAI_API_KEY. The key itself is never written or logged."""
+    extensions: Literal["auto", "vllm", "none"] = "auto"
+    """Send vLLM's own fields (top_k, min_p, repetition_penalty, token ids) beside OpenAI's; `auto` asks each server."""
+    requests_in_flight: Annotated[int, Field(ge=1)] = 256
+    """Requests to one server at once, at most. It starts with 8, rises by 1 as answers come and halves when the server balks."""
+    completions_per_request: Annotated[int, Field(ge=1)] = 32
+    """Completions asked for in one request, at most."""
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10
+    """Seconds to wait for a connection. An answer is waited for however long it takes, as long as the connection lives."""
+    give_up_after_s: Annotated[float, Field(gt=0)] = 600
+    """Seconds after which a run in which no server gives any answer ends with an error; what is finished is kept."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of every request, by the server's own names. Those that decide what is sampled are thresher's to set."""
+
+    @field_validator("base_urls")
+    @classmethod
+    def _no_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for number, url in enumerate(urls):
+            if any(mark in url for mark in "@?#"):
+                raise ValueError(
+                    f"base_urls[{number}] holds a user name, a query or a fragment, which would be written to disk; "
+                    "give the plain address, and the key by api_key_env"
+                )
+        return urls
+
+
+Engine = Annotated[VllmEngine | ReplayEngine | HttpEngine, Field(discriminator="kind")]
 
 
 class ModelSpec(Part):
@@ -150,18 +189,41 @@ class ModelSpec(Part):
     `chat` where the model has a template."""
 
 
+Temperature = Annotated[float, Field(gt=0, le=10)]
+
+
+class CalibrationSpec(Part):
+    """The test, on every run, that the samples are draws from the model's own distribution; see docs/calibration.md."""
+
+    standard_error: Annotated[float, Field(ge=0, lt=0.5)] = 0.002
+    """Take as many tokens as make the observed shares this precise; 0 leaves the test out."""
+    expect: Literal["ancestral", "declared"] = "ancestral"
+    """`ancestral`: the audit fails when the samples are not draws at temperature 1 without truncation. `declared`: what the
+    recipe itself changes (a temperature list, a top_p) is meant, and only what it does not name is a fault."""
+
+
 class Sampling(Part):
     """How completions are drawn. Everything is sent explicitly and the model's own generation_config is overruled, so the
     defaults are what they say: ancestral sampling at temperature 1."""
 
     samples_per_prompt: Annotated[int, Field(ge=1, le=65536)] = 16
-    """Completions drawn per prompt, besides the anchor."""
+    """Completions drawn per prompt (and temperature), besides the anchor. Raise it later to draw only the further ones."""
+    target_hits: Annotated[int, Field(ge=1)] | None = None
+    """Go on drawing for a prompt, in waves, until it has this many distinct hits; null draws samples_per_prompt and no more."""
+    max_samples_per_prompt: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Stop there, with target_hits; null takes 16 times samples_per_prompt."""
+    give_up_below: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """With target_hits: give a prompt up when nothing passed and its pass rate is above this with a probability below 5 %; null
+    never gives up."""
+    target_rows: Annotated[int, Field(ge=1)] | None = None
+    """Begin no further shard once the run has this many hits; null samples every prompt."""
     anchor: bool = True
     """Also draw one greedy completion per prompt: the model's known solution."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """Longest completion, in tokens; a longer one is cut and dropped as `truncated`."""
-    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """1 draws from the model's own distribution. Anything else is recorded on every sample."""
+    temperature: Temperature | Annotated[tuple[Temperature, ...], Field(min_length=1)] = 1.0
+    """1 draws from the model's own distribution. Anything else is recorded on every sample and named on the card. A list draws
+    samples_per_prompt at each, to study them."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus truncation; 1 is off."""
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -176,6 +238,52 @@ class Sampling(Part):
     """1 is off."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end a completion; they are not part of it."""
+    seeds: Literal["auto", "sample", "engine"] = "auto"
+    """`sample` gives each completion a seed made from its identity, so that it is drawn again alike; `engine` seeds the engine at
+    its start; `auto` is `sample` for vLLM in this process on a GPU, and `engine` on a CPU and over HTTP, where vLLM may die of a
+    seed (docs/decisions.md)."""
+    calibration: CalibrationSpec = CalibrationSpec()
+    """The test that these are draws from the model's own distribution."""
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures, one or more."""
+        return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+
+    @property
+    def most(self) -> int:
+        """Completions of a prompt at one temperature, at most."""
+        if self.target_hits is None:
+            return self.samples_per_prompt
+        return self.max_samples_per_prompt or min(65536, 16 * self.samples_per_prompt)
+
+    @model_validator(mode="after")
+    def _budget_agrees(self) -> "Sampling":
+        if self.target_hits is None:
+            for name in ("max_samples_per_prompt", "give_up_below"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} says when to stop looking for target_hits, which is not set; set it, or take {name} out"
+                    )
+            if len(set(self.temperatures)) < len(self.temperatures):
+                raise ValueError(f"temperature names one value twice: {list(self.temperatures)}; name each once")
+            return self
+        if len(self.temperatures) > 1:
+            raise ValueError(
+                "target_hits and a list of temperatures contradict each other: temperatures are compared at equal numbers of "
+                "samples; take target_hits out, or name one temperature"
+            )
+        if self.most < self.samples_per_prompt:
+            raise ValueError(
+                f"max_samples_per_prompt is {self.most}, less than samples_per_prompt {self.samples_per_prompt}; "
+                "raise the one or lower the other"
+            )
+        if self.target_hits > self.most:
+            raise ValueError(
+                f"target_hits {self.target_hits} can never be reached with max_samples_per_prompt {self.most}; raise the one or "
+                "lower the other"
+            )
+        return self
 
 
 class FilterSpec(Part):

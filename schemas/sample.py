@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-POOL_VERSION = 1
+POOL_VERSION = 2
 """Raised when the columns below change meaning; a pool of another version is refused, never guessed at."""
 
 
@@ -147,19 +147,37 @@ SAMPLES = pa.schema(
         pa.field("cumulative_logprob", pa.float64()),
         pa.field("logprobs_kind", pa.string()),
         pa.field("sampling", pa.string()),
+        pa.field("temperature", pa.float64()),
         pa.field("engine", pa.string()),
         pa.field("engine_version", pa.string()),
         pa.field("engine_seed", pa.int64()),
+        pa.field("seed", pa.int64()),
+        pa.field("source", pa.string()),
         pa.field("model", pa.string()),
         pa.field("model_revision", pa.string()),
         pa.field("chat_template_sha256", pa.string()),
         pa.field("source_row", pa.int64()),
         pa.field("unreadable", pa.string()),
+        pa.field("error", pa.string()),
     ],
     metadata={"thresher": f"samples/{POOL_VERSION}"},
 )
 """The pool: one row per sample. `source_row` and `unreadable` are for samples that were brought along (row number from 0 in
-the user's file, and why the row could not be read)."""
+the user's file, and why the row could not be read). `error` says why the engine could not draw a sample: nobody judges it."""
+
+REPEATED = ("family", "messages", "reference", "metadata")
+"""Columns that a sample has from its prompt."""
+
+JOURNAL = pa.schema(
+    [
+        *(f for f in SAMPLES if f.name not in REPEATED),
+        pa.field("calibrated_tokens", pa.int64()),
+        pa.field("calibration", pa.list_(pa.field("element", pa.float64(), nullable=False))),
+    ],
+    metadata={"thresher": f"journal/{POOL_VERSION}"},
+)
+"""Rows of a shard that is not finished: its samples without what repeats their prompt. The first row of a group that was
+calibrated has the tokens and sums of thresher.calibration for the whole group."""
 
 VERDICTS = pa.schema(
     [

@@ -248,8 +248,11 @@ def test_verdicts_that_contradict_the_pool_are_problems(tmp_path, change, messag
 
 
 WRONG_SAMPLES = [
-    (drop_first, "10 samples planned (2 prompts, 5 each), 9 found; 1 prompts have too few or too many"),
-    (lambda t: replaced(t, "prompt_id", ["0", *t["prompt_id"].to_pylist()[1:]]), "2 prompts have too few or too many"),
+    (drop_first, "10 samples planned (2 prompts, 5 each), 9 found; 1 prompts have too few"),
+    (
+        lambda t: replaced(t, "prompt_id", ["0", *t["prompt_id"].to_pylist()[1:]]),
+        "2 prompts have too few, or are not in the plan",
+    ),
     (lambda t: replaced(t, "sample_id", ["0", "0", *t["sample_id"].to_pylist()[2:]]), "1 sample ids stand there twice"),
     (lambda t: replaced(t, "anchor", [False] * 10), "10 samples found, 8 noted in samples/00000.json"),
 ]

@@ -1,6 +1,7 @@
 """The steps end to end on the replay engine: what is kept, resumed, refused and made again."""
 
 import json
+import operator
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from thresher.audit.stats import audit
 from thresher.errors import EngineError, SourceError, StoreError
 from thresher.executors.local import LocalExecutor
 from thresher.progress import Progress
+from thresher.samplers.base import Drawn
+from thresher.samplers.replay import ReplaySampler
 from thresher.store import Store
 
 Write = Callable[..., Path]
@@ -76,28 +79,39 @@ def test_a_finished_run_is_known_as_finished(recipe: Write, tmp_path: Path) -> N
 
 
 class Dies:
-    """A sampler that fails at its second shard, as an engine would."""
+    """A sampler that fails for good after so many groups, as an engine would."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner, self.facts, self.calls = inner, inner.facts, 0
+    def __init__(self, inner: Any, after: int) -> None:
+        self._inner, self.facts, self.left = inner, inner.facts, after
 
-    def sample(self, groups: Any) -> Any:
-        self.calls += 1
-        if self.calls == 2:
+    def stream(self, priority: int = 0) -> Any:
+        self._stream = self._inner.stream(priority)
+        return self
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def submit(self, groups: Any) -> None:
+        self._groups = list(groups)
+
+    def take(self, timeout: float) -> Any:
+        if not self.left:
             raise EngineError("the engine died")
-        return self._inner.sample(groups)
+        self.left -= 1
+        self._stream.submit([self._groups.pop(0)])
+        return self._stream.take(timeout)
 
     def close(self) -> None:
         return None
 
 
-def test_an_interrupted_run_keeps_its_finished_shards(recipe: Write, tmp_path: Path) -> None:
-    """The rerun samples only what is missing and ends with the same ids as an uninterrupted one."""
-    from thresher.samplers.replay import ReplaySampler
-
-    path = recipe()
-    begun = steps.begin(recipes.load(path), tmp_path / "run")
-    sampler = Dies(ReplaySampler(tmp_path / "answers.jsonl"))
+def sample_until_it_dies(path: Path, out: Path, after: int) -> None:
+    """Sample a run with an engine that answers `after` groups and then fails."""
+    begun = steps.begin(recipes.load(path), out)
+    sampler = Dies(ReplaySampler(path.parent / "answers.jsonl"), after)
     with Progress() as progress, LocalExecutor(0) as executor, pytest.raises(EngineError):
         executor.overlap(
             begun.missing,
@@ -106,6 +120,12 @@ def test_an_interrupted_run_keeps_its_finished_shards(recipe: Write, tmp_path: P
             lambda shard: steps.winnow_shard(begun.root, shard),
             in_flight=1,
         )
+
+
+def test_an_interrupted_run_keeps_its_finished_shards(recipe: Write, tmp_path: Path) -> None:
+    """The rerun samples only what is missing and ends with the same ids as an uninterrupted one."""
+    path = recipe()
+    sample_until_it_dies(path, tmp_path / "run", after=4)
     before = (tmp_path / "run/samples/00000.parquet").stat().st_mtime_ns
 
     again = steps.begin(recipes.load(path), tmp_path / "run")
@@ -116,6 +136,60 @@ def test_an_interrupted_run_keeps_its_finished_shards(recipe: Write, tmp_path: P
     assert [row["sample_id"] for row in sample_rows(tmp_path / "run")] == [
         row["sample_id"] for row in sample_rows(tmp_path / "uninterrupted")
     ]
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_finished_prompt_groups_are_not_drawn_again(recipe: Write, tmp_path: Path, after: int) -> None:
+    """Wherever the engine stops, its finished groups are in the journal: the rerun asks for the others only."""
+    path = recipe()
+    sample_until_it_dies(path, tmp_path / "run", after)
+    asked = []
+    real = ReplaySampler.answer
+
+    def noted(self: ReplaySampler, group: Any) -> Any:
+        asked.append(group)
+        return real(self, group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplaySampler, "answer", noted)
+        whole(path, tmp_path / "run")
+    whole(path, tmp_path / "uninterrupted")
+
+    assert len(asked) == 8 - after
+    assert sample_rows(tmp_path / "run") == sample_rows(tmp_path / "uninterrupted")
+    assert not list((tmp_path / "run").glob("journal/*"))
+
+
+def test_more_samples_per_prompt_draw_only_the_new_ones(recipe: Write, tmp_path: Path) -> None:
+    """The first four keep their ids and rows; the file before is gone; the run equals one that wanted six at once."""
+    path = recipe()
+    whole(path, tmp_path / "run")
+    before = {row["sample_id"] for row in sample_rows(tmp_path / "run")}
+    asked = []
+    real = ReplaySampler.answer
+
+    def noted(self: ReplaySampler, group: Any) -> Any:
+        asked.append(group)
+        return real(self, group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplaySampler, "answer", noted)
+        found = whole(path, tmp_path / "run", "sampling.samples_per_prompt=6")
+    whole(path, tmp_path / "at_once", "sampling.samples_per_prompt=6")
+
+    assert found["samples"] == 24
+    assert {group.indices for group in asked} == {(4, 5)}
+    rows = tables(tmp_path / "run")
+    assert before < {row["sample_id"] for row in rows}
+    key = operator.itemgetter("sample_id")
+    assert sorted(rows, key=key) == sorted(sample_rows(tmp_path / "at_once"), key=key)
+    assert len(list((tmp_path / "run/samples").glob("*.parquet"))) == 2
+    assert whole(path, tmp_path / "run")["samples"] == 24  # fewer again: nothing drawn is thrown away
+
+
+def tables(out: Path) -> list[dict[str, Any]]:
+    """The pool's rows, by the entries."""
+    return [row for shard in range(2) for row in Store(out).read_table(f"samples/{shard:05d}").to_pylist()]
 
 
 def test_a_corrupt_shard_is_moved_aside_and_redone(recipe: Write, tmp_path: Path) -> None:
@@ -231,3 +305,141 @@ def test_lost_verdicts_fail_the_audit(recipe: Write, tmp_path: Path) -> None:
     store.write_table("verdicts/00000", store.read_table("verdicts/00000").slice(3), key=entry.key, facts=entry.facts)
 
     assert audit(store).to_dict()["problems"]
+
+
+RIGHT = {"France": 0, "Spain": 3, "Japan": 9, "Italy": None}
+"""Number of the first right answer of each prompt; from there on right and wrong ones alternate, each right one in other words."""
+
+
+def adaptive(recipe: Write, tmp_path: Path, **sampling: Any) -> Path:
+    """The small recipe with a budget, on answers of which some prompts need more."""
+    budget = {"samples_per_prompt": 4, "target_hits": 2, "max_samples_per_prompt": 20, "max_tokens": 16} | sampling
+    filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}, {"name": "exact_duplicate"}]
+    path = recipe(sampling=budget, filters=filters)
+    capitals = {"France": "Paris", "Spain": "Madrid", "Japan": "Tokyo", "Italy": "Rome"}
+    rows = [
+        {
+            "prompt": f"Capital of {country}?",
+            "completion": f"{'I' * n} A: {capitals[country] if first is not None and n >= first and (n - first) % 2 == 0 else 'Bonn'}",
+        }
+        for country, first in RIGHT.items()
+        for n in range(20)
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def drawn_by_prompt(out: Path) -> dict[str, int]:
+    rows = tables(out)
+    asked = [row["messages"][-1]["content"] for row in rows if not row["anchor"]]
+    return {country: asked.count(f"Capital of {country}?") for country in RIGHT}
+
+
+def test_prompts_get_waves_until_they_have_enough_hits(recipe: Write, tmp_path: Path) -> None:
+    """Waves end at 4, 6, 9, 13, 19 and 20: two hits stand there after 3, 6 and 12 draws; Italy never has one."""
+    found = whole(adaptive(recipe, tmp_path), tmp_path / "run")
+
+    assert drawn_by_prompt(tmp_path / "run") == {"France": 4, "Spain": 6, "Japan": 13, "Italy": 20}
+    assert found["total"]["pass_rate"] == pytest.approx((1 / 2 + 1 / 5 + 1 / 11 + 0) / 4)
+    assert found["problems"] == []
+
+
+def test_a_hopeless_prompt_is_given_up(recipe: Write, tmp_path: Path) -> None:
+    """With give_up_below 0.25, after the 9 draws of its third wave: 7 without a pass would do. Japan's first hit is the tenth."""
+    whole(adaptive(recipe, tmp_path, give_up_below=0.25), tmp_path / "run")
+
+    assert drawn_by_prompt(tmp_path / "run") == {"France": 4, "Spain": 6, "Japan": 9, "Italy": 9}
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5, 6, 7, 9])
+def test_an_interrupted_adaptive_run_draws_what_an_uninterrupted_one_would(recipe: Write, tmp_path: Path, after: int) -> None:
+    """Its first shard stops after so many groups, in whatever wave."""
+    path = adaptive(recipe, tmp_path)
+    sample_until_it_dies(path, tmp_path / "run", after)
+    whole(path, tmp_path / "run")
+    whole(path, tmp_path / "uninterrupted")
+
+    assert tables(tmp_path / "run") == tables(tmp_path / "uninterrupted")
+
+
+def test_a_raised_target_goes_on_where_it_stopped(recipe: Write, tmp_path: Path) -> None:
+    """Prompts that need more get more; the run equals one that wanted as much at once."""
+    path = adaptive(recipe, tmp_path)
+    whole(path, tmp_path / "run")
+    whole(path, tmp_path / "run", "sampling.target_hits=3")
+    whole(path, tmp_path / "at_once", "sampling.target_hits=3")
+
+    ids = [{row["sample_id"] for row in tables(tmp_path / name)} for name in ("run", "at_once")]
+    assert ids[0] == ids[1]
+
+
+def test_a_run_with_enough_rows_begins_no_further_shard(recipe: Write, tmp_path: Path) -> None:
+    """The run is complete and its dataset is of the shards that were begun; a raised target goes on with the others."""
+    path = recipe()
+    rows = [{"country": f"C{number}", "answer": "Rome"} for number in range(40)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = [{"prompt": f"Capital of C{number}?", "completion": "Rome"} for number in range(40)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    small = ["run.shards_in_flight=1", "run.shard_samples=5"]
+    found = whole(path, tmp_path / "run", "sampling.target_rows=3", *small)
+    sampled = found["shards"]["sampled"]
+
+    assert found["complete"]
+    assert 3 <= found["kinds"]["hit"] == sampled < 20
+    assert steps.finished(steps.begin(recipes.load(path, ["sampling.target_rows=3", *small]), tmp_path / "run")) is not None
+    more = whole(path, tmp_path / "run", f"sampling.target_rows={sampled + 1}", *small)
+    assert sampled < more["shards"]["sampled"] < 40
+    assert whole(path, tmp_path / "run", *small)["kinds"]["hit"] == 40
+
+
+def test_a_list_of_temperatures_samples_each(recipe: Write, tmp_path: Path) -> None:
+    """Each is labelled, has ids of its own and a row in the audit; the card names what is not temperature 1."""
+    found = whole(recipe(), tmp_path / "run", "sampling.temperature=[0.5, 1.0]")
+    rows = sample_rows(tmp_path / "run")
+
+    assert found["samples"] == 32
+    assert [(one["temperature"], one["samples"]) for one in found["temperatures"]] == [(0.5, 16), (1.0, 16)]
+    assert {json.loads(row["sampling"])["temperature"] for row in rows} == {0.0, 0.5, 1.0}
+    assert all(row["temperature"] == json.loads(row["sampling"])["temperature"] for row in rows)
+    assert len({row["sample_id"] for row in rows}) == len(rows)
+    assert "changed by temperature 0.5 and 1" in (tmp_path / "run/dataset/README.md").read_text()
+
+
+class Poison(ReplaySampler):
+    """A sampler whose engine cannot answer one prompt."""
+
+    def answer(self, group: Any) -> Any:
+        if "Japan" in group.messages[-1].content:
+            return Drawn(group.number, (), error="the engine died 3 times while it sampled this prompt")
+        return super().answer(group)
+
+
+@pytest.mark.parametrize("budget", [[], ["sampling.target_hits=2"]], ids=["fixed", "adaptive"])
+def test_a_prompt_that_kills_the_engine_is_undecided(recipe: Write, tmp_path: Path, budget: list[str]) -> None:
+    """Its samples stand in the pool with the error, in no filter's count, and the run ends whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("thresher.samplers.replay.ReplaySampler", Poison)
+        found = whole(recipe(), tmp_path / "run", *budget)
+
+    failed = [row for row in tables(tmp_path / "run") if row["error"]]
+    assert {row["messages"][-1]["content"] for row in failed} == {"Capital of Japan?"}
+    assert found["not_sampled"] == {"the engine died 3 times while it sampled this prompt": 5}
+    assert found["outcomes"]["undecided"] == 4
+    assert found["filters"][0]["seen"] == found["samples"] - 4
+    from datasets import load_dataset
+
+    rollouts = load_dataset(str(tmp_path / "run/dataset"), "rollouts", split="train")
+    assert {row["reason"] for row in rollouts if row["error"]} == {"not_sampled"}
+
+
+def test_no_start_of_an_engine_has_the_seed_of_another(recipe: Write, tmp_path: Path) -> None:
+    """They are numbered in the run directory; another salt has others."""
+    path = recipe()
+    begun = steps.begin(recipes.load(path), tmp_path / "run")
+    salted = steps.begin(recipes.load(path), tmp_path / "salted", salt="night")
+    again = steps.begin(recipes.load(path), tmp_path / "again")
+    starts = [begun.start(), begun.start(), salted.start()]
+
+    assert [number for number, _ in starts] == [1, 2, 1]
+    assert len({seed for _, seed in starts}) == 3
+    assert again.start() == starts[0]

@@ -13,7 +13,7 @@ import yaml
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe, Sampling
 from thresher import __version__, views
-from thresher.audit.show import markdown, number
+from thresher.audit.show import calibration_lines, markdown, number
 from thresher.audit.stats import Audit
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def card(manifest: RunManifest, audit: Audit, sizes: Mapping[str, ViewSize]) -> 
         title=_title(recipe),
         description=recipe.dataset.description.strip(),
         audit=audit.to_dict(),
+        budget=budget_words(recipe.sampling),
+        calibration=calibration_lines(audit),
         number=number,
         sampled=manifest.origin == "sampled",
         model=model | manifest.model,
@@ -110,10 +112,24 @@ def front_matter(manifest: RunManifest, sizes: Mapping[str, ViewSize]) -> str:
 
 def sampling_words(sampling: Sampling) -> str:
     """Say which parameters changed the model's own distribution; every one that did is named."""
-    other = [f"{name} {getattr(sampling, name):g}" for name in NEUTRAL if getattr(sampling, name) != NEUTRAL[name]]
+    values = {name: getattr(sampling, name) for name in NEUTRAL} | {"temperature": sampling.temperatures}
+    other = [
+        f"{name} {' and '.join(f'{one:g}' for one in value) if isinstance(value, tuple) else f'{value:g}'}"
+        for name, value in values.items()
+        if value not in (NEUTRAL[name], (NEUTRAL[name],))
+    ]
     if not other:
         return "the model's own: temperature 1, top_p 1, no top_k or min_p, no penalties"
     return f"changed by {', '.join(other)}; everything else neutral"
+
+
+def budget_words(sampling: Sampling) -> str:
+    """Say how many samples each prompt got."""
+    each = f"{sampling.samples_per_prompt} per prompt" + (" and temperature" if len(sampling.temperatures) > 1 else "")
+    if sampling.target_hits is None:
+        return each
+    given_up = f", given up below a pass rate of {sampling.give_up_below:g}" if sampling.give_up_below is not None else ""
+    return f"{each}, and more until {sampling.target_hits} distinct hits or {sampling.most} samples{given_up}"
 
 
 @cache

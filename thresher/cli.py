@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--samples", metavar="FILE", required=True, help="JSONL or Parquet with prompt and completion")
     made.add_argument("--out", metavar="DIR", required=True, help="run directory")
 
-    made = command("audit", audit, "Print a run's filter statistics; fails when counts do not add up.")
+    made = command(
+        "audit", audit, "Print a run's filter statistics; fails when counts do not add up or the sampler is not what it claims."
+    )
     made.add_argument("run", metavar="RUN", help="run directory")
     made.add_argument("--json", action="store_true", help="print JSON")
 
@@ -148,7 +150,7 @@ def audit(options: argparse.Namespace) -> int:
         print(json.dumps(result.to_dict(), indent=1))
     else:
         print_audit(result, _console())
-    checked(result)
+    checked(result, calibration=True)
     return 0
 
 

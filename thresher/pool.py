@@ -3,20 +3,24 @@
 Rows of a verdict file carry the row of their sample in its shard, so the join is indexing, never hashing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.base import Role, Scope
-from schemas.manifest import Entry
-from schemas.sample import Kind, Outcome
+from schemas.manifest import Entry, RunManifest
+from schemas.sample import Kind, Outcome, to_json
 from thresher.store import Store, shard_name
 
 JUDGED = ("outcome", "kind", "reason", "failed_filter", "detail")
 """Columns that `judged` adds: see docs/formats.md."""
+
+NOT_SAMPLED = "not_sampled"
+"""Reason of a sample that the engine could not draw."""
 
 _KINDS = {Role.VERIFIER: Kind.MISS, Role.DUPLICATE: Kind.DUPLICATE, Role.QUALITY: None}
 
@@ -37,6 +41,23 @@ def shards(store: Store) -> int:
     """Number of shards of the run; 0 where the plan is not written yet."""
     entry = store.entry("prompts")
     return int(entry.facts["shards"]) if entry else 0
+
+
+def sampled(store: Store) -> list[int]:
+    """The shards whose samples are there, in order: all of them, unless the run is unfinished or had enough (target_rows)."""
+    return [shard for shard in range(shards(store)) if store.exists(f"samples/{shard_name(shard)}.json")]
+
+
+def hits(store: Store) -> int:
+    """Samples of the run that every filter kept so far, anchors apart."""
+    last = (verdict_entries(store, shard)[-1:] for shard in sampled(store))
+    return sum(int(entry.facts["hits"]) for entries in last for entry in entries)
+
+
+def enough(store: Store, manifest: RunManifest) -> bool:
+    """Whether the run has the rows it was to have, so that what is not sampled yet need not be."""
+    target = manifest.recipe["sampling"]["target_rows"] if manifest.origin == "sampled" else None
+    return target is not None and hits(store) >= int(target)
 
 
 def corpus_name(number: int, shard: int) -> str:
@@ -65,12 +86,14 @@ def drop_corpus(store: Store, *, keep: int) -> None:
             store.remove(f"corpus/{name}")
 
 
+def filters_in(facts: Iterable[Mapping[str, Any]]) -> list[FilterFacts]:
+    """Filters from their recorded facts, in the order they ran."""
+    return [FilterFacts(f["label"], f["name"], f["version"], f["key"], Scope(f["scope"]), Role(f["role"])) for f in facts]
+
+
 def filters_of(entry: Entry) -> list[FilterFacts]:
     """The filters a verdict file speaks of, in the order they ran."""
-    return [
-        FilterFacts(f["label"], f["name"], f["version"], f["key"], Scope(f["scope"]), Role(f["role"]))
-        for f in entry.facts["filters"]
-    ]
+    return filters_in(entry.facts["filters"])
 
 
 def verdicts(store: Store, shard: int) -> tuple[pa.Table, list[FilterFacts]]:
@@ -88,7 +111,7 @@ def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa
     """Add the columns of JUDGED to the samples of one shard. `given` holds its verdicts.
 
     A sample's outcome is that of the one filter that did not keep it: no later filter sees it. `kind` follows from that
-    filter's role; a sample every filter kept is a hit.
+    filter's role; a sample every filter kept is a hit. What the engine could not draw no filter saw: it is undecided.
     """
     rows = samples.num_rows
     ended = given.filter(pc.not_equal(given["outcome"], Outcome.KEEP.value))
@@ -108,6 +131,13 @@ def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa
         "failed_filter": ended["filter"].take(index),
         "detail": ended["detail"].take(index),
     }
+    failed = pc.is_valid(samples["error"])
+    if pc.any(failed).as_py():
+        errors = [None if text is None else to_json({"error": text}) for text in samples["error"].to_pylist()]
+        columns["outcome"] = pc.if_else(failed, Outcome.UNDECIDED.value, columns["outcome"])
+        columns["kind"] = pc.if_else(failed, pa.scalar(None, pa.string()), columns["kind"])
+        columns["reason"] = pc.if_else(failed, NOT_SAMPLED, columns["reason"])
+        columns["detail"] = pc.if_else(failed, pa.array(errors, pa.string()), columns["detail"])
     for name in JUDGED:
         samples = samples.append_column(name, columns[name])
     return samples
@@ -115,11 +145,13 @@ def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa
 
 def read_judged(store: Store, shard: int, columns: list[str] | None = None) -> pa.Table:
     """The samples of a shard with the columns of JUDGED."""
-    samples = store.read_table(f"samples/{shard_name(shard)}", columns)
+    samples = store.read_table(
+        f"samples/{shard_name(shard)}", None if columns is None else [*columns, *({"error"} - set(columns))]
+    )
     return judged(samples, *verdicts(store, shard))
 
 
 def each_judged(store: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """All shards of a run in order, one in memory at a time."""
-    for shard in range(shards(store)):
+    """All sampled shards of a run in order, one in memory at a time."""
+    for shard in sampled(store):
         yield read_judged(store, shard, columns)

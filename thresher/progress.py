@@ -1,13 +1,14 @@
-"""What a run shows while it samples: bars with a rate in a terminal, plain lines elsewhere."""
+"""What a run shows while it samples: bars in a terminal, plain lines elsewhere; rate, hits so far and the time it will take."""
 
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from thresher.samplers.base import EngineFacts
@@ -16,16 +17,24 @@ if TYPE_CHECKING:
     from thresher.steps import Begun
 
 LINE_EVERY_S = 10.0
+REPORT_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts samples and tokens as they are drawn; may be told from any thread. A context manager."""
+    """Counts samples and tokens as they are drawn, and hits as they are found; may be told from any thread. A context manager.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    `report` is called with the share done (0 to 1) and a line of text every ten seconds, and at the end.
+    """
+
+    def __init__(self, stream: TextIO | None = None, report: Callable[[float, str], None] | None = None) -> None:
+        self._report, self._reported = report, 0.0
         self._console = Console(file=stream or sys.stderr)
         self._lock = threading.Lock()
         self._bars: Bars | None = None
-        self.samples = self.tokens = self.total = 0
+        self.samples = self.tokens = self.total = self.hits = 0
+        self._hits_of: dict[int, int] = {}
+        self._target: int | None = None
+        self._adaptive = False
         self._first = self._last_line = 0.0
         self._lap = time.perf_counter()
 
@@ -38,18 +47,24 @@ class Progress:
             self._bars = None
         elif self._first:
             self._line()
+        if self._first and self._report is not None:
+            self._report(self.done if error is not None else 1.0, self.line())
 
     def begin(self, begun: "Begun") -> None:
         """Say what will be sampled, before the engine starts."""
+        from thresher import pool
         from thresher.store import Store
 
-        per_prompt = begun.recipe.sampling.samples_per_prompt + begun.recipe.sampling.anchor
-        entry = Store(begun.root).entry("prompts")
+        sampling = begun.recipe.sampling
+        per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
+        store = Store(begun.root)
+        entry = store.entry("prompts")
         prompts = entry.facts["prompts"] if entry else 0
         self.total = round(prompts * per_prompt * len(begun.missing) / max(1, begun.shards))
-        self.say(
-            f"{prompts} prompts x {per_prompt} in {begun.shards} shards, {len(begun.missing)} to sample; starting the engine"
-        )
+        self.hits, self._target = pool.hits(store), sampling.target_rows
+        self._adaptive = sampling.target_hits is not None
+        each = f"{per_prompt}" if not self._adaptive else f"{per_prompt} to {sampling.most + sampling.anchor}"
+        self.say(f"{prompts} prompts x {each} in {begun.shards} shards, {len(begun.missing)} to sample; starting the engine")
 
     def sampling(self, facts: EngineFacts) -> None:
         """Start counting: the engine is warm."""
@@ -58,13 +73,10 @@ class Progress:
             self._bars = Bars(
                 TextColumn("sampling"),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
                 console=self._console,
             )
-            self._bars.add_task("sampling", total=self.total, rate="")
+            self._bars.add_task("sampling", total=1.0, said="")
             self._bars.start()
         else:
             self.say(f"{facts.engine} {facts.version} is warm, sampling")
@@ -73,10 +85,40 @@ class Progress:
         with self._lock:
             self.samples += samples
             self.tokens += tokens
-            if self._bars is not None:
-                self._bars.update(self._bars.task_ids[0], completed=self.samples, rate=self._rate())
-            elif time.perf_counter() - self._last_line > LINE_EVERY_S:
-                self._line()
+            self._show()
+
+    def judged(self, shard: int, hits: int) -> None:
+        """Count the hits of a shard that has been filtered; a shard filtered again replaces what it had."""
+        with self._lock:
+            self.hits += hits - self._hits_of.get(shard, 0)
+            self._hits_of[shard] = hits
+            self._show()
+
+    def _show(self) -> None:
+        now = time.perf_counter()
+        if self._bars is not None:
+            self._bars.update(self._bars.task_ids[0], completed=self.done, said=self.line())
+        elif self._first and now - self._last_line > LINE_EVERY_S:
+            self._line()
+        if self._report is not None and self._first and now - self._reported > REPORT_EVERY_S:
+            self._reported = now
+            self._report(self.done, self.line())
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1: of target_rows where that is nearer, else of the samples asked for at first."""
+        drawn = self.samples / max(1, self.total)
+        rows = self.hits / self._target if self._target else 0.0
+        return min(1.0, max(drawn, rows))
+
+    def line(self) -> str:
+        """Samples, rates, hits and the time left, in one line."""
+        seconds = max(time.perf_counter() - self._first, 1e-9)
+        goal = f"at least {self.total:,}" if self._adaptive else f"{self.total:,}"
+        hits = f"{self.hits:,} of {self._target:,} hits" if self._target else f"{self.hits:,} hits"
+        left = "" if not 0 < self.done < 1 else f", {_clock(seconds * (1 / self.done - 1))} left"
+        rate = f"{self.samples / seconds:,.1f} samples/s, {self.tokens / seconds:,.0f} tokens/s"
+        return f"{self.samples:,} of {goal} samples ({100 * self.done:.0f} %), {rate}, {hits}, {_clock(seconds)} passed{left}"
 
     def lap(self) -> float:
         """Seconds since the last call, or since sampling began: of shards that overlap they add up to the wall clock."""
@@ -88,11 +130,12 @@ class Progress:
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def _rate(self) -> str:
-        seconds = max(time.perf_counter() - self._first, 1e-9)
-        return f"{self.tokens / seconds:,.0f} tokens/s {self.samples / seconds:,.1f} samples/s"
-
     def _line(self) -> None:
         self._last_line = time.perf_counter()
-        share = 100 * self.samples / max(1, self.total)
-        self.say(f"{self.samples:,} of {self.total:,} samples ({share:.0f} %), {self._rate()}")
+        self.say(self.line())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

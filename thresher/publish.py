@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.manifest import Entry, RunManifest
+from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
 from thresher import __version__, ids, pool, views
 from thresher.audit.stats import Audit
@@ -89,13 +90,15 @@ def dataset_finished(store: Store) -> bool:
 def _key(store: Store) -> tuple[RunManifest | None, str | None]:
     """The manifest, and the hash of all that the dataset is made from; None while a shard is missing."""
     manifest, made = store.manifest(), []
-    shards = pool.shards(store)
-    for shard in range(shards):
+    if manifest is None:
+        return None, None
+    shards = range(pool.shards(store))
+    for shard in pool.sampled(store) if pool.enough(store, manifest) else shards:
         samples, verdicts = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_entries(store, shard)
         if samples is None or not verdicts:
             return manifest, None
         made.append([samples.sha256, [[entry.sha256, _said_by(entry)] for entry in verdicts]])
-    if manifest is None or not shards:
+    if not made:
         return manifest, None
     described = {name: value for name, value in manifest.model.items() if name != "path"}
     return manifest, ids.digest("dataset", __version__, manifest.recipe, described, made)
@@ -111,15 +114,18 @@ def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict
     columns = [name for name in SAMPLES.names if name not in views.unread(wanted)]
     with ExitStack() as stack:
         writers = {view: stack.enter_context(_ViewWriter(view, prompt_format, folder)) for view in dict.fromkeys(wanted)}
-        for shard in range(pool.shards(store)):
+        sampling = Recipe.model_validate(manifest.recipe).sampling
+        for shard in pool.sampled(store):
             samples = store.read_table(f"samples/{shard_name(shard)}", columns)
             given, filters = pool.verdicts(store, shard)
             judged = pool.judged(samples, given, filters)
             for view, writer in writers.items():
                 if view == "rollouts":
                     writer.add(views.rollouts(judged, given, filters, prompt_format))
+                elif view == "prompts":
+                    writer.add(views.prompts(judged, prompt_format, sampling))
                 else:
-                    writer.add((views.sft if view == "sft" else views.prompts)(judged, prompt_format))
+                    writer.add(views.sft(judged, prompt_format))
         return {view: writer.finish() for view, writer in writers.items()}
 
 

@@ -1,59 +1,92 @@
-"""Builds the Arrow tables of a shard: completions become pool rows, verdicts become verdict rows."""
+"""Builds the Arrow tables of a shard: completions become journal rows and those pool rows, verdicts become verdict rows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Filter
-from schemas.sample import LOGPROBS, SAMPLES, TOKENS, VERDICTS, to_json
+from schemas.recipe import Sampling
+from schemas.sample import JOURNAL, LOGPROBS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
 from thresher import ids
 from thresher.models import Model
-from thresher.samplers.base import Completion, Drawn, EngineFacts
+from thresher.samplers.base import NEUTRAL, Completion, Drawn, EngineFacts, anchor_parameters, draw_parameters
 
 ANCHOR_INDEX = -1
 
 
-def sample_table(
-    prompts: pa.Table,
-    drawn: Mapping[int, Drawn],
-    *,
-    model: Model,
-    facts: EngineFacts,
-    salt: str,
-    parameters: Mapping[bool, dict[str, Any]],
+@dataclass(frozen=True)
+class Series:
+    """One way in which the prompts of a run are sampled: its parameters, and the hash of all that its samples' ids depend on beside
+    prompt and index."""
+
+    anchor: bool
+    parameters: dict[str, Any]
+    key: str
+
+    @cached_property
+    def text(self) -> str:
+        """The parameters as the pool has them."""
+        return to_json(self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Samples of one prompt that an engine is asked for: the prompt's row in its shard, and the samples by index and id."""
+
+    row: int
+    series: Series
+    indices: tuple[int, ...]
+    sample_ids: tuple[str, ...]
+
+
+def series_of(sampling: Sampling, model: Model, salt: str) -> list[Series]:
+    """The series of a run: one per temperature, and the anchors' last."""
+    every = [(False, draw_parameters(sampling, temperature)) for temperature in sampling.temperatures]
+    if sampling.anchor:
+        every.append((True, anchor_parameters(sampling)))
+    return [Series(anchor, given, ids.source_key(model.name, model.revision, given, salt)) for anchor, given in every]
+
+
+def declared(parameters: Mapping[str, Any]) -> str:
+    """What parameters change of the model's own distribution, in words; empty for ancestral sampling."""
+    return ", ".join(f"{name} {parameters[name]:g}" for name in NEUTRAL if parameters[name] != NEUTRAL[name])
+
+
+def journal_rows(
+    answers: Sequence[tuple[Asked, Drawn]], prompt_ids: Sequence[str], *, model: Model, facts: EngineFacts
 ) -> pa.Table:
-    """Pool rows of one shard (schema SAMPLES): per prompt the anchor first, then its samples by index.
+    """Rows of schema JOURNAL from finished groups. `prompt_ids` are those of the shard. A group with an error becomes rows without
+    a completion."""
+    sizes = np.array([len(asked.indices) for asked, _ in answers], np.int64)
+    rows = int(sizes.sum())
+    group = np.repeat(np.arange(len(answers)), sizes)
+    series = [asked.series for asked, _ in answers]
+    nothing = Completion("", None)
+    completions = [c for asked, drawn in answers for c in drawn.completions or [nothing] * len(asked.indices)]
 
-    `prompts` has schema PROMPTS. `drawn` is keyed by prompt row, doubled, plus one for the anchor's group. `parameters` are those
-    of the samples (False) and of the anchors (True).
-    """
-    order = [(row, anchor) for row in range(prompts.num_rows) for anchor in (True, False) if 2 * row + anchor in drawn]
-    groups = [drawn[2 * row + anchor] for row, anchor in order]
-    sizes = np.array([len(group.completions) for group in groups], np.int64)
-    rows = np.repeat(np.array([row for row, _ in order], np.int64), sizes)
-    anchors = np.repeat(np.array([anchor for _, anchor in order], bool), sizes)
-    index = np.concatenate([np.arange(size) for size in sizes]) if len(sizes) else np.zeros(0, np.int64)
-    index[anchors] = ANCHOR_INDEX
-    completions = [completion for group in groups for completion in group.completions]
+    def each(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind).take(pa.array(group))
 
-    repeated = prompts.take(pa.array(rows))
-    columns: dict[str, Any] = {name: repeated[name] for name in prompts.schema.names}
-    sources = {a: ids.source_key(model.name, model.revision, p, salt) for a, p in parameters.items()}
-    texts = {a: to_json(p) for a, p in parameters.items()}
-    prompt_ids = repeated["prompt_id"].to_pylist()
-    columns["sample_id"] = [
-        ids.sample_id(prompt, sources[bool(anchor)], int(i)) for prompt, anchor, i in zip(prompt_ids, anchors, index, strict=True)
-    ]
-    columns["index"], columns["anchor"] = index.astype(np.int32), anchors
-    columns["sampling"] = [texts[bool(anchor)] for anchor in anchors]
-    columns |= _completion_columns(completions)
-    columns["prompt_ids"] = _lists([group.prompt_ids for group in groups], TOKENS).take(
-        pa.array(np.repeat(np.arange(len(groups)), sizes))
-    )
-    columns["engine_seed"] = np.repeat(np.array([group.seed for group in groups], object), sizes)
+    columns: dict[str, Any] = {
+        "sample_id": [one for asked, _ in answers for one in asked.sample_ids],
+        "prompt_id": each([prompt_ids[asked.row] for asked, _ in answers], pa.string()),
+        "index": np.fromiter((index for asked, _ in answers for index in asked.indices), np.int32, rows),
+        "anchor": each([one.anchor for one in series], pa.bool_()),
+        "sampling": each([one.text for one in series], pa.string()),
+        "temperature": each([one.parameters["temperature"] for one in series], pa.float64()),
+        "prompt_ids": _lists([drawn.prompt_ids for _, drawn in answers], TOKENS).take(pa.array(group)),
+        "engine_seed": each([drawn.engine_seed for _, drawn in answers], pa.int64()),
+        "source": each([drawn.source or None for _, drawn in answers], pa.string()),
+        "error": each([drawn.error for _, drawn in answers], pa.string()),
+        **_completion_columns(completions),
+        **_first_rows(answers, sizes, rows),
+    }
     same = {
         "logprobs_kind": facts.logprobs_kind,
         "engine": facts.engine,
@@ -64,8 +97,37 @@ def sample_table(
         "source_row": None,
         "unreadable": None,
     }
-    columns |= {name: pa.repeat(pa.scalar(value, SAMPLES.field(name).type), len(rows)) for name, value in same.items()}
-    return pa.table({name: columns[name] for name in SAMPLES.names}).cast(SAMPLES)
+    columns |= {name: pa.repeat(pa.scalar(value, JOURNAL.field(name).type), rows) for name, value in same.items()}
+    return pa.table({name: columns[name] for name in JOURNAL.names}).cast(JOURNAL)
+
+
+def _first_rows(answers: Sequence[tuple[Asked, Drawn]], sizes: NDArray[np.int64], rows: int) -> dict[str, pa.Array]:
+    """The columns that only the first row of a calibrated group has."""
+    tokens: list[int | None] = [None] * rows
+    found: list[Any] = [None] * rows
+    for first, (_, drawn) in zip((np.cumsum(sizes) - sizes).tolist(), answers, strict=True):
+        if drawn.calibration is not None:
+            tokens[first], found[first] = drawn.tokens, drawn.calibration.ravel()
+    return {"calibrated_tokens": pa.array(tokens, pa.int64()), "calibration": pa.array(found, JOURNAL.field("calibration").type)}
+
+
+def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
+    """Rows of a journal (or any of its columns), joined with their prompts, each sample once: per prompt the anchor first, then by
+    temperature and index."""
+    at = pc.index_in(rows["prompt_id"], prompts["prompt_id"].combine_chunks()).to_numpy()
+    codes = rows["sample_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    _, once = np.unique(codes, return_index=True)
+    order = np.lexsort(
+        (
+            rows["index"].to_numpy()[once],
+            rows["temperature"].to_numpy()[once],
+            ~rows["anchor"].to_numpy()[once],
+            at[once],
+        )
+    )
+    rows = rows.take(pa.array(once[order]))
+    repeated = prompts.select(REPEATED).take(pa.array(at[once[order]]))
+    return pa.table([repeated[f.name] if f.name in REPEATED else rows[f.name] for f in SAMPLES], schema=SAMPLES)
 
 
 def _completion_columns(completions: Sequence[Completion]) -> dict[str, Any]:
@@ -73,6 +135,7 @@ def _completion_columns(completions: Sequence[Completion]) -> dict[str, Any]:
         "completion": pa.array([c.text for c in completions], pa.string()),
         "finish_reason": pa.array([c.finish_reason for c in completions], pa.string()),
         "stop_reason": pa.array([c.stop_reason for c in completions], pa.string()),
+        "seed": pa.array([c.seed for c in completions], pa.int64()),
         "completion_ids": _lists([c.token_ids for c in completions], TOKENS),
         "logprobs": _lists([c.logprobs for c in completions], LOGPROBS),
         "cumulative_logprob": pa.array([c.cumulative_logprob for c in completions], pa.float64()),

@@ -3,6 +3,8 @@
     RUN/run.json                  what this run is (schemas.manifest.RunManifest)
     RUN/prompts.parquet           the plan: one row group per shard
     RUN/samples/00000.parquet     the pool, a shard at a time
+    RUN/journal/00000-0001.arrows what a shard that is not finished has so far (thresher.journal)
+    RUN/starts/0001.json          every start of an engine, with its seed
     RUN/verdicts/00000.parquet    what the filters said of that shard
     RUN/corpus/00-00000.parquet   what the first filter over the whole run said of it
     RUN/dataset/                  the views, as a Hub-shaped directory
@@ -19,7 +21,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -70,6 +72,11 @@ def shard_name(shard: int) -> str:
     return f"{shard:05d}"
 
 
+def versioned(name: str, version: int) -> str:
+    """The file of a table: `name`.parquet, and `name`-v2.parquet and so on for one that was extended."""
+    return f"{name}.parquet" if version == 1 else f"{name}-v{version}.parquet"
+
+
 class Store:
     """One run directory. Safe to share between threads, and between processes that work on different files."""
 
@@ -115,6 +122,30 @@ class Store:
                 raise
             _sync_folder(folder)
 
+    def appending(self, folder: str, begins: str, ending: str) -> "Appending":
+        """Open the next free file `begins`NNNN`ending` of a local folder for appending; nobody else gets the same one."""
+        with self._explained(folder):
+            self.fs.makedirs(self.path(folder), exist_ok=True)
+            number = len(self.names(folder, ending))
+            while True:
+                number += 1
+                name = f"{folder}/{begins}{number:04d}{ending}"
+                try:
+                    return Appending(self, name, open(self.path(name), "xb", buffering=0))  # noqa: SIM115 - the caller closes it
+                except FileExistsError:
+                    continue
+
+    def put_next(self, folder: str, begins: str, ending: str, data: bytes) -> int:
+        """Write the next free file `begins`NNNN`ending` of a folder whole; returns its number."""
+        if self.local:
+            with self.appending(folder, begins, ending) as file:
+                file.write(data)
+                return int(file.name.removesuffix(ending)[-4:])
+        taken = [name for name in self.names(folder, ending) if name.startswith(begins)]
+        number = int(taken[-1].removesuffix(ending)[len(begins) :]) + 1 if taken else 1
+        self.write_bytes(f"{folder}/{begins}{number:04d}{ending}", data)
+        return number
+
     def read_bytes(self, name: str) -> bytes:
         with self._explained(name, verb="read"):
             return bytes(self.fs.cat_file(self.path(name)))
@@ -124,23 +155,38 @@ class Store:
 
     # -- tables with entries -------------------------------------------------------------------------------------------
 
-    def write_table(self, name: str, table: pa.Table, *, key: str, facts: dict[str, Any] | None = None) -> Entry:
-        """Write `name`.parquet in one row group, then its entry."""
-        return self.write_groups(name, table.schema, [table], key=key, facts=facts)
+    def write_table(
+        self, name: str, table: pa.Table, *, key: str, facts: dict[str, Any] | None = None, version: int = 1
+    ) -> Entry:
+        """Write `name`.parquet in one row group, then its entry. A further `version` goes to a file of its own, so that the one
+        before stays whole until the entry names the new one; then it is removed."""
+        before = self.entry(name) if version > 1 else None
+        entry = self.write_groups(name, table.schema, [table], key=key, facts=facts, file=versioned(name, version))
+        if before is not None and before.path != entry.path and self.exists(before.path):
+            self.remove(before.path)
+        return entry
 
     def write_groups(
-        self, name: str, schema: pa.Schema, groups: Iterable[pa.Table], *, key: str, facts: dict[str, Any] | None = None
+        self,
+        name: str,
+        schema: pa.Schema,
+        groups: Iterable[pa.Table],
+        *,
+        key: str,
+        facts: dict[str, Any] | None = None,
+        file: str | None = None,
     ) -> Entry:
-        """Write `name`.parquet with one row group per table, then its entry. The file is held in memory until it is whole."""
+        """Write `name`.parquet (or `file`) with one row group per table, then its entry. It is held in memory until it is whole."""
+        file = file or versioned(name, 1)
         buffer, rows = io.BytesIO(), 0
         with pq.ParquetWriter(buffer, schema, **parquet_options(schema, for_hub=False)) as writer:
             for table in groups:
                 writer.write_table(table.cast(schema), row_group_size=max(1, table.num_rows))
                 rows += table.num_rows
         data = buffer.getbuffer()
-        self.write_bytes(f"{name}.parquet", data)
+        self.write_bytes(file, data)
         entry = Entry(
-            path=f"{name}.parquet",
+            path=file,
             rows=rows,
             bytes=data.nbytes,
             sha256=hashlib.sha256(data).hexdigest(),
@@ -241,6 +287,35 @@ class Store:
             elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 what += f"; choose a directory you may {verb} with --out, or change its permissions"
             raise StoreError(f"{where}: cannot {verb}: {what}") from error
+
+
+class Appending:
+    """A local file that grows. Every write is handed to the operating system; `sync` waits until the disk has it."""
+
+    def __init__(self, store: Store, name: str, file: BinaryIO) -> None:
+        self.name = name
+        self._store, self._file = store, file
+
+    def __enter__(self) -> "Appending":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, data: bytes | pa.Buffer) -> None:
+        with self._store._explained(self.name):
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def sync(self) -> None:
+        with self._store._explained(self.name):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
 
 
 def _sync_folder(folder: str) -> None:

@@ -10,13 +10,16 @@ Anchors are rows of `rollouts` only, and count in no number of `prompts`.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from schemas.recipe import Sampling
 from schemas.sample import Kind, Outcome
+from thresher import budget
 from thresher.pool import FilterFacts
 
 JSON = pa.json_()
@@ -64,7 +67,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("hits", _COUNT, "distinct samples kept"),
         ("duplicates", _COUNT, "samples that passed but repeat another"),
         ("undecided", _COUNT, "samples that could not be judged"),
-        ("pass_rate", _REAL, "passed / decided, 0 to 1; null where none was decided"),
+        (
+            "pass_rate",
+            _REAL,
+            "unbiased estimate, 0 to 1: passed / decided, corrected for target_hits; null where none was decided",
+        ),
         ("anchor_passed", pa.bool_(), "whether the greedy answer passed; null where there is none, or it is undecided"),
         _METADATA,
     ),
@@ -91,21 +98,25 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("finish_reason", _TEXT, "stop, length or abort; null where unknown"),
         ("stop_reason", _TEXT, "the stop string or token that ended it; null where none did"),
         ("sampling", JSON, "sampling parameters in force; null where unknown"),
+        ("temperature", _REAL, "the temperature among them: 1 is the model's own distribution; null where unknown"),
         ("engine", _TEXT, "what ran the model; `brought` where the sample was brought along"),
         ("engine_version", _TEXT, "its version; null where unknown"),
         ("engine_seed", pa.int64(), "its seed; null where unknown"),
+        ("seed", pa.int64(), "the seed of this very sample; null where only the engine has one"),
+        ("source", _TEXT, "start of the engine, or server, that it came from; null where unknown"),
         ("policy_model", _TEXT, "the model sampled from; null where unknown"),
         ("policy_revision", _TEXT, "its revision; null where unknown"),
         ("chat_template_sha256", _TEXT, "hash of its chat template; null where it has none"),
         ("reward", _REAL, "1 where every verifier kept it, 0 where one did not, null where that is open"),
         ("verdicts", VERDICT_LIST, "what each filter that saw it said, in order"),
+        ("error", _TEXT, "why the engine could not draw it; null where it did"),
         ("source_row", pa.int64(), "row in the user's own file, from 0; null where it was sampled here"),
         _METADATA,
     ),
 }
 """Per view its columns: name, Arrow type (None: chat messages or plain text, as the model was prompted) and meaning."""
 
-FILTERED_ON = ("unreadable",)
+FILTERED_ON = ("unreadable", "error")
 """Columns of the pool that a view reads but does not hold."""
 
 _HEAVY = {"prompt_ids", "completion_ids", "logprobs"}
@@ -135,13 +146,13 @@ def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
     return _made("sft", hits, columns, prompt_format)
 
 
-def prompts(judged: pa.Table, prompt_format: str) -> pa.Table:
-    """One row per prompt, in the order of the pool; reference and metadata are those of its first sample."""
+def prompts(judged: pa.Table, prompt_format: str, sampling: Sampling | None = None) -> pa.Table:
+    """One row per prompt, in the order of the pool; reference and metadata are those of its first sample. `sampling` says whether
+    drawing stopped because of what was found."""
     judged = judged.filter(pc.is_null(judged["unreadable"]))
     first, prompt, counts = prompt_counts(judged)
     rows = judged.take(pa.array(first))
     decided = counts["samples"] - counts["undecided"]
-    rate = np.divide(counts["passed"], decided, out=np.zeros(len(decided)), where=decided > 0)
     of_anchor = np.full(len(first), -1, np.int64)
     anchors = np.flatnonzero(judged["anchor"].to_numpy())
     of_anchor[prompt[anchors]] = anchors
@@ -149,7 +160,7 @@ def prompts(judged: pa.Table, prompt_format: str) -> pa.Table:
         **_said(rows, prompt_format),
         **{name: pa.array(count, pa.int32()) for name, count in counts.items()},
         "decided": pa.array(decided, pa.int32()),
-        "pass_rate": pa.array(rate, mask=decided == 0),
+        "pass_rate": pa.array(pass_rates(judged, sampling), pa.float64()),
         "anchor_passed": pc.equal(reward(judged, quality=0.0), 1.0).take(pa.array(of_anchor, mask=of_anchor < 0)),
         "reference": _references(rows["reference"]),
         "metadata": _json(rows["metadata"]),
@@ -207,6 +218,43 @@ def prompt_counts(judged: pa.Table) -> tuple[Ints, Ints, dict[str, Ints]]:
         "undecided": undecided,
     }
     return first, prompt, counts
+
+
+@dataclass(frozen=True)
+class PromptCount:
+    """What became of the samples of a prompt, anchors apart; `failed` could not be drawn and are undecided."""
+
+    drawn: int
+    decided: int
+    passed: int
+    hits: int
+    failed: int
+
+
+def prompt_count(judged: pa.Table) -> dict[str, PromptCount]:
+    """The counts of each prompt by prompt_id."""
+    first, prompt, counts = prompt_counts(judged)
+    failed = np.bincount(prompt[pc.is_valid(judged["error"]).to_numpy()], minlength=len(first))
+    names = judged["prompt_id"].take(pa.array(first)).to_pylist()
+    drawn, decided = counts["samples"], counts["samples"] - counts["undecided"]
+    columns = (drawn, decided, counts["passed"], counts["hits"], failed)
+    return {name: PromptCount(*map(int, row)) for name, row in zip(names, zip(*columns, strict=True), strict=True)}
+
+
+def pass_rates(judged: pa.Table, sampling: Sampling | None = None) -> list[float | None]:
+    """Each prompt's pass rate, in the order of `prompt_counts`: passed / decided, corrected where drawing stopped because of what
+    was found (thresher.budget)."""
+    first, prompt, counts = prompt_counts(judged)
+    decided = counts["samples"] - counts["undecided"]
+    if sampling is None or sampling.target_hits is None:
+        return [int(p) / int(d) if d else None for p, d in zip(counts["passed"], decided, strict=True)]
+    there = ~judged["anchor"].to_numpy() & pc.not_equal(judged["outcome"], Outcome.UNDECIDED.value).to_numpy()
+    rows = np.flatnonzero(there)
+    rows = rows[np.lexsort((judged["index"].to_numpy()[rows], prompt[rows]))]
+    hit = pc.fill_null(pc.equal(judged["kind"], Kind.HIT.value), False).to_numpy()[rows]
+    passed = hit | pc.fill_null(pc.equal(judged["kind"], Kind.DUPLICATE.value), False).to_numpy()[rows]
+    ends = np.cumsum(np.bincount(prompt[rows], minlength=len(first)))
+    return [budget.pass_rate(sampling, passed[a:b], hit[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

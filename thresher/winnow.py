@@ -8,11 +8,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 import filters
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
@@ -23,6 +25,7 @@ from schemas.sample import VERDICTS, Outcome, to_json
 from thresher import ids, pool, shards
 from thresher.errors import RecipeError
 from thresher.store import Store, shard_name
+from thresher.views import PromptCount, prompt_count
 
 
 def _readable(table: pa.Table) -> pa.Table:
@@ -39,6 +42,7 @@ READABLE = Filter("readable", "1", Scope.SAMPLE, Role.QUALITY, _readable, ("unre
 """Stands first in runs of samples that were brought along: rows that could not be read are undecided."""
 
 Built = tuple[str, FilterSpec, Filter]
+Mask = NDArray[np.bool_]
 
 
 def built_filters(recipe: Recipe, *, brought: bool) -> list[Built]:
@@ -79,7 +83,7 @@ def _facts(label: str, spec: FilterSpec, made: Filter, seconds: float) -> dict[s
     }
 
 
-def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> Mask:
     """Which samples a filter is there for, whatever became of them before."""
     mask = np.ones(samples.num_rows, bool)
     if spec.families is not None:
@@ -92,17 +96,47 @@ def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> np.ndarray[
 def winnow_shard(root: str, shard: int) -> Entry:
     """Write the verdicts on one shard, unless they are there already."""
     store = Store(root)
-    manifest = store.manifest()
     entry = store.entry(f"samples/{shard_name(shard)}")
-    assert manifest is not None and entry is not None, "a shard is winnowed after it is sampled"
-    built = built_filters(Recipe.model_validate(manifest.recipe), brought=manifest.origin == "brought")
-    local = [item for item in built if item[2].scope is not Scope.CORPUS]
+    assert entry is not None, "a shard is winnowed after it is sampled"
+    local = _local_filters(store)
     name, key = f"verdicts/{shard_name(shard)}", winnow_key(local, [entry.sha256])
     if done := store.finished(name, key):
         return done
-    wanted = {"sample_id", "prompt_id", "family", "anchor", "index"}.union(*(made.columns for _, _, made in local))
-    samples = store.read_table(f"samples/{shard_name(shard)}", sorted(wanted))
-    alive, tables, facts = np.ones(samples.num_rows, bool), [VERDICTS.empty_table()], []
+    samples = store.read_table(f"samples/{shard_name(shard)}", _columns(local))
+    tables, facts, alive = _cascade(samples, local)
+    hits = int((alive & ~samples["anchor"].to_numpy()).sum())
+    return store.write_table(name, pa.concat_tables(tables), key=key, facts={"filters": facts, "hits": hits})
+
+
+def count_prompts(root: str, samples: pa.Table) -> dict[str, PromptCount]:
+    """Judge samples (schema SAMPLES, whole prompts) and count each prompt's, by prompt_id; nothing is written."""
+    local = _local_filters(Store(root))
+    tables, facts, _ = _cascade(samples.select(_columns(local)), local)
+    known = pool.filters_in(facts)
+    return prompt_count(pool.judged(samples.select(_columns(local)), pa.concat_tables(tables), known))
+
+
+def _local_filters(store: Store) -> list[Built]:
+    manifest = store.manifest()
+    assert manifest is not None
+    return _built(to_json(manifest.recipe), manifest.origin == "brought")
+
+
+@lru_cache(maxsize=4)
+def _built(recipe: str, brought: bool) -> list[Built]:
+    """The filters over samples and prompts: built once, for a filter process is asked for every wave of every prompt."""
+    built = built_filters(Recipe.model_validate_json(recipe), brought=brought)
+    return [item for item in built if item[2].scope is not Scope.CORPUS]
+
+
+def _columns(local: Sequence[Built]) -> list[str]:
+    always = {"sample_id", "prompt_id", "family", "anchor", "index", "unreadable", "error"}
+    return sorted(always.union(*(made.columns for _, _, made in local)))
+
+
+def _cascade(samples: pa.Table, local: Sequence[Built]) -> tuple[list[pa.Table], list[dict[str, Any]], Mask]:
+    """Verdict tables, the facts of each filter, and which samples every filter kept."""
+    alive, tables, facts = drawn(samples), [VERDICTS.empty_table()], []
     for label, spec, made in local:
         rows = np.flatnonzero(alive & applicable(samples, spec, made))
         began = time.perf_counter()
@@ -112,22 +146,28 @@ def winnow_shard(root: str, shard: int) -> Entry:
         alive[rows] = pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
         tables.append(shards.verdict_rows(label, made, rows, seen["sample_id"], given))
         facts.append(_facts(label, spec, made, time.perf_counter() - began))
-    return store.write_table(name, pa.concat_tables(tables), key=key, facts={"filters": facts})
+    return tables, facts, alive
+
+
+def drawn(samples: pa.Table) -> Mask:
+    """Which samples there are to judge: all but those that the engine could not draw."""
+    found: Mask = pc.is_null(samples["error"]).to_numpy()
+    return found.copy()
 
 
 def winnow_corpus(root: str) -> int:
-    """Run the filters over the whole corpus, one pass each; returns how many there are."""
+    """Run the filters over the whole corpus, one pass each over the shards that are sampled; returns how many there are."""
     store = Store(root)
     manifest = store.manifest()
     assert manifest is not None
     built = built_filters(Recipe.model_validate(manifest.recipe), brought=manifest.origin == "brought")
     over_all = [item for item in built if item[2].scope is Scope.CORPUS]
     pool.drop_corpus(store, keep=len(over_all))
-    count = pool.shards(store)
+    sampled = pool.sampled(store)
     for number, item in enumerate(over_all):
-        hashes = [entry.sha256 for shard in range(count) for entry in pool.verdict_entries(store, shard, number)]
+        hashes = [entry.sha256 for shard in sampled for entry in pool.verdict_entries(store, shard, number)]
         key = winnow_key([item], hashes)
-        names = [pool.corpus_name(number, shard) for shard in range(count)]
+        names = [pool.corpus_name(number, shard) for shard in sampled]
         if all(store.finished(name, key) for name in names):
             continue
         pool.drop_corpus(store, keep=number)
@@ -151,20 +191,20 @@ def _judged(made: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _one_pass(store: Store, item: Built, number: int, key: str) -> None:
     label, spec, made = item
-    seen: deque[tuple[np.ndarray[Any, np.dtype[np.int64]], pa.Table]] = deque()
+    seen: deque[tuple[NDArray[np.int64], pa.Table, int]] = deque()
 
     def batches() -> Iterator[pa.Table]:
-        columns = sorted({"sample_id", "prompt_id", "family", "anchor", "index", *made.columns})
-        for samples in pool.each_judged(store, columns):
+        for samples in pool.each_judged(store, _columns([item])):
             kept = pc.equal(samples["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
             rows = np.flatnonzero(kept & applicable(samples, spec, made))
-            seen.append((rows, samples.take(pa.array(rows))))
+            seen.append((rows, samples.take(pa.array(rows)), int((kept & ~samples["anchor"].to_numpy()).sum())))
             yield seen[-1][1]
 
     began = time.perf_counter()
-    for shard, given in enumerate(_judged(made, batches())):
-        rows, table = seen.popleft()
-        facts = {"filters": [_facts(label, spec, made, time.perf_counter() - began)]}
+    for shard, given in zip(pool.sampled(store), _judged(made, batches()), strict=True):
+        rows, table, hits = seen.popleft()
+        hits -= len(rows) - int(pc.sum(pc.equal(given["outcome"], Outcome.KEEP.value)).as_py() or 0)
+        facts = {"filters": [_facts(label, spec, made, time.perf_counter() - began)], "hits": hits}
         verdicts = shards.verdict_rows(label, made, rows, table["sample_id"], given)
         store.write_table(pool.corpus_name(number, shard), verdicts, key=key, facts=facts)
         began = time.perf_counter()

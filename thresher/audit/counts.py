@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from filters.base import Scope
 from schemas.manifest import RunManifest
+from schemas.recipe import Recipe, Sampling
 from schemas.sample import Outcome
 from thresher import pool
 from thresher.store import Store, shard_name
-from thresher.views import prompt_counts
+from thresher.views import pass_rates, prompt_counts
 
-COLUMNS = ["sample_id", "prompt_id", "family", "anchor", "finish_reason", "unreadable"]
+COLUMNS = ["sample_id", "prompt_id", "family", "index", "anchor", "temperature", "finish_reason", "unreadable", "error"]
 """What is read of the pool."""
 
 Rows = NDArray[np.int64]
@@ -35,14 +36,20 @@ class Counts:
     """By family, anchor, outcome, kind, truncated."""
     verdicts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By filter, outcome, reason, without the anchors'."""
-    prompts: Counter[tuple[str, int, int]] = field(default_factory=Counter)
-    """By family, decided samples, passed samples."""
+    prompts: Counter[tuple[str, int, int, float | None]] = field(default_factory=Counter)
+    """By family, decided samples, passed samples, and the unbiased estimate of the pass rate."""
+    temperatures: Counter[tuple[float, str, str | None]] = field(default_factory=Counter)
+    """Samples without anchors by temperature, outcome, kind."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """Samples that the engine could not draw, by its error."""
 
     def add(self, other: "Counts") -> None:
         """Count another shard's in."""
         self.samples.update(other.samples)
         self.verdicts.update(other.verdicts)
         self.prompts.update(other.prompts)
+        self.temperatures.update(other.temperatures)
+        self.failed.update(other.failed)
 
 
 def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts, list[str]]:
@@ -72,20 +79,30 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
     problems += found_wrong
     problems += cascade(samples, given, facts, where)
     known = [one for made in pool.verdict_entries(store, shard) for one in pool.filters_of(made)]
-    return counted(pool.judged(samples, _first_endings(given), known), given), problems
+    sampling = Recipe.model_validate(manifest.recipe).sampling
+    return counted(pool.judged(samples, _first_endings(given), known), given, sampling), problems
 
 
-def counted(judged: pa.Table, given: pa.Table) -> Counts:
+def counted(judged: pa.Table, given: pa.Table, sampling: Sampling) -> Counts:
     """Count the rows of one judged shard and the verdicts on them."""
     truncated = pc.fill_null(pc.equal(judged["finish_reason"], "length"), False)
     readable = judged.filter(pc.is_null(judged["unreadable"]))
     first, _, counts = prompt_counts(readable)
     decided = counts["samples"] - counts["undecided"]
-    prompts = pa.table([readable["family"].take(pa.array(first)), decided, counts["passed"]], ["family", "decided", "passed"])
+    columns = [
+        readable["family"].take(pa.array(first)),
+        decided,
+        counts["passed"],
+        pa.array(pass_rates(readable, sampling), pa.float64()),
+    ]
+    prompts = pa.table(columns, ["family", "decided", "passed", "rate"])
+    drawn = judged.filter(pc.invert(judged["anchor"]))
     return Counts(
         _by(judged.append_column("truncated", truncated), ["family", "anchor", "outcome", "kind", "truncated"]),
         _by(given.filter(pc.invert(judged["anchor"].take(given["row"]))), ["filter", "outcome", "reason"]),
         _by(prompts, prompts.column_names),
+        _by(drawn, ["temperature", "outcome", "kind"]),
+        Counter(judged["error"].drop_null().to_pylist()),
     )
 
 
@@ -113,7 +130,7 @@ def cascade(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, A
     rows = samples.num_rows
     anchor: Mask = samples["anchor"].to_numpy()
     at, kept = given["row"].to_numpy(), pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy()
-    alive = np.ones(rows, bool)
+    alive: Mask = pc.is_null(samples["error"]).to_numpy().copy()
     for facts in filters:
         wanted = alive.copy()
         if facts.get("families") is not None:
@@ -147,18 +164,19 @@ def _rows_agree(path: str, noted: int, table: pa.Table) -> Iterator[str]:
 
 
 def _as_planned(store: Store, shard: int, manifest: RunManifest, samples: pa.Table, path: str) -> Iterator[str]:
-    """Compare the samples of each prompt with the plan: samples_per_prompt, and an anchor where the recipe wants one."""
-    sampling = manifest.recipe["sampling"]
-    each = int(sampling["samples_per_prompt"]) + bool(sampling["anchor"])
+    """Compare the samples of each prompt with the plan: what the recipe asks for, or more where an earlier recipe asked for more;
+    with target_hits, no fewer than the first wave."""
+    sampling = Recipe.model_validate(manifest.recipe).sampling
+    each = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
     planned = store.read_group("prompts", shard)["prompt_id"]
     both = pa.chunked_array([*planned.chunks, *samples["prompt_id"].chunks], pa.string()).combine_chunks()
     codes = both.dictionary_encode().indices.to_numpy()
     wanted = each * np.bincount(codes[: len(planned)], minlength=codes.max(initial=-1) + 1)
     found = np.bincount(codes[len(planned) :], minlength=len(wanted))
-    if wrong := int((wanted != found).sum()):
+    if wrong := int(((wanted > found) | (wanted == 0)).sum()):
         yield (
             f"{path}: {int(wanted.sum())} samples planned ({len(planned)} prompts, {each} each), {samples.num_rows} found; "
-            f"{wrong} prompts have too few or too many; {_AGAIN}"
+            f"{wrong} prompts have too few, or are not in the plan; {_AGAIN}"
         )
 
 

@@ -28,14 +28,15 @@ _BLOCK = 50  # Resamples drawn at once, so that memory is 50 x the number of dis
 
 
 def pass_rate_interval(
-    prompts: Mapping[tuple[int, int], int], seed: int, *, resamples: int = RESAMPLES
+    prompts: Mapping[tuple[float, float], int], seed: int, *, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
     """The interval (low, high) of passed / decided. `prompts` counts the prompts by (decided, passed); those with nothing
-    decided say nothing. None where no prompt has anything decided."""
-    cells = np.array(sorted(key for key, count in prompts.items() if key[0] and count), np.int64).reshape(-1, 2)
+    decided say nothing. Where each prompt's rate is an estimate of its own, as with target_hits, give (1, rate). None where no
+    prompt has anything decided."""
+    cells = np.array(sorted(key for key, count in prompts.items() if key[0] and count), np.float64).reshape(-1, 2)
     if not len(cells):
         return None
-    weight = np.array([prompts[int(decided), int(passed)] for decided, passed in cells], np.int64)
+    weight = np.array([prompts[decided, passed] for decided, passed in cells.tolist()], np.int64)
     decided, passed, n = cells[:, 0], cells[:, 1], int(weight.sum())
     if np.all(passed * decided[0] == passed[0] * decided):
         return wilson(float(passed[0] / decided[0]), n)

@@ -52,8 +52,33 @@ def print_audit(audit: Audit, console: "Console") -> None:
         console.print(line, highlight=False, markup=False)
     console.print(funnel_table(audit, gap=gap))
     console.print(families_table(audit, gap=gap))
+    if len(audit.temperatures) > 1:
+        console.print(temperatures_table(audit, gap=gap))
+    for line in calibration_lines(audit):
+        console.print(line, highlight=False, markup=False)
+    for fault in audit.calibration_faults:
+        console.print(f"WARNING {fault}", style="bold yellow", highlight=False, markup=False)
     for problem in audit.problems:
         console.print(f"PROBLEM {problem}", style="bold red", highlight=False, markup=False)
+
+
+def temperatures_table(audit: Audit, *, gap: str = THIN) -> "Table":
+    """How the samples of each temperature came out."""
+    table = _table("Temperatures", ("temperature", "samples", "passed", "pass rate"))
+    for one in audit.temperatures:
+        rate = "" if one.pass_rate is None else percent(one.pass_rate)
+        table.add_row(f"{one.temperature:g}", number(one.samples, gap), number(one.passed, gap), rate)
+    return table
+
+
+def calibration_lines(audit: Audit) -> list[str]:
+    """The calibration test in a line for each source and what it was asked for."""
+    return [
+        f"calibration of {one.source}{' at ' + one.declared if one.declared else ''}: {number(one.tokens, ',')} tokens, z of "
+        + ", ".join(f"{score.event} {'-' if score.z is None else format(score.z, '+.1f')}" for score in one.scores)
+        + f" (bound {one.bound:.2f})"
+        for one in audit.calibration
+    ]
 
 
 def summary(audit: Audit, *, gap: str = THIN) -> list[str]:
@@ -72,6 +97,10 @@ def summary(audit: Audit, *, gap: str = THIN) -> list[str]:
     if audit.tokens.completion:
         each = "" if audit.tokens.per_hit is None else f", {number(round(audit.tokens.per_hit), gap)} per hit"
         lines.append(f"{number(audit.tokens.completion, gap)} tokens sampled{each}")
+    for error, count in audit.not_sampled.items():
+        lines.append(f"{number(count, gap)} samples could not be drawn: {error}")
+    if audit.starts > 1:
+        lines.append(f"the engine was started {audit.starts} times")
     lines.append(f"{audit.seconds.sampling:.1f} s sampling, {audit.seconds.filtering:.1f} s filtering")
     return lines
 

@@ -1,7 +1,8 @@
 """The audit: a run's numbers, counted anew from its rows, and whether they add up.
 
 `passed` means that every verifier kept the sample: hits, and the duplicates among them. A pass rate is passed / (samples -
-undecided); what nobody could judge says nothing of the model. Anchors are counted apart and in nothing else.
+undecided); what nobody could judge says nothing of the model. Where drawing stopped because of what was found (target_hits) it is
+the mean over prompts of their unbiased estimates (thresher.budget). Anchors are counted apart and in nothing else.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ from schemas.sample import Kind, Outcome
 from thresher import ids, pool
 from thresher.audit.counts import Counts, count_shard
 from thresher.audit.interval import pass_rate_interval
+from thresher.calibration import Calibration, calibrations, merged
 from thresher.errors import AuditError, StoreError
 from thresher.store import Store, shard_name
 
@@ -62,6 +64,17 @@ class FamilyStats:
 
 
 @dataclass(frozen=True)
+class TemperatureStats:
+    """How the samples drawn at one temperature came out."""
+
+    temperature: float
+    samples: int
+    passed: int
+    undecided: int
+    pass_rate: float | None
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Tokens of prompts and completions, anchors included; `per_hit` is completion tokens per distinct sample kept."""
 
@@ -94,8 +107,16 @@ class Audit:
     filters: tuple[FilterStats, ...]
     families: tuple[FamilyStats, ...]
     total: FamilyStats
+    temperatures: tuple[TemperatureStats, ...]
     tokens: Tokens
     seconds: Seconds
+    starts: int
+    """Starts of the engine: one, and one more for each time the run was interrupted or the engine died."""
+    not_sampled: dict[str, int]
+    """Samples that the engine could not draw, by its error; they are undecided."""
+    calibration: tuple[Calibration, ...]
+    calibration_faults: tuple[str, ...]
+    """Where the samples are proved not to be draws from the model's own distribution, in words."""
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +124,10 @@ class Audit:
         found = asdict(self)
         for family in (*found["families"], found["total"]):
             family["interval"] = None if family["interval"] is None else list(family["interval"])
-        return found | {name: list(found[name]) for name in ("filters", "families", "problems")}
+        found["calibration"] = [one.to_dict() for one in self.calibration]
+        return found | {
+            name: list(found[name]) for name in ("filters", "families", "temperatures", "calibration_faults", "problems")
+        }
 
 
 def audit(store: Store) -> Audit:
@@ -118,10 +142,12 @@ def audit(store: Store) -> Audit:
     sampled, judged, problems = _progress(store, planned, manifest)
     counts, facts = Counts(), dict.fromkeys(("prompt_tokens", "completion_tokens", "seconds"), 0.0)
     filters: dict[str, dict[str, Any]] = {}
+    calibrated: list[Any] = []
     for shard in sampled:
         entry = store.entry(f"samples/{shard_name(shard)}")
         for name in facts:
             facts[name] += (entry.facts.get(name) or 0) if entry else 0
+        calibrated += entry.facts.get("calibration", []) if entry else []
     for shard in judged:
         try:
             found, wrong = count_shard(store, shard, manifest)
@@ -131,9 +157,9 @@ def audit(store: Store) -> Audit:
         counts.add(found)
         problems += wrong
         problems += _same_filters(store, shard, filters)
-    if len(judged) == planned and judged:
+    complete = len(judged) == len(sampled) > 0 and (len(sampled) == planned or pool.enough(store, manifest))
+    if complete:
         problems += _whole_cascade(store, manifest, filters)
-    complete = planned > 0 and len(judged) == len(sampled) == planned
     return _audited(
         store,
         manifest,
@@ -142,14 +168,17 @@ def audit(store: Store) -> Audit:
         counts=counts,
         facts=facts,
         filters=filters,
+        calibration=calibrations(merged(calibrated)),
         problems=problems,
     )
 
 
-def check(audit: Audit) -> None:
-    """Raise AuditError with the problems of an audit, if it has any."""
-    if audit.problems:
-        raise AuditError("\n  ".join([f"{audit.run}: the audit found {len(audit.problems)} problem(s):", *audit.problems]))
+def check(audit: Audit, *, calibration: bool = False) -> None:
+    """Raise AuditError with the problems of an audit, if it has any; with `calibration` also where the samples are not draws from
+    the model's own distribution."""
+    problems = [*audit.problems, *(audit.calibration_faults if calibration else ())]
+    if problems:
+        raise AuditError("\n  ".join([f"{audit.run}: the audit found {len(problems)} problem(s):", *problems]))
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -164,7 +193,7 @@ def _progress(store: Store, planned: int, manifest: RunManifest) -> tuple[list[i
     again = "run `thresher filter` again" if manifest.origin == "brought" else "run `thresher run` again"
     if not planned:
         return [], [], [f"{store.root}: nothing is planned yet; {again} to complete the run"]
-    if len(judged) == planned:
+    if len(judged) == planned or (len(judged) == len(sampled) and pool.enough(store, manifest)):
         return sampled, judged, []
     short = f"{planned} shards planned, {len(sampled)} sampled and {len(judged)} judged"
     return sampled, judged, [f"{store.root}: unfinished: {short}; {again} to complete the run"]
@@ -205,6 +234,7 @@ def _audited(
     counts: Counts,
     facts: Mapping[str, float],
     filters: Mapping[str, Mapping[str, Any]],
+    calibration: list[Calibration],
     problems: list[str],
 ) -> Audit:
     drawn = Counter[tuple[str, str | None]]()
@@ -235,8 +265,38 @@ def _audited(
         total=total,
         tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits else None),
         seconds=Seconds(round(facts["seconds"], 3), round(sum(one.seconds for one in stats), 3)),
+        temperatures=tuple(_temperatures(counts)) if manifest.origin == "sampled" else (),
+        starts=len(store.names("starts", ".json")),
+        not_sampled=dict(counts.failed.most_common()),
+        calibration=tuple(calibration),
+        calibration_faults=tuple(_faults(calibration, manifest)),
         problems=tuple(problems),
     )
+
+
+def _temperatures(counts: Counts) -> Iterator[TemperatureStats]:
+    for temperature in sorted({one for one, _, _ in counts.temperatures}):
+        mine = {key: n for key, n in counts.temperatures.items() if key[0] == temperature}
+        samples, passed = sum(mine.values()), sum(n for key, n in mine.items() if key[2] in PASSED)
+        undecided = sum(n for key, n in mine.items() if key[1] == Outcome.UNDECIDED.value)
+        rate = passed / (samples - undecided) if samples > undecided else None
+        yield TemperatureStats(temperature, samples, passed, undecided, rate)
+
+
+def _faults(calibration: list[Calibration], manifest: RunManifest) -> Iterator[str]:
+    meant = manifest.origin == "sampled" and manifest.recipe["sampling"]["calibration"]["expect"] == "declared"
+    for one in calibration:
+        if one.exceeds and not (one.declared and meant):
+            beyond = ", ".join(
+                f"{score.event} came {score.observed} times, expected {score.expected:.0f}, z {score.z:+.1f}"
+                for score in one.exceeds
+            )
+            why = (
+                f"the recipe asks for {one.declared}; if that is meant, set sampling.calibration.expect: declared"
+                if one.declared
+                else "the engine or server changes the distribution: look for its generation_config and sampling defaults"
+            )
+            yield f"calibration: {one.source}: not draws from the model's own distribution: {beyond} (bound {one.bound:.2f}); {why}"
 
 
 def _filter(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
@@ -273,10 +333,11 @@ def _sums(store: Store, filters: tuple[FilterStats, ...]) -> Iterator[str]:
 def _family(name: str, counts: Counts, manifest: RunManifest, only: str | None) -> FamilyStats:
     mine = {key: n for key, n in counts.samples.items() if only in (None, key[0])}
     drawn = {key: n for key, n in mine.items() if not key[1]}
-    cells = Counter[tuple[int, int]]()
-    for (family, decided, passed), n in counts.prompts.items():
+    adaptive = manifest.origin == "sampled" and manifest.recipe["sampling"]["target_hits"] is not None
+    cells = Counter[tuple[float, float]]()
+    for (family, decided, passed, rate), n in counts.prompts.items():
         if only in (None, family):
-            cells[decided, passed] += n
+            cells[(1.0, rate) if adaptive and rate is not None else (decided, passed)] += n
     samples, passed = sum(drawn.values()), sum(n for key, n in drawn.items() if key[3] in PASSED)
     undecided = sum(n for key, n in drawn.items() if key[2] == Outcome.UNDECIDED.value)
     seed = int(ids.digest("interval", manifest.sampling_key, only), 16)
@@ -286,7 +347,9 @@ def _family(name: str, counts: Counts, manifest: RunManifest, only: str | None) 
         samples=samples,
         passed=passed,
         undecided=undecided,
-        pass_rate=passed / (samples - undecided) if samples > undecided else None,
+        pass_rate=sum(n * x for (_, x), n in cells.items()) / judged
+        if (judged := sum(n * w for (w, _), n in cells.items()))
+        else None,
         interval=pass_rate_interval(cells, seed),
         hits=sum(n for key, n in drawn.items() if key[3] == Kind.HIT.value),
         anchors=sum(mine.values()) - samples,

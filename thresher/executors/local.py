@@ -46,10 +46,11 @@ class LocalExecutor:
         *,
         in_flight: int,
         stop: Callable[[], None] = lambda: None,
-    ) -> None:
+        enough: Callable[[], bool] = lambda: False,
+    ) -> list[int]:
         """Call `sample` on the missing shards, up to `in_flight` at a time, and `winnow` on every shard as soon as its samples
         are there. After an error nothing new is begun; what is under way ends, and the first error is raised. An interrupt
-        calls `stop`, which ends what is under way."""
+        calls `stop`, which ends what is under way. Once `enough` says so no further shard is sampled; returns those left out."""
         todo = list(missing)
         sampled_later = set(todo)
         ready = [shard for shard in every if shard not in sampled_later]
@@ -62,7 +63,13 @@ class LocalExecutor:
             winnowing: set[Future[Any]] = set()
             while True:
                 # Twice as many filtered shards may wait as are filtered at once; sampling then waits for them.
-                while todo and not failure and len(sampling) < in_flight and len(winnowing) <= 2 * workers + in_flight:
+                while (
+                    todo
+                    and not failure
+                    and not enough()
+                    and len(sampling) < in_flight
+                    and len(winnowing) <= 2 * workers + in_flight
+                ):
                     shard = todo.pop()
                     sampling[_submit(samplers, sample, shard)] = shard
                 while ready and not failure and len(winnowing) <= 2 * workers:
@@ -83,6 +90,7 @@ class LocalExecutor:
                         ready.append(shard_done)
         if failure:
             raise failure
+        return todo[::-1]
 
 
 def end_with_parent() -> None:

@@ -1,18 +1,23 @@
 """vLLM in this process, on a GPU or a CPU: one warm engine that every shard in flight shares.
 
 The engine is AsyncLLM on an event loop of its own thread, because the offline `LLM` waits for ever when its engine process
-dies, and because finished groups can leave while new ones enter. Requests carry no seed: it crashes vLLM's CPU engine, and
-children of neighbouring seeds share samples. The engine is seeded instead, from the run.
+dies, and because finished groups can leave while new ones enter. Groups wait in one queue, those of earlier shards first, and
+enter as there is room, so the engine is busy across the borders of shards and what is in flight is bounded.
+
+When the engine dies it is started again and what was in flight is drawn again; a group that was in flight twice is then drawn
+alone, so that no innocent one is condemned for a prompt that kills the engine.
 """
 
 import asyncio
+import heapq
 import logging
 import os
 import queue
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.recipe import VllmEngine
+from schemas.sample import Message
+from thresher.calibration import TOP_K, Quota, Sums, from_flat, nothing, sums
 from thresher.errors import EngineError, SourceError
 from thresher.models import Model
 from thresher.samplers.base import Completion, Drawn, EngineFacts, Group, plain_text
@@ -44,23 +51,57 @@ OURS = (
 """Engine options that a recipe may not set: they decide what is sampled or recorded."""
 
 
-class Room:
-    """Bounds the sequences in flight, first come first served; a group larger than the room enters it alone."""
+LEAST_TOKENS_IN_FLIGHT = 1 << 22
+"""Default bound on what is handed to the engine at once: some hundred megabytes of token ids and log-probabilities."""
+SUSPECT, POISON = 2, 3
+"""A group that was in flight when the engine died so often is drawn alone; one during which it died so often is given up."""
+GIVE_UP_AFTER = 10
+"""Deaths of the engine in a row, without one finished group between, after which it is not started again."""
 
-    def __init__(self, size: int) -> None:
-        self._size, self._taken = size, 0
-        self._turn, self._freed = asyncio.Lock(), asyncio.Event()
 
-    async def enter(self, n: int) -> None:
-        async with self._turn:
-            while self._taken and self._taken + n > self._size:
-                self._freed.clear()
-                await self._freed.wait()
-            self._taken += n
+@dataclass(eq=False)
+class _Job:
+    """A group on its way through the engine. Jobs are ordered by the priority of their stream, then by age."""
 
-    def leave(self, n: int) -> None:
-        self._taken -= n
-        self._freed.set()
+    stream: "_Stream"
+    group: Group
+    tokens: list[int]
+    reserved: int
+    deaths: int = 0
+
+
+class _Stream:
+    """See thresher.samplers.base.Stream."""
+
+    def __init__(self, sampler: "VllmSampler", priority: int) -> None:
+        self._sampler, self.priority = sampler, priority
+        self.finished: queue.SimpleQueue[Drawn | BaseException] = queue.SimpleQueue()
+        self.closed = False
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.closed = True
+        self._sampler.drop(self)
+
+    def submit(self, groups: Iterable[Group]) -> None:
+        self._sampler.enqueue([self._sampler.job(self, group) for group in groups])
+
+    def take(self, timeout: float) -> list[Drawn]:
+        came: list[Drawn] = []
+        try:
+            item = self.finished.get(timeout=timeout)
+            while True:
+                if isinstance(item, BaseException):
+                    if came:
+                        self.finished.put(item)  # first what is there
+                        return came
+                    raise item
+                came.append(item)
+                item = self.finished.get_nowait()
+        except queue.Empty:
+            return came
 
 
 class VllmSampler:
@@ -68,18 +109,35 @@ class VllmSampler:
 
     facts: EngineFacts
 
-    def __init__(self, spec: VllmEngine, model: Model, *, prompt_format: str, seed: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        spec: VllmEngine,
+        model: Model,
+        *,
+        prompt_format: str,
+        quota: Quota,
+        seeds: str,
+        start: Callable[[], tuple[int, int]],
+    ) -> None:
         taken = sorted(set(spec.options) & set(OURS))
         if taken:
             raise EngineError(f"engine.options.{taken[0]}: thresher sets this itself; take it out of the recipe")
-        self._spec, self._model, self._format, self._seed = spec, model, prompt_format, seed
-        self._starts, self._requests = 0, count()
+        self._spec, self._model, self._format = spec, model, prompt_format
+        self._quota, self._seeds, self._number_start = quota, seeds, start
+        self._requests = count()
         self._engine: Any = None
-        self._starting, self._tokenising = threading.Lock(), threading.Lock()
+        self._tokenising = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._guard = Guard()
-        self._waiting: set[queue.SimpleQueue[Drawn | BaseException]] = set()
+        self._streams: set[_Stream] = set()
+        # Touched by the loop's thread only.
+        self._waiting: list[tuple[int, int, _Job]] = []
+        self._flying: dict[_Job, asyncio.Task[None]] = {}
+        self._ages = count()
+        self._poison: dict[tuple[Message, ...], str] = {}
+        self._deaths = 0
+        self._restarting = False
 
     def __enter__(self) -> "VllmSampler":
         self._thread.start()
@@ -110,7 +168,8 @@ class VllmSampler:
             for name in ("max_model_len", "max_num_seqs", "gpu_memory_utilization")
             if (value := getattr(self._spec, name)) is not None
         }
-        self.seed = self._seed(self._starts)
+        number, self.seed = self._number_start()
+        self._source = f"start {number}"
         try:
             arguments = AsyncEngineArgs(
                 model=self._model.path,
@@ -128,7 +187,6 @@ class VllmSampler:
             raise EngineError(f"engine.options: {error}; see vLLM's engine arguments") from error
 
         async def build() -> Any:
-            self._room = Room(2 * sequences)
             return AsyncLLM.from_engine_args(arguments)
 
         with self._guard.watching():
@@ -138,7 +196,7 @@ class VllmSampler:
                 self._engine = asyncio.run_coroutine_threadsafe(build(), self._loop).result()
             except Exception as error:
                 raise EngineError(f"vLLM would not start on {self._model.path}: {type(error).__name__}: {error}") from error
-        self._starts += 1
+        self._sequences = sequences
         self._context = config.model_config.max_model_len
         self._tokenizer = AutoTokenizer.from_pretrained(self._model.path)
         has_template = getattr(self._tokenizer, "chat_template", None) is not None
@@ -146,31 +204,33 @@ class VllmSampler:
             raise EngineError(
                 f"{self._model.name}: its tokenizer has no chat template, but model.prompt_format is chat; use text or auto"
             )
+        self._per_sample = _seeds_per_sample(self._seeds)
         chat = "chat" if has_template and self._format != "text" else "text"
         self.facts = EngineFacts("vllm", vllm.__version__, sequences, chat, "raw")
 
     def close(self) -> None:
-        """End the engine; calls of `sample` that wait for it raise EngineError."""
+        """End the engine; streams that wait for it raise EngineError."""
         engine, self._engine = self._engine, None
-        for finished in list(self._waiting):
-            finished.put(EngineError("the engine was stopped"))
+        self._fail(EngineError("the engine was stopped"))
         if engine is not None:
             self._shut_down(engine)
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._end_tasks)
             self._thread.join(timeout=10)
 
-    def _alive(self) -> Any:
-        """The engine, started again if it died."""
-        with self._starting:
-            if self._engine is None:
-                raise EngineError("the engine was stopped")
-            if self._engine.errored:
-                log.warning("the engine died; starting it again")
-                dead, self._engine = self._engine, None
-                self._shut_down(dead)
-                self._start()
-            return self._engine
+    def _end_tasks(self) -> None:
+        async def end() -> None:
+            for task in list(self._flying.values()):
+                task.cancel()
+            await asyncio.gather(*self._flying.values(), return_exceptions=True)
+            self._loop.stop()
+
+        self._ending = self._loop.create_task(end())
+
+    def _fail(self, error: Exception) -> None:
+        """Let every stream raise."""
+        for stream in list(self._streams):
+            stream.finished.put(error)
 
     def _shut_down(self, engine: Any) -> None:
         """End an engine, dead or alive, and every process of its."""
@@ -182,52 +242,163 @@ class VllmSampler:
 
     # -- sampling ------------------------------------------------------------------------------------------------------
 
-    def sample(self, groups: Sequence[Group]) -> Iterator[Drawn]:
-        engine = self._alive()
-        ready = [(group, self._tokens(group), _parameters(group)) for group in groups]
-        finished: queue.SimpleQueue[Drawn | BaseException] = queue.SimpleQueue()
+    def stream(self, priority: int = 0) -> _Stream:
+        if self._engine is None and not self._restarting:
+            raise EngineError("the engine was stopped")
+        stream = _Stream(self, priority)
+        self._streams.add(stream)
+        return stream
 
-        async def draw(group: Group, tokens: list[int], parameters: "SamplingParams") -> None:
-            try:
-                await self._room.enter(group.n)
-                try:
-                    finished.put(await self._draw(engine, group, tokens, parameters))
-                finally:
-                    self._room.leave(group.n)
-            except BaseException as error:
-                finished.put(error)
-                raise
+    def drop(self, stream: _Stream) -> None:
+        """Give up what a stream has in flight."""
+        self._streams.discard(stream)
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._drop, stream)
 
-        async def draw_all() -> None:
-            async with asyncio.TaskGroup() as tasks:
-                for item in ready:
-                    tasks.create_task(draw(*item))
+    def _drop(self, stream: _Stream) -> None:
+        for job, task in self._flying.items():
+            if job.stream is stream:
+                task.cancel()
 
-        self._waiting.add(finished)
-        future = asyncio.run_coroutine_threadsafe(draw_all(), self._loop)
+    def job(self, stream: _Stream, group: Group) -> _Job:
+        tokens = self._tokens(group)
+        return _Job(stream, group, tokens, len(tokens) + group.n * int(group.parameters["max_tokens"]))
+
+    def enqueue(self, jobs: list[_Job]) -> None:
+        self._loop.call_soon_threadsafe(self._enqueue, jobs)
+
+    def _enqueue(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            heapq.heappush(self._waiting, (job.stream.priority, next(self._ages), job))
+        self._pump()
+
+    def _pump(self) -> None:
+        """Hand waiting groups to the engine while there is room."""
+        while self._waiting and not self._restarting and self._engine is not None:
+            suspects = [item for item in self._waiting if item[2].deaths >= SUSPECT]
+            item = min(suspects) if suspects else self._waiting[0]
+            job = item[2]
+            if self._flying and (suspects or any(other.deaths >= SUSPECT for other in self._flying) or not self._fits(job)):
+                return
+            self._waiting.remove(item) if suspects else heapq.heappop(self._waiting)
+            if suspects:
+                heapq.heapify(self._waiting)
+            if job.stream.closed:
+                continue
+            if (why := self._poison.get(job.group.messages)) is not None:
+                job.stream.finished.put(Drawn(job.group.number, (), error=why))
+                continue
+            self._flying[job] = self._loop.create_task(self._run(job))
+
+    def _fits(self, job: _Job) -> bool:
+        bound = self._spec.tokens_in_flight or max(
+            LEAST_TOKENS_IN_FLIGHT, self._sequences * int(job.group.parameters["max_tokens"])
+        )
+        return (
+            sum(other.group.n for other in self._flying) + job.group.n <= 2 * self._sequences
+            and sum(other.reserved for other in self._flying) + job.reserved <= bound
+        )
+
+    async def _run(self, job: _Job) -> None:
+        engine = self._engine
         try:
-            for _ in ready:
-                item = finished.get()
-                if isinstance(item, BaseException):
-                    raise EngineError(
-                        f"the engine failed: {type(item).__name__}: {item}; what is finished is kept, run again to go on"
-                    ) from item
-                yield item
-        finally:
-            self._waiting.discard(finished)
-            future.cancel()
+            drawn = await self._draw(engine, job)
+        except asyncio.CancelledError:
+            self._flying.pop(job, None)
+            if job.stream.closed:
+                self._pump()
+            return
+        except Exception as error:
+            self._flying.pop(job, None)
+            if engine is self._engine and not getattr(engine, "errored", False):
+                job.stream.finished.put(
+                    error if isinstance(error, EngineError) else EngineError(f"vLLM: {type(error).__name__}: {error}")
+                )
+                self._pump()
+            elif self._engine is not None or self._restarting:
+                self._died(job, error)
+            return
+        self._flying.pop(job, None)
+        self._deaths = 0
+        job.stream.finished.put(drawn)
+        self._pump()
 
-    async def _draw(self, engine: Any, group: Group, tokens: list[int], parameters: "SamplingParams") -> Drawn:
+    def _died(self, job: _Job, error: Exception) -> None:
+        """The engine died with this group in flight: draw it again, alone the second time, and never after the third."""
+        job.deaths += 1
+        if job.deaths >= POISON:
+            why = f"the engine died {job.deaths} times while it sampled this prompt, the last time alone: {type(error).__name__}: {error}"
+            log.warning("a prompt is set aside as undecided: %s: %r", why, job.group.messages[-1].content[:80])
+            self._poison[job.group.messages] = why
+            job.stream.finished.put(Drawn(job.group.number, (), error=why))
+        else:
+            heapq.heappush(self._waiting, (job.stream.priority, next(self._ages), job))
+        if not self._restarting:
+            self._restarting = True
+            self._deaths += 1
+            self._restart = self._loop.create_task(self._start_again(error))
+
+    async def _start_again(self, error: Exception) -> None:
+        while self._flying:  # all of them raise now
+            await asyncio.sleep(0.01)
+        dead, self._engine = self._engine, None
+        if self._deaths > GIVE_UP_AFTER:
+            self._fail(
+                EngineError(f"the engine died {self._deaths} times in a row, at last with {type(error).__name__}: {error}")
+            )
+            return
+        log.warning("the engine died (%s: %s); starting it again", type(error).__name__, error)
+
+        def again() -> None:
+            if dead is not None:
+                self._shut_down(dead)
+            self._start()
+
+        try:
+            await self._loop.run_in_executor(None, again)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the streams are told
+            self._fail(failure if isinstance(failure, EngineError) else EngineError(f"vLLM would not start again: {failure}"))
+            return
+        self._restarting = False
+        self._pump()
+
+    async def _draw(self, engine: Any, job: _Job) -> Drawn:
         from vllm import TokensPrompt
 
-        final = None
-        request = f"{self._starts}-{next(self._requests)}"
-        async for output in engine.generate(TokensPrompt(prompt_token_ids=tokens), parameters, request):
-            final = output
-        if final is None or len(final.outputs) != group.n:
-            raise EngineError(f"asked for {group.n} completions, got {0 if final is None else len(final.outputs)}")
-        completions = tuple(_completion(output) for output in final.outputs)
-        return Drawn(group.number, completions, np.asarray(tokens, np.int32), self.seed)
+        group, tokens = job.group, job.tokens
+        guess = group.n * int(group.parameters["max_tokens"]) // 2
+        hot = group.parameters["temperature"] > 0
+        calibrated = hot and self._quota.take(self._source, guess)
+
+        async def answer(n: int, seed: int | None) -> Sequence["CompletionOutput"]:
+            final = None
+            parameters = _parameters(group, n, seed, TOP_K if calibrated else 0)
+            async for output in engine.generate(TokensPrompt(prompt_token_ids=tokens), parameters, str(next(self._requests))):
+                final = output
+            if final is None or len(final.outputs) != n:
+                raise EngineError(f"asked for {n} completions, got {0 if final is None else len(final.outputs)}")
+            return list(final.outputs)
+
+        found: Sums | None = None
+        drawn_tokens = 0
+        seeds: list[int | None]
+        try:
+            if self._per_sample and hot:
+                answers = await asyncio.gather(*(answer(1, seed) for seed in group.seeds))
+                outputs, seeds = [output for one in answers for output in one], [*group.seeds]
+            else:
+                outputs = list(await answer(group.n, None))
+                seeds = [None] * group.n
+            completions = tuple(_completion(output, seed) for output, seed in zip(outputs, seeds, strict=True))
+            if calibrated:
+                found, drawn_tokens = nothing(), sum(len(output.token_ids) for output in outputs)
+                for output in outputs:
+                    flat = output.logprobs
+                    found += sums(*from_flat((flat.token_ids, flat.logprobs, flat.start_indices), TOP_K))
+        finally:
+            if calibrated:
+                self._quota.back(self._source, guess, drawn_tokens, found)
+        return Drawn(group.number, completions, np.asarray(tokens, np.int32), self.seed, self._source, found)
 
     def _tokens(self, group: Group) -> list[int]:
         with self._tokenising:
@@ -246,26 +417,38 @@ class VllmSampler:
         return list(tokens)
 
 
-def _parameters(group: Group) -> "SamplingParams":
+def _parameters(group: Group, n: int, seed: int | None, logprobs: int) -> "SamplingParams":
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
-        n=group.n,
-        logprobs=0,  # the sampled token's own; enough for rewards and ratios
+        n=n,
+        seed=seed,
+        logprobs=logprobs,  # 0 is the sampled token's own; enough for rewards and ratios
         flat_logprobs=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
         **group.parameters,
     )
 
 
-def _completion(output: "CompletionOutput") -> Completion:
+def _completion(output: "CompletionOutput", seed: int | None) -> Completion:
     token_ids = np.asarray(output.token_ids, np.int32)
-    logprobs = np.asarray(output.logprobs.logprobs, np.float32)  # FlatLogprobs, as asked for
+    flat = output.logprobs  # FlatLogprobs, as asked for: of each position the sampled token comes first
+    logprobs = np.asarray(flat.logprobs, np.float32)[np.asarray(flat.start_indices, np.int64)]
     if len(logprobs) != len(token_ids):
         raise EngineError(f"vLLM gave {len(logprobs)} log-probabilities for {len(token_ids)} tokens")
     stop = None if output.stop_reason is None else str(output.stop_reason)
-    return Completion(output.text, output.finish_reason, stop, token_ids, logprobs, float(logprobs.sum(dtype=np.float64)))
+    return Completion(output.text, output.finish_reason, stop, token_ids, logprobs, float(logprobs.sum(dtype=np.float64)), seed)
+
+
+def _seeds_per_sample(wanted: str) -> bool:
+    """Whether each completion gets a seed of its own. vLLM's CPU engine dies of one as soon as a seeded prompt is prefilled in
+    pieces (it rewinds the generator, which CPU generators cannot), so it is seeded as a whole."""
+    from vllm.platforms import current_platform
+
+    if wanted == "sample" and current_platform.is_cpu():
+        raise EngineError("sampling.seeds: vLLM's CPU engine dies of seeded requests under load; use auto or engine")
+    return wanted == "sample" or (wanted == "auto" and not current_platform.is_cpu())
 
 
 def _dtype(wanted: str) -> str:

@@ -1,0 +1,165 @@
+"""An OpenAI-compatible server on 127.0.0.1 that draws from a known distribution and misbehaves as told. Tests load it with runpy.
+
+`misbehave(number, body)` is asked at each request for completions, the first being 0: None answers it; a number is a status;
+(status, headers, message) says more; `cut` breaks off in the middle of the answer, `drop` before it, `half` sends half the JSON.
+"""
+
+import asyncio
+import json
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+CHAIN = np.random.default_rng(7).dirichlet(np.full(30, 0.3), size=30)
+"""Probability of each of 30 tokens after each of them. Token 0 ends a completion."""
+ORDER = np.argsort(-CHAIN, axis=1, kind="stable").tolist()
+LOGPROBS = np.log(CHAIN).tolist()
+
+
+class FakeOpenAI:
+    def __init__(
+        self,
+        *,
+        models: tuple[str, ...] = ("small",),
+        owned_by: str = "vllm",
+        misbehave: Callable[[int, dict[str, Any]], Any] | None = None,
+        key: str | None = None,
+        delay_s: float = 0.0,
+        only: int | None = None,
+        choices: Callable[[int], int] = lambda n: n,
+        context: int = 1000,
+        port: int = 0,
+    ) -> None:
+        self.models, self.owned_by, self.key, self.delay_s, self.context = models, owned_by, key, delay_s, context
+        self.choices = choices
+        self.misbehave = misbehave or (lambda number, body: None)
+        self.bodies: list[dict[str, Any]] = []
+        self.at_once = self.most = 0
+        self._random = random.Random(3)
+        weights = CHAIN.copy()
+        if only is not None:
+            np.put_along_axis(weights, np.argsort(-CHAIN, axis=1, kind="stable")[:, only:], 0.0, axis=1)
+        self._weights = np.cumsum(weights, axis=1).tolist()
+        self._port, self._ready = port, threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> "FakeOpenAI":
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def source_of(self, drawn: list[Any]) -> bool:
+        """Whether any of these comes from here."""
+        return any(one.source == f"127.0.0.1:{self.port}" for one in drawn)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop, self._writers = asyncio.get_running_loop(), asyncio.Event(), set()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self._port)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                line, *fields = head.strip().split("\r\n")
+                headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
+                content = await reader.readexactly(int(headers.get("content-length", 0)))
+                status, more, answer, how = await self._answer(line.split()[1], headers, content)
+                if how == "drop":
+                    break
+                text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                text = text[: len(text) // 2] if how == "half" else text
+                extra = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+                writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(text)}\r\n{extra}\r\n".encode())
+                writer.write(text[: len(text) // 2] if how == "cut" else text)
+                await writer.drain()
+                if how == "cut":
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _answer(self, path: str, headers: dict[str, str], content: bytes) -> tuple[int, dict[str, str], Any, str]:
+        if self.key and headers.get("authorization") != f"Bearer {self.key}":
+            return 401, {}, {"error": {"message": f"wrong key {headers.get('authorization')}"}}, ""
+        if path == "/version":
+            return 200, {}, {"version": "0.32.0"}, ""
+        if path == "/v1/models":
+            cards = [{"id": model, "owned_by": self.owned_by, "max_model_len": self.context} for model in self.models]
+            return 200, {}, {"data": cards}, ""
+        if not path.endswith("/completions"):
+            return 404, {}, {"detail": "Not Found"}, ""
+        body = json.loads(content)
+        self.bodies.append(body)
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        try:
+            await asyncio.sleep(self.delay_s)
+        finally:
+            self.at_once -= 1
+        how = self.misbehave(len(self.bodies) - 1, body)
+        if isinstance(how, int):
+            how = (how, {}, "no")
+        if isinstance(how, tuple):
+            return how[0], how[1], {"error": {"message": how[2]}}, ""
+        return 200, {}, self._draw(body, chat="messages" in body), how or ""
+
+    def _draw(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+        return {
+            "choices": [self._choice(body, index, chat) for index in range(self.choices(body["n"]))],
+            "prompt_token_ids": [1, 2, 3],
+        }
+
+    def _choice(self, body: dict[str, Any], index: int, chat: bool) -> dict[str, Any]:
+        """A choice as vLLM writes it: the drawn token is listed first, beside the likeliest or in the place of the last."""
+        tokens, entries = [], []
+        named = body.get("return_tokens_as_token_ids")
+        k = (body.get("top_logprobs") if chat else body.get("logprobs")) or 0
+        while len(tokens) < body.get("max_tokens", body.get("max_completion_tokens")) and tokens[-1:] != [0]:
+            before = tokens[-1] if tokens else 1
+            [token] = self._random.choices(range(len(CHAIN)), cum_weights=self._weights[before])
+            if body["temperature"] == 0:
+                token = ORDER[before][0]
+            tokens.append(token)
+            listed = [token, *(other for other in ORDER[before][:k] if other != token)]
+            entries.append([(f"token_id:{t}" if named else f"t{t}", LOGPROBS[before][t]) for t in listed])
+        choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if tokens[-1] == 0 else "length"}
+        text = " ".join(map(str, tokens))
+        if body.get("return_token_ids"):
+            choice["token_ids"] = tokens
+        if chat:
+            content = [
+                {"token": e[0][0], "logprob": e[0][1], "top_logprobs": [{"token": t, "logprob": v} for t, v in e[:k]]}
+                for e in entries
+            ]
+            return choice | {"message": {"content": text}, "logprobs": {"content": content} if body.get("logprobs") else None}
+        logprobs = {
+            "tokens": [e[0][0] for e in entries],
+            "token_logprobs": [e[0][1] for e in entries],
+            "top_logprobs": [dict(e) for e in entries],
+        }
+        return choice | {"text": text, "logprobs": logprobs if "logprobs" in body else None, "prompt_token_ids": [1, 2, 3]}

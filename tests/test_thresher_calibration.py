@@ -1,0 +1,442 @@
+"""The test that samples are draws from the model's own distribution: what it counts, how often it errs, and what it catches.
+
+data/top20.npz holds, of SmolLM2-135M-Instruct on vLLM 0.32 (CPU), the top-20 log-probabilities at 3,000 positions of completions
+of 24 prompts (`logprobs`), and the sums of whole runs with and without a fault (`names`, `tokens`, `sums`).
+"""
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from thresher import calibration
+from thresher.calibration import EVENTS, LEAST_VARIANCE, TOP_K, Quota, Sums, calibrations, from_flat, merged, nothing, sums
+
+Array = NDArray[np.float64]
+
+with np.load(Path(__file__).parent / "data/top20.npz") as data:
+    RECORDED = {name: data[name] for name in data.files}
+LISTED = np.exp(RECORDED["logprobs"].astype(np.float64))
+DRAWS = np.column_stack([LISTED, np.maximum(1 - LISTED.sum(axis=1), 0)])
+"""(N, 21) probabilities of the listed tokens and, last, of all others together."""
+DRAWS /= DRAWS.sum(axis=1, keepdims=True)
+
+
+def events(draws: Array) -> Array:
+    """The probabilities of the events (N, 6) from those of the listed tokens and the rest (N, 21), which may be another
+    sampler's: which event a token belongs to is said by the recorded distribution."""
+    listed, own = DRAWS[:, 1:-1], draws[:, 1:-1]
+    bins = [
+        (own * inside).sum(axis=1)
+        for inside in (
+            listed >= 0.2,
+            (listed < 0.2) & (listed >= 0.05),
+            (listed < 0.05) & (listed >= 0.01),
+            listed < 0.01,
+        )
+    ]
+    return np.column_stack([draws[:, 0], *bins, draws[:, -1]])
+
+
+def z_scores(draws: Array, tokens: int, runs: int, seed: int) -> tuple[Array, Array]:
+    """z of simulated runs (runs, 6) of about `tokens` tokens by a sampler that draws by `draws`, and the variances (6,). The
+    tokens are at 1,000 of the recorded positions at most, many at each, because that is quicker to simulate."""
+    rng = np.random.default_rng(seed)
+    some = rng.permutation(len(DRAWS))[: min(tokens, 1000)]
+    times = max(1, round(tokens / len(some)))
+    own, q = events(draws)[some], events(DRAWS)[some]
+    own /= own.sum(axis=1, keepdims=True)
+    variance = times * (q * (1 - q)).sum(axis=0)
+    counts = rng.multinomial(times, own, size=(runs, len(some))).sum(axis=1)
+    return (counts - times * q.sum(axis=0)) / np.sqrt(variance), variance
+
+
+def alarms(z: Array, variance: Array) -> float:
+    """The share of runs in which some event exceeds its bound, by the module itself."""
+    found = np.column_stack([np.zeros(len(EVENTS)), np.zeros(len(EVENTS)), variance])
+    bounds = [math.inf if s.bound is None else s.bound for s in calibrations({("", ""): (1, found)})[0].scores]
+    return float((np.abs(z) > bounds).any(axis=1).mean())
+
+
+# -- the sums --------------------------------------------------------------------------------------------------------------
+
+
+def slow(drawn: list[int], listed: list[list[int]], logprobs: list[list[float]]) -> list[list[float]]:
+    """The sums, in plain Python."""
+    total = [[0.0, 0.0, 0.0] for _ in EVENTS]
+    for token, tokens, values in zip(drawn, listed, logprobs, strict=True):
+        predicted, came = [0.0] * len(EVENTS), EVENTS.index("tail")
+        for rank, (other, value) in enumerate(zip(tokens, values, strict=True)):
+            p = math.exp(value)
+            event = 0 if rank == 0 else 1 if p >= 0.2 else 2 if p >= 0.05 else 3 if p >= 0.01 else 4
+            predicted[event] += p
+            if other == token:
+                came = event
+        predicted[-1] = 1 - sum(predicted)
+        for event, q in enumerate(predicted):
+            total[event][0] += event == came
+            total[event][1] += q
+            total[event][2] += max(0.0, q * (1 - q))
+    return total
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[list[float]]]:
+    """Some tokens, each with the k likeliest of a distribution, padded to k."""
+    k, drawn, listed, logprobs = draw(st.integers(1, 8)), [], [], []
+    for _ in range(draw(st.integers(1, 6))):
+        weights = draw(st.lists(st.floats(0.001, 1000), min_size=1, max_size=k))
+        rest = draw(st.floats(0, 1000))
+        values = sorted((math.log(weight / (sum(weights) + rest)) for weight in weights), reverse=True)
+        padding = k - len(values)
+        tokens = draw(st.permutations(range(20)))[: len(values)]
+        listed.append(tokens + [-1] * padding)
+        logprobs.append(values + [-math.inf] * padding)
+        drawn.append(draw(st.integers(0, 20)))
+    return drawn, listed, logprobs
+
+
+@settings(max_examples=50)
+@given(positions())
+def test_sums_agree_with_plain_python(position: tuple[list[int], list[list[int]], list[list[float]]]) -> None:
+    """And the events are a partition: every token is counted once, and predicted once."""
+    found = sums(*map(np.array, position))
+
+    assert found == pytest.approx(np.array(slow(*position)), abs=1e-9)
+    assert found[:, 0].sum() == len(position[0])
+    assert found[:, 1].sum() == pytest.approx(len(position[0]))
+
+
+def test_no_token_is_no_sum() -> None:
+    """As for a request that brought nothing."""
+    found = sums(np.zeros(0, np.int32), np.zeros((0, 20), np.int32), np.zeros((0, 20)))
+
+    assert np.array_equal(found, nothing())
+
+
+def test_padding_changes_nothing() -> None:
+    """Token -1 with no probability, where an engine lists fewer than k."""
+    drawn, listed, logprobs = np.array([7, 8]), np.array([[7, 3], [7, 3]]), np.log([[0.5, 0.3], [0.6, 0.1]])
+    padded = sums(
+        drawn,
+        np.pad(listed, ((0, 0), (0, 3)), constant_values=-1),
+        np.pad(logprobs, ((0, 0), (0, 3)), constant_values=-math.inf),
+    )
+
+    assert np.array_equal(padded, sums(drawn, listed, logprobs))
+
+
+def test_rounding_below_zero_is_kept() -> None:
+    """Where there is no tail, float32 leaves a little more or less than nothing; cutting off the less would be a bias."""
+    logprobs = np.log(np.array([[0.75, 0.25]])) + np.array([[1e-6], [-1e-6]])
+    found = sums(np.array([1, 1]), np.array([[1, 2], [1, 2]]), logprobs)
+
+    assert found[-1, 1] == pytest.approx(0, abs=1e-11)
+    assert (found[:, 2] >= 0).all()
+
+
+def test_equally_likely_tokens_are_told_apart_by_identity() -> None:
+    """bfloat16 logits tie, at rank k too: a token that ties with the last one listed is outside."""
+    found = sums(np.array([5, 9]), np.array([[1, 5], [1, 5]]), np.log([[0.4, 0.2], [0.4, 0.2]]))
+
+    assert found[:, 0].tolist() == [0, 1, 0, 0, 0, 1]
+
+
+# -- from vLLM -------------------------------------------------------------------------------------------------------------
+
+
+def flat(*position: list[tuple[int, float]]) -> tuple[list[int], list[float], list[int]]:
+    """token_ids, logprobs and start_indices as FlatLogprobs holds them."""
+    starts = [sum(map(len, position[:i])) for i in range(len(position))]
+    return [t for one in position for t, _ in one], [v for one in position for _, v in one], starts
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        pytest.param([(5, -1.0), (4, -0.5), (5, -1.0), (6, -3.0)], [4, 5, 6], id="listed, so there twice"),
+        pytest.param([(4, -0.5), (4, -0.5), (5, -1.0), (6, -3.0)], [4, 5, 6], id="the likeliest"),
+        pytest.param([(9, -7.0), (4, -0.5), (5, -1.0), (6, -3.0)], [4, 5, 6], id="outside"),
+        pytest.param([(9, -3.0), (4, -0.5), (5, -1.0), (6, -3.0)], [4, 5, 6], id="outside, tied with the last"),
+        pytest.param([(5, -1.0), (4, -0.5), (6, -3.0)], [4, 5, 6], id="once a dict, so there once"),
+        pytest.param([(5, -1.0), (4, -1.0), (6, -3.0)], [4, 5, 6], id="once a dict, tied for the first place"),
+        pytest.param([(5, -1.0), (5, -1.0), (4, -1.0), (6, -3.0)], [4, 5, 6], id="tied for the first place"),
+        pytest.param([(5, -1.0), (4, -0.5), (5, -1.0)], [4, 5, -1], id="a vocabulary of two"),
+        pytest.param([(5, -1.0), (4, -0.5), (5, -1.0), (6, -math.inf)], [4, 5, 6], id="a masked token"),
+        pytest.param([(5, -1.0)], [5, -1, -1], id="alone"),
+    ],
+)
+def test_flat_logprobs_become_what_was_drawn_and_what_was_listed(position: list[tuple[int, float]], expected: list[int]) -> None:
+    """The same list, in the same order, whichever of its tokens was drawn."""
+    values = dict(position)
+    other = [(1, -0.1), (1, -0.1), (2, -4.0), (3, -5.0)]
+    drawn, listed, logprobs = from_flat(flat(other, position, other), k=3)
+
+    assert drawn.tolist() == [1, position[0][0], 1]
+    assert listed.tolist() == [[1, 2, 3], expected, [1, 2, 3]]
+    assert logprobs[1].tolist() == [values.get(token, -math.inf) for token in expected]
+
+
+def test_flat_logprobs_of_no_token() -> None:
+    """An empty completion."""
+    drawn, listed, logprobs = from_flat(([], [], []))
+
+    assert (drawn.shape, listed.shape, logprobs.shape) == ((0,), (0, TOP_K), (0, TOP_K))
+
+
+def test_a_position_without_logprobs_is_an_error() -> None:
+    """vLLM gives none for the first token of a prompt; none of a completion."""
+    with pytest.raises(ValueError, match="position 1 has no log-probability"):
+        from_flat(([1, 2], [-1.0, -2.0], [0, 2]), k=3)
+
+
+def test_draws_from_the_listed_distribution_pass_through_flat_logprobs() -> None:
+    """The way a sampler goes: drawn token first, then the top-k; 30,000 tokens by the recorded distributions."""
+    rng = np.random.default_rng(0)
+    rows = np.repeat(np.arange(len(DRAWS)), 10)
+    rank = (rng.random((len(rows), 1)) > DRAWS.cumsum(axis=1)[rows, :-1]).sum(axis=1)
+    logprobs = np.log(np.maximum(DRAWS[rows], 1e-300))
+    own = np.take_along_axis(logprobs, rank[:, None], axis=1)
+    tokens = np.column_stack([rank, np.tile(np.arange(TOP_K), (len(rows), 1))])
+    flat_logprobs = np.column_stack([own, logprobs[:, :-1]])
+    starts = range(0, tokens.size, TOP_K + 1)
+    found = sums(*from_flat((tokens.ravel().tolist(), flat_logprobs.ravel().tolist(), list(starts))))
+
+    assert found[:, 1] == pytest.approx(10 * events(DRAWS).sum(axis=0))
+    assert not calibrations({("", ""): (len(rows), found)})[0].exceeds
+
+
+# -- how often it errs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tokens", "runs"), [(500, 1500), (1000, 1000), (3000, 1000), (10_000, 1000), (60_000, 1000)])
+def test_a_clean_run_passes_99_times_in_100(tokens: int, runs: int) -> None:
+    """At any size, on recorded distributions; 1 % and not ALARM, so that the simulation's own error cannot fail it."""
+    assert alarms(*z_scores(DRAWS, tokens, runs, seed=tokens)) <= 0.01
+
+
+@pytest.mark.parametrize("tests", [6, 60, 600, 6000])
+@pytest.mark.parametrize("variance", [LEAST_VARIANCE, 50, 100, 1000])
+def test_rare_events_keep_to_the_rate_of_alarms(tests: int, variance: float) -> None:
+    """The most skewed sums there are, Poisson counts, exactly, for any number of engines. With the normal bound alone 60 tests at
+    the least variance would alarm in 1.2 % of runs, 6,000 in 4.2 %."""
+    found = nothing()
+    found[:, 2] = variance
+    tested = {(str(number), ""): (1, found) for number in range(tests // len(EVENTS))}
+    limit = calibrations(tested)[0].scores[0].bound
+    assert limit is not None
+
+    counts = np.arange(int(variance + 20 * math.sqrt(variance)))
+    factorials = np.log(np.maximum(counts, 1)).cumsum()
+    chance = np.exp(counts * math.log(variance) - variance - factorials)
+    exceeding = float(chance[np.abs(counts - variance) > limit * math.sqrt(variance)].sum())
+
+    assert tests * exceeding <= calibration.ALARM
+
+
+@pytest.mark.parametrize("tests", [1, 6, 384])
+def test_the_bound_is_bonferronis(tests: int) -> None:
+    """Two-sided, over all tests of a run together."""
+    chance = 2 * (1 - NormalDist().cdf(calibration.bound(tests)))
+
+    assert chance * tests == pytest.approx(calibration.ALARM)
+
+
+# -- what it catches -------------------------------------------------------------------------------------------------------
+
+
+def temperature(value: float) -> Array:
+    """The rest is taken for tokens an eighth as likely as the last one listed."""
+    pieces = np.maximum(1, np.ceil(8 * DRAWS[:, -1] / DRAWS[:, -2]))
+    last: Array = pieces * (DRAWS[:, -1] / pieces) ** (1 / value)
+    return np.column_stack([DRAWS[:, :-1] ** (1 / value), last])
+
+
+def top_k(value: int) -> Array:
+    return np.where(np.arange(TOP_K + 1) < value, DRAWS, 0)
+
+
+def top_p(value: float) -> Array:
+    before = DRAWS.cumsum(axis=1) - DRAWS
+    kept = np.where(before < value, DRAWS, 0)
+    kept[:, -1] = np.minimum(DRAWS[:, -1], np.maximum(0, value - DRAWS[:, :-1].sum(axis=1)))
+    return kept
+
+
+def min_p(value: float) -> Array:
+    return np.where(np.column_stack([DRAWS[:, :-1], DRAWS[:, -2]]) >= value * DRAWS[:, :1], DRAWS, 0)
+
+
+def tail(factor: float) -> Array:
+    return np.column_stack([DRAWS[:, :-1], factor * DRAWS[:, -1]])
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "tokens"),
+    [
+        pytest.param(top_k(5), 400, id="top_k 5"),
+        pytest.param(top_k(20), 400, id="top_k 20"),
+        pytest.param(min_p(0.05), 400, id="min_p 0.05"),
+        pytest.param(temperature(0.8), 500, id="temperature 0.8"),
+        pytest.param(temperature(0.9), 1500, id="temperature 0.9"),
+        pytest.param(temperature(1.05), 6000, id="temperature 1.05"),
+        pytest.param(top_p(0.9), 1500, id="top_p 0.9"),
+        pytest.param(top_p(0.95), 5000, id="top_p 0.95"),
+        pytest.param(top_p(0.99), 80_000, id="top_p 0.99"),
+        pytest.param(tail(1.1), 40_000, id="a tail drawn a tenth too often"),
+    ],
+)
+def test_a_fault_is_caught(spoiled: Array, tokens: int) -> None:
+    """In 99 of 100 runs, at this many tokens; the table of docs/calibration.md."""
+    own = spoiled / spoiled.sum(axis=1, keepdims=True)
+
+    assert alarms(*z_scores(own, tokens, 200, seed=tokens)) >= 0.99
+
+
+@pytest.mark.parametrize("number", range(len(RECORDED["names"])), ids=RECORDED["names"].tolist())
+def test_runs_of_vllm_are_told_apart(number: int) -> None:
+    """Real ones: those without a fault pass, the others fail."""
+    tokens, found = int(RECORDED["tokens"][number]), RECORDED["sums"][number]
+    one = calibrations({("vllm", ""): (tokens, found)})[0]
+
+    assert bool(one.exceeds) != RECORDED["names"][number].startswith("clean")
+
+
+# -- the sources of a run --------------------------------------------------------------------------------------------------
+
+
+def made(tokens: int, share: float, observed: int) -> Sums:
+    """Sums of a source whose likeliest tokens have a probability of `share` and were drawn `observed` times."""
+    found = nothing()
+    found[0] = observed, tokens * share, tokens * share * (1 - share)
+    found[-1] = tokens - observed, tokens * (1 - share), tokens * share * (1 - share)
+    return found
+
+
+def test_all_sources_share_the_bound() -> None:
+    """Two events of each of two sources are tested; those that are too rare are not, and have no z."""
+    found = calibrations({("b", ""): (10_000, made(10_000, 0.5, 5600)), ("a", ""): (10_000, made(10_000, 0.5, 5050))})
+
+    assert [one.source for one in found] == ["a", "b"]
+    assert {one.bound for one in found} == {calibration.bound(4)}
+    assert [[score.event for score in one.exceeds] for one in found] == [[], ["top1", "tail"]]
+    assert (found[0].scores[1].z, found[0].scores[1].bound) == (None, None)
+    assert found[0].scores[0].z == 1.0
+
+
+def test_a_calibration_is_written_as_json() -> None:
+    """With the names of the events that exceed their bound."""
+    one = calibrations({("a", "top_p 0.9"): (10_000, made(10_000, 0.5, 5600))})[0].to_dict()
+
+    assert json.loads(json.dumps(one))["exceeds"] == ["top1", "tail"]
+    assert (one["source"], one["declared"], one["tokens"]) == ("a", "top_p 0.9", 10_000)
+    assert one["scores"][0] == {
+        "event": "top1",
+        "observed": 5600,
+        "expected": 5000.0,
+        "variance": 2500.0,
+        "z": 12.0,
+        "bound": pytest.approx(calibration.bound(2), abs=0.05),
+    }
+
+
+def test_no_source_is_no_calibration() -> None:
+    """A run that was not calibrated."""
+    assert calibrations({}) == []
+
+
+def test_parts_of_a_source_add_up() -> None:
+    """By source and by what the recipe declares."""
+    part = made(100, 0.5, 40)
+    found = merged([("a", "", 100, part.tolist()), ("a", "", 100, part), ("a", "top_p 0.9", 100, part), ("b", "", 100, part)])
+
+    assert {key: tokens for key, (tokens, _) in found.items()} == {("a", ""): 200, ("a", "top_p 0.9"): 100, ("b", ""): 100}
+    assert np.array_equal(found["a", ""][1], 2 * part)
+
+
+# -- how much is asked for -------------------------------------------------------------------------------------------------
+
+
+def draw_until_enough(quota: Quota, source: str, share: float, *, at_once: int = 1, size: int = 100) -> int:
+    """Requests that a quota takes when so many are in flight at once."""
+    requests, flying = 0, 0
+    while True:
+        while flying < at_once and quota.take(source, size):
+            requests, flying = requests + 1, flying + 1
+        if not flying:
+            return requests
+        quota.back(source, size, size, made(size, share, 0))
+        flying -= 1
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 625), (0.9, 225), (0.99, 25)])
+def test_a_quota_stops_at_its_standard_error(share: float, expected: int) -> None:
+    """sqrt(p (1 - p) / tokens) <= 0.02, in requests of 100 tokens: a sharp model needs fewer."""
+    assert draw_until_enough(Quota(0.02), "a", share, size=1) == expected
+
+
+def test_a_quota_counts_what_is_in_flight() -> None:
+    """So that an engine with many sequences is not asked for much more than is needed."""
+    few, many = (draw_until_enough(Quota(0.02), "a", 0.5, at_once=n) for n in (1, 500))
+
+    assert (few, many) == (7, 7)
+
+
+def test_each_source_has_a_quota_of_its_own() -> None:
+    """An engine that starts again is tested again."""
+    quota = Quota(0.02)
+    draw_until_enough(quota, "a", 0.5)
+
+    assert not quota.take("a", 100)
+    assert quota.take("b", 100)
+
+
+def test_what_brings_nothing_is_asked_for_again() -> None:
+    """A request that failed leaves the quota as it was."""
+    quota = Quota(0.5)
+
+    assert [quota.take("a", 1), quota.take("a", 1)] == [True, False]
+    quota.back("a", 1, 0, None)
+    assert quota.take("a", 1)
+
+
+def test_without_a_standard_error_nothing_is_calibrated() -> None:
+    """0 turns it off."""
+    assert not Quota(0).take("a", 100)
+
+
+def test_a_quota_is_safe_in_threads() -> None:
+    """Eight threads take no more than one would, and lose nothing."""
+    quota = Quota(0.01)
+
+    def work(_: int) -> int:
+        return draw_until_enough(quota, "a", 0.5, size=10)
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = sum(pool.map(work, range(8)))
+
+    assert taken == 250
+
+
+def test_stopping_at_a_token_does_not_bias_the_sums() -> None:
+    """Completions end when some token is drawn: a stopping time, which leaves a martingale's mean at 0. Leaving out those that
+    did not end in time does bias them."""
+    rng = np.random.default_rng(0)
+    p, longest, completions = 0.1, 8, 40_000
+    ends = rng.random((completions, longest)) < p
+    ended: NDArray[np.bool_] = np.any(ends, axis=1)
+    length = np.where(ended, ends.argmax(axis=1) + 1, longest)
+
+    def z(of: NDArray[np.bool_]) -> float:
+        tokens = int(length[of].sum())
+        return (int(ended[of].sum()) - p * tokens) / math.sqrt(tokens * p * (1 - p))
+
+    assert abs(z(length > 0)) < 3
+    assert z(ended) > 50

@@ -1,0 +1,108 @@
+"""kill -9 at random instants: a run that is started again ends with exactly the samples of one that was left alone."""
+
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from thresher import recipes, steps
+from thresher.store import Store
+
+FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
+
+KILLS = 25
+PROMPTS, SAMPLES, IN_FLIGHT = 400, 8, 16
+"""Two requests at a time for a prompt's samples and its anchor; an uninterrupted run takes longer than the kills are apart."""
+
+
+def write_recipe(folder: Path, url: str) -> Path:
+    document = {
+        "name": "killed",
+        "prompts": [
+            {
+                "family": "numbers",
+                "source": {"kind": "grid", "fields": {"n": list(range(PROMPTS))}},
+                "template": "Number {{ n }}",
+                "reference": None,
+            }
+        ],
+        "model": {"name": "small"},
+        "engine": {"kind": "openai_http", "base_urls": [url], "requests_in_flight": IN_FLIGHT},
+        "sampling": {"samples_per_prompt": SAMPLES, "max_tokens": 8},
+        "filters": [
+            {"name": "finished"},
+            {"name": "exact_duplicate"},
+            {"name": "exact_duplicate", "parameters": {"within": "run"}},
+        ],
+        "run": {"shard_samples": 180, "shards_in_flight": 3, "filter_workers": 1},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "thresher.cli", "run", str(path), "--out", str(out), "--no-prefect"]
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def planned(path: Path, out: Path) -> set[str]:
+    """The ids that a run of this recipe is to have, from its plan alone."""
+    from thresher import ids, opening, shards
+
+    begun = steps.begin(recipes.load(path), out)
+    series = shards.series_of(begun.recipe.sampling, opening.model_for(begun.recipe, begun.base), begun.recipe.run.salt)
+    prompts = [p for shard in range(begun.shards) for p in Store(out).read_group("prompts", shard)["prompt_id"].to_pylist()]
+    return {
+        name
+        for prompt in prompts
+        for one in series
+        for name in ids.sample_ids(prompt, one.key, [-1] if one.anchor else range(SAMPLES))
+    }
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_25_random_instants_has_every_sample_once(tmp_path: Path) -> None:
+    """None missing, none twice; and what was redrawn is what was in flight: no more requests than the run needs, and those that
+    were out at each kill."""
+    instants = random.Random(11)
+    out, kills, asked = tmp_path / "run", 0, []
+    with FakeOpenAI(delay_s=0.25) as server:
+        path = write_recipe(tmp_path, server.url)
+        wanted = planned(path, out)
+        while kills < KILLS:
+            process = start(path, out)
+            before = len(server.bodies)
+            while len(server.bodies) == before and process.poll() is None:
+                time.sleep(0.01)  # it is sampling, or has nothing left to sample
+            time.sleep(instants.uniform(0, 0.9))
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+            process.wait()
+            if process.returncode == 0 and kills < KILLS:
+                pytest.fail(f"the run ended after {kills} kills; it is too short for this test")
+            asked.append(len(server.bodies) - before)
+        process = start(path, out)
+        assert process.wait(timeout=300) == 0, out.with_suffix(".log").read_text()
+        requests = len(server.bodies)
+    rows = [row for shard in steps.pool.sampled(Store(out)) for row in Store(out).read_table(f"samples/{shard:05d}").to_pylist()]
+
+    found = [row["sample_id"] for row in rows]
+    assert len(found) == len(set(found)) == PROMPTS * (SAMPLES + 1)
+    assert set(found) == wanted
+    assert requests <= 2 * PROMPTS + KILLS * IN_FLIGHT
+    assert len({(row["prompt_id"], row["index"]) for row in rows}) == len(rows)
+    assert not list(out.glob("journal/*"))
+    from datasets import load_dataset
+
+    assert load_dataset(str(out / "dataset"), "rollouts", split="train").num_rows == len(found)

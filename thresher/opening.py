@@ -1,0 +1,184 @@
+"""Opens a run: resolves its model, checks its filters, writes `run.json` and the plan, and finds what is left to sample."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.manifest import RunManifest
+from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe
+from schemas.sample import PROMPTS
+from thresher import __version__, ids, journal, models, pool
+from thresher.brought import ingest
+from thresher.errors import SourceError, StoreError
+from thresher.prompts import plan, prompt_table
+from thresher.recipes import Loaded, build_filters
+from thresher.sampling import complete
+from thresher.store import HASHED_BYTES, Store, shard_name
+from thresher.winnow import built_filters
+
+BUDGET = {
+    "samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "target_rows", "anchor", "seeds", "calibration",
+}  # fmt: skip
+"""Settings of `sampling` that say how many samples there are, and not which: a run goes on when they change."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that may be sampled: its root, its number of shards, and the shards that still lack samples."""
+
+    root: str
+    shards: int
+    missing: list[int]
+    recipe: Recipe
+    model: models.Model | None
+    base: Path
+
+    def start(self) -> tuple[int, int]:
+        """Note the start of an engine in RUN/starts; returns its number in this run, from 1, and the seed it is to have. No two
+        starts of a run have one seed, so none repeats the noise of another."""
+        store = Store(self.root)
+        number = store.put_next("starts", "", ".json", b"{}\n")
+        seed = ids.engine_seed(self.recipe.run.salt, number)
+        store.write_bytes(f"starts/{number:04d}.json", f'{{"start": {number}, "engine_seed": {seed}}}\n'.encode())
+        return number, seed
+
+    @property
+    def enough(self) -> bool:
+        """Whether the run has the rows it was to have (target_rows), whatever is left to sample."""
+        store = Store(self.root)
+        manifest = store.manifest()
+        return manifest is not None and pool.enough(store, manifest)
+
+
+def begin(loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None) -> Begun:
+    """Open the run of a recipe, or begin it: resolve the model, check the filters, write the plan.
+
+    Raises RecipeError, ModelError, SourceError; StoreError when `out` holds a run that samples something else.
+    """
+    recipe = loaded.recipe
+    if salt is not None:
+        recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"salt": salt})})
+    if not recipe.prompts:
+        raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
+    build_filters(loaded)
+    built_filters(recipe, brought=False)
+    model = model_for(recipe, loaded.base)
+    store = Store(out or f"data/runs/{recipe.name}")
+    sampling = recipe.sampling.model_dump(mode="json")
+    decides = {
+        "prompts": [prompts.model_dump(mode="json") for prompts in recipe.prompts],
+        "files": _fingerprints(recipe, loaded.base),
+        "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
+        "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
+        "salt": recipe.run.salt,
+    }
+    manifest = RunManifest(
+        name=recipe.name,
+        origin="sampled",
+        sampling_key=ids.digest(decides),
+        recipe=recipe.model_dump(mode="json"),
+        model={**asdict(model), "prompt_format": _prompt_format(recipe, model), "decides": decides},
+        thresher_version=__version__,
+    )
+    _open(store, manifest)
+    return _planned(store, loaded, recipe, model, manifest.sampling_key)
+
+
+def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
+    """Take a user's own samples into a pool, in place of sampling. Raises SourceError, StoreError, RecipeError."""
+    build_filters(loaded)
+    built_filters(loaded.recipe, brought=True)
+    if not file.is_file():
+        raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
+    store = Store(out)
+    decides = {"samples": _fingerprint(file)}
+    manifest = RunManifest(
+        name=loaded.recipe.name,
+        origin="brought",
+        sampling_key=ids.digest(decides),
+        recipe=loaded.recipe.model_dump(mode="json"),
+        model={"prompt_format": "chat", "samples": file.name, "decides": decides},
+        thresher_version=__version__,
+    )
+    _open(store, manifest)
+    shards = ingest(file, store, key=manifest.sampling_key)
+    return Begun(store.root, shards, [], loaded.recipe, None, loaded.base)
+
+
+def model_for(recipe: Recipe, base: Path) -> models.Model:
+    """The model of a recipe: on this machine, or only its name where a server has it. Raises ModelError."""
+    if isinstance(recipe.engine, HttpEngine):
+        return models.Model(recipe.model.name, "", recipe.model.revision, None, None, None)
+    return models.resolve(recipe.model.name, recipe.model.revision, base=base)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _planned(store: Store, loaded: Loaded, recipe: Recipe, model: models.Model, key: str) -> Begun:
+    """Write the plan, unless it is there, and find the shards that lack samples."""
+    entry = store.finished("prompts", key)
+    if entry is None:
+        per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
+        size = max(1, recipe.run.shard_samples // per_prompt)
+        prompts = list(plan(recipe, loaded.base))
+        groups = [prompt_table(prompts[at : at + size]) for at in range(0, len(prompts), size)]
+        families: dict[str, int] = {}
+        for prompt in prompts:
+            families[prompt.family] = families.get(prompt.family, 0) + 1
+        facts = {"shards": len(groups), "prompts": len(prompts), "families": families}
+        entry = store.write_groups("prompts", PROMPTS, groups, key=key, facts=facts)
+    shards, hashed = int(entry.facts["shards"]), 0
+    missing = []
+    for shard in range(shards):
+        done = store.finished(f"samples/{shard_name(shard)}", key, hashed=hashed < HASHED_BYTES)
+        if done is not None:
+            hashed += done.bytes
+        if done is None or not complete(done, recipe.sampling):
+            missing.append(shard)
+    for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished a moment before the end
+        if int(name.partition("-")[0]) not in missing:
+            store.remove(f"{journal.FOLDER}/{name}")
+    return Begun(store.root, shards, missing, recipe, model, loaded.base)
+
+
+def _open(store: Store, manifest: RunManifest) -> None:
+    """Write run.json, or compare with the one there: filters and dataset may change, what is sampled may not."""
+    found = store.manifest()
+    if found is not None and found.sampling_key != manifest.sampling_key:
+        theirs, ours = found.model.get("decides", {}), manifest.model["decides"]
+        changed = ", ".join(_differences(theirs, ours, "")) or "what is sampled"
+        raise StoreError(
+            f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
+            "choose another directory with --out, or remove this one"
+        )
+    if found is None or found.recipe != manifest.recipe:
+        store.write_model("run.json", manifest)
+
+
+def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted(theirs.keys() | ours.keys()):
+            yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}".removeprefix("."))
+    elif theirs != ours:
+        yield f"{key} was {str(theirs)[:60]} and is now {str(ours)[:60]}"
+
+
+def _fingerprints(recipe: Recipe, base: Path) -> dict[str, str]:
+    files = [base / s.source.path for s in recipe.prompts if isinstance(s.source, JsonlSource | ParquetSource)]
+    return {file.name: _fingerprint(file) for file in files if file.is_file()}
+
+
+def _fingerprint(file: Path) -> str:
+    """Hash of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _prompt_format(recipe: Recipe, model: models.Model) -> str:
+    if isinstance(recipe.engine, HttpEngine):
+        return "chat" if recipe.engine.api == "chat" else "text"
+    wanted = recipe.model.prompt_format
+    return wanted if wanted != "auto" else "chat" if model.chat_template_sha256 else "text"
