@@ -1,11 +1,11 @@
-"""Tokens per second of thresher (sampling, filtering, writing) as a share of bare `LLM.generate` on the same prompts.
+"""Tokens per second of thresher (sampling, journal, filters, pool) as a share of bare `LLM.generate` on the same prompts.
 
     .venv/bin/python benchmarks/engine_share.py [--rounds 3] [--recipe data/recipes/demo.yaml] [--set prompts.0.limit=4]
 
-Both engines are warm and live in this process; rounds alternate, each on the same prompts with the same parameters, and
-medians are compared. Start-up is left out of both.
-Three shares are printed: against LLM.generate with the log-probabilities that thresher
-records, against LLM.generate without any, and what recording them costs the bare engine.
+Both engines are warm and live in this process; rounds alternate, each on the same prompts with the same parameters, and medians
+are compared. Start-up and the dataset are left out. Printed are thresher's share of LLM.generate with the log-probabilities that
+it records, and apart from that what recording them costs the bare engine, and what it costs thresher to calibrate every token of
+a round; a run calibrates only the first tokens of each start of the engine (thresher.calibration.STANDARD_ERROR).
 """
 
 import argparse
@@ -14,16 +14,16 @@ import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from thresher import recipes, steps
+from thresher.calibration import Quota
 from thresher.executors.local import LocalExecutor
 from thresher.progress import Progress
-from thresher.prompts import prompts_of
-from thresher.samplers import open_sampler
 from thresher.samplers.base import anchor_parameters, draw_parameters
-from thresher.samplers.vllm_offline import _dtype, _environment
+from thresher.samplers.vllm_offline import VllmSampler, dtype_for, set_environment
 from thresher.store import Store
 
 
@@ -32,9 +32,13 @@ def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs:
     from vllm import SamplingParams, TokensPrompt
 
     sampling = begun.recipe.sampling
-    kinds = [SamplingParams(n=sampling.samples_per_prompt, logprobs=logprobs, **draw_parameters(sampling))]
+    flat = logprobs is not None
+    kinds = [
+        SamplingParams(n=sampling.samples_per_prompt, logprobs=logprobs, flat_logprobs=flat, **draw_parameters(sampling, one))
+        for one in sampling.temperatures
+    ]
     if sampling.anchor:
-        kinds.append(SamplingParams(n=1, logprobs=logprobs, **anchor_parameters(sampling)))
+        kinds.append(SamplingParams(n=1, logprobs=logprobs, flat_logprobs=flat, **anchor_parameters(sampling)))
     requests = [(TokensPrompt(prompt_token_ids=prompt), kind) for prompt in prompts for kind in kinds]
     began = time.perf_counter()
     outputs = llm.generate([prompt for prompt, _ in requests], [kind for _, kind in requests], use_tqdm=False)
@@ -42,17 +46,36 @@ def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs:
     return tokens / (time.perf_counter() - began)
 
 
-def thresher_round(loaded: recipes.Loaded, sampler: Any, executor: LocalExecutor, out: Path) -> float:
-    """Tokens per second of one whole run: plan read, samples drawn and written, filters, audit and dataset."""
+def thresher_round(
+    loaded: recipes.Loaded, sampler: VllmSampler, executor: LocalExecutor, out: Path, standard_error: float
+) -> float:
+    """Tokens per second of one run: plan read, samples drawn, journalled and written, filters over samples, prompts and
+    corpus."""
     shutil.rmtree(out, ignore_errors=True)
     begun = steps.begin(loaded, out)
-    began = time.perf_counter()
+    sampler.quota = Quota(standard_error)
     progress = Progress()
-    steps.through(begun, sampler, progress, executor, winnow=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard))
-    steps.winnow_corpus(begun.root)
-    seconds = time.perf_counter() - began
-    steps.release(begun.root)
-    return progress.tokens / seconds
+    began = time.perf_counter()
+    steps.through(
+        begun,
+        sampler,
+        progress,
+        executor,
+        sample=lambda shard, engine: steps.sample_shard(begun.root, shard, engine, progress, executor.apart),
+        winnow=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
+        corpus=lambda: steps.winnow_corpus(begun.root),
+    )
+    return progress.tokens / (time.perf_counter() - began)
+
+
+def prompts_of(out: Path) -> list[list[int]]:
+    """The tokens of every prompt, as thresher gave them to the engine."""
+    store = Store(out)
+    tables = [
+        store.read_table(f"samples/{name[:-8]}", ["prompt_id", "prompt_ids"]) for name in store.names("samples", ".parquet")
+    ]
+    found = {row["prompt_id"]: row["prompt_ids"] for table in tables for row in table.to_pylist()}
+    return list(found.values())
 
 
 def main() -> None:
@@ -68,7 +91,7 @@ def main() -> None:
         assert begun.model is not None
         spec = loaded.recipe.engine
         assert spec.kind == "vllm"
-        _environment(spec)
+        set_environment(spec)
         from vllm import LLM
 
         named = {name: getattr(spec, name) for name in ("max_model_len", "max_num_seqs") if getattr(spec, name) is not None}
@@ -76,30 +99,39 @@ def main() -> None:
             begun.model.path,
             seed=1,
             generation_config="vllm",
-            dtype=_dtype(spec.dtype),
+            dtype=dtype_for(spec.dtype),
             enforce_eager=spec.enforce_eager,
             **named,
             **spec.options,
         )
-        store = Store(out)
-        with (
-            open_sampler(loaded.recipe, begun.model, base=loaded.base, seed=begun.sampler_seed) as sampler,
-            LocalExecutor(loaded.recipe.run.filter_workers) as executor,
-        ):
-            groups = [g for shard in range(begun.shards) for g in prompts_of(store.read_group("prompts", shard))]
-            prompts = [sampler._tokens(steps.Group(0, p.messages, 1, {"max_tokens": 1})) for p in groups]  # type: ignore[attr-defined]
-            rates: dict[str, list[float]] = {"thresher": [], "bare with logprobs": [], "bare without": []}
-            for _ in range(options.rounds + 1):
-                rates["bare with logprobs"].append(bare_round(llm, prompts, begun, 0))
-                rates["thresher"].append(thresher_round(loaded, sampler, executor, out))
-                rates["bare without"].append(bare_round(llm, prompts, begun, None))
-        medians = {name: statistics.median(values[1:]) for name, values in rates.items()}  # the first round warms up
+        sampler = VllmSampler(
+            spec,
+            begun.model,
+            prompt_format=loaded.recipe.model.prompt_format,
+            quota=Quota(0),
+            seeds=loaded.recipe.sampling.seeds,
+            start=begun.start,
+        )
+        with sampler, LocalExecutor(loaded.recipe.run.filter_workers) as executor:
+            thresher_round(loaded, sampler, executor, out, 0)  # warms up, and gives the prompts
+            prompts = prompts_of(out)
+            bare_round(llm, prompts, begun, 0)
+            rates: dict[str, list[float]] = {}
+            for _ in range(options.rounds):
+                for name, rate in (
+                    ("bare, logprobs=0", partial(bare_round, llm, prompts, begun, 0)),
+                    ("thresher, not calibrated", partial(thresher_round, loaded, sampler, executor, out, 0)),
+                    ("bare, no logprobs", partial(bare_round, llm, prompts, begun, None)),
+                    ("thresher, all calibrated", partial(thresher_round, loaded, sampler, executor, out, 1e-9)),
+                ):
+                    rates.setdefault(name, []).append(rate())
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     shares = {
-        "thresher / bare with logprobs": medians["thresher"] / medians["bare with logprobs"],
-        "thresher / bare without": medians["thresher"] / medians["bare without"],
-        "bare with / without logprobs": medians["bare with logprobs"] / medians["bare without"],
+        "thresher, not calibrated / bare, logprobs=0": medians["thresher, not calibrated"] / medians["bare, logprobs=0"],
+        "bare, logprobs=0 / bare, no logprobs": medians["bare, logprobs=0"] / medians["bare, no logprobs"],
+        "thresher, all calibrated / not calibrated": medians["thresher, all calibrated"] / medians["thresher, not calibrated"],
     }
-    print(json.dumps({"tokens_per_s": medians, "share": shares, "rounds": options.rounds}, indent=1))
+    print(json.dumps({"tokens_per_s": medians, "rounds": rates, "share": shares}, indent=1))
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ class HttpEngine(Part):
 
     kind: Literal["openai_http"]
     base_urls: Annotated[tuple[Annotated[str, Field(pattern=r"^https?://")], ...], Field(min_length=1)]
-    """Roots of the servers' API, such as http://127.0.0.1:8000/v1. `model.name` must be served by each. No user name, key or query
-    stands in them, for a recipe is written to disk."""
+    """Roots of the servers' API, such as http://127.0.0.1:8000/v1. `model.name` must be served by each. No user name, key or
+    query stands in them, for a recipe is written to disk."""
     api: Literal["chat", "completions"] = "chat"
     """`chat` sends messages, which the server renders by its own template; `completions` sends plain text, for a base model."""
     api_key_env: str | None = None

@@ -36,7 +36,8 @@ def drawn(sampling: Sampling, rate: float, random: np.random.Generator, texts: i
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("changes", BUDGETS, ids=["target", "give_up", "one_hit"])
 def test_pass_rates_are_unbiased_under_the_stopping_rule(rate: float, changes: dict) -> None:
-    """Within four standard errors, although right answers repeat; the plain share is off by more, in all but the gentlest case."""
+    """Within four standard errors, although right answers repeat; the plain share is off by more, in all but the gentlest
+    case."""
     sampling, random = adaptive(**changes), np.random.default_rng(7)
     found = np.array([drawn(sampling, rate, random) for _ in range(2000)])
     error = found.std(axis=0) / np.sqrt(len(found))

@@ -105,5 +105,5 @@ def test_on_an_object_store_whole_objects_are_written() -> None:
     assert journal.read(store, 3, "k").num_rows == 3
     with journal.Journal(store, 3, "k") as sink:
         sink.append(rows(3, 1))
-    assert [name for name in journal.names(store, 3)] == ["00003-0001.arrows", "00003-0002.arrows"]
+    assert journal.names(store, 3) == ["00003-0001.arrows", "00003-0002.arrows"]
     journal.remove(store, 3)

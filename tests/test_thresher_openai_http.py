@@ -331,7 +331,7 @@ def test_the_model_must_be_served() -> None:
 
 def test_a_server_that_cannot_be_reached_is_named() -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
-    with pytest.raises(EngineError, match=rf"no server can be reached \(GET {url}/models: ConnectError .*; start it"):
+    with pytest.raises(EngineError, match=rf"no server can be reached \(GET {url}/models: ClientConnectorError .*; start it"):
         draw(sampler(url), [])
 
 

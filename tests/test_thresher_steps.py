@@ -308,7 +308,8 @@ def test_lost_verdicts_fail_the_audit(recipe: Write, tmp_path: Path) -> None:
 
 
 RIGHT = {"France": 0, "Spain": 3, "Japan": 9, "Italy": None}
-"""Number of the first right answer of each prompt; from there on right and wrong ones alternate, each right one in other words."""
+"""Number of the first right answer of each prompt; from there on right and wrong ones alternate, each right one in other
+words."""
 
 
 def adaptive(recipe: Write, tmp_path: Path, **sampling: Any) -> Path:
@@ -317,14 +318,12 @@ def adaptive(recipe: Write, tmp_path: Path, **sampling: Any) -> Path:
     filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}, {"name": "exact_duplicate"}]
     path = recipe(sampling=budget, filters=filters)
     capitals = {"France": "Paris", "Spain": "Madrid", "Japan": "Tokyo", "Italy": "Rome"}
-    rows = [
-        {
-            "prompt": f"Capital of {country}?",
-            "completion": f"{'I' * n} A: {capitals[country] if first is not None and n >= first and (n - first) % 2 == 0 else 'Bonn'}",
-        }
-        for country, first in RIGHT.items()
-        for n in range(20)
-    ]
+    rows = []
+    for country, first in RIGHT.items():
+        for n in range(20):
+            right = first is not None and n >= first and (n - first) % 2 == 0
+            answer = capitals[country] if right else "Bonn"
+            rows.append({"prompt": f"Capital of {country}?", "completion": f"{'I' * n} A: {answer}"})
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -443,3 +442,20 @@ def test_no_start_of_an_engine_has_the_seed_of_another(recipe: Write, tmp_path: 
     assert [number for number, _ in starts] == [1, 2, 1]
     assert len({seed for _, seed in starts}) == 3
     assert again.start() == starts[0]
+
+
+def test_an_estimate_is_what_the_run_brings(recipe: Write, tmp_path: Path) -> None:
+    """Of all prompts and as many samples as the run draws, without touching the run's directory."""
+    from thresher.estimates import estimate
+
+    path = recipe()
+    found = estimate(recipes.load(path), prompts=4, samples=4)
+    audited = whole(path, tmp_path / "run")
+
+    assert found.samples.value == audited["samples"] + audited["anchors"]
+    assert found.hits.value == pytest.approx(audited["kinds"]["hit"])
+    assert found.pass_rate.low <= found.pass_rate.value <= found.pass_rate.high
+    assert found.tokens.value == 0  # a table has none
+    fewer = estimate(recipes.load(path, ["sampling.target_rows=2"]), prompts=4, samples=4)
+    assert fewer.hits.value == pytest.approx(2)
+    assert fewer.samples.value == pytest.approx(found.samples.value / 2)

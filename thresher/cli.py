@@ -1,4 +1,4 @@
-"""The command line: thresher run | check | filter | audit | schema."""
+"""The command line: thresher run | check | estimate | filter | audit | schema."""
 
 import argparse
 import json
@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     made = command("check", check, "Validate a recipe without sampling: prompts, filters, references.")
     recipe(made)
 
+    made = command("estimate", estimate, "Draw a small probe and say what the whole run will bring and cost.")
+    recipe(made)
+    made.add_argument("--prompts", type=int, default=16, help="prompts to probe, spread over the plan (default: 16)")
+    made.add_argument("--samples", type=int, default=8, help="samples of each (default: 8)")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
     made = command("filter", filter_, "Filter your own samples by a recipe's filters; no engine is used.")
     recipe(made)
     made.add_argument("--samples", metavar="FILE", required=True, help="JSONL or Parquet with prompt and completion")
@@ -120,6 +126,37 @@ def check(options: argparse.Namespace) -> int:
     if not report.faults:
         console.print(f"{loaded.path}: fit to run")
     return 1 if report.faults else 0
+
+
+def estimate(options: argparse.Namespace) -> int:
+    """thresher estimate"""
+    from thresher import estimates, recipes
+
+    if options.prompts < 2 or options.samples < 1:
+        raise ThresherError("--prompts wants 2 or more and --samples 1 or more: from less nothing can be told of a whole run")
+    loaded = recipes.load(options.recipe, options.overrides)
+    found = estimates.estimate(loaded, prompts=options.prompts, samples=options.samples)
+    if options.json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return 0
+    console = _console()
+    console.print(
+        f"probe: {found.probe_samples} samples of {found.probe_prompts} prompts in {found.probe_s:.1f} s, "
+        f"{found.tokens_per_s:,.0f} tokens/s, after {found.start_s:.1f} s for the engine to start",
+        highlight=False,
+    )
+    rows = {
+        "samples": (found.samples, ",.0f"),
+        "tokens": (found.tokens, ",.0f"),
+        "seconds of sampling": (found.seconds, ",.0f"),
+        "pass rate": (found.pass_rate, ".3f"),
+        "hits": (found.hits, ",.0f"),
+        "hits per 1,000 tokens": (found.hits_per_1000_tokens, ".2f"),
+    }
+    console.print(f"the whole run, {found.prompts} prompts (95 % interval over prompts):", highlight=False)
+    for name, (one, how) in rows.items():
+        console.print(f"  {name:22} {one.value:{how}} [{one.low:{how}}, {one.high:{how}}]", highlight=False, markup=False)
+    return 0
 
 
 def filter_(options: argparse.Namespace) -> int:

@@ -37,8 +37,8 @@ def source_key(model: str, revision: str | None, sampling: dict[str, Any], salt:
 
 
 def sample_seed(sample: str) -> int:
-    """Seed of one sample, in 0 .. 2^62-1, from its id. Never counted up: vLLM seeds the children of a request seed, seed + 1, ...,
-    so neighbouring seeds would share samples."""
+    """Seed of one sample, in 0 .. 2^62-1, from its id. Never counted up: vLLM seeds the children of a request seed, seed + 1,
+    ..., so neighbouring seeds would share samples."""
     return int(sample[:16], 16) >> 2
 
 

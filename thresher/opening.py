@@ -1,14 +1,14 @@
 """Opens a run: resolves its model, checks its filters, writes `run.json` and the plan, and finds what is left to sample."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from schemas.manifest import RunManifest
 from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe
-from schemas.sample import PROMPTS
+from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids, journal, models, pool
 from thresher.brought import ingest
 from thresher.errors import SourceError, StoreError
@@ -19,7 +19,8 @@ from thresher.store import HASHED_BYTES, Store, shard_name
 from thresher.winnow import built_filters
 
 BUDGET = {
-    "samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "target_rows", "anchor", "seeds", "calibration",
+    "samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "target_rows", "anchor", "seeds",
+    "calibration",
 }  # fmt: skip
 """Settings of `sampling` that say how many samples there are, and not which: a run goes on when they change."""
 
@@ -52,8 +53,11 @@ class Begun:
         return manifest is not None and pool.enough(store, manifest)
 
 
-def begin(loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None) -> Begun:
-    """Open the run of a recipe, or begin it: resolve the model, check the filters, write the plan.
+def begin(
+    loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None, prompts: Sequence[Prompt] | None = None
+) -> Begun:
+    """Open the run of a recipe, or begin it: resolve the model, check the filters, write the plan. `prompts` stand in for the
+    recipe's.
 
     Raises RecipeError, ModelError, SourceError; StoreError when `out` holds a run that samples something else.
     """
@@ -83,7 +87,8 @@ def begin(loaded: Loaded, out: str | Path | None = None, *, salt: str | None = N
         thresher_version=__version__,
     )
     _open(store, manifest)
-    return _planned(store, loaded, recipe, model, manifest.sampling_key)
+    begun = Begun(store.root, 0, [], recipe, model, loaded.base)
+    return _planned(store, begun, manifest.sampling_key, prompts)
 
 
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
@@ -117,13 +122,13 @@ def model_for(recipe: Recipe, base: Path) -> models.Model:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _planned(store: Store, loaded: Loaded, recipe: Recipe, model: models.Model, key: str) -> Begun:
+def _planned(store: Store, begun: Begun, key: str, prompts: Sequence[Prompt] | None) -> Begun:
     """Write the plan, unless it is there, and find the shards that lack samples."""
-    entry = store.finished("prompts", key)
+    recipe, entry = begun.recipe, store.finished("prompts", key)
     if entry is None:
         per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
         size = max(1, recipe.run.shard_samples // per_prompt)
-        prompts = list(plan(recipe, loaded.base))
+        prompts = list(plan(recipe, begun.base)) if prompts is None else prompts
         groups = [prompt_table(prompts[at : at + size]) for at in range(0, len(prompts), size)]
         families: dict[str, int] = {}
         for prompt in prompts:
@@ -141,7 +146,7 @@ def _planned(store: Store, loaded: Loaded, recipe: Recipe, model: models.Model, 
     for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished a moment before the end
         if int(name.partition("-")[0]) not in missing:
             store.remove(f"{journal.FOLDER}/{name}")
-    return Begun(store.root, shards, missing, recipe, model, loaded.base)
+    return replace(begun, shards=shards, missing=missing)
 
 
 def _open(store: Store, manifest: RunManifest) -> None:

@@ -1,11 +1,12 @@
 """Samples one shard: asks an engine for what its prompts still lack, journals what comes, and ends with a Parquet file.
 
-What a prompt lacks is worked out from what is there: the shard's file, where an earlier run with fewer samples finished it, and its
-journal, where one was stopped. So a rerun asks for nothing twice, and a raised samples_per_prompt only for the indices that are new.
-With target_hits the prompts are judged while they are sampled, each as soon as its wave is back, and get further waves.
+What a prompt lacks is worked out from what is there: the shard's file, where an earlier run with fewer samples finished it, and
+its journal, where one was stopped. So a rerun asks for nothing twice, and a raised samples_per_prompt only for the indices that
+are new. With target_hits the prompts are judged while they are sampled, each as soon as its wave is back, and get further waves.
 """
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
@@ -28,6 +29,8 @@ from thresher.winnow import count_prompts
 
 GROUP = 64
 """Completions of a prompt that an engine is asked for at once, at most."""
+LINGER_S = 0.02
+"""Seconds to wait for more after the first answer: tables are made of many groups at once, for little more than of one."""
 WAIT_S = 1.0
 """Seconds to wait for an engine before looking after the journal."""
 
@@ -79,7 +82,7 @@ def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress, ap
                 written.tick()
             else:
                 written.append(rows)
-    return _finish(store, shard, before, manifest, prompts, wanted(recipe.sampling), progress)
+    return _finish(store, shard, before, prompts, key=key, wants=wanted(recipe.sampling), seconds=progress.lap())
 
 
 def model_of(manifest: RunManifest) -> models.Model:
@@ -124,6 +127,9 @@ class Drawing:
             if not self._asked:
                 return
             came = stream.take(WAIT_S)
+            if came:
+                time.sleep(LINGER_S)
+                came += stream.take(0)
             yield self._taken(came) if came else None
 
     def _ask(self, stream: Stream, prompts: Iterable[int]) -> None:
@@ -198,16 +204,10 @@ def _earlier(store: Store, shard: int, before: Entry | None, key: str) -> pa.Tab
 
 
 def _finish(
-    store: Store,
-    shard: int,
-    before: Entry | None,
-    manifest: RunManifest,
-    prompts: pa.Table,
-    wants: dict[str, Any],
-    progress: Progress,
+    store: Store, shard: int, before: Entry | None, prompts: pa.Table, *, key: str, wants: dict[str, Any], seconds: float
 ) -> Entry:
     """Write a shard's file from its journal (read back, so that what is written is what was kept), then its entry."""
-    name, key = f"samples/{shard_name(shard)}", manifest.sampling_key
+    name = f"samples/{shard_name(shard)}"
     rows = _earlier(store, shard, before, key)
     table = shards.pool_rows(prompts, rows)
     anchors = int(pc.sum(table["anchor"]).as_py() or 0)
@@ -219,7 +219,7 @@ def _finish(
         "failed": table.num_rows - table["error"].null_count,
         "prompt_tokens": _length(table["prompt_ids"].take(pa.array(first))),
         "completion_tokens": _length(table["completion_ids"]),
-        "seconds": round(progress.lap() + (0.0 if before is None else before.facts["seconds"]), 3),
+        "seconds": round(seconds + (0.0 if before is None else before.facts["seconds"]), 3),
         "engine_seeds": sorted(seed for seed in pc.unique(table["engine_seed"]).to_pylist() if seed is not None),
         "wanted": wants,
         "version": version,

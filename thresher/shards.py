@@ -22,8 +22,8 @@ ANCHOR_INDEX = -1
 
 @dataclass(frozen=True)
 class Series:
-    """One way in which the prompts of a run are sampled: its parameters, and the hash of all that its samples' ids depend on beside
-    prompt and index."""
+    """One way in which the prompts of a run are sampled: its parameters, and the hash of all that its samples' ids depend on
+    beside prompt and index."""
 
     anchor: bool
     parameters: dict[str, Any]
@@ -61,8 +61,8 @@ def declared(parameters: Mapping[str, Any]) -> str:
 def journal_rows(
     answers: Sequence[tuple[Asked, Drawn]], prompt_ids: Sequence[str], *, model: Model, facts: EngineFacts
 ) -> pa.Table:
-    """Rows of schema JOURNAL from finished groups. `prompt_ids` are those of the shard. A group with an error becomes rows without
-    a completion."""
+    """Rows of schema JOURNAL from finished groups. `prompt_ids` are those of the shard. A group with an error becomes rows
+    without a completion."""
     sizes = np.array([len(asked.indices) for asked, _ in answers], np.int64)
     rows = int(sizes.sum())
     group = np.repeat(np.arange(len(answers)), sizes)
@@ -112,8 +112,8 @@ def _first_rows(answers: Sequence[tuple[Asked, Drawn]], sizes: NDArray[np.int64]
 
 
 def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
-    """Rows of a journal (or any of its columns), joined with their prompts, each sample once: per prompt the anchor first, then by
-    temperature and index."""
+    """Rows of a journal (or any of its columns), joined with their prompts, each sample once: per prompt the anchor first, then
+    by temperature and index."""
     at = pc.index_in(rows["prompt_id"], prompts["prompt_id"].combine_chunks()).to_numpy()
     codes = rows["sample_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     _, once = np.unique(codes, return_index=True)

@@ -131,7 +131,7 @@ class Store:
                 number += 1
                 name = f"{folder}/{begins}{number:04d}{ending}"
                 try:
-                    return Appending(self, name, open(self.path(name), "xb", buffering=0))  # noqa: SIM115 - the caller closes it
+                    return Appending(self, name, open(self.path(name), "xb", buffering=0))
                 except FileExistsError:
                     continue
 
@@ -176,7 +176,8 @@ class Store:
         facts: dict[str, Any] | None = None,
         file: str | None = None,
     ) -> Entry:
-        """Write `name`.parquet (or `file`) with one row group per table, then its entry. It is held in memory until it is whole."""
+        """Write `name`.parquet (or `file`) with one row group per table, then its entry. It is held in memory until it is
+        whole."""
         file = file or versioned(name, 1)
         buffer, rows = io.BytesIO(), 0
         with pq.ParquetWriter(buffer, schema, **parquet_options(schema, for_hub=False)) as writer:

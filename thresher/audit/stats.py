@@ -288,7 +288,8 @@ def _faults(calibration: list[Calibration], manifest: RunManifest) -> Iterator[s
     for one in calibration:
         if one.exceeds and not (one.declared and meant):
             beyond = ", ".join(
-                f"{score.event} came {score.observed} times, expected {score.expected:.0f}, z {score.z:+.1f}"
+                f"{score.event} came {score.observed} times, expected {score.expected:.0f}, "
+                f"z {score.z:+.1f} (bound {score.bound:.1f})"
                 for score in one.exceeds
             )
             why = (
@@ -296,7 +297,7 @@ def _faults(calibration: list[Calibration], manifest: RunManifest) -> Iterator[s
                 if one.declared
                 else "the engine or server changes the distribution: look for its generation_config and sampling defaults"
             )
-            yield f"calibration: {one.source}: not draws from the model's own distribution: {beyond} (bound {one.bound:.2f}); {why}"
+            yield f"calibration: {one.source}: not draws from the model's own distribution: {beyond}; {why}"
 
 
 def _filter(facts: Mapping[str, Any], counts: Counts) -> FilterStats:

@@ -27,7 +27,7 @@ import time
 import urllib.request
 from collections.abc import Iterable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -36,8 +36,9 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from schemas.recipe import HttpEngine
@@ -66,12 +67,29 @@ OURS = {*NEUTRAL, *ALSO, "model", "messages", "prompt", "n", "seed", "stop", "st
 """Fields that engine.extra_body may not set: they decide what is sampled or recorded."""
 
 _FIRST_LIMIT = 8.0
+_INLINE_BYTES = 1 << 20
 _CUTS = 3  # connection failures in a row that take a server out
 _FAILURES, _WEIGHT = 3, {"failed": 1.0, "cut": 0.2, "busy": 0.0}  # of one request, on a server that answers others
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _PROBE_S = 2.0
 _CONTEXT = ("context length", "context_length", "context window", "context size", "max_model_len", "too long", "too many tokens")
 _UNKNOWN = ("unrecognized", "unknown field", "unknown param", "extra_forbidden", "extra field", "extra input", "additional prop")
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """What a server answered: the status, its Retry-After header, and the body."""
+
+    status: int
+    retry_after: str
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        return orjson.loads(self.content)
 
 
 class _AttemptError(Exception):
@@ -121,7 +139,7 @@ class _Request:
 class _Endpoint:
     """One server: what it understands, how many requests it gets at once, and those it has."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient, limit: float) -> None:
+    def __init__(self, url: str, client: aiohttp.ClientSession, limit: float) -> None:
         self.url, self.client, self.source = url.rstrip("/"), client, _source(url)
         self.up, self.trouble, self.cuts = False, "", 0
         self.vllm, self.version, self.context = False, "", 0
@@ -195,7 +213,6 @@ class HttpSampler:
         self._thread = threading.Thread(target=self._live, name="openai_http", daemon=True)
 
     def __enter__(self) -> "HttpSampler":
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs a line for each request
         self._thread.start()
         try:
             self._started.result()
@@ -278,28 +295,31 @@ class HttpSampler:
                 self._tasks.create_task(self._watch())
                 self._started.set_result(None)
 
-    def _client(self, url: str) -> httpx.AsyncClient:
+    def _client(self, url: str) -> aiohttp.ClientSession:
         """A client of one server. A completion may take hours: what tells a dead server from a slow one is TCP keep-alive."""
         options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
         for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8)):
             if hasattr(socket, name):  # not everywhere
                 options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+
+        def connected(address: Any) -> socket.socket:
+            made = socket.socket(*address[:3])
+            for option in options:
+                made.setsockopt(*option)
+            made.setblocking(False)
+            return made
+
         parts = urlsplit(url)
         host = parts.hostname or ""
         proxy = None if _is_loopback(host) or urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(parts.scheme)
         if self._key and parts.scheme == "http" and not _is_loopback(host):
             log.warning("%s: the key of %s travels in clear; use https", url, self._spec.api_key_env)
-        # Servers (uvicorn) close an idle connection after 5 s.
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=4)
-        return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                verify=parts.scheme == "https",  # without it no certificates are read
-                limits=limits,
-                socket_options=options,
-                proxy=proxy,
-            ),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx.Timeout(connect=self._spec.connect_timeout_s, read=None, write=300, pool=None),
+        return aiohttp.ClientSession(
+            # Servers (uvicorn) close an idle connection after 5 s.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4, socket_factory=connected),
+            headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._spec.connect_timeout_s, sock_read=None),
+            proxy=proxy,
         )
 
     async def _meet(self) -> None:
@@ -327,15 +347,15 @@ class HttpSampler:
     async def _greet(self, endpoint: _Endpoint) -> None:
         """Learn what a server serves and understands. Raises EngineError where it is of no use."""
         response = await self._get(endpoint, f"{endpoint.url}/models")
-        if response.status_code in (401, 403):
+        if response.status in (401, 403):
             raise self._no_key(endpoint, response)
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _AttemptError("busy", f"status {response.status_code}")
+        if response.status == 429 or response.status >= 500:
+            raise _AttemptError("busy", f"status {response.status}")
         try:
             cards = {card["id"]: card for card in response.json()["data"]}
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(
-                f"{endpoint.url}/models: wanted a list of models, found status {response.status_code} and "
+                f"{endpoint.url}/models: wanted a list of models, found status {response.status} and "
                 f"{self._clean(response.text)[:80]!r}; engine.base_urls are the roots of the API, which mostly end in /v1"
             ) from error
         if self._name not in cards:
@@ -354,10 +374,14 @@ class HttpSampler:
                 endpoint.version = f"vllm {said['version']}"
         endpoint.up, endpoint.cuts = True, 0
 
-    async def _get(self, endpoint: _Endpoint, url: str) -> httpx.Response:
+    async def _get(self, endpoint: _Endpoint, url: str) -> _Response:
+        return await self._exchange(endpoint.client.get(url, timeout=aiohttp.ClientTimeout(total=60)))
+
+    async def _exchange(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> _Response:
         try:
-            return await endpoint.client.get(url, timeout=httpx.Timeout(60, connect=self._spec.connect_timeout_s))
-        except httpx.HTTPError as error:
+            async with request as response:
+                return _Response(response.status, response.headers.get("retry-after", ""), await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _AttemptError("cut", self._clean(f"{type(error).__name__} {error}".strip())) from error
 
     async def _probe(self, endpoint: _Endpoint) -> None:
@@ -488,7 +512,9 @@ class HttpSampler:
 
     def _keep(self, endpoint: _Endpoint, request: _Request, answer: "_Answer") -> None:
         job, got = request.job, len(answer.completions)
-        endpoint.limit = min(self._spec.requests_in_flight, endpoint.limit + 1 / endpoint.limit)
+        # Up to the first setback it doubles with every round of answers; vLLM, which only queues, never gives one.
+        step = 1.0 if endpoint.shrunk_at < 0 else 1 / endpoint.limit
+        endpoint.limit = min(self._spec.requests_in_flight, endpoint.limit + step)
         endpoint.cuts, self._hopeless_s = 0, 0.0
         if answer.tokens:
             length = answer.tokens / got
@@ -548,13 +574,11 @@ class HttpSampler:
             response = await self._post(endpoint, _Request(_Job(request.job.stream, other, request.job.rank), 0, 1))
         except _AttemptError:
             return False
-        return response.status_code == 200
+        return response.status == 200
 
-    async def _post(self, endpoint: _Endpoint, request: _Request) -> httpx.Response:
-        try:
-            return await endpoint.client.post(endpoint.url + self._path, json=self._body(endpoint, request))
-        except httpx.HTTPError as error:
-            raise _AttemptError("cut", self._clean(f"{type(error).__name__} {error}".strip())) from error
+    async def _post(self, endpoint: _Endpoint, request: _Request) -> _Response:
+        body = orjson.dumps(self._body(endpoint, request))
+        return await self._exchange(endpoint.client.post(endpoint.url + self._path, data=body))
 
     async def _ask(self, endpoint: _Endpoint, request: _Request) -> "_Answer":
         """The server's answer. Raises _AttemptError, or EngineError or SourceError where trying again is no use."""
@@ -562,13 +586,16 @@ class HttpSampler:
         while True:
             shape, listed = endpoint.shape, endpoint.top_k if request.job.guess else 0
             response = await self._post(endpoint, request)
-            if response.status_code == 200:
+            if response.status == 200:
                 break
             if endpoint.shape == shape:  # else another request has learnt meanwhile what is wrong with it
                 self._refused(endpoint, request, response)
         seed = self._seed(endpoint, request)
         try:
-            answer = await asyncio.to_thread(_read, response.content, request.n, listed, seed)
+            if len(response.content) < _INLINE_BYTES:  # a thread would cost more than reading it
+                answer = _read(response.content, request.n, listed, seed)
+            else:
+                answer = await asyncio.to_thread(_read, response.content, request.n, listed, seed)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise _AttemptError("failed", f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]) from error
         if endpoint.logprobs and answer.completions[0].logprobs is None:
@@ -618,9 +645,9 @@ class HttpSampler:
             body["prompt"] = plain_text(group.messages)
         return body
 
-    def _refused(self, endpoint: _Endpoint, request: _Request, response: httpx.Response) -> None:
+    def _refused(self, endpoint: _Endpoint, request: _Request, response: _Response) -> None:
         """Raise what an answer other than 200 means; returns where the request can be sent again at once in another shape."""
-        status, said = response.status_code, self._clean(_message(response))
+        status, said = response.status, self._clean(_message(response))
         if status in (408, 429, 503):
             raise _AttemptError("busy", f"status {status}: {said}", _retry_after(response))
         if status >= 500:
@@ -651,9 +678,9 @@ class HttpSampler:
         gone = "; it serves the model no longer" if status == 404 else ""
         raise EngineError(f"{endpoint.url}{self._path}: status {status}: {said}{gone}")
 
-    def _no_key(self, endpoint: _Endpoint, response: httpx.Response) -> EngineError:
+    def _no_key(self, endpoint: _Endpoint, response: _Response) -> EngineError:
         name = self._spec.api_key_env
-        where = f"{endpoint.url}: status {response.status_code}"
+        where = f"{endpoint.url}: status {response.status}"
         if name is None:
             return EngineError(f"{where}: it wants a key; name the environment variable that holds it with engine.api_key_env")
         what = f"the key in the environment variable {name} is refused" if self._key else f"environment variable {name} is empty"
@@ -681,7 +708,7 @@ class _Answer:
 def _read(content: bytes, n: int, listed: int, seed: int | None) -> _Answer:
     """The first `n` choices of an answer, and the calibration sums of their tokens where `listed` likeliest were asked for.
     Raises ValueError, KeyError, TypeError, IndexError or AttributeError where it is not whole."""
-    body = json.loads(content)
+    body = orjson.loads(content)
     choices = sorted(body["choices"], key=lambda choice: choice["index"])[:n]
     if not choices:
         raise ValueError("no choices")
@@ -773,7 +800,7 @@ def _too_long(group: Group, tokens: str, context: str) -> SourceError:
     )
 
 
-def _message(response: httpx.Response) -> str:
+def _message(response: _Response) -> str:
     """What a server says of an error, in its own words, 500 characters at most."""
     try:
         body = response.json()
@@ -784,9 +811,9 @@ def _message(response: httpx.Response) -> str:
     return (found if isinstance(found, str) else json.dumps(found))[:500]
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(response: _Response) -> float:
     """Seconds that a server asks to be left alone, 0 where it does not say."""
-    said = response.headers.get("retry-after", "")
+    said = response.retry_after
     try:
         return max(0.0, float(said))
     except ValueError:

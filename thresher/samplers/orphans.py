@@ -28,7 +28,7 @@ class Guard:
         try:
             yield
         finally:
-            self._watched = _descendants(os.getpid()) - before
+            self._watched = {one for one in _descendants(os.getpid()) - before if not _is_tracker(one[0])}
             if self._watched:
                 self._waiter = subprocess.Popen(
                     [sys.executable, "-c", _WAIT], stdin=subprocess.PIPE, text=True, start_new_session=True
@@ -75,6 +75,14 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def _is_tracker(pid: int) -> bool:
+    """Whether this is multiprocessing's resource tracker: it serves this process, not the engine alone, and ends by itself."""
+    try:
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _started(pid: int) -> str:

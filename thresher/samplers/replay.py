@@ -16,8 +16,8 @@ AT_ONCE = 256
 
 
 class ReplaySampler:
-    """Deals out the table's completions of a prompt: sample i gets the i-th, from the first again when there are too few; a greedy
-    group gets the last. A prompt the table does not know is a SourceError."""
+    """Deals out the table's completions of a prompt: sample i gets the i-th, from the first again when there are too few; a
+    greedy group gets the last. A prompt the table does not know is a SourceError."""
 
     def __init__(self, path: Path) -> None:
         kind = JsonlSource(kind="jsonl", path=path.name)
@@ -68,6 +68,6 @@ class _Stream:
         self._waiting.extend(groups)
 
     def take(self, timeout: float) -> list[Drawn]:
-        if not self._waiting:
+        if not self._waiting and timeout:
             time.sleep(timeout)
         return [self._sampler.answer(self._waiting.popleft()) for _ in range(min(AT_ONCE, len(self._waiting)))]

@@ -123,7 +123,7 @@ class VllmSampler:
         if taken:
             raise EngineError(f"engine.options.{taken[0]}: thresher sets this itself; take it out of the recipe")
         self._spec, self._model, self._format = spec, model, prompt_format
-        self._quota, self._seeds, self._number_start = quota, seeds, start
+        self.quota, self._seeds, self._number_start = quota, seeds, start
         self._requests = count()
         self._engine: Any = None
         self._tokenising = threading.Lock()
@@ -154,7 +154,7 @@ class VllmSampler:
     # -- the engine ----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        _environment(self._spec)
+        set_environment(self._spec)
         try:
             warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
             import vllm
@@ -175,7 +175,7 @@ class VllmSampler:
                 model=self._model.path,
                 seed=self.seed,
                 generation_config="vllm",
-                dtype=_dtype(self._spec.dtype),
+                dtype=dtype_for(self._spec.dtype),
                 tensor_parallel_size=self._spec.tensor_parallel_size,
                 enforce_eager=self._spec.enforce_eager,
                 disable_log_stats=True,
@@ -308,7 +308,7 @@ class VllmSampler:
             if job.stream.closed:
                 self._pump()
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever vLLM raises, the stream is told
             self._flying.pop(job, None)
             if engine is self._engine and not getattr(engine, "errored", False):
                 job.stream.finished.put(
@@ -327,7 +327,8 @@ class VllmSampler:
         """The engine died with this group in flight: draw it again, alone the second time, and never after the third."""
         job.deaths += 1
         if job.deaths >= POISON:
-            why = f"the engine died {job.deaths} times while it sampled this prompt, the last time alone: {type(error).__name__}: {error}"
+            failure = f"{type(error).__name__}: {error}"
+            why = f"the engine died {job.deaths} times while it sampled this prompt, the last time alone: {failure}"
             log.warning("a prompt is set aside as undecided: %s: %r", why, job.group.messages[-1].content[:80])
             self._poison[job.group.messages] = why
             job.stream.finished.put(Drawn(job.group.number, (), error=why))
@@ -339,8 +340,11 @@ class VllmSampler:
             self._restart = self._loop.create_task(self._start_again(error))
 
     async def _start_again(self, error: Exception) -> None:
-        while self._flying:  # all of them raise now
+        late = self._loop.time() + LATE_S
+        while self._flying:  # all of them raise now, or would wait for ever
             await asyncio.sleep(0.01)
+            if self._loop.time() > late:
+                self._lose_flying()
         dead, self._engine = self._engine, None
         if self._deaths > GIVE_UP_AFTER:
             self._fail(
@@ -368,7 +372,7 @@ class VllmSampler:
         group, tokens = job.group, job.tokens
         guess = group.n * int(group.parameters["max_tokens"]) // 2
         hot = group.parameters["temperature"] > 0
-        calibrated = hot and self._quota.take(self._source, guess)
+        calibrated = hot and self.quota.take(self._source, guess)
 
         async def answer(n: int, seed: int | None) -> Sequence["CompletionOutput"]:
             final = None
@@ -397,7 +401,7 @@ class VllmSampler:
                     found += sums(*from_flat((flat.token_ids, flat.logprobs, flat.start_indices), TOP_K))
         finally:
             if calibrated:
-                self._quota.back(self._source, guess, drawn_tokens, found)
+                self.quota.back(self._source, guess, drawn_tokens, found)
         return Drawn(group.number, completions, np.asarray(tokens, np.int32), self.seed, self._source, found)
 
     def _tokens(self, group: Group) -> list[int]:
@@ -451,7 +455,7 @@ def _seeds_per_sample(wanted: str) -> bool:
     return wanted == "sample" or (wanted == "auto" and not current_platform.is_cpu())
 
 
-def _dtype(wanted: str) -> str:
+def dtype_for(wanted: str) -> str:
     """`auto` is the model's own precision, but float32 on a CPU without AVX-512: bfloat16 is emulated there, 8 times slower."""
     from vllm.platforms import current_platform
 
@@ -462,7 +466,7 @@ def _dtype(wanted: str) -> str:
     return wanted
 
 
-def _environment(spec: VllmEngine) -> None:
+def set_environment(spec: VllmEngine) -> None:
     """What vLLM reads from the environment, where the user has not set it already; it is read at vLLM's import."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # Read by the engine's processes, which would write to the terminal.
