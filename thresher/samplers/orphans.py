@@ -21,6 +21,7 @@ class Guard:
     def __init__(self) -> None:
         self._waiter: subprocess.Popen[str] | None = None
         self._watched: set[tuple[int, str]] = set()
+        self._engines: set[tuple[int, str]] = set()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -29,6 +30,7 @@ class Guard:
             yield
         finally:
             self._watched = {one for one in _descendants(os.getpid()) - before if not _is_tracker(one[0])}
+            self._engines = {one for one in self._watched if b"VLLM::" in _command(one[0])}
             if self._watched:
                 self._waiter = subprocess.Popen(
                     [sys.executable, "-c", _WAIT], stdin=subprocess.PIPE, text=True, start_new_session=True
@@ -37,10 +39,14 @@ class Guard:
                 self._waiter.stdin.write("".join(f"{pid} {started}\n" for pid, started in self._watched) + "\n")
                 self._waiter.stdin.flush()
 
+    def whole(self) -> bool:
+        """Whether every engine process among the watched ones (vLLM calls them VLLM::...) is still there."""
+        return all(_started(pid) == started and _state(pid) != "Z" for pid, started in self._engines)
+
     def end(self) -> None:
         """Kill what is left of the watched processes."""
         kill(self._watched)
-        self._watched = set()
+        self._watched, self._engines = set(), set()
         if self._waiter is not None:
             assert self._waiter.stdin is not None
             self._waiter.stdin.close()
@@ -79,10 +85,20 @@ def _stat(pid: int) -> list[str]:
 
 def _is_tracker(pid: int) -> bool:
     """Whether this is multiprocessing's resource tracker: it serves this process, not the engine alone, and ends by itself."""
+    return b"multiprocessing.resource_tracker" in _command(pid)
+
+
+def _command(pid: int) -> bytes:
     try:
-        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return False
+        return b""
+
+
+def _state(pid: int) -> str:
+    """One letter, Z for a process that has ended and nobody has asked after; empty for one that is gone."""
+    fields = _stat(pid)
+    return fields[0] if fields else ""
 
 
 def _started(pid: int) -> str:

@@ -55,6 +55,8 @@ LEAST_TOKENS_IN_FLIGHT = 1 << 22
 """Default bound on what is handed to the engine at once: some hundred megabytes of token ids and log-probabilities."""
 SUSPECT, POISON = 2, 3
 """A group that was in flight when the engine died so often is drawn alone; one during which it died so often is given up."""
+LATE_S = 5
+"""Seconds that a dead engine may take to say so to those who wait for it."""
 GIVE_UP_AFTER = 10
 """Deaths of the engine in a row, without one finished group between, after which it is not started again."""
 
@@ -68,6 +70,8 @@ class _Job:
     tokens: list[int]
     reserved: int
     deaths: int = 0
+    lost: bool = False
+    """The engine is gone, and would not say so."""
 
 
 class _Stream:
@@ -141,6 +145,7 @@ class VllmSampler:
 
     def __enter__(self) -> "VllmSampler":
         self._thread.start()
+        self._watcher = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
         try:
             self._start()
         except BaseException:
@@ -215,6 +220,7 @@ class VllmSampler:
         if engine is not None:
             self._shut_down(engine)
         if self._thread.is_alive():
+            self._watcher.cancel()
             self._loop.call_soon_threadsafe(self._end_tasks)
             self._thread.join(timeout=10)
 
@@ -305,7 +311,10 @@ class VllmSampler:
             drawn = await self._draw(engine, job)
         except asyncio.CancelledError:
             self._flying.pop(job, None)
-            if job.stream.closed:
+            if job.lost and not job.stream.closed:
+                job.lost = False
+                self._died(job, EngineError("the engine's process is gone"))
+            elif job.stream.closed:
                 self._pump()
             return
         except Exception as error:  # noqa: BLE001 - whatever vLLM raises, the stream is told
@@ -338,6 +347,21 @@ class VllmSampler:
             self._restarting = True
             self._deaths += 1
             self._restart = self._loop.create_task(self._start_again(error))
+
+    async def _watch(self) -> None:
+        """AsyncLLM raises at once when its engine dies, but for a request that comes in the same moment: that would wait for ever."""
+        late = 0
+        while True:
+            await asyncio.sleep(1)
+            gone = self._engine is not None and (self._engine.errored or not self._guard.whole())
+            late = late + 1 if gone and self._flying and not self._restarting else 0
+            if late >= LATE_S:
+                self._lose_flying()
+
+    def _lose_flying(self) -> None:
+        for job, task in self._flying.items():
+            job.lost = True
+            task.cancel()
 
     async def _start_again(self, error: Exception) -> None:
         late = self._loop.time() + LATE_S
