@@ -719,8 +719,12 @@ def _read(content: bytes, n: int, listed: int, seed: int | None) -> _Answer:
         text = choice["message"]["content"] if "message" in choice else choice["text"]
         if choice["finish_reason"] in (None, "abort", "error"):
             raise ValueError(f"finish_reason is {choice['finish_reason']}")
-        tokens, own, top = _logprobs(choice.get("logprobs") or {})
-        ids = choice.get("token_ids")
+        given, ids = choice.get("logprobs") or {}, choice.get("token_ids")
+        if ids is not None and not listed:  # most answers: what the tokens are called does not matter
+            tokens, own = ids, _own(given)
+            top: list[list[tuple[Any, float]]] = []
+        else:
+            tokens, own, top = _logprobs(given)
         if ids is None and tokens and all(isinstance(token, int) for token in tokens):
             ids = tokens
         if own is not None and (not np.isfinite(own).all() or (ids is not None and len(ids) != len(own))):
@@ -728,8 +732,9 @@ def _read(content: bytes, n: int, listed: int, seed: int | None) -> _Answer:
                 f"log-probabilities {own[:3]} ... of {len(own)} tokens, {len(tokens if ids is None else ids)} tokens"
             )
         length += len(tokens if ids is None else ids)
-        drawn += tokens
-        tops += top
+        if listed:
+            drawn += tokens
+            tops += top
         completions.append(
             Completion(
                 text or "",
@@ -747,6 +752,13 @@ def _read(content: bytes, n: int, listed: int, seed: int | None) -> _Answer:
     return _Answer(tuple(completions), None if prompt is None else np.asarray(prompt, np.int32), length, found)
 
 
+def _own(given: dict[str, Any]) -> NDArray[np.float64] | None:
+    """The log-probabilities of the drawn tokens (T,); of either API."""
+    if given.get("content") is not None:
+        return np.array([entry["logprob"] for entry in given["content"]], np.float64)
+    return None if given.get("tokens") is None else np.array(given["token_logprobs"], np.float64)
+
+
 def _logprobs(given: dict[str, Any]) -> tuple[list[Any], NDArray[np.float64] | None, list[list[tuple[Any, float]]]]:
     """Identities of the drawn tokens, their log-probabilities (T,), and the likeliest at each position; of either API. A token is
     its id where the server names it, else its text and bytes."""
@@ -759,12 +771,12 @@ def _logprobs(given: dict[str, Any]) -> tuple[list[Any], NDArray[np.float64] | N
         entries = given["content"]
         top = [[(identity(t["token"], t.get("bytes")), t["logprob"]) for t in e.get("top_logprobs") or ()] for e in entries]
         drawn = [identity(entry["token"], entry.get("bytes")) for entry in entries]
-        return drawn, np.array([entry["logprob"] for entry in entries], np.float64), top
+        return drawn, _own(given), top
     if given.get("tokens") is not None:
         tops = given.get("top_logprobs") or [{} for _ in given["tokens"]]
         return (
             [identity(token) for token in given["tokens"]],
-            np.array(given["token_logprobs"], np.float64),
+            _own(given),
             [[(identity(token), logprob) for token, logprob in (top or {}).items()] for top in tops],
         )
     return [], None, []

@@ -349,7 +349,8 @@ class VllmSampler:
             self._restart = self._loop.create_task(self._start_again(error))
 
     async def _watch(self) -> None:
-        """AsyncLLM raises at once when its engine dies, but for a request that comes in the same moment: that would wait for ever."""
+        """AsyncLLM raises at once when its engine dies, but for a request that comes in the same moment: that would wait for
+        ever."""
         late = 0
         while True:
             await asyncio.sleep(1)
