@@ -25,10 +25,14 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
         flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
         names = sorted(run.name for run in client.read_task_runs(limit=50) if run.flow_run_id == flow_run.id)
         artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-funnel"])))
+        progress = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-progress"])))
     assert names == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
     assert found["audit"]["outcomes"] == {"keep": 4, "drop": 12, "undecided": 0}
     rows = json.loads(artifacts[0].data) if isinstance(artifacts[0].data, str) else artifacts[0].data
     assert [row["filter"] for row in rows] == ["finished", "exact_answer", "exact_duplicate"]
+    assert progress[0].data == 100
+    assert progress[0].description.startswith("20 of 20 samples (100 %)")
+    assert "4 hits" in progress[0].description
 
 
 @pytest.mark.slow
@@ -58,15 +62,15 @@ def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
     from thresher.samplers.replay import ReplaySampler
 
     calls = []
-    real = ReplaySampler.sample
+    real = ReplaySampler.stream
 
-    def fails_once(self, groups):  # type: ignore[no-untyped-def]
-        calls.append(len(groups))
+    def fails_once(self, priority):  # type: ignore[no-untyped-def]
+        calls.append(priority)
         if len(calls) == 1:
             raise EngineError("the engine died")
-        return real(self, groups)
+        return real(self, priority)
 
-    monkeypatch.setattr(ReplaySampler, "sample", fails_once)
+    monkeypatch.setattr(ReplaySampler, "stream", fails_once)
     pipeline(str(recipe()), str(tmp_path / "run"))
     assert len(calls) == 3
 

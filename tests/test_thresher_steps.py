@@ -85,7 +85,7 @@ class Dies:
         self._inner, self.facts, self.left = inner, inner.facts, after
 
     def stream(self, priority: int = 0) -> Any:
-        self._stream = self._inner.stream(priority)
+        self._stream, self._groups = self._inner.stream(priority), []
         return self
 
     def __enter__(self) -> Any:
@@ -95,9 +95,11 @@ class Dies:
         return None
 
     def submit(self, groups: Any) -> None:
-        self._groups = list(groups)
+        self._groups += groups
 
     def take(self, timeout: float) -> Any:
+        if not self._groups:
+            return []
         if not self.left:
             raise EngineError("the engine died")
         self.left -= 1
@@ -375,20 +377,20 @@ def test_a_raised_target_goes_on_where_it_stopped(recipe: Write, tmp_path: Path)
 def test_a_run_with_enough_rows_begins_no_further_shard(recipe: Write, tmp_path: Path) -> None:
     """The run is complete and its dataset is of the shards that were begun; a raised target goes on with the others."""
     path = recipe()
-    rows = [{"country": f"C{number}", "answer": "Rome"} for number in range(40)]
+    rows = [{"country": f"C{number}", "answer": "Rome"} for number in range(24)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    answers = [{"prompt": f"Capital of C{number}?", "completion": "Rome"} for number in range(40)]
+    answers = [{"prompt": f"Capital of C{number}?", "completion": "Rome"} for number in range(24)]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
     small = ["run.shards_in_flight=1", "run.shard_samples=5"]
     found = whole(path, tmp_path / "run", "sampling.target_rows=3", *small)
     sampled = found["shards"]["sampled"]
 
     assert found["complete"]
-    assert 3 <= found["kinds"]["hit"] == sampled < 20
+    assert 3 <= found["kinds"]["hit"] == sampled < 24
     assert steps.finished(steps.begin(recipes.load(path, ["sampling.target_rows=3", *small]), tmp_path / "run")) is not None
     more = whole(path, tmp_path / "run", f"sampling.target_rows={sampled + 1}", *small)
-    assert sampled < more["shards"]["sampled"] < 40
-    assert whole(path, tmp_path / "run", *small)["kinds"]["hit"] == 40
+    assert sampled < more["shards"]["sampled"] <= 24
+    assert whole(path, tmp_path / "run", *small)["kinds"]["hit"] == 24
 
 
 def test_a_list_of_temperatures_samples_each(recipe: Write, tmp_path: Path) -> None:
@@ -459,3 +461,14 @@ def test_an_estimate_is_what_the_run_brings(recipe: Write, tmp_path: Path) -> No
     fewer = estimate(recipes.load(path, ["sampling.target_rows=2"]), prompts=4, samples=4)
     assert fewer.hits.value == pytest.approx(2)
     assert fewer.samples.value == pytest.approx(found.samples.value / 2)
+
+
+def test_completions_that_leave_no_room_for_a_prompt_are_refused(recipe: Write, tmp_path: Path) -> None:
+    """Before an engine is started, with the line of the recipe."""
+    path = recipe(engine={"kind": "vllm", "max_model_len": 16})
+
+    with pytest.raises(
+        recipes.RecipeError, match=r"sampling.max_tokens: 16 tokens leave no room for a prompt in the context of 16"
+    ):
+        steps.begin(recipes.load(path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

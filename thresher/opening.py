@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from schemas.manifest import RunManifest
-from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe
+from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, VllmEngine
 from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids, journal, models, pool
 from thresher.brought import ingest
-from thresher.errors import SourceError, StoreError
+from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.prompts import plan, prompt_table
 from thresher.recipes import Loaded, build_filters
 from thresher.sampling import complete
@@ -69,6 +69,7 @@ def begin(
     build_filters(loaded)
     built_filters(recipe, brought=False)
     model = model_for(recipe, loaded.base)
+    _room(loaded, recipe, model)
     store = Store(out or f"data/runs/{recipe.name}")
     sampling = recipe.sampling.model_dump(mode="json")
     decides = {
@@ -120,6 +121,17 @@ def model_for(recipe: Recipe, base: Path) -> models.Model:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
+    """Refuse completions that leave no room for a prompt. Whether each prompt fits is seen when it is tokenised."""
+    own = recipe.engine.max_model_len if isinstance(recipe.engine, VllmEngine) else None
+    context = min((size for size in (own, model.context_tokens) if size is not None), default=None)
+    if context is not None and recipe.sampling.max_tokens >= context:
+        raise RecipeError(
+            f"{loaded.where(('sampling', 'max_tokens'))}: {recipe.sampling.max_tokens} tokens leave no room for a prompt in the "
+            f"context of {context}; lower it, or raise engine.max_model_len up to the model's {model.context_tokens}"
+        )
 
 
 def _planned(store: Store, begun: Begun, key: str, prompts: Sequence[Prompt] | None) -> Begun:

@@ -19,6 +19,7 @@ from schemas.manifest import Entry, RunManifest
 from schemas.recipe import Recipe, Sampling
 from schemas.sample import JOURNAL, REPEATED
 from thresher import budget, calibration, ids, journal, models, shards
+from thresher.errors import ThresherError
 from thresher.progress import Progress
 from thresher.prompts import prompts_of
 from thresher.samplers.base import Drawn, Group, Sampler, Stream
@@ -127,10 +128,16 @@ class Drawing:
             if not self._asked:
                 return
             came = stream.take(WAIT_S)
-            if came:
-                time.sleep(LINGER_S)
+            if not came:
+                yield None
+                continue
+            time.sleep(LINGER_S)
+            try:
                 came += stream.take(0)
-            yield self._taken(came) if came else None
+            except ThresherError:  # what came before is kept
+                yield self._taken(came)
+                raise
+            yield self._taken(came)
 
     def _ask(self, stream: Stream, prompts: Iterable[int]) -> None:
         """Ask the engine for what these prompts lack."""
