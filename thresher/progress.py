@@ -35,6 +35,7 @@ class Progress:
         self._hits_of: dict[int, int] = {}
         self._target: int | None = None
         self._adaptive = False
+        self._prompts = self._closed = 0
         self._first = self._last_line = 0.0
         self._lap = time.perf_counter()
 
@@ -63,6 +64,7 @@ class Progress:
         self.total = round(prompts * per_prompt * len(begun.missing) / max(1, begun.shards))
         self.hits, self._target = pool.hits(store), sampling.target_rows
         self._adaptive = sampling.target_hits is not None
+        self._prompts = round(prompts * len(begun.missing) / max(1, begun.shards))
         each = f"{per_prompt}" if not self._adaptive else f"{per_prompt} to {sampling.most + sampling.anchor}"
         self.say(f"{prompts} prompts x {each} in {begun.shards} shards, {len(begun.missing)} to sample; starting the engine")
 
@@ -87,6 +89,11 @@ class Progress:
             self.tokens += tokens
             self._show()
 
+    def closed(self, prompts: int) -> None:
+        """Count prompts that get no further wave."""
+        with self._lock:
+            self._closed += prompts
+
     def judged(self, shard: int, hits: int) -> None:
         """Count the hits of a shard that has been filtered; a shard filtered again replaces what it had."""
         with self._lock:
@@ -106,8 +113,9 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Share of the run that is done, 0 to 1: of target_rows where that is nearer, else of the samples asked for at first."""
-        drawn = self.samples / max(1, self.total)
+        """Share of the run that is done, 0 to 1: of the samples, with target_hits of the prompts that get no more; of target_rows
+        where that is nearer."""
+        drawn = self._closed / max(1, self._prompts) if self._adaptive else self.samples / max(1, self.total)
         rows = self.hits / self._target if self._target else 0.0
         return min(1.0, max(drawn, rows))
 

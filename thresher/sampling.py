@@ -193,6 +193,7 @@ class Drawing:
             else:
                 self._totals[row] = total
                 going_on.append(row)
+        self._progress.closed(len(back) - len(going_on))
         return sorted(going_on)
 
 
