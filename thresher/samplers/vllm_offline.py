@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -141,7 +142,8 @@ class VllmSampler:
         self._ages = count()
         self._poison: dict[tuple[Message, ...], str] = {}
         self._deaths = 0
-        self._restarting = False
+        self._restarting = self._suspected = False
+        self._why_gone = "the engine was stopped"
 
     def __enter__(self) -> "VllmSampler":
         self._thread.start()
@@ -238,6 +240,11 @@ class VllmSampler:
         for stream in list(self._streams):
             stream.finished.put(error)
 
+    def _gone(self, error: EngineError) -> None:
+        """There is no engine any more, and will be none."""
+        self._why_gone, self._restarting = str(error), False
+        self._fail(error)
+
     def _shut_down(self, engine: Any) -> None:
         """End an engine, dead or alive, and every process of its."""
         if engine.output_handler is not None:  # it would log the end of the engine as an error
@@ -250,7 +257,7 @@ class VllmSampler:
 
     def stream(self, priority: int = 0) -> _Stream:
         if self._engine is None and not self._restarting:
-            raise EngineError("the engine was stopped")
+            raise EngineError(self._why_gone)
         stream = _Stream(self, priority)
         self._streams.add(stream)
         return stream
@@ -281,22 +288,31 @@ class VllmSampler:
     def _pump(self) -> None:
         """Hand waiting groups to the engine while there is room."""
         while self._waiting and not self._restarting and self._engine is not None:
-            suspects = [item for item in self._waiting if item[2].deaths >= SUSPECT]
-            item = min(suspects) if suspects else self._waiting[0]
-            job = item[2]
-            if self._flying and (suspects or any(other.deaths >= SUSPECT for other in self._flying) or not self._fits(job)):
+            if self._suspected and self._flying:
                 return
-            self._waiting.remove(item) if suspects else heapq.heappop(self._waiting)
+            suspects = [item for item in self._waiting if item[2].deaths >= SUSPECT] if self._suspected else []
+            self._suspected = bool(suspects)
+            if not suspects and not self._fits(self._waiting[0][2]):
+                return
+            item = min(suspects) if suspects else heapq.heappop(self._waiting)
             if suspects:
+                self._waiting.remove(item)
                 heapq.heapify(self._waiting)
+            job = item[2]
             if job.stream.closed:
                 continue
             if (why := self._poison.get(job.group.messages)) is not None:
                 job.stream.finished.put(Drawn(job.group.number, (), error=why))
                 continue
-            self._flying[job] = self._loop.create_task(self._run(job))
+            task = self._flying[job] = self._loop.create_task(self._run(job))
+            task.add_done_callback(partial(self._landed, job))
+
+    def _landed(self, job: _Job, _task: "asyncio.Task[None]") -> None:
+        self._flying.pop(job, None)  # of a task that was cancelled before it began
 
     def _fits(self, job: _Job) -> bool:
+        if not self._flying:
+            return True
         bound = self._spec.tokens_in_flight or max(
             LEAST_TOKENS_IN_FLIGHT, self._sequences * int(job.group.parameters["max_tokens"])
         )
@@ -342,6 +358,7 @@ class VllmSampler:
             self._poison[job.group.messages] = why
             job.stream.finished.put(Drawn(job.group.number, (), error=why))
         else:
+            self._suspected = self._suspected or job.deaths >= SUSPECT
             heapq.heappush(self._waiting, (job.stream.priority, next(self._ages), job))
         if not self._restarting:
             self._restarting = True
@@ -372,9 +389,8 @@ class VllmSampler:
                 self._lose_flying()
         dead, self._engine = self._engine, None
         if self._deaths > GIVE_UP_AFTER:
-            self._fail(
-                EngineError(f"the engine died {self._deaths} times in a row, at last with {type(error).__name__}: {error}")
-            )
+            last = f"{type(error).__name__}: {error}"
+            self._gone(EngineError(f"the engine died {self._deaths} times in a row, at last with {last}"))
             return
         log.warning("the engine died (%s: %s); starting it again", type(error).__name__, error)
 
@@ -386,7 +402,7 @@ class VllmSampler:
         try:
             await self._loop.run_in_executor(None, again)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the streams are told
-            self._fail(failure if isinstance(failure, EngineError) else EngineError(f"vLLM would not start again: {failure}"))
+            self._gone(failure if isinstance(failure, EngineError) else EngineError(f"vLLM would not start again: {failure}"))
             return
         self._restarting = False
         self._pump()
