@@ -308,7 +308,7 @@ def test_every_reason_stands_in_the_docs() -> None:
     source = "".join(path.read_text() for path in [*Path("filters").glob("*.py"), Path("thresher/winnow.py")])
     reasons = set(re.findall(r'(?:drop|undecided|RefusedError)\("([a-z_]+)"', source))
     reasons |= set(re.findall(r'(?:DROP|UNDECIDED), "([a-z_]+)"', source)) | {"truncated", "empty", "aborted", "exact_duplicate"}
-    reasons |= {"filter_error", "unreadable_row"}
+    reasons |= {"filter_error", "unreadable_row", "not_sampled"}
 
     documented = set(re.findall(r"^\| `([a-z_]+)`", Path("docs/verdicts.md").read_text(), re.MULTILINE))
     assert reasons == documented

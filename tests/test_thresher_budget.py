@@ -39,7 +39,7 @@ def test_pass_rates_are_unbiased_under_the_stopping_rule(rate: float, changes: d
     """Within four standard errors, although right answers repeat; the plain share is off by more, in all but the gentlest
     case."""
     sampling, random = adaptive(**changes), np.random.default_rng(7)
-    found = np.array([drawn(sampling, rate, random) for _ in range(2000)])
+    found = np.array([drawn(sampling, rate, random) for _ in range(1200)])
     error = found.std(axis=0) / np.sqrt(len(found))
 
     assert abs(found[:, 0].mean() - rate) < 4 * error[0]

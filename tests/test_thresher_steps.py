@@ -140,7 +140,7 @@ def test_an_interrupted_run_keeps_its_finished_shards(recipe: Write, tmp_path: P
     ]
 
 
-@pytest.mark.parametrize("after", range(8))
+@pytest.mark.parametrize("after", [0, 3, 5, 7])
 def test_finished_prompt_groups_are_not_drawn_again(recipe: Write, tmp_path: Path, after: int) -> None:
     """Wherever the engine stops, its finished groups are in the journal: the rerun asks for the others only."""
     path = recipe()
@@ -352,7 +352,7 @@ def test_a_hopeless_prompt_is_given_up(recipe: Write, tmp_path: Path) -> None:
     assert drawn_by_prompt(tmp_path / "run") == {"France": 4, "Spain": 6, "Japan": 9, "Italy": 9}
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 5, 6, 7, 9])
+@pytest.mark.parametrize("after", [1, 5, 7])
 def test_an_interrupted_adaptive_run_draws_what_an_uninterrupted_one_would(recipe: Write, tmp_path: Path, after: int) -> None:
     """Its first shard stops after so many groups, in whatever wave."""
     path = adaptive(recipe, tmp_path)
