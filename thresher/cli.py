@@ -150,7 +150,7 @@ def estimate(options: argparse.Namespace) -> int:
         "tokens": (found.tokens, ",.0f"),
         "seconds of sampling": (found.seconds, ",.0f"),
         "pass rate": (found.pass_rate, ".3f"),
-        "hits": (found.hits, ",.0f"),
+        "hits, at most": (found.hits, ",.0f"),
         "hits per 1,000 tokens": (found.hits_per_1000_tokens, ".2f"),
     }
     console.print(f"the whole run, {found.prompts} prompts (95 % interval over prompts):", highlight=False)

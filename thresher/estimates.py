@@ -3,7 +3,8 @@
 The probe samples some prompts of each family, spread evenly over the plan, into a directory of its own that is removed; the run's
 own samples are not touched. Its intervals are those of a bootstrap over prompts (95 %), so they speak of how well so few prompts
 stand for all, and not of a machine that is busy later. The speed is that of the probe: an engine that the probe does not fill is
-faster in the run.
+faster in the run. Hits are an upper bound: the more is drawn of a prompt the more of what passes is a repeat, which a probe of a
+few samples does not see.
 """
 
 import tempfile
