@@ -1,0 +1,211 @@
+"""Supervised workers, with tasks that hang, crash, eat memory and raise."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filters.base import FilterError
+from filters.supervise import Answer, Pool, verdict_of
+from schemas.sample import Outcome
+
+TASK = """
+import ctypes, os, signal, subprocess, time
+
+def build(setup):
+    def answer(item):
+        if item == "hang":
+            time.sleep(600)
+        if item == "spin":
+            while True:
+                pass
+        if item == "segfault":
+            ctypes.string_at(0)
+        if item == "exit":
+            os._exit(3)
+        if item == "eat":
+            return len(bytearray(8 << 30))
+        if item == "raise":
+            raise ValueError("no")
+        if item == "child":
+            return subprocess.Popen(["sleep", "600"]).pid
+        if item == "pid":
+            return os.getpid()
+        if isinstance(item, str) and item.startswith("once "):
+            path = item[5:]
+            if not os.path.exists(path):
+                open(path, "w").close()
+                time.sleep(600)
+        return [setup, item]
+    return answer
+
+def broken(setup):
+    raise RuntimeError("no such luck")
+
+def stuck(setup):
+    os._exit(5)
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Pool]]:
+    """Makes pools for the task above, and ends them."""
+    (tmp_path / "supervised_task.py").write_text(TASK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made: list[Pool] = []
+
+    def build(task: str = "build", **options: Any) -> Pool:
+        made.append(Pool(f"supervised_task:{task}", "s", **{"seconds": 0.5, "workers": 2, "memory_mib": 1024, **options}))
+        return made[-1]
+
+    yield build
+    for pool in made:
+        pool.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def zombies() -> list[str]:
+    """Children of this process that ended and were not waited for."""
+    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [state for state, parent, *_ in stats if state == "Z" and int(parent) == os.getpid()]
+
+
+def test_answers_come_in_order_from_processes_of_their_own(make: Callable[..., Pool]) -> None:
+    """More items than chunks, and a second round on the workers of the first."""
+    pool = make(chunk=4)
+    items = list(range(100))
+
+    assert pool.map(items) == [Answer("done", ["s", item]) for item in items]
+    before = pool.pids()
+    (said,) = pool.map(["pid"])
+    assert said.value in before
+    assert said.value != os.getpid()
+    assert pool.map([]) == []
+
+
+def test_every_bad_item_has_its_own_class_and_costs_no_other(make: Callable[..., Pool]) -> None:
+    """Hanging, spinning, dying of a signal, leaving, eating memory, raising: in one batch, in a chunk with good ones."""
+    pool = make(chunk=8)
+    bad = {"hang": "timeout", "spin": "timeout", "segfault": "crash", "exit": "crash", "eat": "crash", "raise": "error"}
+    items: list[Any] = list(range(200))
+    for at, name in enumerate(bad):
+        items[at * 31 + 3] = name
+    answers = pool.map(items)
+
+    assert [answer.kind for answer in answers] == [bad.get(item, "done") for item in items]
+    assert all(answer.value == ["s", item] for item, answer in zip(items, answers, strict=True) if answer.kind == "done")
+    said = {item: answer.message for item, answer in zip(items, answers, strict=True) if item in bad}
+    assert said["hang"] == "no answer within 0.5 s, twice, the second time alone"
+    assert "SIGSEGV" in said["segfault"]
+    assert "exited with 3" in said["exit"]
+    assert "out of memory, 1024 MiB allowed" in said["eat"]
+    assert said["raise"] == "ValueError: no"
+
+
+def test_what_was_late_once_is_tried_again_alone(make: Callable[..., Pool], tmp_path: Path) -> None:
+    """And its second answer counts."""
+    item = f"once {tmp_path / 'been_here'}"
+
+    assert make().map([1, item, 2])[1] == Answer("done", ["s", item])
+
+
+def test_the_deadline_runs_from_dispatch_not_from_queueing(make: Callable[..., Pool]) -> None:
+    """One worker, and a queue that takes longer than the deadline of an item."""
+    items: list[Any] = ["hang", *range(300)]
+
+    assert [answer.kind for answer in make(workers=1, chunk=300).map(items)] == ["timeout"] + ["done"] * 300
+
+
+def test_no_process_stays(make: Callable[..., Pool]) -> None:
+    """Neither a worker, nor what a worker started, nor a zombie."""
+    pool = make(workers=1)
+    child = pool.map(["child"])[0].value
+    workers = pool.pids()
+    assert alive(child)
+    pool.map(["hang"])
+    workers += pool.pids()
+    pool.close()
+
+    deadline = time.monotonic() + 5
+    while any(map(alive, [child, *workers])) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not [pid for pid in [child, *workers] if alive(pid)]
+
+
+def test_workers_end_with_a_parent_that_is_killed(make: Callable[..., Pool], tmp_path: Path) -> None:
+    """kill -9 of the process that holds the pool, one worker idle and one at work."""
+    program = (
+        "import threading, time\nfrom filters.supervise import Pool\n"
+        "pool = Pool('supervised_task:build', seconds=60, workers=2, chunk=1)\n"
+        "pool.map([1, 2])\nprint(*pool.pids(), flush=True)\npool.map(['hang'])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment, text=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        time.sleep(0.2)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert len(pids) >= 2
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def test_workers_are_recycled(make: Callable[..., Pool]) -> None:
+    """After so many items, without one of them lost."""
+    pool = make(workers=1, recycle_after=10, chunk=5)
+    answers = pool.map(["pid"] * 60)
+
+    assert len({answer.value for answer in answers}) >= 4
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [("broken", "RuntimeError: no such luck"), ("stuck", "exited with 5"), ("missing", "AttributeError")],
+)
+def test_a_task_that_cannot_be_started_stops_the_run(make: Callable[..., Pool], task: str, message: str) -> None:
+    """It says nothing of any sample, so it is no verdict."""
+    with pytest.raises(FilterError, match=message):
+        make(task).map([1])
+
+
+def test_what_was_not_done_is_undecided() -> None:
+    """Never wrong, never right."""
+    given = {kind: verdict_of(Answer(kind, message="why")) for kind in ("timeout", "crash", "error")}
+
+    assert {kind: verdict.reason for kind, verdict in given.items()} == {
+        "timeout": "timeout",
+        "crash": "crash",
+        "error": "filter_error",
+    }
+    assert {verdict.outcome for verdict in given.values()} == {Outcome.UNDECIDED}
+
+
+@pytest.mark.slow
+def test_ten_thousand_items_with_fifty_bad_ones_are_all_accounted_for(make: Callable[..., Pool]) -> None:
+    """No hang, no item without an answer, no zombie."""
+    names = ["hang", "spin", "segfault", "exit", "eat"]
+    items: list[Any] = list(range(10_000))
+    for number in range(50):
+        items[number * 197 + 11] = names[number % 5]
+    answers = make().map(items)
+
+    kinds = [answer.kind for answer in answers]
+    assert len(kinds) == 10_000
+    assert (kinds.count("timeout"), kinds.count("crash"), kinds.count("done")) == (20, 30, 9_950)
+    assert not zombies()
