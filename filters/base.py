@@ -65,6 +65,8 @@ class Filter:
     parameters: dict[str, Any] = field(default_factory=dict)
     gold: Callable[[Any], str | None] | None = None
     wrong: Callable[[Any], str | None] | None = None
+    cost_us: float = 10.0
+    """Microseconds of one core per sample, roughly: neighbours that judge samples by themselves run cheapest first."""
 
     @property
     def key(self) -> str:

@@ -100,4 +100,5 @@ def build(config: Config) -> Filter:
         return next((f"{config.after or ''}{text}" for text in made if normalise(text, config) not in right), None)
 
     columns = ("completion", "reference")
-    return Filter("exact_answer", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, config.model_dump(mode="json"), gold, wrong)
+    parameters = config.model_dump(mode="json")
+    return Filter("exact_answer", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=2.0)

@@ -30,5 +30,12 @@ def build(config: Config) -> Filter:
         return verdict_table(pc.if_else(aborted, Outcome.UNDECIDED.value, dropped).combine_chunks(), reason.combine_chunks())
 
     return Filter(
-        "finished", "1", Scope.SAMPLE, Role.QUALITY, judge, ("completion", "finish_reason"), config.model_dump(mode="json")
+        "finished",
+        "1",
+        Scope.SAMPLE,
+        Role.QUALITY,
+        judge,
+        ("completion", "finish_reason"),
+        config.model_dump(mode="json"),
+        cost_us=0.2,
     )

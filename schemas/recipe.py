@@ -287,7 +287,7 @@ class Sampling(Part):
 
 
 class FilterSpec(Part):
-    """One filter. Filters run in the order written; a sample that one does not keep is not shown to the next."""
+    """One filter. A sample that one does not keep is not shown to the next; for their order see run.filter_order."""
 
     name: str
     """Registered name, or `module:build` for your own."""
@@ -329,6 +329,19 @@ class RunSpec(Part):
     """Shards sampled side by side, so that the engine is busy across their borders; null takes enough to fill the engine."""
     filter_workers: Annotated[int, Field(ge=0)] = 1
     """Processes that filter while sampling goes on; 0 filters in this process."""
+    verifier_workers: Annotated[int, Field(ge=1)] | None = None
+    """Supervised processes of each filter that parses or runs what a model wrote; null takes one per core."""
+    filter_order: Literal["cheapest", "written"] = "cheapest"
+    """`cheapest`: filters that stand side by side and judge samples by themselves run cheapest first, which changes the reason
+    that is noted but not who stays; `written`: in the recipe's order."""
+
+
+class AuditSpec(Part):
+    """What is done so that the filters can be audited."""
+
+    exhaustive: bool = False
+    """Show every sample to every filter that judges samples by themselves, so that their overlaps can be seen; a sample's outcome
+    is still that of the first that did not keep it. Costs what the filters cost."""
 
 
 class Recipe(Part):
@@ -350,6 +363,8 @@ class Recipe(Part):
     """What is written."""
     run: RunSpec = RunSpec()
     """How the run is cut up."""
+    audit: AuditSpec = AuditSpec()
+    """What is done so that the filters can be audited."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Recipe":

@@ -103,6 +103,19 @@ class Verdict:
         return cls(Outcome.UNDECIDED, reason, None, detail or None)
 
 
+CLASSES = ("pass", "fail", "unparsed", "unverifiable", "timeout", "crash", "verifier_error", "tampering")
+"""What came of judging a sample, for a verifier. Only pass and fail are evidence; each other class has a rate of its own."""
+
+
+def verdict_class(outcome: str, reason: str) -> str:
+    """Which of CLASSES a verdict belongs to. What a verifier cannot judge for want of a reference is unverifiable."""
+    if outcome != Outcome.UNDECIDED.value:
+        return "pass" if outcome == Outcome.KEEP.value else "fail"
+    if reason == "filter_error":
+        return "verifier_error"
+    return reason if reason in CLASSES[2:] else "unverifiable"
+
+
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 

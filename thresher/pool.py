@@ -110,14 +110,14 @@ def verdicts(store: Store, shard: int) -> tuple[pa.Table, list[FilterFacts]]:
 def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa.Table:
     """Add the columns of JUDGED to the samples of one shard. `given` holds its verdicts.
 
-    A sample's outcome is that of the one filter that did not keep it: no later filter sees it. `kind` follows from that
+    A sample's outcome is that of the first filter that did not keep it, in the order of `given`. `kind` follows from that
     filter's role; a sample every filter kept is a hit. What the engine could not draw no filter saw: it is undecided.
     """
     rows = samples.num_rows
     ended = given.filter(pc.not_equal(given["outcome"], Outcome.KEEP.value))
     at = ended["row"].to_numpy()
     pick = np.full(rows, -1, np.int64)
-    pick[at] = np.arange(len(at))
+    pick[at[::-1]] = np.arange(len(at))[::-1]  # the first of several is written last
     index = pa.array(pick, mask=pick < 0)
     roles = {facts.label: facts.role for facts in filters}
     labels = ended["filter"].combine_chunks().dictionary_encode() if len(at) else pa.array([], pa.string()).dictionary_encode()

@@ -231,6 +231,7 @@ def _finish(
         "engine_seeds": sorted(seed for seed in pc.unique(table["engine_seed"]).to_pylist() if seed is not None),
         "wanted": wants,
         "version": version,
+        "extends": [] if before is None else [*before.facts.get("extends", []), before.sha256],
         "calibration": _calibration(rows, before),
     }
     entry = store.write_table(name, table, key=key, facts=facts, version=version)

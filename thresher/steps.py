@@ -58,7 +58,9 @@ def finished(begun: Begun) -> tuple[Audit, str] | None:
     for shard in pool.sampled(store):
         entry = store.entry(f"samples/{shard_name(shard)}")
         verdicts = store.entry(f"verdicts/{shard_name(shard)}")
-        if entry is None or verdicts is None or verdicts.key != winnow_key(local, [entry.sha256]):
+        if entry is None or verdicts is None:
+            return None
+        if verdicts.key != winnow_key(local, [entry.sha256], exhaustive=begun.recipe.audit.exhaustive):
             return None
     found = result(begun.root)
     return None if found[0].to_dict()["problems"] else found

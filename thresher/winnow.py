@@ -1,9 +1,14 @@
 """Runs a recipe's filters over the pool, a shard at a time, and writes what each said of each sample it saw.
 
-Filters run in the order of the recipe; a sample that one does not keep is not shown to the next. Anchors are shown only to the
-filters that judge a sample by itself. Filters over the whole corpus come last, one pass each.
+Filters run in the order of the recipe, but neighbours that judge samples by themselves cheapest first (run.filter_order); a
+sample that one does not keep is not shown to the next, unless the audit is to see how filters overlap (audit.exhaustive).
+Anchors are shown only to the filters that judge a sample by itself. Filters over the whole corpus come last, one pass each.
+
+A verdict is given once: what a filter of the same key said of the same sample is taken from the verdicts that are there, or from
+what this process remembers. Only undecided samples are judged anew.
 """
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,13 +22,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 import filters
+from filters import supervise
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
-from filters.judging import judge, judge_corpus
+from filters.judging import judge_corpus
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec, Recipe
 from schemas.sample import VERDICTS, Outcome, to_json
 from thresher import ids, pool, shards
 from thresher.errors import RecipeError
+from thresher.known import earlier_verdicts, judged_once
 from thresher.store import Store, shard_name
 from thresher.views import PromptCount, prompt_count
 
@@ -46,8 +53,8 @@ Mask = NDArray[np.bool_]
 
 
 def built_filters(recipe: Recipe, *, brought: bool) -> list[Built]:
-    """(label, spec, filter) in order; a label is the filter's name, numbered when it stands there twice. Raises FilterError,
-    and RecipeError when a filter over the corpus comes before one over a sample or a prompt."""
+    """(label, spec, filter) in the order they run; a label is the filter's name, numbered when it stands there twice. Raises
+    FilterError, and RecipeError when a filter over the corpus comes before one over a sample or a prompt."""
     built: list[Built] = [("readable", FilterSpec(name="readable"), READABLE)] if brought else []
     names: dict[str, int] = {}
     for spec in recipe.filters:
@@ -61,15 +68,21 @@ def built_filters(recipe: Recipe, *, brought: bool) -> list[Built]:
                 "filters over the whole corpus run last, so put it before"
             )
         built.append((label, spec, made))
-    return built
+    if recipe.run.filter_order == "written":
+        return built
+    # Filters over prompts stay where they stand: what they say depends on what came before them.
+    neighbours = itertools.groupby(built, key=lambda item: item[2].scope is Scope.SAMPLE and item[2] is not READABLE)
+    cheapest = [sorted(run, key=lambda item: item[2].cost_us) if alone else list(run) for alone, run in neighbours]
+    return [item for run in cheapest for item in run]
 
 
-def winnow_key(built: Sequence[Built], samples: Sequence[str]) -> str:
-    """Hash of what verdicts are made from: the filters in order, and the samples' hashes."""
-    return ids.digest("verdicts", [[label, made.key, spec.families] for label, spec, made in built], list(samples))
+def winnow_key(built: Sequence[Built], samples: Sequence[str], *, exhaustive: bool = False) -> str:
+    """Hash of what verdicts are made from: the filters in order, what they are shown, and the samples' hashes."""
+    how = ["exhaustive"] if exhaustive else []
+    return ids.digest("verdicts", [[label, made.key, spec.families] for label, spec, made in built], list(samples), *how)
 
 
-def _facts(label: str, spec: FilterSpec, made: Filter, seconds: float) -> dict[str, Any]:
+def _facts(label: str, spec: FilterSpec, made: Filter, *, seconds: float, known: int, exhaustive: bool) -> dict[str, Any]:
     return {
         "label": label,
         "name": made.name,
@@ -80,6 +93,8 @@ def _facts(label: str, spec: FilterSpec, made: Filter, seconds: float) -> dict[s
         "parameters": made.parameters,
         "families": spec.families,
         "seconds": round(seconds, 6),
+        "known": known,
+        "exhaustive": exhaustive,
     }
 
 
@@ -94,39 +109,43 @@ def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> Mask:
 
 
 def winnow_shard(root: str, shard: int) -> Entry:
-    """Write the verdicts on one shard, unless they are there already."""
+    """Write the verdicts on one shard, unless they are there already. Those that an earlier pass gave are taken from there."""
     store = Store(root)
     entry = store.entry(f"samples/{shard_name(shard)}")
     assert entry is not None, "a shard is winnowed after it is sampled"
-    local = _local_filters(store)
-    name, key = f"verdicts/{shard_name(shard)}", winnow_key(local, [entry.sha256])
+    local, exhaustive = _local_filters(store)
+    name, key = f"verdicts/{shard_name(shard)}", winnow_key(local, [entry.sha256], exhaustive=exhaustive)
     if done := store.finished(name, key):
         return done
     samples = store.read_table(f"samples/{shard_name(shard)}", _columns(local))
-    tables, facts, alive = _cascade(samples, local)
+    tables, facts, alive = _cascade(samples, local, exhaustive=exhaustive, earlier=earlier_verdicts(store, name, entry))
     hits = int((alive & ~samples["anchor"].to_numpy()).sum())
-    return store.write_table(name, pa.concat_tables(tables), key=key, facts={"filters": facts, "hits": hits})
+    noted = {"filters": facts, "hits": hits, "samples": entry.sha256}
+    return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
 
 
 def count_prompts(root: str, samples: pa.Table) -> dict[str, PromptCount]:
     """Judge samples (schema SAMPLES, whole prompts) and count each prompt's, by prompt_id; nothing is written."""
-    local = _local_filters(Store(root))
+    local, _ = _local_filters(Store(root))
     tables, facts, _ = _cascade(samples.select(_columns(local)), local)
     known = pool.filters_in(facts)
     return prompt_count(pool.judged(samples.select(_columns(local)), pa.concat_tables(tables), known))
 
 
-def _local_filters(store: Store) -> list[Built]:
+def _local_filters(store: Store) -> tuple[list[Built], bool]:
+    """The filters over samples and prompts, and whether each is to see every sample."""
     manifest = store.manifest()
     assert manifest is not None
     return _built(to_json(manifest.recipe), manifest.origin == "brought")
 
 
 @lru_cache(maxsize=4)
-def _built(recipe: str, brought: bool) -> list[Built]:
-    """The filters over samples and prompts: built once, for a filter process is asked for every wave of every prompt."""
-    built = built_filters(Recipe.model_validate_json(recipe), brought=brought)
-    return [item for item in built if item[2].scope is not Scope.CORPUS]
+def _built(recipe: str, brought: bool) -> tuple[list[Built], bool]:
+    """Built once, for a filter process is asked for every wave of every prompt."""
+    read = Recipe.model_validate_json(recipe)
+    supervise.set_workers(read.run.verifier_workers)
+    built = [item for item in built_filters(read, brought=brought) if item[2].scope is not Scope.CORPUS]
+    return built, read.audit.exhaustive
 
 
 def _columns(local: Sequence[Built]) -> list[str]:
@@ -134,18 +153,25 @@ def _columns(local: Sequence[Built]) -> list[str]:
     return sorted(always.union(*(made.columns for _, _, made in local)))
 
 
-def _cascade(samples: pa.Table, local: Sequence[Built]) -> tuple[list[pa.Table], list[dict[str, Any]], Mask]:
+def _cascade(
+    samples: pa.Table, local: Sequence[Built], *, exhaustive: bool = False, earlier: pa.Table | None = None
+) -> tuple[list[pa.Table], list[dict[str, Any]], Mask]:
     """Verdict tables, the facts of each filter, and which samples every filter kept."""
     alive, tables, facts = drawn(samples), [VERDICTS.empty_table()], []
+    everything = alive.copy()
     for label, spec, made in local:
-        rows = np.flatnonzero(alive & applicable(samples, spec, made))
+        wide = exhaustive and made.scope is Scope.SAMPLE and made is not READABLE
+        rows = np.flatnonzero((everything if wide else alive) & applicable(samples, spec, made))
         began = time.perf_counter()
         seen = samples.take(pa.array(rows))
         with _named():
-            given = judge(made, seen)
-        alive[rows] = pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
+            given, known = judged_once(made, seen, earlier)
+        alive[rows] &= pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
+        if made is READABLE:
+            everything = alive.copy()
         tables.append(shards.verdict_rows(label, made, rows, seen["sample_id"], given))
-        facts.append(_facts(label, spec, made, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        facts.append(_facts(label, spec, made, seconds=seconds, known=known, exhaustive=wide))
     return tables, facts, alive
 
 
@@ -204,7 +230,8 @@ def _one_pass(store: Store, item: Built, number: int, key: str) -> None:
     for shard, given in zip(pool.sampled(store), _judged(made, batches()), strict=True):
         rows, table, hits = seen.popleft()
         hits -= len(rows) - int(pc.sum(pc.equal(given["outcome"], Outcome.KEEP.value)).as_py() or 0)
-        facts = {"filters": [_facts(label, spec, made, time.perf_counter() - began)], "hits": hits}
+        noted = _facts(label, spec, made, seconds=time.perf_counter() - began, known=0, exhaustive=False)
+        facts = {"filters": [noted], "hits": hits}
         verdicts = shards.verdict_rows(label, made, rows, table["sample_id"], given)
         store.write_table(pool.corpus_name(number, shard), verdicts, key=key, facts=facts)
         began = time.perf_counter()

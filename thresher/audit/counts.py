@@ -18,6 +18,7 @@ from schemas.manifest import RunManifest
 from schemas.recipe import Recipe, Sampling
 from schemas.sample import Outcome
 from thresher import pool
+from thresher.audit.evidence import Evidence, evidence_of
 from thresher.store import Store, shard_name
 from thresher.views import pass_rates, prompt_counts
 
@@ -42,6 +43,8 @@ class Counts:
     """Samples without anchors by temperature, outcome, kind."""
     failed: Counter[str] = field(default_factory=Counter)
     """Samples that the engine could not draw, by its error."""
+    evidence: Evidence = field(default_factory=Evidence)
+    """What says how far the filters can be trusted."""
 
     def add(self, other: "Counts") -> None:
         """Count another shard's in."""
@@ -50,6 +53,7 @@ class Counts:
         self.prompts.update(other.prompts)
         self.temperatures.update(other.temperatures)
         self.failed.update(other.failed)
+        self.evidence.add(other.evidence)
 
 
 def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts, list[str]]:
@@ -80,7 +84,9 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
     problems += cascade(samples, given, facts, where)
     known = [one for made in pool.verdict_entries(store, shard) for one in pool.filters_of(made)]
     sampling = Recipe.model_validate(manifest.recipe).sampling
-    return counted(pool.judged(samples, _first_endings(given), known), given, sampling), problems
+    counts = counted(pool.judged(samples, given, known), given, sampling)
+    counts.evidence.add(evidence_of(given, facts, samples["anchor"].to_numpy(), _characters(store, name, samples, given)))
+    return counts, problems
 
 
 def counted(judged: pa.Table, given: pa.Table, sampling: Sampling) -> Counts:
@@ -125,19 +131,22 @@ def sound(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, Any
 
 
 def cascade(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, Any]], where: str) -> Iterator[str]:
-    """Say where a filter did not see exactly the samples it is there for and every filter before it kept, and where a sample
-    was not kept more than once."""
+    """Say where a filter did not see exactly the samples it is there for and every filter before it kept (an exhaustive one:
+    those that could be read), and where a sample was not kept more than once by filters that are not exhaustive."""
     rows = samples.num_rows
     anchor: Mask = samples["anchor"].to_numpy()
     at, kept = given["row"].to_numpy(), pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy()
     alive: Mask = pc.is_null(samples["error"]).to_numpy().copy()
+    everything: Mask = alive & pc.is_null(samples["unreadable"]).to_numpy()
+    exhaustive: Mask = np.zeros(len(at), bool)
     for facts in filters:
-        wanted = alive.copy()
+        wanted = everything.copy() if facts.get("exhaustive") else alive.copy()
         if facts.get("families") is not None:
             wanted &= pc.is_in(samples["family"], pa.array(facts["families"], pa.string())).to_numpy()
         if facts["scope"] != Scope.SAMPLE.value:
             wanted &= ~anchor
         mine: Mask = pc.equal(given["filter"], facts["label"]).to_numpy()
+        exhaustive |= mine & bool(facts.get("exhaustive"))
         times = np.bincount(at[mine], minlength=rows)
         if missing := int((wanted & (times == 0)).sum()):
             yield (
@@ -149,7 +158,7 @@ def cascade(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, A
         if twice := int((times > 1).sum()):
             yield f"{where}: {facts['label']} judged {twice} samples more than once; {_AGAIN}"
         alive[at[mine & ~kept]] = False
-    if often := int((np.bincount(at[~kept], minlength=rows) > 1).sum()):
+    if often := int((np.bincount(at[~kept & ~exhaustive], minlength=rows) > 1).sum()):
         yield f"{where}: {often} samples were dropped or undecided more than once, once is the most; {_AGAIN}"
 
 
@@ -180,11 +189,12 @@ def _as_planned(store: Store, shard: int, manifest: RunManifest, samples: pa.Tab
         )
 
 
-def _first_endings(given: pa.Table) -> pa.Table:
-    """The verdicts without any second one that did not keep a sample: thresher.pool.judged knows no such thing."""
-    ended: Rows = np.flatnonzero(~pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy())
-    _, first = np.unique(given["row"].to_numpy()[ended], return_index=True)
-    return given.take(pa.array(np.sort(ended[first])))
+def _characters(store: Store, name: str, samples: pa.Table, given: pa.Table) -> Rows:
+    """Lengths of the completions, read only where a filter gave scores to set against them."""
+    if given["score"].null_count == given.num_rows:
+        return np.zeros(samples.num_rows, np.int64)
+    lengths: Rows = pc.utf8_length(store.read_table(name, ["completion"])["completion"]).to_numpy().astype(np.int64)
+    return lengths
 
 
 def _by(table: pa.Table, columns: list[str]) -> Counter[Any]:

@@ -17,7 +17,7 @@ _FAMILIES = ("family", "prompts", "samples", "pass rate (95 %)", "hits", "greedy
 
 
 def funnel_table(audit: Audit, *, gap: str = THIN) -> "Table":
-    """What each filter saw, kept, dropped and could not judge, anchors included. `gap` stands between thousands."""
+    """What each filter saw, kept, dropped and could not judge, without anchors. `gap` stands between thousands."""
     from rich.markup import escape
 
     table = _table("Filters", ("filter", "seen", "kept", "", "dropped", "undecided"))
@@ -54,10 +54,14 @@ def print_audit(audit: Audit, console: "Console") -> None:
     console.print(families_table(audit, gap=gap))
     if len(audit.temperatures) > 1:
         console.print(temperatures_table(audit, gap=gap))
-    for line in calibration_lines(audit):
+    if audit.overlaps:
+        console.print(overlaps_table(audit, gap=gap))
+    for line in (*trust_lines(audit), *calibration_lines(audit)):
         console.print(line, highlight=False, markup=False)
     for fault in audit.calibration_faults:
         console.print(f"WARNING {fault}", style="bold yellow", highlight=False, markup=False)
+    for alarm in audit.alarms:
+        console.print(f"ALARM {alarm}", style="bold yellow", highlight=False, markup=False)
     for problem in audit.problems:
         console.print(f"PROBLEM {problem}", style="bold red", highlight=False, markup=False)
 
@@ -69,6 +73,28 @@ def temperatures_table(audit: Audit, *, gap: str = THIN) -> "Table":
         rate = "" if one.pass_rate is None else percent(one.pass_rate)
         table.add_row(f"{one.temperature:g}", number(one.samples, gap), number(one.passed, gap), rate)
     return table
+
+
+def overlaps_table(audit: Audit, *, gap: str = THIN) -> "Table":
+    """What every pair of filters dropped, and both of them. What only one dropped is what the other would have let through."""
+    table = _table("Overlaps", ("filter", "and", "first dropped", "second dropped", "both"))
+    for one in audit.overlaps:
+        table.add_row(*one.filters, *(number(count, gap) for count in (*one.dropped, one.both)))
+    return table
+
+
+def trust_lines(audit: Audit) -> list[str]:
+    """What says how far filters can be trusted: canaries, the pull of length, contamination by benchmark."""
+    lines = []
+    for one in audit.filters:
+        said = []
+        if one.canaries:
+            said.append(f"{one.canaries['right']} of {one.canaries['asked']} canaries judged right")
+        if one.length_correlation is not None:
+            said.append(f"score against length r = {one.length_correlation:+.2f}")
+        said += [f"{count} contaminated by {benchmark}" for benchmark, count in one.benchmarks.items()]
+        lines += [f"{one.name}: {', '.join(said)}"] if said else []
+    return lines
 
 
 def calibration_lines(audit: Audit) -> list[str]:

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from filters.base import Role
 from schemas.manifest import RunManifest
 from schemas.sample import Kind, Outcome
 from thresher import ids, pool
 from thresher.audit.counts import Counts, count_shard
+from thresher.audit.evidence import alarms, classes_of, correlation
 from thresher.audit.interval import pass_rate_interval
 from thresher.calibration import Calibration, calibrations, merged
 from thresher.errors import AuditError, StoreError
@@ -34,7 +36,8 @@ class Shards:
 
 @dataclass(frozen=True)
 class FilterStats:
-    """What one filter did, anchors included: seen = kept + dropped + undecided. `seconds` are its own, over all processes."""
+    """What one filter did with samples that are no anchors: seen = kept + dropped + undecided. `seconds` are its own, over all
+    processes, for the samples it was asked for."""
 
     name: str
     version: str
@@ -44,6 +47,23 @@ class FilterStats:
     dropped: dict[str, int]
     undecided: dict[str, int]
     seconds: float
+    classes: dict[str, int]
+    """Its verdicts by class (schemas.sample.CLASSES); of a filter that is no verifier: none."""
+    length_correlation: float | None
+    """Pearson's r of its score and the characters of the completion; null where it gives no scores."""
+    canaries: dict[str, int]
+    """Answers known beforehand that were judged along: `asked` and `right`; empty without."""
+    benchmarks: dict[str, int]
+    """Contaminated samples by benchmark."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Samples that each of two filters dropped, and both; both saw every sample."""
+
+    filters: tuple[str, str]
+    dropped: tuple[int, int]
+    both: int
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,8 @@ class Audit:
     outcomes: dict[str, int]
     kinds: dict[str, int]
     filters: tuple[FilterStats, ...]
+    overlaps: tuple[Overlap, ...]
+    """With audit.exhaustive: every pair of filters that judge samples by themselves."""
     families: tuple[FamilyStats, ...]
     total: FamilyStats
     temperatures: tuple[TemperatureStats, ...]
@@ -117,6 +139,8 @@ class Audit:
     calibration: tuple[Calibration, ...]
     calibration_faults: tuple[str, ...]
     """Where the samples are proved not to be draws from the model's own distribution, in words."""
+    alarms: tuple[str, ...]
+    """Where a verifier says too little to be trusted, in words."""
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,9 +149,8 @@ class Audit:
         for family in (*found["families"], found["total"]):
             family["interval"] = None if family["interval"] is None else list(family["interval"])
         found["calibration"] = [one.to_dict() for one in self.calibration]
-        return found | {
-            name: list(found[name]) for name in ("filters", "families", "temperatures", "calibration_faults", "problems")
-        }
+        listed = ("filters", "overlaps", "families", "temperatures", "calibration_faults", "alarms", "problems")
+        return found | {name: list(found[name]) for name in listed}
 
 
 def audit(store: Store) -> Audit:
@@ -270,6 +293,8 @@ def _audited(
         not_sampled=dict(counts.failed.most_common()),
         calibration=tuple(calibration),
         calibration_faults=tuple(_faults(calibration, manifest)),
+        overlaps=tuple(_overlaps(counts)),
+        alarms=tuple(alarms(stats, filters)),
         problems=tuple(problems),
     )
 
@@ -309,16 +334,29 @@ def _filter(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
         }
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
+    mine, evidence = facts["label"], counts.evidence
+    kept, dropped, undecided = sum(reasons(Outcome.KEEP).values()), reasons(Outcome.DROP), reasons(Outcome.UNDECIDED)
     return FilterStats(
-        name=facts["label"],
+        name=mine,
         version=facts["version"],
         role=facts["role"],
-        seen=sum(count for (label, _, _), count in counts.verdicts.items() if label == facts["label"]),
-        kept=sum(reasons(Outcome.KEEP).values()),
-        dropped=reasons(Outcome.DROP),
-        undecided=reasons(Outcome.UNDECIDED),
+        seen=sum(count for (label, _, _), count in counts.verdicts.items() if label == mine),
+        kept=kept,
+        dropped=dropped,
+        undecided=undecided,
         seconds=round(facts["seconds"], 3),
+        classes=classes_of(kept, dropped, undecided) if facts["role"] == Role.VERIFIER.value else {},
+        length_correlation=correlation(evidence.scores[mine]) if mine in evidence.scores else None,
+        canaries={name: count for (label, name), count in sorted(evidence.canaries.items()) if label == mine},
+        benchmarks={name: count for (label, name), count in sorted(evidence.benchmarks.items()) if label == mine},
     )
+
+
+def _overlaps(counts: Counts) -> Iterator[Overlap]:
+    found = counts.evidence.overlaps
+    for (one, other), both in found.items():
+        if one != other:
+            yield Overlap((one, other), (found[one, one], found[other, other]), both)
 
 
 def _sums(store: Store, filters: tuple[FilterStats, ...]) -> Iterator[str]:
