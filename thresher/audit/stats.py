@@ -149,6 +149,7 @@ class Audit:
         for family in (*found["families"], found["total"]):
             family["interval"] = None if family["interval"] is None else list(family["interval"])
         found["calibration"] = [one.to_dict() for one in self.calibration]
+        found["overlaps"] = [{key: _listed(value) for key, value in one.items()} for one in found["overlaps"]]
         listed = ("filters", "overlaps", "families", "temperatures", "calibration_faults", "alarms", "problems")
         return found | {name: list(found[name]) for name in listed}
 
@@ -205,6 +206,10 @@ def check(audit: Audit, *, calibration: bool = False) -> None:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _progress(store: Store, planned: int, manifest: RunManifest) -> tuple[list[int], list[int], list[str]]:
