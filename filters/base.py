@@ -67,6 +67,8 @@ class Filter:
     wrong: Callable[[Any], str | None] | None = None
     cost_us: float = 10.0
     """Microseconds of one core per sample, roughly: neighbours that judge samples by themselves run cheapest first."""
+    self_test: Callable[[], str] | None = None
+    """Proves by trying that what the filter needs of this machine is there; says what was tried, or raises FilterError."""
 
     @property
     def key(self) -> str:

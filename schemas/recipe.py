@@ -331,6 +331,8 @@ class RunSpec(Part):
     """Processes that filter while sampling goes on; 0 filters in this process."""
     verifier_workers: Annotated[int, Field(ge=1)] | None = None
     """Supervised processes of each filter that parses or runs what a model wrote; null takes one per core."""
+    check_golds: Annotated[int, Field(ge=0)] = 256
+    """Prompts, spread over the plan, whose references the verifiers must accept before anything is sampled; 0 leaves it out."""
     filter_order: Literal["cheapest", "written"] = "cheapest"
     """`cheapest`: filters that stand side by side and judge samples by themselves run cheapest first, which changes the reason
     that is noted but not who stays; `written`: in the recipe's order."""

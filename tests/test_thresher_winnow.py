@@ -9,6 +9,7 @@ import pytest
 
 from thresher import recipes, steps
 from thresher.audit.stats import audit
+from thresher.errors import RecipeError
 from thresher.progress import Progress
 from thresher.store import Store
 
@@ -64,7 +65,7 @@ def noting(name: str, **parameters: Any) -> dict[str, Any]:
 
 
 def winnowed(path: Path, out: Path, *overrides: str) -> dict[str, Any]:
-    begun = steps.begin(recipes.load(path, overrides), out)
+    begun = steps.begin(recipes.load(path, ["run.check_golds=0", *overrides]), out)
     with Progress() as progress:
         found, _ = steps.run(begun, progress)
     return found.to_dict()
@@ -203,3 +204,16 @@ def test_verdict_files_note_what_was_known(recipe: Write, tmp_path: Path, noted:
     assert sum(entry["facts"]["filters"][0]["known"] for entry in known) == 20
     assert sum(entry["facts"]["filters"][1]["known"] for entry in known) == 0
     assert audit(store).problems == ()
+
+
+def test_a_verifier_that_refuses_its_own_golds_stops_the_run(recipe: Write, tmp_path: Path) -> None:
+    """Before anything is sampled, naming the prompt and what was said of its reference; the recipe may leave the check out."""
+    path = recipe(filters=[{"name": "exact_answer", "parameters": {"strip": "Paris"}}])
+    begun = steps.begin(recipes.load(path, []), tmp_path / "run")
+    with pytest.raises(RecipeError) as raised, Progress() as progress:
+        steps.run(begun, progress)
+
+    assert "refuses the reference of capital 'Capital of France?': answer 'Paris': undecided bad_reference" in str(raised.value)
+    assert "Spain" not in str(raised.value)
+    assert not list((tmp_path / "run").glob("samples/*"))
+    assert winnowed(path, tmp_path / "run")["samples"] == 16

@@ -4,17 +4,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from filters.base import Filter, Role, Scope
+from filters.base import Filter, FilterError, Role, Scope
 from filters.judging import judge
+from schemas.recipe import Recipe
 from schemas.sample import SAMPLES, Outcome, Prompt, to_json
-from thresher.prompts import plan
+from thresher import pool
+from thresher.errors import RecipeError
+from thresher.prompts import plan, prompts_of
 from thresher.recipes import Loaded, build_filters
+from thresher.store import Store
 from thresher.winnow import built_filters
 
 BATCH = 4096
 SHOWN = 5
+SHOWN_CHARS = 300
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Report:
 
     families: dict[str, int]
     trials: tuple[Trial, ...]
+    self_tests: dict[str, str]
+    """What filters tried of this machine, by label."""
     faults: tuple[str, ...]
 
 
@@ -47,12 +55,51 @@ def check_recipe(loaded: Loaded) -> Report:
     families: dict[str, int] = {}
     for prompt in prompts:
         families[prompt.family] = families.get(prompt.family, 0) + 1
-    trials = []
+    trials, faults, self_tests = [], [], {}
     for label, spec, made in built:
-        if made.role is Role.VERIFIER and made.scope is Scope.SAMPLE:
-            judged = [prompt for prompt in prompts if spec.families is None or prompt.family in spec.families]
-            trials.append(_trial(label, made, judged))
-    return Report(families, tuple(trials), tuple(fault for trial in trials for fault in trial.faults))
+        try:
+            if made.self_test is not None:
+                self_tests[label] = made.self_test()
+            if made.role is Role.VERIFIER and made.scope is Scope.SAMPLE:
+                judged = [prompt for prompt in prompts if spec.families is None or prompt.family in spec.families]
+                trials.append(_trial(label, made, judged))
+        except FilterError as error:
+            faults.append(f"{label}: {error}")
+    faults += [fault for trial in trials for fault in trial.faults]
+    return Report(families, tuple(trials), self_tests, tuple(faults))
+
+
+def check_golds(root: str) -> None:
+    """Try the verifiers of a planned run on the references of run.check_golds of its prompts, spread over the plan. Raises
+    RecipeError when one of them refuses a reference: what it would say of samples is worth nothing."""
+    store = Store(root)
+    manifest = store.manifest()
+    assert manifest is not None, "a run is planned before it is sampled"
+    recipe = Recipe.model_validate(manifest.recipe)
+    verifiers = [
+        item for item in built_filters(recipe, brought=False) if item[2].role is Role.VERIFIER and item[2].scope is Scope.SAMPLE
+    ]
+    if not verifiers or not recipe.run.check_golds:
+        return
+    shards = pool.shards(store)
+    prompts: list[Prompt] = []
+    for shard in np.unique(np.linspace(0, shards - 1, min(shards, recipe.run.check_golds)).round().astype(int)).tolist():
+        every = prompts_of(store.read_group("prompts", shard))
+        prompts += every[: max(1, -(-recipe.run.check_golds // shards))]
+    faults: list[str] = []
+    for label, spec, made in verifiers:
+        golds = [
+            (prompt, _answer(made, prompt, right=True))
+            for prompt in prompts
+            if spec.families is None or prompt.family in spec.families
+        ]
+        faults += _first(list(_refused(label, made, golds)))
+    if faults:
+        why = (
+            "filters: a verifier refuses references of its own prompts, so nothing is sampled; mend the prompts or the filter "
+            "(thresher check tries every one), or set run.check_golds: 0"
+        )
+        raise RecipeError("\n  ".join([why, *faults]))
 
 
 def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:
@@ -62,23 +109,27 @@ def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:
         batch = prompts[at : at + BATCH]
         golds = [(prompt, _answer(made, prompt, right=True)) for prompt in batch]
         wrongs = [(prompt, _answer(made, prompt, right=False)) for prompt in batch]
-        for prompt, answer, given in _judged(made, golds):
-            if given["outcome"] == Outcome.KEEP:
-                kept += 1
-            else:
-                said = f"{given['outcome']} {given['reason']} {given['detail'] or ''}".strip()
-                faults.append(f"{label}: refuses the reference of {_short(prompt)}: answer {answer!r}: {said}")
+        refused = list(_refused(label, made, golds))
+        kept += sum(answer is not None for _, answer in golds) - len(refused)
+        faults += refused
         for prompt, answer, given in _judged(made, wrongs):
             tried += 1
             if given["outcome"] == Outcome.DROP:
                 dropped += 1
             else:
-                faults.append(f"{label}: does not drop a wrong answer to {_short(prompt)}: {answer!r}: {given['outcome']}")
+                faults.append(f"{label}: does not drop a wrong answer to {_short(prompt)}: {_cut(answer)!r}: {given['outcome']}")
         for prompt, _, given in _judged(made, [(prompt, "x") for prompt, gold in golds if gold is None]):
             if given["outcome"] == Outcome.UNDECIDED:
                 found = "no reference" if prompt.reference is None else f"the reference {to_json(prompt.reference)[:60]}"
                 faults.append(f"{label}: cannot judge {_short(prompt)}: {given['reason']}; it has {found}")
     return Trial(label, len(prompts), kept, dropped, tried, _first(faults))
+
+
+def _refused(label: str, made: Filter, golds: Sequence[tuple[Prompt, str | None]]) -> Iterator[str]:
+    for prompt, answer, given in _judged(made, golds):
+        if given["outcome"] != Outcome.KEEP:
+            said = f"{given['outcome']} {given['reason']} {given['detail'] or ''}".strip()
+            yield f"{label}: refuses the reference of {_short(prompt)}: answer {_cut(answer)!r}: {said}"
 
 
 def _first(faults: list[str]) -> tuple[str, ...]:
@@ -123,6 +174,10 @@ def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
         for prompt, answer in answers
     ]
     return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
 def _short(prompt: Prompt) -> str:

@@ -121,6 +121,8 @@ def check(options: argparse.Namespace) -> int:
             f"{trial.wrong_dropped} of {trial.wrong_tried} wrong answers refused",
             highlight=False,
         )
+    for label, said in report.self_tests.items():
+        console.print(f"{label}: {said}", highlight=False, markup=False)
     for fault in report.faults:
         print(f"thresher: {loaded.path}: {fault}", file=sys.stderr)
     if not report.faults:

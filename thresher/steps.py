@@ -17,6 +17,7 @@ from typing import Any
 from filters.base import Scope
 from thresher import pool, publish
 from thresher.audit.stats import Audit, audit, check
+from thresher.checks import check_golds
 from thresher.executors.local import LocalExecutor
 from thresher.opening import Begun, begin, begin_brought
 from thresher.progress import Progress
@@ -95,13 +96,15 @@ def drive(
     corpus: Callable[[], Any] = lambda: None,
 ) -> None:
     """Sample the missing shards, filter each as soon as it is sampled, and run the filters over the corpus. The arguments are the
-    steps themselves, or Prefect tasks round them. Raises the first error, after what was under way is done."""
+    steps themselves, or Prefect tasks round them. Raises the first error, after what was under way is done; RecipeError before
+    anything is sampled when a verifier refuses references of its own prompts."""
     if not begun.missing or begun.enough:
         executor.overlap([], pool.sampled(Store(begun.root)), lambda shard: None, winnow, in_flight=1)
         corpus()
         if not begun.missing or begun.enough:  # other filters may keep fewer
             return
     assert begun.model is not None
+    executor.apart(check_golds, begun.root)
     progress.begin(begun)
     with open_sampler(begun.recipe, begun.model, base=begun.base, start=begun.start) as sampler:
         progress.sampling(sampler.facts)
