@@ -76,7 +76,7 @@ endef
 # The pinned pip comes first: it installs the rest in half the time that the pip of Python 3.11 takes.
 # Compiling all 28,000 files takes over a minute. Importing what is used compiles just those, and shows that they import.
 IMPORT_ENGINE := import vllm.v1.engine.async_llm, vllm.v1.engine.core, vllm.v1.worker.cpu_worker, transformers.models.llama.modeling_llama; from vllm import LLM
-IMPORT_REST := import prefect.server.api.server, datasets, accelerate, gguf, pytest, hypothesis
+IMPORT_REST := import prefect.server.api.server, datasets, accelerate, gguf, math_verify, re2, pytest, hypothesis
 IMPORT_EXTRA := import importlib.util as u; u.find_spec("pycosat") and __import__("reasoning_gym")
 
 $(READY): $(LOCK) pyproject.toml
@@ -104,7 +104,7 @@ lock: ## write requirements/cpu.lock anew (needs uv)
 	@command -v $(UV) >/dev/null || { echo "thresher: make lock needs uv; name one with: make lock UV=/path/to/uv" >&2; exit 1; }
 	@cp $(LOCK) $(LOCK).new 2>/dev/null || true
 	$(UV) pip compile --quiet --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-		--extra cpu --extra reasoning --extra dev --excludes requirements/excludes.txt \
+		--extra cpu --extra reasoning --extra maths --extra dev --excludes requirements/excludes.txt \
 		$(if $(FIND_LINKS),--find-links $(FIND_LINKS)) $(ARGS) pyproject.toml requirements/cpu.in -o $(LOCK).new >/dev/null
 	@{ echo "# Every package of the CPU set-up (Linux x86-64, Python 3.11). Installed as it stands, nothing is resolved."; \
 		echo "# Written by: make lock (FIND_LINKS=folder with the CPU wheel of torch; ARGS=--upgrade for newer versions)"; \
