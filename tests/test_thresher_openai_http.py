@@ -26,7 +26,8 @@ from thresher.calibration import Calibration, Quota, Sums, calibrations, nothing
 from thresher.errors import EngineError, SourceError
 from thresher.samplers import openai_http
 from thresher.samplers.base import NEUTRAL, Drawn, Group
-from thresher.samplers.openai_http import HttpSampler, _calibrate, _logprobs, _read
+from thresher.samplers.openai_answers import calibrate, logprobs_of, read_answer
+from thresher.samplers.openai_http import HttpSampler
 from thresher.samplers.orphans import _descendants, kill
 
 FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
@@ -516,12 +517,12 @@ def test_only_as_much_is_calibrated_as_the_quota_wants() -> None:
 
 def test_an_answer_without_logprobs_calibrates_nothing() -> None:
     choice: dict[str, Any] = {"index": 0, "text": "Paris", "finish_reason": "stop"}
-    answer = _read(json.dumps({"choices": [choice]}).encode(), n=1, listed=20, seed=None)
+    answer = read_answer(json.dumps({"choices": [choice]}).encode(), n=1, listed=20, seed=None)
 
     assert (answer.found, answer.completions[0].logprobs, answer.completions[0].cumulative_logprob) == (None, None, None)
     choice["logprobs"] = {"tokens": ["Paris"], "token_logprobs": [None], "top_logprobs": [{}]}
     with pytest.raises(ValueError, match="log-probabilities"):
-        _read(json.dumps({"choices": [choice]}).encode(), n=1, listed=20, seed=None)
+        read_answer(json.dumps({"choices": [choice]}).encode(), n=1, listed=20, seed=None)
 
 
 def test_what_is_listed_does_not_depend_on_what_was_drawn() -> None:
@@ -531,8 +532,8 @@ def test_what_is_listed_does_not_depend_on_what_was_drawn() -> None:
     for drawn in range(len(p)):
         listed = [drawn, *(other for other in range(5) if other != drawn)][:5]
         top = [{"token": f"token_id:{token}", "logprob": float(np.log(p[token]))} for token in listed]
-        tokens, _, tops = _logprobs({"content": [{**top[0], "top_logprobs": top}]})
-        found = _calibrate(tokens, tops, 5)
+        tokens, _, tops = logprobs_of({"content": [{**top[0], "top_logprobs": top}]})
+        found = calibrate(tokens, tops, 5)
         assert found is not None
         total += p[drawn] * found
         weight[:, 1] = found[:, 1]
@@ -638,8 +639,8 @@ def test_vllm_serve_is_overruled_by_explicit_fields(vllm_server: str, api: str) 
             asked = {"messages": [{"role": "user", "content": text}]} if api == "chat" else {"prompt": text}
             path = "/chat/completions" if api == "chat" else "/completions"
             for choice in client.post(vllm_server + path, json=body | asked).json()["choices"]:
-                tokens, _, tops = _logprobs(choice["logprobs"])
-                part = _calibrate(tokens, tops, 20)
+                tokens, _, tops = logprobs_of(choice["logprobs"])
+                part = calibrate(tokens, tops, 20)
                 plain += nothing() if part is None else part
     worst = calibrations({("plain", ""): (1, plain)})[0].exceeds
 

@@ -16,7 +16,6 @@ import asyncio
 import difflib
 import heapq
 import ipaddress
-import json
 import logging
 import os
 import queue
@@ -29,8 +28,6 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal
@@ -43,9 +40,10 @@ from numpy.typing import NDArray
 
 from schemas.recipe import HttpEngine
 from schemas.sample import Message
-from thresher.calibration import TOP_K, Quota, Sums, sums
+from thresher.calibration import TOP_K, Quota, Sums
 from thresher.errors import EngineError, SourceError, ThresherError
 from thresher.samplers.base import NEUTRAL, Completion, Drawn, EngineFacts, Group, plain_text
+from thresher.samplers.openai_answers import Answer, Response, read_answer
 
 log = logging.getLogger(__name__)
 
@@ -74,22 +72,6 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _PROBE_S = 2.0
 _CONTEXT = ("context length", "context_length", "context window", "context size", "max_model_len", "too long", "too many tokens")
 _UNKNOWN = ("unrecognized", "unknown field", "unknown param", "extra_forbidden", "extra field", "extra input", "additional prop")
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    """What a server answered: the status, its Retry-After header, and the body."""
-
-    status: int
-    retry_after: str
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        return self.content.decode("utf-8", "replace")
-
-    def json(self) -> Any:
-        return orjson.loads(self.content)
 
 
 class _AttemptError(Exception):
@@ -374,13 +356,13 @@ class HttpSampler:
                 endpoint.version = f"vllm {said['version']}"
         endpoint.up, endpoint.cuts = True, 0
 
-    async def _get(self, endpoint: _Endpoint, url: str) -> _Response:
+    async def _get(self, endpoint: _Endpoint, url: str) -> Response:
         return await self._exchange(endpoint.client.get(url, timeout=aiohttp.ClientTimeout(total=60)))
 
-    async def _exchange(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> _Response:
+    async def _exchange(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Response:
         try:
             async with request as response:
-                return _Response(response.status, response.headers.get("retry-after", ""), await response.read())
+                return Response(response.status, response.headers.get("retry-after", ""), await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _AttemptError("cut", self._clean(f"{type(error).__name__} {error}".strip())) from error
 
@@ -510,7 +492,7 @@ class HttpSampler:
             endpoint.tokens -= request.n * job.group.parameters["max_tokens"]
             self._fill()
 
-    def _keep(self, endpoint: _Endpoint, request: _Request, answer: "_Answer") -> None:
+    def _keep(self, endpoint: _Endpoint, request: _Request, answer: Answer) -> None:
         job, got = request.job, len(answer.completions)
         # Up to the first setback it doubles with every round of answers; vLLM, which only queues, never gives one.
         step = 1.0 if endpoint.shrunk_at < 0 else 1 / endpoint.limit
@@ -576,11 +558,11 @@ class HttpSampler:
             return False
         return response.status == 200
 
-    async def _post(self, endpoint: _Endpoint, request: _Request) -> _Response:
+    async def _post(self, endpoint: _Endpoint, request: _Request) -> Response:
         body = orjson.dumps(self._body(endpoint, request))
         return await self._exchange(endpoint.client.post(endpoint.url + self._path, data=body))
 
-    async def _ask(self, endpoint: _Endpoint, request: _Request) -> "_Answer":
+    async def _ask(self, endpoint: _Endpoint, request: _Request) -> Answer:
         """The server's answer. Raises _AttemptError, or EngineError or SourceError where trying again is no use."""
         group = request.job.group
         while True:
@@ -593,9 +575,9 @@ class HttpSampler:
         seed = self._seed(endpoint, request)
         try:
             if len(response.content) < _INLINE_BYTES:  # a thread would cost more than reading it
-                answer = _read(response.content, request.n, listed, seed)
+                answer = read_answer(response.content, request.n, listed, seed)
             else:
-                answer = await asyncio.to_thread(_read, response.content, request.n, listed, seed)
+                answer = await asyncio.to_thread(read_answer, response.content, request.n, listed, seed)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise _AttemptError("failed", f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]) from error
         if endpoint.logprobs and answer.completions[0].logprobs is None:
@@ -645,13 +627,13 @@ class HttpSampler:
             body["prompt"] = plain_text(group.messages)
         return body
 
-    def _refused(self, endpoint: _Endpoint, request: _Request, response: _Response) -> None:
+    def _refused(self, endpoint: _Endpoint, request: _Request, response: Response) -> None:
         """Raise what an answer other than 200 means; returns where the request can be sent again at once in another shape."""
-        status, said = response.status, self._clean(_message(response))
+        status, said = response.status, self._clean(response.message)
         if status in (408, 429, 503):
-            raise _AttemptError("busy", f"status {status}: {said}", _retry_after(response))
+            raise _AttemptError("busy", f"status {status}: {said}", response.wait_s)
         if status >= 500:
-            raise _AttemptError("failed", f"status {status}: {said}", _retry_after(response))
+            raise _AttemptError("failed", f"status {status}: {said}", response.wait_s)
         if status in (401, 403):
             raise self._no_key(endpoint, response)
         low = said.lower()
@@ -678,7 +660,7 @@ class HttpSampler:
         gone = "; it serves the model no longer" if status == 404 else ""
         raise EngineError(f"{endpoint.url}{self._path}: status {status}: {said}{gone}")
 
-    def _no_key(self, endpoint: _Endpoint, response: _Response) -> EngineError:
+    def _no_key(self, endpoint: _Endpoint, response: Response) -> EngineError:
         name = self._spec.api_key_env
         where = f"{endpoint.url}: status {response.status}"
         if name is None:
@@ -697,142 +679,11 @@ class HttpSampler:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-@dataclass(frozen=True)
-class _Answer:
-    completions: tuple[Completion, ...]
-    prompt_ids: NDArray[np.int32] | None
-    tokens: int
-    found: Sums | None
-
-
-def _read(content: bytes, n: int, listed: int, seed: int | None) -> _Answer:
-    """The first `n` choices of an answer, and the calibration sums of their tokens where `listed` likeliest were asked for.
-    Raises ValueError, KeyError, TypeError, IndexError or AttributeError where it is not whole."""
-    body = orjson.loads(content)
-    choices = sorted(body["choices"], key=lambda choice: choice["index"])[:n]
-    if not choices:
-        raise ValueError("no choices")
-    drawn: list[Any] = []
-    tops: list[list[tuple[Any, float]]] = []
-    completions, length = [], 0
-    for choice in choices:
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-        if choice["finish_reason"] in (None, "abort", "error"):
-            raise ValueError(f"finish_reason is {choice['finish_reason']}")
-        given, ids = choice.get("logprobs") or {}, choice.get("token_ids")
-        if ids is not None and not listed:  # most answers: what the tokens are called does not matter
-            tokens, own = ids, _own(given)
-            top: list[list[tuple[Any, float]]] = []
-        else:
-            tokens, own, top = _logprobs(given)
-        if ids is None and tokens and all(isinstance(token, int) for token in tokens):
-            ids = tokens
-        if own is not None and (not np.isfinite(own).all() or (ids is not None and len(ids) != len(own))):
-            raise ValueError(
-                f"log-probabilities {own[:3]} ... of {len(own)} tokens, {len(tokens if ids is None else ids)} tokens"
-            )
-        length += len(tokens if ids is None else ids)
-        if listed:
-            drawn += tokens
-            tops += top
-        completions.append(
-            Completion(
-                text or "",
-                choice["finish_reason"],
-                None if choice.get("stop_reason") is None else str(choice["stop_reason"]),
-                None if ids is None else np.asarray(ids, np.int32),
-                None if own is None else own.astype(np.float32),
-                None if own is None else float(own.astype(np.float32).sum(dtype=np.float64)),
-                None if seed is None else seed + choice["index"],
-            )
-        )
-    prompt = body.get("prompt_token_ids") or choices[0].get("prompt_token_ids")
-    whole = len(tops) == len(drawn) and all(one.logprobs is not None for one in completions)
-    found = _calibrate(drawn, tops, listed) if listed and whole else None
-    return _Answer(tuple(completions), None if prompt is None else np.asarray(prompt, np.int32), length, found)
-
-
-def _own(given: dict[str, Any]) -> NDArray[np.float64] | None:
-    """The log-probabilities of the drawn tokens (T,); of either API."""
-    if given.get("content") is not None:
-        return np.array([entry["logprob"] for entry in given["content"]], np.float64)
-    return None if given.get("tokens") is None else np.array(given["token_logprobs"], np.float64)
-
-
-def _logprobs(given: dict[str, Any]) -> tuple[list[Any], NDArray[np.float64] | None, list[list[tuple[Any, float]]]]:
-    """Identities of the drawn tokens, their log-probabilities (T,), and the likeliest at each position; of either API. A token is
-    its id where the server names it, else its text and bytes."""
-
-    def identity(token: str, raw: list[int] | None = None) -> Any:
-        number = token.removeprefix("token_id:")
-        return int(number) if number != token and number.isdigit() else (token, None if raw is None else tuple(raw))
-
-    if given.get("content") is not None:
-        entries = given["content"]
-        top = [[(identity(t["token"], t.get("bytes")), t["logprob"]) for t in e.get("top_logprobs") or ()] for e in entries]
-        drawn = [identity(entry["token"], entry.get("bytes")) for entry in entries]
-        return drawn, _own(given), top
-    if given.get("tokens") is not None:
-        tops = given.get("top_logprobs") or [{} for _ in given["tokens"]]
-        return (
-            [identity(token) for token in given["tokens"]],
-            _own(given),
-            [[(identity(token), logprob) for token, logprob in (top or {}).items()] for top in tops],
-        )
-    return [], None, []
-
-
-def _calibrate(drawn: list[Any], tops: list[list[tuple[Any, float]]], asked: int) -> Sums | None:
-    """Sums over T tokens, given the `asked` likeliest at each; None where a server gave none.
-
-    Servers list the drawn token too: beside the others (vLLM completions) or in the place of the least likely (vLLM chat). So
-    that what is predicted does not depend on what was drawn, only those are used that are likelier than number `asked` - 1: in
-    either case they are all listed. Tokens as likely as each other are ordered by identity, for the same reason.
-    """
-    k = min(asked, max((len(top) for top in tops), default=asked))
-    if k < 3:
-        return None
-    numbers: dict[Any, int] = {}
-    listed, logprobs = np.full((len(drawn), k), -1, np.int64), np.full((len(drawn), k), -np.inf)
-    for row, top in enumerate(tops):
-        merged: dict[Any, float] = {}
-        for token, logprob in top:  # different tokens may have one text
-            merged[token] = float(np.logaddexp(merged[token], logprob)) if token in merged else logprob
-        ranked = sorted(merged.items(), key=lambda item: (-item[1], str(item[0])))
-        least = ranked[k - 2][1] if len(ranked) >= k - 1 else -np.inf
-        for column, (token, logprob) in enumerate(item for item in ranked if item[1] > least):
-            listed[row, column], logprobs[row, column] = numbers.setdefault(token, len(numbers)), logprob
-    return sums(np.array([numbers.get(token, -2) for token in drawn]), listed, logprobs)
-
-
 def _too_long(group: Group, tokens: str, context: str) -> SourceError:
     return SourceError(
         f"prompt {group.messages[-1].content[:60]!r}: {tokens} and sampling.max_tokens {group.parameters['max_tokens']} do not "
         f"fit {context}; shorten the prompt, lower max_tokens or start the server with a longer context"
     )
-
-
-def _message(response: _Response) -> str:
-    """What a server says of an error, in its own words, 500 characters at most."""
-    try:
-        body = response.json()
-        found = body.get("error", body.get("detail", body.get("message", body)))
-        found = found.get("message", found) if isinstance(found, dict) else found
-    except (ValueError, AttributeError):
-        found = response.text
-    return (found if isinstance(found, str) else json.dumps(found))[:500]
-
-
-def _retry_after(response: _Response) -> float:
-    """Seconds that a server asks to be left alone, 0 where it does not say."""
-    said = response.retry_after
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        try:
-            return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
-        except (ValueError, TypeError):
-            return 0.0
 
 
 def _source(url: str) -> str:
