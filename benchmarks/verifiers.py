@@ -3,8 +3,8 @@
 python benchmarks/verifiers.py [maths] [code] [json] [text] [overlap]
 
 maths: accuracy on tests/data/math_pairs.jsonl, and answers/s, against math-verify alone. code: programs/s through the sandbox
-against a fresh interpreter, and a fresh bubblewrap, per program. json: validations/s against jsonschema. text: false alarms on clean
-sentences and recall on splices, by rule. overlap: documents/s of decontaminate. Each part is a script of its own too.
+against a fresh interpreter, and a fresh bubblewrap, per program. json: validations/s against jsonschema. text: false alarms on
+clean sentences and recall on splices, by rule. overlap: documents/s of decontaminate. Each part is a script of its own too.
 """
 
 import importlib

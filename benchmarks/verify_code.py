@@ -1,0 +1,102 @@
+"""Programs per second through the sandbox, beside a fresh plain Python and a fresh bubblewrap per program.
+
+Run as `python benchmarks/verify_code.py`. The three take turns in rounds, so that what else the machine does falls on all alike;
+the figures are medians over the rounds.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from filters import sandbox
+from filters.sandbox import Job, Limits, launch
+from filters.sandbox.launch import Layer
+from filters.sandbox.pool import Pool
+
+PROGRAM = "def f(x):\n    return x + 1\n"
+PLAIN = "fresh python3 -I -S -B"
+WORKERS = 2
+ROUNDS = 5
+
+
+def rows() -> list[dict[str, Any]]:
+    """One row per way: programs per second of wall time and milliseconds of processor time per program, with 2 at once."""
+    zygotes = {layer.name: Pool(layer, Limits(), WORKERS) for layer in reversed(launch.layers())}
+    ways: dict[str, tuple[Callable[[int], None], int]] = {
+        **{f"zygote in {name}": (partial(_through, pool), 200) for name, pool in zygotes.items()},
+        PLAIN: (partial(_fresh, []), 40),
+    }
+    if bwrap := next((layer for layer in launch.layers() if layer.name == "bwrap"), None):
+        walls = _bwrap(bwrap)
+        ways["fresh bwrap"] = (partial(_fresh, walls), 40)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for run, _ in ways.values():
+        run(WORKERS)
+    for _ in range(ROUNDS):
+        for name, (run, count) in ways.items():
+            busy, started = _busy(), time.perf_counter()
+            run(count)
+            found[name].append((count / (time.perf_counter() - started), (_busy() - busy) / count * 1000))
+    for pool in zygotes.values():
+        pool.close()
+    made: list[dict[str, Any]] = [
+        {
+            "way": name,
+            "programs_per_s": statistics.median(rate for rate, _ in got),
+            "cpu_ms": statistics.median(cost for _, cost in got),
+        }
+        for name, got in found.items()
+    ]
+    plain = next(row for row in made if row["way"] == PLAIN)
+    return [{**row, "ratio": row["programs_per_s"] / plain["programs_per_s"]} for row in made]
+
+
+def start_up() -> dict[str, float]:
+    """Seconds of the first `run` of a process, self-test and all, and of starting again after `close`."""
+    job = [Job(PROGRAM, ("f(1)",))]
+    started = time.perf_counter()
+    sandbox.run(job)
+    first = time.perf_counter() - started
+    sandbox.close()
+    started = time.perf_counter()
+    sandbox.run(job)
+    again = time.perf_counter() - started
+    sandbox.close()
+    return {"first_run_s": first, "again_s": again}
+
+
+def _through(pool: Pool, count: int) -> None:
+    answers = pool.run([Job(PROGRAM, ("f(41)",))] * count)
+    assert all(answer.frames[0].value == 42 for answer in answers)
+
+
+def _fresh(walls: list[str], count: int) -> None:
+    """The same program by a process each, two at a time; its answer is printed."""
+    command = [*walls, "/usr/bin/python3" if walls else sys.executable, "-I", "-S", "-B", "-c", f"{PROGRAM}print(f(41))"]
+    for _ in range(count // WORKERS):
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") for _ in range(WORKERS)]
+        assert all(one.communicate()[0] == b"42\n" for one in both)
+
+
+def _bwrap(layer: Layer) -> list[str]:
+    """A short bubblewrap command without the seccomp filter and the change of user: the cheapest that one could start."""
+    binds = [part for path in ("/usr", "/lib", "/lib64") if os.path.exists(path) for part in ("--ro-bind", path, path)]
+    return [layer.path, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", *binds, "--tmpfs", "/tmp"]
+
+
+def _busy() -> float:
+    """Processor seconds that this whole machine has spent: those of children of children too, and of whoever else is here."""
+    with open("/proc/stat") as file:
+        user, nice, system, *_ = map(int, file.readline().split()[1:])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(f"{row['way']:24} {row['programs_per_s']:7.0f} programs/s   {row['cpu_ms']:6.2f} ms   {row['ratio']:5.2f} x plain")
+    print({name: round(seconds, 2) for name, seconds in start_up().items()})

@@ -1,0 +1,157 @@
+"""What the sandbox is asked, what it answers, and how the child's records are read: nothing in them is believed."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from filters.sandbox import values
+from filters.sandbox.harness import BROKEN_CHANNEL, END, FAILED, RECORD, STARTED
+from filters.sandbox.values import MalformedError
+
+
+class SandboxError(Exception):
+    """Nothing on this machine contains untrusted code, or what did has stopped to; the message says how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One program and what to do with it.
+
+    `stdin` None: the program is executed as a module named `solution`, then every expression of `calls` is evaluated in its
+    namespace, in order; a call that raises does not stop the next. `stdin` given: the program runs as a script (`__main__`) with
+    that standard input, and its standard output is captured. `seconds` of wall time bound the whole job.
+    """
+
+    program: str
+    calls: tuple[str, ...] = ()
+    stdin: str | None = None
+    seconds: float = 5.0
+
+    def message(self) -> bytes:
+        """What is sent inside. There is no expected value in it, nor anywhere else inside."""
+        task = {"program": self.program, "calls": () if self.stdin is not None else self.calls, "script": self.stdin is not None}
+        return json.dumps(task).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One call that was reached: its value, or the type name and message of what it raised."""
+
+    value: Any
+    raised: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a job ended.
+
+    `done`: it ran to its end. `timeout`: it did not within its seconds. `crash`: its process died (a signal, `os._exit`).
+    `tampering`: what came out of it is not what the harness writes. `error`: the sandbox itself failed. `frames` are the calls
+    reached; `failed` says (type name, message) that the program itself raised, so that no call was made, or for a script how it
+    exited. `stdout` is a script's standard output, at most 1 MiB of it (`stdout_cut`).
+    """
+
+    kind: Literal["done", "timeout", "crash", "tampering", "error"]
+    frames: tuple[Frame, ...] = ()
+    stdout: str = ""
+    stdout_cut: bool = False
+    failed: tuple[str, str] | None = None
+    message: str = ""
+
+
+def ran(job: Job, head: dict[str, Any], records: bytes, output: bytes) -> Ran:
+    """What the zygote's answer says about a job."""
+    script = job.stdin is not None
+    stdout, cut = output.decode("utf-8", errors="replace"), bool(head["cut"])
+    try:
+        read = _read(records, len(job.calls) if not script else 0)
+    except MalformedError as error:
+        return Ran("tampering", message=f"the records are not the harness's: {error}")
+    frames, failed = read.frames, read.failed
+    if head["end"] == "flood":
+        return Ran("tampering", frames, message="more records than the harness writes")
+    if head["end"] == "timeout":
+        return Ran("timeout", frames, stdout, cut, failed, f"more than {job.seconds:g} s")
+    if not read.started:
+        return Ran("error", message="the program could not be started inside of the sandbox")
+    if cut:
+        return Ran("done", frames, stdout, True, failed, "the standard output was cut, the program was stopped")
+    code = os.waitstatus_to_exitcode(head["status"])
+    if code == -signal.SIGXCPU:
+        return Ran("timeout", frames, stdout, cut, failed, "more processor time than wall time was allowed")
+    if code < 0:
+        return Ran("crash", frames, stdout, cut, failed, f"ended by {_signal(-code)}")
+    if read.ended:
+        if code:
+            return Ran("tampering", frames, message=f"exit status {code} after the last record")
+        return Ran("done", frames, stdout, cut, failed)
+    if code == BROKEN_CHANNEL or read.torn:
+        return Ran("tampering", frames, message="the program closed or replaced the channel of its values")
+    if script:
+        return Ran("done", frames, stdout, cut, ("SystemExit", str(code)) if code else None)
+    return Ran("crash", frames, message=f"the program ended its process with status {code}")
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@dataclass(slots=True)
+class _Records:
+    frames: tuple[Frame, ...] = ()
+    failed: tuple[str, str] | None = None
+    started: bool = False
+    ended: bool = False
+    torn: bool = False
+
+
+def _read(records: bytes, calls: int) -> _Records:
+    """First `started`, then one frame a call in order or one `failed`, then `end`. Raises MalformedError for anything else."""
+    found, position = _Records(), 0
+    frames: list[Frame] = []
+    while position < len(records):
+        if found.ended:
+            raise MalformedError("more after the last one")
+        if len(records) - position < RECORD.size:
+            found.torn = True
+            break
+        index, length = RECORD.unpack_from(records, position)
+        payload = records[position + RECORD.size : position + RECORD.size + length]
+        if length > values.FRAME_BYTES:
+            raise MalformedError("one is too long")
+        if len(payload) < length:
+            found.torn = True
+            break
+        position += RECORD.size + length
+        if not found.started:
+            if index != STARTED or length:
+                raise MalformedError("the first one is missing")
+            found.started = True
+        elif index == END:
+            if length or (found.failed is None and len(frames) != calls):
+                raise MalformedError("the last one is early")
+            found.ended = True
+        elif index == FAILED and found.failed is None and not frames:
+            found.failed = _frame(payload).raised
+            if found.failed is None:
+                raise MalformedError("a failure that is a value")
+        elif index == len(frames) < calls and found.failed is None:
+            frames.append(_frame(payload))
+        else:
+            raise MalformedError(f"record {index} where {len(frames)} was due")
+    found.frames = tuple(frames)
+    return found
+
+
+def _frame(payload: bytes) -> Frame:
+    tree = values.parse(payload)
+    if type(tree) is list and len(tree) == 2 and tree[0] == "v":
+        return Frame(values.build(tree[1]))
+    if type(tree) is list and len(tree) == 3 and tree[0] == "r" and type(tree[1]) is type(tree[2]) is str:
+        return Frame(None, (tree[1], tree[2]))
+    raise MalformedError("neither a value nor an exception")

@@ -1,0 +1,204 @@
+"""Zygotes side by side, one thread each, and a warm spare."""
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from typing import Any
+
+from filters.sandbox.interpreter import NoInterpreterError
+from filters.sandbox.jobs import Job, Ran, SandboxError, ran
+from filters.sandbox.launch import Layer, Limits, StartError, Zygote
+
+RECYCLE_AFTER = 2_000
+"""Programs per zygote."""
+PATIENCE_S = 10.0
+"""How late a zygote's own time-out may come before it is killed from outside."""
+_STARVED = 0.9
+"""A time-out with less processor time than this share of the wall time, on a loaded machine, is tried again."""
+
+
+class _LostError(Exception):
+    """The zygote died, or did not keep the deadline."""
+
+
+class Pool:
+    """At most `workers` programs at once in one layer. Threads and zygotes are started as jobs come."""
+
+    def __init__(self, layer: Layer, limits: Limits, workers: int) -> None:
+        self.layer, self.limits, self.workers = layer, limits, workers
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[tuple[Ran, bool]]] | None] = queue.SimpleQueue()
+        self._spares: queue.SimpleQueue[Zygote | Exception] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._alive: set[Zygote] = set()
+        self._threads: list[threading.Thread] = []
+        self._gate = threading.Condition()
+        self._busy, self._alone, self._closed = 0, False, False
+        # One thread starts them all and outlives them, because the kernel kills a bwrap when the thread that started it ends.
+        self._idle, self._ended = threading.Event(), threading.Event()
+        self._spawner = threading.Thread(target=self._spawn, name="sandbox-spawner", daemon=True)
+        self._spawner.start()
+        self._wanted.put(True)
+
+    def run(self, jobs: Sequence[Job]) -> list[Ran]:
+        """One Ran per job, in order."""
+        with self._gate:
+            while not self._closed and len(self._threads) < min(self.workers, len(jobs)):
+                thread = threading.Thread(target=self._work, name=f"sandbox-{len(self._threads)}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        futures: list[Future[tuple[Ran, bool]]] = [Future() for _ in jobs]
+        try:
+            for job, future in zip(jobs, futures, strict=True):
+                self._jobs.put((job, future))
+            wait(futures)
+            answers = []
+            for job, future in zip(jobs, futures, strict=True):
+                answer, again = future.result()
+                answers.append(self._once_more(job) if again else answer)
+            return answers
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def close(self) -> None:
+        """End every zygote and wait for it."""
+        with self._gate:
+            self._closed = True
+            self._gate.notify_all()
+        for _ in self._threads:
+            self._jobs.put(None)
+        self._wanted.put(False)
+        self._idle.wait(timeout=30)
+        for zygote in list(self._alive):
+            zygote.kill()
+        self._alive.clear()
+        self._ended.set()
+        self._spawner.join(timeout=30)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the descriptors, and leave the processes to the parent."""
+        for zygote in self._alive:
+            zygote.socket.close()
+            zygote.process.returncode = 0
+        self._alive.clear()
+
+    def pids(self) -> list[int]:
+        """Process ids of the zygotes (of their bwrap, in that layer)."""
+        return [zygote.process.pid for zygote in list(self._alive)]
+
+    # -- threads -----------------------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        while self._wanted.get():
+            try:
+                zygote = Zygote(self.layer, self.limits)
+                self._alive.add(zygote)
+                self._spares.put(zygote)
+            except (StartError, NoInterpreterError, OSError) as error:
+                self._spares.put(error)
+        self._idle.set()
+        self._ended.wait()
+
+    def _taken(self) -> Zygote:
+        """A warm zygote; the next is started at once."""
+        self._wanted.put(True)
+        got: Zygote | Exception | None = None
+        while got is None:
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            with contextlib.suppress(queue.Empty):
+                got = self._spares.get(timeout=1.0)
+            if isinstance(got, Zygote) and got.process.poll() is not None:  # it died while it waited
+                self._end(got)
+                self._wanted.put(True)
+                got = None
+        if isinstance(got, Exception):
+            raise SandboxError(f"the sandbox cannot start another process: {got}") from got
+        return got
+
+    def _work(self) -> None:
+        zygote: Zygote | None = None
+        while (task := self._jobs.get()) is not None:
+            job, future = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                with self._shared():
+                    zygote = zygote or self._taken()
+                    zygote, answer = self._attempt(zygote, job)
+                future.set_result(answer)
+            except BaseException as error:  # noqa: BLE001 - it is raised where the job was asked for
+                zygote = None
+                future.set_exception(error)
+
+    def _attempt(self, zygote: Zygote, job: Job) -> tuple[Zygote | None, tuple[Ran, bool]]:
+        """The zygote if it is still good, the answer, and whether the job must be tried once more."""
+        try:
+            head, records, stdout = _asked(zygote, job)
+        except _LostError as error:
+            self._end(zygote)
+            return None, (
+                Ran("timeout" if error.args[0] == "late" else "crash", message=f"the sandbox was {error.args[0]}"),
+                True,
+            )
+        except BaseException:
+            self._end(zygote)
+            raise
+        answer = ran(job, head, records, stdout)
+        starved = answer.kind == "timeout" and head["cpu"] < _STARVED * job.seconds and _loaded()
+        if not head["clean"] or zygote.served >= RECYCLE_AFTER:
+            self._end(zygote)
+            return None, (answer, starved)
+        return zygote, (answer, starved)
+
+    def _once_more(self, job: Job) -> Ran:
+        """Run a job with nothing else beside it."""
+        with self._gate:
+            self._gate.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._gate.wait_for(lambda: not self._busy)
+        try:
+            zygote, (answer, _) = self._attempt(self._taken(), job)
+            if zygote is not None:
+                self._end(zygote)
+            return answer
+        finally:
+            with self._gate:
+                self._alone = False
+                self._gate.notify_all()
+
+    @contextlib.contextmanager
+    def _shared(self) -> Iterator[None]:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._alone)
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._busy -= 1
+                self._gate.notify_all()
+
+    def _end(self, zygote: Zygote) -> None:
+        self._alive.discard(zygote)
+        zygote.kill()
+
+
+def _asked(zygote: Zygote, job: Job) -> tuple[dict[str, Any], bytes, bytes]:
+    stdin = b"" if job.stdin is None else job.stdin.encode("utf-8", errors="surrogatepass")
+    try:
+        return zygote.ask(job.seconds, job.stdin is not None, job.message(), stdin, PATIENCE_S)
+    except TimeoutError:
+        raise _LostError("late") from None
+    except (EOFError, OSError):
+        raise _LostError("lost") from None
+
+
+def _loaded() -> bool:
+    """Whether more wants to run on this machine than it has cores."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1)

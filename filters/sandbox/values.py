@@ -1,0 +1,174 @@
+"""Values on their way out of the sandbox: written inside as JSON with type tags, built anew outside.
+
+Inside, a value is written by its exact type with the methods of the built-in types, so that nothing a program defines
+(`__iter__`, `__eq__`, `__class__`) has a say. Outside, plain built-in objects are made from the JSON: nothing is unpickled or
+evaluated. None, bool, int, float and str are themselves; everything else is an array that starts with its tag.
+
+This module runs on both sides of the wall, so it uses the standard library alone.
+"""
+
+import json
+import json.encoder
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import Any
+
+FRAME_BYTES = 65_536
+DEPTH = 20
+DIGITS = 4_300
+_BITS = 14_284
+"""4,300 decimal digits."""
+
+
+class MalformedError(Exception):
+    """A frame that the harness cannot have written."""
+
+
+class Other:
+    """A value of a type that does not cross the wall, or one too large or too deep: equal to nothing, itself included."""
+
+    __slots__ = ("type_name",)
+
+    def __init__(self, type_name: str) -> None:
+        self.type_name = type_name
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"Other({self.type_name!r})"
+
+
+class _TooMuchError(Exception):
+    pass
+
+
+def _refuse(_: object) -> object:
+    raise TypeError
+
+
+# The C encoder itself, held from before any program runs: patching json in a program does not reach it.
+_write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, _refuse, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+)
+_name, _mro, _fields = type.__dict__["__name__"].__get__, type.__dict__["__mro__"].__get__, type.__dict__["__dict__"].__get__
+_text, _bits, _items, _hex = str.__getitem__, int.bit_length, dict.items, bytes.hex
+_iter: dict[Any, Any] = {
+    list: list.__iter__,
+    tuple: tuple.__iter__,
+    set: set.__iter__,
+    frozenset: frozenset.__iter__,
+    deque: deque.__iter__,
+}
+_dicts = (dict, defaultdict, OrderedDict, Counter)
+_tags: dict[Any, str] = {list: "l", deque: "l", tuple: "t", set: "s", frozenset: "z"}
+
+
+def type_name(kind: Any) -> str:
+    """The name of a class, read past its metaclass; at most 80 characters."""
+    name: str = _text(_name(kind), slice(0, 80))
+    return name
+
+
+def _namedtuple(kind: Any) -> bool:
+    order = _mro(kind)
+    return len(order) == 3 and order[1] is tuple and type(_fields(kind).get("_fields")) is tuple
+
+
+def _spend(left: list[int], characters: int) -> None:
+    left[0] -= characters
+    if left[0] < 0:
+        raise _TooMuchError
+
+
+def _plain(value: Any, depth: int, left: list[int]) -> Any:
+    """JSON's own types for `value`; `left[0]` is how many more characters may be spent."""
+    kind: Any = type(value)
+    _spend(left, 1)
+    if depth > DEPTH:
+        raise _TooMuchError
+    if value is None or kind is bool or kind is float:
+        return value
+    if kind is int:
+        if _bits(value) > _BITS:
+            return ["o", f"int of more than {DIGITS} digits"]
+        _spend(left, _bits(value) // 4)
+        return value
+    if kind is str:
+        _spend(left, len(value))
+        return value
+    tag = _tags.get(kind)
+    if tag is None and _namedtuple(kind):
+        kind, tag = tuple, "t"
+    if tag is not None:
+        return [tag, *[_plain(item, depth + 1, left) for item in _iter[kind](value)]]
+    if kind in _dicts:
+        made = ["d"]
+        for key, item in _items(value):
+            made.append(_plain(key, depth + 1, left))
+            made.append(_plain(item, depth + 1, left))
+        return made
+    if kind is bytes:
+        _spend(left, 2 * len(value))
+        return ["b", _hex(value)]
+    if kind is complex:
+        return ["c", value.real, value.imag]
+    return ["o", type_name(kind)]
+
+
+def encode(value: Any) -> bytes:
+    """One value as ASCII JSON of at most FRAME_BYTES; one that is larger, deeper or stranger becomes its type's name."""
+    try:
+        text: str = "".join(_write(_plain(value, 0, [FRAME_BYTES]), 0))
+        if len(text) <= FRAME_BYTES - 64:  # room for the frame around it
+            return text.encode()
+    except (_TooMuchError, RecursionError, RuntimeError, ValueError, MemoryError):
+        pass
+    return "".join(_write(["o", f"{type_name(type(value))}, too large or too deep"], 0)).encode()
+
+
+def _built(tree: Any, depth: int) -> Any:
+    if type(tree) is not list:
+        if type(tree) is dict:
+            raise MalformedError("an object")
+        return tree
+    if depth > DEPTH or not tree:
+        raise MalformedError("too deep, or no tag")
+    tag, rest = tree[0], tree[1:]
+    if tag == "b" and len(rest) == 1 and type(rest[0]) is str:
+        return bytes.fromhex(rest[0])
+    if tag == "o" and len(rest) == 1 and type(rest[0]) is str:
+        return Other(rest[0])
+    if tag == "c" and len(rest) == 2 and type(rest[0]) is type(rest[1]) is float:
+        return complex(rest[0], rest[1])
+    items = [_built(item, depth + 1) for item in rest]
+    if tag == "l":
+        return items
+    if tag == "t":
+        return tuple(items)
+    if tag == "s":
+        return set(items)
+    if tag == "z":
+        return frozenset(items)
+    if tag == "d" and len(items) % 2 == 0:
+        return dict(zip(items[::2], items[1::2], strict=True))
+    raise MalformedError(f"tag {str(tag)[:20]}")
+
+
+def parse(frame: bytes) -> Any:
+    """The JSON of a frame, whatever it holds. Raises MalformedError."""
+    if len(frame) > FRAME_BYTES:
+        raise MalformedError("longer than a frame")
+    try:
+        return json.loads(frame)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(type(error).__name__) from None
+
+
+def build(tree: Any) -> Any:
+    """The value that parsed JSON stands for. Raises MalformedError for what `encode` cannot have written."""
+    try:
+        return _built(tree, 0)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MalformedError(type(error).__name__) from None
