@@ -1,0 +1,60 @@
+"""Brings answers into one form: LaTeX that only lays out is taken away, signs that look alike become one."""
+
+import re
+import unicodedata
+
+_TEXT = re.compile(
+    r"\\(?:text|mathrm|textrm|textbf|mathbf|textit|mathit|mathsf|operatorname|mbox|hbox|bold|rm|boldsymbol)\s*\{([^{}]*)\}"
+)
+_BOX = re.compile(r"^\\(?:boxed|fbox)\s*\{(.*)\}$", re.DOTALL)
+_LAYOUT = re.compile(
+    r"\\(?:left|right|displaystyle|textstyle|bigl|bigr|big|Big|Bigl|Bigr|limits|hspace\{[^{}]*\}|quad|qquad|phantom\{[^{}]*\})(?![A-Za-z])"
+)
+_SPACE = re.compile(r"\\[,;:! ]|~|\\\\(?=\s*$)")
+_ALIKE = {
+    "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u22c5": "*", "\u00b7": "*", "\u2217": "*", "\u00f7": "/",
+    "\u2044": "/", "\u2215": "/", "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ",
+    "\u2260": "\\ne ", "\u00b1": "\\pm ", "\u2208": "\\in ", "\u222a": "\\cup ", "\u2229": "\\cap ", "\u2205": "\\emptyset ",
+    "\u2032": "'", "\u00ba": "\u00b0", "\u02da": "\u00b0", "\u03b8": "\\theta ", "\u03b1": "\\alpha ", "\u03b2": "\\beta ",
+    "\u03c6": "\\phi ", "\u03bb": "\\lambda ", "\u00b5": "\u03bc",
+}  # fmt: skip
+_SUPER = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
+_HALVES = re.compile(r"(\d?)([\u00bc-\u00be\u2150-\u215e])")
+_ROOT = re.compile("\u221a\\s*(\\([^()]*\\)|\\d+(?:\\.\\d+)?|[A-Za-z])")
+_DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\circ(?![A-Za-z])")
+
+
+def cleaned(text: str) -> str:
+    """The one form in which answers are compared. Linear in the length of the text."""
+    text = text.strip()
+    boxed = _BOX.match(text)
+    text = boxed.group(1) if boxed else text
+    if not text.isascii():
+        text = _HALVES.sub(lambda m: f"{m[1]} " * bool(m[1]) + unicodedata.normalize("NFKC", m[2]), text)
+        text = _RAISED.sub(lambda m: "^{" + m[0].translate(_SUPER) + "}", text)
+        text = _ROOT.sub(lambda m: "\\sqrt{" + m[1].strip("()") + "}", text)
+        for mark, plain in _ALIKE.items():
+            text = text.replace(mark, plain)
+        text = unicodedata.normalize("NFKC", text)
+    for mark in ("$", "\\(", "\\)", "\\[", "\\]", "**", "`"):
+        if mark == "$":
+            text = re.sub(r"\\\$|\$(?=\s*[\d.]+(?![^$]*\$))", "\ue000", text).replace("$", "").replace("\ue000", "$ ")
+        elif mark in text and mark != "**":
+            text = text.replace(mark, " ")
+    if text.startswith("**") or text.endswith("**"):
+        text = text.strip("*")
+    text = text.replace("\\{", "\u27e8").replace("\\}", "\u27e9").replace("\\lbrace", "\u27e8").replace("\\rbrace", "\u27e9")
+    text = _LAYOUT.sub("", text.replace("\\!", ""))
+    text = text.replace("{,}", ",")
+    text = _SPACE.sub(" ", text)
+    text = _DEGREE.sub("\u00b0", text)
+    text = text.replace("\\%", "%").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
+    text = re.sub(r"\\(?:le|leq|leqslant)(?![A-Za-z])", "<=", text).replace("\\lt", "<")
+    text = re.sub(r"\\(?:ge|geq|geqslant)(?![A-Za-z])", ">=", text).replace("\\gt", ">")
+    for _ in range(3):
+        text, found = _TEXT.subn(lambda m: m[1] if m[1] in ("e", "i", "d", "") else f" {m[1]} ", text)
+        if not found:
+            break
+    text = " ".join(text.split())
+    return text.removesuffix(".").strip() if not text.endswith("..") else text

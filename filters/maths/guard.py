@@ -1,0 +1,44 @@
+"""Refuses what would cost more than an answer is worth: towers of powers, deep nests, huge factorials, endless lists.
+
+Linear in the length of the text. What is refused is unverifiable, never wrong.
+"""
+
+import re
+
+MOST_CHARS = 400
+MOST_DEPTH = 12
+MOST_COMMAS = 60
+MOST_DIGITS = 60
+
+_TOO_MUCH = (
+    (re.compile(r"\^\s*\{?[^{}^]{0,12}\^\s*\{?[^{}^]{0,12}\^"), "a tower of powers"),
+    (re.compile(r"\d{4,}\s*\)?\s*!"), "a factorial of a large number"),
+    (re.compile(r"!\s*!"), "repeated factorials"),
+    (re.compile(r"\^\s*\{?\s*[+-]?\s*\d{5,}"), "a power above 9,999"),
+    (re.compile(r"\\(?:d|t)?binom|\\choose"), "a binomial coefficient"),
+    (re.compile(r"\\(?:sum|prod|int|iint|iiint|oint|lim|bigcup|bigcap)(?![A-Za-z])"), "a sum, product, integral or limit"),
+)
+_LARGE = re.compile(r"\d{4,}")
+
+
+def refusal(text: str) -> str | None:
+    """Why an answer is not judged, or None."""
+    if len(text) > MOST_CHARS:
+        return f"longer than {MOST_CHARS} characters"
+    depth = deepest = 0
+    for mark in text:
+        if mark in "({[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in ")}]":
+            depth -= 1
+    if deepest > MOST_DEPTH:
+        return f"nested deeper than {MOST_DEPTH}"
+    if text.count(",") > MOST_COMMAS:
+        return f"more than {MOST_COMMAS} elements"
+    if any(len(run) > MOST_DIGITS for run in re.findall(r"\d+", text)):
+        return f"a number of more than {MOST_DIGITS} digits"
+    for pattern, what in _TOO_MUCH:
+        if pattern.search(text) and (what != "a binomial coefficient" or _LARGE.search(text)):
+            return what
+    return None
