@@ -9,7 +9,7 @@ There is exactly one candidate or none: `5 or 6` is none. Linear in the length o
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SCANNED_CHARS = 65_536
 """The end of a completion that is looked at."""
@@ -19,6 +19,7 @@ BOXES = 64
 """Boxes looked at, from the end."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=\S)")
+_SIMPLE = re.compile(r"\\boxed\{([A-Za-z0-9.,+/-]{1,60})\}")
 _TAG = re.compile(r"<answer>([^<]{0,1000})</answer>", re.IGNORECASE)
 _MARKER = re.compile(
     r"####[ \t]*|(?:\bfinal[ \t]+answer|\banswer)(?:[ \t]+is)?[ \t]*\**[ \t]*[:=][ \t]*\**|\banswer[ \t]+is[ \t]+\**",
@@ -33,8 +34,7 @@ _UNSURE = re.compile(
 _PROSE = re.compile(r"[A-Za-z]{2,}(?:[ ,]+[A-Za-z]{2,}){4,}")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A candidate, or none and why."""
 
     answer: str | None
@@ -43,8 +43,12 @@ class Found:
 
 def final_answer(text: str) -> Found:
     """The one candidate of a completion."""
-    text = text[-SCANNED_CHARS:]
-    if "\\boxed" in text or "\\fbox" in text:
+    if len(text) > SCANNED_CHARS:
+        text = text[-SCANNED_CHARS:]
+    boxes = text.count("\\boxed") + text.count("\\fbox")
+    if boxes == 1 and (simple := _SIMPLE.search(text)):
+        return Found(simple[1])
+    if boxes:
         return _boxed(text)
     if "answer" in (low := text.lower()) or "####" in text:
         found = _marked(text, low)
