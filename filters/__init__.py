@@ -18,6 +18,14 @@ FILTERS: dict[str, str] = {
     "finished": "filters.finished",
     "exact_answer": "filters.exact_answer",
     "json_shape": "filters.json_shape",
+    "math_answer": "filters.math_answer",
+    "code_tests": "filters.code_tests",
+    "reasoning_gym": "filters.reasoning_gym",
+    "regex": "filters.regex",
+    "instruction": "filters.instruction",
+    "decontaminate": "filters.decontaminate",
+    "python": "filters.python",
+    "majority": "filters.majority",
     "exact_duplicate": "filters.exact_duplicate",
 }
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from filters.reasoning_gym import EVALUATING
 from schemas.recipe import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource
 from thresher.errors import SourceError
-from thresher.sources import EVALUATING, HASH_DEPENDENT, plain, rows
+from thresher.sources import HASH_DEPENDENT, plain, rows
 
 TABLE = pa.table({"country": ["Peru", "Chad", "Cuba"], "n": [1, 2, None]})
 READ = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]

@@ -22,6 +22,7 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from filters.reasoning_gym import EVALUATING
 from schemas.recipe import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource, Source
 from thresher.errors import SourceError
 
@@ -30,12 +31,6 @@ Placed = Iterator[tuple[str, Row]]
 
 BATCH_ROWS = 4096
 """Rows of a Parquet or Arrow file that are held at once."""
-
-EVALUATING = frozenset({
-    "binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24",
-    "simple_integration", "spiral_matrix", "string_insertion",
-})  # fmt: skip
-"""Families of reasoning-gym 0.1.25 whose scorers run an answer as code."""
 
 HASH_DEPENDENT = frozenset({
     "codeio", "isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder",

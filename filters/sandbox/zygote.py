@@ -34,7 +34,7 @@ STDOUT_BYTES = 1 << 20
 _CHANNEL_FROM = 24
 _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 4, 1, 36
 
-PRELOADED = (  # noqa: SIM905 - sixty quoted words are harder to read
+PRELOADED = (
     "abc ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy ctypes dataclasses "
     "datetime decimal difflib enum fractions functools hashlib heapq inspect io itertools json keyword math numbers "
     "operator os pprint queue random re secrets shlex socket statistics string struct subprocess tempfile textwrap "

@@ -1,0 +1,336 @@
+# ruff: noqa: E501 - a program stays in one line
+"""code_tests: what a reference may be, what of it is refused, how a program is read, and what counts as right."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import filters
+from filters import sandbox
+from filters.code_cases import RefusedError, literal, turn
+from filters.code_reference import read
+from filters.code_text import fenced, program_of
+from filters.sandbox import Job, Ran
+from schemas.sample import Outcome, Verdict, to_json
+
+DOUBLE = "def f(x):\n    return 2 * x\n"
+HUMANEVAL = {
+    "prompt": "from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    '''The sum.\n    >>> total([1])\n    1\n    '''\n",
+    "canonical_solution": "    return sum(numbers)\n",
+    "entry_point": "total",
+    "test": "META = {'author': 'x'}\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0, 'no'\n",
+}
+MBPP = {
+    "code": "import math\r\ndef area(r):\r\n  return math.pi * r ** 2",
+    "test_list": ["assert math.isclose(area(1), 3.14159265, rel_tol=0.001)", "assert math.isclose(area(0), 0.0, rel_tol=0.001)"],
+    "test_imports": ["import math"],
+    "test_setup_code": "",
+    "challenge_test_list": ["assert area(2) > 12"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ended() -> Iterator[None]:
+    yield
+    sandbox.close()
+
+
+def judged(reference: Any, *completions: str, **parameters: Any) -> list[Verdict]:
+    """The verdicts on completions, which all have one reference."""
+    held = pa.table({"completion": list(completions), "reference": [to_json(reference)] * len(completions)})
+    return list(filters.build("code_tests", parameters).judge(held))
+
+
+def said(reference: Any, *completions: str, **parameters: Any) -> list[str]:
+    return [one.reason or one.outcome.value for one in judged(reference, *completions, **parameters)]
+
+
+# -- forms of references -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        (["assert f(2) == 4", "assert f('a') == 'aa'"], DOUBLE, "def f(x): return x + x if x == 2 else x"),
+        (["assert f(2) == 4\nassert f(3) == 6"], DOUBLE, "def f(x): return x + 2"),
+        ({"tests": "x = 3\nassert f(x) == 2 * x", "entry_point": "f"}, DOUBLE, "def f(x): return x"),
+        ({"tests": ["assert f(1) == 2", "assert g(1) == 0"], "entry_point": ["f", "g"]}, DOUBLE + "def g(x): return 0", DOUBLE),
+        (MBPP, MBPP["code"], "def area(r): return 3 * r ** 2"),
+        (HUMANEVAL, "def total(numbers):\n    return sum(numbers)", "def total(numbers):\n    return len(numbers) + 1"),
+        ({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}, "print(sum(map(int, input().split())))", "print(3)"),
+        ([{"stdin": "2\n", "stdout": "4"}, {"stdin": "5", "stdout": "10"}], "print(2 * int(input()))", "print(2 + int(input()))"),
+        ({"input_output": '{"inputs": ["2"], "outputs": ["4"]}'}, "print(2 * int(input()))", "print(5)"),
+        ({"input_output": {"fn_name": "f", "inputs": [[2], [3]], "outputs": [4, 6]}}, DOUBLE, "def f(x): return x * x"),
+        ({"fn_name": "f", "inputs": [[[1, 2]]], "outputs": [[[2, 4]]]}, "def f(x): return [2 * y for y in x]", "def f(x): return 4"),
+        (
+            {"public_tests": {"input": ["1\n"], "output": ["2\n"]}, "private_tests": {"input": ["2\n"], "output": ["4\n"]}},
+            "print(2 * int(input()))",
+            "print(2)",
+        ),
+    ],
+)  # fmt: skip
+def test_every_form_of_reference_tells_right_from_wrong(reference: Any, right: str, wrong: str) -> None:
+    """Asserts, MBPP, HumanEval, standard input and output, APPS and CodeContests."""
+    verdicts = judged(reference, fenced(right), fenced(wrong))
+    assert [one.outcome for one in verdicts] == [Outcome.KEEP, Outcome.DROP], verdicts
+    assert verdicts[0].score == 1.0
+
+
+@pytest.mark.parametrize("reference", [MBPP, HUMANEVAL, {"inputs": ["2"], "outputs": ["4"], "solution": "print(4)"}])
+def test_the_own_solution_of_a_reference_passes_and_an_empty_one_fails(reference: Any) -> None:
+    """What `thresher check` tries on every prompt."""
+    built = filters.build("code_tests", {})
+    assert built.gold is not None
+    assert built.wrong is not None
+    gold, wrong = built.gold(reference), built.wrong(reference)
+    assert gold is not None
+    assert wrong is not None
+    assert [one.outcome for one in judged(reference, gold, wrong)] == [Outcome.KEEP, Outcome.DROP]
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("assert f(1) == 2", "wanted a list or an object"),
+        ([], "wanted tests"),
+        (["assert f(1) == 2", "assert f("], "not Python"),
+        (["assert True"], "no assertion calls the program"),
+        (["assert 1 == 2"], "false whatever the program does"),
+        (["import random\nassert f(random.random()) < 1"], "random.random is not supported"),
+        (["while True:\n    assert f(1)"], "While is not supported"),
+        (["x = [3, 1]\nf(x)\nassert x == [1, 3]"], "whose value is not asserted"),
+        (["assert f(1) == __import__('os').getpid()"], "line 1"),
+        (["assert f(1) == open('/etc/passwd').read()"], "line 1"),
+        (["assert f(1) == 10 ** 10 ** 10"], "too large"),
+        (["for x in range(10 ** 12):\n    assert f(x)"], "too long"),
+        (["import subprocess\nassert f(1) == subprocess.run(['true'])"], "line 2"),
+        (["assert f(1) == (1).__class__"], "line 1"),
+        ({"inputs": ["1"], "outputs": []}, "as many outputs as inputs"),
+        ({"inputs": ["1"], "outputs": [""]}, "no output is expected"),
+        ({"fn_name": "os.system", "inputs": [["true"]], "outputs": [0]}, "fn_name"),
+        ({"input_output": "{"}, "input_output"),
+    ],
+)
+def test_tests_that_cannot_be_turned_are_refused_with_the_reason(reference: Any, why: str) -> None:
+    """Never executed to see; the sample is undecided, and `thresher check` names the prompt."""
+    with pytest.raises(RefusedError, match=why.replace("(", r"\(")):
+        read(reference)
+    [verdict] = judged(reference, fenced(DOUBLE))
+    assert (verdict.outcome, verdict.reason) == (Outcome.UNDECIDED, "bad_reference")
+
+
+def test_a_sample_without_a_reference_is_undecided() -> None:
+    """As everywhere."""
+    held = pa.table({"completion": [fenced(DOUBLE)], "reference": pa.array([None], pa.string())})
+    [verdict] = filters.build("code_tests", {}).judge(held)
+    assert verdict.reason == "no_reference"
+
+
+# -- what a test may say -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("test", "right", "wrong"),
+    [
+        ("assert sorted(f(3)) == [0, 1, 2]", "def f(n): return {0, 1, 2}", "def f(n): return [0, 1]"),
+        ("assert f(3) in (4, 5)", "def f(n): return 5", "def f(n): return 6"),
+        ("assert not f(3)", "def f(n): return False", "def f(n): return True"),
+        ("assert f(3) is None", "def f(n): return None", "def f(n): return 0"),
+        ("assert f(1) == f(2) - 1", "def f(n): return n", "def f(n): return 2 * n"),
+        ("assert len(f(3)) == 3 and f(3)[0] == 'a'", "def f(n): return 'abc'", "def f(n): return 'bbc'"),
+        ("assert [f(x) for x in range(3)] == [0, 2, 4]", "def f(n): return 2 * n", "def f(n): return n"),
+        ("for x, y in [(1, 2), (2, 4)]:\n    assert f(x) == y", "def f(n): return 2 * n", "def f(n): return 2"),
+        ("def test_f():\n    assert f(1) == 2", "def f(n): return 2 * n", "def f(n): return n"),
+        ("def check(one):\n    assert one(1) == 2\ncheck(f)", "def f(n): return 2 * n", "def f(n): return n"),
+        ("import math\nassert math.isclose(f(1), math.pi)", "def f(n): return 3.14159265358979", "def f(n): return 3"),
+        ("assert abs(f(1) - 0.3) < 1e-6", "def f(n): return 0.1 + 0.2", "def f(n): return True"),
+        ("assert f(1).next().value == 2", "class N:\n    value = 2\n    def next(self): return self\ndef f(n): return N()",
+         "class N:\n    value = 3\n    def next(self): return self\ndef f(n): return N()"),
+        ("import pytest\nwith pytest.raises(ValueError):\n    f(1)", "def f(n): raise ValueError", "def f(n): return 1"),
+        ("try:\n    f(1)\n    assert False\nexcept ValueError:\n    pass", "def f(n): raise ValueError", "def f(n): 1 / 0"),
+        ("result = f(2)\nassert result == 4\nassert result % 2 == 0", "def f(n): return 4", "def f(n): return 3"),
+        ("assert set(f(1)) == {1, 2}", "def f(n): return [2, 1, 1]", "def f(n): return [2]"),
+        ("assert f([1, 2], k=3) == {'a': (1, 2)}", "def f(a, k): return {'a': (1, 2)}", "def f(a, k): return {'a': [1, 2]}"),
+    ],
+)  # fmt: skip
+def test_assertions_of_many_shapes(test: str, right: str, wrong: str) -> None:
+    """Each becomes calls whose values are compared outside."""
+    assert [one.outcome for one in judged({"tests": [test], "entry_point": "f"}, fenced(right), fenced(wrong))] == [
+        Outcome.KEEP,
+        Outcome.DROP,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "returned", "right"),
+    [
+        ("4", "4.0", True),
+        ("4", "True", False),
+        ("1", "True", False),
+        ("True", "1", False),
+        ("0", "False", False),
+        ("0.3", "0.1 + 0.2", True),
+        ("0.3", "0.30001", False),
+        ("[1, 2]", "(1, 2)", False),
+        ("(1, 2)", "[1, 2]", False),
+        ("'4'", "4", False),
+        ("{1, 2}", "{2, 1}", True),
+        ("{'a': 1.0}", "{'a': 1.0 + 1e-12}", True),
+        ("float('inf')", "float('inf')", True),
+        ("float('inf')", "1e308", False),
+        ("None", "None", True),
+        ("b'x'", "b'x'", True),
+        ("'x'", "b'x'", False),
+        ("10 ** 30", "10 ** 30", True),
+        ("10 ** 30", "10 ** 30 + 1", False),
+        ("1 + 2j", "1 + 2j", True),
+    ],
+)
+def test_values_are_equal_by_type_and_within_the_tolerance(expected: str, returned: str, right: bool) -> None:
+    """True is not 1 and a tuple is no list; a float may be off by a rounding, an integer not by one."""
+    [verdict] = judged([f"assert f(1) == {expected}"], fenced(f"def f(x): return {returned}"))
+    assert (verdict.outcome is Outcome.KEEP) == right, verdict
+
+
+def test_no_expected_value_enters_the_sandbox() -> None:
+    """What is sent are the calls."""
+    tests = read(["assert f(17) == 4711", "assert 'needle' in f('hay')"])
+    assert tests.calls == ("f(17)", "f('hay')")
+    assert "4711" not in str(tests.calls)
+
+
+def test_known_values_are_written_into_the_calls() -> None:
+    """Loops and assignments of the test are walked, so that a call stands alone."""
+    made = turn(["n = 2\nfor x in [1, n]:\n    assert f(x, [n] * 2) == x"])
+    assert made.calls == ["f(1, [2, 2])", "f(2, [2, 2])"]
+    assert made.entry_points == {"f"}
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, -3, 2.5, float("inf"), "a'b\n", b"\x00", [1, [2]], (1,), (), set(), {3, 1}, {"k": (1, 2)}, 1 + 2j]
+)
+def test_a_literal_means_its_value(value: Any) -> None:
+    """Whatever names the program has defined."""
+    assert eval(literal(value), {"__builtins__": {}}) == value
+
+
+# -- how the program is read -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("completion", "program"),
+    [
+        (f"Sure:\n```python\n{DOUBLE}```\nDone.", DOUBLE),
+        (f"```py\n{DOUBLE}```", DOUBLE),
+        (f"```\n{DOUBLE}```", DOUBLE),
+        (DOUBLE, DOUBLE),
+        (f"```python\n{DOUBLE}```\nUse:\n```python\nprint(f(2))\n```\n", DOUBLE),
+        (f"```bash\npip install x\n```\n```python\n{DOUBLE}```", DOUBLE),
+        (f"```python\r\n{DOUBLE}```".replace("\n", "\r\n").replace("\r\r", "\r"), DOUBLE),
+        (f"```python\n{DOUBLE}", None),
+        (f"```python\n{DOUBLE}```\nOr:\n```python\ndef f(x): return x + x\n```", None),
+        ("The function doubles its argument.", None),
+        ("```json\n{}\n```", None),
+        ("", None),
+        ("```python\n```", None),
+    ],
+)
+def test_one_rule_reads_the_program(completion: str, program: str | None) -> None:
+    """One candidate, or the text is unparsed."""
+    assert program_of(completion, ["f"]) == program
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "    return sum(numbers)\n",
+        "```python\n    return sum(numbers)\n```",
+        fenced("def total(numbers):\n    return sum(numbers)"),
+        fenced(HUMANEVAL["prompt"] + HUMANEVAL["canonical_solution"]),
+    ],
+)
+def test_a_body_goes_on_from_the_prompt_and_a_whole_function_replaces_it(completion: str) -> None:
+    """As HumanEval is sampled from base models and from chat models."""
+    assert said(HUMANEVAL, completion) == ["keep"]
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ("I do not know.", "unparsed"),
+        (fenced("def f(x) return 2"), "syntax_error"),
+        (fenced("def g(x): return 2 * x"), "no_entry_point"),
+        (fenced("def f(x): return 1 / 0"), "raised"),
+        (fenced("def f(): return 4"), "raised"),
+        (fenced("def f(x): return 5"), "wrong_output"),
+        (fenced("raise ValueError\n" + DOUBLE), "raised"),
+        (fenced("def f(x):\n    while True: pass"), "timeout"),
+        (fenced("import os\ndef f(x): os.kill(os.getpid(), 9)"), "crash"),
+    ],
+)
+def test_how_a_program_failed_is_the_reason(completion: str, reason: str) -> None:
+    """A time-out and a crash are no evidence; a wrong value is."""
+    [verdict] = judged(["assert f(2) == 4"], completion, seconds=0.5)
+    assert verdict.reason == reason
+    undecided = reason in {"unparsed", "timeout", "crash"}
+    assert verdict.outcome is (Outcome.UNDECIDED if undecided else Outcome.DROP)
+
+
+def test_the_score_is_the_share_of_the_cases() -> None:
+    """A reward that is not only 0 or 1, and the first failed call is named."""
+    [verdict] = judged([f"assert f({x}) == {2 * x}" for x in range(4)], fenced("def f(x): return 2 * x if x < 3 else 0"))
+    assert verdict.score == 0.75
+    assert verdict.detail is not None
+    assert verdict.detail["call"] == "f(3)"
+    assert verdict.detail["found"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("how", "printed", "right"),
+    [
+        ("lines", "1 2 \n3\n\n", True),
+        ("lines", "1  2\n3", False),
+        ("tokens", "1\n2 3", True),
+        ("tokens", "1 2 4", False),
+        ("exact", "1 2\n3\n", True),
+        ("exact", "1 2\n3", False),
+    ],
+)
+def test_standard_output_is_compared_as_asked(how: str, printed: str, right: bool) -> None:
+    """By lines, by words or by characters."""
+    reference = {"inputs": [""], "outputs": ["1 2\n3\n"]}
+    [verdict] = judged(reference, fenced(f"print({printed!r}, end='')"), stdout=how)
+    assert (verdict.outcome is Outcome.KEEP) == right
+
+
+def test_numbers_in_standard_output_may_be_off_by_a_rounding() -> None:
+    """Where the expected one has a decimal point."""
+    reference = {"inputs": [""], "outputs": ["0.3333333333 3"]}
+    assert said(reference, fenced("print(1/3, 3)"), fenced("print(1/3, 3.0000001)"), stdout="tokens") == ["keep", "wrong_output"]
+
+
+def test_identical_programs_and_tests_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a batch and from batch to batch."""
+    ran: list[Job] = []
+    run = sandbox.run
+
+    def counted(jobs: Sequence[Job]) -> list[Ran]:
+        ran.extend(jobs)
+        return run(jobs)
+
+    monkeypatch.setattr(sandbox, "run", counted)
+    built = filters.build("code_tests", {})
+    reference = json.dumps(["assert f(2) == 4"])
+    completions = [fenced(DOUBLE), f"Here:\n{fenced(DOUBLE)}", fenced("def f(x): return 0")] * 5
+    held = pa.table({"completion": completions, "reference": [reference] * len(completions)})
+    first = [one.outcome for one in built.judge(held)]
+    assert first == [Outcome.KEEP, Outcome.KEEP, Outcome.DROP] * 5
+    assert len(ran) == 2
+    assert [one.outcome for one in built.judge(held)] == first
+    assert len(ran) == 2
