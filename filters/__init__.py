@@ -7,6 +7,7 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -26,12 +27,17 @@ FILTERS: dict[str, str] = {
     "decontaminate": "filters.decontaminate",
     "python": "filters.python",
     "majority": "filters.majority",
+    "judge": "filters.judge",
+    "reward": "filters.reward",
     "exact_duplicate": "filters.exact_duplicate",
 }
 
 
-def build(name: str, parameters: Mapping[str, Any]) -> Filter:
-    """Build the filter a recipe names. Raises FilterError that says what was wanted, what was found and what is near."""
+def build(name: str, parameters: Mapping[str, Any], base: Path | None = None) -> Filter:
+    """Build the filter a recipe names; paths among its parameters are relative to `base`.
+
+    Raises FilterError that says what was wanted, what was found and what is near.
+    """
     module, function = _located(name)
     config = getattr(module, "Config", None)
     given: Any = dict(parameters)
@@ -42,7 +48,7 @@ def build(name: str, parameters: Mapping[str, Any]) -> Filter:
         faults = [{"type": "extra_forbidden", "loc": (key,)} for key in strange]
         try:
             if not faults:
-                given = config.model_validate(given)
+                given = config.model_validate(given, context={"base": base})
                 filled = given.model_dump(mode="json", by_alias=True)
         except ValidationError as error:
             raise FilterError("; ".join(_explained(name, config, fault) for fault in error.errors())) from error

@@ -2,18 +2,29 @@
 
 A filter module holds `Config` (a frozen pydantic model) and `build(config) -> Filter`. A filter is named in a recipe by its
 registered name, or as `module:build` where it is somebody else's; both get the same treatment. A filter is pure: no store, no
-network, no clock, no state from one call to the next.
+network, no clock, no state from one call to the next. Only those that ask a model have somebody to ask (filters.asking).
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pyarrow as pa
+from pydantic import AfterValidator, ValidationInfo
 
 from schemas.sample import Verdict, to_json
+
+
+def _placed(path: str, info: ValidationInfo) -> str:
+    base = (info.context or {}).get("base")
+    return path if base is None else str(Path(base) / path)
+
+
+LocalPath = Annotated[str, AfterValidator(_placed)]
+"""A path among a filter's parameters: relative to the recipe, and to the working directory where there is no recipe."""
 
 
 class Scope(StrEnum):
@@ -65,6 +76,8 @@ class Filter:
     parameters: dict[str, Any] = field(default_factory=dict)
     gold: Callable[[Any], str | None] | None = None
     wrong: Callable[[Any], str | None] | None = None
+    certain: bool = True
+    """Whether its verdict on a known answer is: a judge's is not, so that `thresher check` does not try it on references."""
     cost_us: float = 10.0
     """Microseconds of one core per sample, roughly: neighbours that judge samples by themselves run cheapest first."""
     self_test: Callable[[], str] | None = None

@@ -45,6 +45,8 @@ class RunManifest(BaseModel):
     """Hash of all that decides which samples are drawn: prompts, model, sampling, salt."""
     recipe: dict[str, Any]
     """The recipe in full, defaults filled in."""
+    base: str = ""
+    """The recipe's directory, as it was named: paths in the recipe are relative to it. It stays on this machine."""
     model: dict[str, Any]
     """The model as resolved: name, revision, licence, chat template hash, prompt format."""
     thresher_version: str

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def check_recipe(loaded: Loaded) -> Report:
     """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError for
     what cannot be read at all; what reads but fails stands in the report."""
     build_filters(loaded)
-    built = built_filters(loaded.recipe, brought=False)
+    built = built_filters(loaded.recipe, loaded.base, brought=False)
     prompts = list(plan(loaded.recipe, loaded.base))
     families: dict[str, int] = {}
     for prompt in prompts:
@@ -60,7 +61,7 @@ def check_recipe(loaded: Loaded) -> Report:
         try:
             if made.self_test is not None:
                 self_tests[label] = made.self_test()
-            if made.role is Role.VERIFIER and made.scope is Scope.SAMPLE:
+            if _is_tried(made):
                 judged = [prompt for prompt in prompts if spec.families is None or prompt.family in spec.families]
                 trials.append(_trial(label, made, judged))
         except FilterError as error:
@@ -76,9 +77,8 @@ def check_golds(root: str) -> None:
     manifest = store.manifest()
     assert manifest is not None, "a run is planned before it is sampled"
     recipe = Recipe.model_validate(manifest.recipe)
-    verifiers = [
-        item for item in built_filters(recipe, brought=False) if item[2].role is Role.VERIFIER and item[2].scope is Scope.SAMPLE
-    ]
+    built = built_filters(recipe, Path(manifest.base), brought=False)
+    verifiers = [item for item in built if _is_tried(item[2])]
     if not verifiers or not recipe.run.check_golds:
         return
     shards = pool.shards(store)
@@ -100,6 +100,10 @@ def check_golds(root: str) -> None:
             "(thresher check tries every one), or set run.check_golds: 0"
         )
         raise RecipeError("\n  ".join([why, *faults]))
+
+
+def _is_tried(made: Filter) -> bool:
+    return made.role is Role.VERIFIER and made.scope is Scope.SAMPLE and made.certain
 
 
 def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:

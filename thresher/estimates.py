@@ -22,7 +22,6 @@ from thresher.executors.local import LocalExecutor
 from thresher.progress import Progress
 from thresher.prompts import plan
 from thresher.recipes import Loaded
-from thresher.samplers import open_sampler
 from thresher.store import Store
 from thresher.views import pass_rates, prompt_counts
 
@@ -85,7 +84,7 @@ def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PRO
         begun = steps.begin(replace(loaded, recipe=probed), Path(folder) / "probe", prompts=chosen)
         assert begun.model is not None
         progress = Progress()
-        with open_sampler(probed, begun.model, base=loaded.base, start=begun.start) as sampler:
+        with begun.sampler() as sampler:
             warm = time.perf_counter()
             progress.sampling(sampler.facts)
             steps.through(

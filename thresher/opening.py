@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from thresher.brought import ingest
 from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.prompts import plan, prompt_table
 from thresher.recipes import Loaded, build_filters
+from thresher.samplers import open_sampler
+from thresher.samplers.base import Sampler
 from thresher.sampling import complete
 from thresher.store import HASHED_BYTES, Store, shard_name
 from thresher.winnow import built_filters
@@ -45,6 +48,19 @@ class Begun:
         store.write_bytes(f"starts/{number:04d}.json", f'{{"start": {number}, "engine_seed": {seed}}}\n'.encode())
         return number, seed
 
+    def sampler(self) -> AbstractContextManager[Sampler]:
+        """The recipe's engine; see open_sampler."""
+        assert self.model is not None, "samples that were brought need no engine"
+        recipe = self.recipe
+        return open_sampler(
+            recipe.engine,
+            self.model,
+            prompt_format=recipe.model.prompt_format,
+            sampling=recipe.sampling,
+            base=self.base,
+            start=self.start,
+        )
+
     @property
     def enough(self) -> bool:
         """Whether the run has the rows it was to have (target_rows), whatever is left to sample."""
@@ -67,7 +83,7 @@ def begin(
     if not recipe.prompts:
         raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
     build_filters(loaded)
-    built_filters(recipe, brought=False)
+    built_filters(recipe, loaded.base, brought=False)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
     store = Store(out or f"data/runs/{recipe.name}")
@@ -84,6 +100,7 @@ def begin(
         origin="sampled",
         sampling_key=ids.digest(decides),
         recipe=recipe.model_dump(mode="json"),
+        base=str(loaded.base.absolute()),
         model={**asdict(model), "prompt_format": _prompt_format(recipe, model), "decides": decides},
         thresher_version=__version__,
     )
@@ -95,7 +112,7 @@ def begin(
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     """Take a user's own samples into a pool, in place of sampling. Raises SourceError, StoreError, RecipeError."""
     build_filters(loaded)
-    built_filters(loaded.recipe, brought=True)
+    built_filters(loaded.recipe, loaded.base, brought=True)
     if not file.is_file():
         raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
     store = Store(out)
@@ -105,6 +122,7 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
         origin="brought",
         sampling_key=ids.digest(decides),
         recipe=loaded.recipe.model_dump(mode="json"),
+        base=str(loaded.base.absolute()),
         model={"prompt_format": "chat", "samples": file.name, "decides": decides},
         thresher_version=__version__,
     )
@@ -171,7 +189,7 @@ def _open(store: Store, manifest: RunManifest) -> None:
             f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
             "choose another directory with --out, or remove this one"
         )
-    if found is None or found.recipe != manifest.recipe:
+    if found is None or (found.recipe, found.base) != (manifest.recipe, manifest.base):
         store.write_model("run.json", manifest)
 
 

@@ -99,7 +99,7 @@ def build_filters(loaded: Loaded) -> list[tuple[FilterSpec, Filter]]:
     built = []
     for number, spec in enumerate(loaded.recipe.filters):
         try:
-            built.append((spec, filters.build(spec.name, spec.parameters)))
+            built.append((spec, filters.build(spec.name, spec.parameters, loaded.base)))
         except FilterError as error:
             raise RecipeError(f"{loaded.where(('filters', number))}: {error}") from error
     return built

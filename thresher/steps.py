@@ -21,7 +21,6 @@ from thresher.checks import check_golds
 from thresher.executors.local import LocalExecutor
 from thresher.opening import Begun, begin, begin_brought
 from thresher.progress import Progress
-from thresher.samplers import open_sampler
 from thresher.samplers.base import Sampler
 from thresher.sampling import sample_shard
 from thresher.store import Store, shard_name
@@ -55,7 +54,9 @@ def finished(begun: Begun) -> tuple[Audit, str] | None:
     assert manifest is not None
     if (begun.missing and not begun.enough) or not publish.dataset_finished(store):
         return None
-    local = [b for b in built_filters(begun.recipe, brought=manifest.origin == "brought") if b[2].scope is not Scope.CORPUS]
+    local = [
+        b for b in built_filters(begun.recipe, begun.base, brought=manifest.origin == "brought") if b[2].scope is not Scope.CORPUS
+    ]
     for shard in pool.sampled(store):
         entry = store.entry(f"samples/{shard_name(shard)}")
         verdicts = store.entry(f"verdicts/{shard_name(shard)}")
@@ -106,7 +107,7 @@ def drive(
     assert begun.model is not None
     executor.apart(check_golds, begun.root)
     progress.begin(begun)
-    with open_sampler(begun.recipe, begun.model, base=begun.base, start=begun.start) as sampler:
+    with begun.sampler() as sampler:
         progress.sampling(sampler.facts)
         through(begun, sampler, progress, executor, sample=sample, winnow=winnow, corpus=corpus)
 

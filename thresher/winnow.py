@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 import filters
-from filters import supervise
+from filters import sandbox, supervise
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
 from filters.judging import judge_corpus
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec, Recipe
 from schemas.sample import VERDICTS, Outcome, to_json
-from thresher import ids, pool, shards
+from thresher import asking, ids, pool, shards
 from thresher.errors import RecipeError
 from thresher.known import earlier_verdicts, judged_once
 from thresher.store import Store, shard_name
@@ -52,13 +53,15 @@ Built = tuple[str, FilterSpec, Filter]
 Mask = NDArray[np.bool_]
 
 
-def built_filters(recipe: Recipe, *, brought: bool) -> list[Built]:
-    """(label, spec, filter) in the order they run; a label is the filter's name, numbered when it stands there twice. Raises
-    FilterError, and RecipeError when a filter over the corpus comes before one over a sample or a prompt."""
+def built_filters(recipe: Recipe, base: Path, *, brought: bool) -> list[Built]:
+    """(label, spec, filter) in the order they run; a label is the filter's name, numbered when it stands there twice. Paths among
+    parameters are relative to `base`. Raises FilterError, and RecipeError when a filter over the corpus comes before one over a
+    sample or a prompt."""
+    asking.ready()
     built: list[Built] = [("readable", FilterSpec(name="readable"), READABLE)] if brought else []
     names: dict[str, int] = {}
     for spec in recipe.filters:
-        made = filters.build(spec.name, spec.parameters)
+        made = filters.build(spec.name, spec.parameters, base)
         names[made.name] = names.get(made.name, 0) + 1
         label = made.name if names[made.name] == 1 else f"{made.name}_{names[made.name]}"
         last = built[-1] if built else None
@@ -136,15 +139,16 @@ def _local_filters(store: Store) -> tuple[list[Built], bool]:
     """The filters over samples and prompts, and whether each is to see every sample."""
     manifest = store.manifest()
     assert manifest is not None
-    return _built(to_json(manifest.recipe), manifest.origin == "brought")
+    return _built(to_json(manifest.recipe), manifest.base, manifest.origin == "brought")
 
 
 @lru_cache(maxsize=4)
-def _built(recipe: str, brought: bool) -> tuple[list[Built], bool]:
+def _built(recipe: str, base: str, brought: bool) -> tuple[list[Built], bool]:
     """Built once, for a filter process is asked for every wave of every prompt."""
     read = Recipe.model_validate_json(recipe)
     supervise.set_workers(read.run.verifier_workers)
-    built = [item for item in built_filters(read, brought=brought) if item[2].scope is not Scope.CORPUS]
+    sandbox.set_workers(read.run.verifier_workers)
+    built = [item for item in built_filters(read, Path(base), brought=brought) if item[2].scope is not Scope.CORPUS]
     return built, read.audit.exhaustive
 
 
@@ -186,7 +190,7 @@ def winnow_corpus(root: str) -> int:
     store = Store(root)
     manifest = store.manifest()
     assert manifest is not None
-    built = built_filters(Recipe.model_validate(manifest.recipe), brought=manifest.origin == "brought")
+    built = built_filters(Recipe.model_validate(manifest.recipe), Path(manifest.base), brought=manifest.origin == "brought")
     over_all = [item for item in built if item[2].scope is Scope.CORPUS]
     pool.drop_corpus(store, keep=len(over_all))
     sampled = pool.sampled(store)

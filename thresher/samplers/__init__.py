@@ -4,29 +4,29 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from schemas.recipe import HttpEngine, Recipe, ReplayEngine
+from schemas.recipe import Engine, HttpEngine, ReplayEngine, Sampling
 from thresher.calibration import Quota
 from thresher.models import Model
 from thresher.samplers.base import Sampler
 
 
 def open_sampler(
-    recipe: Recipe, model: Model, *, base: Path, start: Callable[[], tuple[int, int]]
+    engine: Engine, model: Model, *, prompt_format: str, sampling: Sampling, base: Path, start: Callable[[], tuple[int, int]]
 ) -> AbstractContextManager[Sampler]:
-    """Start the recipe's engine; leaving the context ends it.
+    """Start a recipe's engine; leaving the context ends it.
 
     `start` is called at every start of an engine and gives its number in the run and its seed, so that an engine that is started
     again does not repeat its noise. `base` is the recipe's directory. Raises EngineError, ModelError or SourceError.
     """
-    quota, seeds = Quota(recipe.sampling.calibration.standard_error), recipe.sampling.seeds
-    if isinstance(recipe.engine, ReplayEngine):
+    quota, seeds = Quota(sampling.calibration.standard_error), sampling.seeds
+    if isinstance(engine, ReplayEngine):
         from thresher.samplers.replay import ReplaySampler
 
-        return ReplaySampler(base / recipe.engine.path)
-    if isinstance(recipe.engine, HttpEngine):
+        return ReplaySampler(base / engine.path)
+    if isinstance(engine, HttpEngine):
         from thresher.samplers.openai_http import HttpSampler
 
-        return HttpSampler(recipe.engine, model.name, quota=quota, seeds=seeds)
+        return HttpSampler(engine, model.name, quota=quota, seeds=seeds)
     from thresher.samplers.vllm_offline import VllmSampler
 
-    return VllmSampler(recipe.engine, model, prompt_format=recipe.model.prompt_format, quota=quota, seeds=seeds, start=start)
+    return VllmSampler(engine, model, prompt_format=prompt_format, quota=quota, seeds=seeds, start=start)

@@ -32,6 +32,9 @@ class Group:
 
     `seeds` has one number in 0 .. 2^62-1 for each completion, made from its identity. An engine that takes seeds uses them and
     records on each completion the seed that was in force; another leaves them.
+
+    With `labels` the answer is to be one of these texts: n is 1, the temperature 0, and the completion has `label_logprobs` where
+    the engine gives them; elsewhere the engine is held to the labels by structured output.
     """
 
     number: int
@@ -40,13 +43,15 @@ class Group:
     parameters: dict[str, Any]
     seeds: tuple[int, ...] = ()
     indices: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One completion. `token_ids` int32 and `logprobs` float32 are of one length T: each sampled token (the end-of-sequence token
     too, where the engine drew it) and its natural log-probability, of which `cumulative_logprob` is the sum in float64. `seed` is
-    the seed this completion was drawn with, None where only the engine has one."""
+    the seed this completion was drawn with, None where only the engine has one. `label_logprobs`: for each label of the group
+    the natural log-probability that the first token is the label, -inf where that is below all that the engine lists."""
 
     text: str
     finish_reason: str | None
@@ -55,6 +60,7 @@ class Completion:
     logprobs: NDArray[np.float32] | None = None
     cumulative_logprob: float | None = None
     seed: int | None = None
+    label_logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,11 @@ def draw_parameters(sampling: Sampling, temperature: float) -> dict[str, Any]:
 def anchor_parameters(sampling: Sampling) -> dict[str, Any]:
     """The same, greedy."""
     return {**NEUTRAL, "temperature": 0.0, "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+
+
+def label_parameters(max_tokens: int = 1) -> dict[str, Any]:
+    """The parameters of a group with labels: greedy."""
+    return {**NEUTRAL, "temperature": 0.0, "max_tokens": max_tokens, "stop": []}
 
 
 def plain_text(messages: Sequence[Message]) -> str:

@@ -139,6 +139,20 @@ def logprobs_of(given: dict[str, Any]) -> tuple[list[Any], NDArray[np.float64] |
     return [], None, []
 
 
+def label_logprobs(content: bytes, labels: tuple[str, ...]) -> tuple[float, ...] | None:
+    """The log-probabilities of labels as the first token of an answer, from the likeliest that the server lists; of either API.
+    None where it lists none of them, or none at all."""
+    given = orjson.loads(content)["choices"][0].get("logprobs") or {}
+    if given.get("content"):
+        listed = [(one["token"], one["logprob"]) for one in given["content"][0].get("top_logprobs") or ()]
+    else:
+        listed = list(((given.get("top_logprobs") or [None])[0] or {}).items())
+    each = [[logprob for token, logprob in listed if token.strip() == label] for label in labels]
+    if not any(each):
+        return None
+    return tuple(float(np.logaddexp.reduce(np.array([*one, -np.inf], np.float64))) for one in each)
+
+
 def calibrate(drawn: list[Any], tops: list[list[tuple[Any, float]]], asked: int) -> Sums | None:
     """Sums over T tokens, given the `asked` likeliest at each; None where a server gave none.
 

@@ -43,7 +43,7 @@ from schemas.sample import Message
 from thresher.calibration import TOP_K, Quota, Sums
 from thresher.errors import EngineError, SourceError, ThresherError
 from thresher.samplers.base import NEUTRAL, Completion, Drawn, EngineFacts, Group, plain_text
-from thresher.samplers.openai_answers import Answer, Response, read_answer
+from thresher.samplers.openai_answers import Answer, Response, label_logprobs, read_answer
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,9 @@ OURS = {*NEUTRAL, *ALSO, "model", "messages", "prompt", "n", "seed", "stop", "st
     "structured_outputs", "truncate_prompt_tokens",
 }  # fmt: skip
 """Fields that engine.extra_body may not set: they decide what is sampled or recorded."""
+
+LISTED = 20
+"""Likeliest first tokens asked for where a label is wanted; OpenAI and vLLM give no more by default."""
 
 _FIRST_LIMIT = 8.0
 _INLINE_BYTES = 1 << 20
@@ -580,6 +583,9 @@ class HttpSampler:
                 answer = await asyncio.to_thread(read_answer, response.content, request.n, listed, seed)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise _AttemptError("failed", f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]) from error
+        if group.labels:
+            said = replace(answer.completions[0], label_logprobs=label_logprobs(response.content, group.labels))
+            return replace(answer, completions=(said,), found=None)
         if endpoint.logprobs and answer.completions[0].logprobs is None:
             self._warn(endpoint, "gives no log-probabilities; its samples have none and are not calibrated")
         longest = group.parameters["max_tokens"]
@@ -621,11 +627,30 @@ class HttpSampler:
         if endpoint.logprobs:
             listed = endpoint.top_k if request.job.guess else 0
             body |= {"logprobs": True, "top_logprobs": listed} if self._spec.api == "chat" else {"logprobs": listed}
+        if group.labels:
+            body |= self._to_choose(endpoint, group.labels)
         if self._spec.api == "chat":
             body["messages"] = [{"role": message.role, "content": message.content} for message in group.messages]
         else:
             body["prompt"] = plain_text(group.messages)
         return body
+
+    def _to_choose(self, endpoint: _Endpoint, labels: tuple[str, ...]) -> dict[str, Any]:
+        """Fields that ask for one of the labels: by the log-probabilities of the first token, or by structured output."""
+        fields: dict[str, Any] = {"return_tokens_as_token_ids": False} if endpoint.extensions else {}
+        if endpoint.extensions:
+            fields["structured_outputs"] = {"choice": list(labels)}
+        if endpoint.logprobs:
+            return fields | ({"logprobs": True, "top_logprobs": LISTED} if self._spec.api == "chat" else {"logprobs": LISTED})
+        fields[endpoint.length_field] = 64
+        if not endpoint.extensions:
+            verdict: dict[str, Any] = {"type": "object", "properties": {"verdict": {"type": "string", "enum": list(labels)}}}
+            verdict |= {"required": ["verdict"], "additionalProperties": False}
+            fields["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "verdict", "strict": True, "schema": verdict},
+            }
+        return fields
 
     def _refused(self, endpoint: _Endpoint, request: _Request, response: Response) -> None:
         """Raise what an answer other than 200 means; returns where the request can be sent again at once in another shape."""

@@ -411,6 +411,8 @@ class VllmSampler:
         from vllm import TokensPrompt
 
         group, tokens = job.group, job.tokens
+        if group.labels:
+            return await self._choose(engine, job)
         guess = group.n * int(group.parameters["max_tokens"]) // 2
         hot = group.parameters["temperature"] > 0
         calibrated = hot and self.quota.take(self._source, guess)
@@ -444,6 +446,41 @@ class VllmSampler:
             if calibrated:
                 self.quota.back(self._source, guess, drawn_tokens, found)
         return Drawn(group.number, completions, np.asarray(tokens, np.int32), self.seed, self._source, found)
+
+    async def _choose(self, engine: Any, job: _Job) -> Drawn:
+        """One of the group's labels: by their log-probabilities where each is one token, else by structured output."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        group, final = job.group, None
+        ids = self._label_tokens(group.labels)
+        wanted: dict[str, Any] = {"logprob_token_ids": [token for tokens in ids for token in tokens], "max_tokens": 1}
+        if not all(ids):
+            longest = max(len(self._tokenizer.encode(label, add_special_tokens=False)) for label in group.labels)
+            choice = StructuredOutputsParams(choice=list(group.labels))
+            wanted = {"structured_outputs": choice, "max_tokens": longest + 1}
+        parameters = SamplingParams(**{**group.parameters, **wanted}, output_kind=RequestOutputKind.FINAL_ONLY)
+        async for output in engine.generate(TokensPrompt(prompt_token_ids=job.tokens), parameters, str(next(self._requests))):
+            final = output
+        if final is None or not final.outputs:
+            raise EngineError("asked for a label, got nothing")
+        [answer] = final.outputs
+        logprobs = None
+        if all(ids):
+            [given] = answer.logprobs
+            each = [[given[token].logprob for token in tokens] for tokens in ids]
+            logprobs = tuple(float(np.logaddexp.reduce(np.asarray(one, np.float64))) for one in each)
+        completion = Completion(answer.text, answer.finish_reason, label_logprobs=logprobs)
+        return Drawn(group.number, (completion,), np.asarray(job.tokens, np.int32), self.seed, self._source)
+
+    def _label_tokens(self, labels: tuple[str, ...]) -> list[list[int]]:
+        """For each label the tokens that are it, with and without a space before; none where it takes several tokens."""
+        with self._tokenising:
+            found = []
+            for label in labels:
+                each = [self._tokenizer.encode(text, add_special_tokens=False) for text in (label, f" {label}")]
+                found.append(sorted({tokens[0] for tokens in each if len(tokens) == 1}))
+            return found
 
     def _tokens(self, group: Group) -> list[int]:
         with self._tokenising:
