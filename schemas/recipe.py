@@ -94,8 +94,9 @@ class PromptSet(Part):
     """System message, a template over the same fields."""
     few_shot: tuple[Turn, ...] = ()
     """Worked examples, shown before the question as chat turns."""
-    reference: str | None = "answer"
-    """Field that holds the reference answer (any JSON value); null where the prompts have none. A row may lack it."""
+    reference: str | tuple[str, ...] | None = "answer"
+    """Field that holds the reference answer (any JSON value), or several fields, which make an object; null where the prompts
+    have none. A row may lack it."""
     reference_template: str | None = None
     """Jinja template that makes the reference from the row instead; its result is text."""
     metadata: tuple[str, ...] | None = None

@@ -15,7 +15,6 @@ import filters
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
 from filters.exact_answer import Config as ExactConfig
 from filters.exact_answer import normalise
-from filters.json_shape import RefusedError, extract
 from filters.judging import judge, judge_corpus, one_by_one, per_prompt
 from schemas.sample import SAMPLES, Sample, Verdict, to_json
 
@@ -97,85 +96,6 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
     config = ExactConfig(case_sensitive=True, strip=".!")
 
     assert normalise(normalise(text, config), config) == normalise(text, config)
-
-
-PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name"]}
-ANNA = {"name": "Anna", "age": 31}
-
-
-@pytest.mark.parametrize(
-    ("completion", "reason"),
-    [
-        ('{"name": "Anna", "age": 31}', "keep"),
-        ('Here: {"age": 31, "name": "Anna"} done', "keep"),
-        ('```json\n{"name": "Anna", "age": 31}\n```', "keep"),
-        ('{"name": "Anna", "age": 31.0}', "keep"),
-        ('{"name": "Anna", "age": 32}', "wrong_value"),
-        ('{"name": "Anna", "age": "31"}', "schema_mismatch"),
-        ('{"name": "Anna", "age": true}', "schema_mismatch"),
-        ('{"name": "Anna"}', "missing_key"),
-        ('{"name": "Anna", "age": 31, "city": "Rome"}', "extra_key"),
-        ('{"age": 31}', "schema_mismatch"),
-        ('{"name": "Anna", "age": 31} {"name": "Tom", "age": 31}', "ambiguous_json"),
-        ('{"name": "Anna", "name": "Tom", "age": 31}', "duplicate_key"),
-        ('{"name": "Anna", "age": NaN}', "not_json"),
-        ('{"name": "Anna", "age": 1e999}', "not_json"),
-        ("[1]", "not_json"),
-        ("Anna, 31", "not_json"),
-        ("", "not_json"),
-        ("x" * 70_000, "too_long"),
-        ('{"a":' * 3000, "not_json"),
-        ("9" * 5000, "not_json"),
-    ],
-)
-def test_json_shape(completion: str, reason: str) -> None:
-    """One object, of the schema's shape and the reference's values."""
-    assert said("json_shape", {"schema": PERSON}, {"completion": completion, "reference": ANNA}) == [reason]
-
-
-def test_json_shape_tells_true_from_one() -> None:
-    """In Python they are equal; in JSON they are not."""
-    assert said("json_shape", {}, {"completion": '{"a": true}', "reference": {"a": 1}}) == ["wrong_value"]
-    assert said("json_shape", {}, {"completion": '{"a": [1]}', "reference": {"a": [True]}}) == ["wrong_value"]
-
-
-def test_json_shape_without_values_needs_no_reference() -> None:
-    """The shape is enough then; otherwise a missing reference is undecided, never wrong."""
-    assert said("json_shape", {"schema": PERSON, "values": "ignore"}, {"completion": '{"name": "x"}'}) == ["keep"]
-    assert said("json_shape", {"schema": PERSON}, {"completion": '{"name": "x"}'}) == ["no_reference"]
-
-
-@pytest.mark.parametrize(
-    ("schema", "message"),
-    [
-        ({"type": "objekt"}, "schema.type: 'objekt' is not valid"),
-        ({"$ref": "http://127.0.0.1:9/s.json"}, "points elsewhere; nothing is fetched"),
-        ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "points elsewhere"),
-        ({"pattern": "(?=a)b", "type": "string"}, "look-around"),
-    ],
-)
-def test_json_shape_refuses_a_schema_it_could_not_keep(schema: dict[str, Any], message: str) -> None:
-    """At build time, so before anything is sampled."""
-    with pytest.raises(FilterError, match=re.escape(message)):
-        filters.build("json_shape", {"schema": schema})
-
-
-def test_json_shape_patterns_take_linear_time() -> None:
-    """This pattern hangs a backtracking engine."""
-    schema = {"properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
-    rows = {"completion": json.dumps({"a": "a" * 40 + "!"}), "reference": {}}
-
-    assert said("json_shape", {"schema": schema, "allow_extra": True}, rows) == ["schema_mismatch"]
-
-
-@given(st.text())
-def test_extraction_never_fails_otherwise(text: str) -> None:
-    """Any text gives an object or a reason."""
-    try:
-        value: Any = extract(text)
-    except RefusedError as refused:
-        value = {refused.args[0]: None}
-    assert isinstance(value, dict)
 
 
 def test_exact_duplicate_keeps_the_lowest_index_and_names_it() -> None:

@@ -435,3 +435,26 @@ def test_any_run_of_thirteen_words_is_found(tmp_path_factory: pytest.TempPathFac
         "contaminated",
         "keep",
     ]
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=4, max_size=9), min_size=1, max_size=4), st.data())
+def test_a_plain_set_of_runs_says_the_same(
+    tmp_path_factory: pytest.TempPathFactory, items: list[list[str]], data: st.DataObject
+) -> None:
+    """Where each run of words is enough; also where runs repeat within an item, and with many texts at once."""
+    path = tmp_path_factory.mktemp("b") / "b.txt"
+    path.write_text("".join(" ".join(item) + "\n" for item in items))
+    texts = data.draw(st.lists(st.lists(st.sampled_from("abcd"), max_size=12), min_size=1, max_size=6))
+    parameters = {"benchmarks": [{"name": "b", "path": str(path)}], "long_run": 4, "short_run": 4, "min_words": 4}
+
+    def runs(words: list[str]) -> set[str]:
+        return {"".join(words[at : at + 4]) for at in range(len(words) - 3)}
+
+    wanted = ["contaminated" if any(runs(text) & runs(item) for item in items) else "keep" for text in texts]
+    assert said("decontaminate", parameters, *({"completion": " ".join(text)} for text in texts * 60)) == wanted * 60
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_words_of_plain_text_are_those_of_any_text(text: str) -> None:
+    """Plain ASCII goes a faster way to the same words; one letter beyond it makes a text go the other."""
+    assert [*words_of(text), "\u00e4"] == words_of(text + " \u00e4")

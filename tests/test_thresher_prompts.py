@@ -65,6 +65,17 @@ def test_reference_template_makes_text_and_keeps_the_answer_field(tmp_path):
     assert found.metadata["answer"] == 2
 
 
+def test_several_fields_make_one_reference(tmp_path):
+    """As the tests of a program have them; a row may lack one, but not all rows, and none of them is metadata."""
+    rows = [{"question": "f?", "test": "a", "entry_point": "f"}, {"question": "g?", "test": "b"}]
+    found = made(tmp_path, rows, reference=["test", "entry_point"])
+
+    assert [one.reference for one in found] == [{"test": "a", "entry_point": "f"}, {"test": "b"}]
+    assert found[0].metadata == {"question": "f?"}
+    with pytest.raises(SourceError, match="no row has the field 'entry_pint'; did you mean entry_point"):
+        made(tmp_path, rows, reference=["test", "entry_pint"])
+
+
 def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path):
     """NaN in a field that nobody uses is nobody's concern."""
     rows = [{**row, "junk": math.nan} for row in ROWS]

@@ -32,13 +32,14 @@ _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 
 @dataclass(frozen=True)
 class _Templates:
-    """One set, compiled: its templates, the field with the answer where no template makes the reference, the turns
-    between system and user message, and the fields that are used (None: all)."""
+    """One set, compiled: its templates, the fields with the answer where no template makes the reference (and whether they make
+    an object), the turns between system and user message, and the fields that are used (None: all)."""
 
     user: Template
     system: Template | None
     reference: Template | None
-    answer: str | None
+    answer: tuple[str, ...]
+    several: bool
     shots: tuple[Message, ...]
     fields: frozenset[str] | None
 
@@ -75,15 +76,15 @@ def prompts(prompt_set: PromptSet, base: Path) -> Iterator[Prompt]:
     fields: dict[str, None] = {}
     try:
         templates = _compiled(prompt_set)
-        wanted = templates.answer
         for where, row in itertools.islice(rows(prompt_set.source, base), prompt_set.limit):
             fields |= dict.fromkeys(row)
             yield _prompt(prompt_set, templates, row, where)
-        if wanted is not None and wanted not in fields:
-            raise SourceError(
-                f"reference: no row has the field {wanted!r}{nearest(wanted, fields)}; "
-                f"the rows have {', '.join(fields)}; name one of these, or set reference: null"
-            )
+        for wanted in templates.answer:
+            if wanted not in fields:
+                raise SourceError(
+                    f"reference: no row has the field {wanted!r}{nearest(wanted, fields)}; "
+                    f"the rows have {', '.join(fields)}; name one of these, or set reference: null"
+                )
     except SourceError as error:
         raise SourceError(f"prompts: family {prompt_set.family}: {error}") from error
 
@@ -116,11 +117,12 @@ def _compiled(prompt_set: PromptSet) -> _Templates:
         for number, turn in enumerate(prompt_set.few_shot)
         for role, content in (("user", turn.user), ("assistant", turn.assistant))
     )
-    answer = prompt_set.reference if reference is None else None
+    named = prompt_set.reference if reference is None else None
+    answer = () if named is None else (named,) if isinstance(named, str) else named
     used = None
     if prompt_set.metadata is not None:
-        used = frozenset(fields.union(prompt_set.metadata, () if answer is None else (answer,)))
-    return _Templates(user, system, reference, answer, shots, used)
+        used = frozenset(fields.union(prompt_set.metadata, answer))
+    return _Templates(user, system, reference, answer, isinstance(named, tuple), shots, used)
 
 
 def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) -> Prompt:
@@ -133,11 +135,13 @@ def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) 
     reference: Any = None
     if templates.reference is not None:
         reference = _rendered(templates.reference, values, row, f"{where}: reference_template")
-    elif templates.answer is not None:
-        reference = values.get(templates.answer)
+    elif templates.several:
+        reference = {name: values[name] for name in templates.answer if name in values}
+    elif templates.answer:
+        reference = values.get(templates.answer[0])
     kept = prompt_set.metadata
     if kept is None:
-        kept = tuple(name for name in values if name != templates.answer)
+        kept = tuple(name for name in values if name not in templates.answer)
     for name in kept:
         if name not in values:
             raise SourceError(f"{where}: metadata: no field {name!r}{nearest(name, row)}; the row has {', '.join(row)}")

@@ -1,0 +1,88 @@
+"""The shipped recipes: each is fit to run, and its filters keep right completions and drop wrong ones in a whole run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filters import sandbox
+from filters.base import Role, Scope
+from schemas.recipe import PromptSet
+from schemas.sample import to_json
+from thresher import steps
+from thresher.checks import check_recipe
+from thresher.opening import begin
+from thresher.progress import Progress
+from thresher.prompts import plan
+from thresher.recipes import load
+from thresher.winnow import built_filters
+
+RECIPES = sorted(Path("data/recipes").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Any:
+    yield
+    sandbox.close()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_reference_passes_its_own_verifier(path: Path) -> None:
+    """And a wrong answer to every prompt does not."""
+    report = check_recipe(load(path))
+    assert report.faults == ()
+    assert report.trials
+    assert all(trial.prompts == trial.gold_kept == trial.wrong_dropped for trial in report.trials)
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem != "demo"], ids=lambda path: path.stem)
+def test_a_run_keeps_what_is_right_and_drops_what_is_wrong(path: Path, tmp_path: Path) -> None:
+    """Two completions to each prompt, one right and one wrong, through the whole of a run but the engine."""
+    shipped = load(path)
+    [verifier] = [
+        made
+        for _, _, made in built_filters(shipped.recipe, shipped.base, brought=False)
+        if made.role is Role.VERIFIER and made.scope is Scope.SAMPLE
+    ]
+    assert verifier.gold is not None
+    assert verifier.wrong is not None
+    answers = tmp_path / "answers.jsonl"
+    with answers.open("w") as file:
+        for prompt in plan(shipped.recipe, shipped.base):
+            for completion in (verifier.gold(prompt.reference), verifier.wrong(prompt.reference)):
+                file.write(json.dumps({"prompt": prompt.messages[-1].content, "completion": completion}) + "\n")
+    engine = to_json({"kind": "replay", "path": str(answers)})
+    changes = [f"engine={engine}", "sampling.samples_per_prompt=2", "sampling.anchor=false", "run.filter_workers=0"]
+    progress = Progress()
+    audit, _ = steps.run(begin(load(path, changes), tmp_path / "run"), progress)
+    assert audit.to_dict()["problems"] == []
+    assert (audit.total.prompts, audit.total.samples, audit.total.hits) == (16, 32, 16)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "row"),
+    [
+        ("maths", {"question": "2+2?", "answer": "2 and 2 are <<2+2=4>>4.\n#### 4"}),
+        (
+            "code",
+            {
+                "task_id": "X/0",
+                "prompt": "def f(x):\n    '''Twice.'''\n",
+                "canonical_solution": "    return 2 * x\n",
+                "entry_point": "f",
+                "test": "def check(candidate):\n    assert candidate(2) == 4\n",
+            },
+        ),
+        ("json", {"name": "Ada", "age": 36, "city": "London", "answer": {"name": "Ada", "age": 36, "city": "London"}}),
+    ],
+)
+def test_a_file_of_your_own_takes_the_place_of_the_shipped_one(recipe: str, row: Any, tmp_path: Path) -> None:
+    """By --set prompts.0.source.path, as the recipes say."""
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps(row) + "\n")
+    loaded = load(Path("data/recipes") / f"{recipe}.yaml", [f"prompts.0.source.path={own}"])
+    assert isinstance(loaded.recipe.prompts[0], PromptSet)
+    report = check_recipe(loaded)
+    assert report.faults == ()
+    assert sum(report.families.values()) == 1
