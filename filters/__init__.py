@@ -24,6 +24,7 @@ FILTERS: dict[str, str] = {
     "reasoning_gym": "filters.reasoning_gym",
     "regex": "filters.regex",
     "instruction": "filters.instruction",
+    "coherence": "filters.coherence",
     "decontaminate": "filters.decontaminate",
     "python": "filters.python",
     "majority": "filters.majority",

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import filters
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
+from filters.coherence import Fault
 from filters.exact_answer import Config as ExactConfig
 from filters.exact_answer import normalise
 from filters.judging import judge, judge_corpus, one_by_one, per_prompt
@@ -229,7 +230,7 @@ def test_every_reason_stands_in_the_docs() -> None:
     reasons = set(re.findall(r'(?:drop|undecided|RefusedError)\("([a-z_]+)"', source))
     reasons |= (
         set(re.findall(r'(?:DROP|UNDECIDED), "([a-z_]+)"', source))
-        | {"contaminated"}
+        | {"contaminated", *get_args(Fault)}
         | {"truncated", "empty", "aborted", "exact_duplicate"}
     )
     reasons |= {"filter_error", "unreadable_row", "not_sampled"}

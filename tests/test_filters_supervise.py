@@ -96,6 +96,7 @@ def test_answers_come_in_order_from_processes_of_their_own(make: Callable[..., P
     assert pool.map([]) == []
 
 
+@pytest.mark.slow
 def test_every_bad_item_has_its_own_class_and_costs_no_other(make: Callable[..., Pool]) -> None:
     """Hanging, spinning, dying of a signal, leaving, eating memory, raising: in one batch, in a chunk with good ones."""
     pool = make(chunk=8)
@@ -145,6 +146,7 @@ def test_no_process_stays(make: Callable[..., Pool]) -> None:
     assert not [pid for pid in [child, *workers] if alive(pid)]
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(make: Callable[..., Pool], tmp_path: Path) -> None:
     """kill -9 of the process that holds the pool, one worker idle and one at work."""
     program = (

@@ -181,6 +181,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_python_isolates_somebodys_filter(mine: None) -> None:
     """Its verdicts come back whole; a sample that hangs or kills it is undecided, and no other is touched."""
     texts = ["good", "x", "hang", "good", "raise", "die", *["good"] * 40]
@@ -305,6 +306,7 @@ def gym(name: str, completion: str, **made: Any) -> dict[str, Any]:
     return {"completion": completion, "metadata": to_json({"reasoning_gym": item})}
 
 
+@pytest.mark.slow
 def test_reasoning_gym_scores_the_very_item() -> None:
     """Made again from name, config, seed and index; a lenient part of the score is not enough."""
     reasoning_gym = pytest.importorskip("reasoning_gym")

@@ -91,6 +91,7 @@ def test_patience_is_that_of_the_beta_posterior() -> None:
         assert tail[1] < 0.0515
 
 
+@pytest.mark.slow
 def test_expected_draws_agree_with_simulation() -> None:
     """Where every right answer is new."""
     sampling, random = adaptive(target_hits=2, max_samples_per_prompt=64, give_up_below=0.1), np.random.default_rng(3)

@@ -374,6 +374,7 @@ def test_a_raised_target_goes_on_where_it_stopped(recipe: Write, tmp_path: Path)
     assert ids[0] == ids[1]
 
 
+@pytest.mark.slow
 def test_a_run_with_enough_rows_begins_no_further_shard(recipe: Write, tmp_path: Path) -> None:
     """The run is complete and its dataset is of the shards that were begun; a raised target goes on with the others."""
     path = recipe()
