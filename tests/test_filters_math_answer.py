@@ -77,6 +77,7 @@ def test_pairs_are_told_apart(kind: str) -> None:
             assert same(pair["gold"], pair["answer"]) in (None, pair["equal"]), pair
 
 
+@pytest.mark.slow
 def test_the_filter_says_of_pairs_what_the_function_says() -> None:
     """Through extraction, fast path and workers, boxed."""
     found = said(*((f"So it is $\\boxed{{{pair['answer']}}}$.", pair["gold"]) for pair in PAIRS))
@@ -198,6 +199,7 @@ def test_gold_and_wrong_answers_check_the_filter() -> None:
     assert set(said(*((str(built.wrong(gold)), gold) for gold in golds))) == {"wrong_answer"}
 
 
+@pytest.mark.slow
 def test_pathological_answers_are_undecided_or_wrong_and_never_right() -> None:
     """The guard refuses first; what passes it is bounded by the worker; nothing is executed."""
     canary = Path("/tmp/thresher_canary")

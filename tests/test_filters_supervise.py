@@ -130,6 +130,7 @@ def test_the_deadline_runs_from_dispatch_not_from_queueing(make: Callable[..., P
     assert [answer.kind for answer in make(workers=1, chunk=300).map(items)] == ["timeout"] + ["done"] * 300
 
 
+@pytest.mark.slow
 def test_no_process_stays(make: Callable[..., Pool]) -> None:
     """Neither a worker, nor what a worker started, nor a zombie."""
     pool = make(workers=1)
@@ -168,6 +169,7 @@ def test_workers_end_with_a_parent_that_is_killed(make: Callable[..., Pool], tmp
     assert not [pid for pid in pids if alive(pid)]
 
 
+@pytest.mark.slow
 def test_workers_are_recycled(make: Callable[..., Pool]) -> None:
     """After so many items, without one of them lost."""
     pool = make(workers=1, recycle_after=10, chunk=5)

@@ -83,6 +83,7 @@ def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
     assert len(calls) <= 3
 
 
+@pytest.mark.slow
 def test_every_shipped_recipe_has_a_deployment() -> None:
     """Whose entrypoint is there and whose recipe exists."""
     from importlib import import_module

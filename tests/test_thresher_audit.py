@@ -115,6 +115,7 @@ whats = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
     st.integers(1, 5),
 )
 @settings(max_examples=15, deadline=None)
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_how_the_run_is_cut(tmp_path_factory, plan, shard_prompts):
     folder = tmp_path_factory.mktemp("runs")
     whole = audit(small_run(folder / "whole", plan, shard_prompts=len(plan))).to_dict()

@@ -255,6 +255,7 @@ def gym(name, **settings):
     return list(rows(ReasoningGymSource(kind="reasoning_gym", name=name, **settings), Path()))
 
 
+@pytest.mark.slow
 def test_reasoning_gym_items_say_how_to_make_them_again():
     """Item i uses seed + i, so the same item comes from two seeds."""
     found = gym("chain_sum", size=3, seed=7, config={"max_terms": 3})

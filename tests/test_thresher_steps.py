@@ -281,6 +281,7 @@ def test_a_third_party_filter_is_named_by_module(recipe: Write, tmp_path: Path, 
     assert found["outcomes"]["undecided"] == 1
 
 
+@pytest.mark.slow
 def test_filters_may_run_in_processes_of_their_own(recipe: Write, tmp_path: Path) -> None:
     """The same verdicts as in this process."""
     here = whole(recipe(), tmp_path / "here")
@@ -353,6 +354,7 @@ def test_a_hopeless_prompt_is_given_up(recipe: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 5, 7])
+@pytest.mark.slow
 def test_an_interrupted_adaptive_run_draws_what_an_uninterrupted_one_would(recipe: Write, tmp_path: Path, after: int) -> None:
     """Its first shard stops after so many groups, in whatever wave."""
     path = adaptive(recipe, tmp_path)
