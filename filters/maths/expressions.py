@@ -22,6 +22,7 @@ MOST_FACTORIAL = 2_000
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)|(\\[A-Za-z]+|\\[|%])|([A-Za-z\u00b0\u221e])|([-+*/^_!()\[\]{}|,=<>']))")
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan asin acos atan sinh cosh tanh ln log lg exp sqrt abs floor ceil"
 _NAMED = frozenset(_FUNCTIONS.split())
+_OF_ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _LETTERS = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi chi psi "
     "omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
@@ -103,6 +104,7 @@ class _Parser:
 
         self.mp, self.tokens, self.point, self.at, self.depth = mp, tokens, point, 0, 0
         self.variables: set[str] = set()
+        self.angles = 0
 
     def whole(self) -> Any:
         value = self.sum()
@@ -162,7 +164,7 @@ class _Parser:
     def begins(self, mark: str) -> bool:
         if mark[0] == "\\":
             return mark not in ("\\cup", "\\cap", "\\pm", "\\mp", "\\to", "\\%")
-        return mark[0].isalnum() or mark in ("(", "{", "[", ".", "\u221e")
+        return mark[0].isalnum() or mark in ("(", "{", "[", ".", "\u221e", "\u00b0")
 
     def power(self) -> Any:
         value = self.postfix(self.primary())
@@ -225,6 +227,9 @@ class _Parser:
             return self.mp.inf
         if mark[0] == "\\":
             return self.command(self.take()[1:])
+        if mark == "\u00b0" and self.angles:
+            self.take()
+            return self.mp.pi / 180
         if mark.isalpha():
             return self.letter(self.take())
         raise UnknownError(f"{mark!r}")
@@ -301,12 +306,14 @@ class _Parser:
         if self.peek() == "^":
             self.take()
             exponent = self.exponent()
+        self.angles += name in _OF_ANGLES
         if self.peek() in ("(", "{", "[", "|"):
             value = self.primary()
         else:  # \sin 2x, up to the next sum or function
             value = self.power()
             while (mark := self.peek()) and self.begins(mark) and mark[1:] not in _NAMED and mark not in ("(", "["):
                 value = value * self.power()
+        self.angles -= name in _OF_ANGLES
         if name in ("log", "ln", "lg") and value == 0:
             raise ZeroDivisionError
         found = self.mp.log(value) / self.mp.log(base) if base is not None else self.known()[name](value)

@@ -20,6 +20,11 @@ _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
 _MIXED_FRAC = re.compile(
     r"(?<![\d.}\w])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(?<![\d.}\w])(\d+)\s*\\frac\s*(\d)\s*(\d)(?!\d)"
 )
+_OF_ANGLE = re.compile(r"(?:sin|cos|tan|cot|sec|csc)\b")
+_DIGITS = re.compile(r"\d+")
+_REPEATING = re.compile(
+    r"(?<![\d.])(\d{0,50})\.(?:(\d{0,50})\\(?:overline|bar|dot)\s*\{?(\d{1,50})\}?|(\d{1,50})(?:\.\.\.|\\(?:l|c)?dots|\u2026))"
+)
 _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4})(?![A-Za-z\d.])")
 _UNDERSCORED = re.compile(r"\d{1,3}(?:_\d{3})+")
@@ -100,6 +105,8 @@ def _words(gold: str, answer: str) -> bool | None:
 def _dates(gold: str, answer: str) -> bool | None:
     one, other = dates(gold), dates(answer)
     if one and other:
+        if len(one) == len(other) == 2 and one == other:  # day first or month first, whichever it is
+            return [int(part) for part in _DIGITS.findall(gold)] == [int(part) for part in _DIGITS.findall(answer)]
         return any(a[1:] == b[1:] and (a[0] == b[0] or None in (a[0], b[0])) for a in one for b in other)
     return False if one or other else None
 
@@ -125,7 +132,10 @@ def _bases(gold: str, answer: str) -> bool | None:
     if one and other:
         return one[0] == other[0]
     if one or other:
-        named, bare = (one, answer) if one else (other, gold)
+        named, bare, text = (one, answer, gold) if one else (other, gold, answer)
+        if "_" not in text and named:  # 0x1F
+            found = _value(bare)
+            return None if found is None else equal_values([named[0]], found)
         digits = bare.replace(" ", "").replace(",", "").lstrip("0").lower()
         return digits == named[1] if named and re.fullmatch(r"[0-9a-f]+", digits) else None
     return None
@@ -380,7 +390,7 @@ def _stretch(first: list[Any] | None, second: list[Any] | None) -> tuple[list[An
 def _quantity(text: str) -> tuple[list[Any], Unit | None] | None:
     """The values of a quantity and its unit. A unit stands apart from its number (`5 m`), or has two letters (`5cm`)."""
     rest, unit = split_unit(text)
-    if unit is not None and (value := _value(rest)) is not None:
+    if unit is not None and not _OF_ANGLE.search(rest) and (value := _value(rest)) is not None:
         return value, unit
     found = _value(text)
     return None if found is None else (found, None)
@@ -406,6 +416,19 @@ def _spelled(text: str) -> str:
     text = _THOUSANDS.sub(lambda m: m[0].replace(",", ""), text)
     if _SPACED.fullmatch(text):
         text = text.replace(" ", "")
+    text = _REPEATING.sub(_repeated, text)
     text = _MIXED_FRAC.sub(lambda m: f"({m[1]}+{m[2]}/{m[3]})" if m[1] else f"({m[4]}+{m[5]}/{m[6]})", text)
     text = _MIXED.sub(r"(\1+\2/\3)", text)
     return _SCIENTIFIC.sub(r"(\1*10^{\2})", text)
+
+
+def _repeated(match: "re.Match[str]") -> str:
+    """A repeating decimal as the fraction that it is: 0.1\\overline{6}, 0.333..."""
+    whole, once, period = match[1] or "0", match[2] or "", match[3]
+    if period is None:  # 0.1666...: the last digit, three times or more
+        digits = match[4].rstrip(match[4][-1])
+        once, period = digits, match[4][-1]
+        if len(match[4]) - len(digits) < 3:
+            return match[0]
+    above = int(whole + once + period) - int(whole + once)
+    return f"({above}/{(10 ** len(period) - 1) * 10 ** len(once)})"
