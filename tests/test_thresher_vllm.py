@@ -17,9 +17,9 @@ from thresher.store import Store
 
 pytestmark = pytest.mark.slow
 
-PROMPTS, SAMPLES = 8, 4
+PROMPTS, SAMPLES = 10, 4
 SHORT = [
-    *(f"prompts.{family}.limit=2" for family in range(4)),
+    *(f"prompts.{family}.limit=2" for family in range(5)),
     f"sampling.samples_per_prompt={SAMPLES}",
     "run.shard_samples=5",
     "run.shards_in_flight=2",
