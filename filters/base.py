@@ -40,11 +40,18 @@ class Scope(StrEnum):
 
 
 class Role(StrEnum):
-    """What a drop means: the answer is wrong (`verifier`), unfit (`quality`), or repeats another (`duplicate`)."""
+    """What a drop means: the answer is wrong (`verifier`), unfit (`quality`), repeats another (`duplicate`), or, being wrong,
+    lies close to a right one (`near_miss`)."""
 
     VERIFIER = "verifier"
     QUALITY = "quality"
     DUPLICATE = "duplicate"
+    NEAR_MISS = "near_miss"
+
+
+SO_FAR = ("kind", "answer", "score", "multiplicity")
+"""Columns that filters of the last two roles may ask for beside those of the pool, from the verdicts so far: the kind, the
+reference that a verifier accepted (JSON text), the last score that a filter gave, the draws that fell on a sample."""
 
 
 class FilterError(Exception):

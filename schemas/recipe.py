@@ -298,15 +298,70 @@ class FilterSpec(Part):
     """The filter's own settings; see README, or `thresher schema FILTER`."""
 
 
+Similarity = Annotated[float, Field(gt=0, le=1)]
+
+
+class DedupeSpec(Part):
+    """Which hits repeat others, and which of them stays. Equal texts (after NFKC, in lower case, whatever the white space) always
+    do; others by the Jaccard similarity of their word bigrams, or of runs of four characters below eight words."""
+
+    within_prompt: Similarity | None = 0.7
+    """Least similarity of duplicates among the samples of a prompt; null does not look for them."""
+    within_run: Similarity | None = 0.7
+    """Least similarity of duplicates of different prompts; null does not look for them."""
+    run_characters: Annotated[int, Field(ge=0)] = 200
+    """Shorter completions are only compared with those of the same prompt: that two prompts have one short answer is no fault."""
+    guard: Literal["answer", "numbers", "none"] = "answer"
+    """What duplicates must agree in: the reference that a verifier accepted, and the numbers in the text where there is none
+    (`answer`); the numbers always (`numbers`); nothing (`none`)."""
+    keep: tuple[Literal["highest_score", "shortest", "likeliest"], ...] = ("highest_score", "shortest", "likeliest")
+    """Which copy stays: the first of these that tells them apart decides, and the smallest sample_id at last."""
+
+
+class NearMissSpec(Part):
+    """Which misses are near misses: those a few words away from a hit of the same prompt, or from its anchor if that passed."""
+
+    edits: Annotated[int, Field(ge=0)] = 3
+    """Words or signs put in, taken out or exchanged, at most; or `share` of the longer text's, if that is more."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the words that may differ in a longer text."""
+    common: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the words that must be the same, which matters below six words."""
+
+
+class PreferenceSpec(Part):
+    """Which pairs the view `preference` holds: near misses, each against its nearest hit, fewest edits first."""
+
+    pairs_per_prompt: Annotated[int, Field(ge=1)] = 4
+    """Pairs of a prompt, at most."""
+    length_ratio: Annotated[float, Field(ge=1)] = 1.5
+    """The longer half is at most so many times as long as the other, in characters: a trainer shall not learn length."""
+    form: bool = False
+    """Also pairs whose halves differ only in case, white space and signs."""
+
+
+class UnpairedSpec(Part):
+    """Which samples the view `unpaired` holds: hits, and misses of different texts, near ones first."""
+
+    balance: bool = False
+    """As many misses as hits of each prompt, at most, and the other way round; a prompt with only one sort has none."""
+
+
 class Dataset(Part):
     """What is written, and what its card says."""
 
-    views: Annotated[tuple[Literal["sft", "prompts", "rollouts"], ...], Field(min_length=1)] = (
+    views: Annotated[tuple[Literal["sft", "preference", "unpaired", "prompts", "rollouts"], ...], Field(min_length=1)] = (
         "sft",
+        "preference",
+        "unpaired",
         "prompts",
         "rollouts",
     )
     """Configs of the dataset."""
+    preference: PreferenceSpec = PreferenceSpec()
+    """What makes a pair of the view `preference`."""
+    unpaired: UnpairedSpec = UnpairedSpec()
+    """What the view `unpaired` holds."""
     pretty_name: str | None = None
     """Title of the card; null takes the recipe's name."""
     description: str = ""
@@ -360,8 +415,12 @@ class Recipe(Part):
     """What runs the model."""
     sampling: Sampling = Sampling()
     """How completions are drawn."""
-    filters: tuple[FilterSpec, ...] = (FilterSpec(name="finished"), FilterSpec(name="exact_duplicate"))
-    """Who stays, in order."""
+    filters: tuple[FilterSpec, ...] = (FilterSpec(name="finished"),)
+    """Who stays, in order. Duplicates are told after them."""
+    dedupe: DedupeSpec | None = DedupeSpec()
+    """Which hits repeat others; null finds none but those of the filters."""
+    near_miss: NearMissSpec | None = NearMissSpec()
+    """Which misses are near misses; null calls them all misses."""
     dataset: Dataset = Dataset()
     """What is written."""
     run: RunSpec = RunSpec()

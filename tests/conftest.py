@@ -39,6 +39,8 @@ RECIPE: dict[str, Any] = {
     "engine": {"kind": "replay", "path": "answers.jsonl"},
     "sampling": {"samples_per_prompt": 4, "max_tokens": 16},
     "filters": [{"name": "finished"}, {"name": "exact_answer"}, {"name": "exact_duplicate"}],
+    "dedupe": None,
+    "near_miss": None,
     "run": {"shard_samples": 10, "filter_workers": 0},
 }
 """4 prompts, 4 samples and an anchor each, 2 prompts to a shard."""

@@ -72,6 +72,8 @@ def small_run(
         sampling={"samples_per_prompt": each, "anchor": any(a for *_, a in plan), **(sampling or {})},
         filters=[{"name": f["label"], "families": f.get("families")} for f in filters if f is not READABLE]
         + ([{"name": "near"}] if corpus else []),
+        dedupe=None,
+        near_miss=None,
         dataset=dataset or {"license": "cc-by-4.0"},
     )
     model = {"name": "m", "revision": "abc", "licence": "apache-2.0", "chat_template_sha256": "f" * 64}

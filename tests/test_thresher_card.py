@@ -30,6 +30,7 @@ def test_front_matter_tells_sizes_licence_and_configs(tmp_path):
     assert found["size_categories"] == ["n<1K"]
     assert [(c["config_name"], c.get("default")) for c in found["configs"]] == [
         ("sft", True),
+        ("unpaired", None),
         ("prompts", None),
         ("rollouts", None),
     ]
@@ -45,7 +46,7 @@ def test_card_holds_funnel_recipe_and_columns(tmp_path):
     assert "| answer | 18 | 6 (33.3 %) | 6 | 6 | wrong_answer 6, no_reference 6 |" in text
     assert "| sums | 3 | 12 | 45.5 %" in text
     assert "samples_per_prompt: 4" in text
-    for columns in views.COLUMNS.values():
+    for columns in (views.COLUMNS[view] for view in ("sft", "unpaired", "prompts", "rollouts")):
         for name, _, meaning in columns:
             assert f"| `{name}` |" in text
             assert meaning in text

@@ -46,7 +46,7 @@ def test_a_recipe_loads_into_a_frozen_model(recipe: Write) -> None:
             "name: a\nprompts:\n  - family: x\n    source: {kind: jsonl, pth: p}\n",
             r":4: prompts\[0\].source.pth: no such key; did you mean path",
         ),
-        ("name: a\ndataset: {views: [stf]}\n", r":2: dataset.views\[0\]: wanted one of sft, prompts, rollouts.*did you mean sft"),
+        ("name: a\ndataset: {views: [stf]}\n", r":2: dataset.views\[0\]: wanted one of sft, preference, .*did you mean sft"),
         ("name: a\nmodel: {revision: 4}\n", r":2: model.revision: wanted text or null, found 4"),
         ("name: a/b\n", r":1: name: wanted text \(.*matching"),
     ],

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ABOUT = {
     "sft": "One row per hit, as prompt and completion: the config to fine-tune on.",
+    "preference": "One row per pair: a near miss (rejected) and the hit it is nearest to (chosen), for DPO.",
+    "unpaired": "One row per hit or miss, with a label, for KTO.",
     "prompts": "One row per prompt, with how often the model got it right.",
     "rollouts": "One row per sample, whatever became of it, with tokens, log-probabilities and every verdict.",
 }

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from filters.base import Role, Scope
 from schemas.manifest import Entry, RunManifest
 from schemas.sample import Kind, Outcome, to_json
 from thresher.store import Store, shard_name
 
-JUDGED = ("outcome", "kind", "reason", "failed_filter", "detail")
-"""Columns that `judged` adds: see docs/formats.md."""
+JUDGED = ("outcome", "kind", "reason", "failed_filter", "detail", "nearest", "similarity", "multiplicity", "score", "answer")
+"""Columns that `judged` adds: see docs/formats.md, and filters.base.SO_FAR for the last three."""
 
 NOT_SAMPLED = "not_sampled"
 """Reason of a sample that the engine could not draw."""
 
-_KINDS = {Role.VERIFIER: Kind.MISS, Role.DUPLICATE: Kind.DUPLICATE, Role.QUALITY: None}
+_KINDS = {Role.VERIFIER: Kind.MISS, Role.DUPLICATE: Kind.DUPLICATE, Role.QUALITY: None, Role.NEAR_MISS: None}
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,14 @@ def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa
     """
     rows = samples.num_rows
     ended = given.filter(pc.not_equal(given["outcome"], Outcome.KEEP.value))
+    roles = {facts.label: facts.role for facts in filters}
+    by_role = {role: pa.array([label for label, mine in roles.items() if mine is role], pa.string()) for role in Role}
+    near = ended.filter(pc.is_in(ended["filter"], by_role[Role.NEAR_MISS]))
+    ended = ended.filter(pc.invert(pc.is_in(ended["filter"], by_role[Role.NEAR_MISS])))
     at = ended["row"].to_numpy()
     pick = np.full(rows, -1, np.int64)
     pick[at[::-1]] = np.arange(len(at))[::-1]  # the first of several is written last
     index = pa.array(pick, mask=pick < 0)
-    roles = {facts.label: facts.role for facts in filters}
     labels = ended["filter"].combine_chunks().dictionary_encode() if len(at) else pa.array([], pa.string()).dictionary_encode()
     kinds = pa.array([_KINDS[roles[label.as_py()]] for label in labels.dictionary], pa.string()).take(labels.indices)
     kinds = pc.if_else(pc.equal(ended["outcome"], Outcome.UNDECIDED.value), pa.scalar(None, pa.string()), kinds)
@@ -131,6 +136,8 @@ def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa
         "failed_filter": ended["filter"].take(index),
         "detail": ended["detail"].take(index),
     }
+    columns |= _related(columns, near)
+    columns |= _so_far(samples, given, by_role)
     failed = pc.is_valid(samples["error"])
     if pc.any(failed).as_py():
         errors = [None if text is None else to_json({"error": text}) for text in samples["error"].to_pylist()]
@@ -141,6 +148,56 @@ def judged(samples: pa.Table, given: pa.Table, filters: list[FilterFacts]) -> pa
     for name in JUDGED:
         samples = samples.append_column(name, columns[name])
     return samples
+
+
+def _related(columns: dict[str, Any], near: pa.Table) -> dict[str, Any]:
+    """The sample that each duplicate repeats or near miss lies close to, how similar they are, and the kind of near misses."""
+    rows = len(columns["kind"])
+    kinds = columns["kind"].to_numpy(zero_copy_only=False).astype(object)
+    missed = kinds == Kind.MISS.value
+    names, likes = np.full(rows, None, object), np.full(rows, np.nan)
+    for row, text in zip(near["row"].to_pylist(), near["detail"].to_pylist(), strict=True):
+        if missed[row]:
+            said = orjson.loads(text)
+            kinds[row], names[row], likes[row] = Kind.NEAR_MISS.value, said["nearest"], said["similarity"]
+    repeats = np.flatnonzero(kinds == Kind.DUPLICATE.value)
+    for row, text in zip(repeats.tolist(), columns["detail"].take(pa.array(repeats)).to_pylist(), strict=True):
+        said = {} if text is None else orjson.loads(text)
+        names[row], likes[row] = said.get("duplicate_of"), said.get("similarity", np.nan)
+    similarity = pa.array(likes, mask=np.isnan(likes))
+    return {"kind": pa.array(kinds, pa.string()), "nearest": pa.array(names, pa.string()), "similarity": similarity}
+
+
+def _so_far(samples: pa.Table, given: pa.Table, by_role: Mapping[Role, pa.Array]) -> dict[str, Any]:
+    """The draws that fell on each sample that no filter for duplicates dropped, the last score it was given, and the reference
+    that a verifier accepted."""
+    draws, scores = np.ones(samples.num_rows, np.int64), np.full(samples.num_rows, np.nan)
+    repeated = pc.is_in(given["filter"], by_role[Role.DUPLICATE])
+    kept = pc.equal(given["outcome"], Outcome.KEEP.value)
+    counted = given.filter(pc.and_(pc.and_(repeated, kept), pc.is_valid(given["detail"])))
+    rows = counted["row"].to_numpy()
+    for row, count in zip(rows.tolist(), multiplicities(counted["detail"], np.ones(len(rows), np.int64)).tolist(), strict=True):
+        draws[row] = count
+    judged_by = pa.concat_arrays([by_role[Role.VERIFIER], by_role[Role.QUALITY]])
+    scored = given.filter(pc.and_(pc.is_valid(given["score"]), pc.is_in(given["filter"], judged_by)))
+    scores[scored["row"].to_numpy()] = scored["score"].to_numpy()
+    columns = {"multiplicity": pa.array(draws, pa.int32()), "score": pa.array(scores, mask=np.isnan(scores))}
+    if "reference" in samples.column_names:
+        verified = np.zeros(samples.num_rows, bool)
+        verified[given.filter(pc.and_(kept, pc.is_in(given["filter"], by_role[Role.VERIFIER])))["row"].to_numpy()] = True
+        columns["answer"] = pc.if_else(pa.array(verified), samples["reference"], pa.scalar(None, pa.string()))
+    else:
+        columns["answer"] = pa.nulls(samples.num_rows, pa.string())
+    return columns
+
+
+def multiplicities(details: pa.ChunkedArray, before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The draws that fell on samples which a filter for duplicates kept (n,), as its details say, or as they were `before`."""
+    found = before.copy()
+    told = np.flatnonzero(pc.is_valid(details).to_numpy(zero_copy_only=False))
+    for at, text in zip(told.tolist(), details.take(pa.array(told)).to_pylist(), strict=True):
+        found[at] = orjson.loads(text).get("multiplicity", before[at])
+    return found
 
 
 def read_judged(store: Store, shard: int, columns: list[str] | None = None) -> pa.Table:

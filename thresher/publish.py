@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from schemas.manifest import Entry, RunManifest
 from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
-from thresher import __version__, ids, pool, views
+from thresher import __version__, ids, pairs, pool, views
 from thresher.audit.stats import Audit
 from thresher.card import ViewSize, card
 from thresher.errors import StoreError
@@ -113,8 +113,12 @@ def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict
     wanted, prompt_format = tuple(manifest.recipe["dataset"]["views"]), manifest.model["prompt_format"]
     columns = [name for name in SAMPLES.names if name not in views.unread(wanted)]
     with ExitStack() as stack:
-        writers = {view: stack.enter_context(_ViewWriter(view, prompt_format, folder)) for view in dict.fromkeys(wanted)}
-        sampling = Recipe.model_validate(manifest.recipe).sampling
+        optional = set(views.OPTIONAL) if set(wanted) - set(views.OPTIONAL) else set()
+        writers = {
+            view: stack.enter_context(_ViewWriter(view, prompt_format, folder, optional=view in optional))
+            for view in dict.fromkeys(wanted)
+        }
+        recipe = Recipe.model_validate(manifest.recipe)
         for shard in pool.sampled(store):
             samples = store.read_table(f"samples/{shard_name(shard)}", columns)
             given, filters = pool.verdicts(store, shard)
@@ -123,10 +127,15 @@ def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict
                 if view == "rollouts":
                     writer.add(views.rollouts(judged, given, filters, prompt_format))
                 elif view == "prompts":
-                    writer.add(views.prompts(judged, prompt_format, sampling))
+                    writer.add(views.prompts(judged, prompt_format, recipe.sampling))
+                elif view == "preference":
+                    writer.add(pairs.preference(judged, prompt_format, recipe.dataset.preference))
+                elif view == "unpaired":
+                    writer.add(pairs.unpaired(judged, prompt_format, recipe.dataset.unpaired))
                 else:
                     writer.add(views.sft(judged, prompt_format))
-        return {view: writer.finish() for view, writer in writers.items()}
+        written = {view: writer.finish() for view, writer in writers.items()}
+        return {view: files for view, files in written.items() if files}
 
 
 @dataclass(frozen=True)
@@ -145,10 +154,10 @@ def _total(files: list[_File]) -> ViewSize:
 class _ViewWriter:
     """The Parquet files of one view: rows are gathered to a row group, row groups to a file."""
 
-    def __init__(self, view: str, prompt_format: str, folder: "_Folder") -> None:
+    def __init__(self, view: str, prompt_format: str, folder: "_Folder", *, optional: bool) -> None:
         from datasets import Features
 
-        self.view, self.folder = view, folder
+        self.view, self.folder, self.optional = view, folder, optional
         # The same types, and for readers of single files the features as metadata.
         self.schema: pa.Schema = Features.from_arrow_schema(views.schema(view, prompt_format)).arrow_schema
         self.gathered: list[pa.Table] = []
@@ -172,11 +181,14 @@ class _ViewWriter:
                 self._begin()
 
     def finish(self) -> list[_File]:
-        """Write what is left; a view without a row gets one file without a row, for a config needs a file."""
+        """Write what is left. A view without a row gets one file without a row, for a config needs a file; or none, and then it
+        is no config, if it is one that a dataset may well have nothing for."""
         if self.gathered:
             self._write_gathered(sum(t.num_rows for t in self.gathered), sum(t.nbytes for t in self.gathered))
-        if self.rows or not self.files:
+        if self.rows or not (self.files or self.optional):
             self._end()
+        else:
+            self.path.unlink()
         return self.files
 
     def _write_gathered(self, rows: int, size: int) -> None:

@@ -1,6 +1,7 @@
 """The views: what the dataset's configs hold, as pure functions of one judged shard (thresher.pool.judged).
 
     sft        one row per hit, prompt and completion: ready to fine-tune on
+    preference, unpaired: see thresher.pairs
     prompts    one row per prompt: how often the model got it right
     rollouts   one row per sample, anchors and undecided ones included, with tokens, logprobs and every verdict
 
@@ -56,6 +57,28 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("completion", _SAID, "the answer, as sampled"),
         ("cumulative_logprob", _REAL, "natural log-probability of the whole completion; null where unknown"),
         ("completion_tokens", _COUNT, "length of the completion in tokens; null where unknown"),
+        ("multiplicity", _COUNT, "draws that fell on this answer: itself and its duplicates"),
+        _METADATA,
+    ),
+    "preference": (
+        *_ASKED,
+        ("chosen", _SAID, "the hit that the rejected answer is nearest to"),
+        ("rejected", _SAID, "a near miss: fails a verifier, a few words away from the chosen answer"),
+        ("chosen_id", _TEXT, "sample_id of the chosen answer"),
+        ("rejected_id", _TEXT, "sample_id of the rejected one"),
+        ("similarity", _REAL, "of the two, 0 to 1: 1 - edits / words of the longer"),
+        ("reason", _TEXT, "why the rejected answer was dropped"),
+        ("chosen_logprob", _REAL, "natural log-probability of the chosen completion; null where unknown"),
+        ("rejected_logprob", _REAL, "natural log-probability of the rejected completion; null where unknown"),
+        _METADATA,
+    ),
+    "unpaired": (
+        ("sample_id", _TEXT, "hash that names the sample"),
+        *_ASKED,
+        ("completion", _SAID, "the answer, as sampled"),
+        ("label", pa.bool_(), "whether it is right: a hit, or else a miss"),
+        ("kind", _TEXT, "hit, near_miss or miss"),
+        ("cumulative_logprob", _REAL, "natural log-probability of the whole completion; null where unknown"),
         _METADATA,
     ),
     "prompts": (
@@ -85,10 +108,13 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("prompt", _SAID, "what was asked"),
         ("completion", _SAID, "the answer, as sampled"),
         ("outcome", _TEXT, "keep, drop or undecided"),
-        ("kind", _TEXT, "hit, duplicate or miss; null where dropped for quality or undecided"),
+        ("kind", _TEXT, "hit, duplicate, near_miss or miss; null where dropped for quality or undecided"),
         ("reason", _TEXT, "why it was not kept; empty where it was"),
         ("failed_filter", _TEXT, "the filter that did not keep it; null where all did"),
         ("detail", JSON, "what that filter found; null where it says nothing"),
+        ("nearest", _TEXT, "sample_id that a duplicate repeats, or of the hit that a near miss is nearest to; else null"),
+        ("similarity", _REAL, "to that sample, 0 to 1: of shingles for a duplicate, of words in order for a near miss"),
+        ("multiplicity", _COUNT, "draws that fell on a hit: itself and its duplicates; null for others"),
         ("reference", _TEXT, "reference answer, as JSON where it is no text; null where there is none"),
         ("prompt_ids", pa.list_(pa.int32()), "tokens the engine was given; null where unknown"),
         ("completion_ids", pa.list_(pa.int32()), "tokens sampled; null where unknown"),
@@ -116,6 +142,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 """Per view its columns: name, Arrow type (None: chat messages or plain text, as the model was prompted) and meaning."""
 
+OPTIONAL = ("preference", "unpaired")
+"""Views that a dataset has no config for where they have no rows."""
+
 FILTERED_ON = ("unreadable", "error")
 """Columns of the pool that a view reads but does not hold."""
 
@@ -139,11 +168,10 @@ def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
     """The hits that are no anchors."""
     hits = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
     columns = {
-        **_said(hits, prompt_format),
+        **said(hits, prompt_format),
         "completion_tokens": pc.list_value_length(hits["completion_ids"]),
-        "metadata": _json(hits["metadata"]),
     }
-    return _made("sft", hits, columns, prompt_format)
+    return made("sft", hits, columns, prompt_format)
 
 
 def prompts(judged: pa.Table, prompt_format: str, sampling: Sampling | None = None) -> pa.Table:
@@ -157,30 +185,29 @@ def prompts(judged: pa.Table, prompt_format: str, sampling: Sampling | None = No
     anchors = np.flatnonzero(judged["anchor"].to_numpy())
     of_anchor[prompt[anchors]] = anchors
     columns = {
-        **_said(rows, prompt_format),
+        **said(rows, prompt_format),
         **{name: pa.array(count, pa.int32()) for name, count in counts.items()},
         "decided": pa.array(decided, pa.int32()),
         "pass_rate": pa.array(pass_rates(judged, sampling), pa.float64()),
         "anchor_passed": pc.equal(reward(judged, quality=0.0), 1.0).take(pa.array(of_anchor, mask=of_anchor < 0)),
         "reference": _references(rows["reference"]),
-        "metadata": _json(rows["metadata"]),
     }
-    return _made("prompts", rows, columns, prompt_format)
+    return made("prompts", rows, columns, prompt_format)
 
 
 def rollouts(judged: pa.Table, given: pa.Table, filters: Sequence[FilterFacts], prompt_format: str) -> pa.Table:
     """Every sample, in the order of the pool; `given` holds the verdicts on them (schema VERDICTS) of these filters."""
     columns = {
-        **_said(judged, prompt_format),
+        **said(judged, prompt_format),
         "group_id": judged["prompt_id"],
         "policy_model": judged["model"],
         "policy_revision": judged["model_revision"],
         "reference": _references(judged["reference"]),
         "reward": reward(judged),
+        "multiplicity": pc.if_else(pc.equal(judged["kind"], Kind.HIT.value), judged["multiplicity"], pa.scalar(None, pa.int32())),
         "verdicts": _verdict_lists(judged.num_rows, given, filters),
-        **{name: _json(judged[name]) for name in ("detail", "sampling", "metadata")},
     }
-    return _made("rollouts", judged, columns, prompt_format)
+    return made("rollouts", judged, columns, prompt_format)
 
 
 def reward(judged: pa.Table, quality: float | None = None) -> pa.ChunkedArray:
@@ -260,13 +287,14 @@ def pass_rates(judged: pa.Table, sampling: Sampling | None = None) -> list[float
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _made(view: str, rows: pa.Table, columns: dict[str, pa.ChunkedArray | pa.Array], prompt_format: str) -> pa.Table:
+def made(view: str, rows: pa.Table, columns: dict[str, pa.ChunkedArray | pa.Array], prompt_format: str) -> pa.Table:
     """A table of the view's schema, from `columns` and, for the rest, from the pool's own."""
     wanted = schema(view, prompt_format)
+    columns = {name: _json(rows[name]) for name in wanted.names if wanted.field(name).type == JSON} | columns
     return pa.table([columns[name] if name in columns else rows[name] for name in wanted.names], wanted.names).cast(wanted)
 
 
-def _said(rows: pa.Table, prompt_format: str) -> dict[str, pa.ChunkedArray]:
+def said(rows: pa.Table, prompt_format: str) -> dict[str, pa.ChunkedArray]:
     """Prompt and completion, as chat messages or as the plain text that a base model is given."""
     if prompt_format == "chat":
         return {

@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 import filters
-from filters import sandbox, supervise
-from filters.base import Filter, FilterError, Role, Scope, verdict_table
-from filters.judging import judge_corpus
+from filters import near_duplicate, near_miss, sandbox, supervise
+from filters.base import SO_FAR, Filter, FilterError, Role, Scope, verdict_table
+from filters.judging import judge, judge_corpus
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec, Recipe
-from schemas.sample import VERDICTS, Outcome, to_json
+from schemas.sample import VERDICTS, Kind, Outcome, to_json
 from thresher import asking, ids, pool, shards
 from thresher.errors import RecipeError
 from thresher.known import earlier_verdicts, judged_once
@@ -71,12 +71,28 @@ def built_filters(recipe: Recipe, base: Path, *, brought: bool) -> list[Built]:
                 "filters over the whole corpus run last, so put it before"
             )
         built.append((label, spec, made))
+    built = _with_relations(built, recipe)
     if recipe.run.filter_order == "written":
         return built
     # Filters over prompts stay where they stand: what they say depends on what came before them.
     neighbours = itertools.groupby(built, key=lambda item: item[2].scope is Scope.SAMPLE and item[2] is not READABLE)
     cheapest = [sorted(run, key=lambda item: item[2].cost_us) if alone else list(run) for alone, run in neighbours]
     return [item for run in cheapest for item in run]
+
+
+def _with_relations(built: list[Built], recipe: Recipe) -> list[Built]:
+    """The filters, and those that tell duplicates and near misses after them."""
+    local: list[Filter] = []
+    over_all: list[Filter] = []
+    if recipe.dedupe is not None and recipe.dedupe.within_prompt is not None:
+        local.append(near_duplicate.within_prompt(recipe.dedupe))
+    if recipe.near_miss is not None:
+        local.append(near_miss.build(recipe.near_miss))
+    if recipe.dedupe is not None and recipe.dedupe.within_run is not None:
+        over_all.append(near_duplicate.within_run(recipe.dedupe))
+    first = next((at for at, item in enumerate(built) if item[2].scope is Scope.CORPUS), len(built))
+    further = [[(made.name, FilterSpec(name=made.name), made) for made in some] for some in (local, over_all)]
+    return [*built[:first], *further[0], *built[first:], *further[1]]
 
 
 def winnow_key(built: Sequence[Built], samples: Sequence[str], *, exhaustive: bool = False) -> str:
@@ -153,8 +169,10 @@ def _built(recipe: str, base: str, brought: bool) -> tuple[list[Built], bool]:
 
 
 def _columns(local: Sequence[Built]) -> list[str]:
-    always = {"sample_id", "prompt_id", "family", "anchor", "index", "unreadable", "error"}
-    return sorted(always.union(*(made.columns for _, _, made in local)))
+    asked = {"sample_id", "prompt_id", "family", "anchor", "index", "unreadable", "error"}.union(
+        *(m.columns for _, _, m in local)
+    )
+    return sorted((asked | {"reference"} if "answer" in asked else asked) - set(SO_FAR))
 
 
 def _cascade(
@@ -163,20 +181,79 @@ def _cascade(
     """Verdict tables, the facts of each filter, and which samples every filter kept."""
     alive, tables, facts = drawn(samples), [VERDICTS.empty_table()], []
     everything = alive.copy()
+    so_far = SoFar(samples, alive)
     for label, spec, made in local:
         wide = exhaustive and made.scope is Scope.SAMPLE and made is not READABLE
-        rows = np.flatnonzero((everything if wide else alive) & applicable(samples, spec, made))
+        if made.role is Role.NEAR_MISS:
+            rows = so_far.passed_or_missed()
+        else:
+            rows = np.flatnonzero((everything if wide else alive) & applicable(samples, spec, made))
         began = time.perf_counter()
         seen = samples.take(pa.array(rows))
         with _named():
-            given, known = judged_once(made, seen, earlier)
-        alive[rows] &= pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
+            given, known = (
+                so_far.judged(made, rows, seen) if set(made.columns) & set(SO_FAR) else judged_once(made, seen, earlier)
+            )
+        so_far.add(made, rows, given)
+        if made.role is Role.NEAR_MISS:
+            missed = so_far.missed[rows]
+            rows, seen, given = rows[missed], seen.filter(pa.array(missed)), given.filter(pa.array(missed))
+        else:
+            alive[rows] &= pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
         if made is READABLE:
             everything = alive.copy()
         tables.append(shards.verdict_rows(label, made, rows, seen["sample_id"], given))
         seconds = time.perf_counter() - began
         facts.append(_facts(label, spec, made, seconds=seconds, known=known, exhaustive=wide))
     return tables, facts, alive
+
+
+class SoFar:
+    """What the filters that ran say of the samples of a shard: the columns of filters.base.SO_FAR, for those that tell duplicates
+    and near misses."""
+
+    def __init__(self, samples: pa.Table, alive: Mask) -> None:
+        self._samples = samples
+        rows = samples.num_rows
+        self._open = alive.copy()
+        self._repeats, self.missed, self._verified = np.zeros(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
+        self._scores, self._draws = np.full(rows, np.nan), np.ones(rows, np.int64)
+
+    def add(self, made: Filter, rows: NDArray[np.int64], given: pa.Table) -> None:
+        """Note what a filter said of the samples at `rows`."""
+        if made.role is Role.NEAR_MISS:
+            return
+        kept = pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
+        dropped = pc.equal(given["outcome"], Outcome.DROP.value).to_numpy(zero_copy_only=False) & self._open[rows]
+        if made.role is Role.DUPLICATE:
+            self._repeats[rows[dropped]] = True
+            self._draws[rows[kept]] = pool.multiplicities(given["detail"].filter(pa.array(kept)), self._draws[rows[kept]])
+        else:
+            scored = pc.is_valid(given["score"]).to_numpy(zero_copy_only=False)
+            self._scores[rows[scored]] = given["score"].drop_null().to_numpy()
+        if made.role is Role.VERIFIER:
+            self.missed[rows[dropped]] = True
+            self._verified[rows[kept]] = True
+        self._open[rows[~kept]] = False
+
+    def passed_or_missed(self) -> NDArray[np.int64]:
+        """Rows of hits, of misses but for anchors, and of anchors that passed."""
+        drawn = ~self._samples["anchor"].to_numpy(zero_copy_only=False)
+        return np.flatnonzero(self._open | (self.missed & drawn))
+
+    def judged(self, made: Filter, rows: NDArray[np.int64], seen: pa.Table) -> tuple[pa.Table, int]:
+        """Verdicts of a filter that asks for the verdicts so far; they are never known beforehand."""
+        kinds = np.where(self.missed[rows], Kind.MISS.value, np.where(self._repeats[rows], Kind.DUPLICATE.value, Kind.HIT.value))
+        columns = {
+            "kind": pa.array(kinds, pa.string()),
+            "score": pa.array(self._scores[rows], mask=np.isnan(self._scores[rows])),
+            "multiplicity": pa.array(self._draws[rows]),
+        }
+        if "answer" in made.columns:
+            columns["answer"] = pc.if_else(pa.array(self._verified[rows]), seen["reference"], pa.scalar(None, pa.string()))
+        for name in set(columns) & set(made.columns):
+            seen = seen.append_column(name, columns[name])
+        return judge(made, seen), 0
 
 
 def drawn(samples: pa.Table) -> Mask:
@@ -221,21 +298,22 @@ def _judged(made: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _one_pass(store: Store, item: Built, number: int, key: str) -> None:
     label, spec, made = item
-    seen: deque[tuple[NDArray[np.int64], pa.Table, int]] = deque()
+    seen: deque[tuple[NDArray[np.int64], pa.ChunkedArray, int]] = deque()
 
     def batches() -> Iterator[pa.Table]:
         for samples in pool.each_judged(store, _columns([item])):
             kept = pc.equal(samples["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
             rows = np.flatnonzero(kept & applicable(samples, spec, made))
-            seen.append((rows, samples.take(pa.array(rows)), int((kept & ~samples["anchor"].to_numpy()).sum())))
-            yield seen[-1][1]
+            table = samples.take(pa.array(rows))
+            seen.append((rows, table["sample_id"], int((kept & ~samples["anchor"].to_numpy()).sum())))
+            yield table
 
     began = time.perf_counter()
     for shard, given in zip(pool.sampled(store), _judged(made, batches()), strict=True):
-        rows, table, hits = seen.popleft()
+        rows, names, hits = seen.popleft()
         hits -= len(rows) - int(pc.sum(pc.equal(given["outcome"], Outcome.KEEP.value)).as_py() or 0)
         noted = _facts(label, spec, made, seconds=time.perf_counter() - began, known=0, exhaustive=False)
         facts = {"filters": [noted], "hits": hits}
-        verdicts = shards.verdict_rows(label, made, rows, table["sample_id"], given)
+        verdicts = shards.verdict_rows(label, made, rows, names, given)
         store.write_table(pool.corpus_name(number, shard), verdicts, key=key, facts=facts)
         began = time.perf_counter()

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from filters.base import Scope
+from filters.base import Role, Scope
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe, Sampling
 from schemas.sample import Outcome
@@ -132,21 +132,25 @@ def sound(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, Any
 
 def cascade(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, Any]], where: str) -> Iterator[str]:
     """Say where a filter did not see exactly the samples it is there for and every filter before it kept (an exhaustive one:
-    those that could be read), and where a sample was not kept more than once by filters that are not exhaustive."""
+    those that could be read; near_miss: those that a verifier dropped), and where a sample was not kept more than once by filters
+    that are not exhaustive."""
     rows = samples.num_rows
     anchor: Mask = samples["anchor"].to_numpy()
     at, kept = given["row"].to_numpy(), pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy()
     alive: Mask = pc.is_null(samples["error"]).to_numpy().copy()
     everything: Mask = alive & pc.is_null(samples["unreadable"]).to_numpy()
+    dropped: Mask = pc.equal(given["outcome"], Outcome.DROP.value).to_numpy()
     exhaustive: Mask = np.zeros(len(at), bool)
+    missed: Mask = np.zeros(rows, bool)
     for facts in filters:
-        wanted = everything.copy() if facts.get("exhaustive") else alive.copy()
+        aside = facts["role"] == Role.NEAR_MISS.value
+        wanted = (everything if facts.get("exhaustive") else missed if aside else alive).copy()
         if facts.get("families") is not None:
             wanted &= pc.is_in(samples["family"], pa.array(facts["families"], pa.string())).to_numpy()
         if facts["scope"] != Scope.SAMPLE.value:
             wanted &= ~anchor
         mine: Mask = pc.equal(given["filter"], facts["label"]).to_numpy()
-        exhaustive |= mine & bool(facts.get("exhaustive"))
+        exhaustive |= mine & (bool(facts.get("exhaustive")) or aside)
         times = np.bincount(at[mine], minlength=rows)
         if missing := int((wanted & (times == 0)).sum()):
             yield (
@@ -157,7 +161,10 @@ def cascade(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, A
             yield f"{where}: {facts['label']} judged {strangers} samples that it should not have seen; {_AGAIN}"
         if twice := int((times > 1).sum()):
             yield f"{where}: {facts['label']} judged {twice} samples more than once; {_AGAIN}"
-        alive[at[mine & ~kept]] = False
+        if not aside:
+            if facts["role"] == Role.VERIFIER.value:
+                missed[at[mine & dropped & alive[at]]] = True
+            alive[at[mine & ~kept]] = False
     if often := int((np.bincount(at[~kept & ~exhaustive], minlength=rows) > 1).sum()):
         yield f"{where}: {often} samples were dropped or undecided more than once, once is the most; {_AGAIN}"
 

@@ -61,7 +61,8 @@ def evidence_of(
     given = given.filter(pa.array(~anchor[given["row"].to_numpy()]))
     for facts in filters:
         mine = given.filter(pc.equal(given["filter"], facts["label"]))
-        found.add(_of_one(facts["label"], mine, characters))
+        if facts["role"] in (Role.VERIFIER.value, Role.QUALITY.value):
+            found.add(_of_one(facts["label"], mine, characters))
     wide = [facts["label"] for facts in filters if facts.get("exhaustive")]
     dropped = np.zeros((len(characters), len(wide)), np.int64)
     ended = given.filter(pc.equal(given["outcome"], Outcome.DROP.value))

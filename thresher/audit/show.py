@@ -113,7 +113,8 @@ def summary(audit: Audit, *, gap: str = THIN) -> list[str]:
     state = "complete" if audit.complete else "unfinished"
     became = (
         f"{number(found['hit'], gap)} hits, {number(found['duplicate'], gap)} duplicates, "
-        f"{number(audit.outcomes['drop'] - found['duplicate'], gap)} otherwise dropped, "
+        f"{number(found['near_miss'], gap)} near misses, "
+        f"{number(audit.outcomes['drop'] - found['duplicate'] - found['near_miss'], gap)} otherwise dropped, "
         f"{number(audit.outcomes['undecided'], gap)} undecided"
     )
     lines = [

@@ -1,0 +1,1 @@
+"""How alike texts are: shingles and MinHash (kernel), duplicates (duplicates), edits (edits)."""

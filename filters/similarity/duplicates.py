@@ -1,0 +1,203 @@
+"""Which texts repeat which: equal ones, and those whose Jaccard similarity reaches a threshold; the best of each cluster stays.
+
+`within` compares all pairs of a group (the samples of a prompt). `among` finds candidates by band keys (LSH) and links the
+members of a bucket to the first few of it that are unlike each other, never all pairs: a refusal that comes a million times makes
+at most a million links, not 5e11. The connected components of the links are what can be duplicates of one another.
+
+Inside a component, as inside a group, texts are taken best first: each repeats the most similar of those kept, if that one is
+similar enough, else it is kept. So every duplicate is directly similar to the one it names, chains of small differences do not
+merge what differs, and a further copy removes nothing but itself.
+
+Two texts are compared by their sketches, and by their shingles themselves where the sketches leave a doubt (three standard errors
+round the threshold). What comes out does not depend on the order of the texts.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from filters.similarity.kernel import BANDS, F32, I64, U32, U64, Bits, Signed, estimate, jaccard, jit
+
+DOUBT = 0.13
+"""Three standard errors of an estimate."""
+LEADERS = 16
+"""Members of a bucket, unlike each other, that the others are compared with. A member that is like none of them is left to its
+other buckets."""
+MOST_KEPT = 256
+"""Kept texts of a component that the others are compared with; beyond, texts are kept rather than compared."""
+LARGE = 8192
+"""Groups beyond this size are searched by band keys."""
+
+
+class Clusters(NamedTuple):
+    """For each text (n,) the one it repeats, itself where it is kept, and how similar the two are: 1 for equal texts, else the
+    Jaccard similarity."""
+
+    originals: I64
+    similarity: F32
+
+
+def within(texts: Signed, groups: I64, rank: I64, threshold: float) -> Clusters:
+    """Duplicates inside each group (n,). `rank` (n,) says who stays: the lowest; no two are equal."""
+    heads, firsts = _equal(texts.contents, rank, groups)
+    found = _alone(len(rank))
+    order = firsts[np.lexsort((rank[firsts], groups[firsts]))]
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    sizes = np.diff(np.append(starts, len(order)))
+    large = np.repeat(sizes > LARGE, sizes)
+    _keep(texts, order[~large], groups, threshold, LARGE, *found)
+    for start, size in zip(starts[sizes > LARGE].tolist(), sizes[sizes > LARGE].tolist(), strict=True):
+        _search(texts, np.sort(order[start : start + size]), rank, threshold, found)
+    return _through(heads, found)
+
+
+def among(texts: Signed, rank: I64, threshold: float) -> Clusters:
+    """Duplicates among all texts. `rank` (n,) says who stays: the lowest; no two are equal."""
+    heads, firsts = _equal(texts.contents, rank, None)
+    found = _alone(len(rank))
+    _search(texts, firsts, rank, threshold, found)
+    return _through(heads, found)
+
+
+def _search(texts: Signed, rows: I64, rank: I64, threshold: float, found: Clusters) -> None:
+    """Find the duplicates among rows that are all different, and write down what they repeat."""
+    rows = rows[np.argsort(texts.contents[rows])]
+    links = Links(np.arange(len(rows), dtype=np.uint32), np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.bool_))
+    numbers = np.arange(len(rows), dtype=np.uint64)
+    for band in range(BANDS):
+        # The upper half of a key, then the number: equal keys lie side by side, in the order of their hashes.
+        packed = (texts.bands[band, rows] & np.uint64(0xFFFFFFFF00000000)) | numbers
+        packed.sort()
+        _join(texts, rows, packed, threshold, links)
+    components = _roots(links.parents)
+    sizes = np.bincount(components, minlength=len(rows))
+    some = np.flatnonzero(sizes[components] > 1)
+    order = some[np.lexsort((rank[rows[some]], components[some]))]
+    groups = np.zeros(len(rank), np.int64)
+    groups[rows] = components
+    _keep(texts, rows[order], groups, threshold, MOST_KEPT, *found)
+
+
+def _equal(contents: U64, rank: I64, groups: I64 | None) -> tuple[I64, I64]:
+    """The best of the texts equal to each (n,), and those best ones."""
+    if not len(rank):
+        return rank, rank
+    order = np.argsort(contents) if groups is None else np.lexsort((contents, groups))
+    changes = np.diff(contents[order], prepend=contents[order[:1]] + np.uint64(1)) != 0
+    if groups is not None:
+        changes |= np.diff(groups[order], prepend=-1) != 0
+    starts = np.flatnonzero(changes)
+    sizes = np.diff(np.append(starts, len(order)))
+    best = np.repeat(np.minimum.reduceat(rank[order], starts), sizes)
+    firsts = order[rank[order] == best]
+    heads = np.empty(len(order), np.int64)
+    heads[order] = np.repeat(firsts, sizes)
+    return heads, firsts
+
+
+def _alone(rows: int) -> Clusters:
+    return Clusters(np.arange(rows), np.ones(rows, np.float32))
+
+
+def _through(heads: I64, found: Clusters) -> Clusters:
+    """From what the best of equal texts repeat to what each text repeats."""
+    return Clusters(found.originals[heads], found.similarity[heads])
+
+
+class Links(NamedTuple):
+    """What is known of texts (n,) while buckets are joined."""
+
+    parents: U32
+    """Union-find (Tarjan 1975), by the lowest number."""
+    compared: I64
+    """The last leader that each was compared with."""
+    alike: Bits
+    """What came of that."""
+
+
+@jit
+def _similarity(texts: Signed, one: int, other: int, threshold: float) -> Any:
+    """About how similar two texts are: exactly where that decides."""
+    about = estimate(texts, one, other)
+    if abs(about - threshold) > DOUBT:
+        return about
+    return jaccard(texts, one, other)
+
+
+@jit
+def _keep(  # noqa: PLR0917 - what is compiled takes no keywords
+    texts: Signed, order: I64, groups: I64, threshold: float, most: int, originals: I64, similarity: F32
+) -> None:
+    """Texts in their order, best first within each group: each repeats the most similar of those kept, or is kept."""
+    kept = np.empty(len(order), np.int64)
+    count, group = 0, np.int64(-1)
+    for text in order:
+        if groups[text] != group:
+            group, count = groups[text], 0
+        best, found = 0.0, np.int64(-1)
+        for number in range(min(count, most)):
+            other = kept[number]
+            if texts.guards[other] != texts.guards[text] or estimate(texts, text, other) < threshold - DOUBT:
+                continue
+            like = jaccard(texts, text, other)
+            if like >= threshold and like > best:
+                best, found = like, other
+        if found >= 0:
+            originals[text], similarity[text] = found, best
+        else:
+            kept[count] = text
+            count += 1
+
+
+@jit
+def _join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links) -> None:
+    """Link the members of each bucket of one band to the first of its leaders that they are like."""
+    leaders = np.empty(LEADERS, np.int64)
+    half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
+    start = 0
+    while start < len(packed):
+        end = start + 1
+        while end < len(packed) and packed[end] >> half == packed[start] >> half:
+            end += 1
+        count = 0
+        for at in range(start, end if end - start > 1 else start):
+            text = np.int64(packed[at] & low)
+            linked = False
+            for number in range(count):
+                leader = leaders[number]
+                if links.compared[text] != leader and texts.guards[rows[leader]] == texts.guards[rows[text]]:
+                    links.compared[text] = leader
+                    links.alike[text] = _similarity(texts, rows[leader], rows[text], threshold) >= threshold
+                linked = links.compared[text] == leader and links.alike[text]
+                if linked:
+                    _unite(links.parents, leader, text)
+                    break
+            if not linked and count < LEADERS:
+                leaders[count] = text
+                count += 1
+        start = end
+
+
+@jit
+def _root(parents: U32, at: int) -> Any:
+    while parents[at] != at:
+        parents[at] = parents[parents[at]]
+        at = int(parents[at])
+    return at
+
+
+@jit
+def _unite(parents: U32, one: int, other: int) -> None:
+    first, second = _root(parents, one), _root(parents, other)
+    if first < second:
+        parents[second] = first
+    elif second < first:
+        parents[first] = second
+
+
+@jit
+def _roots(parents: U32) -> Any:
+    found = np.empty(len(parents), np.int64)
+    for at in range(len(parents)):
+        found[at] = _root(parents, at)
+    return found

@@ -1,0 +1,164 @@
+"""Duplicates, near misses and the views for preference training, through whole runs over brought samples."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import load_dataset
+
+from thresher import steps
+from thresher.brought import ingest
+from thresher.opening import begin_brought
+from thresher.progress import Progress
+from thresher.recipes import load
+from thresher.store import Store
+from thresher.winnow import winnow_corpus, winnow_shard
+
+Rows = list[dict[str, Any]]
+SAID = (
+    "First we add {a} and {b}, the ones and then the tens, and so we come to the result, which is A: {c}",
+    "There are {a} apples here and {b} apples there; whoever counts them one by one will at last arrive at A: {c}",
+)
+
+
+def samples(prompts: int = 6) -> Rows:
+    """Of each prompt: two answers in other words, a copy of each (one in capitals, one with a word more), one that is a number
+    off, one cut short, one of other words and wrong."""
+    made = []
+    for a in range(10, 10 + prompts):
+        b, c = 2 * a + 1, 3 * a + 1
+        right = [one.format(a=a, b=b, c=c) for one in SAID]
+        said = [*right, right[0].upper().replace("A: ", "A: "), right[1].replace("whoever", "and whoever")]
+        said += [SAID[0].format(a=a, b=b, c=c + 1), SAID[1].format(a=a, b=b, c=c - 7), "I really do not know what this is. A: 0"]
+        made += [{"prompt": f"{a}+{b}?", "reference": str(c), "completion": text} for text in said]
+    return made
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    """Filter samples by a recipe, changed by keywords; gives the run's directory."""
+
+    def made(rows: Rows, name: str = "run", **changes: Any) -> Path:
+        filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}]
+        recipe = {"name": "relations", "filters": filters, "run": {"filter_workers": 0}} | changes
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        progress = Progress()
+        begun = begin_brought(load(tmp_path / f"{name}.yaml"), file, tmp_path / name)
+        audit, _ = steps.run(begun, progress)
+        assert audit.problems == ()
+        return tmp_path / name
+
+    return made
+
+
+def read(run: Path, view: str) -> Rows:
+    return list(load_dataset(str(run / "dataset"), view, split="train"))
+
+
+def test_every_kind_and_whom_it_names(run: Callable[..., Path]) -> None:
+    rollouts = read(run(samples()), "rollouts")
+    by_id = {row["sample_id"]: row for row in rollouts}
+
+    assert Counter(row["kind"] for row in rollouts) == {"hit": 12, "duplicate": 12, "near_miss": 12, "miss": 6}
+    for row in rollouts:
+        assert (row["nearest"] is None) == (row["kind"] in ("hit", "miss"))
+        assert (row["multiplicity"] == 2) == (row["kind"] == "hit")
+        if row["nearest"]:
+            assert by_id[row["nearest"]]["kind"] == "hit"
+            assert by_id[row["nearest"]]["prompt_id"] == row["prompt_id"]
+            assert 0.7 <= row["similarity"] <= 1
+    assert {row["reason"] for row in rollouts if row["kind"] == "near_miss"} == {"wrong_answer"}
+    assert {row["reward"] for row in rollouts if row["kind"] in ("near_miss", "miss")} == {0.0}
+
+
+def test_near_misses_are_in_no_sft(run: Callable[..., Path]) -> None:
+    done = run(samples())
+    kinds = {row["sample_id"]: row["kind"] for row in read(done, "rollouts")}
+    sft = read(done, "sft")
+
+    assert {kinds[row["sample_id"]] for row in sft} == {"hit"}
+    assert [row["multiplicity"] for row in sft] == [2] * 12
+
+
+def test_pairs_are_a_near_miss_against_its_nearest_hit(run: Callable[..., Path]) -> None:
+    done = run(samples())
+    rollouts = {row["sample_id"]: row for row in read(done, "rollouts")}
+    pairs = read(done, "preference")
+
+    assert len(pairs) == 12
+    for pair in pairs:
+        chosen, rejected = rollouts[pair["chosen_id"]], rollouts[pair["rejected_id"]]
+        assert (chosen["kind"], rejected["kind"], rejected["nearest"]) == ("hit", "near_miss", pair["chosen_id"])
+        assert (pair["chosen"], pair["rejected"]) == (chosen["completion"], rejected["completion"])
+        assert pair["prompt"] == chosen["prompt"]
+        assert pair["reason"] == "wrong_answer"
+
+
+def test_pairs_are_few_and_the_nearest_first(run: Callable[..., Path]) -> None:
+    """No text twice, no more than asked for, none of unlike lengths."""
+    right = SAID[0].format(a=1, b=2, c=3)
+    off = [right.replace("A: 3", "A: 4"), right.replace("the tens", "these tens").replace("A: 3", "A: 5")]
+    wrong = [off[0], *off, right.replace("A: 3", "A: 6") + " " + "x" * 200]
+    rows = [{"prompt": "1+2?", "reference": "3", "completion": text} for text in (right, *wrong)]
+
+    assert [pair["rejected"][0]["content"] for pair in read(run(rows), "preference")] == [wrong[0], wrong[2]]
+    few = run(rows, "few", dataset={"preference": {"pairs_per_prompt": 1}})
+    assert [pair["rejected"][0]["content"] for pair in read(few, "preference")] == [wrong[0]]
+    long = run(rows, "long", dataset={"preference": {"length_ratio": 9}})
+    assert len(read(long, "preference")) == 3
+
+
+def test_pairs_that_differ_in_form_only_are_asked_for(run: Callable[..., Path]) -> None:
+    rows = [{"prompt": "yes?", "reference": "Yes, it is so", "completion": text} for text in ("Yes, it is so", "yes it is so!")]
+    by_form = {"filters": [{"name": "exact_answer"}]}
+
+    assert read(run(rows, **by_form), "rollouts")[1]["kind"] == "near_miss"
+    assert len(read(run(rows, "form", **by_form, dataset={"preference": {"form": True}}), "preference")) == 1
+    assert not (run(rows, "none", **by_form) / "dataset" / "preference").exists()
+
+
+def test_unpaired_samples_have_labels_and_can_be_balanced(run: Callable[..., Path]) -> None:
+    rows = read(run(samples()), "unpaired")
+    balanced = read(run(samples(), "balanced", dataset={"unpaired": {"balance": True}}), "unpaired")
+
+    hits, near, far = (("hit", True), 12), (("near_miss", False), 12), (("miss", False), 6)
+    assert Counter((row["kind"], row["label"]) for row in rows) == dict((hits, near, far))
+    assert Counter((row["kind"], row["label"]) for row in balanced) == dict((hits, near))
+
+
+def test_nothing_is_told_where_nothing_is_asked(run: Callable[..., Path]) -> None:
+    done = run(samples(), dedupe=None, near_miss=None)
+
+    assert Counter(row["kind"] for row in read(done, "rollouts")) == {"hit": 24, "miss": 18}
+
+
+def test_other_settings_judge_anew_without_touching_the_pool(run: Callable[..., Path]) -> None:
+    done = run(samples())
+    before = {path.name: path.stat().st_mtime_ns for path in done.glob("samples/*.parquet")}
+    again = run(samples(), near_miss={"edits": 0, "share": 0.0})
+
+    assert again == done
+    assert Counter(row["kind"] for row in read(done, "rollouts"))["near_miss"] == 0
+    assert before == {path.name: path.stat().st_mtime_ns for path in done.glob("samples/*.parquet")}
+
+
+def test_verdicts_are_the_same_however_the_run_is_cut(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across prompts too: the same long answers to other prompts."""
+    rows = samples() + [{**row, "prompt": "Once more: " + row["prompt"]} for row in samples()]
+    rows = [{**row, "completion": row["completion"].replace("First", "In order to see this at once, first " * 6)} for row in rows]
+    large = run(rows, "large")
+    monkeypatch.setitem(ingest.__kwdefaults__, "shard_rows", 20)
+    small = run(rows, "small")
+    said = [{row["sample_id"]: (row["kind"], row["nearest"]) for row in read(one, "rollouts")} for one in (small, large)]
+
+    assert said[0] == said[1]
+    assert sum(row["reason"] == "near_duplicate" for row in read(small, "rollouts")) > 6
+    assert len(Store(small).names("samples", ".parquet")) > len(Store(large).names("samples", ".parquet"))
+    assert winnow_corpus(str(small)) == 1
+    assert winnow_shard(str(small), 0).rows > 0
