@@ -54,7 +54,7 @@ def within_run(spec: DedupeSpec) -> Filter:
         for table in batches:
             own = guards(table, spec)
             short = pc.less(pc.utf8_length(table["completion"]), spec.run_characters).to_numpy(zero_copy_only=False)
-            own[short] ^= _hashes(table["prompt_id"].filter(pa.array(short)))
+            own[short] ^= hashes(table["prompt_id"].filter(pa.array(short)))
             parts.append(signed(table["completion"], own))
             lengths = pc.utf8_length(table["completion"]).cast(pa.int64())
             tables.append(table.drop_columns(["completion", "prompt_id", "answer"]).append_column("length", lengths))
@@ -79,7 +79,7 @@ def guards(table: pa.Table, spec: DedupeSpec) -> U64:
         return found
     answered = pc.is_valid(table["answer"]).to_numpy(zero_copy_only=False)
     if spec.guard == "answer":
-        found[answered] = _hashes(table["answer"].filter(pa.array(answered)))
+        found[answered] = hashes(table["answer"].filter(pa.array(answered)))
     else:
         answered[:] = False
     if not answered.all():
@@ -102,7 +102,7 @@ def ranks(table: pa.Table, spec: DedupeSpec) -> I64:
     return found
 
 
-def _hashes(texts: pa.ChunkedArray) -> U64:
+def hashes(texts: pa.ChunkedArray) -> U64:
     """64-bit hashes of texts, of each different one once."""
     encoded = texts.combine_chunks().dictionary_encode()
     made = np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in encoded.dictionary.to_pylist()], np.uint64)

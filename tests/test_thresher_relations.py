@@ -1,6 +1,8 @@
 """Duplicates, near misses and the views for preference training, through whole runs over brought samples."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 from datasets import load_dataset
 
 from thresher import steps
+from thresher.audit.stats import audit
 from thresher.brought import ingest
 from thresher.opening import begin_brought
 from thresher.progress import Progress
@@ -50,8 +53,8 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         progress = Progress()
         begun = begin_brought(load(tmp_path / f"{name}.yaml"), file, tmp_path / name)
-        audit, _ = steps.run(begun, progress)
-        assert audit.problems == ()
+        found, _ = steps.run(begun, progress)
+        assert found.problems == ()
         return tmp_path / name
 
     return made
@@ -162,3 +165,37 @@ def test_verdicts_are_the_same_however_the_run_is_cut(run: Callable[..., Path], 
     assert len(Store(small).names("samples", ".parquet")) > len(Store(large).names("samples", ".parquet"))
     assert winnow_corpus(str(small)) == 1
     assert winnow_shard(str(small), 0).rows > 0
+
+
+@pytest.mark.slow
+def test_trl_trains_on_the_views_as_they_are(run: Callable[..., Path]) -> None:
+    """Two steps each of SFT, DPO, KTO and GRPO."""
+    script, dataset = Path(__file__).with_name("train_two_steps.py"), run(samples()) / "dataset"
+    command = [sys.executable, "-W", "ignore", str(script), str(dataset), "sft", "preference", "unpaired", "prompts"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    steps = [line for line in done.stdout.splitlines() if line.endswith(" steps")]
+    assert steps == [f"{name}Trainer: 2 steps" for name in ("SFT", "DPO", "KTO", "GRPO")]
+
+
+def test_the_audit_tells_how_different_hits_are(run: Callable[..., Path]) -> None:
+    """Two hits of each prompt, on each of which two draws fell; two near misses to one miss."""
+    (found,) = audit(Store(run(samples()))).to_dict()["diversity"]
+
+    assert (found["family"], found["prompts_with_hits"], found["hits_per_prompt"]) == ("default", 6, 2)
+    assert found["effective_solutions"] == pytest.approx(2)
+    assert found["cluster_sizes"] == {"2": 12}
+    assert found["near_miss_share"] == pytest.approx(2 / 3)
+    assert 0.5 < found["distinct_1"] < found["distinct_2"] < 1
+
+
+def test_effective_solutions_weigh_hits_by_their_draws(run: Callable[..., Path]) -> None:
+    """98 draws of one answer, one each of two others."""
+    said = ["one and only", *["so it is"] * 98, "nobody would doubt that"]
+    rows = [{"prompt": "?", "reference": "x", "completion": f"{text} A: x"} for text in said]
+    (found,) = audit(Store(run(rows))).to_dict()["diversity"]
+
+    assert found["effective_solutions"] == pytest.approx(100 / 98**0.98)
+    assert found["cluster_sizes"] == {"1": 2, "65-128": 1}
+    assert found["near_miss_share"] is None

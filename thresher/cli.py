@@ -1,4 +1,4 @@
-"""The command line: thresher run | check | estimate | filter | audit | schema."""
+"""The command line: thresher run | check | estimate | filter | audit | dedupe | schema."""
 
 import argparse
 import json
@@ -77,6 +77,26 @@ def _parser() -> argparse.ArgumentParser:
         "audit", audit, "Print a run's filter statistics; fails when counts do not add up or the sampler is not what it claims."
     )
     made.add_argument("run", metavar="RUN", help="run directory")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command(
+        "dedupe", dedupe, "Remove duplicates from any Parquet, JSONL or Hub dataset: word for word, and by similarity."
+    )
+    made.add_argument("data", metavar="DATA", help="Parquet file or folder, JSONL file, dataset directory, or Hub id")
+    made.add_argument("--out", metavar="DIR", required=True, help="new folder: kept, duplicates, summary.json")
+    made.add_argument("--text", metavar="COLUMN", help="texts or chat messages (default: completion, text, content, ...)")
+    made.add_argument("--group", metavar="COLUMN", help="compare all pairs of rows that are equal here, such as a prompt")
+    made.add_argument("--within-groups", action="store_true", help="do not compare rows of different groups")
+    made.add_argument(
+        "--guard",
+        metavar="WHAT",
+        default="numbers",
+        help="duplicates agree in this column, in their `numbers` (default), or `none`",
+    )
+    made.add_argument("--score", metavar="COLUMN", help="of duplicates the one with the highest stays (default: the shortest)")
+    made.add_argument("--threshold", type=float, default=0.7, help="least Jaccard similarity of word bigrams (default: 0.7)")
+    made.add_argument("--config", metavar="NAME", help="config of a dataset")
+    made.add_argument("--split", metavar="NAME", help="split of a dataset (default: train)")
     made.add_argument("--json", action="store_true", help="print JSON")
 
     made = command("schema", schema, "Print the JSON Schema of recipes, or of one filter's parameters.")
@@ -190,6 +210,31 @@ def audit(options: argparse.Namespace) -> int:
     else:
         print_audit(result, _console())
     checked(result, calibration=True)
+    return 0
+
+
+def dedupe(options: argparse.Namespace) -> int:
+    """thresher dedupe"""
+    from thresher import dedupe as tool
+    from thresher.audit.show import number, share
+
+    choice = tool.Choice(options.text, options.group, not options.within_groups, options.guard, options.score, options.threshold)
+    found = tool.dedupe(options.data, Path(options.out), choice, config=options.config, split=options.split)
+    if options.json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return 0
+    console = _console()
+    drops = f"{number(found.exact)} exact and {number(found.near)} near duplicates dropped"
+    largest = ", ".join(number(size) for size in found.largest)
+    steps = ", ".join(f"{seconds:.1f} s {step}" for step, seconds in found.seconds.items())
+    lines = [
+        f"{number(found.rows)} rows: {number(found.kept)} kept ({share(found.kept, found.rows)}), {drops}",
+        f"largest clusters: {largest}; as different as {number(round(found.effective))} texts that come equally often",
+        steps,
+        f"{options.out}/kept, {options.out}/duplicates (each with the row it repeats), {options.out}/summary.json",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -30,6 +30,7 @@ from schemas.manifest import Entry
 from schemas.recipe import FilterSpec, Recipe
 from schemas.sample import VERDICTS, Kind, Outcome, to_json
 from thresher import asking, ids, pool, shards
+from thresher.audit.diversity import distinct_of
 from thresher.errors import RecipeError
 from thresher.known import earlier_verdicts, judged_once
 from thresher.store import Store, shard_name
@@ -140,6 +141,8 @@ def winnow_shard(root: str, shard: int) -> Entry:
     tables, facts, alive = _cascade(samples, local, exhaustive=exhaustive, earlier=earlier_verdicts(store, name, entry))
     hits = int((alive & ~samples["anchor"].to_numpy()).sum())
     noted = {"filters": facts, "hits": hits, "samples": entry.sha256}
+    if "completion" in samples.column_names:
+        noted["distinct"] = distinct_of(samples, alive & ~samples["anchor"].to_numpy())
     return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
 
 

@@ -59,6 +59,14 @@ def among(texts: Signed, rank: I64, threshold: float) -> Clusters:
     return _through(heads, found)
 
 
+def similarities(texts: Signed, ones: I64, others: I64) -> F32:
+    """How similar pairs of texts (k,) are: 1 for equal ones, else the Jaccard similarity of their shingles."""
+    found = np.ones(len(ones), np.float32)
+    differ = np.flatnonzero(texts.contents[ones] != texts.contents[others])
+    found[differ] = _pairs(texts, ones[differ], others[differ])
+    return found
+
+
 def _search(texts: Signed, rows: I64, rank: I64, threshold: float, found: Clusters) -> None:
     """Find the duplicates among rows that are all different, and write down what they repeat."""
     rows = rows[np.argsort(texts.contents[rows])]
@@ -122,6 +130,14 @@ def _similarity(texts: Signed, one: int, other: int, threshold: float) -> Any:
     if abs(about - threshold) > DOUBT:
         return about
     return jaccard(texts, one, other)
+
+
+@jit
+def _pairs(texts: Signed, ones: I64, others: I64) -> Any:
+    found = np.empty(len(ones), np.float32)
+    for at in range(len(ones)):
+        found[at] = jaccard(texts, ones[at], others[at])
+    return found
 
 
 @jit

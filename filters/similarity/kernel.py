@@ -246,6 +246,13 @@ class Signed(NamedTuple):
     ordered: Bits
     """Whether its shingles are in order yet (n,): they are put so when they are first compared."""
 
+    def take(self, rows: I64) -> "Signed":
+        """The signatures of some of the texts; their shingles are not copied."""
+        return self._replace(
+            guards=self.guards[rows], contents=self.contents[rows], words=self.words[rows], bands=self.bands[:, rows],
+            sketches=self.sketches[rows], starts=self.starts[rows], sizes=self.sizes[rows], ordered=self.ordered[rows],
+        )  # fmt: skip
+
 
 CHUNK_BYTES = 1 << 25
 

@@ -18,6 +18,7 @@ from schemas.manifest import RunManifest
 from schemas.recipe import Recipe, Sampling
 from schemas.sample import Outcome
 from thresher import pool
+from thresher.audit.diversity import Sums, sums_of
 from thresher.audit.evidence import Evidence, evidence_of
 from thresher.store import Store, shard_name
 from thresher.views import pass_rates, prompt_counts
@@ -43,6 +44,10 @@ class Counts:
     """Samples without anchors by temperature, outcome, kind."""
     failed: Counter[str] = field(default_factory=Counter)
     """Samples that the engine could not draw, by its error."""
+    diversity: Sums = field(default_factory=Counter)
+    """What says how different the hits are."""
+    distinct: dict[str, list[float]] = field(default_factory=dict)
+    """By family: prompts, and the sums of distinct-1 and distinct-2, as the shards' entries have them."""
     evidence: Evidence = field(default_factory=Evidence)
     """What says how far the filters can be trusted."""
 
@@ -53,6 +58,10 @@ class Counts:
         self.prompts.update(other.prompts)
         self.temperatures.update(other.temperatures)
         self.failed.update(other.failed)
+        self.diversity.update(other.diversity)
+        for family, sums in other.distinct.items():
+            mine = self.distinct.setdefault(family, [0.0] * len(sums))
+            mine[:] = [a + b for a, b in zip(mine, sums, strict=True)]
         self.evidence.add(other.evidence)
 
 
@@ -84,7 +93,10 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
     problems += cascade(samples, given, facts, where)
     known = [one for made in pool.verdict_entries(store, shard) for one in pool.filters_of(made)]
     sampling = Recipe.model_validate(manifest.recipe).sampling
-    counts = counted(pool.judged(samples, given, known), given, sampling)
+    judged = pool.judged(samples, given, known)
+    counts = counted(judged, given, sampling)
+    counts.diversity.update(sums_of(judged))
+    counts.distinct.update((store.entry(f"verdicts/{shard_name(shard)}") or entry).facts.get("distinct", {}))
     counts.evidence.add(evidence_of(given, facts, samples["anchor"].to_numpy(), _characters(store, name, samples, given)))
     return counts, problems
 

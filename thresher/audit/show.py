@@ -52,6 +52,8 @@ def print_audit(audit: Audit, console: "Console") -> None:
         console.print(line, highlight=False, markup=False)
     console.print(funnel_table(audit, gap=gap))
     console.print(families_table(audit, gap=gap))
+    if any(one.prompts_with_hits for one in audit.diversity):
+        console.print(diversity_table(audit))
     if len(audit.temperatures) > 1:
         console.print(temperatures_table(audit, gap=gap))
     if audit.overlaps:
@@ -64,6 +66,20 @@ def print_audit(audit: Audit, console: "Console") -> None:
         console.print(f"ALARM {alarm}", style="bold yellow", highlight=False, markup=False)
     for problem in audit.problems:
         console.print(f"PROBLEM {problem}", style="bold red", highlight=False, markup=False)
+
+
+def diversity_table(audit: Audit) -> "Table":
+    """How different the hits of each family are: see thresher.audit.diversity."""
+    from rich.markup import escape
+
+    table = _table("Diversity", ("family", "hits/prompt", "effective", "distinct-2", "largest", "near misses"))
+    for one in audit.diversity:
+        numbers = [one.hits_per_prompt, one.effective_solutions, one.distinct_2]
+        shown = ["" if value is None else f"{value:.2f}" for value in numbers]
+        largest = next(reversed(one.cluster_sizes), "")
+        near = "" if one.near_miss_share is None else percent(one.near_miss_share)
+        table.add_row(escape(one.family), *shown, largest, near)
+    return table
 
 
 def temperatures_table(audit: Audit, *, gap: str = THIN) -> "Table":

@@ -15,6 +15,7 @@ from schemas.manifest import RunManifest
 from schemas.sample import Kind, Outcome
 from thresher import ids, pool
 from thresher.audit.counts import Counts, count_shard
+from thresher.audit.diversity import Diversity, diversities
 from thresher.audit.evidence import alarms, classes_of, correlation
 from thresher.audit.interval import pass_rate_interval
 from thresher.calibration import Calibration, calibrations, merged
@@ -129,6 +130,8 @@ class Audit:
     """With audit.exhaustive: every pair of filters that judge samples by themselves."""
     families: tuple[FamilyStats, ...]
     total: FamilyStats
+    diversity: tuple[Diversity, ...]
+    """Of each family, and of all where there are several."""
     temperatures: tuple[TemperatureStats, ...]
     tokens: Tokens
     seconds: Seconds
@@ -150,7 +153,7 @@ class Audit:
             family["interval"] = None if family["interval"] is None else list(family["interval"])
         found["calibration"] = [one.to_dict() for one in self.calibration]
         found["overlaps"] = [{key: _listed(value) for key, value in one.items()} for one in found["overlaps"]]
-        listed = ("filters", "overlaps", "families", "temperatures", "calibration_faults", "alarms", "problems")
+        listed = ("filters", "overlaps", "families", "diversity", "temperatures", "calibration_faults", "alarms", "problems")
         return found | {name: list(found[name]) for name in listed}
 
 
@@ -293,6 +296,7 @@ def _audited(
         filters=stats,
         families=tuple(_family(family, counts, manifest, family) for family in families),
         total=total,
+        diversity=tuple(diversities(counts.diversity, counts.distinct)),
         tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits else None),
         seconds=Seconds(round(facts["seconds"], 3), round(sum(one.seconds for one in stats), 3)),
         temperatures=tuple(_temperatures(counts)) if manifest.origin == "sampled" else (),

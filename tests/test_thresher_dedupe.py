@@ -1,0 +1,141 @@
+"""`thresher dedupe`: any table in, the rows that stay and those that do not out."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from thresher.cli import main
+from thresher.dedupe import effective_number
+
+LONG = "We take the first number and add the second number to it, step by step, until nothing is left, and so we find {}."
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> str:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    return str(path)
+
+
+def dedupe(data: str, out: Path, *more: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    assert main(["dedupe", data, "--out", str(out), *more]) == 0
+    return pq.read_table(out / "kept").to_pylist(), pq.read_table(out / "duplicates").to_pylist()
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl"])
+def test_every_row_is_kept_or_names_the_row_it_repeats(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [LONG.format("out"), "Something else.", LONG.format("it"), LONG.format("it").upper(), LONG.format("7")]
+    data = written(tmp_path / name, [{"id": number, "text": text} for number, text in enumerate(texts)])
+
+    kept, dropped = dedupe(data, tmp_path / "out")
+
+    assert [(row["id"], row["multiplicity"]) for row in kept] == [(1, 1), (2, 3), (4, 1)]
+    assert [(row["id"], row["row"], row["duplicate_of"], row["scope"]) for row in dropped] == [(0, 0, 2, "all"), (3, 3, 2, "all")]
+    assert dropped[1]["similarity"] == 1
+    assert dropped[0]["similarity"] == pytest.approx(22 / 24, abs=1e-4)
+    said = capsys.readouterr().out
+    assert "3 kept (60.0 %), 1 exact and 1 near duplicates dropped" in " ".join(said.split())
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["largest"] == [3, 1, 1]
+
+
+def test_chat_messages_are_compared_by_their_last_one(tmp_path: Path) -> None:
+    said = [("hello", "yes"), ("what is it", "yes"), ("hello", "no")]
+    rows = [{"completion": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]} for a, b in said]
+
+    kept, dropped = dedupe(written(tmp_path / "rows.parquet", [*rows, {"completion": []}]), tmp_path / "out")
+
+    assert [row["duplicate_of"] for row in dropped] == [0]
+    assert len(kept) == 3
+
+
+def test_a_column_guards_and_a_score_decides(tmp_path: Path) -> None:
+    rows = [{"text": LONG.format(number), "answer": number % 2, "score": number / 10} for number in range(4)]
+    data = written(tmp_path / "rows.parquet", rows)
+
+    assert len(dedupe(data, tmp_path / "numbers")[0]) == 4
+    assert [row["score"] for row in dedupe(data, tmp_path / "none", "--guard", "none", "--score", "score")[0]] == [0.3]
+    assert [row["score"] for row in dedupe(data, tmp_path / "answer", "--guard", "answer", "--score", "score")[0]] == [0.2, 0.3]
+
+
+def test_groups_come_first_and_may_be_all(tmp_path: Path) -> None:
+    """What a row repeats is always a row that stays, whichever scope found it."""
+    texts = [LONG.format("out"), LONG.format("it"), LONG.format("us"), LONG.format("it now")]
+    data = written(tmp_path / "rows.parquet", [{"text": text, "prompt": row // 2} for row, text in enumerate(texts)])
+
+    kept, dropped = dedupe(data, tmp_path / "across", "--group", "prompt")
+    assert len(kept) == 1
+    assert {row["duplicate_of"] for row in dropped} == {texts.index(kept[0]["text"])}
+    assert sorted(row["scope"] for row in dropped) == ["all", "group", "group"]
+    kept, dropped = dedupe(data, tmp_path / "within", "--group", "prompt", "--within-groups")
+    assert [row["scope"] for row in dropped] == ["group", "group"]
+
+
+def test_what_was_counted_before_adds_up(tmp_path: Path) -> None:
+    kept, _ = dedupe(written(tmp_path / "a.parquet", [{"text": "a b", "multiplicity": n} for n in (3, 4)]), tmp_path / "out")
+
+    assert [row["multiplicity"] for row in kept] == [7]
+
+
+def test_bytes_that_are_no_utf8_and_nulls_are_texts_too(tmp_path: Path) -> None:
+    column = pa.Array.from_buffers(
+        pa.string(), 3, pa.array([b"ab\xff\xfe", b"ab\xff\xfe", b"caf\xc3\xa9"], pa.binary()).buffers()
+    )
+    pq.write_table(pa.table({"text": pa.chunked_array([column, pa.nulls(2, pa.string())])}), tmp_path / "rows.parquet")
+
+    assert main(["dedupe", str(tmp_path / "rows.parquet"), "--out", str(tmp_path / "out")]) == 0
+    dropped = pq.read_table(tmp_path / "out" / "duplicates")
+    assert dropped.select(["row", "duplicate_of"]).to_pylist() == [{"row": 1, "duplicate_of": 0}, {"row": 4, "duplicate_of": 3}]
+    assert dropped["text"].cast(pa.binary())[0].as_py() == b"ab\xff\xfe"
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "message"),
+    [
+        ([{"a": "x"}], [], "which column holds the text. It has a; name one with --text"),
+        ([{"text": 1}], [], "column 'text': wanted text or chat messages, found int64"),
+        ([{"text": "x"}], ["--group", "txt"], "no column 'txt'; it has text.*did you mean text"),
+        ([{"text": "x", "s": "y"}], ["--score", "s"], "column 's': wanted numbers, found string"),
+        ([{"text": "x"}], ["--threshold", "1.5"], "--threshold: wanted a number above 0 and up to 1, found 1.5"),
+        ([{"text": "x", "row": 1}], [], "has a column 'row' already"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    tmp_path: Path, rows: list[dict[str, Any]], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = written(tmp_path / "rows.parquet", rows)
+
+    assert main(["dedupe", data, "--out", str(tmp_path / "out"), *more]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, said), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "broken.jsonl").write_text('{"text": \n')
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty.parquet")
+    (tmp_path / "there").mkdir()
+
+    for name, message in (
+        ("nowhere.jsonl", "no such file"),
+        ("broken.parquet", "cannot be read"),
+        ("broken.jsonl", "cannot be read"),
+        ("empty.parquet", "holds no rows"),
+    ):
+        assert main(["dedupe", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
+        assert message in capsys.readouterr().err, name
+    assert main(["dedupe", str(tmp_path / "empty.parquet"), "--out", str(tmp_path / "there")]) == 1
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+def test_the_effective_number_is_that_of_equal_shares() -> None:
+    assert effective_number(np.array([5, 5, 5, 5])) == pytest.approx(4)
+    assert effective_number(np.array([1_000_000, 1])) == pytest.approx(1, abs=1e-4)
+    assert effective_number(np.array([], np.int64)) == 0
