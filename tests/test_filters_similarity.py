@@ -217,6 +217,7 @@ def test_bands_find_what_all_pairs_find():
     assert differ <= 8
 
 
+@pytest.mark.slow
 def test_a_million_equal_samples_are_one():
     some = signed(pa.repeat("As a language model I cannot answer that.", 1_000_000), np.zeros(1_000_000, np.uint64))
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from filters.similarity.kernel import BANDS, F32, I64, U32, U64, Bits, Signed, estimate, jaccard, jit
+from filters.similarity.kernel import BANDS, F32, I64, U32, U64, Signed, estimate, jaccard, jit
 
 DOUBT = 0.13
 """Three standard errors of an estimate."""
@@ -70,11 +70,11 @@ def similarities(texts: Signed, ones: I64, others: I64) -> F32:
 def _search(texts: Signed, rows: I64, rank: I64, threshold: float, found: Clusters) -> None:
     """Find the duplicates among rows that are all different, and write down what they repeat."""
     rows = rows[np.argsort(texts.contents[rows])]
-    links = Links(np.arange(len(rows), dtype=np.uint32), np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.bool_))
+    links = Links(np.arange(len(rows), dtype=np.uint32), np.full(len(rows), -1, np.int64))
     numbers = np.arange(len(rows), dtype=np.uint64)
     for band in range(BANDS):
-        # The upper half of a key, then the number: equal keys lie side by side, in the order of their hashes.
-        packed = (texts.bands[band, rows] & np.uint64(0xFFFFFFFF00000000)) | numbers
+        # The key, then the number: equal keys lie side by side, in the order of their hashes.
+        packed = texts.bands[band, rows].astype(np.uint64) << np.uint64(32) | numbers
         packed.sort()
         _join(texts, rows, packed, threshold, links)
     components = _roots(links.parents)
@@ -118,9 +118,7 @@ class Links(NamedTuple):
     parents: U32
     """Union-find (Tarjan 1975), by the lowest number."""
     compared: I64
-    """The last leader that each was compared with."""
-    alike: Bits
-    """What came of that."""
+    """The leader that each was last compared with, twice its number, and 1 more where they are alike."""
 
 
 @jit
@@ -181,12 +179,14 @@ def _join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links)
             linked = False
             for number in range(count):
                 leader = leaders[number]
-                if links.compared[text] != leader and texts.guards[rows[leader]] == texts.guards[rows[text]]:
-                    links.compared[text] = leader
-                    links.alike[text] = _similarity(texts, rows[leader], rows[text], threshold) >= threshold
-                linked = links.compared[text] == leader and links.alike[text]
+                if links.compared[text] >> 1 == leader:
+                    linked = links.compared[text] & 1 == 1
+                elif texts.guards[rows[leader]] == texts.guards[rows[text]]:
+                    linked = _similarity(texts, rows[leader], rows[text], threshold) >= threshold
+                    links.compared[text] = leader << 1 | np.int64(linked)
+                    if linked:
+                        _unite(links.parents, leader, text)
                 if linked:
-                    _unite(links.parents, leader, text)
                     break
             if not linked and count < LEADERS:
                 leaders[count] = text

@@ -10,8 +10,10 @@ at 0.7, 55 % at 0.5, 6 % at 0.3. The low 8 bits of each slot are kept as a sketc
 of 0.04 at 0.75. What is hashed and how is named by SCHEME: signatures of another scheme never meet these.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -19,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 SCHEME = "nfkc-lower_w2-c4_mh128x32_25x5_v1"
 """Normaliser, shingles, slots, bands: raised with every change of what is below."""
@@ -59,7 +62,6 @@ def _classes() -> U8:
 
 
 CLASSES = _classes()
-_ASCII = np.array([int(CLASSES[code]) << 24 | ord(chr(code).lower()) for code in range(128)], np.uint32)
 _generator = np.random.default_rng(0x7468726573686572)
 FACTORS = _generator.integers(0, 2**32, SLOTS, dtype=np.uint32) | np.uint32(1)
 SHIFTS = _generator.integers(0, 2**32, SLOTS, dtype=np.uint32)
@@ -72,9 +74,25 @@ _HALF, _32 = np.uint64(33), np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
+def _compiled_here() -> str:
+    """Where compiled code is kept: a folder for each version of this package's files. numba looks at the file of a function alone
+    and would go on with what it compiled of another file's functions in there."""
+    sources = hashlib.blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sources.update(path.read_bytes())
+    return str(Path(numba.config.CACHE_DIR or user_cache_path("thresher") / "numba") / sources.hexdigest())
+
+
+_COMPILED = _compiled_here()
+
+
 def jit(function: Any) -> Any:
     """Compiled at its first call and kept on disk; other threads run beside it."""
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _COMPILED
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 def normalised(texts: pa.Array) -> tuple[U8, I64]:
@@ -115,9 +133,9 @@ def _first_high(data: U8, offsets: I64) -> Any:
     found = np.empty(len(offsets) - 1, np.int64)
     count = 0
     for text in range(len(offsets) - 1):
-        high = np.uint8(0)
-        for at in range(offsets[text], offsets[text + 1]):
-            high |= data[at]
+        own, high = data[offsets[text] : offsets[text + 1]], np.uint8(0)
+        for at in range(len(own)):
+            high |= own[at]
         if high > 127:
             found[count] = text
             count += 1
@@ -133,21 +151,36 @@ def mix(value: Any) -> Any:
 
 
 @jit
+def _ascii(byte: Any) -> Any:
+    """Lower case and class of a byte of ASCII, by comparisons alone, so that many are done at once."""
+    upper = np.uint8(byte - np.uint8(65)) < np.uint8(26)
+    letter = np.uint8((byte | np.uint8(32)) - np.uint8(97)) < np.uint8(26)
+    part = letter | (np.uint8(byte - np.uint8(48)) < np.uint8(10)) | (byte == np.uint8(95))
+    blank = (byte <= np.uint8(32)) | (byte == np.uint8(127))
+    kind = np.uint8(WORD) if part else np.uint8(SPACE) if blank else np.uint8(SIGN)
+    lower = np.uint8(byte + np.uint8(32)) if upper else byte
+    return np.uint32(np.uint32(kind) << np.uint32(24)) | np.uint32(lower)
+
+
+@jit
 def decode(data: U8, start: int, end: int, codes: U32) -> Any:
     """Code points in lower case, each with its class above bit 24, into `codes`; returns how many. Bytes that are no UTF-8 give
     some code point."""
+    own, high = data[start:end], np.uint8(0)
+    for at in range(len(own)):
+        high |= own[at]
+    if high < 128:
+        for at in range(len(own)):
+            codes[at] = _ascii(own[at])
+        return len(own)
     count = 0
     at = start
     while at < end:
-        ascii_end = at
-        while ascii_end < end and data[ascii_end] < 128:
-            ascii_end += 1
-        for number in range(ascii_end - at):
-            codes[count + number] = _ASCII[data[at + number]]
-        count += ascii_end - at
-        at = ascii_end
-        if at >= end:
-            break
+        if data[at] < 128:
+            codes[count] = _ascii(data[at])
+            at += 1
+            count += 1
+            continue
         code, more = np.uint32(data[at]), 0
         if code >= 0xF0:
             code, more = code & np.uint32(7), 3
@@ -233,8 +266,9 @@ class Signed(NamedTuple):
     """Hash of the normalised text and its guard (n,)."""
     words: I32
     """Number of words (n,)."""
-    bands: U64
-    """Band keys (BANDS, n): texts of other guards never share one, and a text without shingles has keys of its own."""
+    bands: U32
+    """Band keys (BANDS, n): those of other guards differ as much as those of other texts, and so do those of texts without
+    shingles. 32 bits: of 1e8 texts two in a hundred share one by chance, and are told apart by their sketches."""
     sketches: U8
     """Low bits of each slot (n, SLOTS)."""
     shingles: U32
@@ -254,28 +288,17 @@ class Signed(NamedTuple):
         )  # fmt: skip
 
 
-CHUNK_BYTES = 1 << 25
-
-
 def signed(texts: pa.Array, guards: U64) -> Signed:
-    """Sign texts; only those of equal guards (n,) can be duplicates. Takes 370 bytes each, and 4 for each shingle."""
+    """Sign texts; only those of equal guards (n,) can be duplicates. Takes 280 bytes each, and 4 for each shingle."""
     data, offsets = normalised(texts)
     rows = len(offsets) - 1
     contents, words, sizes = np.empty(rows, np.uint64), np.empty(rows, np.int32), np.empty(rows, np.int64)
-    bands, sketches = np.empty((BANDS, rows), np.uint64), np.empty((rows, SLOTS), np.uint8)
-    parts, first = [], 0
-    while first < rows:
-        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + CHUNK_BYTES, side="right")) - 1)
-        part = Signed(
-            guards[first:last], contents[first:last], words[first:last], bands[:, first:last], sketches[first:last],
-            np.empty(offsets[last] - offsets[first] + 1, np.uint32), sizes[first:last], sizes[first:last], np.zeros(0, np.bool_),
-        )  # fmt: skip
-        used = _sign(data, offsets[first : last + 1], part)
-        parts.append(part.shingles[:used].copy())
-        first = last
-    shingles = np.concatenate(parts) if parts else np.zeros(0, np.uint32)
-    starts = np.cumsum(sizes) - sizes
-    return Signed(guards, contents, words, bands, sketches, shingles, starts, sizes, np.zeros(rows, np.bool_))
+    bands, sketches = np.empty((BANDS, rows), np.uint32), np.empty((rows, SLOTS), np.uint8)
+    # As many places as there are bytes are reserved, and few of them touched.
+    shingles = np.empty(int(offsets[-1] - offsets[0]) + 4, np.uint32)
+    made = Signed(guards, contents, words, bands, sketches, shingles, sizes, sizes, np.zeros(rows, np.bool_))
+    used = _sign(data, offsets, made)
+    return made._replace(shingles=shingles[:used], starts=np.cumsum(sizes) - sizes)
 
 
 def joined(parts: Sequence[Signed]) -> Signed:
@@ -305,10 +328,15 @@ def _sign(data: U8, offsets: I64, texts: Signed) -> Any:
         used += count
         for slot in range(SLOTS):
             least[slot] = np.uint32(0xFFFFFFFF)
-        for shingle in range(count):
-            value = found[shingle]
+        for further in range(count, -(-count // 4) * 4):
+            found[further] = found[0]
+        for shingle in range(0, count, 4):  # four at once: slots are loaded and stored a quarter as often
+            h, i, j, k = found[shingle], found[shingle + 1], found[shingle + 2], found[shingle + 3]
             for slot in range(SLOTS):
-                least[slot] = min(least[slot], np.uint32(FACTORS[slot] * value + SHIFTS[slot]))
+                a, b = FACTORS[slot], SHIFTS[slot]
+                first = min(np.uint32(a * h + b), np.uint32(a * i + b))
+                other = min(np.uint32(a * j + b), np.uint32(a * k + b))
+                least[slot] = min(least[slot], min(first, other))  # noqa: PLW3301 - a chain of two is what vectorises
         for slot in range(SLOTS):
             texts.sketches[text, slot] = np.uint8(least[slot] & np.uint32(255))
         for band in range(BANDS):
@@ -318,7 +346,7 @@ def _sign(data: U8, offsets: I64, texts: Signed) -> Any:
             for row in range(ROWS):
                 key = (key ^ np.uint64(least[band * ROWS + row])) * _Q
                 key ^= key >> _32
-            texts.bands[band, text] = mix(key)
+            texts.bands[band, text] = np.uint32(mix(key) >> _32)
     return used
 
 
@@ -354,7 +382,15 @@ def jaccard(texts: Signed, one: int, other: int) -> Any:
 @jit
 def _order(texts: Signed, text: int) -> None:
     own = texts.shingles[texts.starts[text] : texts.starts[text] + texts.sizes[text]]
-    own.sort()
+    if len(own) > 64:
+        own.sort()
+    else:  # by insertion: several times as fast as a general sort
+        for at in range(1, len(own)):
+            value, place = own[at], at
+            while place > 0 and own[place - 1] > value:
+                own[place] = own[place - 1]
+                place -= 1
+            own[place] = value
     kept = 0
     for at in range(len(own)):
         if at == 0 or own[at] != own[at - 1]:
