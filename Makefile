@@ -103,6 +103,8 @@ $(READY): $(LOCK) pyproject.toml
 	fi
 	@echo "thresher: installing thresher itself"
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@echo "thresher: compiling the kernels"
+	@$(BIN)/python -m filters.similarity
 	@touch $@
 
 # uv resolves; pip installs. The header is ours because uv's own would name the local folder.

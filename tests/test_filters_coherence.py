@@ -156,6 +156,7 @@ def sentences() -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_one_clean_sentence_in_a_hundred_is_flagged_at_most(sentences: list[str]) -> None:
     """Of documents that the filter has never seen."""
     flagged = [one for one in said(*sentences) if one != "keep"]

@@ -439,6 +439,7 @@ def test_any_run_of_thirteen_words_is_found(tmp_path_factory: pytest.TempPathFac
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=4, max_size=9), min_size=1, max_size=4), st.data())
 def test_a_plain_set_of_runs_says_the_same(
     tmp_path_factory: pytest.TempPathFactory, items: list[list[str]], data: st.DataObject

@@ -274,6 +274,7 @@ def test_families_that_run_answers_are_refused(name):
         gym(name, size=1)
 
 
+@pytest.mark.slow
 def test_bad_reasoning_gym_family_or_config_is_explained():
     """An unknown family with the nearest, and a config that the family does not take."""
     with pytest.raises(SourceError, match=r"^reasoning_gym chain_sun: no such family; did you mean chain_sum\?"):

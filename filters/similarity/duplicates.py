@@ -39,6 +39,7 @@ class Clusters(NamedTuple):
 
 def within(texts: Signed, groups: I64, rank: I64, threshold: float) -> Clusters:
     """Duplicates inside each group (n,). `rank` (n,) says who stays: the lowest; no two are equal."""
+    groups, rank = _own(groups), _own(rank)
     heads, firsts = _equal(texts.contents, rank, groups)
     found = _alone(len(rank))
     order = firsts[np.lexsort((rank[firsts], groups[firsts]))]
@@ -53,6 +54,7 @@ def within(texts: Signed, groups: I64, rank: I64, threshold: float) -> Clusters:
 
 def among(texts: Signed, rank: I64, threshold: float) -> Clusters:
     """Duplicates among all texts. `rank` (n,) says who stays: the lowest; no two are equal."""
+    rank = _own(rank)
     heads, firsts = _equal(texts.contents, rank, None)
     found = _alone(len(rank))
     _search(texts, firsts, rank, threshold, found)
@@ -84,6 +86,11 @@ def _search(texts: Signed, rows: I64, rank: I64, threshold: float, found: Cluste
     groups = np.zeros(len(rank), np.int64)
     groups[rows] = components
     _keep(texts, rows[order], groups, threshold, MOST_KEPT, *found)
+
+
+def _own(numbers: I64) -> I64:
+    """An array that may be written to: what is compiled for one that may not is compiled apart."""
+    return np.require(numbers, np.int64, ["C", "W"])
 
 
 def _equal(contents: U64, rank: I64, groups: I64 | None) -> tuple[I64, I64]:

@@ -79,6 +79,7 @@ def nearest(
     is the same. Rows of seekers and targets are in ascending order of their groups.
     """
     found, apart = np.full(len(seekers), -1, np.int64), np.full(len(seekers), -1, np.int64)
+    groups = np.require(groups, np.int64, ["C", "W"])
     _nearest(texts, groups, seekers, targets, (float(edits), share, 1 - common), found, apart)
     return found, apart
 

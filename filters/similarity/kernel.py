@@ -118,9 +118,9 @@ def _buffers(texts: pa.Array) -> tuple[U8, I64]:
     kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, offsets, data = texts.buffers()
     if not len(texts):
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+        return np.frombuffer(b"\0", np.uint8), np.zeros(1, np.int64)
     at = np.frombuffer(offsets, kind)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), at
+    return np.frombuffer(data if data is not None and data.size else b"\0", np.uint8), at
 
 
 def _not_ascii(data: U8, offsets: I64) -> I64:
