@@ -142,6 +142,7 @@ def make(function: Any, scope: Scope = Scope.SAMPLE) -> Filter:
     return Filter("mine", "1", scope, Role.QUALITY, function, ("prompt_id", "completion"))
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["ok", "boom"]), max_size=20))
 def test_a_failure_is_the_failing_samples_alone(texts: list[str]) -> None:
     """Bisected, in order, and named."""

@@ -127,6 +127,7 @@ def test_samples_of_a_batch_do_not_touch_one_another() -> None:
     assert said(*reversed(texts)) == alone[::-1]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=200), max_size=8))
 def test_any_text_has_a_verdict(texts: list[str]) -> None:
     """Halves of surrogate pairs, control characters, scripts: spans lie inside of the text."""
@@ -163,6 +164,7 @@ def test_one_clean_sentence_in_a_hundred_is_flagged_at_most(sentences: list[str]
     assert len(flagged) <= 0.01 * len(sentences)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kinds", "least"),
     [

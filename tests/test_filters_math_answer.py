@@ -176,6 +176,7 @@ def test_references(reference: Any, golds: tuple[str, ...] | None) -> None:
     assert golds_of(reference) == golds
 
 
+@pytest.mark.slow
 def test_a_reference_that_nothing_reads_is_a_bad_one() -> None:
     """It could match nothing; `thresher check` refuses it."""
     golds = ["\\foo{", "1 +", "\\sum_{k=1}^{n} k", "x" * 900, "?!"]

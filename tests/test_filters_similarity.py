@@ -55,6 +55,7 @@ def test_similarity_is_jaccards_of_word_bigrams(one, other):
     assert jaccard(sign(" ".join(one), " ".join(other)), 0, 1) == pytest.approx(len(a & b) / len(a | b))
 
 
+@pytest.mark.slow
 def test_short_texts_are_compared_by_four_characters():
     assert jaccard(sign("colour", "color"), 0, 1) == pytest.approx(1 / 4)  # colo | olou lour olor
     assert jaccard(sign("42", "42"), 0, 1) == 1

@@ -117,6 +117,7 @@ def test_every_bad_item_has_its_own_class_and_costs_no_other(make: Callable[...,
     assert said["raise"] == "ValueError: no"
 
 
+@pytest.mark.slow
 def test_what_was_late_once_is_tried_again_alone(make: Callable[..., Pool], tmp_path: Path) -> None:
     """And its second answer counts."""
     item = f"once {tmp_path / 'been_here'}"

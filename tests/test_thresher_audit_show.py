@@ -37,6 +37,7 @@ def test_interval_covers_the_true_rate_about_as_often_as_it_says(prompts):
     assert 0.90 < covered < 0.985
 
 
+@pytest.mark.slow
 def test_interval_equals_that_of_a_plain_bootstrap():
     random = np.random.default_rng(3)
     cells = prompts_of(random, 200, 8)

@@ -279,6 +279,7 @@ def test_file_at_fault_as_a_whole_is_refused(tmp_path, name, content, said):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_shard(tmp_path):
     """Python's own, while 10 MB are dealt out to ten shards."""
     with (tmp_path / "x.jsonl").open("w") as file:

@@ -64,6 +64,7 @@ def test_a_column_guards_and_a_score_decides(tmp_path: Path) -> None:
     assert [row["score"] for row in dedupe(data, tmp_path / "answer", "--guard", "answer", "--score", "score")[0]] == [0.2, 0.3]
 
 
+@pytest.mark.slow
 def test_groups_come_first_and_may_be_all(tmp_path: Path) -> None:
     """What a row repeats is always a row that stays, whichever scope found it."""
     texts = [LONG.format("out"), LONG.format("it"), LONG.format("us"), LONG.format("it now")]

@@ -66,6 +66,7 @@ def test_rows_are_there_before_the_journal_is_closed(tmp_path: Path) -> None:
     sink.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 def test_a_torn_tail_is_dropped_wherever_it_is_torn(tmp_path: Path) -> None:
     """At every length of the file: the whole batches before it are read, never a part of one."""
     store = Store(tmp_path)

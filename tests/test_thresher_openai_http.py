@@ -285,6 +285,7 @@ def test_no_answer_for_long_ends_every_stream() -> None:
                 collect(stream, 1)
 
 
+@pytest.mark.slow
 def test_an_answer_is_waited_for_however_long_it_takes() -> None:
     with FakeOpenAI(delay_s=1.0) as server:
         [one] = draw(sampler(server, give_up_after_s=0.2), [group(0)])
@@ -493,6 +494,7 @@ def test_leaving_a_stream_gives_up_what_it_has_in_flight() -> None:
 # -- calibration -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["chat", "completions"])
 @pytest.mark.parametrize("owner", ["vllm", "somebody"])
 def test_a_true_sampler_is_told_from_a_truncating_one(api: str, owner: str) -> None:

@@ -124,6 +124,7 @@ def test_same_pool_gives_the_same_bytes(tmp_path):
     assert contents(written(small_run(tmp_path / "b"))) == first
 
 
+@pytest.mark.slow
 def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
     monkeypatch.setattr(publish, "GROUP_ROWS", 6)
     monkeypatch.setattr(publish, "FILE_BYTES", 10_000)
@@ -211,6 +212,7 @@ def rename_fails_at(monkeypatch, number):
     monkeypatch.setattr(Path, "rename", rename)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path, monkeypatch, number):
     store = small_run(tmp_path / "run")

@@ -151,6 +151,7 @@ def test_other_settings_judge_anew_without_touching_the_pool(run: Callable[..., 
     assert before == {path.name: path.stat().st_mtime_ns for path in done.glob("samples/*.parquet")}
 
 
+@pytest.mark.slow
 def test_verdicts_are_the_same_however_the_run_is_cut(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Across prompts too: the same long answers to other prompts."""
     rows = samples() + [{**row, "prompt": "Once more: " + row["prompt"]} for row in samples()]

@@ -291,6 +291,7 @@ def test_missing_reasoning_gym_names_the_extra(monkeypatch):
         gym("chain_sum", size=1)
 
 
+@pytest.mark.slow
 def test_families_that_depend_on_the_hash_seed_want_it_fixed(monkeypatch):
     """Setting the variable inside a running Python would have no effect, so the interpreter's own flag is asked."""
     name = max(HASH_DEPENDENT)

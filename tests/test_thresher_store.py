@@ -82,6 +82,7 @@ def test_a_directory_without_permission_says_to_choose_another() -> None:
         Store("/sys/thresher").write_table("samples/00000", TABLE, key="k")
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_is_finished(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk's end: the write fails half-way, the old shard stays whole."""
     store = Store(tmp_path)
