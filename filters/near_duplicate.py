@@ -8,7 +8,6 @@ The best stays: highest score, then shortest, then likeliest, then the smallest 
 the number of draws that fell on it; each of the others names it, and how similar the two are.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,13 +18,12 @@ import pyarrow.compute as pc
 import xxhash
 
 from filters.base import Filter, Role, Scope, verdict_table
-from filters.similarity.duplicates import Clusters, among, within
-from filters.similarity.kernel import I64, SCHEME, U64, Signed, joined, signed
+from filters.similarity.duplicates import Clusters, Order, among, within
+from filters.similarity.kernel import I64, SCHEME, U64, Signed, joined, numbers, signed
 from schemas.recipe import DedupeSpec
 from schemas.sample import Outcome
 
 COLUMNS = ("sample_id", "prompt_id", "completion", "cumulative_logprob", "answer", "score", "multiplicity")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def within_prompt(spec: DedupeSpec) -> Filter:
@@ -36,7 +34,7 @@ def within_prompt(spec: DedupeSpec) -> Filter:
     def judge(table: pa.Table) -> pa.Table:
         prompts = table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         texts = signed(table["completion"], guards(table, spec))
-        found = within(texts, prompts, ranks(table, spec), threshold)
+        found = within(texts, prompts, order(table, spec).rank(), threshold)
         return _verdicts(_Compared.of(table, found, texts.contents), np.arange(table.num_rows), "prompt")
 
     return Filter("near_duplicate", SCHEME, Scope.PROMPT, Role.DUPLICATE, judge, COLUMNS, _parameters(spec), cost_us=10.0)
@@ -62,7 +60,7 @@ def within_run(spec: DedupeSpec) -> Filter:
             return
         texts, everything = joined(parts), pa.concat_tables(tables)
         parts.clear()
-        found = among(texts, ranks(everything, spec), threshold)
+        found = among(texts, order(everything, spec).rank(), threshold)
         compared, first = _Compared.of(everything, found, texts.contents), 0
         for table in tables:
             rows = np.arange(first, first + table.num_rows)
@@ -83,23 +81,22 @@ def guards(table: pa.Table, spec: DedupeSpec) -> U64:
     else:
         answered[:] = False
     if not answered.all():
-        found[~answered] = _numbers(table["completion"].filter(pa.array(~answered)))
+        found[~answered] = numbers(table["completion"].filter(pa.array(~answered)))
     return found
 
 
-def ranks(table: pa.Table, spec: DedupeSpec) -> I64:
-    """The place of each sample when the best comes first (n,), without ties."""
-    keys: list[Any] = [pc.rank(table["sample_id"], tiebreaker="first").to_numpy()]
-    for one in reversed(spec.keep):
+def order(table: pa.Table, spec: DedupeSpec) -> Order:
+    """Which sample is better than which: by the keep-policy, then by the first 16 bytes of their ids."""
+    keys = []
+    for one in spec.keep:
         if one == "shortest":
             given = table["length"] if "length" in table.column_names else pc.utf8_length(table["completion"])
-            keys.append(given.to_numpy())
+            keys.append(given.to_numpy().astype(np.float64))
         else:
             name = "score" if one == "highest_score" else "cumulative_logprob"
-            keys.append(pc.fill_null(pc.negate(table[name]), np.inf).to_numpy())
-    found = np.empty(table.num_rows, np.int64)
-    found[np.lexsort(keys)] = np.arange(table.num_rows)
-    return found
+            keys.append(pc.fill_null(pc.negate(table[name].cast(pa.float64())), np.inf).to_numpy())
+    begins = [text.encode()[:16] for text in table["sample_id"].to_pylist()]
+    return Order(keys, np.array(begins, "S16").view(">u8").astype(np.uint64).reshape(-1, 2))
 
 
 def hashes(texts: pa.ChunkedArray) -> U64:
@@ -107,16 +104,6 @@ def hashes(texts: pa.ChunkedArray) -> U64:
     encoded = texts.combine_chunks().dictionary_encode()
     made = np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in encoded.dictionary.to_pylist()], np.uint64)
     return made[encoded.indices.to_numpy()] if len(made) else np.zeros(0, np.uint64)
-
-
-def _numbers(texts: pa.ChunkedArray) -> U64:
-    """Hashes of the numbers in texts, whatever their order."""
-    some = pc.match_substring_regex(texts, r"\d").to_numpy(zero_copy_only=False)
-    found = np.zeros(len(texts), np.uint64)
-    if some.any():
-        lists = (" ".join(sorted(_NUMBER.findall(text))) for text in texts.filter(pa.array(some)).to_pylist())
-        found[some] = [xxhash.xxh3_64_intdigest(one.encode()) for one in lists]
-    return found
 
 
 class _Compared(NamedTuple):

@@ -1,15 +1,20 @@
 """near_duplicate and near_miss as filters: what they say, in which words, and who stays."""
 
 import json
+import re
+import unicodedata
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from filters import near_duplicate, near_miss
 from filters.base import Filter
 from filters.judging import judge, judge_corpus
 from filters.near_miss import differing
+from filters.similarity.kernel import numbers
 from schemas.recipe import DedupeSpec, NearMissSpec
 from schemas.sample import Kind
 
@@ -198,3 +203,16 @@ def test_their_keys_hold_their_settings():
     ]
 
     assert filters[0].key != filters[1].key
+
+
+@given(st.lists(st.text(st.sampled_from("0179.,- a\u0663\uff11"), max_size=12), min_size=1, max_size=4))
+def test_numbers_are_those_that_a_plain_search_finds(texts: list[str]) -> None:
+    """Digits of any script, with single dots and commas between them; a number is what is written, in any order."""
+    plain = [sorted(re.findall(r"\d+(?:[.,]\d+)*", unicodedata.normalize("NFKC", text))) for text in texts]
+    values = [["".join(str(unicodedata.decimal(c, c)) for c in one) for one in found] for found in plain]
+    hashed = numbers(pa.array(texts)).tolist()
+
+    for one, found in zip(values, hashed, strict=True):
+        assert (found == 0) == (not one)
+        for other, further in zip(values, hashed, strict=True):
+            assert (sorted(one) == sorted(other)) == (found == further)

@@ -95,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--score", metavar="COLUMN", help="of duplicates the one with the highest stays (default: the shortest)")
     made.add_argument("--threshold", type=float, default=0.7, help="least Jaccard similarity of word bigrams (default: 0.7)")
+    made.add_argument(
+        "--memory",
+        type=float,
+        default=4.0,
+        metavar="GIB",
+        help="signatures held in memory (default: 4, enough for about eight million short rows); more go to files beside DIR",
+    )
+    made.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="threads that work on those files (default: one per core)"
+    )
     made.add_argument("--config", metavar="NAME", help="config of a dataset")
     made.add_argument("--split", metavar="NAME", help="split of a dataset (default: train)")
     made.add_argument("--json", action="store_true", help="print JSON")
@@ -217,9 +227,14 @@ def dedupe(options: argparse.Namespace) -> int:
     """thresher dedupe"""
     from thresher import dedupe as tool
     from thresher.audit.show import number, share
+    from thresher.errors import SourceError
 
     choice = tool.Choice(options.text, options.group, not options.within_groups, options.guard, options.score, options.threshold)
-    found = tool.dedupe(options.data, Path(options.out), choice, config=options.config, split=options.split)
+    for name in ("memory", "workers"):
+        if getattr(options, name) <= 0:
+            raise SourceError(f"--{name}: wanted a number above 0, found {getattr(options, name)}")
+    means = tool.Means(int(options.memory * 2**30), options.workers)
+    found = tool.dedupe(options.data, Path(options.out), choice, means, config=options.config, split=options.split)
     if options.json:
         print(json.dumps(found.to_dict(), indent=1))
         return 0

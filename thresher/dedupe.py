@@ -1,37 +1,41 @@
 """Removes duplicates from any table of texts: Parquet, JSONL, or a dataset of the Hub. `thresher dedupe` on the command line.
 
-The rows pass by twice. The first time only what decides is read: the text, its group, the guard, the score; what stays in memory
-is signatures, some 370 bytes of each row and 4 of each of its words. The second time the rows that stay go to OUT/kept, and those
-that do not to OUT/duplicates, each with the row that it repeats. The rules are those of a run (filters.similarity,
-filters.near_duplicate)."""
+The rows pass by twice. The first time only what decides is read: the text, its group, the guard, the score; what stays of it is
+signatures, some 370 bytes of each row and 4 of each of its words, in memory as long as there is room, else in files
+(thresher.duplicates). The second time the rows that stay go to OUT/kept, and those that do not to OUT/duplicates, each with the
+row that it repeats. The rules are those of a run (filters.similarity, filters.near_duplicate)."""
 
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
-import pyarrow.parquet as pq
 
-from filters.near_duplicate import guards, hashes, ranks
-from filters.similarity.duplicates import Clusters, among, similarities, within
-from filters.similarity.kernel import I64, SCHEME, Signed, joined, signed
+from filters.near_duplicate import guards, hashes
+from filters.similarity.duplicates import Clusters, Order, among, similarities, within
+from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, signed
 from schemas.recipe import DedupeSpec
+from thresher import duplicates
 from thresher.errors import SourceError
 from thresher.sources import nearest
+from thresher.tables import Files, Opened, opened
 
 TEXTS = ("completion", "text", "content", "response", "output", "answer", "chosen")
 """Columns that are taken for the text, the first that is there."""
-BATCH_ROWS = 65_536
-FILE_BYTES = 1 << 29
+ROWS_AT_ONCE = 1 << 20
+PART_BYTES = 256 << 20
+"""Signatures of a part that is written to a file."""
+MEMORY = 4 << 30
 ADDED = ("row", "duplicate_of", "similarity", "scope")
 """Columns of OUT/duplicates beside the table's own; OUT/kept has `multiplicity`, to which a table's own of that name adds up."""
 
@@ -75,108 +79,92 @@ class Found:
         return asdict(self) | {"largest": list(self.largest)}
 
 
-def dedupe(data: str, out: Path, choice: Choice, *, config: str | None = None, split: str | None = None) -> Found:
+class Means(NamedTuple):
+    """What the work may take."""
+
+    memory: int = MEMORY
+    """Bytes of signatures that are held; more of them go to files beside OUT, which are removed at the end."""
+    workers: int = 1
+    """Threads that work on those files."""
+
+
+def dedupe(
+    data: str, out: Path, choice: Choice, means: Means | None = None, *, config: str | None = None, split: str | None = None
+) -> Found:
     """Write OUT/kept, OUT/duplicates and OUT/summary.json. Raises SourceError on a table that cannot be read or lacks a
     column."""
     if out.exists():
         raise SourceError(f"{out}: is there already, and nothing is overwritten; remove it or name another --out")
     table = opened(data, config, split)
     choice = _complete(choice, table)
-    began = time.perf_counter()
-    texts, rest = _signed(table, choice)
-    signing = time.perf_counter() - began
-    order = ranks(rest, DedupeSpec())
-    found, scope = _clusters(texts, rest, order, choice)
-    clustering = time.perf_counter() - began - signing
-    exact = int(((texts.contents[found.originals] == texts.contents) & (found.originals != np.arange(len(order)))).sum())
-    draws = np.bincount(found.originals, weights=rest["multiplicity"].to_numpy(), minlength=len(order)).astype(np.int64)
-    _write(table, out, found, draws, scope)
-    sizes = np.sort(draws)[::-1]
-    sizes = sizes[sizes > 0]
-    told = Found(
-        rows=len(order),
-        kept=int((scope == 0).sum()),
-        exact=exact,
-        near=int((scope > 0).sum()) - exact,
-        effective=effective_number(sizes),
-        largest=tuple(sizes[:10].tolist()),
-        seconds={
-            "signing": round(signing, 3),
-            "clustering": round(clustering, 3),
-            "writing": round(time.perf_counter() - began - signing - clustering, 3),
-        },
-    )
+    clock = [time.perf_counter()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.signatures.", dir=out.parent) as scratch:
+        signatures = _Signatures(scratch, means or Means())
+        _sign(table, choice, signatures)
+        clock.append(time.perf_counter())
+        repeated = signatures.repeated(choice)
+        clock.append(time.perf_counter())
+        _write(table, out, repeated)
+        clock.append(time.perf_counter())
+        told = _told(repeated, np.diff(clock).round(3).tolist())
+        del repeated, signatures
     (out / "summary.json").write_text(json.dumps(told.to_dict() | {"choice": asdict(choice)}, indent=1) + "\n")
     return told
 
 
-def effective_number(sizes: I64) -> float:
-    """The exponential of the entropy of the shares that clusters (k,) have (Hill number of order 1; Jost 2006); 0 for none."""
-    if not sizes.sum():
+class Repeated(NamedTuple):
+    """What each row repeats (n): arrays in memory, or mapped files."""
+
+    originals: I64
+    similarity: F32
+    scopes: Any
+    """duplicates.NO_SCOPE, GROUP or ALL."""
+    draws: I64
+    """Rows that fell on each."""
+    equal: Callable[[I64], Any]
+    """Whether rows are word for word what they repeat."""
+
+
+def _told(repeated: Repeated, seconds: list[float]) -> Found:
+    """The figures, a million rows at a time."""
+    sizes: Counter[int] = Counter()
+    kept = exact = 0
+    for rows in _slices(len(repeated.originals)):
+        stays = repeated.originals[rows] == rows
+        kept += int(stays.sum())
+        exact += int(repeated.equal(rows[~stays]).sum())
+        for size, count in zip(*np.unique(repeated.draws[rows][stays], return_counts=True), strict=True):
+            sizes[int(size)] += int(count)
+    largest = [size for size in sorted(sizes, reverse=True)[:10] for _ in range(min(10, sizes[size]))][:10]
+    return Found(
+        rows=len(repeated.originals),
+        kept=kept,
+        exact=exact,
+        near=len(repeated.originals) - kept - exact,
+        effective=effective_number(np.array(list(sizes), np.int64), np.array(list(sizes.values()), np.int64)),
+        largest=tuple(largest),
+        seconds=dict(zip(("signing", "clustering", "writing"), seconds, strict=True)),
+    )
+
+
+def _slices(rows: int) -> Iterator[I64]:
+    for start in range(0, rows, ROWS_AT_ONCE):
+        yield np.arange(start, min(start + ROWS_AT_ONCE, rows))
+
+
+def effective_number(sizes: I64, counts: I64 | None = None) -> float:
+    """The exponential of the entropy of the shares that clusters have (Hill number of order 1; Jost 2006); 0 for none. `sizes`
+    (k,) come `counts` (k,) times, or once."""
+    times = np.ones(len(sizes), np.int64) if counts is None else counts
+    total = (sizes * times).sum()
+    if not total:
         return 0.0
-    shares = sizes[sizes > 0] / sizes.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    shares, times = sizes[sizes > 0] / total, times[sizes > 0]
+    return float(np.exp(-(times * shares * np.log(shares)).sum()))
 
 
-# -- tables --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A table on disk, as often as it is asked for."""
-
-    name: str
-    schema: pa.Schema
-    source: Any
-
-    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Its rows in order, in batches."""
-        if isinstance(self.source, pa.dataset.Dataset):
-            scanner = self.source.scanner(columns=columns, batch_size=BATCH_ROWS, use_threads=False)
-            read = (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
-        else:
-            source = self.source if columns is None else self.source.select_columns(columns)
-            read = source.with_format("arrow").iter(batch_size=BATCH_ROWS)
-        try:
-            yield from read
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{self.name}: cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def opened(data: str, config: str | None, split: str | None) -> Opened:
-    """A Parquet file or a folder of such, a JSONL file, the directory of a dataset, or a dataset of the Hub."""
-    path = Path(data)
-    try:
-        if path.suffix.lower() in (".parquet", ".pq") or (path.is_dir() and config is None and _only_parquet(path)):
-            source = pa.dataset.dataset(str(path), format="parquet")
-            return Opened(data, source.schema, source)
-        return _by_datasets(data, path, config, split)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{data}: cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _only_parquet(path: Path) -> bool:
-    """A folder of Parquet files that are one table: no dataset with configs."""
-    return not (path / "README.md").exists() and any(path.glob("*.parquet"))
-
-
-def _by_datasets(data: str, path: Path, config: str | None, split: str | None) -> Opened:
-    import datasets
-
-    datasets.disable_progress_bars()
-    split = split or "train"
-    ending = "".join(path.suffixes[-2:]).lower()
-    try:
-        if any(one in ending for one in (".jsonl", ".json", ".ndjson")):
-            if not path.is_file():
-                raise SourceError(f"{data}: no such file{nearest(path.name, (one.name for one in path.parent.glob('*')))}")
-            found = datasets.load_dataset("json", data_files=str(path), split=split)
-        else:
-            found = datasets.load_dataset(data, config, split=split)
-    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
-        cause = error.__cause__ or error
-        raise SourceError(f"{data}: cannot be read as a dataset: {str(cause).splitlines()[0]}") from error
-    return Opened(data, found.features.arrow_schema, found)
+# -- what is asked ------------------------------------------------------------------------------------------------------
 
 
 def _complete(choice: Choice, table: Opened) -> Choice:
@@ -238,37 +226,24 @@ def _readable(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 # -- the two passes ------------------------------------------------------------------------------------------------------
 
 
-def _signed(table: Opened, choice: Choice) -> tuple[Signed, pa.Table]:
-    """Signatures of all rows, and what ranks and groups them."""
+def _sign(table: Opened, choice: Choice, signatures: "_Signatures") -> None:
+    """Sign all rows."""
     assert choice.text is not None
     by = None if choice.guard in ("numbers", "none") else choice.guard
     own = "multiplicity" in table.schema.names and pa.types.is_integer(table.schema.field("multiplicity").type)
     columns = list(dict.fromkeys(filter(None, [choice.text, choice.group, choice.score, by, "multiplicity" if own else None])))
     spec = DedupeSpec(guard="answer" if by else "numbers" if choice.guard == "numbers" else "none")
-    parts, rests, rows = [], [], 0
     for batch in table.batches(columns):
         texts = pc.fill_null(_readable(_said(batch[choice.text])), "")
-        count = batch.num_rows
-        asked = pa.table({"completion": texts, "answer": pa.nulls(count, pa.string()) if by is None else _shown(batch[by])})
-        parts.append(signed(texts, guards(asked, spec)))
-        rests.append(
-            pa.table(
-                {
-                    "sample_id": pa.array(np.arange(rows, rows + count)),
-                    "length": pc.utf8_length(texts).cast(pa.int64()),
-                    "score": pa.nulls(count, pa.float64()) if choice.score is None else batch[choice.score].cast(pa.float64()),
-                    "cumulative_logprob": pa.nulls(count, pa.float64()),
-                    "multiplicity": pc.fill_null(batch["multiplicity"], 1) if own else pa.array(np.ones(count, np.int64)),
-                    "group": pa.array(
-                        np.zeros(count, np.uint64) if choice.group is None else hashes(_shown(batch[choice.group]))
-                    ),
-                }
-            )
-        )
-        rows += count
-    if not rows:
+        asked = pa.table({"completion": texts, "answer": pa.nulls(len(texts), pa.string()) if by is None else _shown(batch[by])})
+        keys = [pc.utf8_length(texts).to_numpy().astype(np.float64)]
+        if choice.score is not None:
+            keys.insert(0, pc.fill_null(pc.negate(batch[choice.score].cast(pa.float64())), np.inf).to_numpy())
+        groups = None if choice.group is None else hashes(_shown(batch[choice.group]))
+        draws = pc.fill_null(batch["multiplicity"], 1).to_numpy().astype(np.int64) if own else np.ones(len(texts), np.int64)
+        signatures.add(_Batch(signed(texts, guards(asked, spec)), keys, groups, draws))
+    if not signatures.rows:
         raise SourceError(f"{table.name}: holds no rows")
-    return joined(parts), pa.concat_tables(rests)
 
 
 def _shown(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -278,47 +253,137 @@ def _shown(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(column.cast(pa.string()), "")
 
 
-def _clusters(texts: Signed, rest: pa.Table, order: I64, choice: Choice) -> tuple[Clusters, I64]:
-    """What each row repeats, and in which scope: 1 its group, 2 another's, 0 none."""
-    rows = np.arange(len(order))
-    if choice.group is None:
-        found = among(texts, order, choice.threshold)
-        return found, np.where(found.originals == rows, 0, 2)
-    _, groups = np.unique(rest["group"].to_numpy(), return_inverse=True)
-    found = within(texts, groups.astype(np.int64), order, choice.threshold)
-    scope = np.where(found.originals == rows, 0, 1)
+class _Batch(NamedTuple):
+    """Signatures of some rows, what tells the best of them, and the draws that fell on each."""
+
+    texts: Signed
+    keys: list[Any]
+    groups: U64 | None
+    draws: I64
+
+    @property
+    def nbytes(self) -> int:
+        return int(sum(column.nbytes for column in self.texts) + sum(key.nbytes for key in self.keys) + 32 * len(self.draws))
+
+    @classmethod
+    def of(cls, parts: Sequence["_Batch"]) -> "_Batch":
+        """Several as one."""
+        keys = [np.concatenate(some) for some in zip(*(part.keys for part in parts), strict=True)]
+        groups = None if parts[0].groups is None else np.concatenate([part.groups for part in parts if part.groups is not None])
+        return cls(joined([part.texts for part in parts]), keys, groups, np.concatenate([part.draws for part in parts]))
+
+
+class _Signatures:
+    """Signatures of all rows: in memory, or, once they take more than they may, in files."""
+
+    def __init__(self, folder: str, means: Means) -> None:
+        self.rows = 0
+        self._folder, self._means = folder, means
+        self._held: list[_Batch] = []
+        self._bytes = self._parts = 0
+        self._files = False
+
+    def add(self, batch: _Batch) -> None:
+        """The next rows."""
+        self._held.append(batch)
+        self._bytes += batch.nbytes
+        self.rows += len(batch.draws)
+        self._files = self._files or self._bytes > self._means.memory
+        if self._files and self._bytes > min(PART_BYTES, self._means.memory):
+            self._spill()
+
+    def repeated(self, choice: Choice) -> Repeated:
+        """What each row repeats."""
+        if not self._files:
+            return self._in_memory(choice)
+        self._spill()
+        plan = duplicates.Plan(self._folder, choice.threshold, self._means.memory)
+        with ThreadPoolExecutor(self._means.workers) as threads:
+
+            def each(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+                for done in [threads.submit(function, *one) for one in arguments]:
+                    done.result()
+
+            duplicates.find(plan, each, across=choice.across)
+        found, scopes = duplicates.clusters(plan)
+        draws = np.memmap(f"{self._folder}/draws", np.int64, "w+", shape=(self.rows,))
+        fell = np.memmap(f"{self._folder}/fell", np.int64, "r", shape=(self.rows,))
+        for rows in _slices(self.rows):
+            np.add.at(draws, found.originals[rows], fell[rows])
+        equal = lambda rows: duplicates.equals(plan, rows, found.originals[rows].astype(np.int64))  # noqa: E731
+        return Repeated(*found, scopes, draws, equal)
+
+    def _spill(self) -> None:
+        """Write what is held to files."""
+        while self._held:
+            size, some = 0, []
+            while self._held and size < min(PART_BYTES, self._means.memory):
+                some.append(self._held.pop(0))
+                size += some[-1].nbytes
+            batch = _Batch.of(some)
+            first = self.rows - sum(len(one.draws) for one in self._held) - len(batch.draws)
+            duplicates.sign(self._folder, self._parts, batch.texts, _order(batch, first), batch.groups)
+            with open(f"{self._folder}/fell", "ab") as file:
+                file.write(batch.draws.tobytes())
+            self._parts += 1
+        self._bytes = 0
+
+    def _in_memory(self, choice: Choice) -> Repeated:
+        batch = _Batch.of(self._held)
+        self._held.clear()
+        found, scopes = _clusters(batch, _order(batch, 0).rank(), choice)
+        draws = np.bincount(found.originals, weights=batch.draws, minlength=self.rows).astype(np.int64)
+        contents = batch.texts.contents
+        return Repeated(*found, scopes, draws, lambda rows: contents[rows] == contents[found.originals[rows]])
+
+
+def _order(batch: _Batch, first: int) -> Order:
+    """By the score, then by the length, then by the number of the row."""
+    numbers = np.arange(first, first + len(batch.draws), dtype=np.uint64)
+    return Order(batch.keys, np.stack([numbers, np.zeros_like(numbers)], axis=1))
+
+
+def _clusters(batch: _Batch, rank: I64, choice: Choice) -> tuple[Clusters, Any]:
+    """What each row repeats, and in which scope."""
+    texts, rows = batch.texts, np.arange(len(rank))
+    if batch.groups is None:
+        found = among(texts, rank, choice.threshold)
+        return found, np.where(found.originals == rows, duplicates.NO_SCOPE, duplicates.ALL)
+    _, groups = np.unique(batch.groups, return_inverse=True)
+    found = within(texts, groups.astype(np.int64), rank, choice.threshold)
+    scopes = np.where(found.originals == rows, duplicates.NO_SCOPE, duplicates.GROUP)
     if not choice.across:
-        return found, scope
-    kept = np.flatnonzero(scope == 0)
-    further = among(texts.take(kept), order[kept], choice.threshold)
+        return found, scopes
+    kept = np.flatnonzero(scopes == duplicates.NO_SCOPE)
+    further = among(texts.take(kept), rank[kept], choice.threshold)
     moved = kept[further.originals]
-    scope[kept[moved != kept]] = 2
+    scopes[kept[moved != kept]] = duplicates.ALL
     originals, similarity = found.originals.copy(), found.similarity.copy()
-    originals[kept] = moved
+    originals[kept], similarity[kept] = moved, further.similarity
     originals = originals[found.originals]
-    changed = np.flatnonzero(originals != found.originals)
+    changed = np.flatnonzero((originals != found.originals) & (scopes == duplicates.GROUP))
     similarity[changed] = similarities(texts, changed, originals[changed])
-    return Clusters(originals, similarity), scope
+    return Clusters(originals, similarity), scopes
 
 
-def _write(table: Opened, out: Path, found: Clusters, draws: I64, scope: I64) -> None:
+def _write(table: Opened, out: Path, repeated: Repeated) -> None:
     """The rows that stay and those that do not, in their order; the folder appears whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    names = np.array(["", "group", "all"], object)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        kept, others = _Files(work / "kept"), _Files(work / "duplicates")
+        kept, others = Files(work / "kept"), Files(work / "duplicates")
         first = 0
         for batch in table.batches():
             rows = np.arange(first, first + batch.num_rows)
-            stays = pa.array(found.originals[rows] == rows)
-            numbers = pa.array(rows)
+            originals = repeated.originals[rows].astype(np.int64)
+            stays = pa.array(originals == rows)
             own = {name: batch[name] for name in batch.column_names}
-            kept.add(pa.table(own | {"multiplicity": pa.array(draws[rows], pa.int64())}).filter(stays))
+            kept.add(pa.table(own | {"multiplicity": pa.array(repeated.draws[rows], pa.int64())}).filter(stays))
             named = {
-                "row": numbers,
-                "duplicate_of": pa.array(found.originals[rows]),
-                "similarity": pa.array(found.similarity[rows].astype(np.float64).round(4)),
-                "scope": pa.array(np.array(["", "group", "all"], object)[scope[rows]], pa.string()),
+                "row": pa.array(rows),
+                "duplicate_of": pa.array(originals),
+                "similarity": pa.array(repeated.similarity[rows].astype(np.float64).round(4)),
+                "scope": pa.array(names[repeated.scopes[rows]], pa.string()),
             }
             others.add(pa.table(own | named).filter(pc.invert(stays)))
             first += len(rows)
@@ -329,29 +394,3 @@ def _write(table: Opened, out: Path, found: Clusters, draws: I64, scope: I64) ->
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-
-
-class _Files:
-    """Parquet files of a folder, each up to FILE_BYTES."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.number = folder, 0
-        self.writer: Any = None
-        folder.mkdir()
-
-    def add(self, table: pa.Table) -> None:
-        if self.writer is None:
-            path = self.folder / f"{self.number:05d}.parquet"
-            self.file = path.open("wb")
-            self.writer = pq.ParquetWriter(self.file, table.schema, compression="zstd")
-            self.number += 1
-        if table.num_rows:
-            self.writer.write_table(table)
-        if self.file.tell() > FILE_BYTES:
-            self.close()
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-            self.file.close()
-            self.writer = None

@@ -5,10 +5,11 @@ import pyarrow as pa
 
 from filters.similarity.duplicates import among, similarities, within
 from filters.similarity.edits import nearest, tokens_of
-from filters.similarity.kernel import signed
+from filters.similarity.kernel import numbers, signed
 
 texts = pa.array(["one text and another one of some words", "a short one", "one text and another one of many words", "caf\u00e9"])
 rows = np.arange(len(texts))
+numbers(texts)
 made = signed(texts, np.zeros(len(texts), np.uint64))
 among(made, rows, 0.7)
 within(made, np.zeros_like(rows), rows, 0.7)

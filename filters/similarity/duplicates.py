@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from filters.similarity.kernel import BANDS, F32, I64, U32, U64, Signed, estimate, jaccard, jit
+from filters.similarity.kernel import BANDS, F32, F64, I64, U32, U64, Signed, estimate, jaccard, jit
 
 DOUBT = 0.13
 """Three standard errors of an estimate."""
@@ -37,16 +37,31 @@ class Clusters(NamedTuple):
     similarity: F32
 
 
+class Order(NamedTuple):
+    """Which of several texts is the best."""
+
+    keys: list[F64]
+    """Numbers (n,) of which the lowest is the best, the first ones first."""
+    ids: U64
+    """Where those are equal: the lowest (n, 2)."""
+
+    def rank(self) -> I64:
+        """The place of each text when the best comes first (n,), without ties."""
+        found = np.empty(len(self.ids), np.int64)
+        found[np.lexsort((self.ids[:, 1], self.ids[:, 0], *self.keys[::-1]))] = np.arange(len(self.ids))
+        return found
+
+
 def within(texts: Signed, groups: I64, rank: I64, threshold: float) -> Clusters:
     """Duplicates inside each group (n,). `rank` (n,) says who stays: the lowest; no two are equal."""
-    groups, rank = _own(groups), _own(rank)
+    groups, rank = own(groups), own(rank)
     heads, firsts = _equal(texts.contents, rank, groups)
     found = _alone(len(rank))
     order = firsts[np.lexsort((rank[firsts], groups[firsts]))]
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     sizes = np.diff(np.append(starts, len(order)))
     large = np.repeat(sizes > LARGE, sizes)
-    _keep(texts, order[~large], groups, threshold, LARGE, *found)
+    keep(texts, order[~large], groups, threshold, LARGE, *found)
     for start, size in zip(starts[sizes > LARGE].tolist(), sizes[sizes > LARGE].tolist(), strict=True):
         _search(texts, np.sort(order[start : start + size]), rank, threshold, found)
     return _through(heads, found)
@@ -54,7 +69,7 @@ def within(texts: Signed, groups: I64, rank: I64, threshold: float) -> Clusters:
 
 def among(texts: Signed, rank: I64, threshold: float) -> Clusters:
     """Duplicates among all texts. `rank` (n,) says who stays: the lowest; no two are equal."""
-    rank = _own(rank)
+    rank = own(rank)
     heads, firsts = _equal(texts.contents, rank, None)
     found = _alone(len(rank))
     _search(texts, firsts, rank, threshold, found)
@@ -78,17 +93,17 @@ def _search(texts: Signed, rows: I64, rank: I64, threshold: float, found: Cluste
         # The key, then the number: equal keys lie side by side, in the order of their hashes.
         packed = texts.bands[band, rows].astype(np.uint64) << np.uint64(32) | numbers
         packed.sort()
-        _join(texts, rows, packed, threshold, links)
-    components = _roots(links.parents)
+        join(texts, rows, packed, threshold, links)
+    components = roots(links.parents)
     sizes = np.bincount(components, minlength=len(rows))
     some = np.flatnonzero(sizes[components] > 1)
     order = some[np.lexsort((rank[rows[some]], components[some]))]
     groups = np.zeros(len(rank), np.int64)
     groups[rows] = components
-    _keep(texts, rows[order], groups, threshold, MOST_KEPT, *found)
+    keep(texts, rows[order], groups, threshold, MOST_KEPT, *found)
 
 
-def _own(numbers: I64) -> I64:
+def own(numbers: I64) -> I64:
     """An array that may be written to: what is compiled for one that may not is compiled apart."""
     return np.require(numbers, np.int64, ["C", "W"])
 
@@ -146,10 +161,11 @@ def _pairs(texts: Signed, ones: I64, others: I64) -> Any:
 
 
 @jit
-def _keep(  # noqa: PLR0917 - what is compiled takes no keywords
+def keep(  # noqa: PLR0917 - what is compiled takes no keywords
     texts: Signed, order: I64, groups: I64, threshold: float, most: int, originals: I64, similarity: F32
-) -> None:
-    """Texts in their order, best first within each group: each repeats the most similar of those kept, or is kept."""
+) -> Any:
+    """Texts in their order, best first within each group: each repeats the most similar of those kept, or is kept. Returns what
+    was kept of the last group, as far as it is compared with."""
     kept = np.empty(len(order), np.int64)
     count, group = 0, np.int64(-1)
     for text in order:
@@ -168,20 +184,23 @@ def _keep(  # noqa: PLR0917 - what is compiled takes no keywords
         else:
             kept[count] = text
             count += 1
+    return kept[: min(count, most)]
 
 
 @jit
-def _join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links) -> None:
-    """Link the members of each bucket of one band to the first of its leaders that they are like."""
+def join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links) -> Any:
+    """Link the members of each bucket of one band to the first of its leaders that they are like. `packed` has the key of the
+    band in its upper half and the number of a text in the lower one, in order; `rows` says where in `texts` each number is.
+    Returns the leaders of the last bucket."""
     leaders = np.empty(LEADERS, np.int64)
     half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
-    start = 0
+    start = count = 0
     while start < len(packed):
         end = start + 1
         while end < len(packed) and packed[end] >> half == packed[start] >> half:
             end += 1
-        count = 0
-        for at in range(start, end if end - start > 1 else start):
+        leaders[0], count = np.int64(packed[start] & low), 1
+        for at in range(start + 1, end):
             text = np.int64(packed[at] & low)
             linked = False
             for number in range(count):
@@ -192,17 +211,18 @@ def _join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links)
                     linked = _similarity(texts, rows[leader], rows[text], threshold) >= threshold
                     links.compared[text] = leader << 1 | np.int64(linked)
                     if linked:
-                        _unite(links.parents, leader, text)
+                        unite(links.parents, leader, text)
                 if linked:
                     break
             if not linked and count < LEADERS:
                 leaders[count] = text
                 count += 1
         start = end
+    return leaders[:count]
 
 
 @jit
-def _root(parents: U32, at: int) -> Any:
+def root(parents: U32, at: int) -> Any:
     while parents[at] != at:
         parents[at] = parents[parents[at]]
         at = int(parents[at])
@@ -210,8 +230,8 @@ def _root(parents: U32, at: int) -> Any:
 
 
 @jit
-def _unite(parents: U32, one: int, other: int) -> None:
-    first, second = _root(parents, one), _root(parents, other)
+def unite(parents: U32, one: int, other: int) -> None:
+    first, second = root(parents, one), root(parents, other)
     if first < second:
         parents[second] = first
     elif second < first:
@@ -219,8 +239,8 @@ def _unite(parents: U32, one: int, other: int) -> None:
 
 
 @jit
-def _roots(parents: U32) -> Any:
+def roots(parents: U32) -> Any:
     found = np.empty(len(parents), np.int64)
     for at in range(len(parents)):
-        found[at] = _root(parents, at)
+        found[at] = root(parents, at)
     return found

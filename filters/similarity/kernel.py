@@ -37,6 +37,7 @@ U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 _SPACELESS = (
     (0x0E00, 0x0F00), (0x1000, 0x10A0), (0x1780, 0x1800), (0x1950, 0x1AB0), (0x2E80, 0x3000), (0x3005, 0x3008),
@@ -62,6 +63,8 @@ def _classes() -> U8:
 
 
 CLASSES = _classes()
+DIGITS = np.array([unicodedata.decimal(chr(code), 255) for code in range(0x10000)], np.uint8)
+"""Value of each decimal digit of the basic plane, 255 for what is none."""
 _generator = np.random.default_rng(0x7468726573686572)
 FACTORS = _generator.integers(0, 2**32, SLOTS, dtype=np.uint32) | np.uint32(1)
 SHIFTS = _generator.integers(0, 2**32, SLOTS, dtype=np.uint32)
@@ -93,6 +96,15 @@ def jit(function: Any) -> Any:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = before
+
+
+def numbers(texts: pa.Array) -> U64:
+    """Hashes (n,) of the numbers in each text, whatever their order: runs of decimal digits of any script, with single dots and
+    commas between them. 0 where there are none."""
+    data, offsets = normalised(texts)
+    found = np.zeros(len(offsets) - 1, np.uint64)
+    _numbers(data, offsets, found)
+    return found
 
 
 def normalised(texts: pa.Array) -> tuple[U8, I64]:
@@ -195,6 +207,30 @@ def decode(data: U8, start: int, end: int, codes: U32) -> Any:
         codes[count] = kind << np.uint32(24) | code
         count += 1
     return count
+
+
+@jit
+def _numbers(data: U8, offsets: I64, found: U64) -> None:
+    longest = 0
+    for text in range(len(found)):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    codes = np.empty(longest + 1, np.uint32)
+    for text in range(len(found)):
+        count = decode(data, offsets[text], offsets[text + 1], codes)
+        number, inside, sign = BASIS, False, np.uint32(0)
+        for at in range(count + 1):
+            code = codes[at] & np.uint32(0xFFFFFF) if at < count else np.uint32(0)
+            digit = DIGITS[code] if code < 0x10000 else np.uint8(255)
+            if digit != 255:
+                if sign:
+                    number = (number ^ np.uint64(sign)) * PRIME
+                number = (number ^ np.uint64(digit)) * PRIME
+                inside, sign = True, np.uint32(0)
+            elif inside and not sign and code in (44, 46):
+                sign = code
+            elif inside:
+                found[text] += mix(number) | np.uint64(1)
+                number, inside, sign = BASIS, False, np.uint32(0)
 
 
 @jit
@@ -377,6 +413,14 @@ def jaccard(texts: Signed, one: int, other: int) -> Any:
         b += second <= first
     together = texts.sizes[one] + texts.sizes[other] - both
     return both / together if together else 0.0
+
+
+@jit
+def ordered(texts: Signed) -> None:
+    """Put the shingles of all texts in order, each distinct one once."""
+    for text in range(len(texts.guards)):
+        if not texts.ordered[text]:
+            _order(texts, text)
 
 
 @jit

@@ -1,0 +1,144 @@
+"""Duplicates out of core: the same as in memory, however the work is cut up, and whoever does it."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from filters.similarity.duplicates import Clusters, Order, among
+from filters.similarity.kernel import Signed, signed
+from thresher import duplicates
+from thresher.duplicates import Plan
+from thresher.errors import SourceError
+
+THRESHOLD = 0.7
+
+
+def corpus(rows: int = 900) -> list[str]:
+    """Texts with copies: some equal, some with a word changed, many of one refusal, some empty."""
+    rng = np.random.default_rng(7)
+    texts: list[str] = []
+    for row in range(rows):
+        kind = rng.integers(0, 10)
+        if row > 20 and kind < 3:
+            words = texts[int(rng.integers(0, row))].split()
+            if kind and words:
+                words[int(rng.integers(0, len(words)))] = "else"
+            texts.append(" ".join(words))
+        elif kind == 3:
+            texts.append(f"I am sorry but as a language model of the kind number {row % 7} I can not help you with that")
+        elif kind == 4:
+            texts.append("" if row % 2 else "!")
+        else:
+            texts.append(" ".join(rng.choice([f"w{number}" for number in range(300)], 12)))
+    return texts
+
+
+def order_of(texts: list[str], first: int = 0) -> Order:
+    numbers = np.arange(first, first + len(texts), dtype=np.uint64)
+    return Order([np.array([len(text) for text in texts], float)], np.stack([numbers, numbers * 0], axis=1))
+
+
+def signatures(texts: list[str]) -> Signed:
+    return signed(pa.array(texts, pa.string()), np.zeros(len(texts), np.uint64))
+
+
+def in_memory(texts: list[str]) -> Clusters:
+    return among(signatures(texts), order_of(texts).rank(), THRESHOLD)
+
+
+def written(folder: Path, texts: list[str], size: int) -> str:
+    for part, first in enumerate(range(0, len(texts), size)):
+        some = texts[first : first + size]
+        duplicates.sign(str(folder), part, signatures(some), order_of(some, first))
+    return str(folder)
+
+
+@pytest.mark.parametrize(("size", "memory"), [(1000, 1 << 30), (100, 20_000), (37, 3_000)])
+def test_the_same_as_in_memory_however_it_is_cut(tmp_path: Path, size: int, memory: int) -> None:
+    texts = corpus()
+    plan = Plan(written(tmp_path, texts, size), THRESHOLD, memory)
+
+    duplicates.find(plan)
+
+    found, scopes = duplicates.clusters(plan)
+    expected = in_memory(texts)
+    assert found.originals.tolist() == expected.originals.tolist()
+    assert found.similarity.tolist() == expected.similarity.tolist()
+    assert ((scopes == duplicates.ALL) == (found.originals != np.arange(len(texts)))).all()
+    assert (scopes == duplicates.ALL).sum() > 200
+
+
+def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
+    texts = corpus()
+    plans = [Plan(written(tmp_path / name, texts, 90), THRESHOLD, 9_000) for name in ("alone", "many")]
+
+    def many(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda one: function(*one), [*arguments[::-1], *arguments]))
+
+    duplicates.find(plans[0])
+    duplicates.find(plans[1], many)
+
+    for file in sorted(tmp_path.glob("alone/links/*")):
+        other = np.load(tmp_path / "many" / "links" / file.name)["rows"]
+        assert np.load(file)["rows"].tolist() == other.tolist()
+    assert duplicates.clusters(plans[0])[0].originals.tolist() == duplicates.clusters(plans[1])[0].originals.tolist()
+
+
+def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: Path) -> None:
+    texts = corpus(300)
+    plan = Plan(written(tmp_path, texts, 90), THRESHOLD, 9_000)
+    done: list[str] = []
+
+    def failing(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+        for number, one in enumerate(arguments):
+            if function is duplicates.join and number == 5 and "join 5" not in done:
+                done.append("join 5")
+                raise OSError("no space left")
+            function(*one)
+
+    with pytest.raises(OSError, match="no space"):
+        duplicates.find(plan, failing)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("links/*")}
+    assert len(before) == 5
+    duplicates.find(plan, failing)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert duplicates.clusters(plan)[0].originals.tolist() == in_memory(texts).originals.tolist()
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_another_threshold_keeps_the_signatures_alone(tmp_path: Path) -> None:
+    texts = corpus(300)
+    folder = written(tmp_path, texts, 300)
+    duplicates.find(Plan(folder, THRESHOLD, 1 << 20))
+    duplicates.find(Plan(folder, 0.95, 1 << 20))
+
+    kept = [int((duplicates.clusters(Plan(folder, 0.95, 1 << 20))[1] == 0).sum())]
+    assert kept[0] > len(np.unique(in_memory(texts).originals))
+
+
+def test_signatures_of_another_version_are_refused(tmp_path: Path) -> None:
+    plan = Plan(written(tmp_path, corpus(30), 30), THRESHOLD, 1 << 20)
+    duplicates.find(plan)
+    path = tmp_path / "plan.json"
+    path.write_text(path.read_text().replace("_v", "_v9"))
+
+    with pytest.raises(SourceError, match=r"signatures of the scheme .*_v9.*; remove the folder"):
+        duplicates.find(plan)
+
+
+@pytest.mark.slow
+def test_a_million_times_the_same_costs_little_memory(tmp_path: Path) -> None:
+    """A bucket larger than a chunk is passed through in pieces."""
+    refusals = [f"I am sorry but as a language model of kind {number} I can not help you with that today" for number in range(2)]
+    texts = [refusals[row % 2] + " " + "ab"[row % 3 == 0] * (row % 9) for row in range(100_000)]
+    plan = Plan(written(tmp_path, texts, 20_000), THRESHOLD, 100_000)
+
+    duplicates.find(plan)
+
+    assert duplicates.clusters(plan)[0].originals.tolist() == in_memory(texts).originals.tolist()

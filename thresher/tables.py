@@ -1,0 +1,100 @@
+"""Tables that a user brings or gets: any Parquet, JSONL or Hub dataset in, folders of Parquet files out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from thresher.errors import SourceError
+from thresher.sources import nearest
+
+BATCH_ROWS = 65_536
+FILE_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A table on disk, as often as it is asked for."""
+
+    name: str
+    schema: pa.Schema
+    source: Any
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Its rows in order, in batches."""
+        if isinstance(self.source, pa.dataset.Dataset):
+            scanner = self.source.scanner(columns=columns, batch_size=BATCH_ROWS, use_threads=False)
+            read = (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
+        else:
+            source = self.source if columns is None else self.source.select_columns(columns)
+            read = source.with_format("arrow").iter(batch_size=BATCH_ROWS)
+        try:
+            yield from read
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{self.name}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def opened(data: str, config: str | None, split: str | None) -> Opened:
+    """A Parquet file or a folder of such, a JSONL file, the directory of a dataset, or a dataset of the Hub."""
+    path = Path(data)
+    try:
+        if path.suffix.lower() in (".parquet", ".pq") or (path.is_dir() and config is None and _only_parquet(path)):
+            source = pa.dataset.dataset(str(path), format="parquet")
+            return Opened(data, source.schema, source)
+        return _by_datasets(data, path, config, split)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{data}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _only_parquet(path: Path) -> bool:
+    """A folder of Parquet files that are one table: no dataset with configs."""
+    return not (path / "README.md").exists() and any(path.glob("*.parquet"))
+
+
+def _by_datasets(data: str, path: Path, config: str | None, split: str | None) -> Opened:
+    import datasets
+
+    datasets.disable_progress_bars()
+    split = split or "train"
+    ending = "".join(path.suffixes[-2:]).lower()
+    try:
+        if any(one in ending for one in (".jsonl", ".json", ".ndjson")):
+            if not path.is_file():
+                raise SourceError(f"{data}: no such file{nearest(path.name, (one.name for one in path.parent.glob('*')))}")
+            found = datasets.load_dataset("json", data_files=str(path), split=split)
+        else:
+            found = datasets.load_dataset(data, config, split=split)
+    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
+        cause = error.__cause__ or error
+        raise SourceError(f"{data}: cannot be read as a dataset: {str(cause).splitlines()[0]}") from error
+    return Opened(data, found.features.arrow_schema, found)
+
+
+class Files:
+    """Parquet files of a folder, each up to FILE_BYTES."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number = folder, 0
+        self.writer: Any = None
+        folder.mkdir()
+
+    def add(self, table: pa.Table) -> None:
+        if self.writer is None:
+            path = self.folder / f"{self.number:05d}.parquet"
+            self.file = path.open("wb")
+            self.writer = pq.ParquetWriter(self.file, table.schema, compression="zstd")
+            self.number += 1
+        if table.num_rows:
+            self.writer.write_table(table)
+        if self.file.tell() > FILE_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+            self.file.close()
+            self.writer = None
