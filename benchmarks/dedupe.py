@@ -6,7 +6,8 @@ Every contender runs in a process of its own, peers in environments of their own
 other in rounds; the median counts. All have word bigrams, 128 slots, 25 bands of 5. `signed/s` is text to signature, `full/s`
 text to clusters. Quality is told of pairs whose Jaccard similarity reaches the threshold: `recall` of the pairs that the corpus
 made by copying, `precision` of all pairs of a cluster, `named` of the pairs of a duplicate and the row it names. --hot makes
-every tenth row one of eight refusals. At last the near misses: ms for groups of 256 and 4,096."""
+every tenth row one of eight refusals. Then the near misses: ms for groups of 256 and 4,096. --files runs `thresher dedupe` in
+memory and through files, --index asks an index of as many released texts."""
 
 import argparse
 import itertools
@@ -15,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ import verifiers
 
 from filters.similarity.duplicates import similarities
 from filters.similarity.edits import nearest, tokens_of
-from filters.similarity.kernel import signed
+from filters.similarity.index import Index
+from filters.similarity.kernel import Signed, joined, signed
 
 PEER = Path(__file__).parent / "peers" / "dedupe_peer.py"
 PEERS = {"datasketch": ("datasketch==2.0.0",), "gaoya": ("gaoya==0.2.2",)}
@@ -147,6 +150,64 @@ def near_misses(length: str) -> list[dict[str, Any]]:
     return made
 
 
+def through_files(path: Path) -> list[dict[str, Any]]:
+    """`thresher dedupe` on a file, with all the memory it wants and with little, by the time it says and its own memory: that of
+    mapped files, which the system takes back when it wants, apart."""
+    made = []
+    for memory in (64.0, 0.1):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [str(Path(sys.executable).parent / "thresher"), "dedupe", str(path), "--out", f"{folder}/out", "--json"]
+            command += ["--memory", str(memory), "--workers", "1"]
+            running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            peak = 0
+            while running.poll() is None:
+                said = Path(f"/proc/{running.pid}/status").read_text()
+                peak = max(peak, *(int(line.split()[1]) for line in said.splitlines() if line.startswith("RssAnon")), 0)
+                time.sleep(0.02)
+            assert running.stdout is not None
+            told = json.loads(running.stdout.read())
+        made.append(
+            {
+                "thresher dedupe": f"--memory {memory:g}",
+                "rows": told["rows"],
+                "kept": told["kept"],
+                "own memory MB": round(peak / 1024),
+                **{f"{step} s": seconds for step, seconds in told["seconds"].items()},
+            }
+        )
+    return made
+
+
+def released(rows: int) -> list[dict[str, Any]]:
+    """An index of so many texts of 45 words, a tenth of what is asked for being in there with a word changed."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"{number:x}" for number in rng.integers(2**20, 2**24, 20_000)])
+    step, told = 100_000, {"released": rows}
+
+    def signatures(first: int, count: int) -> Signed:
+        picked = np.random.default_rng(first).integers(0, len(words), (count, 45))
+        return signed(pa.array([" ".join(row) for row in words[picked]]), np.zeros(count, np.uint64))
+
+    with tempfile.TemporaryDirectory() as folder:
+        index = Index(folder, {})
+        spent = 0.0
+        for first in range(0, rows, step):
+            made, names = signatures(first, step), [f"{first + number:032x}" for number in range(step)]
+            began = time.process_time()
+            index.add(str(first), [(made, names)])
+            spent += time.process_time() - began
+        told["added/s"] = round(rows / spent)
+        told["bytes each"] = round(sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / rows)
+        for count in (1_000, 100_000):
+            old = signatures(step, count // 10)
+            asked = joined([old, signatures(1, count - count // 10)])
+            began = time.process_time()
+            found = index.ask(asked, 0.7)
+            told[f"{count} asked ms"] = round(1e3 * (time.process_time() - began))
+            told[f"{count} found"] = sum(name is not None for name in found.names)
+    return [told]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="10000,100000")
@@ -155,6 +216,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threshold", type=float, default=0.7)
     parser.add_argument("--hot", action="store_true")
+    parser.add_argument("--files", action="store_true")
+    parser.add_argument("--index", type=int, metavar="TEXTS")
     options = parser.parse_args()
     names = ["thresher", *filter(None, options.peers.split(","))]
     table, full = [], {}
@@ -180,6 +243,10 @@ def main() -> int:
     for small, large in itertools.pairwise(sizes):
         print(f"cost grows as N^{np.log(full[large] / full[small]) / np.log(large / small):.2f} from {small:,} to {large:,}")
     verifiers.table(near_misses(options.length))
+    if options.files:
+        verifiers.table([row for rows in sizes for row in through_files(corpus(rows, options.length, hot=options.hot))])
+    if options.index:
+        verifiers.table(released(options.index))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Drops hits that repeat another hit, of the same prompt or of the run, and decides which copy stays.
+"""Drops hits that repeat another hit, of the same prompt, of the run or of what was released, and decides which copy stays.
 
 Two hits repeat each other when their normalised texts are equal, or the Jaccard similarity of their shingles reaches the
 threshold (filters.similarity), and their answers agree: samples that differ in what they answer are never duplicates, however
@@ -8,7 +8,9 @@ The best stays: highest score, then shortest, then likeliest, then the smallest 
 the number of draws that fell on it; each of the others names it, and how similar the two are.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +21,12 @@ import xxhash
 
 from filters.base import Filter, Role, Scope, verdict_table
 from filters.similarity.duplicates import Clusters, Order, among, within
-from filters.similarity.kernel import I64, SCHEME, U64, Signed, joined, numbers, signed
+from filters.similarity.index import Index
+from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, numbers, signed
 from schemas.recipe import DedupeSpec
 from schemas.sample import Outcome
 
+RUN, RELEASED = "near_duplicate_run", "near_duplicate_released"
 COLUMNS = ("sample_id", "prompt_id", "completion", "cumulative_logprob", "answer", "score", "multiplicity")
 
 
@@ -35,14 +39,14 @@ def within_prompt(spec: DedupeSpec) -> Filter:
         prompts = table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         texts = signed(table["completion"], guards(table, spec))
         found = within(texts, prompts, order(table, spec).rank(), threshold)
-        return _verdicts(_Compared.of(table, found, texts.contents), np.arange(table.num_rows), "prompt")
+        return verdicts(Told.of(table, found, texts.contents), "prompt")
 
-    return Filter("near_duplicate", SCHEME, Scope.PROMPT, Role.DUPLICATE, judge, COLUMNS, _parameters(spec), cost_us=10.0)
+    return _filter("near_duplicate", Scope.PROMPT, judge, spec, {"within_prompt", "guard", "keep"})
 
 
 def within_run(spec: DedupeSpec) -> Filter:
     """Drop `exact_duplicate` and `near_duplicate` among the samples of all prompts, by band keys. Holds some 600 bytes of each
-    sample of 400 bytes; not its text."""
+    sample of 400 bytes; not its text. thresher.repeats does the same for more samples than memory holds."""
     threshold = spec.within_run
     assert threshold is not None
 
@@ -50,34 +54,69 @@ def within_run(spec: DedupeSpec) -> Filter:
         parts: list[Signed] = []
         tables: list[pa.Table] = []
         for table in batches:
-            own = guards(table, spec)
-            short = pc.less(pc.utf8_length(table["completion"]), spec.run_characters).to_numpy(zero_copy_only=False)
-            own[short] ^= hashes(table["prompt_id"].filter(pa.array(short)))
-            parts.append(signed(table["completion"], own))
+            parts.append(signed_in_run(table, spec))
             lengths = pc.utf8_length(table["completion"]).cast(pa.int64())
             tables.append(table.drop_columns(["completion", "prompt_id", "answer"]).append_column("length", lengths))
         if not tables:
             return
         texts, everything = joined(parts), pa.concat_tables(tables)
         parts.clear()
-        found = among(texts, order(everything, spec).rank(), threshold)
-        compared, first = _Compared.of(everything, found, texts.contents), 0
+        told = Told.of(everything, among(texts, order(everything, spec).rank(), threshold), texts.contents)
+        first = 0
         for table in tables:
-            rows = np.arange(first, first + table.num_rows)
-            yield _verdicts(compared, rows, "run")
+            yield verdicts(told.some(slice(first, first + table.num_rows)), "run")
             first += table.num_rows
 
-    return Filter("near_duplicate_run", SCHEME, Scope.CORPUS, Role.DUPLICATE, judge, COLUMNS, _parameters(spec), cost_us=10.0)
+    return _filter(RUN, Scope.CORPUS, judge, spec, {"within_run", "run_characters", "guard", "keep"})
+
+
+def released(spec: DedupeSpec, base: Path, release: str | None = None) -> Filter:
+    """Drop what repeats a sample that was released before, by the index of those. `release` names this run in there: neither it
+    nor what came after it counts. Raises FilterError on an index that cannot serve."""
+    assert spec.released is not None
+    index, threshold = open_index(spec, base), spec.released.threshold
+
+    def judge(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for table in batches:
+            found = index.ask(signed_in_run(table, spec), threshold, before=release)
+            fell = table["multiplicity"].to_numpy()
+            told = Told(np.array([name is None for name in found.names], bool), found.equal, found.similarity, fell, found.names)
+            yield verdicts(told, "released")
+
+    made = _filter(RELEASED, Scope.CORPUS, judge, spec, {"released", "run_characters", "guard"})
+    return replace(made, parameters=made.parameters | {"index": str(spec.released.index)})
+
+
+def open_index(spec: DedupeSpec, base: Path) -> Index:
+    """The index of released samples that a recipe names. Raises FilterError on one that cannot serve."""
+    assert spec.released is not None
+    return Index(base / spec.released.index, rule(spec))
+
+
+def rule(spec: DedupeSpec) -> dict[str, Any]:
+    """How `signed_in_run` makes guards."""
+    return {"guard": spec.guard, "run_characters": spec.run_characters}
+
+
+def signed_in_run(table: pa.Table, spec: DedupeSpec) -> Signed:
+    """Signatures that are compared with those of other prompts: short texts only meet those of their own."""
+    own = guards(table, spec)
+    short = pc.less(pc.utf8_length(table["completion"]), spec.run_characters).to_numpy(zero_copy_only=False)
+    own[short] ^= hashes(table["prompt_id"].filter(pa.array(short)))
+    return signed(table["completion"], own)
 
 
 def guards(table: pa.Table, spec: DedupeSpec) -> U64:
-    """What must agree in duplicates, as a hash (n,): the accepted answer, or else the numbers in the text."""
+    """What must agree in duplicates, as a hash (n,): the accepted answer (`answer`, or its `answer_id`), or else the numbers in
+    the text."""
     found = np.zeros(table.num_rows, np.uint64)
     if spec.guard == "none":
         return found
-    answered = pc.is_valid(table["answer"]).to_numpy(zero_copy_only=False)
+    by = "answer_id" if "answer_id" in table.column_names else "answer"
+    answered = pc.is_valid(table[by]).to_numpy(zero_copy_only=False)
     if spec.guard == "answer":
-        found[answered] = hashes(table["answer"].filter(pa.array(answered)))
+        some = table[by].filter(pa.array(answered))
+        found[answered] = hashes(some) if by == "answer" else [int(one, 16) for one in some.to_pylist()]
     else:
         answered[:] = False
     if not answered.all():
@@ -99,6 +138,13 @@ def order(table: pa.Table, spec: DedupeSpec) -> Order:
     return Order(keys, np.array(begins, "S16").view(">u8").astype(np.uint64).reshape(-1, 2))
 
 
+def answer_ids(answers: pa.ChunkedArray) -> pa.Array:
+    """The guards of accepted answers as text; null where there is none. `guards` reads them again."""
+    found = pa.array([f"{one:016x}" for one in hashes(answers.drop_null()).tolist()], pa.string())
+    some = pc.is_valid(answers).to_numpy(zero_copy_only=False)
+    return found.take(pa.array(np.cumsum(some) - 1, mask=~some))
+
+
 def hashes(texts: pa.ChunkedArray) -> U64:
     """64-bit hashes of texts, of each different one once."""
     encoded = texts.combine_chunks().dictionary_encode()
@@ -106,41 +152,52 @@ def hashes(texts: pa.ChunkedArray) -> U64:
     return made[encoded.indices.to_numpy()] if len(made) else np.zeros(0, np.uint64)
 
 
-class _Compared(NamedTuple):
-    """Samples that were compared (n)."""
+class Told(NamedTuple):
+    """What was found of samples (n)."""
 
-    names: pa.ChunkedArray
-    found: Clusters
-    contents: U64
+    stays: Any
+    equal: Any
+    """Whether it is word for word what it repeats."""
+    similarity: F32
     draws: I64
-    """How many draws fell on each that is kept, those counted that an earlier filter dropped."""
+    """How many draws fell on each that stays, those counted that an earlier filter dropped."""
+    repeats: Sequence[str | None]
+    """sample_id of what each repeats; of those that stay it does not matter."""
 
     @classmethod
-    def of(cls, table: pa.Table, found: Clusters, contents: U64) -> "_Compared":
-        fell = np.bincount(found.originals, weights=table["multiplicity"].to_numpy(), minlength=table.num_rows)
-        return cls(table["sample_id"], found, contents, fell.astype(np.int64))
+    def of(cls, table: pa.Table, found: Clusters, contents: U64) -> "Told":
+        """All samples of a table that were compared with each other."""
+        originals, rows = found.originals, np.arange(table.num_rows)
+        fell = np.bincount(originals, weights=table["multiplicity"].to_numpy(), minlength=len(rows)).astype(np.int64)
+        stays = originals == rows
+        dropped = np.flatnonzero(~stays)
+        repeats: list[str | None] = [None] * len(rows)
+        names = table["sample_id"].take(pa.array(originals[dropped])).to_pylist()
+        for row, name in zip(dropped.tolist(), names, strict=True):
+            repeats[row] = name
+        return cls(stays, contents[originals] == contents, found.similarity, fell, repeats)
+
+    def some(self, rows: slice) -> "Told":
+        """Of some of them."""
+        return Told(self.stays[rows], self.equal[rows], self.similarity[rows], self.draws[rows], self.repeats[rows])
 
 
-def _verdicts(compared: _Compared, rows: I64, scope: str) -> pa.Table:
-    """Verdicts on some of them."""
-    names, found, contents, draws = compared
-    originals = found.originals[rows]
-    kept = originals == rows
-    exact = (contents[originals] == contents[rows]) & ~kept
-    reasons = np.where(kept, "", np.where(exact, "exact_duplicate", "near_duplicate"))
-    detail: list[str | None] = [None] * len(rows)
-    several = np.flatnonzero(kept & (draws[rows] > 1))
-    for at, count in zip(several.tolist(), draws[rows[several]].tolist(), strict=True):
+def verdicts(told: Told, scope: str) -> pa.Table:
+    """A verdict on each sample."""
+    stays, equal, similarity, draws, repeats = told
+    reasons = np.where(stays, "", np.where(equal, "exact_duplicate", "near_duplicate"))
+    detail: list[str | None] = [None] * len(stays)
+    several = np.flatnonzero(stays & (draws > 1))
+    for at, count in zip(several.tolist(), draws[several].tolist(), strict=True):
         detail[at] = f'{{"multiplicity":{count}}}'
-    dropped = np.flatnonzero(~kept)
-    repeated = names.take(pa.array(originals[dropped])).to_pylist()
-    likes = found.similarity[rows[dropped]].astype(float).round(4).tolist()
-    for at, name, like in zip(dropped.tolist(), repeated, likes, strict=True):
-        detail[at] = orjson.dumps({"duplicate_of": name, "scope": scope, "similarity": like}).decode()
-    outcome = np.where(kept, Outcome.KEEP.value, Outcome.DROP.value)
-    score = pa.array(found.similarity[rows].astype(float).round(4), mask=kept)
-    return verdict_table(pa.array(outcome, pa.string()), pa.array(reasons, pa.string()), score, detail)
+    dropped = np.flatnonzero(~stays)
+    likes = similarity.astype(float).round(4)
+    for at, like in zip(dropped.tolist(), likes[dropped].tolist(), strict=True):
+        detail[at] = orjson.dumps({"duplicate_of": repeats[at], "scope": scope, "similarity": like}).decode()
+    outcome = np.where(stays, Outcome.KEEP.value, Outcome.DROP.value)
+    return verdict_table(pa.array(outcome, pa.string()), pa.array(reasons, pa.string()), pa.array(likes, mask=stays), detail)
 
 
-def _parameters(spec: DedupeSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json")
+def _filter(name: str, scope: Scope, judge: Any, spec: DedupeSpec, settings: set[str]) -> Filter:
+    parameters = spec.model_dump(mode="json", include=settings)
+    return Filter(name, SCHEME, scope, Role.DUPLICATE, judge, COLUMNS, parameters, cost_us=10.0)

@@ -35,6 +35,6 @@ def pipeline(recipe: str, out: str | None = None, overrides: list[str] | None = 
             executor,
             sample=lambda shard, sampler: sample_shard(begun.root, shard, sampler, progress, executor),
             winnow=lambda shard: winnow_shard(begun.root, shard, executor),
-            corpus=lambda: winnow_corpus(begun.root),
+            corpus=lambda: winnow_corpus(begun.root, executor),
         )
     return release_run(begun.root)

@@ -1,5 +1,6 @@
 """Filter the sampled shards of a run."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect import flow, task
@@ -17,9 +18,25 @@ def winnow_shard(root: str, shard: int, executor: LocalExecutor) -> dict[str, An
 
 
 @task(task_run_name="winnow-corpus", cache_policy=NO_CACHE, persist_result=False)
-def winnow_corpus(root: str) -> int:
+def winnow_corpus(root: str, executor: LocalExecutor) -> int:
     """Run the filters that must see every sample."""
-    return steps.winnow_corpus(root)
+
+    def each(function: Callable[..., None], items: Sequence[tuple[Any, ...]]) -> None:
+        step = function.__name__
+        executor.each(lambda item: compare_part(f"{step}-{item[0]}", function, item[1], executor), enumerate(items))
+
+    return steps.winnow_corpus(root, each)
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=2)
+def compare_part(
+    name: str,  # noqa: ARG001 - of the task run
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+    executor: LocalExecutor,
+) -> None:
+    """A part of the search for duplicates in a run that has more samples than memory holds (thresher.duplicates)."""
+    executor.apart(function, *arguments)
 
 
 @flow(name="thresher-winnow")
@@ -33,5 +50,5 @@ def winnow(root: str, workers: int = 1) -> str:
             lambda shard: winnow_shard(root, shard, executor),
             in_flight=1,
         )
-    winnow_corpus(root)
+        winnow_corpus(root, executor)
     return root

@@ -301,6 +301,16 @@ class FilterSpec(Part):
 Similarity = Annotated[float, Field(gt=0, le=1)]
 
 
+class ReleasedSpec(Part):
+    """What was released before, by any run that names the same index."""
+
+    index: str
+    """Folder of the index, relative to the recipe; one that is not there yet is begun. A run asks it before it writes its
+    dataset, and adds its hits together with that."""
+    threshold: Similarity = 0.7
+    """Least similarity of duplicates of released samples, by their sketches."""
+
+
 class DedupeSpec(Part):
     """Which hits repeat others, and which of them stays. Equal texts (after NFKC, in lower case, whatever the white space) always
     do; others by the Jaccard similarity of their word bigrams, or of runs of four characters below eight words."""
@@ -309,6 +319,8 @@ class DedupeSpec(Part):
     """Least similarity of duplicates among the samples of a prompt; null does not look for them."""
     within_run: Similarity | None = 0.7
     """Least similarity of duplicates of different prompts; null does not look for them."""
+    released: ReleasedSpec | None = None
+    """Where to look for duplicates of what was released before; null does not."""
     run_characters: Annotated[int, Field(ge=0)] = 200
     """Shorter completions are only compared with those of the same prompt: that two prompts have one short answer is no fault."""
     guard: Literal["answer", "numbers", "none"] = "answer"
@@ -387,6 +399,8 @@ class RunSpec(Part):
     """Processes that filter while sampling goes on; 0 filters in this process."""
     verifier_workers: Annotated[int, Field(ge=1)] | None = None
     """Supervised processes of each filter that parses or runs what a model wrote; null takes one per core."""
+    dedupe_gib: Annotated[float, Field(gt=0)] = 4
+    """Memory for finding duplicates within the run, in GiB; what takes more is done through files, beside the run."""
     check_golds: Annotated[int, Field(ge=0)] = 256
     """Prompts, spread over the plan, whose references the verifiers must accept before anything is sampled; 0 leaves it out."""
     filter_order: Literal["cheapest", "written"] = "cheapest"

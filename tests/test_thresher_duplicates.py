@@ -65,7 +65,8 @@ def test_the_same_as_in_memory_however_it_is_cut(tmp_path: Path, size: int, memo
 
     duplicates.find(plan)
 
-    found, scopes = duplicates.clusters(plan)
+    found = duplicates.found(plan)
+    scopes = found.scopes
     expected = in_memory(texts)
     assert found.originals.tolist() == expected.originals.tolist()
     assert found.similarity.tolist() == expected.similarity.tolist()
@@ -87,7 +88,7 @@ def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
     for file in sorted(tmp_path.glob("alone/links/*")):
         other = np.load(tmp_path / "many" / "links" / file.name)["rows"]
         assert np.load(file)["rows"].tolist() == other.tolist()
-    assert duplicates.clusters(plans[0])[0].originals.tolist() == duplicates.clusters(plans[1])[0].originals.tolist()
+    assert duplicates.found(plans[0]).originals.tolist() == duplicates.found(plans[1]).originals.tolist()
 
 
 def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: P
     assert len(before) == 5
     duplicates.find(plan, failing)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert duplicates.clusters(plan)[0].originals.tolist() == in_memory(texts).originals.tolist()
+    assert duplicates.found(plan).originals.tolist() == in_memory(texts).originals.tolist()
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -118,7 +119,7 @@ def test_another_threshold_keeps_the_signatures_alone(tmp_path: Path) -> None:
     duplicates.find(Plan(folder, THRESHOLD, 1 << 20))
     duplicates.find(Plan(folder, 0.95, 1 << 20))
 
-    kept = [int((duplicates.clusters(Plan(folder, 0.95, 1 << 20))[1] == 0).sum())]
+    kept = [int((duplicates.found(Plan(folder, 0.95, 1 << 20)).scopes == 0).sum())]
     assert kept[0] > len(np.unique(in_memory(texts).originals))
 
 
@@ -141,4 +142,4 @@ def test_a_million_times_the_same_costs_little_memory(tmp_path: Path) -> None:
 
     duplicates.find(plan)
 
-    assert duplicates.clusters(plan)[0].originals.tolist() == in_memory(texts).originals.tolist()
+    assert duplicates.found(plan).originals.tolist() == in_memory(texts).originals.tolist()

@@ -1,4 +1,4 @@
-"""The command line: thresher run | check | estimate | filter | audit | dedupe | schema."""
+"""The command line: thresher run | check | estimate | filter | audit | dedupe | index | schema."""
 
 import argparse
 import json
@@ -108,6 +108,19 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--config", metavar="NAME", help="config of a dataset")
     made.add_argument("--split", metavar="NAME", help="split of a dataset (default: train)")
     made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command("index", index, "Index what a dataset released, so that later runs do not repeat it (dedupe.released).")
+    made.add_argument("data", metavar="DATASET", help="dataset directory or Hub id that thresher wrote")
+    made.add_argument("--out", metavar="DIR", required=True, help="folder of the index")
+    made.add_argument(
+        "--guard",
+        choices=["answer", "numbers", "none"],
+        default="answer",
+        help="dedupe.guard of the runs that will ask (default: answer)",
+    )
+    made.add_argument("--run-characters", type=int, default=200, metavar="N", help="their dedupe.run_characters (default: 200)")
+    made.add_argument("--config", metavar="NAME", default="sft", help="config of the dataset (default: sft)")
+    made.add_argument("--split", metavar="NAME", default="train", help="split of the dataset (default: train)")
 
     made = command("schema", schema, "Print the JSON Schema of recipes, or of one filter's parameters.")
     made.add_argument("filter", metavar="FILTER", nargs="?", help="a registered filter")
@@ -250,6 +263,18 @@ def dedupe(options: argparse.Namespace) -> int:
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def index(options: argparse.Namespace) -> int:
+    """thresher index"""
+    from schemas.recipe import DedupeSpec
+    from thresher.audit.show import number
+    from thresher.released import index_dataset
+
+    spec = DedupeSpec(guard=options.guard, run_characters=options.run_characters)
+    made = index_dataset(options.data, Path(options.out), spec, config=options.config, split=options.split)
+    print(f"{options.out}: {number(made.rows)} released samples; name it in a recipe: dedupe.released.index")
     return 0
 
 

@@ -28,7 +28,7 @@ from schemas.recipe import DedupeSpec
 from thresher import duplicates
 from thresher.errors import SourceError
 from thresher.sources import nearest
-from thresher.tables import Files, Opened, opened
+from thresher.tables import Files, Opened, is_chat, is_text, last_said, opened
 
 TEXTS = ("completion", "text", "content", "response", "output", "answer", "chosen")
 """Columns that are taken for the text, the first that is there."""
@@ -116,7 +116,7 @@ def dedupe(
 class Repeated(NamedTuple):
     """What each row repeats (n): arrays in memory, or mapped files."""
 
-    originals: I64
+    originals: Any
     similarity: F32
     scopes: Any
     """duplicates.NO_SCOPE, GROUP or ALL."""
@@ -178,7 +178,7 @@ def _complete(choice: Choice, table: Opened) -> Choice:
         if name not in names:
             raise SourceError(f"{table.name}: no column {name!r}; it has {', '.join(names)}{nearest(name, names)}")
     kind = table.schema.field(text).type
-    if not (_is_text(kind) or _is_chat(kind)):
+    if not (is_text(kind) or is_chat(kind)):
         raise SourceError(f"{table.name}: column {text!r}: wanted text or chat messages, found {kind}")
     if choice.score is not None and not pa.types.is_primitive(table.schema.field(choice.score).type):
         raise SourceError(f"{table.name}: column {choice.score!r}: wanted numbers, found {table.schema.field(choice.score).type}")
@@ -188,29 +188,6 @@ def _complete(choice: Choice, table: Opened) -> Choice:
     if clash:
         raise SourceError(f"{table.name}: has a column {clash[0]!r} already, which dedupe adds; rename it")
     return Choice(**asdict(choice) | {"text": text})
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_chat(kind: pa.DataType) -> bool:
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
-        return False
-    return kind.value_type.get_field_index("content") >= 0 and _is_text(kind.value_type.field("content").type)
-
-
-def _said(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts, or the contents of the last messages."""
-    if _is_text(column.type):
-        return column
-    chunks = []
-    for chunk in column.chunks:
-        contents = chunk.values.field("content")
-        ends = chunk.offsets.to_numpy()[1:] - 1
-        some = (np.diff(chunk.offsets.to_numpy()) > 0) & chunk.is_valid().to_numpy(zero_copy_only=False)
-        chunks.append(contents.take(pa.array(ends, mask=~some)))
-    return pa.chunked_array(chunks, column.type.value_type.field("content").type)
 
 
 def _readable(texts: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -234,7 +211,7 @@ def _sign(table: Opened, choice: Choice, signatures: "_Signatures") -> None:
     columns = list(dict.fromkeys(filter(None, [choice.text, choice.group, choice.score, by, "multiplicity" if own else None])))
     spec = DedupeSpec(guard="answer" if by else "numbers" if choice.guard == "numbers" else "none")
     for batch in table.batches(columns):
-        texts = pc.fill_null(_readable(_said(batch[choice.text])), "")
+        texts = pc.fill_null(_readable(last_said(batch[choice.text])), "")
         asked = pa.table({"completion": texts, "answer": pa.nulls(len(texts), pa.string()) if by is None else _shown(batch[by])})
         keys = [pc.utf8_length(texts).to_numpy().astype(np.float64)]
         if choice.score is not None:
@@ -305,13 +282,14 @@ class _Signatures:
                     done.result()
 
             duplicates.find(plan, each, across=choice.across)
-        found, scopes = duplicates.clusters(plan)
-        draws = np.memmap(f"{self._folder}/draws", np.int64, "w+", shape=(self.rows,))
-        fell = np.memmap(f"{self._folder}/fell", np.int64, "r", shape=(self.rows,))
-        for rows in _slices(self.rows):
-            np.add.at(draws, found.originals[rows], fell[rows])
-        equal = lambda rows: duplicates.equals(plan, rows, found.originals[rows].astype(np.int64))  # noqa: E731
-        return Repeated(*found, scopes, draws, equal)
+        found = duplicates.found(plan)
+        return Repeated(
+            found.originals,
+            found.similarity,
+            found.scopes,
+            found.draws,
+            lambda rows: duplicates.equals(plan, rows, found.originals[rows].astype(np.int64)),
+        )
 
     def _spill(self) -> None:
         """Write what is held to files."""
@@ -322,9 +300,8 @@ class _Signatures:
                 size += some[-1].nbytes
             batch = _Batch.of(some)
             first = self.rows - sum(len(one.draws) for one in self._held) - len(batch.draws)
-            duplicates.sign(self._folder, self._parts, batch.texts, _order(batch, first), batch.groups)
-            with open(f"{self._folder}/fell", "ab") as file:
-                file.write(batch.draws.tobytes())
+            further = {"draws": batch.draws} | ({} if batch.groups is None else {"groups": batch.groups})
+            duplicates.sign(self._folder, self._parts, batch.texts, _order(batch, first), further)
             self._parts += 1
         self._bytes = 0
 

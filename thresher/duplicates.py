@@ -29,7 +29,7 @@ import numpy as np
 
 from filters.similarity import duplicates
 from filters.similarity.duplicates import Clusters, Links, Order, similarities, within
-from filters.similarity.kernel import BANDS, I64, SCHEME, U8, U32, U64, Signed, jit, ordered
+from filters.similarity.kernel import BANDS, F32, I64, SCHEME, U8, U32, U64, Signed, jit, ordered
 from thresher.errors import SourceError
 
 MOST_TEXTS = 2**32 - 2
@@ -41,7 +41,6 @@ ROW_BYTES = 64
 """Memory of a key or a link while it is sorted."""
 _EQUAL, _GROUP = BANDS, BANDS + 1
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
-_COLUMNS = ("guards", "contents", "words", "sketches", "shingles", "starts", "sizes", "order", "ids", "groups", "bands")
 NO_SCOPE, GROUP, ALL = 0, 1, 2
 
 Each = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], None]
@@ -65,7 +64,7 @@ def here(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) ->
 
 
 def find(plan: Plan, each: Each = here, *, across: bool = True) -> None:
-    """All steps after `sign`; then `clusters` has what they found. Raises SourceError on signatures of another scheme."""
+    """All steps after `sign`; then `found` has what they found. Raises SourceError on signatures of another scheme."""
     _begin(plan)
     texts = _texts(plan.folder)
     if len(texts) > MOST_TEXTS:
@@ -85,11 +84,36 @@ def find(plan: Plan, each: Each = here, *, across: bool = True) -> None:
     each(gather, [(plan,)])
 
 
-def clusters(plan: Plan) -> tuple[Clusters, U8]:
-    """What each text repeats, and in which scope (GROUP, ALL; NO_SCOPE where it stays); the arrays are mapped files."""
-    folder = f"{plan.folder}/found"
-    read = [np.load(f"{folder}/{name}.npy", mmap_mode="r") for name in ("originals", "similarity", "scopes")]
-    return Clusters(read[0], read[1]), read[2]
+class Found(NamedTuple):
+    """What each text repeats (n): mapped files."""
+
+    originals: U32
+    similarity: F32
+    scopes: U8
+    """GROUP, ALL, or NO_SCOPE where it stays."""
+    draws: I64
+    """The draws that fell on each that stays: its own, and those of what repeats it."""
+
+
+def found(plan: Plan) -> Found:
+    """What was found."""
+    return Found(*(np.asarray(np.load(f"{plan.folder}/found/{name}.npy", mmap_mode="r")) for name in Found._fields))
+
+
+def first(plan: Plan, part: int) -> int:
+    """The number of the first text of a part."""
+    texts = _texts(plan.folder)
+    return int(texts.firsts[texts.numbers.index(part)])
+
+
+def column(plan: Plan, name: str, rows: I64) -> Any:
+    """A column of some of the texts (k,), as it was given to `sign`."""
+    return _texts(plan.folder).column(name, rows)
+
+
+def signed_already(folder: str, part: int) -> bool:
+    """Whether a part is there."""
+    return _part(folder, part).exists()
 
 
 def equals(plan: Plan, ones: I64, others: I64) -> Any:
@@ -101,23 +125,23 @@ def equals(plan: Plan, ones: I64, others: I64) -> Any:
 # -- the steps -----------------------------------------------------------------------------------------------------------
 
 
-def sign(folder: str, part: int, texts: Signed, order: Order, groups: U64 | None = None) -> None:
-    """Write the signatures of a part of the texts. Equal groups (n,) make one."""
-    with _whole(Path(folder, "parts", f"{part:06d}")) as made:
+def sign(folder: str, part: int, texts: Signed, order: Order, further: dict[str, Any] | None = None) -> None:
+    """Write the signatures of a part of the texts. `further` columns (n, ...) are kept beside them: equal `groups` (u64) make
+    one, `draws` (i64) add up."""
+    with _whole(_part(folder, part)) as made:
         if made is None:
             return
         ordered(texts)
-        numbers = np.arange(len(texts.guards), dtype=np.uint64)
-        keys = [*texts.bands, texts.contents >> _HALF, *([] if groups is None else [groups >> _HALF])]
-        bands = np.empty((len(keys), len(numbers)), np.uint64)
+        rows = len(texts.guards)
+        columns = {**texts._asdict(), "draws": np.ones(rows, np.int64), **(further or {})}
+        columns |= {"ids": order.ids, "order": np.stack(order.keys, axis=1)}
+        keys = [*texts.bands, texts.contents >> _HALF, *([columns["groups"] >> _HALF] if "groups" in columns else [])]
+        bands = np.empty((len(keys), rows), np.uint64)
         for band, key in enumerate(keys):
-            bands[band] = key.astype(np.uint64) << _HALF | numbers
+            bands[band] = key.astype(np.uint64) << _HALF | np.arange(rows, dtype=np.uint64)
             bands[band].sort()
-        columns = texts._asdict() | {"bands": bands, "ids": order.ids, "order": np.stack(order.keys, axis=1)}
-        if groups is not None:
-            columns["groups"] = groups
-        for name in set(_COLUMNS) & set(columns):
-            np.save(made / f"{name}.npy", columns[name])
+        for name, values in (columns | {"bands": bands}).items():
+            np.save(made / f"{name}.npy", values)
 
 
 def inside(plan: Plan, number: int, of: int) -> None:
@@ -130,7 +154,7 @@ def inside(plan: Plan, number: int, of: int) -> None:
         rows = np.sort(packed & _LOW).astype(np.int64)
         groups = texts.column("groups", rows)
         rows, groups = (column[np.lexsort((rows, groups))] for column in (rows, groups))
-        found = [np.zeros((0, 2), np.int64)]
+        pairs = [np.zeros((0, 2), np.int64)]
         likes = [np.zeros(0, np.float32)]
         for start, end in _cut(texts, rows, plan.memory, groups):
             own = np.sort(rows[start:end])
@@ -139,9 +163,9 @@ def inside(plan: Plan, number: int, of: int) -> None:
             rank[texts.best_first(own)] = np.arange(len(own))
             repeated = within(texts.take(own), numbers.astype(np.int64), rank, plan.threshold)
             dropped = np.flatnonzero(repeated.originals != np.arange(len(own)))
-            found.append(np.stack([own[dropped], own[repeated.originals[dropped]]], axis=1))
+            pairs.append(np.stack([own[dropped], own[repeated.originals[dropped]]], axis=1))
             likes.append(repeated.similarity[dropped])
-        np.savez(made, rows=np.concatenate(found), similarity=np.concatenate(likes))
+        np.savez(made, rows=np.concatenate(pairs), similarity=np.concatenate(likes))
 
 
 def equal(plan: Plan, number: int, of: int) -> None:
@@ -170,7 +194,7 @@ def join(plan: Plan, number: int, of: int) -> None:
         keys, rows = (packed >> _HALF).astype(np.int64), (packed & _LOW).astype(np.int64)
         order = np.lexsort((texts.column("contents", rows), keys))
         keys, rows = keys[order], rows[order]
-        found = [np.zeros((0, 2), np.uint32)]
+        pairs = [np.zeros((0, 2), np.uint32)]
         carried = np.zeros(0, np.int64)
         for start, end in _cut(texts, rows, plan.memory):
             own = np.append(carried, rows[start:end])
@@ -186,9 +210,9 @@ def join(plan: Plan, number: int, of: int) -> None:
             leaders = duplicates.join(signatures, by, local, plan.threshold, links)
             roots = duplicates.roots(links.parents)
             linked = np.flatnonzero(roots != np.arange(len(roots)))
-            found.append(np.stack([some[by[linked]], some[by[roots[linked]]]], axis=1).astype(np.uint32))
+            pairs.append(np.stack([some[by[linked]], some[by[roots[linked]]]], axis=1).astype(np.uint32))
             carried = some[by[leaders]] if end < len(keys) and keys[end] == keys[end - 1] else carried[:0]
-        np.savez(made, rows=np.concatenate(found))
+        np.savez(made, rows=np.concatenate(pairs))
 
 
 def unite(plan: Plan) -> None:
@@ -231,7 +255,7 @@ def choose(plan: Plan, number: int) -> None:
         components[np.searchsorted(rows, (packed & _LOW).astype(np.int64))] = packed >> _HALF
         order = texts.best_first(rows, components)
         rows, components = rows[order], components[order]
-        found, likes = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+        pairs, likes = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
         carried = np.zeros(0, np.int64)
         for start, end in _cut(texts, rows, plan.memory):
             own = np.append(carried, rows[start:end])
@@ -243,11 +267,11 @@ def choose(plan: Plan, number: int) -> None:
             repeated = Clusters(np.arange(len(some)), np.ones(len(some), np.float32))
             kept = duplicates.keep(texts.take(some), at, numbers, plan.threshold, duplicates.MOST_KEPT, *repeated)
             dropped = np.flatnonzero(repeated.originals != np.arange(len(some)))
-            found.append(np.stack([some[dropped], some[repeated.originals[dropped]]], axis=1))
+            pairs.append(np.stack([some[dropped], some[repeated.originals[dropped]]], axis=1))
             likes.append(repeated.similarity[dropped])
             open_ = end < len(rows) and components[end] == components[end - 1]
             carried = some[kept] if open_ else carried[:0]
-        np.savez(made, rows=np.concatenate(found), similarity=np.concatenate(likes))
+        np.savez(made, rows=np.concatenate(pairs), similarity=np.concatenate(likes))
 
 
 def gather(plan: Plan) -> None:
@@ -256,9 +280,9 @@ def gather(plan: Plan) -> None:
         if made is None:
             return
         texts = _texts(plan.folder)
-        kinds = {"originals": np.uint32, "similarity": np.float32, "scopes": np.uint8}
-        columns = [_mapped(made / f"{name}.npy", kind, len(texts)) for name, kind in kinds.items()]
-        originals, similarity, scopes = columns
+        kinds = (np.uint32, np.float32, np.uint8, np.int64)
+        columns = [_mapped(made / f"{name}.npy", kind, len(texts)) for name, kind in zip(Found._fields, kinds, strict=True)]
+        originals, similarity, scopes, draws = columns
         _count_up(originals)
         similarity[:] = 1
         for name in _names(plan.folder, "chosen"):
@@ -279,8 +303,10 @@ def gather(plan: Plan) -> None:
                 ones, twos = np.searchsorted(both, rows[some]), np.searchsorted(both, now[some])
                 likes[some] = similarities(texts.take(both), ones, twos)
             originals[rows], similarity[rows], scopes[rows] = now, likes, GROUP
-        for column in columns:
-            column.flush()
+        for part, start in zip(texts.parts, texts.firsts, strict=False):
+            np.add.at(draws, originals[start : start + len(part["draws"])], part["draws"])
+        for written in columns:
+            written.flush()
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -290,10 +316,12 @@ class _Texts:
     """The signatures of all texts, as mapped files."""
 
     def __init__(self, folder: str) -> None:
-        parts = [Path(name) for name in _names(folder, "parts")]
-        self.grouped = bool(parts) and (parts[0] / "groups.npy").exists()
-        names = [name for name in _COLUMNS if name != "groups" or self.grouped]
-        self.parts = [{name: np.asarray(np.load(part / f"{name}.npy", mmap_mode="r")) for name in names} for part in parts]
+        folders = [Path(name) for name in _names(folder, "parts")]
+        self.numbers = [int(one.name) for one in folders]
+        self.parts = [
+            {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in sorted(one.glob("*.npy"))} for one in folders
+        ]
+        self.grouped = bool(self.parts) and "groups" in self.parts[0]
         self.firsts = np.cumsum([0, *(len(part["guards"]) for part in self.parts)])
 
     def __len__(self) -> int:
@@ -431,6 +459,10 @@ def _whole(path: Path) -> Iterator[Path | None]:
 def _mapped(path: Path, kind: Any, rows: int) -> Any:
     """A new column in a file."""
     return np.lib.format.open_memmap(path, "w+", kind, (rows,))  # type: ignore[no-untyped-call]
+
+
+def _part(folder: str, number: int) -> Path:
+    return Path(folder, "parts", f"{number:06d}")
 
 
 def _file(plan: Plan, step: str, number: int) -> Path:

@@ -19,6 +19,7 @@ from jsonschema.exceptions import ValidationError as SchemaFault
 from pydantic import ValidationError
 
 import filters
+from filters import near_duplicate
 from filters.base import Filter, FilterError
 from schemas.recipe import FilterSpec, Recipe
 from thresher.errors import RecipeError
@@ -102,6 +103,12 @@ def build_filters(loaded: Loaded) -> list[tuple[FilterSpec, Filter]]:
             built.append((spec, filters.build(spec.name, spec.parameters, loaded.base)))
         except FilterError as error:
             raise RecipeError(f"{loaded.where(('filters', number))}: {error}") from error
+    dedupe = loaded.recipe.dedupe
+    if dedupe is not None and dedupe.released is not None:
+        try:
+            near_duplicate.open_index(dedupe, loaded.base)
+        except FilterError as error:
+            raise RecipeError(f"{loaded.where(('dedupe', 'released', 'index'))}: {error}") from error
     return built
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Filter
-from schemas.recipe import Sampling
+from schemas.recipe import FilterSpec, Sampling
 from schemas.sample import JOURNAL, LOGPROBS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
 from thresher import ids
 from thresher.models import Model
@@ -166,3 +166,20 @@ def verdict_rows(label: str, filter_: Filter, rows: NDArray[np.int64], sample_id
         **{name: given[name] for name in ("outcome", "reason", "score", "detail")},
     }
     return pa.table({name: columns[name] for name in VERDICTS.names}).cast(VERDICTS)
+
+
+def filter_facts(label: str, spec: FilterSpec, made: Filter, *, seconds: float, known: int, exhaustive: bool) -> dict[str, Any]:
+    """What a verdict file notes of a filter."""
+    return {
+        "label": label,
+        "name": made.name,
+        "version": made.version,
+        "key": made.key,
+        "scope": made.scope.value,
+        "role": made.role.value,
+        "parameters": made.parameters,
+        "families": spec.families,
+        "seconds": round(seconds, 6),
+        "known": known,
+        "exhaustive": exhaustive,
+    }

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from filters.base import Scope
-from thresher import pool, publish
+from thresher import pool, publish, released
 from thresher.audit.stats import Audit, audit, check
 from thresher.checks import check_golds
 from thresher.executors.local import LocalExecutor
@@ -44,7 +44,9 @@ def release(root: str) -> tuple[Audit, str]:
     store = Store(root)
     found = audit(store)
     check(found)
-    return found, publish.write_dataset(store, audit=found)
+    dataset = publish.write_dataset(store, audit=found)
+    released.add_run(store)
+    return found, dataset
 
 
 def finished(begun: Begun) -> tuple[Audit, str] | None:
@@ -52,7 +54,7 @@ def finished(begun: Begun) -> tuple[Audit, str] | None:
     store = Store(begun.root)
     manifest = store.manifest()
     assert manifest is not None
-    if (begun.missing and not begun.enough) or not publish.dataset_finished(store):
+    if (begun.missing and not begun.enough) or not publish.dataset_finished(store) or not released.added(store):
         return None
     local = [
         b for b in built_filters(begun.recipe, begun.base, brought=manifest.origin == "brought") if b[2].scope is not Scope.CORPUS
@@ -82,7 +84,9 @@ def run(begun: Begun, progress: Progress) -> tuple[Audit, str]:
             executor,
             sample=lambda shard, sampler: sample_shard(begun.root, shard, sampler, progress, executor.apart),
             winnow=lambda shard: executor.apart(winnow_shard, begun.root, shard).model_dump(),
-            corpus=lambda: winnow_corpus(begun.root),
+            corpus=lambda: winnow_corpus(
+                begun.root, lambda function, items: executor.each(lambda one: executor.apart(function, *one), items)
+            ),
         )
     return release(begun.root)
 

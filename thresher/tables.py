@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -74,6 +75,31 @@ def _by_datasets(data: str, path: Path, config: str | None, split: str | None) -
     return Opened(data, found.features.arrow_schema, found)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_chat(kind: pa.DataType) -> bool:
+    """Whether a column holds chat messages."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
+        return False
+    return kind.value_type.get_field_index("content") >= 0 and is_text(kind.value_type.field("content").type)
+
+
+def last_said(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts, or the contents of the last messages."""
+    if is_text(column.type):
+        return column
+    chunks = []
+    for chunk in column.chunks:
+        contents = chunk.values.field("content")
+        ends = chunk.offsets.to_numpy()[1:] - 1
+        some = (np.diff(chunk.offsets.to_numpy()) > 0) & chunk.is_valid().to_numpy(zero_copy_only=False)
+        chunks.append(contents.take(pa.array(ends, mask=~some)))
+    return pa.chunked_array(chunks, column.type.value_type.field("content").type)
+
+
 class Files:
     """Parquet files of a folder, each up to FILE_BYTES."""
 
@@ -83,6 +109,7 @@ class Files:
         folder.mkdir()
 
     def add(self, table: pa.Table) -> None:
+        """Write some rows."""
         if self.writer is None:
             path = self.folder / f"{self.number:05d}.parquet"
             self.file = path.open("wb")
@@ -94,6 +121,7 @@ class Files:
             self.close()
 
     def close(self) -> None:
+        """End the file that is open."""
         if self.writer is not None:
             self.writer.close()
             self.file.close()

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from filters.near_duplicate import answer_ids
 from schemas.recipe import Sampling
 from schemas.sample import Kind, Outcome
 from thresher import budget
@@ -58,6 +59,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("cumulative_logprob", _REAL, "natural log-probability of the whole completion; null where unknown"),
         ("completion_tokens", _COUNT, "length of the completion in tokens; null where unknown"),
         ("multiplicity", _COUNT, "draws that fell on this answer: itself and its duplicates"),
+        ("answer_id", _TEXT, "hash of the reference that a verifier accepted; null where none did"),
         _METADATA,
     ),
     "preference": (
@@ -170,6 +172,7 @@ def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
     columns = {
         **said(hits, prompt_format),
         "completion_tokens": pc.list_value_length(hits["completion_ids"]),
+        "answer_id": answer_ids(hits["answer"]),
     }
     return made("sft", hits, columns, prompt_format)
 

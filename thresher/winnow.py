@@ -29,8 +29,9 @@ from filters.judging import judge, judge_corpus
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec, Recipe
 from schemas.sample import VERDICTS, Kind, Outcome, to_json
-from thresher import asking, ids, pool, shards
+from thresher import asking, ids, pool, repeats, shards
 from thresher.audit.diversity import distinct_of
+from thresher.duplicates import Each, here
 from thresher.errors import RecipeError
 from thresher.known import earlier_verdicts, judged_once
 from thresher.store import Store, shard_name
@@ -54,10 +55,10 @@ Built = tuple[str, FilterSpec, Filter]
 Mask = NDArray[np.bool_]
 
 
-def built_filters(recipe: Recipe, base: Path, *, brought: bool) -> list[Built]:
+def built_filters(recipe: Recipe, base: Path, *, brought: bool, release: str | None = None) -> list[Built]:
     """(label, spec, filter) in the order they run; a label is the filter's name, numbered when it stands there twice. Paths among
-    parameters are relative to `base`. Raises FilterError, and RecipeError when a filter over the corpus comes before one over a
-    sample or a prompt."""
+    parameters are relative to `base`; `release` is the run's name among the released ones. Raises FilterError, and RecipeError
+    when a filter over the corpus comes before one over a sample or a prompt."""
     asking.ready()
     built: list[Built] = [("readable", FilterSpec(name="readable"), READABLE)] if brought else []
     names: dict[str, int] = {}
@@ -72,7 +73,7 @@ def built_filters(recipe: Recipe, base: Path, *, brought: bool) -> list[Built]:
                 "filters over the whole corpus run last, so put it before"
             )
         built.append((label, spec, made))
-    built = _with_relations(built, recipe)
+    built = _with_relations(built, recipe, base, release)
     if recipe.run.filter_order == "written":
         return built
     # Filters over prompts stay where they stand: what they say depends on what came before them.
@@ -81,7 +82,7 @@ def built_filters(recipe: Recipe, base: Path, *, brought: bool) -> list[Built]:
     return [item for run in cheapest for item in run]
 
 
-def _with_relations(built: list[Built], recipe: Recipe) -> list[Built]:
+def _with_relations(built: list[Built], recipe: Recipe, base: Path, release: str | None) -> list[Built]:
     """The filters, and those that tell duplicates and near misses after them."""
     local: list[Filter] = []
     over_all: list[Filter] = []
@@ -91,6 +92,9 @@ def _with_relations(built: list[Built], recipe: Recipe) -> list[Built]:
         local.append(near_miss.build(recipe.near_miss))
     if recipe.dedupe is not None and recipe.dedupe.within_run is not None:
         over_all.append(near_duplicate.within_run(recipe.dedupe))
+    if recipe.dedupe is not None and recipe.dedupe.released is not None:
+        with _named():
+            over_all.append(near_duplicate.released(recipe.dedupe, base, release))
     first = next((at for at, item in enumerate(built) if item[2].scope is Scope.CORPUS), len(built))
     further = [[(made.name, FilterSpec(name=made.name), made) for made in some] for some in (local, over_all)]
     return [*built[:first], *further[0], *built[first:], *further[1]]
@@ -100,22 +104,6 @@ def winnow_key(built: Sequence[Built], samples: Sequence[str], *, exhaustive: bo
     """Hash of what verdicts are made from: the filters in order, what they are shown, and the samples' hashes."""
     how = ["exhaustive"] if exhaustive else []
     return ids.digest("verdicts", [[label, made.key, spec.families] for label, spec, made in built], list(samples), *how)
-
-
-def _facts(label: str, spec: FilterSpec, made: Filter, *, seconds: float, known: int, exhaustive: bool) -> dict[str, Any]:
-    return {
-        "label": label,
-        "name": made.name,
-        "version": made.version,
-        "key": made.key,
-        "scope": made.scope.value,
-        "role": made.role.value,
-        "parameters": made.parameters,
-        "families": spec.families,
-        "seconds": round(seconds, 6),
-        "known": known,
-        "exhaustive": exhaustive,
-    }
 
 
 def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> Mask:
@@ -207,7 +195,7 @@ def _cascade(
             everything = alive.copy()
         tables.append(shards.verdict_rows(label, made, rows, seen["sample_id"], given))
         seconds = time.perf_counter() - began
-        facts.append(_facts(label, spec, made, seconds=seconds, known=known, exhaustive=wide))
+        facts.append(shards.filter_facts(label, spec, made, seconds=seconds, known=known, exhaustive=wide))
     return tables, facts, alive
 
 
@@ -265,12 +253,14 @@ def drawn(samples: pa.Table) -> Mask:
     return found.copy()
 
 
-def winnow_corpus(root: str) -> int:
-    """Run the filters over the whole corpus, one pass each over the shards that are sampled; returns how many there are."""
+def winnow_corpus(root: str, each: Each = here) -> int:
+    """Run the filters over the whole corpus, one pass each over the shards that are sampled; returns how many there are. `each`
+    maps the work on duplicates that memory does not hold over workers of this machine."""
     store = Store(root)
     manifest = store.manifest()
     assert manifest is not None
-    built = built_filters(Recipe.model_validate(manifest.recipe), Path(manifest.base), brought=manifest.origin == "brought")
+    recipe, brought = Recipe.model_validate(manifest.recipe), manifest.origin == "brought"
+    built = built_filters(recipe, Path(manifest.base), brought=brought, release=manifest.sampling_key)
     over_all = [item for item in built if item[2].scope is Scope.CORPUS]
     pool.drop_corpus(store, keep=len(over_all))
     sampled = pool.sampled(store)
@@ -281,7 +271,11 @@ def winnow_corpus(root: str) -> int:
         if all(store.finished(name, key) for name in names):
             continue
         pool.drop_corpus(store, keep=number)
-        _one_pass(store, item, number, key)
+        if item[2].name == near_duplicate.RUN and recipe.dedupe is not None and repeats.needed(store, recipe):
+            one = repeats.Pass(store.root, number, key, recipe.dedupe.model_dump_json())
+            repeats.through_files(one, int(recipe.run.dedupe_gib * 2**30), each)
+        else:
+            _one_pass(store, item, number, key)
     return len(over_all)
 
 
@@ -315,7 +309,7 @@ def _one_pass(store: Store, item: Built, number: int, key: str) -> None:
     for shard, given in zip(pool.sampled(store), _judged(made, batches()), strict=True):
         rows, names, hits = seen.popleft()
         hits -= len(rows) - int(pc.sum(pc.equal(given["outcome"], Outcome.KEEP.value)).as_py() or 0)
-        noted = _facts(label, spec, made, seconds=time.perf_counter() - began, known=0, exhaustive=False)
+        noted = shards.filter_facts(label, spec, made, seconds=time.perf_counter() - began, known=0, exhaustive=False)
         facts = {"filters": [noted], "hits": hits}
         verdicts = shards.verdict_rows(label, made, rows, names, given)
         store.write_table(pool.corpus_name(number, shard), verdicts, key=key, facts=facts)

@@ -37,6 +37,18 @@ class LocalExecutor:
             return function(*args, **kwargs)
         return self._processes.submit(function, *args, **kwargs).result()
 
+    def each(self, call: Callable[[Any], Any], items: Iterable[Any]) -> None:
+        """Call with each of the items, as many at once as there are filter processes. After an error nothing new is begun."""
+        with ThreadPoolExecutor(max(1, self._workers)) as threads:
+            calls = [threads.submit(contextvars.copy_context().run, call, item) for item in items]
+            try:
+                for made in calls:
+                    made.result()
+            except BaseException:
+                for made in calls:
+                    made.cancel()
+                raise
+
     def overlap(
         self,
         missing: Iterable[int],

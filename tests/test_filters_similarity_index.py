@@ -1,0 +1,170 @@
+"""The index of what was released: what it finds, that it stays whole, and that it says so when it cannot serve."""
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from filters.base import FilterError
+from filters.similarity import index
+from filters.similarity.duplicates import similarities
+from filters.similarity.index import Index
+from filters.similarity.kernel import Signed, joined, signed
+
+RULE = {"guard": "numbers", "run_characters": 200}
+WORDS = [f"w{number}" for number in range(400)]
+
+
+def texts(rows: int, seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, 20)) for _ in range(rows)]
+
+
+def changed(text: str, words: int) -> str:
+    parts = text.split()
+    return " ".join([*parts[: len(parts) - words], *["else"] * words])
+
+
+def signatures(some: list[str], guard: int = 0) -> Signed:
+    return signed(pa.array(some, pa.string()), np.full(len(some), guard, np.uint64))
+
+
+def names(some: list[str], release: str) -> list[str]:
+    return [f"{release}-{number:04d}" for number in range(len(some))]
+
+
+def add(folder: Path, release: str, some: list[str]) -> None:
+    Index(folder, RULE).add(release, [(signatures(some), names(some, release))])
+
+
+def test_what_was_released_is_found_and_nothing_else(tmp_path: Path) -> None:
+    first, second, others = texts(300), texts(200, 1), texts(400, 2)
+    add(tmp_path, "one", first)
+    add(tmp_path, "two", second)
+
+    asked = [first[7].upper(), changed(second[9], 2), changed(first[8], 12), *others]
+    found = Index(tmp_path, RULE).ask(signatures(asked), 0.7)
+
+    assert found.names[:3] == ["one-0007", "two-0009", None]
+    assert found.equal[:2].tolist() == [True, False]
+    both = joined([signatures([second[9]]), signatures([asked[1]])])
+    assert found.similarity[1] == pytest.approx(similarities(both, np.array([0]), np.array([1]))[0], abs=0.13)
+    assert set(found.names[3:]) == {None}
+    assert Index(tmp_path, RULE).ask(signatures(asked[:1], guard=1), 0.7).names == [None]
+
+
+def test_many_copies_are_found(tmp_path: Path) -> None:
+    """Of copies of a similarity of 0.9 nearly all."""
+    released = texts(2000)
+    add(tmp_path, "one", released)
+
+    found = Index(tmp_path, RULE).ask(signatures([changed(text, 1) for text in released]), 0.7)
+
+    right = [name == expected for name, expected in zip(found.names, names(released, "one"), strict=True)]
+    assert np.mean(right) > 0.99
+
+
+def test_runs_are_merged_and_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the ranges in which they are merged."""
+    monkeypatch.setattr(index, "RANGE_KEYS", 1000)
+    monkeypatch.setattr(index, "KEY_ROWS", 128)
+    monkeypatch.setattr(index, "SIGNATURE_ROWS", 16)
+    monkeypatch.setattr(index, "FILE_KEYS", 700)
+    released = [texts(40, seed) for seed in range(9)]
+    asked = [changed(text, 1) for some in released for text in some]
+    for number, some in enumerate(released):
+        add(tmp_path, f"r{number}", some)
+    found = Index(tmp_path, RULE)
+    said = found.ask(signatures(asked), 0.7)
+
+    assert len(found.manifest.runs) == 3
+    assert found.rows == 360
+    assert found.manifest.releases == tuple(f"r{number}" for number in range(9))
+    expected = [name for number, some in enumerate(released) for name in names(some, f"r{number}")]
+    assert np.mean([one == other for one, other in zip(said.names, expected, strict=True)]) > 0.97
+    monkeypatch.setattr(index, "TIER", 100)
+    for number, some in enumerate(released):
+        add(tmp_path / "apart", f"r{number}", some)
+    assert Index(tmp_path / "apart", RULE).ask(signatures(asked), 0.7).names == said.names
+
+
+def test_a_release_is_not_asked_about_itself_nor_about_later_ones(tmp_path: Path) -> None:
+    some = texts(3)
+    for release in ("one", "two", "three"):
+        add(tmp_path, release, some)
+
+    found = Index(tmp_path, RULE)
+    assert found.ask(signatures(some), 0.7, before="one").names == [None] * 3
+    assert found.ask(signatures(some), 0.7, before="two").names == names(some, "one")
+    assert found.ask(signatures(some), 0.7, before="unknown").names == names(some, "one")
+
+
+def test_a_release_can_be_replaced(tmp_path: Path) -> None:
+    old, new = texts(30), texts(20, 1)
+    for release in ("zero", "one"):
+        add(tmp_path, release, old if release == "one" else texts(10, 5))
+    add(tmp_path, "one", new)
+
+    found = Index(tmp_path, RULE)
+    assert found.rows == 30
+    assert found.ask(signatures(old), 0.7).names == [None] * 30
+    assert found.ask(signatures(new), 0.7).names == names(new, "one")
+    assert found.manifest.releases == ("zero", "one")
+
+
+def test_one_without_releases_and_texts_without_words(tmp_path: Path) -> None:
+    assert Index(tmp_path / "none", RULE).ask(signatures(["a b c"]), 0.7).names == [None]
+    assert Index(tmp_path / "none", RULE).ask(signatures([]), 0.7).names == []
+    Index(tmp_path, RULE).add("empty", [])
+    Index(tmp_path, RULE).add("blank", [(signatures(["", "x"]), ["b0", "b1"])])
+    assert Index(tmp_path, RULE).ask(signatures([" ", "x", "y"]), 0.7).names == ["b0", "b1", None]
+
+
+def test_one_that_cannot_serve_says_why(tmp_path: Path) -> None:
+    add(tmp_path, "one", texts(3))
+    with pytest.raises(FilterError, match=r"made with the rule .*200.*, this needs .*answer.*rebuild it"):
+        Index(tmp_path, {"guard": "answer"})
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"scheme": "other_v0"}))
+    with pytest.raises(FilterError, match=r"index.json: the index was made with the scheme other_v0, this needs"):
+        Index(tmp_path, RULE)
+    path.write_text("{")
+    with pytest.raises(FilterError, match=r"not an index of thresher"):
+        Index(tmp_path, RULE)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "things.txt").touch()
+    with pytest.raises(FilterError, match=r"holds other things"):
+        Index(tmp_path / "other", RULE)
+
+
+def test_whoever_fails_while_writing_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, more = texts(30), texts(30, 1)
+    add(tmp_path, "one", some)
+    with monkeypatch.context() as broken:
+        broken.setattr(Index, "_switch", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        with pytest.raises(OSError, match="no space"):
+            add(tmp_path, "two", more)
+    assert Index(tmp_path, RULE).manifest.releases == ("one",)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    add(tmp_path, "two", more)
+    assert Index(tmp_path, RULE).ask(signatures([*some, *more]), 0.7).names == [*names(some, "one"), *names(more, "two")]
+    assert sorted(one.name for one in (tmp_path / "runs").iterdir()) == sorted(
+        run.name for run in Index(tmp_path, RULE).manifest.runs
+    )
+
+
+@pytest.mark.slow
+def test_writers_wait_for_one_another(tmp_path: Path) -> None:
+    spawn: Any = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=add, args=(tmp_path, f"r{number}", texts(50, number))) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+
+    assert sorted(Index(tmp_path, RULE).manifest.releases) == ["r0", "r1", "r2", "r3"]
+    assert Index(tmp_path, RULE).rows == 200

@@ -1,0 +1,81 @@
+"""What was released, in the index that a recipe names: a run's hits are added when its dataset is written, and what a dataset
+holds can be indexed from the dataset alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters import near_duplicate
+from filters.base import FilterError
+from filters.similarity.index import Index
+from filters.similarity.kernel import Signed
+from schemas.manifest import Entry
+from schemas.recipe import DedupeSpec, Recipe
+from schemas.sample import Kind
+from thresher import pool
+from thresher.errors import SourceError
+from thresher.store import Store
+from thresher.tables import Opened, last_said, opened
+
+
+def add_run(store: Store) -> None:
+    """Add the hits of a run to the index, in the place of what it added before."""
+    manifest, dataset = store.manifest(), store.entry("dataset")
+    assert manifest is not None and dataset is not None, "the dataset is written"
+    spec = Recipe.model_validate(manifest.recipe).dedupe
+    if spec is None or spec.released is None or added(store):
+        return
+    columns = sorted(set(near_duplicate.COLUMNS) - set(pool.JUDGED) | {"anchor", "reference"})
+
+    def hits() -> Iterator[tuple[Signed, list[str]]]:
+        for judged in pool.each_judged(store, columns):
+            own = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
+            yield near_duplicate.signed_in_run(own, spec), own["sample_id"].to_pylist()
+
+    near_duplicate.open_index(spec, Path(manifest.base)).add(manifest.sampling_key, hits())
+    store.write_model("released.json", dataset.model_copy(update={"path": spec.released.index, "facts": {}}))
+
+
+def added(store: Store) -> bool:
+    """Whether the index that the recipe names, if it names one, has the run's dataset as it is."""
+    manifest = store.manifest()
+    assert manifest is not None
+    spec = Recipe.model_validate(manifest.recipe).dedupe
+    if spec is None or spec.released is None:
+        return True
+    dataset, noted = store.entry("dataset"), _noted(store)
+    if dataset is None or noted is None or (noted.key, noted.path) != (dataset.key, spec.released.index):
+        return False
+    return manifest.sampling_key in near_duplicate.open_index(spec, Path(manifest.base)).manifest.releases
+
+
+def _noted(store: Store) -> Entry | None:
+    return store.entry("released")
+
+
+def index_dataset(data: str, out: Path, spec: DedupeSpec, *, config: str = "sft", split: str = "train") -> Index:
+    """Make an index of what a dataset of thresher holds, its view `sft`, as one release named after it. Raises SourceError where
+    there is no such dataset, or where `out` holds something else."""
+    if (out / "index.json").exists():
+        raise SourceError(f"{out}: is an index already; remove it, or name another --out")
+    table = opened(data, config, split)
+    lacking = [name for name in ("sample_id", "prompt_id", "completion", "answer_id") if name not in table.schema.names]
+    if lacking:
+        raise SourceError(f"{data}: config {config} has no column {lacking[0]!r}; wanted a dataset that thresher wrote")
+    try:
+        index = Index(out, near_duplicate.rule(spec))
+    except FilterError as error:
+        raise SourceError(str(error)) from error
+    index.add(data, _rows(table, spec))
+    return index
+
+
+def _rows(table: Opened, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
+    for batch in table.batches(["sample_id", "prompt_id", "completion", "answer_id"]):
+        said = batch.set_column(batch.column_names.index("completion"), "completion", last_said(batch["completion"]))
+        texts = said.set_column(
+            said.column_names.index("completion"), "completion", pc.fill_null(said["completion"], "").cast(pa.large_string())
+        )
+        yield near_duplicate.signed_in_run(texts, spec), texts["sample_id"].to_pylist()
