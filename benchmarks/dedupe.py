@@ -156,7 +156,9 @@ def through_files(path: Path) -> list[dict[str, Any]]:
     made = []
     for memory in (64.0, 0.1):
         with tempfile.TemporaryDirectory() as folder:
-            command = [str(Path(sys.executable).parent / "thresher"), "dedupe", str(path), "--out", f"{folder}/out", "--json"]
+            data = f"{folder}/data.parquet"
+            pq.write_table(pq.read_table(path), data, row_group_size=50_000)
+            command = [str(Path(sys.executable).parent / "thresher"), "dedupe", data, "--out", f"{folder}/out", "--json"]
             command += ["--memory", str(memory), "--workers", "1"]
             running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             peak = 0

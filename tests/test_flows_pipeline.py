@@ -1,6 +1,7 @@
 """The flows under a real Prefect server."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,31 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
     assert progress[0].data == 100
     assert progress[0].description.startswith("20 of 20 samples (100 %)")
     assert "4 hits" in progress[0].description
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_path: Path) -> None:
+    """More samples than memory holds: each part of the search is a task run, and finds what the plain steps find."""
+    from prefect.client.orchestration import get_client
+
+    from flows.pipeline import pipeline
+
+    path, overrides = str(recipe()), ["dedupe={}", "run.filter_workers=2"]
+    plain = pipeline(path, str(tmp_path / "plain"), overrides)
+    found = pipeline(path, str(tmp_path / "files"), [*overrides, "run.dedupe_gib=0.000001"])
+
+    with get_client(sync_client=True) as client:
+        flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
+        wanted = {"sign_shard-0", "sign_shard-1", "join-0", "join-24", "unite-0", "gather-0", "write_verdicts-1"}
+        for _ in range(100):  # the server learns of task runs a little later
+            names = {run.name for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run.id}
+            if wanted <= names:
+                break
+            time.sleep(0.1)
+    assert wanted <= names
+    columns = ("outcomes", "kinds")
+    assert [found["audit"].get(name) for name in columns] == [plain["audit"].get(name) for name in columns]
 
 
 @pytest.mark.slow

@@ -28,7 +28,14 @@ class Opened:
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Its rows in order, in batches."""
         if isinstance(self.source, pa.dataset.Dataset):
-            scanner = self.source.scanner(columns=columns, batch_size=BATCH_ROWS, use_threads=False)
+            scanner = self.source.scanner(
+                columns=columns,
+                batch_size=BATCH_ROWS,
+                use_threads=False,
+                batch_readahead=1,
+                fragment_readahead=1,
+                fragment_scan_options=pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
+            )
             read = (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
         else:
             source = self.source if columns is None else self.source.select_columns(columns)
