@@ -62,12 +62,21 @@ class Scorer(Protocol):
         ...
 
 
+class Embedder(Protocol):
+    """A model that embeds texts."""
+
+    def embeddings(self, texts: Sequence[str]) -> list[NDArray[np.float64] | str]:
+        """(D,) of length 1 per text, or why there is none. Raises FilterError when the engine cannot go on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Openers:
-    """How engines are opened. Both may be called often: they give what is open already."""
+    """How engines are opened. All may be called often: they give what is open already."""
 
     asker: Callable[[Engine, ModelSpec], Asker]
     scorer: Callable[[VllmEngine, ModelSpec], Scorer]
+    embedder: Callable[[VllmEngine, ModelSpec], Embedder]
 
 
 _openers: list[Openers] = []

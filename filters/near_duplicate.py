@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from filters.asking import openers
 from filters.base import Filter, Role, Scope, verdict_table
 from filters.similarity.duplicates import Clusters, Order, among, within
 from filters.similarity.index import Index
@@ -26,7 +27,7 @@ from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, num
 from schemas.recipe import DedupeSpec
 from schemas.sample import Outcome
 
-RUN, RELEASED = "near_duplicate_run", "near_duplicate_released"
+RUN, RELEASED, SEMANTIC = "near_duplicate_run", "near_duplicate_released", "semantic_duplicate"
 COLUMNS = ("sample_id", "prompt_id", "completion", "cumulative_logprob", "answer", "score", "multiplicity")
 
 
@@ -42,6 +43,52 @@ def within_prompt(spec: DedupeSpec) -> Filter:
         return verdicts(Told.of(table, found, texts.contents), "prompt")
 
     return _filter("near_duplicate", Scope.PROMPT, judge, spec, {"within_prompt", "guard", "keep"})
+
+
+def semantic(spec: DedupeSpec, base: Path) -> Filter:
+    """Drop `semantic_duplicate` among the samples of each prompt: those whose embeddings are close, all pairs compared."""
+    wanted = spec.semantic
+    assert wanted is not None
+    placed = base / wanted.model.name
+    model = wanted.model.model_copy(update={"name": str(placed.absolute())}) if placed.is_dir() else wanted.model
+
+    def judge(table: pa.Table) -> pa.Table:
+        prompts = table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        several = np.flatnonzero(np.bincount(prompts)[prompts] > 1) if len(prompts) else np.zeros(0, np.int64)
+        repeated = Clusters(np.arange(table.num_rows), np.ones(table.num_rows, np.float32))
+        if len(several):
+            embedder = openers().embedder(wanted.engine, model)
+            given = embedder.embeddings(table["completion"].take(pa.array(several)).to_pylist())
+            own = guards(table, spec)
+            rank = order(table, spec).rank()
+            read = [at for at, one in enumerate(given) if not isinstance(one, str)]
+            vectors = np.stack([given[at] for at in read]).astype(np.float32) if read else np.zeros((0, 1), np.float32)
+            rows = several[read]
+            for prompt in np.unique(prompts[rows]):
+                some = np.flatnonzero(prompts[rows] == prompt)
+                some = some[np.argsort(rank[rows[some]])]
+                _stars(vectors[some], rows[some], own, wanted.threshold, repeated)
+        contents = np.arange(table.num_rows, dtype=np.uint64)  # none is told to be equal
+        return verdicts(Told.of(table, repeated, contents), "semantic")
+
+    made = _filter(SEMANTIC, Scope.PROMPT, judge, spec, {"guard", "keep"})
+    parameters = made.parameters | {"model": wanted.model.model_dump(mode="json"), "threshold": wanted.threshold}
+    return replace(made, version="1", parameters=parameters, cost_us=20_000.0)
+
+
+def _stars(vectors: Any, rows: I64, own: U64, threshold: float, repeated: Clusters) -> None:
+    """Texts (n, D) in their order, best first: each repeats the one that it is closest to of those kept, or is kept."""
+    kept = np.empty_like(vectors)
+    names: list[int] = []
+    for at, row in enumerate(rows.tolist()):
+        if names:
+            likes = np.where(own[names] == own[row], kept[: len(names)] @ vectors[at], -1)
+            best = int(likes.argmax())
+            if likes[best] >= threshold:
+                repeated.originals[row], repeated.similarity[row] = names[best], min(float(likes[best]), 1.0)
+                continue
+        kept[len(names)] = vectors[at]
+        names.append(row)
 
 
 def within_run(spec: DedupeSpec) -> Filter:
@@ -185,7 +232,8 @@ class Told(NamedTuple):
 def verdicts(told: Told, scope: str) -> pa.Table:
     """A verdict on each sample."""
     stays, equal, similarity, draws, repeats = told
-    reasons = np.where(stays, "", np.where(equal, "exact_duplicate", "near_duplicate"))
+    other = SEMANTIC if scope == "semantic" else "near_duplicate"
+    reasons = np.where(stays, "", np.where(equal, "exact_duplicate", other))
     detail: list[str | None] = [None] * len(stays)
     several = np.flatnonzero(stays & (draws > 1))
     for at, count in zip(several.tolist(), draws[several].tolist(), strict=True):

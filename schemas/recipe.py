@@ -301,6 +301,18 @@ class FilterSpec(Part):
 Similarity = Annotated[float, Field(gt=0, le=1)]
 
 
+class SemanticSpec(Part):
+    """Duplicates in other words, by an embedding model that vLLM runs: any sentence-transformers model it knows."""
+
+    model: ModelSpec
+    """A directory, relative to the recipe, or a Hub id."""
+    engine: VllmEngine = VllmEngine()
+    """vLLM's settings. It takes its share of the GPU beside the sampler's, once per filter process: set gpu_memory_utilization on
+    both."""
+    threshold: Similarity = 0.9
+    """Least cosine of the embeddings of duplicates. Texts longer than the model reads are not compared."""
+
+
 class ReleasedSpec(Part):
     """What was released before, by any run that names the same index."""
 
@@ -319,6 +331,8 @@ class DedupeSpec(Part):
     """Least similarity of duplicates among the samples of a prompt; null does not look for them."""
     within_run: Similarity | None = 0.7
     """Least similarity of duplicates of different prompts; null does not look for them."""
+    semantic: SemanticSpec | None = None
+    """Duplicates in other words among the samples of a prompt; null does not look for them."""
     released: ReleasedSpec | None = None
     """Where to look for duplicates of what was released before; null does not."""
     run_characters: Annotated[int, Field(ge=0)] = 200

@@ -140,7 +140,7 @@ def plain_values() -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(plain_values())
 def test_plain_values_cross_unchanged(value: Any) -> None:
     """Value and type survive, at every depth."""

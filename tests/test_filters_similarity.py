@@ -48,7 +48,7 @@ def in_one_group(given_: list[str], ranks: list[int] | None = None, guards: list
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=8, max_size=40), st.lists(st.sampled_from(WORDS), min_size=8, max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_similarity_is_jaccards_of_word_bigrams(one, other):
     a, b = bigrams(" ".join(one)), bigrams(" ".join(other))
 
@@ -114,7 +114,7 @@ def test_letters_without_spaces_between_are_words():
 @given(anything)
 @example("\U0001f600 \U00020000\U00020001")
 @example("\x00")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_words_are_those_of_unicode(text):
     """Runs of letters, digits and marks; a letter of a script without spaces is a word."""
     plain = unicodedata.normalize("NFKC", text).lower()
@@ -156,7 +156,7 @@ def test_a_megabyte_is_one_text():
 
 
 @given(st.lists(texts, max_size=12), st.randoms(use_true_random=False))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_order_of_samples_does_not_matter(given_, rng):
     order = list(range(len(given_)))
     rng.shuffle(order)
@@ -167,7 +167,7 @@ def test_the_order_of_samples_does_not_matter(given_, rng):
 
 
 @given(st.lists(texts, max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_kept_holds_no_duplicates_and_what_is_dropped_is_like_what_it_names(given_):
     originals = in_one_group(given_)
     kept = sorted(set(originals))
@@ -180,7 +180,7 @@ def test_what_is_kept_holds_no_duplicates_and_what_is_dropped_is_like_what_it_na
 
 
 @given(st.lists(texts, min_size=1, max_size=10), st.integers(0, 9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_further_copy_removes_nothing_else(given_, number):
     copy = given_[number % len(given_)].upper()
 
@@ -259,7 +259,7 @@ words = st.lists(st.sampled_from("abcd"), max_size=14)
 
 
 @given(words, words, st.integers(0, 8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_distances_are_levenshteins(one, other, most):
     tokens = edits.tokens_of(pa.array([" ".join(one), " ".join(other)]))
     steps = levenshtein(one, other)
@@ -269,7 +269,7 @@ def test_distances_are_levenshteins(one, other, most):
 
 
 @given(st.lists(st.tuples(words, st.booleans(), st.integers(0, 2)), max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_nearest_is_the_nearest(samples):
     samples.sort(key=lambda one: one[2])
     said, passes = [one[0] for one in samples], np.array([one[1] for one in samples], bool)

@@ -114,7 +114,7 @@ whats = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
     st.lists(st.tuples(st.sampled_from(["a", "b"]), st.lists(whats, min_size=3, max_size=3), whats), min_size=1, max_size=5),
     st.integers(1, 5),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @pytest.mark.slow
 def test_numbers_do_not_depend_on_how_the_run_is_cut(tmp_path_factory, plan, shard_prompts):
     folder = tmp_path_factory.mktemp("runs")

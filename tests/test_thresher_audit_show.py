@@ -68,7 +68,7 @@ def test_expanded_tail_is_that_of_student():
 
 
 @given(st.dictionaries(st.tuples(st.integers(1, 9), st.integers(0, 9)), st.integers(1, 50), min_size=1, max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_interval_lies_within_nought_and_one_and_is_the_same_again(cells):
     cells = {(decided, min(decided, passed)): count for (decided, passed), count in cells.items()}
 

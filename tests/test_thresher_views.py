@@ -153,7 +153,7 @@ json_values = st.recursive(
 
 
 @given(st.lists(st.none() | st.dictionaries(st.text(max_size=4), json_values, max_size=3), max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_json_survives_but_for_integers_beyond_64_bits(values):
     def shortened(value):
         if isinstance(value, dict):
@@ -173,7 +173,7 @@ def test_json_survives_but_for_integers_beyond_64_bits(values):
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["hit", "duplicate", "miss", None]), st.booleans())))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_counts_of_prompts_add_up_to_the_samples(rows):
     outcome = ["keep" if kind == "hit" else "undecided" if kind is None else "drop" for _, kind, _ in rows]
     judged = pa.table(

@@ -70,7 +70,7 @@ def _label(completion: Completion, labels: tuple[str, ...]) -> str | None:
 
 
 class _Scorer:
-    """A pooling engine as filters.asking.Scorer."""
+    """A pooling engine as filters.asking.Scorer and filters.asking.Embedder."""
 
     def __init__(self, engine: Any) -> None:
         self._engine, self.labels = engine, engine.labels
@@ -80,6 +80,13 @@ class _Scorer:
             found: list[NDArray[np.float64] | str] = self._engine.scores(texts, activation=activation)
         except EngineError as error:
             raise FilterError(f"the reward model cannot go on: {error}") from error
+        return found
+
+    def embeddings(self, texts: Sequence[str]) -> list[NDArray[np.float64] | str]:
+        try:
+            found: list[NDArray[np.float64] | str] = self._engine.embeddings(texts)
+        except EngineError as error:
+            raise FilterError(f"the embedding model cannot go on: {error}") from error
         return found
 
 
@@ -146,7 +153,7 @@ def _scorer(engine: VllmEngine, spec: ModelSpec) -> _Scorer:
 
 def ready() -> None:
     """Let filters ask models in this process."""
-    provide(Openers(_asker, _scorer))
+    provide(Openers(_asker, _scorer, _scorer))
 
 
 atexit.register(close)

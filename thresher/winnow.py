@@ -88,6 +88,8 @@ def _with_relations(built: list[Built], recipe: Recipe, base: Path, release: str
     over_all: list[Filter] = []
     if recipe.dedupe is not None and recipe.dedupe.within_prompt is not None:
         local.append(near_duplicate.within_prompt(recipe.dedupe))
+    if recipe.dedupe is not None and recipe.dedupe.semantic is not None:
+        local.append(near_duplicate.semantic(recipe.dedupe, base))
     if recipe.near_miss is not None:
         local.append(near_miss.build(recipe.near_miss))
     if recipe.dedupe is not None and recipe.dedupe.within_run is not None:

@@ -250,7 +250,9 @@ def _same_filters(store: Store, shard: int, filters: dict[str, dict[str, Any]]) 
 def _whole_cascade(store: Store, manifest: RunManifest, filters: Mapping[str, Any]) -> Iterator[str]:
     dedupe, near_miss = manifest.recipe.get("dedupe"), manifest.recipe.get("near_miss")
     wanted = len(manifest.recipe["filters"]) + (manifest.origin == "brought") + (near_miss is not None)
-    wanted += sum(dedupe.get(scope) is not None for scope in ("within_prompt", "within_run", "released")) if dedupe else 0
+    wanted += (
+        sum(dedupe.get(scope) is not None for scope in ("within_prompt", "semantic", "within_run", "released")) if dedupe else 0
+    )
     if len(filters) != wanted:
         yield (
             f"{store.root}: the recipe has {wanted} filters, the verdicts are of {len(filters)} ({', '.join(filters)}); "

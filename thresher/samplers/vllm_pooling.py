@@ -1,4 +1,4 @@
-"""vLLM as a reward or classification model: texts in, the numbers of its last layer out."""
+"""vLLM as a reward, classification or embedding model: texts in, the numbers of its last layer out."""
 
 import asyncio
 import threading
@@ -84,7 +84,7 @@ class PoolingEngine:
                 self._engine = asyncio.run_coroutine_threadsafe(build(), self._loop).result()
             except Exception as error:
                 raise EngineError(
-                    f"vLLM would not run {self._model.path} as a reward model: {type(error).__name__}: {error}"
+                    f"vLLM would not run {self._model.path} as a pooling model: {type(error).__name__}: {error}"
                 ) from error
         self._context = config.max_model_len
         named = getattr(config.hf_config, "id2label", None) or {0: "LABEL_0"}
@@ -112,27 +112,36 @@ class PoolingEngine:
 
     def scores(self, texts: Sequence[Sequence[Message]], *, activation: bool | None) -> list[NDArray[np.float64] | str]:
         """See filters.asking.Scorer. Raises EngineError when the engine has died."""
+        use = len(self.labels) > 1 if activation is None else activation
+        return self._pooled("classify", use, [self._tokens(text) for text in texts])
+
+    def embeddings(self, texts: Sequence[str]) -> list[NDArray[np.float64] | str]:
+        """See filters.asking.Embedder. Raises EngineError when the engine has died."""
+        with self._tokenising:
+            tokens = [list(self._tokenizer.encode(text, truncation=False, verbose=False)) for text in texts]
+        return self._pooled("embed", True, tokens)
+
+    def _pooled(self, task: str, activation: bool, texts: list[list[int]]) -> list[NDArray[np.float64] | str]:
         if self._engine is None:
             raise EngineError("the engine was stopped")
-        use = len(self.labels) > 1 if activation is None else activation
         found: list[NDArray[np.float64] | str] = []
         for at in range(0, len(texts), AT_ONCE):
-            tokens = [self._tokens(text) for text in texts[at : at + AT_ONCE]]
             try:
-                found += asyncio.run_coroutine_threadsafe(self._all(tokens, use), self._loop).result()
+                some = self._all(task, activation, texts[at : at + AT_ONCE])
+                found += asyncio.run_coroutine_threadsafe(some, self._loop).result()
             except Exception as error:
                 raise EngineError(f"vLLM: {type(error).__name__}: {error}") from error
         return found
 
-    async def _all(self, texts: list[list[int]], activation: bool) -> list[NDArray[np.float64] | str]:
-        return await asyncio.gather(*(self._one(tokens, activation) for tokens in texts))
+    async def _all(self, task: str, activation: bool, texts: list[list[int]]) -> list[NDArray[np.float64] | str]:
+        return await asyncio.gather(*(self._one(task, activation, tokens) for tokens in texts))
 
-    async def _one(self, tokens: list[int], activation: bool) -> NDArray[np.float64] | str:
+    async def _one(self, task: str, activation: bool, tokens: list[int]) -> NDArray[np.float64] | str:
         from vllm import PoolingParams, TokensPrompt
 
         if len(tokens) > self._context:
             return f"{len(tokens)} tokens do not fit the model's context of {self._context}"
-        final, parameters = None, PoolingParams(task="classify", use_activation=activation)
+        final, parameters = None, PoolingParams(task=task, use_activation=activation)
         async for output in self._engine.encode(TokensPrompt(prompt_token_ids=tokens), parameters, str(next(self._requests))):
             final = output
         if final is None:
