@@ -3,7 +3,7 @@
 python benchmarks/dedupe.py [--rows 10000,100000] [--length short] [--peers datasketch,gaoya] [--rounds 3] [--hot]
 
 Every contender runs in a process of its own, peers in environments of their own that are made when first needed, one after the
-other in rounds; the median counts. All have word bigrams, 128 slots, 25 bands of 5. `signed/s` is text to signature, `full/s`
+other in rounds; the median counts. All have word bigrams and 25 bands of 5 slots. `signed/s` is text to signature, `full/s`
 text to clusters. Quality is told of pairs whose Jaccard similarity reaches the threshold: `recall` of the pairs that the corpus
 made by copying, `precision` of all pairs of a cluster, `named` of the pairs of a duplicate and the row it names. --hot makes
 every tenth row one of eight refusals. Then the near misses: ms for groups of 256 and 4,096. --files runs `thresher dedupe` in
@@ -38,7 +38,14 @@ from filters.similarity.index import Index
 from filters.similarity.kernel import Signed, joined, signed
 
 PEER = Path(__file__).parent / "peers" / "dedupe_peer.py"
-PEERS = {"datasketch": ("datasketch==2.0.0",), "gaoya": ("gaoya==0.2.2",)}
+PEERS = {
+    "datasketch": ("datasketch==2.0.0",),
+    "gaoya": ("gaoya==0.2.2",),
+    "rensa": ("rensa==0.5.0",),
+    "daft": ("daft==0.7.26",),
+    "text-dedup": ("text-dedup==0.4.0", "pyspark<4.1", "setuptools>=69.1"),
+    "datatrove": ("datatrove==0.10.1", "spacy", "nltk", "tokenizers", "xxhash<3.6"),
+}
 CACHE = user_cache_path("thresher") / "benchmarks"
 PAIRS = 2_000_000
 """Pairs of a corpus that are looked at, at most."""
@@ -214,7 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="10000,100000")
     parser.add_argument("--length", default="short", choices=list(dedupe_corpus.SENTENCES))
-    parser.add_argument("--peers", default="datasketch,gaoya")
+    parser.add_argument("--peers", default="datasketch,gaoya,rensa,daft,text-dedup,datatrove")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threshold", type=float, default=0.7)
     parser.add_argument("--hot", action="store_true")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from thresher.errors import SourceError
@@ -27,14 +26,16 @@ class Opened:
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Its rows in order, in batches."""
-        if isinstance(self.source, pa.dataset.Dataset):
+        from pyarrow import dataset  # brings pandas with it
+
+        if isinstance(self.source, dataset.Dataset):
             scanner = self.source.scanner(
                 columns=columns,
                 batch_size=BATCH_ROWS,
                 use_threads=False,
                 batch_readahead=1,
                 fragment_readahead=1,
-                fragment_scan_options=pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
+                fragment_scan_options=dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
             )
             read = (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
         else:
@@ -48,10 +49,12 @@ class Opened:
 
 def opened(data: str, config: str | None, split: str | None) -> Opened:
     """A Parquet file or a folder of such, a JSONL file, the directory of a dataset, or a dataset of the Hub."""
+    from pyarrow import dataset
+
     path = Path(data)
     try:
         if path.suffix.lower() in (".parquet", ".pq") or (path.is_dir() and config is None and _only_parquet(path)):
-            source = pa.dataset.dataset(str(path), format="parquet")
+            source = dataset.dataset(str(path), format="parquet")
             return Opened(data, source.schema, source)
         return _by_datasets(data, path, config, split)
     except (pa.ArrowException, OSError) as error:

@@ -23,6 +23,12 @@ Clock = Callable[[], float]
 Said = tuple[float, Any]
 
 
+def processor_time() -> float:
+    """Of this process and of those it started."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def shingles(text: str) -> set[str]:
     """Word bigrams in lower case, as every contender has them."""
     words = _WORD.findall(text.lower())
@@ -91,20 +97,109 @@ def gaoya(texts: Any, threshold: float, clock: Clock) -> Said:
     return signing, union.labels()
 
 
+def rensa(texts: Any, threshold: float, clock: Clock) -> Said:
+    from rensa import RMinHash, RMinHashLSH
+
+    began = clock()
+    hashes = RMinHash.from_token_sets([list(shingles(text)) for text in texts.to_pylist()], num_perm=BANDS * ROWS, seed=42)
+    signing = clock() - began
+    index, union = RMinHashLSH(threshold, BANDS * ROWS, BANDS), Union(len(texts))
+    index.insert_many(hashes)
+    for number, found in enumerate(index.query_all(hashes)):
+        others = (other for other in found if other < number)
+        union.join(number, (other for other in others if hashes[number].jaccard(hashes[other]) >= threshold))
+    return signing, union.labels()
+
+
+def daft(texts: Any, threshold: float, clock: Clock) -> Said:  # noqa: ARG001 - it has no verification of its own
+    import daft as engine
+    import pyarrow as pa
+    from daft.functions import minhash
+
+    began = clock()
+    plain = pa.array([" ".join(_WORD.findall(text.lower())) for text in texts.to_pylist()])
+    table = engine.from_arrow(pa.table({"text": plain, "row": np.arange(len(plain))}))
+    hashes = minhash(engine.col("text"), num_hashes=BANDS * ROWS, ngram_size=2)
+    signed = table.select("row", hashes.alias("hashes")).to_arrow()
+    signing = clock() - began
+    flat = np.asarray(signed["hashes"].combine_chunks().flatten(), np.uint32).reshape(-1, BANDS, ROWS)
+    keys = [flat[:, band].copy().view(f"V{4 * ROWS}").ravel() for band in range(BANDS)]
+    rows, union = signed["row"].to_numpy(), Union(len(texts))
+    for band in range(BANDS):
+        keyed = engine.from_arrow(pa.table({"key": pa.array([one.tobytes() for one in keys[band]]), "row": rows}))
+        buckets = keyed.groupby("key").agg(engine.col("row").list_agg()).to_arrow()["row"].to_pylist()
+        for bucket in buckets:
+            union.join(min(bucket), bucket)
+    return signing, union.labels()
+
+
+def text_dedup(texts: Any, threshold: float, clock: Clock) -> Said:
+    """Its own command, which reads and writes files of its own."""
+    import tempfile
+
+    import pyarrow as pa
+    from text_dedup import minhash
+
+    with tempfile.TemporaryDirectory() as folder:
+        pq.write_table(pa.table({"text": texts}), f"{folder}/in.parquet")
+        options = {"path": "parquet", "data_files": f"{folder}/in.parquet", "split": "train", "cache_dir": f"{folder}/cache"}
+        options |= {"output": f"{folder}/out", "column": "text", "num_proc": "1", "batch_size": "10000", "ngram": "2"}
+        options |= {
+            "min_length": "1",
+            "num_perm": str(BANDS * ROWS),
+            "b": str(BANDS),
+            "r": str(ROWS),
+            "threshold": str(threshold),
+        }
+        began = clock()
+        minhash.main.main([word for pair in options.items() for word in (f"--{pair[0]}", pair[1])], standalone_mode=False)
+        spent = clock() - began
+        return spent, np.array([minhash.uf.find(number) for number in range(len(texts))])
+
+
+def datatrove(texts: Any, threshold: float, clock: Clock) -> Said:  # noqa: ARG001 - it has no verification of its own
+    """Its own pipeline, whose steps write files."""
+    import tempfile
+
+    from datatrove.data import Document
+    from datatrove.pipeline.dedup import MinhashDedupSignature
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster
+    from loguru import logger
+
+    logger.disable("datatrove")
+    config = MinhashConfig(n_grams=2, num_buckets=BANDS, hashes_per_bucket=ROWS)
+    with tempfile.TemporaryDirectory() as folder:
+        began = clock()
+        documents = (Document(text=text, id=str(number)) for number, text in enumerate(texts.to_pylist()))
+        MinhashDedupSignature(f"{folder}/signatures", config).run(documents, 0, 1)
+        signing = clock() - began
+        for band in range(BANDS):
+            MinhashDedupBuckets(f"{folder}/signatures", f"{folder}/buckets", config=config).run(None, band, BANDS)
+        MinhashDedupCluster(f"{folder}/buckets", f"{folder}/clusters", config=config, save_cluster_id=True).run(None, 0, 1)
+        made = np.fromfile(f"{folder}/clusters/000000.clusters", np.uint32).reshape(-1, 2)
+    rows, clusters = made[:, 0].astype(np.int64), made[:, 1]
+    first = np.full(int(clusters.max(initial=0)) + 1, len(texts))
+    np.minimum.at(first, clusters, rows)
+    labels = np.arange(len(texts))
+    labels[rows] = first[clusters]
+    return signing, labels
+
+
 def main(name: str, corpus: str, labels: str, threshold: str) -> None:
     """Run one contender and print what it took."""
     contenders = {"thresher": thresher, "datasketch": datasketch, "gaoya": gaoya}
+    contenders |= {"rensa": rensa, "daft": daft, "text-dedup": text_dedup, "datatrove": datatrove}
     texts = pq.read_table(corpus, columns=["text"])["text"]
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     spent = 0.0
 
     def clock() -> float:
         nonlocal spent
-        spent = spent or time.process_time()
-        return time.process_time()
+        spent = spent or processor_time()
+        return processor_time()
 
     signing, found = contenders[name](texts, float(threshold), clock)
-    full = time.process_time() - spent
+    full = processor_time() - spent
     np.save(labels, found)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     said = {"rows": len(texts), "signing": signing, "full": full, "peak_kb": peak, "before_kb": before, "start": spent - began}
