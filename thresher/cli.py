@@ -1,4 +1,5 @@
-"""The command line: thresher run | check | estimate | filter | audit | dedupe | index | schema."""
+"""The command line: thresher run | check | estimate | filter | audit | publish | releases | rollback | dedupe | index |
+schema."""
 
 import argparse
 import json
@@ -108,6 +109,24 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--config", metavar="NAME", help="config of a dataset")
     made.add_argument("--split", metavar="NAME", help="split of a dataset (default: train)")
     made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command("publish", publish, "Append a run's dataset to a dataset repository of the Hub, in one commit, and tag it.")
+    made.add_argument("run", metavar="RUN", help="run directory")
+    made.add_argument("--repo", metavar="ORG/NAME", required=True, help="dataset repository; made if it is not there")
+    made.add_argument("--private", action="store_true", help="make it private, if it is made now")
+    made.add_argument("--create-pr", action="store_true", help="open a pull request instead of writing to main")
+    made.add_argument("--force", metavar="REASON", help="publish what the gates refuse, and say so on the card")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command("releases", releases, "List what a dataset repository holds, release by release.")
+    made.add_argument("repo", metavar="ORG/NAME", help="dataset repository")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command(
+        "rollback", rollback, "Make a dataset repository hold what it held at a release; one commit, no data is moved."
+    )
+    made.add_argument("repo", metavar="ORG/NAME", help="dataset repository")
+    made.add_argument("--to", metavar="TAG", required=True, help="version, such as v2026.11.23.1")
 
     made = command("index", index, "Index what a dataset released, so that later runs do not repeat it (dedupe.released).")
     made.add_argument("data", metavar="DATASET", help="dataset directory or Hub id that thresher wrote")
@@ -263,6 +282,49 @@ def dedupe(options: argparse.Namespace) -> int:
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def publish(options: argparse.Namespace) -> int:
+    """thresher publish"""
+    from dataclasses import asdict
+
+    from thresher.releases import publish as published
+
+    made = published(options.run, options.repo, private=options.private, create_pr=options.create_pr, force=options.force)
+    if options.json:
+        print(json.dumps(asdict(made), indent=1))
+        return 0
+    rows = ", ".join(f"{count} {view}" for view, count in made.rows.items())
+    if made.commit is None:
+        print(f"{made.repo}: {made.version} is there already ({rows}); nothing to do")
+    else:
+        print(f"{made.repo}: {made.request or made.version} ({rows}), commit {made.commit[:12]}")
+    return 0
+
+
+def releases(options: argparse.Namespace) -> int:
+    """thresher releases"""
+    from thresher.releases import releases as there
+
+    found = there(options.repo)
+    if options.json:
+        print(found.model_dump_json(indent=1))
+        return 0
+    for one in found.releases:
+        rows = ", ".join(f"{sum(shard.rows for shard in shards)} {view}" for view, shards in one.views.items())
+        print(f"{one.version}  {one.name}: {rows}{' (forced)' if one.forced else ''}")
+    if not found.releases:
+        print(f"{options.repo}: no releases")
+    return 0
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """thresher rollback"""
+    from thresher.releases import rollback as back
+
+    commit = back(options.repo, options.to)
+    print(f"{options.repo}: " + (f"holds what it held at {options.to}" if commit else f"holds what {options.to} has already"))
     return 0
 
 

@@ -6,7 +6,8 @@ ThresherError
 ├── ModelError      a model that cannot be found or loaded
 ├── EngineError     an engine that would not start, or died
 ├── StoreError      a run directory that cannot be read or written, or that holds another run
-└── AuditError      counts that do not add up
+├── AuditError      counts that do not add up
+└── PublishError    a release that the Hub, or a gate, refused
 FilterError stands in filters.base: filters know nothing of thresher.
 """
 
@@ -37,3 +38,7 @@ class StoreError(ThresherError):
 
 class AuditError(ThresherError):
     """Counts that do not add up."""
+
+
+class PublishError(ThresherError):
+    """A release that the Hub, or a gate, refused."""

@@ -68,7 +68,7 @@ def write_dataset(store: Store, *, audit: Audit) -> str:
         key=key,
         facts={
             "views": {view: size.rows for view, size in sizes.items()},
-            "files": {file.name: file.size.file_bytes for files in written.values() for file in files},
+            "files": {file.name: _told(file.size) for files in written.values() for file in files},
         },
     )
     store.write_model("dataset.json", entry)
@@ -80,7 +80,7 @@ def dataset_finished(store: Store) -> bool:
     entry = store.entry("dataset")
     if entry is None or entry.key != _key(store)[1] or not store.exists(entry.path):
         return False
-    files = {f"dataset/{name}": size for name, size in entry.facts["files"].items()}
+    files = {f"dataset/{name}": size for name, size in _file_bytes(entry).items()}
     return all(store.exists(name) and bool(store.fs.size(store.path(name)) == size) for name, size in files.items())
 
 
@@ -144,6 +144,14 @@ class _File:
 
     name: str
     size: ViewSize
+
+
+def _told(size: ViewSize) -> dict[str, int]:
+    return {"rows": size.rows, "memory_bytes": size.memory_bytes, "bytes": size.file_bytes}
+
+
+def _file_bytes(entry: Entry) -> dict[str, int]:
+    return {name: told["bytes"] if isinstance(told, dict) else -1 for name, told in entry.facts["files"].items()}
 
 
 def _total(files: list[_File]) -> ViewSize:

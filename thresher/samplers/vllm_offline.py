@@ -225,6 +225,8 @@ class VllmSampler:
             self._watcher.cancel()
             self._loop.call_soon_threadsafe(self._end_tasks)
             self._thread.join(timeout=10)
+        if not self._loop.is_running():
+            self._loop.close()
 
     def _end_tasks(self) -> None:
         async def end() -> None:
