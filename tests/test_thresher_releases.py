@@ -61,6 +61,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         (tmp_path / f"{first}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}]
         recipe = {"name": "sums", "filters": filters, "run": {"filter_workers": 0}, "dedupe": {"within_prompt": 0.99}}
+        recipe["dedupe"]["released"] = {"index": "index"}
         recipe["dataset"] = {"views": ["sft", "prompts", "rollouts"]}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         steps.run(
@@ -110,7 +111,7 @@ def sent(hub: Any) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hub", ["xet"], indirect=True)
-def test_runs_are_appended_each_in_one_commit_and_never_twice(hub: Any, run: Callable[..., Path]) -> None:
+def test_runs_are_appended_each_in_one_commit_and_never_twice(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
     """Every tag loads as it was; what was released is not sent again; a rollback moves no data."""
     first, second = run(10), run(20, 2)
     one = publish(hub, first)
@@ -126,6 +127,11 @@ def test_runs_are_appended_each_in_one_commit_and_never_twice(hub: Any, run: Cal
         f"{one['version']}: added sums: 9 sft, 3 prompts, 9 rollouts",
         "initial commit",
     ]
+    tree = hub.repositories[REPO].at("main").tree
+    local = {f"index/{file.relative_to(tmp_path / 'index')}" for file in tmp_path.glob("index/**/*") if file.is_file()}
+    assert {path for path in tree if path.startswith("index/")} == local - {"index/.lock"}
+    assert len([path for path in tree if path.endswith("signatures.parquet")]) == 2
+
     found = loaded(hub, one["version"], two["version"], "main")
     assert [len(found[name]) for name in (one["version"], two["version"], "main")] == [9, 15, 15]
     assert set(found["main"]) > set(found[one["version"]])

@@ -1,9 +1,9 @@
 """Releases on the Hub: a run's dataset is appended to a dataset repository in one commit, or not at all.
 
-    1. every shard has the hash of its content for a name, and is sent ahead (`preupload_lfs_files`); nobody sees it yet
-    2. the head of the branch is read, and the manifest as it is there; what is there already is not published again
-    3. shards, card and manifest go into one commit whose parent is that head; if the head has moved, from 2. on again
-    4. the commit gets its tag
+    1. every shard has the hash of its content for a name, and is sent ahead (`preupload_lfs_files`); nobody sees it yet 2. the
+    head of the branch is read, and the manifest as it is there; what is there already is not published again 3. shards, card,
+    manifest and the index of what was released go into one commit whose parent is that head; if the head has moved, from 2. on
+    again 4. the commit gets its tag
 
 Whatever is cut off, the same call goes on: shards that were sent are not sent again, a commit whose answer was lost is found in
 the manifest. What somebody else put among the shards stops the release. Tokens are those of huggingface_hub's login or of its
@@ -25,7 +25,9 @@ from typing import Any
 
 import yaml
 
+from filters import near_duplicate
 from schemas.manifest import Entry, RunManifest
+from schemas.recipe import Recipe
 from schemas.release import FORMAT, Release, RepositoryManifest, Shard
 from thresher import __version__, views
 from thresher.audit.stats import Audit, audit
@@ -33,7 +35,7 @@ from thresher.card import ViewSize, card
 from thresher.errors import PublishError
 from thresher.store import Store
 
-MANIFEST = "thresher/manifest.json"
+MANIFEST, INDEX = "thresher/manifest.json", "index"
 BEGIN, END = "<!-- thresher: written anew with every release -->", "<!-- thresher: end; what stands below is yours -->"
 TRIES, LONGEST_WAIT_S = 12, 60.0
 AGAIN = (409, 412, 429, 500, 502, 503, 504)
@@ -126,7 +128,7 @@ def publish(
             )
             old = api_text(api, repo, head, "README.md")
             text = readme(card(manifest, found, _sizes(then)), then, old)
-            operations = _operations(adds, there, then, text)
+            operations = _operations(adds, there, then, text) + _index_operations(api, repo, head, manifest)
             made = api.create_commit(
                 repo,
                 operations,
@@ -230,8 +232,8 @@ def _stop_at_strangers(api: Any, repo: str, head: str, there: RepositoryManifest
     from huggingface_hub import RepoFile
 
     listed = api.list_repo_tree(repo, repo_type="dataset", revision=head, recursive=True)
-    found = {one.path for one in listed if isinstance(one, RepoFile) and one.path.endswith(".parquet")}
-    known = _paths(there)
+    parquet = {one.path for one in listed if isinstance(one, RepoFile) and one.path.endswith(".parquet")}
+    found, known = {path for path in parquet if not path.startswith(f"{INDEX}/")}, _paths(there)
     if strange := sorted(found - known):
         raise PublishError(
             f"{repo}: holds {strange[0]} and {len(strange) - 1} more that no release brought; remove them, or publish "
@@ -332,6 +334,24 @@ def _operations(adds: list[Any], there: RepositoryManifest, then: RepositoryMani
     operations += [CommitOperationDelete(path) for path in sorted(known - wanted)]
     operations += [CommitOperationAdd(MANIFEST, _dumped(then)), CommitOperationAdd("README.md", text.encode())]
     return operations
+
+
+def _index_operations(api: Any, repo: str, head: str, manifest: RunManifest) -> list[Any]:
+    """The index of what was released, where the recipe names one: its files are never changed, so only new ones are sent."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, RepoFile
+
+    recipe = Recipe.model_validate(manifest.recipe)
+    if recipe.dedupe is None or recipe.dedupe.released is None:
+        return []
+    index = near_duplicate.open_index(recipe.dedupe, Path(manifest.base))
+    wanted = {f"{INDEX}/{file.relative_to(index.folder)}": file for file in index.files()}
+    listed = api.list_repo_tree(repo, repo_type="dataset", revision=head, recursive=True)
+    there = {one.path for one in listed if isinstance(one, RepoFile) and one.path.startswith(f"{INDEX}/")}
+    new = (set(wanted) - there) | {f"{INDEX}/index.json"}
+    return [
+        *(CommitOperationAdd(path, wanted[path]) for path in sorted(new)),
+        *(CommitOperationDelete(path) for path in sorted(there - set(wanted))),
+    ]
 
 
 def _next_version(there: RepositoryManifest, tags: set[str]) -> str:

@@ -130,6 +130,11 @@ class Index:
             )
             self._merge()
 
+    def files(self) -> list[Path]:
+        """Every file that counts."""
+        names = [self._home(run) / name for run in self.manifest.runs for name in (*run.files, "signatures.parquet", "bloom.npy")]
+        return [self.folder / "index.json", *names]
+
     @property
     def rows(self) -> int:
         """Texts in the index."""
