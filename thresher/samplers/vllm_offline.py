@@ -280,7 +280,10 @@ class VllmSampler:
         return _Job(stream, group, tokens, len(tokens) + group.n * int(group.parameters["max_tokens"]))
 
     def enqueue(self, jobs: list[_Job]) -> None:
-        self._loop.call_soon_threadsafe(self._enqueue, jobs)
+        try:
+            self._loop.call_soon_threadsafe(self._enqueue, jobs)
+        except RuntimeError as error:  # the loop has ended
+            raise EngineError(self._why_gone) from error
 
     def _enqueue(self, jobs: list[_Job]) -> None:
         for job in jobs:
