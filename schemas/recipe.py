@@ -384,6 +384,9 @@ class Dataset(Part):
         "rollouts",
     )
     """Configs of the dataset."""
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the prompts that are held out: all their rows are in the split `test` of every view. Which ones depends on the
+    prompts alone, so a prompt stays where it is in every later release; 0 has no such split."""
     preference: PreferenceSpec = PreferenceSpec()
     """What makes a pair of the view `preference`."""
     unpaired: UnpairedSpec = UnpairedSpec()

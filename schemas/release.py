@@ -55,6 +55,8 @@ class RepositoryManifest(BaseModel):
     """Of this file."""
     columns: dict[str, tuple[tuple[str, str], ...]]
     """Per view its columns and their types, which never change."""
+    test_share: float = 0.0
+    """Share of the prompts that are held out, which never changes: prompts would change sides."""
     releases: tuple[Release, ...]
     """Those whose shards are there, the oldest first."""
     changes: tuple[str, ...] = ()

@@ -73,10 +73,16 @@ class FakeOpenAI:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
+        for listening in server.sockets:  # a server that is closed leaves the sockets of connections that just come in
+            self._loop.remove_reader(listening.fileno())
         await asyncio.sleep(0.01)
+        server.close()
+        for _ in range(200):
+            for writer in list(self._writers):
+                writer.transport.abort()
+            await asyncio.sleep(0.005)
+            if asyncio.all_tasks() == {asyncio.current_task()}:
+                break
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -232,7 +232,7 @@ def test_every_reason_stands_in_the_docs() -> None:
     reasons |= (
         set(re.findall(r'(?:DROP|UNDECIDED), "([a-z_]+)"', source))
         | {"contaminated", *get_args(Fault)}
-        | {"truncated", "empty", "aborted", "exact_duplicate", "near_duplicate", "near_miss"}
+        | {"truncated", "empty", "aborted", "exact_duplicate", "near_duplicate", "semantic_duplicate", "near_miss"}
     )
     reasons |= {"filter_error", "unreadable_row", "not_sampled"}
 

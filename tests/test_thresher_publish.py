@@ -33,14 +33,32 @@ def load(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "TORCH_AVAILABLE", False)  # Streaming would import torch, which takes seconds.
     cache = tmp_path_factory.mktemp("cache")
 
-    def load(folder, view, *, streaming=False):
-        return datasets.load_dataset(str(folder), view, split="train", streaming=streaming, cache_dir=str(cache))
+    def load(folder, view, *, streaming=False, split="train"):
+        return datasets.load_dataset(str(folder), view, split=split, streaming=streaming, cache_dir=str(cache))
 
     datasets.disable_progress_bars()
     return load
 
 
 # -- read with datasets --------------------------------------------------------------------------------------------------
+
+
+def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path, load):
+    """No prompt is on both sides, no row is lost, and a larger share holds out the same prompts and further ones."""
+    plan = [("sums", ["right", "wrong"], "wrong")] * 16
+    plain = written(small_run(tmp_path / "plain", plan))
+    whole = {view: {row["sample_id"] for row in load(plain, view)} for view in ("sft", "rollouts")}
+    out = {}
+    for share in (0.3, 0.6):
+        folder = written(small_run(tmp_path / str(share), plan, dataset={"license": "mit", "test_share": share}))
+        sides = {split: {v: list(load(folder, v, split=split)) for v in whole} for split in ("train", "test")}
+        for view, ids in whole.items():
+            found = [row["sample_id"] for split in sides.values() for row in split[view]]
+            assert sorted(found) == sorted(ids)
+        prompts = {split: {row["prompt_id"] for rows in held.values() for row in rows} for split, held in sides.items()}
+        assert not prompts["train"] & prompts["test"]
+        out[share] = prompts["test"]
+    assert out[0.3] < out[0.6]
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])

@@ -52,7 +52,7 @@ def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
-    def made(first: int, prompts: int = 3, right: int = 3) -> Path:
+    def made(first: int, prompts: int = 3, right: int = 3, **dataset: Any) -> Path:
         rows = []
         for a in range(first, first + prompts):
             said = [f"Counting on from {a}, {way}, one comes to A: {a + 1}" for way in ("slowly", "at once", "by one step")]
@@ -62,7 +62,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}]
         recipe = {"name": "sums", "filters": filters, "run": {"filter_workers": 0}, "dedupe": {"within_prompt": 0.99}}
         recipe["dedupe"]["released"] = {"index": "index"}
-        recipe["dataset"] = {"views": ["sft", "prompts", "rollouts"]}
+        recipe["dataset"] = {"views": ["sft", "prompts", "rollouts"]} | dataset
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         steps.run(
             begin_brought(load(tmp_path / "recipe.yaml"), tmp_path / f"{first}.jsonl", tmp_path / f"run{first}"), Progress()
@@ -206,6 +206,11 @@ def test_what_must_not_be_released_is_refused_with_its_reason(hub: Any, run: Cal
     said = thresher(hub, "publish", run(30), "--repo", REPO, "--force", "x", status=1)
     assert "holds sft/train/mine.parquet" in said
     assert "no release brought" in said
+
+    held_out = run(50, test_share=0.5)
+    repository.refs["refs/heads/main"] = head.oid
+    said = thresher(hub, "publish", held_out, "--repo", REPO, status=1)
+    assert "holds out 0 of the prompts, the run 0.5; prompts would change sides" in said
 
     hub.environment["HF_TOKEN"] = "hf_nobody"
     assert "the Hub answers 401" in thresher(hub, "publish", run(10), "--repo", REPO, status=1)

@@ -43,9 +43,17 @@ class ViewSize:
     memory_bytes: int
     file_bytes: int
 
+    def __add__(self, other: "ViewSize") -> "ViewSize":
+        sums = (self.rows + other.rows, self.memory_bytes + other.memory_bytes, self.file_bytes + other.file_bytes)
+        return ViewSize(*sums)
 
-def card(manifest: RunManifest, audit: Audit, sizes: Mapping[str, ViewSize]) -> str:
-    """The card of a dataset with these views, the default one first."""
+
+Sizes = Mapping[str, Mapping[str, ViewSize]]
+"""Of each view, the default one first, how large its splits are."""
+
+
+def card(manifest: RunManifest, audit: Audit, sizes: Sizes) -> str:
+    """The card of a dataset with these views."""
     recipe = Recipe.model_validate(manifest.recipe)
     funnel, families = markdown(audit).split("\n\n")
     text = yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=120)
@@ -68,7 +76,8 @@ def card(manifest: RunManifest, audit: Audit, sizes: Mapping[str, ViewSize]) -> 
         families=families,
         views=list(sizes),
         about=ABOUT,
-        rows={view: size.rows for view, size in sizes.items()},
+        rows={view: sum(size.rows for size in splits.values()) for view, splits in sizes.items()},
+        test_share=recipe.dataset.test_share,
         columns={view: _columns(view, manifest.model["prompt_format"]) for view in sizes},
         license=recipe.dataset.license,
         fence="`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))]),
@@ -77,12 +86,12 @@ def card(manifest: RunManifest, audit: Audit, sizes: Mapping[str, ViewSize]) -> 
     return re.sub(r"\n{3,}", "\n\n", rendered)
 
 
-def front_matter(manifest: RunManifest, sizes: Mapping[str, ViewSize]) -> str:
+def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
     """The card's YAML: what the Hub lists and `datasets` reads."""
     from datasets import Features
 
     recipe = Recipe.model_validate(manifest.recipe)
-    rows = next(iter(sizes.values())).rows
+    rows = sum(size.rows for size in next(iter(sizes.values())).values())
     found: dict[str, Any] = {
         **({"license": recipe.dataset.license} if recipe.dataset.license else {}),
         "language": list(recipe.dataset.language),
@@ -94,18 +103,20 @@ def front_matter(manifest: RunManifest, sizes: Mapping[str, ViewSize]) -> str:
         "configs": [],
         "dataset_info": [],
     }
-    for view, size in sizes.items():
+    for view, splits in sizes.items():
         default = {} if found["configs"] else {"default": True}
-        data_files = [{"split": "train", "path": f"{view}/train/*.parquet"}]
+        data_files = [{"split": split, "path": f"{view}/{split}/*.parquet"} for split in splits]
         found["configs"].append({"config_name": view, **default, "data_files": data_files})
         features = Features.from_arrow_schema(views.schema(view, manifest.model["prompt_format"]))
         found["dataset_info"].append(
             {
                 "config_name": view,
                 "features": features._to_yaml_list(),
-                "splits": [{"name": "train", "num_bytes": size.memory_bytes, "num_examples": size.rows}],
-                "download_size": size.file_bytes,
-                "dataset_size": size.memory_bytes,
+                "splits": [
+                    {"name": split, "num_bytes": size.memory_bytes, "num_examples": size.rows} for split, size in splits.items()
+                ],
+                "download_size": sum(size.file_bytes for size in splits.values()),
+                "dataset_size": sum(size.memory_bytes for size in splits.values()),
             }
         )
     text: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)

@@ -1,7 +1,7 @@
 """Writes RUN/dataset: the views of a run as a directory that `datasets.load_dataset` and the Hub read.
 
     dataset/README.md                              the card, written last
-    dataset/{view}/train/00000-{sha256[:16]}.parquet
+    dataset/{view}/{split}/00000-{sha256[:16]}.parquet      split: train, and test where prompts are held out
 
 It is built beside the old one and renamed into its place, so a reader never sees half; where the run does not lie on a local
 disk there is no such rename, and the card, without which nothing can be loaded, goes first and comes last. The shards are read
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.manifest import Entry, RunManifest
@@ -52,7 +53,7 @@ def write_dataset(store: Store, *, audit: Audit) -> str:
     try:
         with _building(store) as folder:
             written = _write_views(store, manifest, folder)
-            sizes = {view: _total(files) for view, files in written.items()}
+            sizes = {view: _by_split(files) for view, files in written.items()}
             text = card(manifest, audit, sizes).encode()
             folder.write(text, "README.md")
     except OSError as error:
@@ -62,12 +63,12 @@ def write_dataset(store: Store, *, audit: Audit) -> str:
         ) from error
     entry = Entry(
         path="dataset/README.md",
-        rows=sum(size.rows for size in sizes.values()),
+        rows=sum(size.rows for splits in sizes.values() for size in splits.values()),
         bytes=len(text),
         sha256=hashlib.sha256(text).hexdigest(),
         key=key,
         facts={
-            "views": {view: size.rows for view, size in sizes.items()},
+            "views": {view: sum(size.rows for size in splits.values()) for view, splits in sizes.items()},
             "files": {file.name: _told(file.size) for files in written.values() for file in files},
         },
     )
@@ -114,11 +115,13 @@ def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict
     columns = [name for name in SAMPLES.names if name not in views.unread(wanted)]
     with ExitStack() as stack:
         optional = set(views.OPTIONAL) if set(wanted) - set(views.OPTIONAL) else set()
+        recipe = Recipe.model_validate(manifest.recipe)
         writers = {
-            view: stack.enter_context(_ViewWriter(view, prompt_format, folder, optional=view in optional))
+            view: stack.enter_context(
+                _ViewWriter(view, prompt_format, folder, optional=view in optional, test_share=recipe.dataset.test_share)
+            )
             for view in dict.fromkeys(wanted)
         }
-        recipe = Recipe.model_validate(manifest.recipe)
         for shard in pool.sampled(store):
             samples = store.read_table(f"samples/{shard_name(shard)}", columns)
             given, filters = pool.verdicts(store, shard)
@@ -154,28 +157,58 @@ def _file_bytes(entry: Entry) -> dict[str, int]:
     return {name: told["bytes"] if isinstance(told, dict) else -1 for name, told in entry.facts["files"].items()}
 
 
-def _total(files: list[_File]) -> ViewSize:
-    sizes = [file.size for file in files]
-    return ViewSize(sum(s.rows for s in sizes), sum(s.memory_bytes for s in sizes), sum(s.file_bytes for s in sizes))
+def _by_split(files: list[_File]) -> dict[str, ViewSize]:
+    """How large each split of a view is."""
+    found: dict[str, ViewSize] = {}
+    for file in files:
+        split = file.name.split("/")[1]
+        found[split] = found.get(split, ViewSize(0, 0, 0)) + file.size
+    return found
 
 
 class _ViewWriter:
-    """The Parquet files of one view: rows are gathered to a row group, row groups to a file."""
+    """The Parquet files of one view, split by prompts."""
 
-    def __init__(self, view: str, prompt_format: str, folder: "_Folder", *, optional: bool) -> None:
+    def __init__(self, view: str, prompt_format: str, folder: "_Folder", *, optional: bool, test_share: float) -> None:
+        self.test_share = test_share
+        self.train = _SplitWriter(view, "train", prompt_format, folder, optional=optional)
+        self.test = _SplitWriter(view, "test", prompt_format, folder, optional=True) if test_share else None
+
+    def __enter__(self) -> "_ViewWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.train.close()
+        if self.test is not None:
+            self.test.close()
+
+    def add(self, table: pa.Table) -> None:
+        if self.test is None:
+            self.train.add(table)
+            return
+        out = pa.array(views.held_out(table["prompt_id"], self.test_share))
+        self.train.add(table.filter(pc.invert(out)))
+        self.test.add(table.filter(out))
+
+    def finish(self) -> list[_File]:
+        """Write what is left; the files of all splits."""
+        return self.train.finish() + ([] if self.test is None else self.test.finish())
+
+
+class _SplitWriter:
+    """The Parquet files of one split of a view: rows are gathered to a row group, row groups to a file."""
+
+    def __init__(self, view: str, split: str, prompt_format: str, folder: "_Folder", *, optional: bool) -> None:
         from datasets import Features
 
-        self.view, self.folder, self.optional = view, folder, optional
+        self.view, self.split, self.folder, self.optional = view, split, folder, optional
         # The same types, and for readers of single files the features as metadata.
         self.schema: pa.Schema = Features.from_arrow_schema(views.schema(view, prompt_format)).arrow_schema
         self.gathered: list[pa.Table] = []
         self.files: list[_File] = []
         self._begin()
 
-    def __enter__(self) -> "_ViewWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self.writer.close()
         self.file.close()
 
@@ -209,7 +242,7 @@ class _ViewWriter:
         self.gathered = []
 
     def _begin(self) -> None:
-        self.path = self.folder.build / f".{self.view}.tmp"
+        self.path = self.folder.build / f".{self.view}.{self.split}.tmp"
         self.file = self.path.open("wb")
         self.writer = pq.ParquetWriter(self.file, self.schema, **parquet_options(self.schema, for_hub=True))
         self.rows = self.memory_bytes = 0
@@ -219,7 +252,7 @@ class _ViewWriter:
         self.file.close()
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = f"{self.view}/train/{len(self.files):05d}-{digest[:16]}.parquet"
+        name = f"{self.view}/{self.split}/{len(self.files):05d}-{digest[:16]}.parquet"
         self.files.append(_File(name, ViewSize(self.rows, self.memory_bytes, self.path.stat().st_size)))
         self.folder.place(self.path, name)
 

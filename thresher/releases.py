@@ -105,6 +105,12 @@ def publish(
             _stop_at_strangers(api, repo, head, there)
             columns = _columns(manifest)
             _stop_at_drift(repo, there, columns)
+            test_share = float(manifest.recipe["dataset"]["test_share"])
+            if there.releases and there.test_share != test_share:
+                raise PublishError(
+                    f"{repo}: holds out {there.test_share:g} of the prompts, the run {test_share:g}; prompts would change "
+                    "sides, so set dataset.test_share to what it was and run again, or publish to another repository"
+                )
             version = _next_version(there, {ref.name for ref in api.list_repo_refs(repo, repo_type="dataset").tags})
             given = _stop_where_refused(refused + against(found, there, limits or Limits()), force)
             release = Release(
@@ -123,6 +129,7 @@ def publish(
             )
             then = RepositoryManifest(
                 columns=there.columns | columns,
+                test_share=test_share,
                 releases=(*left, release),
                 changes=(f"{version}: {did}" + (f" (forced: {'; '.join(given)})" if given else ""), *there.changes),
             )
@@ -307,14 +314,14 @@ def _paths(manifest: RepositoryManifest) -> set[str]:
     return {shard.path for release in manifest.releases for shards in release.views.values() for shard in shards}
 
 
-def _sizes(manifest: RepositoryManifest) -> dict[str, ViewSize]:
-    """How large each view is, all releases together; a shard that two of them brought is there once."""
-    found = {}
+def _sizes(manifest: RepositoryManifest) -> dict[str, dict[str, ViewSize]]:
+    """How large each split of each view is, all releases together; a shard that two of them brought is there once."""
+    found: dict[str, dict[str, ViewSize]] = {}
     for view in views.COLUMNS:
-        shards = {shard.path: shard for release in manifest.releases for shard in release.views.get(view, ())}.values()
-        if shards:
-            sums = (sum(getattr(shard, name) for shard in shards) for name in ("rows", "memory_bytes", "file_bytes"))
-            found[view] = ViewSize(*sums)
+        shards = {shard.path: shard for release in manifest.releases for shard in release.views.get(view, ())}
+        for path, shard in sorted(shards.items(), key=lambda item: "/test/" in item[0]):
+            splits, split = found.setdefault(view, {}), path.split("/")[1]
+            splits[split] = splits.get(split, ViewSize(0, 0, 0)) + ViewSize(shard.rows, shard.memory_bytes, shard.file_bytes)
     return found
 
 

@@ -159,6 +159,14 @@ def schema(view: str, prompt_format: str) -> pa.Schema:
     return pa.schema([(name, said if kind is None else kind) for name, kind, _ in COLUMNS[view]])
 
 
+def held_out(prompts: pa.ChunkedArray, share: float) -> NDArray[np.bool_]:
+    """Which rows belong to the split `test`, by their prompt_id (n,): the first 32 bits of the hash, as a share of 2^32."""
+    names = prompts.combine_chunks().dictionary_encode()
+    out = np.array([int(name[:8], 16) < share * 2**32 for name in names.dictionary.to_pylist()], bool)
+    found: NDArray[np.bool_] = out[names.indices.to_numpy()] if len(out) else np.zeros(0, bool)
+    return found
+
+
 def unread(views: Sequence[str]) -> set[str]:
     """Columns of the pool that these views can do without."""
     if "rollouts" in views:
