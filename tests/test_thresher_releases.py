@@ -160,6 +160,7 @@ def test_a_server_in_trouble_is_waited_for(hub: Any, run: Callable[..., Path]) -
         Fault("/commit/", status=412),
         Fault("/commit/", status=None, after=True),
         Fault("/tag/", status=500),
+        Fault("thresher/manifest.json", method="HEAD", status=503, times=2),
     ]
 
     made = publish(hub, run(20))

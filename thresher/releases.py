@@ -85,10 +85,10 @@ def publish(
         from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(library_name="thresher", library_version=__version__)
-        api.create_repo(repo, repo_type="dataset", private=private or None, exist_ok=True)
+        _again(partial(api.create_repo, repo, repo_type="dataset", private=private or None, exist_ok=True))
         files = _files(store, entry)
         adds = [CommitOperationAdd(shard.path, store.path(f"dataset/{name}")) for name, shard in files.items()]
-        before = _read(api, repo, "main")
+        before = _again(partial(_read, api, repo, "main"))
         _stop_where_refused(refused + against(found, before, limits or Limits()), force)
         known = {shard.path for release in before.releases for shards in release.views.values() for shard in shards}
         for add in adds:
@@ -158,7 +158,7 @@ def releases(repo: str) -> RepositoryManifest:
     with _explained(repo):
         from huggingface_hub import HfApi
 
-        return _read(HfApi(library_name="thresher"), repo, "main")
+        return _read(HfApi(library_name="thresher", library_version=__version__), repo, "main")
 
 
 def rollback(repo: str, tag: str) -> str | None:
@@ -402,10 +402,12 @@ def _parted(text: str) -> tuple[str, str]:
 
 def api_text(api: Any, repo: str, revision: str, path: str) -> str | None:
     """A small file of the repository; None where there is none."""
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         return Path(api.hf_hub_download(repo, path, repo_type="dataset", revision=revision)).read_text(encoding="utf-8")
+    except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, but it says that the Hub gave no answer
+        raise ConnectionError(f"{path} cannot be read") from error
     except EntryNotFoundError:
         return None
 
