@@ -92,6 +92,19 @@ def test_runs_are_merged_and_say_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     assert Index(tmp_path / "apart", RULE).ask(signatures(asked), 0.7).names == said.names
 
 
+def test_a_release_may_be_larger_than_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in batches, and goes into several runs of files."""
+    monkeypatch.setattr(index, "RUN_TEXTS", 16)
+    some = texts(75)
+    parts = [slice(first, first + 10) for first in range(0, 75, 10)]
+    Index(tmp_path, RULE).add("one", ((signatures(some[part]), names(some, "one")[part]) for part in parts))
+
+    found = Index(tmp_path, RULE)
+    assert found.rows == 75
+    assert [run.rows for run in found.manifest.runs] == [20, 20, 20, 15]
+    assert found.ask(signatures(some), 0.7).names == names(some, "one")
+
+
 def test_a_release_is_not_asked_about_itself_nor_about_later_ones(tmp_path: Path) -> None:
     some = texts(3)
     for release in ("one", "two", "three"):
