@@ -18,12 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
@@ -35,7 +37,7 @@ import verifiers
 from filters.similarity.duplicates import similarities
 from filters.similarity.edits import nearest, tokens_of
 from filters.similarity.index import Index
-from filters.similarity.kernel import Signed, joined, signed
+from filters.similarity.kernel import Signed, joined, normalised, signed
 
 PEER = Path(__file__).parent / "peers" / "dedupe_peer.py"
 PEERS = {
@@ -157,6 +159,30 @@ def near_misses(length: str) -> list[dict[str, Any]]:
     return made
 
 
+def floor(path: Path) -> list[dict[str, Any]]:
+    """The bytes of a corpus through ever more work, MB/s of processor time: what the kernel is measured against."""
+    texts = pq.read_table(path)["text"].combine_chunks()
+    data: NDArray[np.uint8] = np.frombuffer(texts.buffers()[2], np.uint8)
+    guards = np.zeros(len(texts), np.uint64)
+    signed(texts[:1000], guards[:1000])
+    stages: dict[str, Callable[[], Any]] = {
+        "read": lambda: data.sum(dtype=np.uint64),
+        "xxh3 of all": lambda: xxhash.xxh3_64_intdigest(data.data),
+        "normalised": lambda: normalised(texts),
+        "words": lambda: tokens_of(texts),
+        "signed": lambda: signed(texts, guards),
+    }
+    told: dict[str, Any] = {"MB/s": path.stem}
+    for name, stage in stages.items():
+        best = 1e9
+        for _ in range(3):
+            began = time.process_time()
+            stage()
+            best = min(best, time.process_time() - began)
+        told[name] = round(data.nbytes / 1e6 / best)
+    return [told]
+
+
 def through_files(path: Path) -> list[dict[str, Any]]:
     """`thresher dedupe` on a file, with all the memory it wants and with little, by the time it says and its own memory: that of
     mapped files, which the system takes back when it wants, apart."""
@@ -251,6 +277,7 @@ def main() -> int:
     sizes = sorted(full)
     for small, large in itertools.pairwise(sizes):
         print(f"cost grows as N^{np.log(full[large] / full[small]) / np.log(large / small):.2f} from {small:,} to {large:,}")
+    verifiers.table([row for rows in sizes for row in floor(corpus(rows, options.length, hot=options.hot))])
     verifiers.table(near_misses(options.length))
     if options.files:
         verifiers.table([row for rows in sizes for row in through_files(corpus(rows, options.length, hot=options.hot))])

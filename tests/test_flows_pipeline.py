@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -44,7 +45,12 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
 
     from flows.pipeline import pipeline
 
-    path, overrides = str(recipe()), ["dedupe={}", "run.filter_workers=2"]
+    path = str(recipe(filters=[{"name": "finished"}]))
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    said = ["One answer that very many of the prompts are given again.", "And quite another one, in altogether different words."]
+    rows = [row | {"completion": said[at % 2], "finish_reason": "stop"} for at, row in enumerate(rows)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = ["dedupe={run_characters: 0, guard: none}", "run.filter_workers=2"]
     plain = pipeline(path, str(tmp_path / "plain"), overrides)
     found = pipeline(path, str(tmp_path / "files"), [*overrides, "run.dedupe_gib=0.000001"])
 
@@ -57,8 +63,16 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
                 break
             time.sleep(0.1)
     assert wanted <= names
-    columns = ("outcomes", "kinds")
-    assert [found["audit"].get(name) for name in columns] == [plain["audit"].get(name) for name in columns]
+    plain_verdicts, verdicts = (
+        [
+            pq.read_table(file).drop_columns(["filter_key"]).to_pylist()
+            for file in sorted((tmp_path / one).glob("corpus/*.parquet"))
+        ]
+        for one in ("plain", "files")
+    )
+    assert verdicts == plain_verdicts
+    assert found["audit"]["kinds"] == plain["audit"]["kinds"]
+    assert found["audit"]["kinds"]["hit"] == 2
 
 
 @pytest.mark.slow
