@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.generate import Reported, sample_shard
-from flows.release import release_run
+from flows.release import publish_run, release_run
 from flows.winnow import winnow_corpus, winnow_shard
 from thresher import recipes, steps
 from thresher.executors.local import LocalExecutor
@@ -14,7 +14,7 @@ from thresher.progress import Progress
 
 @flow(name="thresher")
 def pipeline(recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None) -> dict[str, Any]:
-    """Sample a recipe, filter while sampling goes on, and write the dataset.
+    """Sample a recipe, filter while sampling goes on, write the dataset, and publish it where the recipe says.
 
     Args:
         recipe: Path of the recipe.
@@ -37,4 +37,5 @@ def pipeline(recipe: str, out: str | None = None, overrides: list[str] | None = 
             winnow=lambda shard: winnow_shard(begun.root, shard, executor),
             corpus=lambda: winnow_corpus(begun.root, executor),
         )
-    return release_run(begun.root)
+    done = release_run(begun.root)
+    return done | {"published": publish_run(begun.root) if begun.recipe.publish.repo else None}

@@ -1,5 +1,6 @@
 """Audit a run and write its dataset."""
 
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow, task
@@ -30,7 +31,22 @@ def release_run(root: str) -> dict[str, Any]:
     return {"audit": found, "dataset": dataset}
 
 
+@task(task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
+def publish_run(root: str) -> dict[str, Any] | None:
+    """Publish the dataset to where the recipe says, if it says so; leaves what came of it as an artifact. A gate that refuses it
+    fails the run, with its reasons."""
+    made = steps.publish(root)
+    if made is None:
+        return None
+    rows = "".join(f"| {view} | {count} |\n" for view, count in made.rows.items())
+    how = f"pull request {made.request}" if made.request else f"commit `{made.commit}`" if made.commit else "was there already"
+    text = f"`{made.repo}` {made.version}: {how}\n\n| config | rows |\n|---|---:|\n{rows}"
+    create_markdown_artifact(text, key="thresher-release", description=f"{made.repo} {made.version}")
+    return asdict(made)
+
+
 @flow(name="thresher-release")
 def release(root: str) -> dict[str, Any]:
-    """Audit a run and write its dataset; returns the audit and the dataset's directory."""
-    return release_run(root)
+    """Audit a run, write its dataset and publish it where the recipe says; returns the audit, the dataset's directory and what
+    was published."""
+    return release_run(root) | {"published": publish_run(root)}

@@ -103,6 +103,8 @@ class PromptSet(Part):
     """Fields kept beside each sample; null keeps all but the reference."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take the first rows only."""
+    license: str | None = None
+    """Licence of the prompts, as a Hub identifier such as `mit`, for the card."""
 
 
 class VllmEngine(Part):
@@ -299,6 +301,7 @@ class FilterSpec(Part):
 
 
 Similarity = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SemanticSpec(Part):
@@ -373,10 +376,13 @@ class UnpairedSpec(Part):
     """As many misses as hits of each prompt, at most, and the other way round; a prompt with only one sort has none."""
 
 
+View = Literal["sft", "preference", "unpaired", "prompts", "rollouts"]
+
+
 class Dataset(Part):
     """What is written, and what its card says."""
 
-    views: Annotated[tuple[Literal["sft", "preference", "unpaired", "prompts", "rollouts"], ...], Field(min_length=1)] = (
+    views: Annotated[tuple[View, ...], Field(min_length=1)] = (
         "sft",
         "preference",
         "unpaired",
@@ -401,6 +407,43 @@ class Dataset(Part):
     """ISO 639-1 codes."""
     tags: tuple[str, ...] = ()
     """Further tags for the card."""
+
+
+class GatesSpec(Part):
+    """When a run is not released."""
+
+    undecided: Share = 0.1
+    """Most of the samples, as a share, that filters could not judge."""
+    pass_rate_drop: Share = 0.3
+    """Most that the pass rate may have fallen since the last release of this recipe, as a share of it."""
+    diversity_drop: Share = 0.3
+    """The same of the effective number of solutions of a prompt."""
+    calibration: bool = True
+    """Whether samples that are proved not to be draws from the model's own distribution are refused."""
+    self_check: bool = True
+    """Whether the verifiers must accept references of the run's own prompts once more, run.check_golds of them, and not raise an
+    alarm."""
+
+
+class PublishSpec(Part):
+    """Where the dataset goes, and when it does not. `thresher publish` reads it, and scheduled runs do."""
+
+    repo: str | None = None
+    """ORG/NAME of the Hub, a directory, or an fsspec URL such as s3://bucket/sums; null leaves publishing to
+    `thresher publish`."""
+    views: Annotated[tuple[View, ...], Field(min_length=1)] | None = None
+    """Configs that go there; null takes all of dataset.views. What is left out stays in the run."""
+    private: bool = False
+    """Make the repository private, if it is made now."""
+    gated: Literal["auto", "manual"] | None = None
+    """Let readers of the Hub ask for access first, granted by itself or by hand; null leaves it as it is."""
+    create_pr: bool = False
+    """Open a pull request instead of writing to main."""
+    versions: Literal["date", "semantic"] | None = None
+    """`date`: vYYYY.MM.DD.N; `semantic`: v1.MINOR.PATCH, where rows added raise MINOR, and rows replaced, merged or taken back
+    raise PATCH; null goes on as the repository began, with `date` if it is new."""
+    gates: GatesSpec = GatesSpec()
+    """When a run is not released."""
 
 
 class RunSpec(Part):
@@ -454,6 +497,8 @@ class Recipe(Part):
     """Which misses are near misses; null calls them all misses."""
     dataset: Dataset = Dataset()
     """What is written."""
+    publish: PublishSpec = PublishSpec()
+    """Where it goes."""
     run: RunSpec = RunSpec()
     """How the run is cut up."""
     audit: AuditSpec = AuditSpec()

@@ -2,6 +2,9 @@
 
 import json
 import os
+import runpy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +80,40 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture
+def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A Hub on 127.0.0.1, and `hub.environment` for programs that are to use it; the parameter says how files are sent."""
+    server_file = runpy.run_path(str(Path(__file__).with_name("hub_server.py")))
+    with server_file["Hub"](tmp_path / "hub") as server:
+        server.Fault = server_file["Fault"]
+        server.environment = os.environ | {
+            "HF_ENDPOINT": server.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_TOKEN": "hf_alice",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1" if request.param == "lfs" else "0",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+            "USE_TORCH": "0",  # which streaming would import, for seconds
+        }
+        clients: dict[str, subprocess.Popen[str]] = {}
+
+        def ask(**asked: list[str]) -> tuple[int, str, str]:
+            """A command of thresher, or what `load_dataset` reads: status, output, errors (tests/hub_client.py)."""
+            key = json.dumps(server.environment, sort_keys=True)
+            if key not in clients:
+                program = [sys.executable, str(Path(__file__).with_name("hub_client.py"))]
+                with (tmp_path / "clients.log").open("a") as log:
+                    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+                    clients[key] = subprocess.Popen(program, env=server.environment, **pipes)
+            client = clients[key]
+            client.stdin.write(json.dumps(asked) + "\n")
+            client.stdin.flush()
+            return tuple(json.loads(client.stdout.readline()))
+
+        server.ask = ask
+        yield server
+        for client in clients.values():
+            client.communicate(timeout=30)

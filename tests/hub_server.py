@@ -73,7 +73,7 @@ class Commit:
 class Repository:
     def __init__(self, name, private):
         self.name, self.private, self.lock = name, private, threading.Lock()
-        self.commits, self.refs, self.requests = {}, {}, []
+        self.commits, self.refs, self.requests, self.gated = {}, {}, [], False
 
     def at(self, revision):
         """The commit that a branch, tag, reference or hash names."""
@@ -216,7 +216,7 @@ class Hub:
         return {
             "_id": hashlib.md5(repository.name.encode()).hexdigest()[:24], "id": repository.name, "sha": commit.oid,
             "author": repository.name.split("/")[0], "lastModified": moment(commit.date), "private": repository.private,
-            "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": card.get("tags", []),
+            "gated": repository.gated, "disabled": False, "downloads": 0, "likes": 0, "tags": card.get("tags", []),
             "cardData": json.loads(json.dumps(card, default=str)), "siblings": siblings,
         }  # fmt: skip
 
@@ -240,6 +240,12 @@ class Hub:
             return {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             return self.create(request, await request.json())
+        if path == "/api/repos/delete":
+            asked = await request.json()
+            name = f"{asked.get('organization') or self.user(request)}/{asked['name']}"
+            self.repository(request, name, write=True)
+            del self.repositories[name]
+            return {}
         if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(.*))?", path):
             return await self.dataset(request, method, found[1], found[2] or "revision/main")
         if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -298,6 +304,9 @@ class Hub:
                 found.append(told)
                 oid = one.parent
             return found
+        if what == "settings":
+            repository.gated = (await request.json()).get("gated", repository.gated)
+            return {}
         if what in ("branch", "tag"):
             return self.reference(repository, method, what, unquote(more), json.loads(await request.body() or b"{}"))
         if found := re.fullmatch(r"xet-(read|write)-token", what):

@@ -11,9 +11,9 @@ import pyarrow as pa
 import yaml
 
 from schemas.manifest import RunManifest
-from schemas.recipe import Recipe, Sampling
+from schemas.recipe import PromptSet, Recipe, Sampling
 from thresher import __version__, views
-from thresher.audit.show import calibration_lines, markdown, number
+from thresher.audit.show import calibration_lines, markdown, number, percent
 from thresher.audit.stats import Audit
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ ABOUT = {
     "unpaired": "One row per hit or miss, with a label, for KTO.",
     "prompts": "One row per prompt, with how often the model got it right.",
     "rollouts": "One row per sample, whatever became of it, with tokens, log-probabilities and every verdict.",
+    "revoked": "One row per sample that was taken back; its rows stay in the other configs until they are merged anew.",
 }
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))  # fmt: skip
+CONTENTS, CONTENTS_END = "<!-- thresher: contents -->", "<!-- thresher: end of contents -->"
 NEUTRAL = {
     name: Sampling.model_fields[name].default
     for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
@@ -52,8 +54,8 @@ Sizes = Mapping[str, Mapping[str, ViewSize]]
 """Of each view, the default one first, how large its splits are."""
 
 
-def card(manifest: RunManifest, audit: Audit, sizes: Sizes) -> str:
-    """The card of a dataset with these views."""
+def card(manifest: RunManifest, audit: Audit, sizes: Sizes, *, repo: str = "ORG/NAME") -> str:
+    """The card of a dataset with these views. `repo` is the name by which it is loaded."""
     recipe = Recipe.model_validate(manifest.recipe)
     funnel, families = markdown(audit).split("\n\n")
     text = yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=120)
@@ -76,7 +78,13 @@ def card(manifest: RunManifest, audit: Audit, sizes: Sizes) -> str:
         families=families,
         views=list(sizes),
         about=ABOUT,
-        rows={view: sum(size.rows for size in splits.values()) for view, splits in sizes.items()},
+        contents=contents(sizes),
+        repo=repo,
+        empty=[view for view, splits in sizes.items() if not sum(size.rows for size in splits.values())],
+        percent=percent,
+        origins=[(one.family, _origin(one), one.license) for one in recipe.prompts],
+        decontamination=_decontamination(audit),
+        salt=recipe.run.salt,
         test_share=recipe.dataset.test_share,
         columns={view: _columns(view, manifest.model["prompt_format"]) for view in sizes},
         license=recipe.dataset.license,
@@ -88,26 +96,33 @@ def card(manifest: RunManifest, audit: Audit, sizes: Sizes) -> str:
 
 def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
     """The card's YAML: what the Hub lists and `datasets` reads."""
-    from datasets import Features
 
     recipe = Recipe.model_validate(manifest.recipe)
-    rows = sum(size.rows for size in next(iter(sizes.values())).values())
     found: dict[str, Any] = {
         **({"license": recipe.dataset.license} if recipe.dataset.license else {}),
         "language": list(recipe.dataset.language),
         "pretty_name": _title(recipe),
-        "size_categories": [next((name for limit, name in SIZES if rows < limit), "100B<n<1T")],
+        "size_categories": [size_category(sizes)],
         "task_categories": ["text-generation"],
         "annotations_creators": ["machine-generated"],
         "tags": list(dict.fromkeys(["synthetic", "thresher", "trl", "datasets", *recipe.dataset.tags])),
-        "configs": [],
-        "dataset_info": [],
+        **configs(sizes, manifest.model["prompt_format"]),
     }
+    text: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def configs(sizes: Sizes, prompt_format: str, files: Mapping[str, Mapping[str, list[str]]] | None = None) -> dict[str, Any]:
+    """What `datasets` reads of the front matter: configs and dataset_info. Each split is a pattern, or the `files` by name."""
+    from datasets import Features
+
+    found: dict[str, Any] = {"configs": [], "dataset_info": []}
     for view, splits in sizes.items():
         default = {} if found["configs"] else {"default": True}
-        data_files = [{"split": split, "path": f"{view}/{split}/*.parquet"} for split in splits]
+        paths = {split: f"{view}/{split}/*.parquet" if files is None else files[view][split] for split in splits}
+        data_files = [{"split": split, "path": path} for split, path in paths.items()]
         found["configs"].append({"config_name": view, **default, "data_files": data_files})
-        features = Features.from_arrow_schema(views.schema(view, manifest.model["prompt_format"]))
+        features = Features.from_arrow_schema(views.schema(view, prompt_format))
         found["dataset_info"].append(
             {
                 "config_name": view,
@@ -119,8 +134,25 @@ def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
                 "dataset_size": sum(size.memory_bytes for size in splits.values()),
             }
         )
-    text: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)
-    return text
+    return found
+
+
+def size_category(sizes: Sizes) -> str:
+    """How the Hub calls a dataset of so many rows, those of the first view."""
+    rows = sum(size.rows for size in next(iter(sizes.values())).values())
+    return next((name for limit, name in SIZES if rows < limit), "100B<n<1T")
+
+
+def contents(sizes: Sizes, releases: int = 0) -> str:
+    """The table of what there is, between marks, so that it can be written anew without the rest."""
+    rows = [
+        f"| `{view}` | {split} | {number(size.rows)} | {_megabytes(size.file_bytes)} |"
+        for view, splits in sizes.items()
+        for split, size in splits.items()
+    ]
+    said = f"{number(releases)} releases; the figures below are those of the last one.\n\n" if releases > 1 else ""
+    table = "\n".join(["| config | split | rows | Parquet |", "|---|---|---:|---:|", *rows])
+    return f"{CONTENTS}\n{said}{table}\n{CONTENTS_END}"
 
 
 def sampling_words(sampling: Sampling) -> str:
@@ -153,6 +185,31 @@ def _template() -> "Template":
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
     return environment.from_string(files("thresher").joinpath("card.md.j2").read_text(encoding="utf-8"))
+
+
+def _origin(prompts: PromptSet) -> str:
+    """Where a family's prompts come from, in words; of a file on this machine no more than its name."""
+    source = prompts.source.model_dump(mode="json")
+    name = str(source.get("path") or source.get("name") or "")
+    if source["kind"] != "dataset" or name.count("/") != 1 or name.startswith((".", "/")):
+        name = name.rsplit("/", 1)[-1]
+    return f"{source['kind']} `{name}`" if name else str(source["kind"])
+
+
+def _decontamination(audit: Audit) -> list[str]:
+    """What was looked for in benchmarks, and found."""
+    said = []
+    for one in audit.filters:
+        if one.name.split(":")[0] != "decontaminate":
+            continue
+        dropped = sum(one.dropped.values())
+        which = "".join(f"; {number(count)} by {benchmark}" for benchmark, count in one.benchmarks.items())
+        said.append(f"`{one.name}` compared {number(one.seen)} samples with its benchmarks and dropped {number(dropped)}{which}.")
+    return said
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 50_000 else f"{size / 1e3:.1f} kB"
 
 
 def _title(recipe: Recipe) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from thresher.audit.stats import Audit
     from thresher.recipes import Loaded
+    from thresher.releases.changing import Changed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,23 +111,41 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--split", metavar="NAME", help="split of a dataset (default: train)")
     made.add_argument("--json", action="store_true", help="print JSON")
 
-    made = command("publish", publish, "Append a run's dataset to a dataset repository of the Hub, in one commit, and tag it.")
+    where = "ORG/NAME of the Hub, a directory, or an URL such as s3://bucket/sums"
+    made = command("publish", publish, "Append a run's dataset to a dataset repository, in one commit, and tag it.")
     made.add_argument("run", metavar="RUN", help="run directory")
-    made.add_argument("--repo", metavar="ORG/NAME", required=True, help="dataset repository; made if it is not there")
+    made.add_argument("--repo", metavar="REPO", help=f"{where} (default: publish.repo of the recipe); made if it is not there")
+    made.add_argument("--views", metavar="NAME,...", help="configs to publish (default: all of the dataset)")
     made.add_argument("--private", action="store_true", help="make it private, if it is made now")
+    made.add_argument("--gated", choices=["auto", "manual"], help="readers ask for access first, granted by itself or by hand")
+    made.add_argument("--versions", choices=["date", "semantic"], help="v2026.11.23.1 or v1.4.0 (default: as it began; date)")
     made.add_argument("--create-pr", action="store_true", help="open a pull request instead of writing to main")
+    made.add_argument("--gate", metavar="NAME=VALUE", action="append", default=[], help="change a gate: pass_rate_drop=0.5, ...")
     made.add_argument("--force", metavar="REASON", help="publish what the gates refuse, and say so on the card")
     made.add_argument("--json", action="store_true", help="print JSON")
 
     made = command("releases", releases, "List what a dataset repository holds, release by release.")
-    made.add_argument("repo", metavar="ORG/NAME", help="dataset repository")
+    made.add_argument("repo", metavar="REPO", help=where)
     made.add_argument("--json", action="store_true", help="print JSON")
 
     made = command(
         "rollback", rollback, "Make a dataset repository hold what it held at a release; one commit, no data is moved."
     )
-    made.add_argument("repo", metavar="ORG/NAME", help="dataset repository")
+    made.add_argument("repo", metavar="REPO", help=where)
     made.add_argument("--to", metavar="TAG", required=True, help="version, such as v2026.11.23.1")
+
+    made = command("compact", compact, "Merge small shards into few large ones, without what was revoked; one commit switches.")
+    made.add_argument("repo", metavar="REPO", help=where)
+    made.add_argument("--file-mb", type=float, default=256, metavar="MB", help="size of the merged shards (default: 256)")
+    made.add_argument("--scratch", metavar="DIR", help="folder with room for a few shards (default: the system's)")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command("revoke", revoke, "Take samples back: the config `revoked` names them, until compact writes the rest anew.")
+    made.add_argument("repo", metavar="REPO", help=where)
+    made.add_argument("samples", metavar="SAMPLE_ID", nargs="*", help="sample_id of what is taken back")
+    made.add_argument("--file", metavar="FILE", help="file with one sample_id a line")
+    made.add_argument("--reason", metavar="WHY", required=True, help="for the card and the config")
+    made.add_argument("--json", action="store_true", help="print JSON")
 
     made = command("index", index, "Index what a dataset released, so that later runs do not repeat it (dedupe.released).")
     made.add_argument("data", metavar="DATASET", help="dataset directory or Hub id that thresher wrote")
@@ -289,31 +308,39 @@ def publish(options: argparse.Namespace) -> int:
     """thresher publish"""
     from dataclasses import asdict
 
-    from thresher.releases import publish as published
+    from thresher.releases.publishing import counted, publish_spec
+    from thresher.releases.publishing import publish as published
 
-    made = published(options.run, options.repo, private=options.private, create_pr=options.create_pr, force=options.force)
+    names = ("repo", "private", "gated", "versions", "create_pr")
+    changes = {name: value for name in names if (value := getattr(options, name))}
+    if options.views:
+        changes["views"] = [name.strip() for name in options.views.split(",")]
+    made = published(options.run, publish_spec(options.run, changes, options.gate), force=options.force)
     if options.json:
         print(json.dumps(asdict(made), indent=1))
         return 0
-    rows = ", ".join(f"{count} {view}" for view, count in made.rows.items())
     if made.commit is None:
-        print(f"{made.repo}: {made.version} is there already ({rows}); nothing to do")
+        print(f"{made.repo}: {made.version} is there already ({counted(made.rows)}); nothing to do")
     else:
-        print(f"{made.repo}: {made.request or made.version} ({rows}), commit {made.commit[:12]}")
+        print(f"{made.repo}: {made.request or made.version} ({counted(made.rows)}), commit {made.commit[:12]}")
     return 0
 
 
 def releases(options: argparse.Namespace) -> int:
     """thresher releases"""
-    from thresher.releases import releases as there
+    from thresher.releases.publishing import counted
+    from thresher.releases.publishing import releases as there
 
     found = there(options.repo)
     if options.json:
         print(found.model_dump_json(indent=1))
         return 0
     for one in found.releases:
-        rows = ", ".join(f"{sum(shard.rows for shard in shards)} {view}" for view, shards in one.views.items())
-        print(f"{one.version}  {one.name}: {rows}{' (forced)' if one.forced else ''}")
+        for merged in one.merged:
+            print(f"{merged.version}  {merged.name}: {counted(merged.rows)} (merged into {one.version})")
+        print(f"{one.version}  {'merged' if one.merged else one.name}: {counted(one.rows)}{' (forced)' if one.forced else ''}")
+    if found.revoked:
+        print(f"{sum(shard.rows for shard in found.revoked)} samples are revoked")
     if not found.releases:
         print(f"{options.repo}: no releases")
     return 0
@@ -321,10 +348,41 @@ def releases(options: argparse.Namespace) -> int:
 
 def rollback(options: argparse.Namespace) -> int:
     """thresher rollback"""
-    from thresher.releases import rollback as back
+    from thresher.releases.changing import rollback as back
 
-    commit = back(options.repo, options.to)
-    print(f"{options.repo}: " + (f"holds what it held at {options.to}" if commit else f"holds what {options.to} has already"))
+    return _changed(back(options.repo, options.to), as_json=False)
+
+
+def compact(options: argparse.Namespace) -> int:
+    """thresher compact"""
+    from thresher.releases.changing import compact as compacted
+
+    if options.file_mb <= 0:
+        raise ThresherError(f"--file-mb: wanted a size above 0, found {options.file_mb:g}")
+    made = compacted(options.repo, file_bytes=int(options.file_mb * 2**20), folder=options.scratch)
+    return _changed(made, as_json=options.json)
+
+
+def revoke(options: argparse.Namespace) -> int:
+    """thresher revoke"""
+    from thresher.releases.changing import revoke as revoked
+
+    samples = list(options.samples)
+    if options.file:
+        try:
+            samples += Path(options.file).read_text("utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ThresherError(f"{options.file}: cannot be read: {error}; wanted a file with one sample_id a line") from error
+    return _changed(revoked(options.repo, samples, options.reason), as_json=options.json)
+
+
+def _changed(made: "Changed", *, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    if as_json:
+        print(json.dumps(asdict(made), indent=1))
+    else:
+        print(f"{made.repo}: {made.version + ': ' if made.version else ''}{made.said}")
     return 0
 
 

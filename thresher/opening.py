@@ -89,7 +89,7 @@ def begin(
     store = Store(out or f"data/runs/{recipe.name}")
     sampling = recipe.sampling.model_dump(mode="json")
     decides = {
-        "prompts": [prompts.model_dump(mode="json") for prompts in recipe.prompts],
+        "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
         "files": _fingerprints(recipe, loaded.base),
         "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
         "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from schemas.manifest import Entry, RunManifest
 from schemas.recipe import Recipe
@@ -29,14 +29,9 @@ from thresher import __version__, ids, pairs, pool, views
 from thresher.audit.stats import Audit
 from thresher.card import ViewSize, card
 from thresher.errors import StoreError
-from thresher.store import Store, parquet_options, shard_name
-
-GROUP_ROWS = 50_000
-"""Rows of a row group, at most. Smaller ones compress worse and break up what an edited dataset shares with the one before."""
-GROUP_BYTES = 64 << 20
-"""Arrow bytes after which a row group is written however few its rows; with one shard, what is held in memory per view."""
-FILE_BYTES = 256 << 20
-"""Parquet bytes after which the next file begins."""
+from thresher.store import Store, shard_name
+from thresher.table_files import TableFile, TableFiles
+from thresher.view_schemas import written_schema
 
 
 def write_dataset(store: Store, *, audit: Audit) -> str:
@@ -102,7 +97,8 @@ def _key(store: Store) -> tuple[RunManifest | None, str | None]:
     if not made:
         return manifest, None
     described = {name: value for name, value in manifest.model.items() if name != "path"}
-    return manifest, ids.digest("dataset", __version__, manifest.recipe, described, made)
+    recipe = {name: value for name, value in manifest.recipe.items() if name != "publish"}
+    return manifest, ids.digest("dataset", __version__, recipe, described, made)
 
 
 def _said_by(entry: Entry) -> list[list[Any]]:
@@ -170,17 +166,17 @@ class _ViewWriter:
     """The Parquet files of one view, split by prompts."""
 
     def __init__(self, view: str, prompt_format: str, folder: "_Folder", *, optional: bool, test_share: float) -> None:
-        self.test_share = test_share
-        self.train = _SplitWriter(view, "train", prompt_format, folder, optional=optional)
-        self.test = _SplitWriter(view, "test", prompt_format, folder, optional=True) if test_share else None
+        self.view, self.folder, self.optional, self.test_share = view, folder, optional, test_share
+        schema = written_schema(view, prompt_format)
+        self.train = TableFiles(folder.build, f"{view}.train", schema)
+        self.test = TableFiles(folder.build, f"{view}.test", schema) if test_share else None
 
     def __enter__(self) -> "_ViewWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.train.close()
-        if self.test is not None:
-            self.test.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for files in filter(None, (self.train, self.test)):
+            files.__exit__(kind, error, trace)
 
     def add(self, table: pa.Table) -> None:
         if self.test is None:
@@ -191,70 +187,17 @@ class _ViewWriter:
         self.test.add(table.filter(out))
 
     def finish(self) -> list[_File]:
-        """Write what is left; the files of all splits."""
-        return self.train.finish() + ([] if self.test is None else self.test.finish())
+        """Write what is left; the files of all splits. A view without a row gets one file without a row, for a config needs a
+        file; or none, and then it is no config, if it is one that a dataset may well have nothing for."""
+        made = {"train": self.train.finish(optional=self.optional)}
+        if self.test is not None:
+            made["test"] = self.test.finish(optional=True)
+        return [self._placed(split, number, file) for split, files in made.items() for number, file in enumerate(files)]
 
-
-class _SplitWriter:
-    """The Parquet files of one split of a view: rows are gathered to a row group, row groups to a file."""
-
-    def __init__(self, view: str, split: str, prompt_format: str, folder: "_Folder", *, optional: bool) -> None:
-        from datasets import Features
-
-        self.view, self.split, self.folder, self.optional = view, split, folder, optional
-        # The same types, and for readers of single files the features as metadata.
-        self.schema: pa.Schema = Features.from_arrow_schema(views.schema(view, prompt_format)).arrow_schema
-        self.gathered: list[pa.Table] = []
-        self.files: list[_File] = []
-        self._begin()
-
-    def close(self) -> None:
-        self.writer.close()
-        self.file.close()
-
-    def add(self, table: pa.Table) -> None:
-        self.gathered.append(table)
-        rows, size = (sum(sizes) for sizes in zip(*((one.num_rows, one.nbytes) for one in self.gathered), strict=True))
-        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
-            self._write_gathered(rows, size)
-            if self.file.tell() >= FILE_BYTES:
-                self._end()
-                self._begin()
-
-    def finish(self) -> list[_File]:
-        """Write what is left. A view without a row gets one file without a row, for a config needs a file; or none, and then it
-        is no config, if it is one that a dataset may well have nothing for."""
-        if self.gathered:
-            self._write_gathered(sum(t.num_rows for t in self.gathered), sum(t.nbytes for t in self.gathered))
-        if self.rows or not (self.files or self.optional):
-            self._end()
-        else:
-            self.path.unlink()
-        return self.files
-
-    def _write_gathered(self, rows: int, size: int) -> None:
-        groups = max(1, round(rows / GROUP_ROWS), round(size / GROUP_BYTES))
-        if rows:
-            table = pa.concat_tables(self.gathered).cast(self.schema)
-            self.writer.write_table(table, row_group_size=-(-rows // groups))
-        self.rows += rows
-        self.memory_bytes += size
-        self.gathered = []
-
-    def _begin(self) -> None:
-        self.path = self.folder.build / f".{self.view}.{self.split}.tmp"
-        self.file = self.path.open("wb")
-        self.writer = pq.ParquetWriter(self.file, self.schema, **parquet_options(self.schema, for_hub=True))
-        self.rows = self.memory_bytes = 0
-
-    def _end(self) -> None:
-        self.writer.close()
-        self.file.close()
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = f"{self.view}/{self.split}/{len(self.files):05d}-{digest[:16]}.parquet"
-        self.files.append(_File(name, ViewSize(self.rows, self.memory_bytes, self.path.stat().st_size)))
-        self.folder.place(self.path, name)
+    def _placed(self, split: str, number: int, file: TableFile) -> _File:
+        name = f"{self.view}/{split}/{number:05d}-{file.digest}.parquet"
+        self.folder.place(file.path, name)
+        return _File(name, ViewSize(file.rows, file.memory_bytes, file.file_bytes))
 
 
 class _Folder:

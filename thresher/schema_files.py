@@ -9,18 +9,26 @@ from pydantic import BaseModel
 
 from schemas.manifest import Entry, RunManifest
 from schemas.recipe import Recipe
+from schemas.release import RepositoryManifest
+from thresher import views
+from thresher.view_schemas import arrow_types, json_schema
 
 MODELS: dict[str, type[BaseModel]] = {
     "recipe.schema.json": Recipe,
     "run.schema.json": RunManifest,
     "entry.schema.json": Entry,
+    "repository.schema.json": RepositoryManifest,
 }
 
 
 def texts() -> dict[Path, str]:
     """Path and text of each schema, as it should be."""
     folder = Path(str(files("schemas")))
-    return {folder / name: json.dumps(_schema(model), indent=2) + "\n" for name, model in MODELS.items()}
+    found = {folder / name: json.dumps(_schema(model), indent=2) + "\n" for name, model in MODELS.items()}
+    for view in views.COLUMNS:
+        found[folder / f"views/{view}.schema.json"] = json.dumps(json_schema(view), indent=2) + "\n"
+        found[folder / f"views/{view}.arrow.json"] = json.dumps(arrow_types(view), indent=1) + "\n"
+    return found
 
 
 def stale() -> list[Path]:
@@ -32,6 +40,7 @@ def write() -> list[Path]:
     """Write the stale ones; returns them."""
     changed = stale()
     for path in changed:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(texts()[path], "utf-8")
     return changed
 

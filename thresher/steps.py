@@ -5,6 +5,7 @@
     winnow_shard   samples -> verdicts of one shard, by the recipe's filters; while others are sampled      (thresher.winnow)
     winnow_corpus  verdicts of the filters that must see every sample; once                                 (thresher.winnow)
     release        the audit, then the dataset: views of pool and verdicts; once                            (thresher.publish)
+    publish        the dataset -> a repository, where the recipe names one (publish.repo); once            (thresher.releases)
 
 Every step finds its output complete, made from the same input, or makes it whole; so any of them may be stopped at any time and
 called again. What is done is read from the entries in the run directory (thresher.store) and from nowhere else. flows/ adds
@@ -15,12 +16,15 @@ from collections.abc import Callable
 from typing import Any
 
 from filters.base import Scope
-from thresher import pool, publish, released
+from schemas.recipe import Recipe
+from thresher import pool, released
 from thresher.audit.stats import Audit, audit, check
 from thresher.checks import check_golds
 from thresher.executors.local import LocalExecutor
 from thresher.opening import Begun, begin, begin_brought
 from thresher.progress import Progress
+from thresher.publish import dataset_finished, write_dataset
+from thresher.releases import publishing
 from thresher.samplers.base import Sampler
 from thresher.sampling import sample_shard
 from thresher.store import Store, shard_name
@@ -31,6 +35,7 @@ __all__ = [
     "begin",
     "begin_brought",
     "finished",
+    "publish",
     "release",
     "run",
     "sample_shard",
@@ -44,9 +49,15 @@ def release(root: str) -> tuple[Audit, str]:
     store = Store(root)
     found = audit(store)
     check(found)
-    dataset = publish.write_dataset(store, audit=found)
-    released.add_run(store)
+    dataset = write_dataset(store, audit=found)
+    if _goes_to(store) is None:
+        released.add_run(store)  # else when it is published
     return found, dataset
+
+
+def publish(root: str) -> publishing.Published | None:
+    """Publish the dataset to where the recipe says, if it says so. Raises PublishError, also where a gate refuses it."""
+    return None if _goes_to(Store(root)) is None else publishing.publish(root)
 
 
 def finished(begun: Begun) -> tuple[Audit, str] | None:
@@ -54,7 +65,9 @@ def finished(begun: Begun) -> tuple[Audit, str] | None:
     store = Store(begun.root)
     manifest = store.manifest()
     assert manifest is not None
-    if (begun.missing and not begun.enough) or not publish.dataset_finished(store) or not released.added(store):
+    if (begun.missing and not begun.enough) or not dataset_finished(store):
+        return None
+    if not (released.added(store) if begun.recipe.publish.repo is None else publishing.published(store)):
         return None
     local = [
         b for b in built_filters(begun.recipe, begun.base, brought=manifest.origin == "brought") if b[2].scope is not Scope.CORPUS
@@ -88,7 +101,15 @@ def run(begun: Begun, progress: Progress) -> tuple[Audit, str]:
                 begun.root, lambda function, items: executor.each(lambda one: executor.apart(function, *one), items)
             ),
         )
-    return release(begun.root)
+    done = release(begun.root)
+    publish(begun.root)
+    return done
+
+
+def _goes_to(store: Store) -> str | None:
+    manifest = store.manifest()
+    assert manifest is not None
+    return Recipe.model_validate(manifest.recipe).publish.repo
 
 
 def drive(

@@ -49,7 +49,7 @@ _ASKED: tuple[Column, ...] = (
     ("family", _TEXT, "task family"),
     ("prompt", _SAID, "what was asked"),
 )
-_METADATA: Column = ("metadata", JSON, "the source row's other fields, untouched")
+_METADATA: Column = ("metadata", JSON, "the source row's other fields, untouched; null where it has none")
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "sft": (
@@ -115,7 +115,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("failed_filter", _TEXT, "the filter that did not keep it; null where all did"),
         ("detail", JSON, "what that filter found; null where it says nothing"),
         ("nearest", _TEXT, "sample_id that a duplicate repeats, or of the hit that a near miss is nearest to; else null"),
-        ("similarity", _REAL, "to that sample, 0 to 1: of shingles for a duplicate, of words in order for a near miss"),
+        ("similarity", _REAL, "to it, 0 to 1: of shingles for a duplicate, of words in order for a near miss; else null"),
         ("multiplicity", _COUNT, "draws that fell on a hit: itself and its duplicates; null for others"),
         ("reference", _TEXT, "reference answer, as JSON where it is no text; null where there is none"),
         ("prompt_ids", pa.list_(pa.int32()), "tokens the engine was given; null where unknown"),
@@ -141,8 +141,14 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("source_row", pa.int64(), "row in the user's own file, from 0; null where it was sampled here"),
         _METADATA,
     ),
+    "revoked": (
+        ("sample_id", _TEXT, "hash that names the sample that was taken back"),
+        ("reason", _TEXT, "why"),
+        ("version", _TEXT, "release since which it is"),
+    ),
 }
-"""Per view its columns: name, Arrow type (None: chat messages or plain text, as the model was prompted) and meaning."""
+"""Per view its columns: name, Arrow type (None: chat messages or plain text, as the model was prompted) and meaning, which says
+so where a column may be null. `revoked` is no view of a run: a repository has it once samples were taken back."""
 
 OPTIONAL = ("preference", "unpaired")
 """Views that a dataset has no config for where they have no rows."""

@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,8 @@ KEY_ROWS, SIGNATURE_ROWS = 1 << 17, 1 << 14
 """Rows of a row group."""
 FILE_KEYS = 1 << 26
 BITS_PER_KEY = 12
+SNAPSHOT, SNAPSHOT_S = ".snapshot-", 7 * 86400
+"""What a process that was killed leaves behind; older ones are removed."""
 MOST_PER_KEY = 64
 """Texts of the index that one key leads to, at most: what is released holds no duplicates, so that more share one by chance."""
 
@@ -130,10 +133,21 @@ class Index:
             )
             self._merge()
 
-    def files(self) -> list[Path]:
-        """Every file that counts."""
-        names = [self._home(run) / name for run in self.manifest.runs for name in (*run.files, "signatures.parquet", "bloom.npy")]
-        return [self.folder / "index.json", *names]
+    @contextmanager
+    def snapshot(self) -> Iterator[Path]:
+        """A folder with the index as it is now (links, not copies), whatever writers do meanwhile; gone at the end."""
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=SNAPSHOT) as folder:
+            with self._writing():
+                names = [
+                    f"runs/{run.name}/{name}"
+                    for run in self.manifest.runs
+                    for name in (*run.files, "signatures.parquet", "bloom.npy")
+                ]
+                for name in (*names, "index.json"):
+                    to = Path(folder) / name
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(self.folder / name, to)
+            yield Path(folder)
 
     @property
     def rows(self) -> int:
@@ -172,9 +186,9 @@ class Index:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.manifest = self._read()
             named = {run.name for run in self.manifest.runs}
-            for old in (self.folder / "runs").iterdir():
-                if old.name not in named:
-                    shutil.rmtree(old, ignore_errors=True)
+            killed = [one for one in self.folder.glob(f"{SNAPSHOT}*") if one.stat().st_mtime < time.time() - SNAPSHOT_S]
+            for old in (*(one for one in (self.folder / "runs").iterdir() if one.name not in named), *killed):
+                shutil.rmtree(old, ignore_errors=True)
             yield
 
     def _switch(self, manifest: Manifest) -> None:

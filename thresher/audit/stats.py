@@ -106,10 +106,12 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall seconds of the shards' sampling, which overlap where shards are sampled side by side, and of all filters."""
+    """Wall seconds of sampling, without the start of the engine, and of all filters, over all processes."""
 
     sampling: float
     filtering: float
+    devices: float | None
+    """Seconds of sampling times the devices (GPUs) that the model is spread over; null where a server has it."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ def _audited(
         total=total,
         diversity=tuple(diversities(counts.diversity, counts.distinct)),
         tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits else None),
-        seconds=Seconds(round(facts["seconds"], 3), round(sum(one.seconds for one in stats), 3)),
+        seconds=_seconds(manifest, facts["seconds"], stats),
         temperatures=tuple(_temperatures(counts)) if manifest.origin == "sampled" else (),
         starts=len(store.names("starts", ".json")),
         not_sampled=dict(counts.failed.most_common()),
@@ -310,6 +312,13 @@ def _audited(
         alarms=tuple(alarms(stats, filters)),
         problems=tuple(problems),
     )
+
+
+def _seconds(manifest: RunManifest, sampling: float, stats: tuple[FilterStats, ...]) -> Seconds:
+    engine = manifest.recipe["engine"]
+    here = manifest.origin == "sampled" and engine["kind"] == "vllm"
+    devices = round(sampling * int(engine["tensor_parallel_size"]), 3) if here else None
+    return Seconds(round(sampling, 3), round(sum(one.seconds for one in stats), 3), devices)
 
 
 def _temperatures(counts: Counts) -> Iterator[TemperatureStats]:

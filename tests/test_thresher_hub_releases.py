@@ -1,0 +1,364 @@
+"""Releases on a Hub that the real clients talk to: whole or not at all, nothing twice, whatever breaks."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schemas.release import RepositoryManifest
+from thresher import steps
+from thresher.opening import begin_brought
+from thresher.progress import Progress
+from thresher.recipes import load
+from thresher.releases.readme import END, readme
+
+REPO = "acme/sums"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    def made(first: int, prompts: int = 3, right: int = 3, publish: dict[str, Any] | None = None, **dataset: Any) -> Path:
+        rows = []
+        for a in range(first, first + prompts):
+            said = [f"Counting on from {a}, {way}, one comes to A: {a + 1}" for way in ("slowly", "at once", "by one step")]
+            said = [text if number < right else text + "0" for number, text in enumerate(said)]
+            rows += [{"prompt": f"What follows {a}?", "reference": str(a + 1), "completion": text} for text in said]
+        (tmp_path / f"{first}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}]
+        recipe = {"name": "sums", "filters": filters, "run": {"filter_workers": 0}, "dedupe": {"within_prompt": 0.99}}
+        recipe["dedupe"]["released"] = {"index": "index"}
+        recipe["dataset"] = {"views": ["sft", "prompts", "rollouts"]} | dataset
+        recipe["publish"] = publish or {}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        steps.run(
+            begin_brought(load(tmp_path / "recipe.yaml"), tmp_path / f"{first}.jsonl", tmp_path / f"run{first}"), Progress()
+        )
+        return tmp_path / f"run{first}"
+
+    return made
+
+
+def thresher(hub: Any, *arguments: Any, status: int = 0) -> str:
+    """Run a command; gives what it printed."""
+    found, out, errors = hub.ask(thresher=[str(one) for one in arguments])
+    assert found == status, out + errors
+    assert "hf_alice" not in out + errors
+    return out if status == 0 else " ".join(errors.split())
+
+
+def publish(hub: Any, run: Path, *more: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(thresher(hub, "publish", run, "--repo", REPO, "--json", *more))
+    return found
+
+
+def loaded(hub: Any, *revisions: str, config: str = "sft") -> dict[str, list[str]]:
+    status, out, errors = hub.ask(load=[REPO, config, *revisions])
+    assert status == 0, errors
+    found: dict[str, list[str]] = json.loads(out)
+    return found
+
+
+def commits(hub: Any) -> list[str]:
+    """Titles of the commits of main, the newest first."""
+    repository, found = hub.repositories[REPO], []
+    oid = repository.refs["refs/heads/main"]
+    while oid:
+        found.append(repository.commits[oid].title)
+        oid = repository.commits[oid].parent
+    return found
+
+
+def sent(hub: Any) -> int:
+    """Bytes of content that were uploaded."""
+    return sum(one["bytes"] for one in hub.log if "/xorbs/" in one["path"] or "/_lfs/" in one["path"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet", "lfs"], indirect=True)
+def test_runs_are_appended_each_in_one_commit_and_never_twice(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
+    """Every tag loads as it was; what was released is not sent again; a rollback moves no data."""
+    first, second = run(10), run(20, 2)
+    one = publish(hub, first)
+    two = publish(hub, second)
+    before = sent(hub)
+    again = publish(hub, first)
+
+    assert (one["rows"]["sft"], two["rows"]["sft"]) == (9, 6)
+    assert again == one | {"commit": None}
+    assert sent(hub) == before
+    assert commits(hub) == [
+        f"{two['version']}: added sums: 6 sft, 2 prompts, 6 rollouts",
+        f"{one['version']}: added sums: 9 sft, 3 prompts, 9 rollouts",
+        "initial commit",
+    ]
+    tree = hub.repositories[REPO].at("main").tree
+    local = {f"index/{file.relative_to(tmp_path / 'index')}" for file in tmp_path.glob("index/**/*") if file.is_file()}
+    assert {path for path in tree if path.startswith("index/")} == local - {"index/.lock"}
+    assert len([path for path in tree if path.endswith("signatures.parquet")]) == 2
+
+    found = loaded(hub, one["version"], two["version"], "main")
+    assert [len(found[name]) for name in (one["version"], two["version"], "main")] == [9, 15, 15]
+    assert set(found["main"]) > set(found[one["version"]])
+    assert thresher(hub, "releases", REPO).splitlines() == [
+        f"{one['version']}  sums: 9 sft, 3 prompts, 9 rollouts",
+        f"{two['version']}  sums: 6 sft, 2 prompts, 6 rollouts",
+    ]
+
+    assert "holds what it held" in thresher(hub, "rollback", REPO, "--to", one["version"])
+    assert "has already" in thresher(hub, "rollback", REPO, "--to", one["version"])
+    assert sent(hub) == before
+    assert loaded(hub, "main")["main"] == found[one["version"]]
+    assert publish(hub, second)["version"] not in (one["version"], two["version"])
+    assert sorted(loaded(hub, "main")["main"]) == sorted(found["main"])
+    assert "no release 'v0'; there are v" in thresher(hub, "rollback", REPO, "--to", "v0", status=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet"], indirect=True)
+def test_a_server_in_trouble_is_waited_for(hub: Any, run: Callable[..., Path]) -> None:
+    """Too many requests, a lost connection, a moved head, and a commit whose answer was lost: one commit comes of it."""
+    publish(hub, run(10))
+    hub.faults += [
+        hub.Fault("/commit/", status=429, headers={"RateLimit": '"api";r=0;t=1'}),
+        hub.Fault("/commit/", status=503),
+        hub.Fault("/commit/", status=412),
+        hub.Fault("/commit/", status=None, after=True),
+        hub.Fault("/tag/", status=500),
+        hub.Fault("thresher/manifest.json", method="HEAD", status=503, times=2),
+    ]
+
+    made = publish(hub, run(20))
+
+    assert not [fault for fault in hub.faults if fault.times]
+    assert len(commits(hub)) == 3
+    assert made["version"] in commits(hub)[0]
+    assert f"refs/tags/{made['version']}" in hub.repositories[REPO].refs
+    assert len(loaded(hub, made["version"])[made["version"]]) == 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet"], indirect=True)
+def test_publishers_side_by_side_lose_nothing(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
+    """Four publishers of five runs each, killed again and again, at a Hub in trouble: every row once, and every commit whole."""
+    each = [[run(100 * publisher + 10 * number, 1) for number in range(5)] for publisher in range(4)]
+    chance, running, kills = random.Random(7), {}, 0
+    troubles = [("/commit/main", 503, False), ("/commit/main", None, True), ("preupload", 500, False), ("/v1/xorbs", 503, False)]
+    troubles += [("/commit/main", 429, False), ("/tag/", None, True), ("/resolve/", 502, False)]
+
+    def begun(publisher: int) -> subprocess.Popen[str]:
+        """All five of a publisher, whichever were published before."""
+        with (tmp_path / "publishers.log").open("a") as log:
+            program = [sys.executable, str(Path(__file__).with_name("hub_client.py"))]
+            made = subprocess.Popen(
+                program, env=hub.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert made.stdin is not None
+        for one in each[publisher]:
+            made.stdin.write(json.dumps({"thresher": ["publish", str(one), "--repo", REPO]}) + "\n")
+        made.stdin.close()
+        made.stdin = None
+        return made
+
+    seen, reads, deadline = 0, 0, time.monotonic() + 240
+    running = {publisher: begun(publisher) for publisher in range(4)}
+    kill_at = time.monotonic() + 5
+    while running:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        if chance.random() < 0.15:
+            path, status, after = chance.choice(troubles)
+            hub.faults.append(hub.Fault(path, status=status, after=after, headers={"Retry-After": "1"}))
+        if kills < 6 and time.monotonic() > kill_at:
+            victim = chance.choice(list(running))
+            running[victim].kill()
+            running[victim].communicate()
+            running[victim] = begun(victim)
+            kills, kill_at = kills + 1, time.monotonic() + chance.uniform(1, 4)
+        if REPO in hub.repositories and len(commits(hub)) > 1 and reads < 5:
+            rows = len(loaded(hub, "main")["main"])
+            assert rows >= seen
+            assert rows % 3 == 0
+            seen, reads = rows, reads + 1
+        for publisher, one in list(running.items()):
+            if one.poll() is not None:
+                answers = [json.loads(line) for line in one.communicate()[0].splitlines()]
+                assert [answer[0] for answer in answers] == [0] * 5, answers
+                del running[publisher]
+
+    assert kills == 6
+    assert reads == 5
+    hub.faults.clear()
+    names = loaded(hub, "main")["main"]
+    assert len(names) == len(set(names)) == 60
+    assert len(commits(hub)) == 21
+    listed = json.loads(thresher(hub, "releases", REPO, "--json"))
+    assert len({one["version"] for one in listed["releases"]}) == 20
+    repository = hub.repositories[REPO]
+    tags = {ref.removeprefix("refs/tags/"): oid for ref, oid in repository.refs.items() if ref.startswith("refs/tags/")}
+    assert {one["version"] for one in listed["releases"]} == set(tags)
+    for oid in tags.values():
+        assert_whole(hub, repository.commits[oid].tree)
+
+
+def assert_whole(hub: Any, tree: dict[str, Any]) -> None:
+    """Card, manifest, shards and index of a commit agree."""
+    manifest = json.loads(hub.content(tree["thresher/manifest.json"]))
+    shards = {shard["path"]: shard for one in manifest["releases"] for every in one["views"].values() for shard in every}
+    assert set(shards) == {path for path in tree if path.endswith(".parquet") and not path.startswith("index/")}
+    told = yaml.safe_load(hub.content(tree["README.md"]).decode().split("---\n")[1])
+    for info in told["dataset_info"]:
+        rows = sum(shard["rows"] for path, shard in shards.items() if path.startswith(f"{info['config_name']}/"))
+        assert sum(split["num_examples"] for split in info["splits"]) == rows
+    index = json.loads(hub.content(tree["index/index.json"]))
+    wanted = {
+        f"index/runs/{one['name']}/{name}" for one in index["runs"] for name in (*one["files"], "bloom.npy", "signatures.parquet")
+    }
+    assert wanted == {path for path in tree if path.startswith("index/runs/")}
+    assert {one["run"] for one in manifest["releases"]} <= set(index["releases"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["lfs"], indirect=True)
+def test_what_must_not_be_released_is_refused_with_its_reason(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
+    publish(hub, run(10))
+    worse = run(20, right=1)
+
+    said = thresher(hub, "publish", worse, "--repo", REPO, status=1)
+    assert "pass_rate fell from 1 (v" in said
+    assert len(commits(hub)) == 2
+    forced = publish(hub, worse, "--force", "the new prompts are harder")
+    text = hub.content(hub.repositories[REPO].at("main").tree["README.md"]).decode()
+    assert f"- {forced['version']}: added sums" in text
+    assert "forced by alice, knowing what follows: the new prompts are harder; pass_rate fell from 1" in text
+
+    repository = hub.repositories[REPO]
+    head = repository.at("main")
+    shard = next(file for path, file in head.tree.items() if path.startswith("sft/"))
+    repository.add("refs/heads/main", head.oid, head.tree | {"sft/train/mine.parquet": shard}, "upload mine", "bob")
+    said = thresher(hub, "publish", run(30), "--repo", REPO, "--force", "x", status=1)
+    assert "holds sft/train/mine.parquet" in said
+    assert "no release brought" in said
+
+    held_out = run(50, test_share=0.5)
+    repository.refs["refs/heads/main"] = head.oid
+    said = thresher(hub, "publish", held_out, "--repo", REPO, status=1)
+    assert "holds out 0 of the prompts, the run 0.5; prompts would change sides" in said
+
+    hub.environment["HF_TOKEN"] = "hf_nobody"
+    assert "the Hub answers 401" in thresher(hub, "publish", run(10), "--repo", REPO, status=1)
+    hub.environment["HF_TOKEN"] = "hf_alice"
+    assert "the Hub answers 403" in thresher(hub, "publish", run(10), "--repo", "google/sums", status=1)
+    assert "not the name of a repository" in thresher(hub, "publish", run(10), "--repo", "a/b/c", status=1)
+    (tmp_path / "empty").mkdir()
+    assert "not a run directory" in thresher(hub, "publish", tmp_path / "empty", "--repo", REPO, status=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet", "lfs"], indirect=True)
+def test_shards_are_merged_and_samples_taken_back_behind_a_reader(hub: Any, run: Callable[..., Path]) -> None:
+    """The rows stay, in fewer files; what was revoked is named at once and gone after the merge."""
+    runs = [run(first, 2, publish={"versions": "semantic"}, test_share=0.4) for first in (10, 20, 30)]
+    tags = [publish(hub, one)["version"] for one in runs]
+    assert tags == ["v1.0.0", "v1.1.0", "v1.2.0"]
+    before = loaded(hub, "main")["main"]
+    shards = [
+        path for path in hub.repositories[REPO].at("main").tree if path.endswith(".parquet") and not path.startswith("index/")
+    ]
+
+    gone = before[::4]
+    said = thresher(hub, "revoke", REPO, *gone, "--reason", "personal data")
+    assert said == f"{REPO}: v1.2.1: took back {len(gone)} samples: personal data\n"
+    assert "taken back before" in thresher(hub, "revoke", REPO, *gone, "--reason", "once more")
+    assert loaded(hub, "main")["main"] == before
+    revoked = loaded(hub, "main", config="revoked")["main"]
+    assert revoked == gone
+
+    hub.faults += [hub.Fault("/commit/thresher-staging", status=503), hub.Fault("/commit/main", status=None, after=True)]
+    made = json.loads(thresher(hub, "compact", REPO, "--json"))
+    assert (made["version"], made["files"][0]) == ("v1.2.2", len(shards) + 1)
+    assert made["files"][1] < len(shards)
+    assert "as few and as large" in thresher(hub, "compact", REPO)
+    assert sorted(loaded(hub, "main")["main"]) == sorted(set(before) - set(gone))
+    assert not [ref for ref in hub.repositories[REPO].refs if "staging" in ref]
+    assert "config_name: revoked" not in hub.content(hub.repositories[REPO].at("main").tree["README.md"]).decode()
+    assert loaded(hub, tags[2])[tags[2]] == before
+
+    assert publish(hub, runs[1])["commit"] is None
+    assert publish(hub, run(40, 2, publish={"versions": "semantic"}, test_share=0.4))["version"] == "v1.3.0"
+    listed = thresher(hub, "releases", REPO).splitlines()
+    assert [line.split()[0] for line in listed] == ["v1.0.0", "v1.1.0", "v1.2.0", "v1.2.2", "v1.3.0"]
+    assert "holds what it held" in thresher(hub, "rollback", REPO, "--to", "v1.1.0")
+    assert len(loaded(hub, "main")["main"]) == len(loaded(hub, "v1.1.0")["v1.1.0"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet"], indirect=True)
+def test_views_go_to_different_repositories(hub: Any, run: Callable[..., Path]) -> None:
+    one = run(10)
+    open_to_all = publish(hub, one, "--views", "sft,prompts")
+    gated = json.loads(
+        thresher(hub, "publish", one, "--repo", "acme/rollouts", "--views", "rollouts", "--gated", "manual", "--json")
+    )
+
+    assert list(open_to_all["rows"]) == ["sft", "prompts"]
+    assert not [path for path in hub.repositories[REPO].at("main").tree if path.startswith("rollouts/")]
+    assert list(gated["rows"]) == ["rollouts"]
+    assert hub.repositories["acme/rollouts"].gated == "manual"
+    said = thresher(hub, "publish", one, "--repo", REPO, "--views", "preference", status=1)
+    assert "preference is not among the dataset's views (sft, prompts, rollouts)" in said
+    said = thresher(hub, "publish", one, "--repo", REPO, "--gate", "undecided=2", status=1)
+    assert "publish.gates.undecided: Input should be less than or equal to 1, found 2" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet"], indirect=True)
+def test_tokens_are_written_nowhere(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
+    """Neither in what is printed, however badly it goes, nor in any file of run, cache or repository."""
+    hub.environment["HF_DEBUG"] = "1"
+    one, token = run(10), "hf_secretsecretsecretsecretsecret"
+    hub.environment["HF_TOKEN"] = token
+    said = [thresher(hub, "publish", one, "--repo", REPO, status=1)]
+    hub.faults += [hub.Fault("/commit/", status=403), hub.Fault("/api/repos/create", status=400)]
+    hub.environment["HF_TOKEN"] = "hf_alice"
+    said += [thresher(hub, "publish", one, "--repo", REPO, status=1) for _ in range(2)]
+    said += [thresher(hub, "publish", one, "--repo", REPO), thresher(hub, "compact", REPO, "--json")]
+
+    written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(written) > 30
+    assert len(commits(hub)) == 2
+    for secret in ("hf_alice", token):
+        assert not [text for text in said if secret in text]
+        assert not [data for data in written if secret.encode() in data]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet"], indirect=True)
+def test_a_pull_request_leaves_main_alone(hub: Any, run: Callable[..., Path]) -> None:
+    made = publish(hub, run(10), "--create-pr")
+
+    assert made["request"].endswith("/discussions/1")
+    assert commits(hub) == ["initial commit"]
+    assert len(loaded(hub, "refs/pr/1")["refs/pr/1"]) == 9
+
+
+def test_what_a_person_wrote_into_the_card_stays() -> None:
+    made = "---\nlicense: mit\nconfigs: []\n---\n\n# Sums\n\nNew words.\n"
+    manifest = RepositoryManifest(columns={}, releases=(), changes=("v2: added", "v1: added"))
+    matter = "license: apache-2.0\nextra_gated_prompt: Say why.\n"
+    old = f"---\n{matter}---\n# Sums\n\nOld words.\n\n{END}\n\n## Known faults\n\nNone.\n"
+
+    text = readme(made, manifest, old)
+
+    matter, body = text.split("---\n")[1:3]
+    assert yaml.safe_load(matter) == {"license": "mit", "configs": [], "extra_gated_prompt": "Say why."}
+    assert "New words." in body
+    assert "Old words." not in body
+    assert body.endswith(f"## Releases\n\n- v2: added\n- v1: added\n\n{END}\n## Known faults\n\nNone.\n")
+    assert readme(made, manifest, text) == text

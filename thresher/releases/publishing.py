@@ -1,0 +1,362 @@
+"""A run is appended to a dataset repository in one commit, or not at all.
+
+    1. rows and types are checked against the committed schemas, and the gates are asked
+    2. every shard has the hash of its content for a name, and is sent ahead; nobody sees it yet
+    3. the head is read, and the manifest as it is there; what is there already is not published again
+    4. shards, card, manifest and the index of what was released go into one commit whose parent is that head; if the head has
+       moved, from 3 on again
+
+Whatever is cut off, the same call goes on: shards that were sent are not sent again, a commit whose answer was lost is found in
+the manifest. What somebody else put among the shards stops the release.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from filters import near_duplicate
+from schemas.manifest import Entry, RunManifest
+from schemas.recipe import PublishSpec, Recipe
+from schemas.release import FORMAT, Release, RepositoryManifest, Shard
+from thresher import __version__, released, views
+from thresher.audit.stats import Audit, audit
+from thresher.errors import PublishError
+from thresher.publish import dataset_finished
+from thresher.releases.gates import against, figures, gates, stop_where_refused
+from thresher.releases.place import Change, Place, again, open_place
+from thresher.releases.readme import repository_card
+from thresher.releases.validation import validate
+from thresher.store import Store
+
+MANIFEST, INDEX = "thresher/manifest.json", "index"
+NOTE = "published.json"
+"""In the run: where its dataset went last."""
+SEMANTIC = re.compile(r"v(\d+)\.(\d+)\.(\d+)$")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of a release."""
+
+    repo: str
+    version: str
+    commit: str | None
+    """None where it was there already."""
+    rows: dict[str, int]
+    """Rows of each view, of this run."""
+    request: str | None = None
+    """Address of the pull request, with create_pr."""
+
+
+def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | None = None) -> Published:
+    """Append the dataset of a finished run to a repository. `spec` stands in for the recipe's `publish`; `force` is the reason
+    for releasing what the gates refuse. Raises PublishError, and then nothing has changed."""
+    store = Store(run)
+    manifest, entry, found = _finished(store)
+    spec = spec or Recipe.model_validate(manifest.recipe).publish
+    if spec.repo is None:
+        raise PublishError(f"{store.root}: its recipe names no repository; set publish.repo, or --repo ORG/NAME")
+    files = _files(store, entry, _views(manifest, spec))
+    for name, shard in files.items():
+        view = shard.path.split("/")[0]
+        validate(Path(store.path(f"dataset/{name}")), view, manifest.model["prompt_format"])
+    refused = gates(found, spec.gates)
+    place = open_place(spec.repo)
+    with place.explained():
+        again(place, lambda: place.create(private=spec.private, gated=spec.gated))
+        who = again(place, place.who) if force is not None else ""
+        before = again(place, lambda: read(place, place.head()))
+        stop_where_refused(refused + against(found, before, spec.gates), force, who)
+        released.add_run(store)
+        known = paths(before)
+        for name, shard in files.items():
+            if shard.path not in known:
+                again(place, partial(place.send, shard.path, Path(store.path(f"dataset/{name}"))))
+
+        def attempt() -> Published:
+            head = place.head()
+            there = read(place, head)
+            mine = _mine(place, there, manifest, entry)
+            if (
+                mine is not None
+                and mine.dataset == entry.key
+                and set(mine.rows) == {s.path.split("/")[0] for s in files.values()}
+            ):
+                place.mend_tag(mine.version)
+                return Published(place.name, mine.version, None, mine.rows)
+            stop_at_strangers(place, head, there)
+            columns = _columns(manifest, spec)
+            _stop_at_drift(place, there, columns, manifest)
+            given = stop_where_refused(refused + against(found, there, spec.gates), force, who)
+            bumped = "patch" if mine is not None else "minor"
+            release = Release(
+                version=next_version(place, there, spec.versions, bumped),
+                at=datetime.now(UTC).isoformat(timespec="seconds"),
+                run=manifest.sampling_key,
+                dataset=entry.key,
+                name=manifest.name,
+                thresher_version=__version__,
+                figures=figures(found),
+                forced=given,
+                rows=_rows(files.values()),
+                views=_by_view(files.values()),
+            )
+            did = f"{'replaced' if mine else 'added'} {manifest.name}: {counted(release.rows)}"
+            then = RepositoryManifest(
+                prompt_format=manifest.model["prompt_format"],
+                columns=there.columns | columns,
+                test_share=float(manifest.recipe["dataset"]["test_share"]),
+                releases=(*(one for one in there.releases if one.run != release.run), release),
+                revoked=there.revoked,
+                changes=(f"{release.version}: {did}" + (f" (forced by {'; '.join(given)})" if given else ""), *there.changes),
+            )
+            text = repository_card(
+                manifest, found, then, place.text(head, "README.md"), lists_files=place.lists_files, repo=place.name
+            )
+            by_path = {shard.path: Path(store.path(f"dataset/{name}")) for name, shard in files.items()}
+            title = f"{release.version}: {did}"
+            with with_index(place, head, manifest, change(there, then, text, by_path)) as whole:
+                made = place.commit(whole, title, parent=head, tag=release.version, request=spec.create_pr)
+            return Published(place.name, release.version, made.revision, release.rows, made.request)
+
+        made = again(place, attempt)
+    note = {"repo": made.repo, "version": made.version, "commit": made.commit, "dataset": entry.key}
+    store.write_bytes(NOTE, (json.dumps(note, indent=1) + "\n").encode())
+    return made
+
+
+def published(store: Store) -> bool:
+    """Whether a run's dataset, as it is, was published to where its recipe says."""
+    manifest, entry = store.manifest(), store.entry("dataset")
+    if manifest is None or entry is None or not store.exists(NOTE):
+        return False
+    note = json.loads(store.read_bytes(NOTE))
+    return (note["repo"], note["dataset"]) == (Recipe.model_validate(manifest.recipe).publish.repo, entry.key)
+
+
+def publish_spec(run: str | Path, changes: Mapping[str, Any], gates: Sequence[str] = ()) -> PublishSpec:
+    """The `publish` of a run's recipe with these changes, and with gates given as NAME=VALUE. Raises PublishError."""
+    manifest = Store(run).manifest()
+    if manifest is None:
+        raise PublishError(f"{run}: not a run directory (it has no run.json); give the directory of a run")
+    spec = Recipe.model_validate(manifest.recipe).publish.model_dump(mode="json")
+    for gate in gates:
+        name, _, value = gate.partition("=")
+        spec["gates"][name.strip()] = yaml.safe_load(value)
+    try:
+        return PublishSpec.model_validate(spec | dict(changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PublishError(f"publish.{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from error
+
+
+# -- what a repository holds ---------------------------------------------------------------------------------------------
+
+
+def read(place: Place, revision: str) -> RepositoryManifest:
+    """The manifest at a revision; an empty one where there is none."""
+    text = place.text(revision, MANIFEST)
+    if text is None:
+        return RepositoryManifest(columns={}, releases=())
+    given = json.loads(text)
+    if given.get("format") != FORMAT:
+        raise PublishError(
+            f"{place.name}: {MANIFEST} has format {given.get('format')}, this thresher ({__version__}) reads {FORMAT}; "
+            "use a newer one"
+        )
+    return RepositoryManifest.model_validate(given)
+
+
+def releases(repo: str) -> RepositoryManifest:
+    """What a repository holds. Raises PublishError where there is none."""
+    place = open_place(repo)
+    with place.explained():
+        return again(place, lambda: read(place, place.head()))
+
+
+def shards(manifest: RepositoryManifest) -> dict[str, Shard]:
+    """Every shard by its path; one that two releases brought is there once."""
+    every = [shard for release in manifest.releases for shards in release.views.values() for shard in shards]
+    return {shard.path: shard for shard in (*every, *manifest.revoked)}
+
+
+def paths(manifest: RepositoryManifest) -> set[str]:
+    return set(shards(manifest))
+
+
+def dumped(manifest: RepositoryManifest) -> bytes:
+    return (manifest.model_dump_json(indent=1) + "\n").encode()
+
+
+def change(there: RepositoryManifest, then: RepositoryManifest, text: str, files: Mapping[str, Path]) -> Change:
+    """What makes of one manifest the other: its new shards, from `files`, and the small files."""
+    known, wanted = paths(there), paths(then)
+    adds: dict[str, Path | bytes] = {path: files[path] for path in sorted(wanted - known)}
+    adds |= {MANIFEST: dumped(then), "README.md": text.encode()}
+    return Change(adds=adds, deletes=tuple(sorted(known - wanted)))
+
+
+@contextmanager
+def with_index(place: Place, head: str, manifest: RunManifest, made: Change) -> Iterator[Change]:
+    """The change, and the index of what was released, where the recipe names one: its files are never changed, so only new ones
+    are sent. Raises PublishError where the repository's index knows more than the one here."""
+    recipe = Recipe.model_validate(manifest.recipe)
+    if recipe.dedupe is None or recipe.dedupe.released is None:
+        yield made
+        return
+    index = near_duplicate.open_index(recipe.dedupe, Path(manifest.base))
+    with index.snapshot() as folder:
+        wanted = {f"{INDEX}/{file.relative_to(folder)}": file for file in folder.rglob("*") if file.is_file()}
+        before = json.loads(place.text(head, f"{INDEX}/index.json") or "{}").get("releases", [])
+        if lacking := set(before) - set(json.loads(wanted[f"{INDEX}/index.json"].read_text())["releases"]):
+            raise PublishError(
+                f"{place.name}: its index knows {len(lacking)} releases that {index.folder} lacks; copy {INDEX}/ from there to "
+                "that folder first, so that nothing released is drawn again"
+            )
+        there = {path for path in place.files(head) if path.startswith(f"{INDEX}/")}
+        new = (set(wanted) - there) | {f"{INDEX}/index.json"}
+        adds = {**made.adds, **{path: wanted[path] for path in sorted(new)}}
+        yield Change(adds=adds, deletes=(*made.deletes, *sorted(there - set(wanted))))
+
+
+def next_version(place: Place, there: RepositoryManifest, versions: str | None, bumped: str) -> str:
+    """The version of the next commit. A tag that is taken is never used again, whatever was rolled back."""
+    taken = set(place.tags()) | {one.version for one in there.releases}
+    numbers = [tuple(map(int, found.groups())) for tag in taken if (found := SEMANTIC.match(tag))]
+    last = there.releases[-1].version if there.releases else None
+    if versions == "semantic" or (versions is None and last is not None and SEMANTIC.match(last)):
+        if not numbers:
+            return "v1.0.0"
+        major, minor, patch = max(numbers)
+        return f"v{major}.{minor + 1}.0" if bumped == "minor" else f"v{major}.{minor}.{patch + 1}"
+    day = datetime.now(UTC).strftime("v%Y.%m.%d")
+    return next(version for number in range(1, 100_000) if (version := f"{day}.{number}") not in taken)
+
+
+def stop_at_strangers(place: Place, head: str, there: RepositoryManifest) -> None:
+    """Somebody else's Parquet files would become part of the dataset, and missing ones are missed."""
+    found, known = {path for path in place.files(head) if not path.startswith(f"{INDEX}/")}, paths(there)
+    if strange := sorted(found - known):
+        raise PublishError(
+            f"{place.name}: holds {strange[0]} and {len(strange) - 1} more that no release brought; remove them, or publish "
+            "to a repository of its own"
+        )
+    if lost := sorted(known - found):
+        raise PublishError(
+            f"{place.name}: {lost[0]} and {len(lost) - 1} more are gone that releases brought; bring them back with "
+            f"thresher rollback {place.name} --to TAG"
+        )
+
+
+def counted(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {view}" for view, count in rows.items())
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _finished(store: Store) -> tuple[RunManifest, Entry, Audit]:
+    found = audit(store)
+    manifest, entry = store.manifest(), store.entry("dataset")
+    if manifest is None or entry is None or not dataset_finished(store):
+        raise PublishError(f"{store.root}: has no finished dataset; finish the run first: thresher run (or thresher filter)")
+    if not store.local:
+        raise PublishError(f"{store.root}: is not on a local disk; copy RUN here to publish it")
+    return manifest, entry, found
+
+
+def _views(manifest: RunManifest, spec: PublishSpec) -> tuple[str, ...]:
+    there = manifest.recipe["dataset"]["views"]
+    if missing := [view for view in spec.views or () if view not in there]:
+        raise PublishError(f"publish.views: {missing[0]} is not among the dataset's views ({', '.join(there)})")
+    return tuple(view for view in there if spec.views is None or view in spec.views)
+
+
+def _files(store: Store, entry: Entry, wanted: tuple[str, ...]) -> dict[str, Shard]:
+    """Each file of the dataset, and what it is in the repository."""
+    found = {}
+    for name, told in entry.facts["files"].items():
+        view, split, file_name = name.split("/")
+        if view not in wanted:
+            continue
+        path = store.path(f"dataset/{name}")
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        if digest not in file_name:
+            raise PublishError(f"{path}: is not what was written (its hash differs); remove {store.root}/dataset and run again")
+        found[name] = Shard(
+            path=f"{view}/{split}/{digest}.parquet",
+            rows=told["rows"],
+            memory_bytes=told["memory_bytes"],
+            file_bytes=told["bytes"],
+        )
+    return found
+
+
+def _by_view(every: Any) -> dict[str, tuple[Shard, ...]]:
+    found: dict[str, tuple[Shard, ...]] = {}
+    for shard in every:
+        view = shard.path.split("/")[0]
+        found[view] = (*found.get(view, ()), shard)
+    return found
+
+
+def _rows(every: Any) -> dict[str, int]:
+    return {view: sum(shard.rows for shard in shards) for view, shards in _by_view(every).items()}
+
+
+def _mine(place: Place, there: RepositoryManifest, manifest: RunManifest, entry: Entry) -> Release | None:
+    """The release that this run has there already. Raises PublishError where its rows cannot be replaced any more."""
+    for one in there.releases:
+        if one.run == manifest.sampling_key:
+            return one
+        for merged in one.merged:
+            if merged.run == manifest.sampling_key:
+                if merged.dataset == entry.key:
+                    return merged
+                raise PublishError(
+                    f"{place.name}: {merged.version} of this run was merged into {one.version} by thresher compact, so it cannot "
+                    "be replaced; publish to another repository, or take its samples back: thresher revoke"
+                )
+    return None
+
+
+def _columns(manifest: RunManifest, spec: PublishSpec) -> dict[str, tuple[tuple[str, str], ...]]:
+    schemas = {view: views.schema(view, manifest.model["prompt_format"]) for view in _views(manifest, spec)}
+    return {view: tuple((field.name, str(field.type)) for field in schema) for view, schema in schemas.items()}
+
+
+def _stop_at_drift(
+    place: Place, there: RepositoryManifest, columns: Mapping[str, tuple[tuple[str, str], ...]], manifest: RunManifest
+) -> None:
+    """Columns, their order, and the prompts that are held out never change between releases."""
+    for view, now in columns.items():
+        before = there.columns.get(view, now)
+        if before == now:
+            continue
+        lines = [f"- {name}: {kind}" for name, kind in before if (name, kind) not in now]
+        lines += [f"+ {name}: {kind}" for name, kind in now if (name, kind) not in before]
+        raise PublishError(
+            "\n  ".join(
+                [
+                    f"{place.name}: the columns of {view} are not those of the releases before; publish to another repository:",
+                    *(lines or ["the same columns in another order"]),
+                ]
+            )
+        )
+    test_share = float(manifest.recipe["dataset"]["test_share"])
+    if there.releases and there.test_share != test_share:
+        raise PublishError(
+            f"{place.name}: holds out {there.test_share:g} of the prompts, the run {test_share:g}; prompts would change "
+            "sides, so set dataset.test_share to what it was and run again, or publish to another repository"
+        )
