@@ -57,8 +57,10 @@ def small_run(
     metadata=METADATA,
     sampling=None,
     stop_after=None,
+    first=0,
 ):
-    """Write the run and return its store; `stop_after` leaves it unfinished after so many shards."""
+    """Write the run and return its store; `stop_after` leaves it unfinished after so many shards. Questions are numbered from
+    `first`."""
     store = Store(root)
     if origin == "brought":
         filters = [READABLE, *filters]
@@ -87,7 +89,7 @@ def small_run(
     )
     store.write_model("run.json", manifest)
     groups = [
-        _shard(list(enumerate(plan))[at : at + shard_prompts], origin, metadata, recipe)
+        _shard(list(enumerate(plan, first))[at : at + shard_prompts], origin, metadata, recipe)
         for at in range(0, len(plan), shard_prompts)
     ]
     families = {family: sum(one == family for one, _, _ in plan) for family, _, _ in plan}

@@ -332,6 +332,7 @@ TEXTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(TEXTS)
 @example('{"a":1,"a":2}')
 @example('{"a":18446744073709551616}')

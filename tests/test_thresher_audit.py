@@ -48,7 +48,7 @@ def test_whole_run_adds_up(tmp_path):
         ("near", 5, 4, {"near_duplicate": 1}, {}),
     ]
     assert found["tokens"] == {"prompt": 30, "completion": 90, "per_hit": 22.5}
-    assert found["seconds"] == {"sampling": 4.5, "filtering": 3.0}
+    assert found["seconds"] == {"sampling": 4.5, "filtering": 3.0, "devices": 4.5}
     assert json.loads(json.dumps(found)) == found
 
 

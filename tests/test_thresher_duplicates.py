@@ -58,7 +58,7 @@ def written(folder: Path, texts: list[str], size: int) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(("size", "memory"), [(1000, 1 << 30), (100, 20_000), (37, 3_000)])
+@pytest.mark.parametrize(("size", "memory"), [(1000, 1 << 30), (100, 20_000), pytest.param(37, 3_000, marks=pytest.mark.slow)])
 def test_the_same_as_in_memory_however_it_is_cut(tmp_path: Path, size: int, memory: int) -> None:
     texts = corpus()
     plan = Plan(written(tmp_path, texts, size), THRESHOLD, memory)
@@ -74,6 +74,7 @@ def test_the_same_as_in_memory_however_it_is_cut(tmp_path: Path, size: int, memo
     assert (scopes == duplicates.ALL).sum() > 200
 
 
+@pytest.mark.slow
 def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
     texts = corpus()
     plans = [Plan(written(tmp_path / name, texts, 90), THRESHOLD, 9_000) for name in ("alone", "many")]

@@ -360,5 +360,5 @@ def test_what_a_person_wrote_into_the_card_stays() -> None:
     assert yaml.safe_load(matter) == {"license": "mit", "configs": [], "extra_gated_prompt": "Say why."}
     assert "New words." in body
     assert "Old words." not in body
-    assert body.endswith(f"## Releases\n\n- v2: added\n- v1: added\n\n{END}\n## Known faults\n\nNone.\n")
+    assert body.endswith(f"### Changes\n\n- v2: added\n- v1: added\n\n{END}\n## Known faults\n\nNone.\n")
     assert readme(made, manifest, text) == text

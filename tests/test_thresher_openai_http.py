@@ -414,6 +414,7 @@ def test_a_loopback_server_is_reached_past_a_proxy(monkeypatch: pytest.MonkeyPat
 # -- how many at once, and which first ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_requests_in_flight_grow_and_shrink() -> None:
     with FakeOpenAI(delay_s=0.05) as server, sampler(server, requests_in_flight=12) as held, held.stream() as stream:
         stream.submit([group(number) for number in range(200)])

@@ -9,7 +9,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from thresher import publish, views
+from thresher import publish, table_files, views
 from thresher.audit.stats import audit
 from thresher.errors import StoreError
 from thresher.publish import dataset_finished, write_dataset
@@ -43,6 +43,7 @@ def load(tmp_path_factory, monkeypatch):
 # -- read with datasets --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path, load):
     """No prompt is on both sides, no row is lost, and a larger share holds out the same prompts and further ones."""
     plan = [("sums", ["right", "wrong"], "wrong")] * 16
@@ -146,8 +147,8 @@ def test_same_pool_gives_the_same_bytes(tmp_path):
 
 @pytest.mark.slow
 def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
-    monkeypatch.setattr(publish, "GROUP_ROWS", 6)
-    monkeypatch.setattr(publish, "FILE_BYTES", 10_000)
+    monkeypatch.setattr(table_files, "GROUP_ROWS", 6)
+    monkeypatch.setattr(table_files, "FILE_BYTES", 10_000)
     plan = [("sums", ["right", "wrong"], "right")] * 12
     folder = written(small_run(tmp_path, plan, shard_prompts=1))
     files = sorted((folder / "rollouts" / "train").iterdir())
@@ -162,7 +163,7 @@ def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
 
 
 def test_a_large_shard_is_cut_into_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "GROUP_ROWS", 5)
+    monkeypatch.setattr(table_files, "GROUP_ROWS", 5)
     folder = written(small_run(tmp_path, shard_prompts=5))
     (file,) = (folder / "rollouts" / "train").iterdir()
 

@@ -82,6 +82,7 @@ def test_what_an_earlier_run_released_is_not_released_again(run: Callable[..., P
     assert (index.rows, len(index.manifest.releases)) == (12, 2)
 
 
+@pytest.mark.slow
 def test_a_run_again_says_the_same_and_adds_nothing(run: Callable[..., Path], tmp_path: Path) -> None:
     first = run(rows(10, 3), "first")
     before = [(row["sample_id"], row["kind"]) for row in rollouts(first)]
@@ -129,6 +130,7 @@ def test_an_index_of_another_sort_stops_the_run_before_it_begins(run: Callable[.
         run(rows(10, 2), "second", {"released": {"index": "index"}, "guard": "none"})
 
 
+@pytest.mark.slow
 def test_through_files_the_verdicts_are_the_same(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     data = [row for who in ("Anna", "Berta", "Clara") for row in rows(10, 6, who)] + rows(30, 4)
     for number, row in enumerate(data):

@@ -162,6 +162,7 @@ def test_finished_prompt_groups_are_not_drawn_again(recipe: Write, tmp_path: Pat
     assert not list((tmp_path / "run").glob("journal/*"))
 
 
+@pytest.mark.slow
 def test_more_samples_per_prompt_draw_only_the_new_ones(recipe: Write, tmp_path: Path) -> None:
     """The first four keep their ids and rows; the file before is gone; the run equals one that wanted six at once."""
     path = recipe()

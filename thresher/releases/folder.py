@@ -12,6 +12,7 @@ of the newest entry; who reads the card sees the old version or the new one.
 import getpass
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +78,7 @@ class Folder:
             return NOTHING
         self._fs.invalidate_cache()
         names = (str(name).rsplit("/", 1)[-1] for name in self._fs.ls(self._path(LOG), detail=False))
-        return max((name.removesuffix(".json") for name in names if name[:6].isdigit()), default=NOTHING)
+        return max((name[:6] for name in names if re.fullmatch(r"\d{6}\.json", name)), default=NOTHING)
 
     def text(self, revision: str, path: str) -> str | None:
         found: str | None = self._entry(revision)["texts"].get(path)

@@ -33,11 +33,16 @@ def validate(file: Path, view: str, prompt_format: str) -> None:
 
 def _types(file: Path, opened: pq.ParquetFile, view: str, prompt_format: str) -> None:
     wanted, found = view_schemas.written_schema(view, prompt_format), opened.schema_arrow
-    if not found.remove_metadata().equals(wanted.remove_metadata()):
-        ours, theirs = ([f"{field.name}: {field.type}" for field in schema] for schema in (wanted, found))
-        lines = [f"- {line}" for line in ours if line not in theirs] + [f"+ {line}" for line in theirs if line not in ours]
-        lines = lines or ["the same columns in another order"]
-        raise PublishError("\n  ".join([f"{file}: has not the columns of {view} (- wanted, + found):", *lines]))
+    if found.names == wanted.names and all(found.field(name).type.equals(wanted.field(name).type) for name in found.names):
+        return
+    lines = [
+        f"- {one.name}: {one.type}" for one in wanted if one.name not in found.names or found.field(one.name).type != one.type
+    ]
+    lines += [
+        f"+ {one.name}: {one.type}" for one in found if one.name not in wanted.names or wanted.field(one.name).type != one.type
+    ]
+    lines = lines or ["the same columns in another order"]
+    raise PublishError("\n  ".join([f"{file}: has not the columns of {view} (- wanted, + found):", *lines]))
 
 
 def _nulls(file: Path, opened: pq.ParquetFile, view: str) -> None:
