@@ -77,6 +77,36 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
+def test_a_run_is_published_where_its_recipe_says_or_fails_with_the_gates_reasons(recipe: Write, tmp_path: Path) -> None:
+    """Two runs append two releases; the third, whose gate is closed, ends failed, and the fourth, with another gate, goes on."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    from flows.pipeline import pipeline
+    from thresher.errors import PublishError
+    from thresher.releases.publishing import releases
+
+    path, repo = str(recipe()), str(tmp_path / "released")
+    overrides = [f"publish.repo={repo}", "publish.versions=semantic", "publish.gates.self_check=false"]
+    made = [pipeline(path, str(tmp_path / salt), overrides, salt)["published"] for salt in ("one", "two")]
+    assert [one["version"] for one in made] == ["v1.0.0", "v1.1.0"]
+    assert pipeline(path, str(tmp_path / "two"), overrides, "two")["published"] == made[1] | {"commit": None}
+
+    strict = [*overrides, "filters=[{name: finished}, {name: exact_answer}, {name: majority}]", "publish.gates.undecided=0.0"]
+    with pytest.raises(PublishError, match="of the samples are undecided, more than"):
+        pipeline(path, str(tmp_path / "three"), strict, "three")
+    with get_client(sync_client=True) as client:
+        last = max(client.read_flow_runs(), key=lambda run: run.created)
+        shown = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-release"])))
+    assert last.state.is_failed()
+    assert "undecided, more than" in last.state.message
+    assert f"`{repo}` v1.1.0" in shown[0].data
+    assert [one.version for one in releases(repo).releases] == ["v1.0.0", "v1.1.0"]
+    assert pipeline(path, str(tmp_path / "three"), [*strict[:-1], "publish.gates.undecided=1.0"], "three")["published"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_the_stages_are_flows_of_their_own(recipe: Write, tmp_path: Path) -> None:
     """Generate, then winnow, then release: the same run as the pipeline's."""
     from flows.generate import generate

@@ -58,7 +58,8 @@ def card(manifest: RunManifest, audit: Audit, sizes: Sizes, *, repo: str = "ORG/
     """The card of a dataset with these views. `repo` is the name by which it is loaded."""
     recipe = Recipe.model_validate(manifest.recipe)
     funnel, families = markdown(audit).split("\n\n")
-    text = yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=120)
+    shown = {name: value for name, value in manifest.recipe.items() if name != "publish"}
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
     model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
     rendered = _template().render(
         front_matter=front_matter(manifest, sizes),

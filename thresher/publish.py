@@ -126,11 +126,11 @@ def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict
                 if view == "rollouts":
                     writer.add(views.rollouts(judged, given, filters, prompt_format))
                 elif view == "prompts":
-                    writer.add(views.prompts(judged, prompt_format, recipe.sampling))
+                    writer.add(views.prompts(views.lean(judged), prompt_format, recipe.sampling))
                 elif view == "preference":
-                    writer.add(pairs.preference(judged, prompt_format, recipe.dataset.preference))
+                    writer.add(pairs.preference(views.lean(judged), prompt_format, recipe.dataset.preference))
                 elif view == "unpaired":
-                    writer.add(pairs.unpaired(judged, prompt_format, recipe.dataset.unpaired))
+                    writer.add(pairs.unpaired(views.lean(judged), prompt_format, recipe.dataset.unpaired))
                 else:
                     writer.add(views.sft(judged, prompt_format))
         written = {view: writer.finish() for view, writer in writers.items()}

@@ -1,6 +1,8 @@
-"""Parquet files for the Hub from tables that come bit by bit: rows are gathered to a row group, row groups to a file."""
+"""Parquet files for the Hub from tables that come bit by bit: rows are gathered to a row group, row groups to a file. A group is
+written by a thread while the next is gathered, so that whoever makes the rows does not wait for compression."""
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +39,8 @@ class TableFiles:
         self._file_bytes = FILE_BYTES if file_bytes is None else file_bytes
         self._gathered: list[pa.Table] = []
         self._gathered_rows = self._gathered_bytes = 0
+        self._thread = ThreadPoolExecutor(1, "table-files")
+        self._writing: Future[None] | None = None
         self.files: list[TableFile] = []
         self._begin()
 
@@ -44,6 +48,7 @@ class TableFiles:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.shutdown()
         self._writer.close()
         self._file.close()
         self._path.unlink(missing_ok=True)
@@ -54,27 +59,36 @@ class TableFiles:
         self._gathered_rows += table.num_rows
         self._gathered_bytes += table.nbytes
         if self._gathered_rows >= GROUP_ROWS or self._gathered_bytes >= GROUP_BYTES:
-            self._write_gathered()
-            if self._file.tell() >= self._file_bytes:
-                self._end()
-                self._begin()
+            self._hand_over()
 
     def finish(self, *, optional: bool = False) -> list[TableFile]:
         """Write what is left. Without a row there is one file without a row, or none where that is `optional`."""
-        self._write_gathered()
+        if self._gathered_rows:
+            self._hand_over()
+        self._wait()
         if self._rows or not (self.files or optional):
             self._end()
         return self.files
 
-    def _write_gathered(self) -> None:
-        rows, size = self._gathered_rows, self._gathered_bytes
+    def _hand_over(self) -> None:
+        """Have what is gathered written, once the group before is."""
+        self._wait()
+        self._writing = self._thread.submit(self._write, self._gathered, self._gathered_rows, self._gathered_bytes)
+        self._gathered, self._gathered_rows, self._gathered_bytes = [], 0, 0
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _write(self, tables: list[pa.Table], rows: int, size: int) -> None:
+        if self._rows and self._file.tell() >= self._file_bytes:
+            self._end()
+            self._begin()
         groups = max(1, round(rows / GROUP_ROWS), round(size / GROUP_BYTES))
-        if rows:
-            table = pa.concat_tables(self._gathered).cast(self._schema)
-            self._writer.write_table(table, row_group_size=-(-rows // groups))
+        self._writer.write_table(pa.concat_tables(tables).cast(self._schema), row_group_size=-(-rows // groups))
         self._rows += rows
         self._memory_bytes += size
-        self._gathered, self._gathered_rows, self._gathered_bytes = [], 0, 0
 
     def _begin(self) -> None:
         self._path = self._folder / f".{self._name}.tmp"

@@ -180,12 +180,19 @@ def unread(views: Sequence[str]) -> set[str]:
     return _HEAVY - ({"completion_ids"} if "sft" in views else set())
 
 
+def lean(judged: pa.Table) -> pa.Table:
+    """Without the columns that have a value per token: copying those for the rows of a view would cost more than all others."""
+    return judged.drop_columns([name for name in judged.column_names if name in _HEAVY])
+
+
 def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
     """The hits that are no anchors."""
-    hits = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
+    mine = pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"]))
+    wanted = {*schema("sft", prompt_format).names, "messages", "answer"}
+    hits = judged.select([name for name in judged.column_names if name in wanted]).filter(mine)
     columns = {
         **said(hits, prompt_format),
-        "completion_tokens": pc.list_value_length(hits["completion_ids"]),
+        "completion_tokens": pc.list_value_length(judged["completion_ids"]).filter(mine),
         "answer_id": answer_ids(hits["answer"]),
     }
     return made("sft", hits, columns, prompt_format)
@@ -337,8 +344,9 @@ def _joined(turns: pa.Array) -> pa.Array:
 
 def _json(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """JSON text as JSON. Integers beyond 64 bits become text: `datasets` 5 cannot read a row that holds one."""
-    long = pc.fill_null(pc.match_substring_regex(column, r"\d{19}"), False)
-    if pc.any(long).as_py():
+    texts = pc.unique(column)  # sampling parameters and metadata repeat
+    if pc.any(pc.match_substring_regex(texts, r"\d{19}")).as_py():
+        long = pc.fill_null(pc.match_substring_regex(column, r"\d{19}"), False)
         read = [None if text is None else _short(text) for text in column.filter(long).to_pylist()]
         column = pc.replace_with_mask(column, _whole(long), pa.array(read, pa.string()))
     return column.cast(JSON)

@@ -1,0 +1,191 @@
+"""What a release costs, beside bare pyarrow and datasets.push_to_hub in the same run.
+
+python benchmarks/publish.py [--rows 102400] [--large 2048000] [--rounds 3]
+
+write   rows/s from the pool to the views' Parquet, against pyarrow reading the same shards and writing the same views with the
+        same settings, against pyarrow writing the views from memory, and against the same rows by datasets' own to_parquet
+hub     rows/s and bytes of a first release, of one that adds 1 %, and of publishing again, by the log of the tests' Hub, thresher
+        and datasets.push_to_hub
+memory  peak of the process that writes, at --rows and --large
+Wall seconds, best of the rounds.
+"""
+
+import argparse
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pool_made import made_run
+from verifiers import table
+
+from thresher import pool
+from thresher.audit.stats import audit
+from thresher.publish import write_dataset
+from thresher.store import Store, parquet_options, shard_name
+from thresher.table_files import GROUP_ROWS
+
+HUB = Path(__file__).parents[1] / "tests" / "hub_server.py"
+READS = """
+import sys, time, json
+sys.path.insert(0, {folder!r})
+import publish
+print(json.dumps(publish.{call}(*sys.argv[1:])))
+"""
+
+
+def apart(call: str, *arguments: str, environment: dict[str, str] | None = None) -> Any:
+    """A function of this file in a process of its own."""
+    program = READS.format(folder=str(Path(__file__).parent), call=call)
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def best(call: Callable[[], Any], rounds: int) -> float:
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def write(root: str, rounds: str) -> list[dict[str, Any]]:
+    """Rows/s of each way to write the views."""
+    store, found = Store(root), []
+    rows = sum(pq.read_metadata(file).num_rows for file in Path(root).glob("samples/*.parquet"))
+    audited = audit(store)
+
+    def ours() -> None:
+        shutil.rmtree(f"{root}/dataset", ignore_errors=True)
+        Path(f"{root}/dataset.json").unlink(missing_ok=True)
+        write_dataset(store, audit=audited)
+
+    seconds = {"thresher: pool to views": best(ours, int(rounds))}
+    files = sorted(Path(root).glob("dataset/*/train/*.parquet"))
+    schemas = {file: pq.read_schema(file) for file in files}
+    views = {file: pq.read_table(file) for file in files}
+    out = Path(root) / "bare.parquet"
+
+    def bare() -> None:
+        for file, schema in schemas.items():
+            with pq.ParquetWriter(out, schema, **parquet_options(schema, for_hub=True)) as writer:
+                writer.write_table(views[file].cast(schema), row_group_size=GROUP_ROWS)
+
+    def bare_from_pool() -> None:
+        for shard in pool.sampled(store):
+            pq.read_table(f"{root}/samples/{shard_name(shard)}.parquet")
+            pq.read_table(f"{root}/verdicts/{shard_name(shard)}.parquet")
+        bare()
+
+    def default() -> None:
+        for file in files:
+            pq.write_table(views[file], out)
+
+    def snappy() -> None:
+        import datasets
+
+        for file in files:
+            datasets.Dataset(views[file]).to_parquet(str(out))
+
+    seconds["pyarrow: reads the pool, writes the views"] = best(bare_from_pool, int(rounds))
+    seconds["pyarrow: writes the views from memory"] = best(bare, int(rounds))
+    seconds["pyarrow, default settings, from memory"] = best(default, int(rounds))
+    seconds["datasets.to_parquet (snappy), from memory"] = best(snappy, int(rounds))
+    out.unlink()
+    for name, took in seconds.items():
+        found.append({"way": name, "rows/s": round(rows / took), "x thresher": round(next(iter(seconds.values())) / took, 2)})
+    return found
+
+
+def peak(root: str) -> int:
+    """MB of this process at most, while the dataset of a run is written."""
+    store = Store(root)
+    write_dataset(store, audit=audit(store))
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+
+
+def push(what: str, root: str, repo: str, already: str) -> dict[str, Any]:
+    """Publish a run, or push its views; `already`: the runs whose rows are pushed before it, which push_to_hub needs again."""
+    began, wall = time.process_time(), time.perf_counter()
+    if what == "thresher":
+        from schemas.recipe import PublishSpec
+        from thresher.releases.publishing import publish
+
+        publish(root, PublishSpec.model_validate({"repo": repo, "gates": {"self_check": False}}))
+    else:
+        import datasets
+
+        datasets.disable_progress_bars()
+        for view in ("sft", "rollouts"):
+            runs = [one for one in (*already.split(","), root) if one]
+            parts = [pq.read_table(file) for one in runs for file in sorted(Path(one).glob(f"dataset/{view}/train/*.parquet"))]
+            datasets.Dataset(pa.concat_tables(parts)).push_to_hub(repo, view)
+    return {"cpu s": round(time.process_time() - began, 1), "s": round(time.perf_counter() - wall, 1)}
+
+
+def hub(first: Path, second: Path, folder: Path) -> list[dict[str, Any]]:
+    """What goes over the wire."""
+    found = []
+    new = sum(file.stat().st_size for file in second.glob("dataset/*/train/*.parquet"))
+    with runpy.run_path(str(HUB))["Hub"](folder / "hub") as server:
+        environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "home"), "HF_TOKEN": "hf_alice"}
+        environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        for what in ("thresher", "push_to_hub"):
+            repo = f"acme/{what.replace('_', '-')}"
+            steps = [
+                ("a first release", first, ""),
+                ("1 % more", second, str(first)),
+                ("once more, nothing new", second, str(first)),
+            ]
+            for step, root, before in steps:
+                server.log.clear()
+                took = apart("push", what, str(root), repo, before, environment=environment)
+                sent = sum(one["bytes"] for one in server.log if "/xorbs/" in one["path"] or "/_lfs/" in one["path"])
+                made = sum(1 for one in server.log if "/commit/" in one["path"])
+                beside = {"x new data": round(sent / new, 3) if root == second else ""}
+                found.append({"hub": what, "step": step, **took, "MB sent": round(sent / 1e6, 2), **beside, "commits": made})
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=102_400)
+    parser.add_argument("--large", type=int, default=2_048_000, help="0 leaves it out")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="thresher-", dir=options.folder))
+    try:
+        first, second = folder / "first", folder / "second"
+        made_run(first, options.rows)
+        made_run(second, 2048 * max(1, options.rows // 100 // 2048), first=1 << 20)
+        table(apart("write", str(first), str(options.rounds)))
+        write_dataset(Store(second), audit=audit(Store(second)))
+        print()
+        table(hub(first, second, folder))
+        print()
+        shutil.rmtree(first / "dataset")
+        (first / "dataset.json").unlink()
+        peaks = [{"rows": options.rows, "peak MB": apart("peak", str(first))}]
+        if options.large:
+            made_run(folder / "large", options.large)
+            peaks.append({"rows": options.large, "peak MB": apart("peak", str(folder / "large"))})
+        table(peaks)
+    finally:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
