@@ -1,19 +1,22 @@
 """Audit a run and write its dataset."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from thresher import steps
+from thresher.audit.report import write_report
 from thresher.audit.show import markdown
+from thresher.store import Store
 
 
 @task(task_run_name="release", cache_policy=NO_CACHE, persist_result=False)
 def release_run(root: str) -> dict[str, Any]:
-    """Audit, then write the dataset; leaves the funnel as artifacts of the flow run."""
+    """Audit, then write the dataset; leaves funnel, summary and a link to the report as artifacts of the flow run."""
     audit, dataset = steps.release(root)
     found = audit.to_dict()
     rows = [
@@ -27,8 +30,14 @@ def release_run(root: str) -> dict[str, Any]:
         for one in found["filters"]
     ]
     create_table_artifact(rows, key="thresher-funnel", description=f"What the filters of {found['name']} said")
-    create_markdown_artifact(f"{markdown(audit)}\n\nDataset: `{dataset}`\n", key="thresher-audit")
-    return {"audit": found, "dataset": dataset}
+    page = write_report(Store(root))
+    create_link_artifact(_address(page), link_text=f"report of {found['name']}", key="thresher-report")
+    create_markdown_artifact(f"{markdown(audit)}\n\nDataset: `{dataset}`, report: `{page}`\n", key="thresher-audit")
+    return {"audit": found, "dataset": dataset, "report": page}
+
+
+def _address(path: str) -> str:
+    return path if "://" in path else Path(path).absolute().as_uri()
 
 
 @task(task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)

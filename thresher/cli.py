@@ -78,8 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     made = command(
         "audit", audit, "Print a run's filter statistics; fails when counts do not add up or the sampler is not what it claims."
     )
-    made.add_argument("run", metavar="RUN", help="run directory")
-    made.add_argument("--json", action="store_true", help="print JSON")
+    made.add_argument("run", metavar="RUN", nargs="?", help="run directory")
+    made.add_argument("--all", metavar="DIR", help="instead of a run: every run in this directory, side by side")
+    made.add_argument("--against", metavar="RUN", help="an earlier run to compare with: what drifted, by a test")
+    made.add_argument("--csv", action="store_true", help="with --all or --against: print that table as CSV")
+    made.add_argument("--json", action="store_true", help="print JSON, with the statistics of docs/statistics.md")
+    made.add_argument(
+        "--html", metavar="FILE", nargs="?", const="", help="write a report that needs no network (RUN/report.html)"
+    )
 
     made = command(
         "dedupe", dedupe, "Remove duplicates from any Parquet, JSONL or Hub dataset: word for word, and by similarity."
@@ -159,6 +165,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--run-characters", type=int, default=200, metavar="N", help="their dedupe.run_characters (default: 200)")
     made.add_argument("--config", metavar="NAME", default="sft", help="config of the dataset (default: sft)")
     made.add_argument("--split", metavar="NAME", default="train", help="split of the dataset (default: train)")
+
+    made = command("sql", sql, "Ask a run in SQL: tables prompts, samples, verdicts, stats.")
+    made.add_argument("run", metavar="RUN", help="run directory")
+    made.add_argument("query", metavar="QUERY", help='such as "select reason, count(*) from verdicts group by 1"')
+    made.add_argument("--json", action="store_true", help="print JSON, an object per row")
+    made.add_argument("--csv", action="store_true", help="print CSV")
 
     made = command("schema", schema, "Print the JSON Schema of recipes, or of one filter's parameters.")
     made.add_argument("filter", metavar="FILTER", nargs="?", help="a registered filter")
@@ -256,21 +268,55 @@ def filter_(options: argparse.Namespace) -> int:
 
 def audit(options: argparse.Namespace) -> int:
     """thresher audit"""
-    from thresher.audit.show import print_audit
+    import pyarrow as pa
+
+    from thresher.audit.drift import drift
+    from thresher.audit.show import print_audit, print_table
     from thresher.audit.stats import audit as audited
     from thresher.audit.stats import check as checked
     from thresher.errors import StoreError
     from thresher.store import Store
 
+    if (options.run is None) == (options.all is None):
+        raise ThresherError("audit: wanted the directory of a run, or --all DIR with a directory of runs")
+    if options.all is not None:
+        return _across(options)
     store = Store(options.run)
-    if store.manifest() is None:
-        raise StoreError(f"{options.run}: not a run directory (it has no run.json); give the directory of a run")
+    before = None if options.against is None else Store(options.against)
+    for one in (store, before):
+        if one is not None and one.manifest() is None:
+            raise StoreError(f"{one.root}: not a run directory (it has no run.json); give the directory of a run")
     result = audited(store)
+    compared = () if before is None else drift(store, before)
     if options.json:
-        print(json.dumps(result.to_dict(), indent=1))
-    else:
+        from thresher.audit.statistics import statistics
+
+        more = {"statistics": statistics(store).to_dict(), "drift": [one.to_dict() for one in compared]}
+        print(json.dumps(result.to_dict() | more, indent=1))
+    elif not options.csv:
         print_audit(result, _console())
+    if before is not None and not options.json:
+        print_table(pa.Table.from_pylist([one.to_dict() for one in compared]), _console(), as_csv=options.csv)
+    if options.html is not None:
+        from thresher.audit.report import write_report
+
+        place = write_report(store, options.html or None, before=before)
+        print(f"report: {place}", file=sys.stderr if options.json or options.csv else sys.stdout)
     checked(result, calibration=True)
+    return 0
+
+
+def _across(options: argparse.Namespace) -> int:
+    from thresher.audit.across import across, page, table
+    from thresher.audit.show import print_table
+
+    rows = across(options.all)
+    print_table(table(rows), _console(), as_json=options.json, as_csv=options.csv)
+    if options.html is not None:
+        from thresher.audit.report import write_page
+
+        place = write_page(page(rows), options.html or Path(options.all) / "runs.html")
+        print(f"report: {place}", file=sys.stderr if options.json or options.csv else sys.stdout)
     return 0
 
 
@@ -395,6 +441,16 @@ def index(options: argparse.Namespace) -> int:
     spec = DedupeSpec(guard=options.guard, run_characters=options.run_characters)
     made = index_dataset(options.data, Path(options.out), spec, config=options.config, split=options.split)
     print(f"{options.out}: {number(made.rows)} released samples; name it in a recipe: dedupe.released.index")
+    return 0
+
+
+def sql(options: argparse.Namespace) -> int:
+    """thresher sql"""
+    from thresher.audit.show import print_table
+    from thresher.audit.sql import query
+    from thresher.store import Store
+
+    print_table(query(Store(options.run), options.query), _console(), as_json=options.json, as_csv=options.csv)
     return 0
 
 

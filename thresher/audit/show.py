@@ -1,7 +1,12 @@
 """Shows an audit to people: tables for a terminal of 80 columns or more, and the same as markdown."""
 
+import csv
+import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from thresher.audit.stats import Audit, FamilyStats, FilterStats
 
@@ -153,6 +158,34 @@ def markdown(audit: Audit) -> str:
     funnel = _markdown(_FUNNEL, (_funnel_row(one, THIN) for one in audit.filters), {"filter", "why"})
     families = _markdown(_FAMILIES, (_family_row(one, THIN) for one in _families(audit)), {"family"})
     return f"{funnel}\n\n{families}\n"
+
+
+def print_table(table: pa.Table, console: "Console", *, as_json: bool = False, as_csv: bool = False) -> None:
+    """Print rows for people, as JSON or as CSV."""
+    from rich.markup import escape
+
+    if as_json:
+        print(json.dumps(table.to_pylist(), indent=1, default=str, ensure_ascii=False))
+        return
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(table.column_names)
+        writer.writerows(row.values() for row in table.to_pylist())
+        return
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for field in table.schema:
+        shown.add_column(field.name, overflow="fold", justify="right" if pa.types.is_primitive(field.type) else "left")
+    for row in table.to_pylist():
+        shown.add_row(*("" if value is None else escape(_cell(value)) for value in row.values()))
+    console.print(shown)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def number(count: int, gap: str = THIN) -> str:

@@ -1,0 +1,108 @@
+"""The report in a real browser: charts drawn, examples chosen, nothing of what a model wrote is markup."""
+
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+from thresher.audit.across import across, page
+from thresher.audit.report import report, write_report
+from thresher.cli import main
+from thresher.errors import AuditError
+
+SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
+small_run = SMALL["small_run"]
+BAD = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">&lt;b&gt; \u2028 <!--'
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A run whose prompts, completions, reasons and details try to break out."""
+    store = small_run(tmp_path / "run", corpus=True, filters=[{**one, "label": one["label"]} for one in SMALL["FILTERS"]])
+    for shard in range(3):
+        entry, table = store.entry(f"samples/0000{shard}"), store.read_table(f"samples/0000{shard}")
+        texts = [f"{text} {BAD}" for text in table["completion"].to_pylist()]
+        table = table.set_column(table.column_names.index("completion"), table.schema.field("completion"), [texts])
+        store.write_table(f"samples/0000{shard}", table, key=entry.key, facts=entry.facts)
+    return store
+
+
+def test_texts_are_never_markup(hostile):
+    text = report(hostile)
+
+    assert "window.hacked = 1</script>" not in text
+    assert "<img src=x" not in text
+    assert "\\u003cimg src=x" in text
+    assert len(text) < 5_000_000
+    for address in ("src=", "href=", "@import"):
+        assert address not in text.split("<style>")[0]
+
+
+def test_reports_of_runs_that_lack_something(tmp_path):
+    cut = report(small_run(tmp_path / "cut", stop_after=1))
+    assert "1 of 3 shards are sampled and judged" in cut
+    assert "There are no samples yet." in report(small_run(tmp_path / "empty", stop_after=0))
+    assert "Nothing was kept" in report(small_run(tmp_path / "none", [("sums", ["wrong"], None)]))
+    one = report(small_run(tmp_path / "one", [("sums", ["right", "open"], None)], origin="brought"))
+    assert "There is one prompt" in one
+    assert "no greedy answers" in one
+    assert "no log-probabilities" in one
+    assert "No sample was judged" in report(small_run(tmp_path / "open", [("sums", ["open"], None)]))
+
+
+def test_where_it_is_written(tmp_path, capsys):
+    store = small_run(tmp_path / "run")
+    assert write_report(store) == f"{store.root}/report.html"
+    with pytest.raises(AuditError, match="name another file with --html"):
+        write_report(store, tmp_path / "nowhere" / "report.html")
+    main(["audit", store.root, "--html", str(tmp_path / "mine.html")])
+    assert f"report: {tmp_path / 'mine.html'}" in capsys.readouterr().out
+    assert "<h1>small</h1>" in (tmp_path / "mine.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
+def test_in_a_browser(hostile, tmp_path, width, scheme):
+    from playwright.sync_api import sync_playwright
+
+    write_report(hostile, tmp_path / "report.html", before=hostile)
+    small_run(tmp_path / "runs" / "a")
+    small_run(tmp_path / "runs" / "b")
+    (tmp_path / "runs.html").write_text(page(across(tmp_path / "runs")))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        tab, said = context.new_page(), []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: said.append(request.url) if not request.url.startswith("file://") else None)
+        tab.goto((tmp_path / "report.html").as_uri())
+        tab.wait_for_selector("#funnel svg")
+        tab.wait_for_selector("#pass_at_k svg")
+
+        assert tab.locator(".chart svg").count() == tab.locator(".chart").count() == 5
+        assert tab.evaluate("window.hacked") is None
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 24, 31)"
+        )
+        every = tab.locator("#count").text_content()
+        assert every == "20 of 20 examples"
+        assert BAD in tab.locator("article").first.text_content().replace("\n", " ") or BAD[:40] in tab.content()
+        tab.select_option("select[name=kind]", "duplicate")
+        assert tab.locator("article").count() == 2
+        assert tab.locator("article .tag.duplicate").count() == 2
+        tab.select_option("select[name=kind]", "")
+        tab.select_option("select[name=reason]", "wrong_answer")
+        tab.fill("input[name=search]", "to 1")
+        assert tab.locator("#count").text_content() == "4 of 20 examples"
+        tab.screenshot(path=str(tmp_path / "report.png"))
+        tab.goto((tmp_path / "runs.html").as_uri())
+        tab.wait_for_selector("#lines svg")
+        assert tab.locator("tr").count() == 3
+        browser.close()
+    assert said == []
+    assert (tmp_path / "report.png").stat().st_size > 10_000

@@ -1,0 +1,280 @@
+"""Each statistic against an independent way to it: brute force, another library, or a simulation."""
+
+import itertools
+import json
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.recipe import Recipe
+from thresher import pool
+from thresher.audit.drift import Sums, compared, drift, holm
+from thresher.audit.sql import query
+from thresher.audit.statistics import mean_interval, of_k, pass_at_k, statistics
+from thresher.audit.stats import audit
+from thresher.cli import main
+from thresher.errors import AuditError
+
+SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
+small_run = SMALL["small_run"]
+PLAN = [
+    (
+        family,
+        [*(["right"] * right), *(["wrong"] * (6 - right - cut - undecided)), *(["cut"] * cut), *(["open"] * undecided)],
+        anchor,
+    )
+    for family, right, cut, undecided, anchor in [
+        ("sums", 6, 0, 0, "right"),
+        ("sums", 2, 1, 0, "wrong"),
+        ("sums", 0, 0, 2, "right"),
+        ("words", 1, 2, 1, "right"),
+        ("words", 0, 6, 0, "wrong"),
+    ]
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return small_run(tmp_path / "run", PLAN, shard_prompts=2)
+
+
+def judged(store):
+    """Every row by the rules of the pool, in the order of shards."""
+    tables = [
+        table.append_column("shard", pa.array([shard] * table.num_rows)) for shard, table in enumerate(pool.each_judged(store))
+    ]
+    return pa.concat_tables(tables).to_pylist()
+
+
+# -- SQL -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("corpus", [False, True])
+def test_samples_in_sql_became_what_the_pool_says(tmp_path, corpus):
+    store = small_run(tmp_path, corpus=corpus)
+    names = [
+        "sample_id",
+        "outcome",
+        "kind",
+        "reason",
+        "failed_filter",
+        "nearest",
+        "similarity",
+        "detail",
+        "shard",
+        "completion_ids",
+    ]
+
+    found = query(store, f'select {", ".join(names)} from samples order by shard, "row"').to_pylist()
+
+    assert found == [{name: row[name] for name in names} for row in judged(store)]
+
+
+def test_near_misses_and_duplicates_in_sql(tmp_path):
+    """Of a run with real filters, which name what they are near to."""
+    from thresher import recipes, steps
+    from thresher.progress import Progress
+
+    said = ["the answer is 42", "the answer is 42", "so the answer is 42", "the answer is 41", "nothing like it at all 7"]
+    rows = [{"prompt": "what?", "reference": "42", "completion": text} for text in said]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    filters = [{"name": "exact_answer", "parameters": {"after": "is"}}]
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "near", "filters": filters, "run": {"filter_workers": 0}}))
+    begun = steps.begin_brought(recipes.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
+    steps.run(begun, Progress())
+    store = SMALL["Store"](tmp_path / "run")
+
+    found = query(store, 'select kind, nearest, similarity from samples order by shard, "row"').to_pylist()
+
+    assert found == [{name: row[name] for name in ("kind", "nearest", "similarity")} for row in judged(store)]
+    assert {"near_miss", "duplicate"} <= {row["kind"] for row in found}
+
+
+def test_sql_has_the_four_tables_and_says_what_is_wrong(run, capsys):
+    one = main(["sql", run.root, "select reason, count(*) as n from verdicts group by 1 order by 2 desc, 1", "--csv"])
+    given = Counter(reason for shard in range(3) for reason in pool.verdicts(run, shard)[0]["reason"].to_pylist())
+    lines = [f"{reason},{n}" for reason, n in sorted(given.items(), key=lambda item: (-item[1], item[0]))]
+    assert (one, capsys.readouterr().out.splitlines()) == (0, ["reason,n", *lines])
+    assert main(["sql", run.root, "select count(*) as n from prompts", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"n": 5}]
+    found = query(run, "select value from stats where section = 'total' and name = 'pass_rate'").to_pylist()
+    assert found == [{"value": audit(run).total.pass_rate}]
+    assert main(["sql", run.root, "select nothing from verdicts"]) == 1
+    assert "there are prompts, samples, verdicts and stats" in capsys.readouterr().err
+    with pytest.raises(AuditError, match="syntax error"):
+        query(run, "selct 1")
+
+
+# -- pass@k --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "c"), [(6, 0), (6, 1), (6, 3), (6, 6), (5, 2)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n, c):
+    passed = [True] * c + [False] * (n - c)
+    for k in range(1, n + 1):
+        subsets = list(itertools.combinations(passed, k))
+        expected = sum(any(one) for one in subsets) / len(subsets)
+        assert of_k(np.array([n]), np.array([c]), k)[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_pass_at_k_is_unbiased_and_its_interval_covers():
+    """Prompts with rates of their own, 16 draws each: the truth is the mean of 1 - (1 - p)^k."""
+    draw = np.random.default_rng(5)
+    k, estimates, covered = 4, [], 0
+    truth = 1 - np.mean((1 - draw.beta(0.5, 1.5, 400_000)) ** k)
+    for number in range(300):
+        passed = draw.binomial(16, draw.beta(0.5, 1.5, 40))
+        one = next(o for o in pass_at_k({"all": Counter((16, int(c)) for c in passed)}, number) if o.k == k)
+        estimates.append(one.value)
+        covered += one.interval[0] <= truth <= one.interval[1]
+
+    assert np.mean(estimates) == pytest.approx(truth, abs=3.5 * np.std(estimates) / np.sqrt(300))
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+def test_intervals_of_what_does_not_vary():
+    ones, weights = np.ones(1), np.array([20])
+    assert mean_interval(ones, weights, 1) == (pytest.approx(0.8389, abs=1e-3), 1.0)
+    assert mean_interval(ones * 0.5, weights, 1) == (0.5, 0.5)
+
+
+def test_pass_at_k_of_an_adaptive_run_takes_the_first_draws_only(tmp_path):
+    plan = [("sums", ["wrong", "wrong", "right", "right"], None)] * 8
+    store = small_run(tmp_path, plan, sampling={"samples_per_prompt": 2, "target_hits": 2, "max_samples_per_prompt": 4})
+
+    found = statistics(store).pass_at_k
+
+    assert [(one.k, one.value) for one in found] == [(1, 0.0), (2, 0.0)]
+
+
+# -- the rest ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_figure_is_what_a_loop_over_the_rows_finds(run):
+    found, rows = statistics(run), judged(run)
+    drawn = [row for row in rows if not row["anchor"]]
+    anchors = {row["prompt_id"]: row for row in rows if row["anchor"] and row["outcome"] != "undecided"}
+    passed = ("hit", "duplicate")
+
+    def became(row):
+        return "undecided" if row["outcome"] == "undecided" else row["kind"] or "unfit"
+
+    for one in found.lengths:
+        mine = [row for row in drawn if became(row) == one.kind]
+        sizes = [len(row["completion_ids"]) for row in mine]
+        assert (one.samples, one.unit) == (len(mine), "tokens")
+        assert one.quantiles == pytest.approx(np.quantile(sizes, [0.05, 0.25, 0.5, 0.75, 0.95]))
+        assert one.truncated == np.mean([row["finish_reason"] == "length" for row in mine])
+    for one in found.likelihoods:
+        mine = [row for row in drawn if one.kind in ("all", became(row))]
+        tokens = sum(len(row["logprobs"]) for row in mine)
+        assert one.samples == len(mine)
+        assert one.surprisal == pytest.approx(-sum(sum(row["logprobs"]) for row in mine) / tokens)
+    for one in found.agreement:
+        mine = [row for row in drawn if row["prompt_id"] in anchors and one.family in ("all", row["family"])]
+        decided = [row for row in mine if row["outcome"] != "undecided"]
+        right = {name: anchor["kind"] in passed for name, anchor in anchors.items()}
+        alike = [(row["kind"] in passed) == right[row["prompt_id"]] for row in decided]
+        assert one.prompts == len({row["prompt_id"] for row in mine})
+        assert one.same_text == np.mean([row["completion"] == anchors[row["prompt_id"]]["completion"] for row in mine])
+        assert one.same_outcome == pytest.approx(np.mean(alike))
+        where = [row["kind"] in passed for row in decided if right[row["prompt_id"]]]
+        assert one.passed_where_anchor_passed == (pytest.approx(np.mean(where)) if where else None)
+    rates = {one.family: (one.none, sum(one.tenths), one.every) for one in found.rates}
+    assert rates == {"sums": (1, 1, 1), "words": (1, 1, 0), "all": (2, 2, 1)}
+    assert json.loads(json.dumps(found.to_dict()))["rates"][0]["tenths"][3] == 1
+
+
+def test_empty_and_unfinished_runs_have_statistics_too(tmp_path):
+    assert statistics(small_run(tmp_path / "cut", PLAN, stop_after=1)).lengths
+    nothing = statistics(small_run(tmp_path / "empty", PLAN, stop_after=0))
+    assert (nothing.pass_at_k, nothing.lengths, nothing.agreement) == ((), (), ())
+    brought = statistics(small_run(tmp_path / "brought", [("sums", ["right", "torn"], None)], origin="brought"))
+    assert brought.likelihoods == ()
+    assert brought.lengths[0].unit == "characters"
+
+
+# -- drift ---------------------------------------------------------------------------------------------------------------
+
+
+def sums(n, d):
+    return Sums(len(n), n.sum(), d.sum(), (n * n).sum(), (n * d).sum(), (d * d).sum())
+
+
+def test_drift_is_seldom_found_where_there_is_none_and_found_where_there_is():
+    """Draws of a prompt resemble each other: a plain two-proportion test would be wrong far more often."""
+    draw = np.random.default_rng(3)
+
+    def share(prompts, a):
+        n = draw.integers(4, 17, prompts).astype(float)
+        return sums(n, draw.binomial(n.astype(int), draw.beta(a, 1.5, prompts)).astype(float))
+
+    wrong = [compared("x", share(60, 0.5), share(60, 0.5)).p < 0.05 for _ in range(600)]
+    found = [compared("x", share(60, 0.5), share(60, 2.0)).p < 0.05 for _ in range(100)]
+
+    assert 0.03 <= np.mean(wrong) <= 0.08
+    assert np.mean(found) > 0.9
+
+
+def test_holm_by_hand_and_few_prompts():
+    few = compared("few", sums(np.ones(3), np.ones(3)), sums(np.ones(3), np.zeros(3)))
+    assert (few.z, few.p, few.before, few.after) == (None, None, 1.0, 0.0)
+    made = [
+        compared(str(p), sums(np.ones(99), np.arange(99) % 2 * 1.0), sums(np.ones(99), np.arange(99) % 2 * 1.0)) for p in range(3)
+    ]
+    given = [one.__class__(one.of, 0, 0, 1.0, p, drifted=False) for one, p in zip(made, (0.04, 0.01, 0.03), strict=True)]
+
+    assert [(one.p, one.drifted) for one in holm([given[0], few, *given[1:]])] == [
+        (pytest.approx(0.06), False),
+        (None, False),
+        (pytest.approx(0.03), True),
+        (pytest.approx(0.06), False),
+    ]
+
+
+def test_drift_between_runs_is_told_per_filter(tmp_path, capsys):
+    good = small_run(tmp_path / "good", [("sums", ["right", "right", "wrong", "cut"], None)] * 12)
+    bad = small_run(
+        tmp_path / "bad", [("sums", ["wrong", "wrong", "wrong", "right" if n % 2 else "wrong"], None) for n in range(12)]
+    )
+
+    found = {one.of: one for one in drift(bad, good)}
+
+    assert list(found) == ["pass rate", "answer", "exact_duplicate", "finished"]
+    assert (found["pass rate"].before, found["pass rate"].after) == (0.5, 0.125)
+    assert found["pass rate"].drifted
+    assert found["finished"].after == 0
+    main(["audit", bad.root, "--against", good.root, "--csv"])
+    assert capsys.readouterr().out.startswith("of,before,after,z,p,drifted\npass rate,0.5,0.125,-")
+
+
+def test_runs_side_by_side(tmp_path, capsys):
+    for name in ("first", "second"):
+        small_run(tmp_path / name)
+    small_run(tmp_path / "third", stop_after=1)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{}")
+
+    assert main(["audit", "--all", str(tmp_path), "--json", "--html", str(tmp_path / "runs.html")]) == 0
+
+    rows = {Path(row["run"]).name: row for row in json.loads(capsys.readouterr().out)}
+    assert [rows[name]["complete"] for name in ("first", "second", "third", "broken")] == [True, True, False, None]
+    assert rows["first"]["pass_rate"] == audit(SMALL["Store"](tmp_path / "first")).total.pass_rate
+    assert "not a run of thresher" in rows["broken"]["error"]
+    assert main(["audit", "--all", str(tmp_path / "first" / "samples")]) == 1
+    assert "holds no runs" in capsys.readouterr().err
+    assert main(["audit"]) == 1
+
+
+def test_a_file_of_another_shape_is_no_sample(tmp_path):
+    """Recipe and Parquet as in an older pool: what is missing is not invented."""
+    store = small_run(tmp_path, PLAN)
+    file = tmp_path / "samples" / "00000.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["temperature"]), file)
+    assert Recipe.model_validate(store.manifest().recipe)
+    assert query(store, "select count(*) as n from samples").to_pylist() == [{"n": 35}]

@@ -1,0 +1,282 @@
+"""A run's audit as one HTML file that needs no network: the funnel first, charts, and a browser of examples.
+
+What a model wrote is never part of the page's markup: examples travel as JSON in which `<`, `>` and `&` are escaped, and the
+page's script puts them into text nodes. A content security policy lets the page load nothing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thresher import __version__
+from thresher.audit.drift import drift
+from thresher.audit.show import calibration_lines, number, percent, share, summary, trust_lines
+from thresher.audit.sql import connect
+from thresher.audit.statistics import SIMILARITY_BINS, Statistics, statistics
+from thresher.audit.stats import Audit, audit
+from thresher.errors import AuditError
+from thresher.store import Store
+
+if TYPE_CHECKING:
+    import altair as alt
+
+PER_REASON = 6
+"""Examples of each filter, reason and family; three times as many hits."""
+MOST_EXAMPLES, MOST_CHARACTERS = 1500, 2000
+_EXAMPLES = f"""
+with chosen as (
+    select *, row_number() over (partition by failed_filter, reason, family order by hash(sample_id)) as place
+    from samples where not anchor
+), few as (
+    select * from chosen where place <= {PER_REASON} * case when kind = 'hit' then 3 else 1 end
+    order by place, failed_filter, reason, family limit {MOST_EXAMPLES}
+)
+select f.sample_id, f.family, coalesce(f.kind, case when f.outcome = 'undecided' then 'undecided' else 'unfit' end) as kind,
+    f.failed_filter as filter, f.reason, f.messages[-1].content as prompt, f.completion, f.detail, f.similarity,
+    n.completion as nearest, f.reference, f.cumulative_logprob as logprob, f.error
+from few f left join samples n on f.nearest = n.sample_id
+order by f.family, f.failed_filter, f.reason, f.sample_id
+"""
+OUTCOMES = ("kept", "dropped", "undecided")
+
+
+def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None) -> str:
+    """Write the report of a run, RUN/report.html if no path is given; returns where it is. `before` is an earlier run to compare
+    with. A run that is cut short, or empty, has a report too, which says what is missing. Raises StoreError where there is no
+    run, AuditError where it cannot be written."""
+    text = report(store, before=before)
+    if path is None:
+        store.write_bytes("report.html", text.encode())
+        return f"{store.root}/report.html"
+    return write_page(text, path)
+
+
+def write_page(text: str, path: str | Path) -> str:
+    """Write a page; returns where it is."""
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AuditError(f"{path}: cannot write: {error.strerror or error}; name another file with --html") from error
+    return str(path)
+
+
+def report(store: Store, *, before: Store | None = None) -> str:
+    """The page."""
+    found = audit(store)
+    said = statistics(store)
+    return rendered(
+        "report.html.j2",
+        charts(found, said),
+        audit=found,
+        statistics=said,
+        drift=() if before is None else drift(store, before),
+        against="" if before is None else before.root,
+        summary=summary(found),
+        trust=[*trust_lines(found), *calibration_lines(found)],
+        missing=list(_missing(found, said)),
+        reasons=[_reasons(one.dropped) for one in found.filters],
+        undecided=[_reasons(one.undecided) for one in found.filters],
+        examples=_safe(examples(store)),
+        version=__version__,
+    )
+
+
+def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", **values: Any) -> str:
+    """A page of this package with these charts. Every value is escaped, but for JSON made by `_safe`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("thresher.audit", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(
+        charts=_safe({name: chart.to_dict() for name, chart in charts.items()}),
+        library=_library(),
+        number=number,
+        percent=percent,
+        share=share,
+        **values,
+    )
+
+
+# -- charts --------------------------------------------------------------------------------------------------------------
+
+
+def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerChart]":
+    """The charts that there are numbers for, by name."""
+    import altair as alt
+
+    made: dict[str, Any] = {}
+    colour = alt.Color("family:N", title=None, scale=alt.Scale(domain=[*(one.family for one in found.families), "all"]))
+    funnel = [
+        {"filter": one.name, "outcome": outcome, "samples": count, "place": place}
+        for one in found.filters
+        for place, (outcome, count) in enumerate(
+            zip(OUTCOMES, (one.kept, sum(one.dropped.values()), sum(one.undecided.values())), strict=True)
+        )
+    ]
+    if any(row["samples"] for row in funnel):
+        colours = alt.Scale(domain=list(OUTCOMES), range=["#2a9d6f", "#d1495b", "#8d99ae"])
+        made["funnel"] = (
+            _chart(funnel)
+            .mark_bar()
+            .encode(
+                y=alt.Y("filter:N", sort=[one.name for one in found.filters], title=None),
+                x=alt.X("samples:Q", title="samples"),
+                color=alt.Color("outcome:N", scale=colours, legend=alt.Legend(orient="top", title=None)),
+                order=alt.Order("place:Q"),
+                tooltip=["filter:N", "outcome:N", alt.Tooltip("samples:Q", format=",")],
+            )
+            .properties(width="container", height=26 * len(found.filters) + 4)
+        )
+    if said.pass_at_k:
+        rows = [
+            {"family": o.family, "k": o.k, "pass": o.value, "low": o.interval[0], "high": o.interval[1]} for o in said.pass_at_k
+        ]
+        ks = sorted({one.k for one in said.pass_at_k})
+        base = _chart(rows).encode(
+            x=alt.X(
+                "k:Q",
+                scale=alt.Scale(type="log", base=2),
+                axis=alt.Axis(values=ks, format="d"),
+            ),
+            color=colour,
+        )
+        band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title="pass@k", scale=alt.Scale(domain=[0, 1])), y2="high:Q")
+        tips = ["family:N", "k:Q", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("pass", "low", "high"))]
+        line = base.mark_line(point=True).encode(y="pass:Q", tooltip=tips)
+        made["pass_at_k"] = (band + line).properties(width="container", height=260)
+    if said.rates:
+        labels = ["none", *(f"≤{10 * number} %" for number in range(1, 11)), "every"]
+        rows = [
+            {"family": one.family, "rate": label, "prompts": count}
+            for one in said.rates
+            if one.family != "all"
+            for label, count in zip(labels, (one.none, *one.tenths, one.every), strict=True)
+        ]
+        made["rates"] = (
+            _chart(rows)
+            .mark_bar()
+            .encode(
+                x=alt.X("rate:N", sort=labels, title="pass rate of a prompt"),
+                y=alt.Y("prompts:Q", title="prompts"),
+                color=colour,
+                tooltip=["family:N", "rate:N", "prompts:Q"],
+            )
+            .properties(width="container", height=220)
+        )
+    rows = [
+        {"kind": kind, "similarity": (place + 0.5) / SIMILARITY_BINS, "samples": count}
+        for kind, counts in (("near miss", said.near_miss_similarity), ("duplicate", said.duplicate_similarity))
+        for place, count in enumerate(counts)
+        if count
+    ]
+    if rows:
+        made["similarity"] = (
+            _chart(rows)
+            .mark_bar(size=12)
+            .encode(
+                x=alt.X(
+                    "similarity:Q", scale=alt.Scale(domain=[0, 1]), title="similarity to the nearest hit, or to what it repeats"
+                ),
+                y=alt.Y("samples:Q"),
+                color=alt.Color("kind:N", title=None),
+                tooltip=["kind:N", "similarity:Q", "samples:Q"],
+            )
+            .properties(width="container", height=200)
+        )
+    if said.likelihoods:
+        rows = [{"kind": one.kind.replace("_", " "), "nats": one.surprisal, "samples": one.samples} for one in said.likelihoods]
+        made["likelihood"] = (
+            _chart(rows)
+            .mark_bar()
+            .encode(
+                y=alt.Y("kind:N", sort=[str(row["kind"]) for row in rows], title=None),
+                x=alt.X("nats:Q", title="surprisal, nats per token"),
+                tooltip=["kind:N", alt.Tooltip("nats:Q", format=".3f"), alt.Tooltip("samples:Q", format=",")],
+            )
+            .properties(width="container", height=24 * len(rows) + 4)
+        )
+    seconds = [{"filter": one.name, "seconds": one.seconds} for one in found.filters if one.seconds]
+    if seconds:
+        made["seconds"] = (
+            _chart(seconds)
+            .mark_bar()
+            .encode(
+                y=alt.Y("filter:N", sort="-x", title=None),
+                x=alt.X("seconds:Q", title="seconds, all processes"),
+                tooltip=["filter:N", alt.Tooltip("seconds:Q", format=".2f")],
+            )
+            .properties(width="container", height=24 * len(seconds) + 4)
+        )
+    return made
+
+
+def _chart(rows: list[dict[str, Any]]) -> Any:
+    import altair as alt
+
+    return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
+
+
+# -- examples ------------------------------------------------------------------------------------------------------------
+
+
+def examples(store: Store) -> list[dict[str, Any]]:
+    """Samples to look at: of every filter, reason and family the same few at each call, with what near misses and duplicates are
+    like."""
+    connection = connect(store)
+    try:
+        rows = connection.sql(_EXAMPLES).to_arrow_table()
+    finally:
+        connection.close()
+    found: list[dict[str, Any]] = rows.to_pylist()
+    for row in found:
+        for name in ("prompt", "completion", "nearest", "detail", "reference", "error"):
+            if row[name] is not None and len(row[name]) > MOST_CHARACTERS:
+                row[name] = row[name][:MOST_CHARACTERS] + " …"
+    return found
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _missing(found: Audit, said: Statistics) -> Sequence[str]:
+    """What a reader would look for and not find."""
+    lines = []
+    if not found.complete:
+        lines.append(
+            f"The run is unfinished: {found.shards.judged} of {found.shards.planned} shards are sampled and judged, and what "
+            "follows is of those."
+        )
+    if not found.samples:
+        lines.append("There are no samples yet.")
+    elif not found.kinds["hit"]:
+        lines.append("Nothing was kept: there are no hits, and so no near misses and no diversity.")
+    if found.samples and found.total.pass_rate is None:
+        lines.append("No sample was judged right or wrong, so there are no pass rates.")
+    if found.samples and not found.anchors:
+        lines.append("There are no greedy answers (anchors) to compare with.")
+    if found.samples and not said.likelihoods:
+        lines.append("The samples have no log-probabilities.")
+    if found.total.prompts == 1:
+        lines.append("There is one prompt: an interval over prompts says little.")
+    return lines
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {number(count)}" for reason, count in counts.items())
+
+
+def _safe(value: Any) -> str:
+    """JSON that can stand in a script element: nothing in it ends the element or begins another."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed, as one script."""
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    return str(bundle).replace("</script", "<\\/script")

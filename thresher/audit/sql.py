@@ -1,0 +1,169 @@
+"""A run as four tables of SQL, read by DuckDB from the pool's Parquet: prompts, samples, verdicts, stats.
+
+    prompts    one row per prompt of the plan
+    samples    one row per sample, anchors included, with what became of it: outcome, kind, reason, failed_filter, nearest, ...
+    verdicts   one row per verdict, in the order the filters ran (`place`, from 0)
+    stats      every number of the audit: section, name, family or filter, value
+
+The same rules as thresher.pool.judged: a sample's outcome is that of the first filter that did not keep it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from filters.base import Role
+from schemas.sample import PROMPTS, SAMPLES, VERDICTS
+from thresher import pool
+from thresher.audit.stats import audit
+from thresher.errors import AuditError, StoreError
+from thresher.store import Store, shard_name
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MEMORY = "1GB"
+"""What DuckDB may hold; beyond, it goes to files."""
+
+
+def connect(store: Store) -> "DuckDBPyConnection":
+    """A connection that has `prompts`, `samples` and `verdicts` of a run, of the shards that are sampled and judged. Raises
+    StoreError where there is no run."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise AuditError(f"duckdb cannot be imported ({error}); install thresher anew") from error
+    if store.manifest() is None:
+        raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
+    connection = duckdb.connect(config={"memory_limit": MEMORY, "preserve_insertion_order": False})
+    if not store.local:
+        connection.register_filesystem(store.fs)
+    judged = [shard for shard in pool.sampled(store) if pool.verdict_names(store, shard)]
+    facts = [one for shard in judged[:1] for entry in pool.verdict_entries(store, shard) for one in entry.facts["filters"]]
+    filters = pa.table(
+        {
+            "filter": pa.array([one["label"] for one in facts], pa.string()),
+            "place": pa.array(range(len(facts)), pa.int32()),
+            "role": pa.array([one["role"] for one in facts], pa.string()),
+        }
+    )
+    connection.register("filters", filters)
+    prompts = ["prompts.parquet"] if store.entry("prompts") is not None else []
+    samples = [entry.path for shard in judged if (entry := store.entry(f"samples/{shard_name(shard)}"))]
+    verdicts = [entry.path for shard in judged for entry in pool.verdict_entries(store, shard)]
+    _view(connection, store, "prompts", prompts, PROMPTS)
+    _view(connection, store, "_samples", samples, SAMPLES)
+    _view(connection, store, "_verdicts", verdicts, VERDICTS)
+    connection.execute(_VERDICTS_VIEW)
+    connection.execute(
+        _SAMPLES_VIEW.format(duplicate=Role.DUPLICATE.value, near=Role.NEAR_MISS.value, verifier=Role.VERIFIER.value)
+    )
+    return connection
+
+
+def query(store: Store, sql: str) -> pa.Table:
+    """What a query says of a run. Raises AuditError where it is none that can be answered."""
+    import duckdb
+
+    connection = connect(store)
+    if re.search(r"\bstats\b", sql, re.IGNORECASE):
+        connection.register("stats", stats_table(audit(store).to_dict()))
+    try:
+        found = connection.sql(sql)
+        table: pa.Table = pa.table({}) if found is None else found.to_arrow_table()
+    except duckdb.Error as error:
+        said = str(error).split("\n\nLINE")[0]
+        raise AuditError(
+            f"{said}\nthere are prompts, samples, verdicts and stats; docs/formats.md lists their columns"
+        ) from error
+    finally:
+        connection.close()
+    return table
+
+
+def stats_table(audited: Mapping[str, Any]) -> pa.Table:
+    """The numbers of an audit: section, of (a family, a filter, ... or empty), name, value."""
+    rows = list(_numbers("", "", audited))
+    kinds = [("section", pa.string()), ("of", pa.string()), ("name", pa.string()), ("value", pa.float64())]
+    return pa.table(
+        [pa.array(column, kind) for column, (_, kind) in zip(zip(*rows, strict=True), kinds, strict=True)], [n for n, _ in kinds]
+    )
+
+
+def _numbers(section: str, of: str, value: Any, name: str = "") -> Iterable[tuple[str, str, str, float]]:
+    if isinstance(value, Mapping):
+        mine = (
+            str(next((value[key] for key in ("family", "name", "source", "temperature") if key in value), of)) if section else of
+        )
+        for key, one in value.items():
+            yield from _numbers(section or str(key), mine, one, f"{name}.{key}".strip(".") if section else "")
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            plain = isinstance(one, Mapping)
+            yield from _numbers(section, of, one, name if plain else f"{name}.{number}".strip("."))
+    else:
+        with suppress(TypeError, ValueError):
+            if value is not None and not isinstance(value, str):
+                yield section, of, name, float(value)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+_VERDICTS_VIEW = """
+create view verdicts as
+select v.shard, v."row", v.sample_id, v.filter, f.place, f.role, v.outcome, v.reason, v.score, v.detail
+from _verdicts v left join filters f using (filter)
+"""
+_SAMPLES_VIEW = """
+create view samples as
+with ended as (
+    select shard, "row",
+        arg_min({{'filter': filter, 'role': role, 'outcome': outcome, 'reason': reason, 'detail': detail}}, place) as first
+    from verdicts where outcome <> 'keep' and role <> '{near}' group by all
+), near as (
+    select shard, "row", any_value(detail) as detail from verdicts where role = '{near}' and outcome <> 'keep' group by all
+)
+select s.*,
+    case when s.error is not null then 'undecided' else coalesce(e.first.outcome, 'keep') end as outcome,
+    case
+        when s.error is not null or e.first.outcome = 'undecided' then null
+        when e.first is null then 'hit'
+        when e.first.role = '{duplicate}' then 'duplicate'
+        when e.first.role = '{verifier}' then case when n.detail is not null then 'near_miss' else 'miss' end
+    end as kind,
+    case when s.error is not null then 'not_sampled' else coalesce(e.first.reason, '') end as reason,
+    case when s.error is null then e.first.filter end as failed_filter,
+    coalesce(
+        case when e.first.role = '{duplicate}' then json_extract_string(e.first.detail, '$.duplicate_of') end,
+        case when e.first.role = '{verifier}' then json_extract_string(n.detail, '$.nearest') end
+    ) as nearest,
+    coalesce(
+        case when e.first.role = '{duplicate}' then try_cast(json_extract_string(e.first.detail, '$.similarity') as double) end,
+        case when e.first.role = '{verifier}' then try_cast(json_extract_string(n.detail, '$.similarity') as double) end
+    ) as similarity,
+    e.first.detail as detail
+from _samples s
+left join ended e on s.shard = e.shard and s."row" = e."row"
+left join near n on s.shard = n.shard and s."row" = n."row"
+"""
+
+
+def _view(connection: "DuckDBPyConnection", store: Store, name: str, files: list[str], schema: pa.Schema) -> None:
+    """A view of these files, with the shard and the row that each row has in the pool; of no files one without rows."""
+    if not files:
+        more = [pa.field(one, pa.int32()) for one in ("shard", "row") if one not in schema.names]
+        connection.register(name, pa.schema([*schema, *more]).empty_table())
+        return
+    root = store.root.rstrip("/")
+    listed = ", ".join("'" + f"{root}/{one}".replace("'", "''") + "'" for one in files)
+    source = f"read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true)"
+    added = {
+        "shard": r"try_cast(regexp_extract(filename, '(\d+)(-v\d+)?\.parquet$', 1) as integer)",
+        "row": "file_row_number::integer",
+    }
+    columns = "".join(f'{value} as "{column}", ' for column, value in added.items() if column not in schema.names)
+    columns = "" if name == "prompts" else columns
+    connection.execute(f"create view {name} as select {columns}* exclude (filename, file_row_number) from {source}")
