@@ -28,10 +28,13 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
         names = sorted(run.name for run in client.read_task_runs(limit=50) if run.flow_run_id == flow_run.id)
         artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-funnel"])))
         progress = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-progress"])))
+        links = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-report"])))
     assert names == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
     assert found["audit"]["outcomes"] == {"keep": 4, "drop": 12, "undecided": 0}
     rows = json.loads(artifacts[0].data) if isinstance(artifacts[0].data, str) else artifacts[0].data
     assert [row["filter"] for row in rows] == ["finished", "exact_answer", "exact_duplicate"]
+    assert (tmp_path / "run" / "report.html").as_uri() in links[0].data
+    assert found["report"] == str(tmp_path / "run" / "report.html")
     assert progress[0].data == 100
     assert progress[0].description.startswith("20 of 20 samples (100 %)")
     assert "4 hits" in progress[0].description

@@ -1,0 +1,109 @@
+"""What the audit of a large pool costs, beside the same aggregates in pandas in the same run.
+
+python benchmarks/audit.py [--rows 1024000]
+
+Each way in a process of its own: wall and processor seconds, and its peak of memory. pandas reads the same Parquet files and
+makes outcomes, reasons, pass rates per prompt, pass@k, lengths and log-probabilities; it neither checks that the counts add up
+nor hashes what it reads.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pool_made import made_run
+from verifiers import table
+
+from thresher.audit.report import report
+from thresher.audit.sql import query
+from thresher.audit.statistics import of_k, statistics
+from thresher.audit.stats import audit
+from thresher.store import Store
+
+
+def ours(root: str) -> str:
+    found = audit(Store(root))
+    return f"{found.total.pass_rate:.6f}"
+
+
+def figures(root: str) -> str:
+    return f"{statistics(Store(root)).pass_at_k[0].value:.6f}"
+
+
+def page(root: str) -> str:
+    return f"{len(report(Store(root))) / 1e6:.2f} MB"
+
+
+def sql(root: str) -> str:
+    return str(query(Store(root), "select count(*) as n from samples where kind = 'hit'").to_pylist()[0]["n"])
+
+
+def pandas(root: str) -> str:
+    import pandas as pd
+
+    columns = ["sample_id", "prompt_id", "family", "anchor", "finish_reason", "completion_ids", "cumulative_logprob"]
+    samples = pd.concat([pd.read_parquet(f, columns=columns) for f in sorted(Path(root).glob("samples/*.parquet"))])
+    verdicts = pd.concat([pd.read_parquet(f) for f in sorted(Path(root).glob("verdicts/*.parquet"))])
+    verdicts.groupby(["filter", "outcome", "reason"]).size()
+    ended = verdicts[verdicts.outcome != "keep"].drop_duplicates("sample_id").set_index("sample_id")
+    samples["outcome"] = samples.sample_id.map(ended.outcome).fillna("keep")
+    samples["tokens"] = samples.completion_ids.map(len)
+    drawn = samples[~samples.anchor]
+    drawn.groupby(["family", "outcome", "finish_reason"]).size()
+    each = drawn.assign(passed=drawn.outcome == "keep").groupby("prompt_id").passed.agg(["size", "sum"])
+    for k in (1, 2, 4, 8, 16):
+        of_k(each["size"].to_numpy(), each["sum"].to_numpy(), k).mean()
+    drawn.groupby("outcome").tokens.quantile([0.05, 0.25, 0.5, 0.75, 0.95])
+    drawn.groupby("outcome")[["cumulative_logprob", "tokens"]].sum()
+    return f"{float(np.mean(drawn.outcome == 'keep')):.6f}"
+
+
+WAYS = {"audit": ours, "statistics": figures, "report (audit, statistics, page)": page, "sql, one query": sql, "pandas": pandas}
+
+
+def measured(way: str, root: str) -> dict[str, Any]:
+    """One way, in this process."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    said = WAYS[way](root)
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+    return {
+        "way": way,
+        "s": round(time.perf_counter() - wall, 1),
+        "cpu s": round(time.process_time() - cpu, 1),
+        "peak MB": peak,
+        "says": said,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_024_000)
+    parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measured(options.way, str(options.folder))))
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="thresher-", dir=options.folder))
+    try:
+        made_run(folder, options.rows)
+        rows = []
+        for way in WAYS:
+            command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+        table(rows)
+    finally:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
