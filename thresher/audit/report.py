@@ -25,18 +25,25 @@ if TYPE_CHECKING:
 PER_REASON = 6
 """Examples of each filter, reason and family; three times as many hits."""
 MOST_EXAMPLES, MOST_CHARACTERS = 1500, 2000
-_EXAMPLES = f"""
+_FEW = f"""
+create temp table few as
 with chosen as (
-    select *, row_number() over (partition by failed_filter, reason, family order by hash(sample_id)) as place
+    select shard, "row", nearest, failed_filter, reason, family,
+        row_number() over (partition by failed_filter, reason, family order by hash(sample_id)) as place,
+        {PER_REASON} * case when kind = 'hit' then 3 else 1 end as most
     from samples where not anchor
-), few as (
-    select * from chosen where place <= {PER_REASON} * case when kind = 'hit' then 3 else 1 end
-    order by place, failed_filter, reason, family limit {MOST_EXAMPLES}
 )
+select shard, "row", nearest from chosen where place <= most order by place, failed_filter, reason, family limit {MOST_EXAMPLES}
+"""
+_NEAREST = """
+create temp table near as
+select sample_id, completion from _samples where sample_id in (select nearest from few where nearest is not null)
+"""
+_EXAMPLES = """
 select f.sample_id, f.family, coalesce(f.kind, case when f.outcome = 'undecided' then 'undecided' else 'unfit' end) as kind,
     f.failed_filter as filter, f.reason, f.messages[-1].content as prompt, f.completion, f.detail, f.similarity,
     n.completion as nearest, f.reference, f.cumulative_logprob as logprob, f.error
-from few f left join samples n on f.nearest = n.sample_id
+from samples f join few on f.shard = few.shard and f."row" = few."row" left join near n on f.nearest = n.sample_id
 order by f.family, f.failed_filter, f.reason, f.sample_id
 """
 OUTCOMES = ("kept", "dropped", "undecided")
@@ -226,6 +233,8 @@ def examples(store: Store) -> list[dict[str, Any]]:
     like."""
     connection = connect(store)
     try:
+        connection.execute(_FEW)
+        connection.execute(_NEAREST)
         rows = connection.sql(_EXAMPLES).to_arrow_table()
     finally:
         connection.close()
