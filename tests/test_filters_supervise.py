@@ -125,6 +125,7 @@ def test_what_was_late_once_is_tried_again_alone(make: Callable[..., Pool], tmp_
     assert make().map([1, item, 2])[1] == Answer("done", ["s", item])
 
 
+@pytest.mark.slow
 def test_the_deadline_runs_from_dispatch_not_from_queueing(make: Callable[..., Pool]) -> None:
     """One worker, and a queue that takes longer than the deadline of an item."""
     items: list[Any] = ["hang", *range(300)]

@@ -29,6 +29,7 @@ def hostile(tmp_path):
     return store
 
 
+@pytest.mark.slow
 def test_texts_are_never_markup(hostile):
     text = report(hostile)
 
@@ -40,6 +41,7 @@ def test_texts_are_never_markup(hostile):
         assert address not in text.split("<style>")[0]
 
 
+@pytest.mark.slow
 def test_reports_of_runs_that_lack_something(tmp_path):
     cut = report(small_run(tmp_path / "cut", stop_after=1))
     assert "1 of 3 shards are sampled and judged" in cut

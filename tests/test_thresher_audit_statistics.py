@@ -122,6 +122,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n, c):
         assert of_k(np.array([n]), np.array([c]), k)[0] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_pass_at_k_is_unbiased_and_its_interval_covers():
     """Prompts with rates of their own, 16 draws each: the truth is the mean of 1 - (1 - p)^k."""
     draw = np.random.default_rng(5)
@@ -206,6 +207,7 @@ def sums(n, d):
     return Sums(len(n), n.sum(), d.sum(), (n * n).sum(), (n * d).sum(), (d * d).sum())
 
 
+@pytest.mark.slow
 def test_drift_is_seldom_found_where_there_is_none_and_found_where_there_is():
     """Draws of a prompt resemble each other: a plain two-proportion test would be wrong far more often."""
     draw = np.random.default_rng(3)
@@ -253,6 +255,7 @@ def test_drift_between_runs_is_told_per_filter(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("of,before,after,z,p,drifted\npass rate,0.5,0.125,-")
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(tmp_path, capsys):
     for name in ("first", "second"):
         small_run(tmp_path / name)

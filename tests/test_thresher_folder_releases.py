@@ -120,10 +120,14 @@ def test_a_folder_is_appended_to_rolled_back_and_compacted(repo: str, run: Calla
     assert read(repo, "revoked") == []
     assert compact(repo).commit is None
     assert {row["sample_id"] for row in read(repo, "rollouts")} >= set(names(repo))
+    assert released(repo, one).commit is None
+    with pytest.raises(PublishError, match="was merged into"):
+        released(repo, one, views=["sft"])
     with pytest.raises(PublishError, match="was merged into"):
         released(repo, run("one", dataset={"description": "other words"}))
 
 
+@pytest.mark.slow
 def test_datasets_reads_a_folder(run: Callable[..., Path], tmp_path: Path) -> None:
     import datasets
 

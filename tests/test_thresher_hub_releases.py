@@ -362,3 +362,7 @@ def test_what_a_person_wrote_into_the_card_stays() -> None:
     assert "Old words." not in body
     assert body.endswith(f"### Changes\n\n- v2: added\n- v1: added\n\n{END}\n## Known faults\n\nNone.\n")
     assert readme(made, manifest, text) == text
+    theirs = "---\nviewer: false\n---\n# Mine\n\nBefore thresher came.\n"
+    first = readme(made, manifest, theirs)
+    assert first.endswith(f"{END}\n# Mine\n\nBefore thresher came.\n")
+    assert yaml.safe_load(first.split("---\n")[1])["viewer"] is False

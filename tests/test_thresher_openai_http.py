@@ -468,6 +468,7 @@ def test_streams_side_by_side_get_their_own() -> None:
     }
 
 
+@pytest.mark.slow
 def test_closing_frees_those_who_wait() -> None:
     with FakeOpenAI(delay_s=30) as server, sampler(server) as held, held.stream() as stream:
         stream.submit([group(number) for number in range(20)])

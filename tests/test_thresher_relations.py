@@ -104,6 +104,7 @@ def test_pairs_are_a_near_miss_against_its_nearest_hit(run: Callable[..., Path])
         assert pair["reason"] == "wrong_answer"
 
 
+@pytest.mark.slow
 def test_pairs_are_few_and_the_nearest_first(run: Callable[..., Path]) -> None:
     """No text twice, no more than asked for, none of unlike lengths."""
     right = SAID[0].format(a=1, b=2, c=3)

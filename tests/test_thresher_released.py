@@ -98,6 +98,7 @@ def test_a_run_again_says_the_same_and_adds_nothing(run: Callable[..., Path], tm
     assert [(row["sample_id"], row["kind"]) for row in rollouts(other)] == before
 
 
+@pytest.mark.slow
 def test_the_dataset_alone_makes_the_index_again(
     run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

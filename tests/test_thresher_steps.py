@@ -366,6 +366,7 @@ def test_an_interrupted_adaptive_run_draws_what_an_uninterrupted_one_would(recip
     assert tables(tmp_path / "run") == tables(tmp_path / "uninterrupted")
 
 
+@pytest.mark.slow
 def test_a_raised_target_goes_on_where_it_stopped(recipe: Write, tmp_path: Path) -> None:
     """Prompts that need more get more; the run equals one that wanted as much at once."""
     path = adaptive(recipe, tmp_path)
@@ -450,6 +451,7 @@ def test_no_start_of_an_engine_has_the_seed_of_another(recipe: Write, tmp_path: 
     assert again.start() == starts[0]
 
 
+@pytest.mark.slow
 def test_an_estimate_is_what_the_run_brings(recipe: Write, tmp_path: Path) -> None:
     """Of all prompts and as many samples as the run draws, without touching the run's directory."""
     from thresher.estimates import estimate

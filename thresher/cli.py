@@ -148,7 +148,9 @@ def _parser() -> argparse.ArgumentParser:
 
     made = command("revoke", revoke, "Take samples back: the config `revoked` names them, until compact writes the rest anew.")
     made.add_argument("repo", metavar="REPO", help=where)
-    made.add_argument("samples", metavar="SAMPLE_ID", nargs="*", help="sample_id of what is taken back")
+    made.add_argument(
+        "samples", metavar="SAMPLE_ID", nargs="*", help="sample_id of what is taken back; ids are noted, not looked up"
+    )
     made.add_argument("--file", metavar="FILE", help="file with one sample_id a line")
     made.add_argument("--reason", metavar="WHY", required=True, help="for the card and the config")
     made.add_argument("--json", action="store_true", help="print JSON")

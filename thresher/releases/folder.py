@@ -100,7 +100,7 @@ class Folder:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def send(self, path: str, file: Path) -> None:
+    def send(self, path: str, file: Path, *, request: bool = False) -> None:  # noqa: ARG002 - a folder has none
         target = self._path(path)
         if self._fs.exists(target) and self._fs.size(target) == file.stat().st_size:
             return

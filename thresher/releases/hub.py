@@ -109,12 +109,12 @@ class HubPlace:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def send(self, path: str, file: Path) -> None:
+    def send(self, path: str, file: Path, *, request: bool = False) -> None:
         from huggingface_hub import CommitOperationAdd
 
         if path not in self._sent:
             add = CommitOperationAdd(path, file)
-            self._api.preupload_lfs_files(self.name, [add], repo_type="dataset", free_memory=False)
+            self._api.preupload_lfs_files(self.name, [add], repo_type="dataset", create_pr=request, free_memory=False)
             self._sent[path] = add
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:

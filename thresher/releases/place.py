@@ -77,8 +77,8 @@ class Place(Protocol):
         """Revisions by tag."""
         ...
 
-    def send(self, path: str, file: Path) -> None:
-        """Send a file ahead of the commit that will name it. What was sent before is not sent again."""
+    def send(self, path: str, file: Path, *, request: bool = False) -> None:
+        """Send a file ahead of the commit, or the pull request, that will name it. What was sent before is not sent again."""
         ...
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:

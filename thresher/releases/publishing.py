@@ -81,12 +81,12 @@ def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | No
         known = paths(before)
         for name, shard in files.items():
             if shard.path not in known:
-                again(place, partial(place.send, shard.path, Path(store.path(f"dataset/{name}"))))
+                again(place, partial(place.send, shard.path, Path(store.path(f"dataset/{name}")), request=spec.create_pr))
 
         def attempt() -> Published:
             head = place.head()
             there = read(place, head)
-            mine = _mine(place, there, manifest, entry)
+            mine = _mine(there, manifest)
             if (
                 mine is not None
                 and mine.dataset == entry.key
@@ -315,20 +315,20 @@ def _rows(every: Any) -> dict[str, int]:
     return {view: sum(shard.rows for shard in shards) for view, shards in _by_view(every).items()}
 
 
-def _mine(place: Place, there: RepositoryManifest, manifest: RunManifest, entry: Entry) -> Release | None:
-    """The release that this run has there already. Raises PublishError where its rows cannot be replaced any more."""
-    for one in there.releases:
-        if one.run == manifest.sampling_key:
-            return one
-        for merged in one.merged:
-            if merged.run == manifest.sampling_key:
-                if merged.dataset == entry.key:
-                    return merged
-                raise PublishError(
-                    f"{place.name}: {merged.version} of this run was merged into {one.version} by thresher compact, so it cannot "
-                    "be replaced; publish to another repository, or take its samples back: thresher revoke"
-                )
-    return None
+def _mine(there: RepositoryManifest, manifest: RunManifest) -> Release | None:
+    """The release that this run has there already."""
+    every = [merged for one in there.releases for merged in (one, *one.merged)]
+    return next((one for one in every if one.run == manifest.sampling_key), None)
+
+
+def _stop_where_merged(place: Place, there: RepositoryManifest, mine: Release | None) -> None:
+    """Rows that were merged with those of other runs are no files that could be replaced."""
+    whole = next((one for one in there.releases if mine in one.merged), None)
+    if mine is not None and whole is not None:
+        raise PublishError(
+            f"{place.name}: {mine.version} of this run was merged into {whole.version} by thresher compact, so it cannot be "
+            "replaced; publish to another repository, or take its samples back: thresher revoke"
+        )
 
 
 def _columns(manifest: RunManifest, spec: PublishSpec) -> dict[str, tuple[tuple[str, str], ...]]:

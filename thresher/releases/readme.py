@@ -32,7 +32,7 @@ def readme(made: str, manifest: RepositoryManifest, old: str | None, *, lists_fi
     matter, body = _parted(made)
     theirs, old_body = _parted(old or "")
     kept = {key: value for key, value in theirs.items() if key not in matter}
-    below = old_body.split(END, 1)[1] if END in old_body else ""
+    below = old_body.split(END, 1)[1] if END in old_body else "" if BEGIN in old_body else old_body  # all of it is theirs
     whole = f"{BEGIN}\n{body.strip()}\n\n{RELEASES}\n\n{END}\n{below.lstrip()}"
     return refreshed(_whole(matter | kept, whole), manifest, lists_files=lists_files)
 
