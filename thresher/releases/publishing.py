@@ -87,13 +87,10 @@ def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | No
             head = place.head()
             there = read(place, head)
             mine = _mine(there, manifest)
-            if (
-                mine is not None
-                and mine.dataset == entry.key
-                and set(mine.rows) == {s.path.split("/")[0] for s in files.values()}
-            ):
+            if mine is not None and mine.dataset == entry.key and set(mine.rows) == set(_rows(files.values())):
                 place.mend_tag(mine.version)
                 return Published(place.name, mine.version, None, mine.rows)
+            _stop_where_merged(place, there, mine)
             stop_at_strangers(place, head, there)
             columns = _columns(manifest, spec)
             _stop_at_drift(place, there, columns, manifest)
