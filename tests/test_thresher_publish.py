@@ -258,7 +258,7 @@ def test_crash_while_writing_leaves_the_old_dataset(tmp_path, monkeypatch):
     before = contents(written(store))
     small_run(tmp_path, dataset={"views": ["sft"]})
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -13,6 +13,7 @@ import yaml
 from schemas.manifest import RunManifest
 from schemas.recipe import PromptSet, Recipe, Sampling
 from thresher import __version__, views
+from thresher.audit.review import Review, lines_of
 from thresher.audit.show import calibration_lines, markdown, number, percent
 from thresher.audit.stats import Audit
 
@@ -54,8 +55,8 @@ Sizes = Mapping[str, Mapping[str, ViewSize]]
 """Of each view, the default one first, how large its splits are."""
 
 
-def card(manifest: RunManifest, audit: Audit, sizes: Sizes, *, repo: str = "ORG/NAME") -> str:
-    """The card of a dataset with these views. `repo` is the name by which it is loaded."""
+def card(manifest: RunManifest, audit: Audit, sizes: Sizes, *, repo: str = "ORG/NAME", review: Review | None = None) -> str:
+    """The card of a dataset with these views. `repo` is the name by which it is loaded; `review` what a person's marks say."""
     recipe = Recipe.model_validate(manifest.recipe)
     funnel, families = markdown(audit).split("\n\n")
     shown = {name: value for name, value in manifest.recipe.items() if name != "publish"}
@@ -86,6 +87,7 @@ def card(manifest: RunManifest, audit: Audit, sizes: Sizes, *, repo: str = "ORG/
         origins=[(one.family, _origin(one), one.license) for one in recipe.prompts],
         decontamination=_decontamination(audit),
         salt=recipe.run.salt,
+        review=[] if review is None else lines_of(review),
         test_share=recipe.dataset.test_share,
         columns={view: _columns(view, manifest.model["prompt_format"]) for view in sizes},
         license=recipe.dataset.license,

@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN", nargs="?", help="run directory")
     made.add_argument("--all", metavar="DIR", help="instead of a run: every run in this directory, side by side")
     made.add_argument("--against", metavar="RUN", help="an earlier run to compare with: what drifted, by a test")
+    made.add_argument(
+        "--review", metavar="N", type=int, help="write N samples to RUN/review.jsonl, and a page on which a person marks them"
+    )
     made.add_argument("--csv", action="store_true", help="with --all or --against: print that table as CSV")
     made.add_argument("--json", action="store_true", help="print JSON, with the statistics of docs/statistics.md")
     made.add_argument(
@@ -273,6 +276,7 @@ def audit(options: argparse.Namespace) -> int:
     import pyarrow as pa
 
     from thresher.audit.drift import drift
+    from thresher.audit.review import lines_of, reviewed
     from thresher.audit.show import print_audit, print_table
     from thresher.audit.stats import audit as audited
     from thresher.audit.stats import check as checked
@@ -293,10 +297,13 @@ def audit(options: argparse.Namespace) -> int:
     if options.json:
         from thresher.audit.statistics import statistics
 
-        more = {"statistics": statistics(store).to_dict(), "drift": [one.to_dict() for one in compared]}
-        print(json.dumps(result.to_dict() | more, indent=1))
+        marks = reviewed(store)
+        more = {"drift": [one.to_dict() for one in compared], "review": marks.to_dict() if marks else None}
+        print(json.dumps(result.to_dict() | {"statistics": statistics(store).to_dict()} | more, indent=1))
     elif not options.csv:
         print_audit(result, _console())
+        if marks := reviewed(store):
+            _console().print(*lines_of(marks), highlight=False, markup=False)
     if before is not None and not options.json:
         print_table(pa.Table.from_pylist([one.to_dict() for one in compared]), _console(), as_csv=options.csv)
     if options.html is not None:
@@ -304,6 +311,10 @@ def audit(options: argparse.Namespace) -> int:
 
         place = write_report(store, options.html or None, before=before)
         print(f"report: {place}", file=sys.stderr if options.json or options.csv else sys.stdout)
+    if options.review is not None:
+        from thresher.audit.review import write_review
+
+        print(f"to mark: {write_review(store, options.review)}", file=sys.stderr if options.json or options.csv else sys.stdout)
     checked(result, calibration=True)
     return 0
 

@@ -26,6 +26,7 @@ from schemas.manifest import Entry, RunManifest
 from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
 from thresher import __version__, ids, pairs, pool, views
+from thresher.audit.review import reviewed
 from thresher.audit.stats import Audit
 from thresher.card import ViewSize, card
 from thresher.errors import StoreError
@@ -49,7 +50,7 @@ def write_dataset(store: Store, *, audit: Audit) -> str:
         with _building(store) as folder:
             written = _write_views(store, manifest, folder)
             sizes = {view: _by_split(files) for view, files in written.items()}
-            text = card(manifest, audit, sizes).encode()
+            text = card(manifest, audit, sizes, review=reviewed(store)).encode()
             folder.write(text, "README.md")
     except OSError as error:
         raise StoreError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from thresher import __version__
 from thresher.audit.drift import drift
+from thresher.audit.review import lines_of, reviewed
 from thresher.audit.show import calibration_lines, number, percent, share, summary, trust_lines
 from thresher.audit.sql import connect
 from thresher.audit.statistics import SIMILARITY_BINS, Statistics, statistics
@@ -72,7 +73,7 @@ def write_page(text: str, path: str | Path) -> str:
 def report(store: Store, *, before: Store | None = None) -> str:
     """The page."""
     found = audit(store)
-    said = statistics(store)
+    said, review = statistics(store), reviewed(store)
     return rendered(
         "report.html.j2",
         charts(found, said),
@@ -81,7 +82,7 @@ def report(store: Store, *, before: Store | None = None) -> str:
         drift=() if before is None else drift(store, before),
         against="" if before is None else before.root,
         summary=summary(found),
-        trust=[*trust_lines(found), *calibration_lines(found)],
+        trust=[*(lines_of(review) if review else []), *trust_lines(found), *calibration_lines(found)],
         missing=list(_missing(found, said)),
         reasons=[_reasons(one.dropped) for one in found.filters],
         undecided=[_reasons(one.undecided) for one in found.filters],
@@ -99,6 +100,7 @@ def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", 
     return environment.get_template(template).render(
         charts=_safe({name: chart.to_dict() for name, chart in charts.items()}),
         library=_library(),
+        safe=_safe,
         number=number,
         percent=percent,
         share=share,

@@ -29,12 +29,14 @@ from schemas.manifest import Entry, RunManifest
 from schemas.recipe import PublishSpec, Recipe
 from schemas.release import FORMAT, Release, RepositoryManifest, Shard
 from thresher import __version__, released, views
+from thresher.audit.review import reviewed
 from thresher.audit.stats import Audit, audit
+from thresher.card import card
 from thresher.errors import PublishError
 from thresher.publish import dataset_finished
 from thresher.releases.gates import against, figures, gates, stop_where_refused
 from thresher.releases.place import Change, Place, again, open_place
-from thresher.releases.readme import repository_card
+from thresher.releases.readme import readme, sizes
 from thresher.releases.validation import validate
 from thresher.store import Store
 
@@ -117,9 +119,8 @@ def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | No
                 revoked=there.revoked,
                 changes=(f"{release.version}: {did}" + (f" (forced by {'; '.join(given)})" if given else ""), *there.changes),
             )
-            text = repository_card(
-                manifest, found, then, place.text(head, "README.md"), lists_files=place.lists_files, repo=place.name
-            )
+            made_card = card(manifest, found, sizes(then), repo=place.name, review=reviewed(store))
+            text = readme(made_card, then, place.text(head, "README.md"), lists_files=place.lists_files)
             by_path = {shard.path: Path(store.path(f"dataset/{name}")) for name, shard in files.items()}
             title = f"{release.version}: {did}"
             with with_index(place, head, manifest, change(there, then, text, by_path)) as whole:

@@ -7,24 +7,15 @@ from typing import Any
 
 import yaml
 
-from schemas.manifest import RunManifest
 from schemas.release import Release, RepositoryManifest
 from thresher import card as cards
 from thresher import views
 from thresher.audit.show import number, percent
-from thresher.audit.stats import Audit
 from thresher.card import CONTENTS, CONTENTS_END, ViewSize
 
 BEGIN, END = "<!-- thresher: written anew with every release -->", "<!-- thresher: end; what stands below is yours -->"
 RELEASES = "## Releases"
 _MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-
-
-def repository_card(
-    run: RunManifest, found: Audit, manifest: RepositoryManifest, old: str | None, *, lists_files: bool, repo: str = "ORG/NAME"
-) -> str:
-    """The card after a release; `old` is the one before."""
-    return readme(cards.card(run, found, sizes(manifest), repo=repo), manifest, old, lists_files=lists_files)
 
 
 def readme(made: str, manifest: RepositoryManifest, old: str | None, *, lists_files: bool = False) -> str:
