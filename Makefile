@@ -29,13 +29,13 @@ venv: $(READY) ## build .venv from the lock, or reuse it
 demo: $(READY) ## run the demo recipe
 	@$(BIN)/thresher run data/recipes/demo.yaml
 
-# The slow tests start engines that take every core, so they run one after the other.
+# The slow tests of a file stay together, for they share an engine, a server or a cluster.
 test: $(READY) ## run the tests; ARGS="..." goes to pytest
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@$(BIN)/python -m pytest -m "not slow"
-	@$(BIN)/python -m pytest -m slow -n 0
+	@$(BIN)/python -m pytest -m slow -n 2 --dist=loadfile
 endif
 
 check: $(READY) ## lint, format, types, import layers, generated schemas
