@@ -12,9 +12,9 @@ from schemas.sample import POOL_VERSION
 
 
 class Entry(BaseModel):
-    """One finished file."""
+    """One finished file. Fields that another version wrote are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     path: str
     """Relative to the run."""

@@ -130,6 +130,18 @@ def test_numbers_do_not_depend_on_how_the_run_is_cut(tmp_path_factory, plan, sha
     assert whole["kinds"]["hit"] == kinds["right"] + kinds["near"]
 
 
+def test_numbers_do_not_depend_on_who_counts(tmp_path):
+    """Parts counted apart, and travelled, come to what one process counts."""
+    import pickle
+
+    store = small_run(tmp_path, shard_prompts=1, corpus=True)
+
+    def apart(function, items):
+        return [pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps(item))))) for item in items]
+
+    assert audit(store, apart).to_dict() == audit(store).to_dict()
+
+
 # -- problems ------------------------------------------------------------------------------------------------------------
 
 

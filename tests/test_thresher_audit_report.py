@@ -86,6 +86,9 @@ def test_in_a_browser(hostile, tmp_path, width, scheme):
         tab.wait_for_selector("#pass_at_k svg")
 
         assert tab.locator(".chart svg").count() == tab.locator(".chart").count() == 5
+        assert not [text for text in tab.locator(".chart svg").all_text_contents() if "NaN" in text or "undefined" in text]
+        assert tab.locator("#funnel + .wide tr").nth(2).locator("td").last.text_content() == "25.0 %"
+        assert tab.locator(".drift").text_content() == "Nothing drifted."
         assert tab.evaluate("window.hacked") is None
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == (

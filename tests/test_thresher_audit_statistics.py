@@ -2,20 +2,22 @@
 
 import itertools
 import json
+import math
 import runpy
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from schemas.recipe import Recipe
+from schemas.sample import SAMPLES
 from thresher import pool
 from thresher.audit.drift import Sums, compared, drift, holm
 from thresher.audit.sql import query
-from thresher.audit.statistics import mean_interval, of_k, pass_at_k, statistics
+from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pass_at_k, statistics
 from thresher.audit.stats import audit
 from thresher.cli import main
 from thresher.errors import AuditError
@@ -200,6 +202,102 @@ def test_empty_and_unfinished_runs_have_statistics_too(tmp_path):
     assert brought.lengths[0].unit == "characters"
 
 
+# -- entropy of answers --------------------------------------------------------------------------------------------------
+
+
+def drawn_of(answers):
+    """A connection to draws (prompts, n) of numbered answers, as statistics() has them."""
+    prompts, n = answers.shape
+    columns = {
+        "family": pa.repeat("made", answers.size),
+        "prompt_id": pa.array(np.repeat(np.arange(prompts), n)),
+        "index": pa.array(np.tile(np.arange(n), prompts)),
+        "anchor": pa.repeat(False, answers.size),
+        "failed": pa.repeat(False, answers.size),
+        "text": pa.array(answers.ravel()),
+    }
+    connection = duckdb.connect()
+    connection.register("drawn", pa.table(columns))
+    return connection
+
+
+def plug_in(texts):
+    shares = [count / len(texts) for count in Counter(texts).values()]
+    return -sum(share * math.log(share) for share in shares)
+
+
+def chao_shen(texts):
+    """As in the paper, a text at a time."""
+    n, counts = len(texts), Counter(texts)
+    singles = sum(1 for count in counts.values() if count == 1)
+    coverage = 1 - (n - 1 if singles == n else singles) / n
+    total = 0.0
+    for count in counts.values():
+        p = coverage * count / n
+        total -= p * math.log(p) / (1 - (1 - p) ** n)
+    return total
+
+
+def test_entropy_of_answers_is_what_a_loop_finds(tmp_path):
+    """Texts are given; prompts of one draw, anchors and what could not be drawn say nothing."""
+    said = [["a", "a", "b", "c"], ["a", "b", "c", "d"], ["e", "e", "e", "e"], ["f", "f", "f", "g"], ["h", None, None, None]]
+    families = ["sums", "sums", "sums", "words", "words"]
+    store = small_run(tmp_path, [(family, ["right"] * 4, "right") for family in families], shard_prompts=2)
+    for shard in range(3):
+        entry, rows = store.entry(f"samples/0000{shard}"), store.read_table(f"samples/0000{shard}").to_pylist()
+        for number, row in enumerate(rows):
+            text = "greedy" if row["anchor"] else said[2 * shard + number // 5][row["index"]]
+            row |= {"completion": text or "", "error": None if text else "HTTP 500"}
+        store.write_table(f"samples/0000{shard}", pa.Table.from_pylist(rows, SAMPLES), key=entry.key, facts=entry.facts)
+    wanted = {"sums": said[:3], "words": said[3:4], "all": said[:4]}
+
+    found = {one.family: one for one in statistics(store).answers}
+
+    assert list(found) == list(wanted)
+    for family, prompts in wanted.items():
+        one, mean = found[family], np.mean([chao_shen(texts) for texts in prompts])
+        assert (one.prompts, one.draws) == (len(prompts), 4 * len(prompts))
+        assert one.entropy == pytest.approx(mean, abs=1e-12)
+        assert one.effective == pytest.approx(math.exp(mean))
+        if len(prompts) > 1:
+            assert one.interval[0] <= one.entropy <= one.interval[1]
+            assert one.effective_interval == pytest.approx([math.exp(bound) for bound in one.interval])
+    assert found["words"].interval is None
+
+
+@pytest.mark.parametrize(("answers", "power", "n"), [(100, 1.0, 16), (20, 1.0, 16), (5, 1.0, 8)])
+def test_entropy_is_less_biased_than_by_the_plain_formula(answers, power, n):
+    """Answers with probabilities falling as 1 / rank, whose entropy is known; the mean over prompts is the estimators' own."""
+    share = np.arange(1, answers + 1) ** -power
+    share /= share.sum()
+    truth = -float(share @ np.log(share))
+    texts = np.random.default_rng(answers).choice(answers, (1500, n), p=share)
+
+    (found,) = answer_entropies(drawn_of(texts), 1)
+
+    plain = np.mean([plug_in(row) for row in texts.tolist()])
+    assert found.entropy == pytest.approx(np.mean([chao_shen(row) for row in texts.tolist()]), abs=1e-9)
+    assert abs(found.entropy - truth) < 0.35 * abs(plain - truth)
+    assert found.interval[1] - found.interval[0] < 0.2
+    (half,) = answer_entropies(drawn_of(texts), 1, n // 2)
+    assert half.draws == found.draws // 2
+
+
+@pytest.mark.slow
+def test_interval_of_entropy_covers_the_mean_over_prompts():
+    """Of prompts with distributions of their own: the interval is for the estimator's mean over such prompts."""
+    draw = np.random.default_rng(7)
+
+    def texts(prompts):
+        shares = draw.dirichlet(np.full(6, 0.5), prompts)
+        return np.array([draw.choice(6, 8, p=one) for one in shares])
+
+    truth = next(answer_entropies(drawn_of(texts(10_000)), 1)).entropy
+    found = [next(answer_entropies(drawn_of(texts(40)), number)).interval for number in range(80)]
+
+    assert 0.88 <= np.mean([low <= truth <= high for low, high in found]) <= 1
+
+
 # -- drift ---------------------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +375,8 @@ def test_runs_side_by_side(tmp_path, capsys):
 def test_a_file_of_another_shape_is_no_sample(tmp_path):
     """Recipe and Parquet as in an older pool: what is missing is not invented."""
     store = small_run(tmp_path, PLAN)
-    file = tmp_path / "samples" / "00000.parquet"
-    pq.write_table(pq.read_table(file).drop_columns(["temperature"]), file)
+    entry, table = store.entry("samples/00000"), store.read_table("samples/00000").drop_columns(["temperature"])
+    store.write_table("samples/00000", table, key=entry.key, facts=entry.facts)
     assert Recipe.model_validate(store.manifest().recipe)
-    assert query(store, "select count(*) as n from samples").to_pylist() == [{"n": 35}]
+    found = query(store, "select count(*) as n, count(temperature) as t from samples where shard = 0").to_pylist()
+    assert found == [{"n": 14, "t": 0}]

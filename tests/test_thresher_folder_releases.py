@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from schemas.recipe import PublishSpec
+from schemas.recipe import GatesSpec, PublishSpec
+from schemas.release import Release, RepositoryManifest
 from thresher.audit.stats import audit
 from thresher.errors import PublishError
 from thresher.publish import write_dataset
 from thresher.releases import folder as folders
 from thresher.releases.changing import compact, revoke, rollback
 from thresher.releases.folder import Folder
+from thresher.releases.gates import against, figures, gates
 from thresher.releases.place import Change, MovedError, open_place
 from thresher.releases.publishing import publish, releases
+from thresher.releases.readme import END
 from thresher.releases.validation import validate
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
@@ -128,6 +132,63 @@ def test_a_folder_is_appended_to_rolled_back_and_compacted(repo: str, run: Calla
 
 
 @pytest.mark.slow
+def test_a_persons_words_stay_as_they_are_now_whatever_is_done(run: Callable[..., Path], tmp_path: Path) -> None:
+    repo, card = str(tmp_path / "released"), tmp_path / "released" / "README.md"
+    first = released(repo, run("one"))
+
+    def written(words: str) -> None:
+        """As a person edits a repository: a commit of its own."""
+        place = Folder(repo)
+        text = place.text(place.head(), "README.md") or ""
+        text = text.split(END)[0].replace("---\n", "---\nviewer: false\n", 1) + f"{END}\n{words}\n"
+        place.commit(Change(adds={"README.md": text.encode()}), "words", parent=place.head(), tag=None)
+
+    released(repo, run("two"))
+    written("## Known faults\n\nSome.")
+    revoke(repo, [names(repo)[0]], "wrong")
+    assert f'load_dataset("{repo}", "revoked", split="train")' in card.read_text()
+    for change in (lambda: rollback(repo, first.version), lambda: released(repo, run("three")), lambda: compact(repo)):
+        assert change().commit
+        text = card.read_text()
+        assert text.endswith("## Known faults\n\nSome.\n")
+        assert "viewer: false" in text.split("---\n")[1]
+        assert text.count(END) == text.count("## Releases") == text.count("## Limits") == 1
+        assert '"revoked"' not in text
+
+
+def test_columns_that_drifted_are_refused_with_a_diff(run: Callable[..., Path], tmp_path: Path) -> None:
+    repo = str(tmp_path / "released")
+    released(repo, run("one"))
+
+    with pytest.raises(PublishError) as error:
+        released(repo, run("two", prompt_format="text"))
+
+    said = str(error.value).splitlines()
+    assert "the columns of sft are not those of the releases before" in said[0]
+    assert said[1].strip() == "- prompt: list<item: struct<role: string, content: string>>"
+    assert [line.strip() for line in said[3:]] == ["+ prompt: string", "+ completion: string"]
+    assert len(releases(repo).releases) == 1
+
+
+def test_each_gate_has_its_reason(run: Callable[..., Path]) -> None:
+    found = audit(SMALL["Store"](run("one")))
+    loose = GatesSpec.model_validate({**LOOSE})
+    assert gates(found, loose) == []
+    faulty = replace(found, problems=("counts",), calibration_faults=("not at temperature 1",), alarms=("all unparsed",))
+    assert gates(faulty, loose) == ["counts", "not at temperature 1"]
+    assert gates(faulty, loose.model_copy(update={"calibration": False})) == ["counts"]
+    brought = replace(faulty, origin="brought")
+    assert gates(brought, GatesSpec.model_validate({"calibration": False})) == ["counts", "all unparsed"]
+    open_ones = replace(found, outcomes={"keep": 1, "drop": 1, "undecided": 2})
+    assert "50.0% of the samples are undecided" in gates(open_ones, loose.model_copy(update={"undecided": 0.4}))[0]
+    better = figures(found) | {"effective_solutions": 2.0, "pass_rate": 1.0}
+    last = Release(
+        version="v1", at="", run="r", dataset="d", name="small", thresher_version="0", figures=better, rows={}, views={}
+    )
+    reasons = against(found, RepositoryManifest(columns={}, releases=(last,)), GatesSpec())
+    assert [reason.split(" (")[0] for reason in reasons] == ["pass_rate fell from 1", "effective_solutions fell from 2"]
+
+
 def test_datasets_reads_a_folder(run: Callable[..., Path], tmp_path: Path) -> None:
     import datasets
 

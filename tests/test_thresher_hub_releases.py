@@ -142,6 +142,13 @@ def test_a_server_in_trouble_is_waited_for(hub: Any, run: Callable[..., Path]) -
     assert f"refs/tags/{made['version']}" in hub.repositories[REPO].refs
     assert len(loaded(hub, made["version"])[made["version"]]) == 18
 
+    hub.faults.append(hub.Fault("/commit/", status=403))
+    third = run(30)
+    assert "the Hub answers 403" in thresher(hub, "publish", third, "--repo", REPO, status=1)
+    before = sent(hub)
+    assert publish(hub, third)["rows"]["sft"] == 9
+    assert sent(hub) == before > 0
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hub", ["xet"], indirect=True)
@@ -366,3 +373,5 @@ def test_what_a_person_wrote_into_the_card_stays() -> None:
     first = readme(made, manifest, theirs)
     assert first.endswith(f"{END}\n# Mine\n\nBefore thresher came.\n")
     assert yaml.safe_load(first.split("---\n")[1])["viewer"] is False
+    unmarked = text.replace(END, "")
+    assert readme(unmarked, manifest, unmarked).count("New words.") == 1

@@ -13,6 +13,7 @@ import yaml
 from schemas.manifest import RunManifest
 from schemas.recipe import PromptSet, Recipe, Sampling
 from thresher import __version__, views
+from thresher.audit.across import Since
 from thresher.audit.review import Review, lines_of
 from thresher.audit.show import calibration_lines, markdown, number, percent
 from thresher.audit.stats import Audit
@@ -30,7 +31,22 @@ ABOUT = {
 }
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))  # fmt: skip
+FRONT_MATTER = (
+    "license", "language", "pretty_name", "size_categories", "task_categories", "annotations_creators", "tags", "configs",
+    "dataset_info",
+)  # fmt: skip
+"""Keys that `front_matter` writes; all others are a person's."""
 CONTENTS, CONTENTS_END = "<!-- thresher: contents -->", "<!-- thresher: end of contents -->"
+_LEAVE_OUT = """
+Some samples were taken back, and are named in the config `revoked`. Leave them out:
+
+```python
+from datasets import load_dataset
+
+revoked = set(load_dataset("{repo}", "revoked", split="train")["sample_id"])
+{view} = load_dataset("{repo}", "{view}", split="train").filter(lambda row: row["sample_id"] not in revoked)
+```
+"""
 NEUTRAL = {
     name: Sampling.model_fields[name].default
     for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
@@ -55,8 +71,17 @@ Sizes = Mapping[str, Mapping[str, ViewSize]]
 """Of each view, the default one first, how large its splits are."""
 
 
-def card(manifest: RunManifest, audit: Audit, sizes: Sizes, *, repo: str = "ORG/NAME", review: Review | None = None) -> str:
-    """The card of a dataset with these views. `repo` is the name by which it is loaded; `review` what a person's marks say."""
+def card(
+    manifest: RunManifest,
+    audit: Audit,
+    sizes: Sizes,
+    *,
+    repo: str = "ORG/NAME",
+    review: Review | None = None,
+    drift: Since | None = None,
+) -> str:
+    """The card of a dataset with these views. `repo` is the name by which it is loaded; `review` what a person's marks say;
+    `drift` what differs from the run before."""
     recipe = Recipe.model_validate(manifest.recipe)
     funnel, families = markdown(audit).split("\n\n")
     shown = {name: value for name, value in manifest.recipe.items() if name != "publish"}
@@ -80,13 +105,14 @@ def card(manifest: RunManifest, audit: Audit, sizes: Sizes, *, repo: str = "ORG/
         families=families,
         views=list(sizes),
         about=ABOUT,
-        contents=contents(sizes),
+        contents=contents(sizes, repo=repo),
         repo=repo,
         empty=[view for view, splits in sizes.items() if not sum(size.rows for size in splits.values())],
         percent=percent,
         origins=[(one.family, _origin(one), one.license) for one in recipe.prompts],
         decontamination=_decontamination(audit),
         salt=recipe.run.salt,
+        drift=drift,
         review=[] if review is None else lines_of(review),
         test_share=recipe.dataset.test_share,
         columns={view: _columns(view, manifest.model["prompt_format"]) for view in sizes},
@@ -146,8 +172,9 @@ def size_category(sizes: Sizes) -> str:
     return next((name for limit, name in SIZES if rows < limit), "100B<n<1T")
 
 
-def contents(sizes: Sizes, releases: int = 0) -> str:
-    """The table of what there is, between marks, so that it can be written anew without the rest."""
+def contents(sizes: Sizes, releases: int = 0, repo: str = "ORG/NAME") -> str:
+    """The table of what there is, and how to leave out what was taken back, between marks, so that it can be written anew without
+    the rest."""
     rows = [
         f"| `{view}` | {split} | {number(size.rows)} | {_megabytes(size.file_bytes)} |"
         for view, splits in sizes.items()
@@ -155,7 +182,9 @@ def contents(sizes: Sizes, releases: int = 0) -> str:
     ]
     said = f"{number(releases)} releases; the figures below are those of the last one.\n\n" if releases > 1 else ""
     table = "\n".join(["| config | split | rows | Parquet |", "|---|---|---:|---:|", *rows])
-    return f"{CONTENTS}\n{said}{table}\n{CONTENTS_END}"
+    view = next((view for view in sizes if view in ("sft", "unpaired", "rollouts")), None)
+    left_out = _LEAVE_OUT.format(repo=repo, view=view) if "revoked" in sizes and view is not None else ""
+    return f"{CONTENTS}\n{said}{table}\n{left_out}{CONTENTS_END}"
 
 
 def sampling_words(sampling: Sampling) -> str:

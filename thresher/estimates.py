@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thresher import budget, pool, steps
-from thresher.executors.local import LocalExecutor
+from thresher.executors import open_executor
 from thresher.progress import Progress
 from thresher.prompts import plan
 from thresher.recipes import Loaded
@@ -79,20 +79,21 @@ def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PRO
             "run": recipe.run.model_copy(update={"salt": f"{recipe.run.salt} probe", "shard_samples": 1}),
         }
     )
-    with tempfile.TemporaryDirectory(prefix="thresher-") as folder, LocalExecutor(recipe.run.filter_workers) as executor:
+    # On a cluster all machines must see the probe.
+    beside = _runs() if recipe.executor.kind == "ray" else None
+    with tempfile.TemporaryDirectory(prefix="thresher-", dir=beside) as folder, open_executor(probed) as executor:
         began = time.perf_counter()
         begun = steps.begin(replace(loaded, recipe=probed), Path(folder) / "probe", prompts=chosen)
         assert begun.model is not None
         progress = Progress()
-        with begun.sampler() as sampler:
+        with steps.engines_of(begun, progress, executor) as engines:
             warm = time.perf_counter()
-            progress.sampling(sampler.facts)
             steps.through(
                 begun,
-                sampler,
+                engines,
                 progress,
                 executor,
-                sample=lambda shard, engine: steps.sample_shard(begun.root, shard, engine, progress, executor.apart),
+                sample=lambda shard, engines: steps.sample_on(engines, begun.root, shard, progress),
                 winnow=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
             )
             done = time.perf_counter()
@@ -100,6 +101,13 @@ def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PRO
         columns = ["prompt_id", "family", "index", "anchor", "completion_ids", "logprobs", "unreadable", "error"]
         judged = pa.concat_tables(pool.each_judged(store, columns))
     return _estimate(loaded, len(every), judged, _Probe(progress.samples, progress.tokens, warm - began, done - warm))
+
+
+def _runs() -> Path:
+    """Where runs are, by default."""
+    folder = Path("data/runs").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @dataclass(frozen=True)

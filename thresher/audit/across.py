@@ -1,7 +1,7 @@
 """Scheduled runs side by side: yield, pass rate, cost and releases over time, and what drifted since the run before."""
 
 import json
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from thresher.audit.drift import drift
-from thresher.audit.stats import audit
+from thresher.audit.drift import Drift, drift
+from thresher.audit.older import opened
+from thresher.audit.stats import audit, is_complete
 from thresher.errors import AuditError, ThresherError
 from thresher.store import Store
 
@@ -40,16 +41,54 @@ class RunRow:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Since:
+    """What differs from an earlier run."""
+
+    run: str
+    """Its directory."""
+    begun: str
+    """When its run.json was written, UTC."""
+    found: tuple[Drift, ...]
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """What drifted, in words."""
+        return tuple(one.words for one in self.found if one.drifted)
+
+
+def since(store: Store, before: Store | None = None) -> Since | None:
+    """Compare a run with an earlier one: the last complete one of the same name in the same folder, if none is given. None where
+    there is none, or where the run is not on a local disk."""
+    if before is None:
+        before = run_before(store)
+    if before is None:
+        return None
+    return Since(before.root, _begun(before), drift(store, before))
+
+
+def run_before(store: Store) -> Store | None:
+    """The last complete run of the same name in the same folder that was begun before this one."""
+    here = Path(store.base)
+    if not store.local:
+        return None
+    roots, name = _roots(here.parent), opened(store).name
+    for root in reversed(roots[: roots.index(here)]):
+        one = Store(root)
+        with suppress(ThresherError):  # what cannot be read is no run to compare with
+            if opened(one).name == name and is_complete(one):
+                return one
+    return None
+
+
 def across(folder: str | Path) -> list[RunRow]:
     """Every run in the folder, the oldest first. Raises AuditError where there is none."""
-    roots = [path.parent for path in Path(folder).glob("*/run.json")] + [
-        p.parent for p in [Path(folder, "run.json")] if p.exists()
-    ]
+    roots = _roots(Path(folder))
     if not roots:
         raise AuditError(f"{folder}: holds no runs; give a directory of run directories, such as data/runs")
     found: list[RunRow] = []
     last: dict[str, Path] = {}
-    for root in sorted(roots, key=lambda root: ((root / "run.json").stat().st_mtime_ns, root)):
+    for root in roots:
         row = _row(root, last)
         found.append(row)
         if row.complete:
@@ -83,11 +122,12 @@ def _lines(rows: list[RunRow]) -> Any:
 
 
 def _row(root: Path, last: dict[str, Path]) -> RunRow:
-    begun = datetime.fromtimestamp((root / "run.json").stat().st_mtime, UTC).isoformat(timespec="seconds")
+    store = Store(root)
+    begun = _begun(store)
     try:
-        store = Store(root)
         found = audit(store)
-        drifted = tuple(_drifted(store, last.get(found.name))) if found.complete else ()
+        before = last.get(found.name)
+        drifted = since(store, Store(before)) if found.complete and before is not None else None
     except (ThresherError, OSError) as error:
         return RunRow(str(root), root.name, begun, error=str(error).split("\n")[0])
     low, high = found.total.interval or (None, None)
@@ -108,11 +148,17 @@ def _row(root: Path, last: dict[str, Path]) -> RunRow:
         effective_solutions=diversity.effective_solutions if diversity else None,
         sampling_seconds=found.seconds.sampling,
         release=json.loads(store.read_bytes("published.json"))["version"] if store.exists("published.json") else None,
-        drifted=drifted,
+        drifted=() if drifted is None else drifted.drifted,
     )
 
 
-def _drifted(store: Store, before: Path | None) -> Iterator[str]:
-    for one in drift(store, Store(before)) if before is not None else ():
-        if one.drifted:
-            yield f"{one.of} {one.before:.3f} to {one.after:.3f} (p {one.p:.2g})"
+def _roots(folder: Path) -> list[Path]:
+    """The runs in a folder, and itself if it is one, the oldest first."""
+    found = [path.parent for path in (*folder.glob("*/run.json"), *folder.glob("run.json"))]
+    return sorted(found, key=lambda root: ((root / "run.json").stat().st_mtime_ns, root))
+
+
+def _begun(store: Store) -> str:
+    """When a run's run.json was written, UTC."""
+    when: datetime = store.fs.modified(store.path("run.json"))
+    return when.astimezone(UTC).isoformat(timespec="seconds")

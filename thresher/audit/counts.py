@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from filters.base import Role, Scope
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe, Sampling
-from schemas.sample import Outcome
+from schemas.sample import SAMPLES, VERDICTS, Outcome
 from thresher import pool
 from thresher.audit.diversity import Sums, sums_of
 from thresher.audit.evidence import Evidence, evidence_of
+from thresher.audit.older import is_older
 from thresher.store import Store, shard_name
 from thresher.views import pass_rates, prompt_counts
 
-COLUMNS = ["sample_id", "prompt_id", "family", "index", "anchor", "temperature", "finish_reason", "unreadable", "error"]
+COLUMNS = [
+    "sample_id", "prompt_id", "family", "index", "anchor", "temperature", "finish_reason", "unreadable", "error", "reference",
+    "cumulative_logprob",
+]  # fmt: skip
 """What is read of the pool."""
 
 Rows = NDArray[np.int64]
@@ -40,10 +44,14 @@ class Counts:
     """By filter, outcome, reason, without the anchors'."""
     prompts: Counter[tuple[str, int, int, float | None]] = field(default_factory=Counter)
     """By family, decided samples, passed samples, and the unbiased estimate of the pass rate."""
-    temperatures: Counter[tuple[float, str, str | None]] = field(default_factory=Counter)
+    temperatures: Counter[tuple[float | None, str, str | None]] = field(default_factory=Counter)
     """Samples without anchors by temperature, outcome, kind."""
     failed: Counter[str] = field(default_factory=Counter)
     """Samples that the engine could not draw, by its error."""
+    references: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    """Samples without anchors by family, and whether they have a reference answer."""
+    likely: Counter[bool] = field(default_factory=Counter)
+    """Samples without anchors by whether they have log-probabilities."""
     diversity: Sums = field(default_factory=Counter)
     """What says how different the hits are."""
     distinct: dict[str, list[float]] = field(default_factory=dict)
@@ -58,6 +66,8 @@ class Counts:
         self.prompts.update(other.prompts)
         self.temperatures.update(other.temperatures)
         self.failed.update(other.failed)
+        self.references.update(other.references)
+        self.likely.update(other.likely)
         self.diversity.update(other.diversity)
         for family, sums in other.distinct.items():
             mine = self.distinct.setdefault(family, [0.0] * len(sums))
@@ -67,11 +77,26 @@ class Counts:
 
 def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts, list[str]]:
     """Count a shard that is sampled and judged, and list what is wrong with it. Raises StoreError on a damaged file."""
-    name = f"samples/{shard_name(shard)}"
-    entry, samples = store.entry(name), store.read_table(name, COLUMNS)
+    name, older = f"samples/{shard_name(shard)}", is_older(manifest)
+    entry, problems = store.entry(name), list[str]()
+    tables, facts = list[pa.Table](), list[dict[str, Any]]()
     assert entry is not None, "the caller has looked"
+    for verdicts in pool.verdict_names(store, shard):
+        given, made = store.read_table(verdicts, like=VERDICTS if older else None), store.entry(verdicts)
+        assert made is not None, "it was there a moment ago"
+        problems += _rows_agree(store.path(made.path), made.rows, given)
+        tables.append(given)
+        facts += made.facts["filters"]
+    given = pa.concat_tables(tables)
+    scored = given["score"].null_count < given.num_rows  # lengths are only read to be set against scores
+    columns = [*COLUMNS, *(["completion"] if scored else [])]
+    samples = store.read_table(name, columns, like=SAMPLES if older else None)
+    characters: Rows = np.zeros(samples.num_rows, np.int64)
+    if scored:
+        characters = pc.utf8_length(samples["completion"]).to_numpy().astype(np.int64)
+        samples = samples.drop_columns(["completion"])
     path = store.path(entry.path)
-    problems = list(_rows_agree(path, entry.rows, samples))
+    problems += _rows_agree(path, entry.rows, samples)
     anchors = int(pc.sum(samples["anchor"]).as_py() or 0)
     for fact, found in (("samples", samples.num_rows - anchors), ("anchors", anchors)):
         if entry.facts.get(fact, found) != found:
@@ -80,15 +105,8 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
         problems.append(f"{path}: {repeated} sample ids stand there twice, none may; {_AGAIN}")
     if manifest.origin == "sampled":
         problems += _as_planned(store, shard, manifest, samples, path)
-    tables, facts = [], []
-    for verdicts in pool.verdict_names(store, shard):
-        given, made = store.read_table(verdicts), store.entry(verdicts)
-        assert made is not None, "it was there a moment ago"
-        problems += _rows_agree(store.path(made.path), made.rows, given)
-        tables.append(given)
-        facts += made.facts["filters"]
     where = store.path(f"verdicts/{shard_name(shard)}.parquet")
-    given, found_wrong = sound(samples, pa.concat_tables(tables), facts, where)
+    given, found_wrong = sound(samples, given, facts, where)
     problems += found_wrong
     problems += cascade(samples, given, facts, where)
     known = [one for made in pool.verdict_entries(store, shard) for one in pool.filters_of(made)]
@@ -97,7 +115,7 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
     counts = counted(judged, given, sampling)
     counts.diversity.update(sums_of(judged))
     counts.distinct.update((store.entry(f"verdicts/{shard_name(shard)}") or entry).facts.get("distinct", {}))
-    counts.evidence.add(evidence_of(given, facts, samples["anchor"].to_numpy(), _characters(store, name, samples, given)))
+    counts.evidence.add(evidence_of(given, facts, samples["anchor"].to_numpy(), characters))
     return counts, problems
 
 
@@ -115,12 +133,15 @@ def counted(judged: pa.Table, given: pa.Table, sampling: Sampling) -> Counts:
     ]
     prompts = pa.table(columns, ["family", "decided", "passed", "rate"])
     drawn = judged.filter(pc.invert(judged["anchor"]))
+    likely = _by(pa.table([pc.is_valid(drawn["cumulative_logprob"])], ["there"]), ["there"])
     return Counts(
         _by(judged.append_column("truncated", truncated), ["family", "anchor", "outcome", "kind", "truncated"]),
         _by(given.filter(pc.invert(judged["anchor"].take(given["row"]))), ["filter", "outcome", "reason"]),
         _by(prompts, prompts.column_names),
         _by(drawn, ["temperature", "outcome", "kind"]),
         Counter(judged["error"].drop_null().to_pylist()),
+        _by(drawn.append_column("there", pc.is_valid(drawn["reference"])), ["family", "there"]),
+        Counter({there: n for (there,), n in likely.items()}),
     )
 
 
@@ -206,14 +227,6 @@ def _as_planned(store: Store, shard: int, manifest: RunManifest, samples: pa.Tab
             f"{path}: {int(wanted.sum())} samples planned ({len(planned)} prompts, {each} each), {samples.num_rows} found; "
             f"{wrong} prompts have too few, or are not in the plan; {_AGAIN}"
         )
-
-
-def _characters(store: Store, name: str, samples: pa.Table, given: pa.Table) -> Rows:
-    """Lengths of the completions, read only where a filter gave scores to set against them."""
-    if given["score"].null_count == given.num_rows:
-        return np.zeros(samples.num_rows, np.int64)
-    lengths: Rows = pc.utf8_length(store.read_table(name, ["completion"])["completion"]).to_numpy().astype(np.int64)
-    return lengths
 
 
 def _by(table: pa.Table, columns: list[str]) -> Counter[Any]:

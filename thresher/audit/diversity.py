@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -88,11 +88,17 @@ def distinct_of(samples: pa.Table, hits: Mask) -> dict[str, list[float]]:
     return found
 
 
-def diversities(sums: Sums, distinct: Mapping[str, list[float]]) -> list[Diversity]:
-    """Of each family, and of all together where there are several."""
+def diversities(sums: Sums, distinct: Mapping[str, list[float]], *, multiplicities: bool = True) -> list[Diversity]:
+    """Of each family, and of all together where there are several. Without `multiplicities`, as in older formats, nobody knows
+    how draws fell on hits, nor looked for near misses."""
     families = sorted({family for family, _ in sums})
     made = [_of(family, [family], sums, distinct) for family in families]
-    return [*made, _of("all", families, sums, distinct)] if len(families) > 1 else made
+    made += [_of("all", families, sums, distinct)] if len(families) > 1 else []
+    return (
+        made
+        if multiplicities
+        else [replace(one, effective_solutions=None, near_miss_share=None, cluster_sizes={}) for one in made]
+    )
 
 
 def _of(name: str, families: list[str], sums: Sums, distinct: Mapping[str, list[float]]) -> Diversity:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from thresher.audit.show import percent
 from thresher.audit.sql import connect
 from thresher.store import Store
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 LEVEL, MINIMUM = 0.05, 8
+RATE = "pass rate"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Drift:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
+
+    @property
+    def words(self) -> str:
+        """What changed from what to what, and how likely that is by chance."""
+        of = self.of if self.of == RATE else f"share dropped by {self.of}"
+        told = "" if self.p is None else f" (p {self.p:.2g})"
+        return f"{of} {percent(self.before)} to {percent(self.after)}{told}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def sums(store: Store) -> dict[str, Sums]:
 
 def _sums(connection: "DuckDBPyConnection") -> Iterator[tuple[str, Sums]]:
     shares = {
-        "pass rate": "select 'pass rate' as of, prompt_id, coalesce(kind in ('hit', 'duplicate'), false) as d from samples "
+        RATE: f"select '{RATE}' as of, prompt_id, coalesce(kind in ('hit', 'duplicate'), false) as d from samples "
         "where not anchor and outcome <> 'undecided' and unreadable is null",
         "filters": "select filter as of, s.prompt_id, v.outcome = 'drop' as d "
         "from verdicts v join samples s using (shard, \"row\") where not s.anchor and v.outcome <> 'undecided'",

@@ -5,13 +5,13 @@ page's script puts them into text nodes. A content security policy lets the page
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thresher import __version__
-from thresher.audit.drift import drift
+from thresher.audit.across import since
 from thresher.audit.review import lines_of, reviewed
 from thresher.audit.show import calibration_lines, number, percent, share, summary, trust_lines
 from thresher.audit.sql import connect
@@ -36,6 +36,10 @@ with chosen as (
 )
 select shard, "row", nearest from chosen where place <= most order by place, failed_filter, reason, family limit {MOST_EXAMPLES}
 """
+_SHARDS = """
+select shard from few union
+select shard from _samples where sample_id in (select nearest from few where nearest is not null)
+"""
 _NEAREST = """
 create temp table near as
 select sample_id, completion from _samples where sample_id in (select nearest from few where nearest is not null)
@@ -52,8 +56,8 @@ OUTCOMES = ("kept", "dropped", "undecided")
 
 def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None) -> str:
     """Write the report of a run, RUN/report.html if no path is given; returns where it is. `before` is an earlier run to compare
-    with. A run that is cut short, or empty, has a report too, which says what is missing. Raises StoreError where there is no
-    run, AuditError where it cannot be written."""
+    with, instead of the last complete one of the same name in the same folder. A run that is cut short, or empty, has a report
+    too, which says what is missing. Raises StoreError where there is no run, AuditError where it cannot be written."""
     text = report(store, before=before)
     if path is None:
         store.write_bytes("report.html", text.encode())
@@ -79,11 +83,9 @@ def report(store: Store, *, before: Store | None = None) -> str:
         charts(found, said),
         audit=found,
         statistics=said,
-        drift=() if before is None else drift(store, before),
-        against="" if before is None else before.root,
+        drift=since(store, before),
         summary=summary(found),
         trust=[*(lines_of(review) if review else []), *trust_lines(found), *calibration_lines(found)],
-        missing=list(_missing(found, said)),
         reasons=[_reasons(one.dropped) for one in found.filters],
         undecided=[_reasons(one.undecided) for one in found.filters],
         examples=_safe(examples(store)),
@@ -116,7 +118,9 @@ def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerCh
     import altair as alt
 
     made: dict[str, Any] = {}
-    colour = alt.Color("family:N", title=None, scale=alt.Scale(domain=[*(one.family for one in found.families), "all"]))
+    families = [one.family for one in found.families] + ["all"] * (len(found.families) > 1)
+    legend = alt.Legend(symbolOpacity=1, symbolType="circle")
+    colour = alt.Color("family:N", title=None, scale=alt.Scale(domain=families), legend=legend)
     funnel = [
         {"filter": one.name, "outcome": outcome, "samples": count, "place": place}
         for one in found.filters
@@ -131,7 +135,7 @@ def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerCh
             .mark_bar()
             .encode(
                 y=alt.Y("filter:N", sort=[one.name for one in found.filters], title=None),
-                x=alt.X("samples:Q", title="samples"),
+                x=alt.X("samples:Q", title="samples", axis=_counts(max(one.seen for one in found.filters))),
                 color=alt.Color("outcome:N", scale=colours, legend=alt.Legend(orient="top", title=None)),
                 order=alt.Order("place:Q"),
                 tooltip=["filter:N", "outcome:N", alt.Tooltip("samples:Q", format=",")],
@@ -163,12 +167,14 @@ def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerCh
             if one.family != "all"
             for label, count in zip(labels, (one.none, *one.tenths, one.every), strict=True)
         ]
+        apart = [(one.none, *one.tenths, one.every) for one in said.rates if one.family != "all"]
+        most = max(map(sum, zip(*apart, strict=True)))
         made["rates"] = (
             _chart(rows)
             .mark_bar()
             .encode(
                 x=alt.X("rate:N", sort=labels, title="pass rate of a prompt"),
-                y=alt.Y("prompts:Q", title="prompts"),
+                y=alt.Y("prompts:Q", title="prompts", axis=_counts(most)),
                 color=colour,
                 tooltip=["family:N", "rate:N", "prompts:Q"],
             )
@@ -181,6 +187,7 @@ def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerCh
         if count
     ]
     if rows:
+        most = max(map(sum, zip(said.near_miss_similarity, said.duplicate_similarity, strict=True)))
         made["similarity"] = (
             _chart(rows)
             .mark_bar(size=12)
@@ -188,7 +195,7 @@ def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerCh
                 x=alt.X(
                     "similarity:Q", scale=alt.Scale(domain=[0, 1]), title="similarity to the nearest hit, or to what it repeats"
                 ),
-                y=alt.Y("samples:Q"),
+                y=alt.Y("samples:Q", axis=_counts(most)),
                 color=alt.Color("kind:N", title=None),
                 tooltip=["kind:N", "similarity:Q", "samples:Q"],
             )
@@ -221,6 +228,13 @@ def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerCh
     return made
 
 
+def _counts(most: int) -> Any:
+    """An axis of counts up to `most`: no half ones between few."""
+    import altair as alt
+
+    return alt.Axis(format=",d", values=list(range(most + 1))) if most <= 10 else alt.Axis(format=",d", tickMinStep=1)
+
+
 def _chart(rows: list[dict[str, Any]]) -> Any:
     import altair as alt
 
@@ -236,6 +250,13 @@ def examples(store: Store) -> list[dict[str, Any]]:
     connection = connect(store)
     try:
         connection.execute(_FEW)
+        few = connection.sql("select * from few").to_arrow_table()
+        shards = {shard for (shard,) in connection.execute(_SHARDS).fetchall()}
+    finally:
+        connection.close()
+    connection = connect(store, shards)  # texts are large, and most shards have none of these
+    try:
+        connection.register("few", few)
         connection.execute(_NEAREST)
         rows = connection.sql(_EXAMPLES).to_arrow_table()
     finally:
@@ -249,29 +270,6 @@ def examples(store: Store) -> list[dict[str, Any]]:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
-
-
-def _missing(found: Audit, said: Statistics) -> Sequence[str]:
-    """What a reader would look for and not find."""
-    lines = []
-    if not found.complete:
-        lines.append(
-            f"The run is unfinished: {found.shards.judged} of {found.shards.planned} shards are sampled and judged, and what "
-            "follows is of those."
-        )
-    if not found.samples:
-        lines.append("There are no samples yet.")
-    elif not found.kinds["hit"]:
-        lines.append("Nothing was kept: there are no hits, and so no near misses and no diversity.")
-    if found.samples and found.total.pass_rate is None:
-        lines.append("No sample was judged right or wrong, so there are no pass rates.")
-    if found.samples and not found.anchors:
-        lines.append("There are no greedy answers (anchors) to compare with.")
-    if found.samples and not said.likelihoods:
-        lines.append("The samples have no log-probabilities.")
-    if found.total.prompts == 1:
-        lines.append("There is one prompt: an interval over prompts says little.")
-    return lines
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -4,7 +4,8 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -69,6 +70,8 @@ def print_audit(audit: Audit, console: "Console") -> None:
         console.print(f"WARNING {fault}", style="bold yellow", highlight=False, markup=False)
     for alarm in audit.alarms:
         console.print(f"ALARM {alarm}", style="bold yellow", highlight=False, markup=False)
+    for line in audit.missing:
+        console.print(f"NOTE {line}", style="dim", highlight=False, markup=False)
     for problem in audit.problems:
         console.print(f"PROBLEM {problem}", style="bold red", highlight=False, markup=False)
 
@@ -160,12 +163,37 @@ def markdown(audit: Audit) -> str:
     return f"{funnel}\n\n{families}\n"
 
 
-def print_table(table: pa.Table, console: "Console", *, as_json: bool = False, as_csv: bool = False) -> None:
-    """Print rows for people, as JSON or as CSV."""
+def table_of(**parts: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as one table; of several parts the first column, `table`, says which a row is of, and what it does not have is null.
+    Objects and lists become JSON text."""
+    rows = [({"table": part} if len(parts) > 1 else {}) | dict(row) for part, some in parts.items() for row in some]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [_plain(row.get(name)) for row in rows] for name in names})
+
+
+def audit_table(audit: Audit) -> pa.Table:
+    """The funnel and the families, with nothing rounded."""
+    filters = [
+        {"name": one.name, "role": one.role, "seen": one.seen, "kept": one.kept, "dropped": sum(one.dropped.values())}
+        | {"undecided": sum(one.undecided.values()), "reasons": one.dropped, "errors": one.undecided, "seconds": one.seconds}
+        for one in audit.filters
+    ]
+    families = []
+    for one in _families(audit):
+        low, high = one.interval or (None, None)
+        given = {name: value for name, value in asdict(one).items() if name not in ("family", "interval")}
+        families.append({"name": one.family} | given | {"low": low, "high": high})
+    return table_of(filters=filters, families=families)
+
+
+def print_table(
+    table: pa.Table, console: "Console", *, as_json: bool = False, as_csv: bool = False, whole: Mapping[str, Any] | None = None
+) -> None:
+    """Print rows for people, as CSV, or as JSON: an object per row, or the `whole` that they are taken from."""
     from rich.markup import escape
 
     if as_json:
-        print(json.dumps(table.to_pylist(), indent=1, default=str, ensure_ascii=False))
+        print(json.dumps(table.to_pylist() if whole is None else whole, indent=1, default=str, ensure_ascii=False))
         return
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -183,6 +211,10 @@ def print_table(table: pa.Table, console: "Console", *, as_json: bool = False, a
     console.print(shown)
 
 
+def _plain(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
+
+
 def _cell(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 300 else f"{text[:299]}…"
@@ -193,7 +225,7 @@ def number(count: int, gap: str = THIN) -> str:
     return f"{count:,}".replace(",", gap)
 
 
-def share(part: int, whole: int) -> str:
+def share(part: float, whole: float) -> str:
     """A share in percent, to three digits; empty where the whole is nothing."""
     return percent(part / whole) if whole else ""
 

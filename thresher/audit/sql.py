@@ -9,7 +9,7 @@ The same rules as thresher.pool.judged: a sample's outcome is that of the first 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ import pyarrow as pa
 from filters.base import Role
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
 from thresher import pool
+from thresher.audit.older import opened
 from thresher.audit.stats import audit
-from thresher.errors import AuditError, StoreError
+from thresher.errors import AuditError
 from thresher.store import Store, shard_name
 
 if TYPE_CHECKING:
@@ -29,19 +30,19 @@ MEMORY = "1GB"
 """What DuckDB may hold; beyond, it goes to files."""
 
 
-def connect(store: Store) -> "DuckDBPyConnection":
-    """A connection that has `prompts`, `samples` and `verdicts` of a run, of the shards that are sampled and judged. Raises
-    StoreError where there is no run."""
+def connect(store: Store, only: Collection[int] | None = None) -> "DuckDBPyConnection":
+    """A connection that has `prompts`, `samples` and `verdicts` of a run, of the shards that are sampled and judged, or of those
+    alone that are named. Raises StoreError where there is no run."""
     try:
         import duckdb
     except ImportError as error:
         raise AuditError(f"duckdb cannot be imported ({error}); install thresher anew") from error
-    if store.manifest() is None:
-        raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
+    opened(store)
     connection = duckdb.connect(config={"memory_limit": MEMORY, "preserve_insertion_order": False})
     if not store.local:
         connection.register_filesystem(store.fs)
-    judged = [shard for shard in pool.sampled(store) if pool.verdict_names(store, shard)]
+    shards = [shard for shard in pool.sampled(store) if only is None or shard in only]
+    judged = [shard for shard in shards if pool.verdict_names(store, shard) and _whole(store, shard)]
     facts = [one for shard in judged[:1] for entry in pool.verdict_entries(store, shard) for one in entry.facts["filters"]]
     filters = pa.table(
         {
@@ -151,8 +152,15 @@ left join near n on s.shard = n.shard and s."row" = n."row"
 """
 
 
+def _whole(store: Store, shard: int) -> bool:
+    """Whether the files of a shard are as long as was written. The audit tells of those that are not."""
+    entries = [store.entry(f"samples/{shard_name(shard)}"), *pool.verdict_entries(store, shard)]
+    return all(e is not None and store.exists(e.path) and store.fs.size(store.path(e.path)) == e.bytes for e in entries)
+
+
 def _view(connection: "DuckDBPyConnection", store: Store, name: str, files: list[str], schema: pa.Schema) -> None:
-    """A view of these files, with the shard and the row that each row has in the pool; of no files one without rows."""
+    """A view of these files in the columns of the schema, with the shard and the row that each row has in the pool; of no files
+    one without rows. A column that the files lack, being of an older format, is null, or blank where it may not be null."""
     if not files:
         more = [pa.field(one, pa.int32()) for one in ("shard", "row") if one not in schema.names]
         connection.register(name, pa.schema([*schema, *more]).empty_table())
@@ -164,6 +172,14 @@ def _view(connection: "DuckDBPyConnection", store: Store, name: str, files: list
         "shard": r"try_cast(regexp_extract(filename, '(\d+)(-v\d+)?\.parquet$', 1) as integer)",
         "row": "file_row_number::integer",
     }
-    columns = "".join(f'{value} as "{column}", ' for column, value in added.items() if column not in schema.names)
-    columns = "" if name == "prompts" else columns
-    connection.execute(f"create view {name} as select {columns}* exclude (filename, file_row_number) from {source}")
+    columns = [f'{value} as "{column}"' for column, value in added.items() if column not in schema.names and name != "prompts"]
+    there = {row[0] for row in connection.execute(f"describe select * from {source}").fetchall()}
+    connection.register(f"{name}_columns", schema.empty_table())
+    for column, kind, *_ in connection.execute(f"describe {name}_columns").fetchall():
+        blank = (
+            None
+            if schema.field(column).nullable
+            else {"VARCHAR": "''", "BOOLEAN": "false"}.get(kind, "[]" if "[" in kind else "0")
+        )
+        columns.append(f'"{column}"' if column in there else f'{blank or "null"}::{kind} as "{column}"')
+    connection.execute(f"create view {name} as select {', '.join(columns)} from {source}")

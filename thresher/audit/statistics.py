@@ -4,6 +4,7 @@ Anchors count in nothing but the agreement with the anchor. A prompt's draws res
 over prompts (thresher.audit.interval).
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from schemas.recipe import Recipe
 from thresher import ids
 from thresher.audit.interval import RESAMPLES, expanded_tail, wilson
+from thresher.audit.older import opened
 from thresher.audit.sql import connect
 from thresher.store import Store
 
@@ -64,6 +66,22 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class AnswerEntropy:
+    """How widely a prompt's draws spread over different texts: the mean over the prompts that have two draws or more."""
+
+    family: str
+    prompts: int
+    draws: int
+    entropy: float
+    """Nats."""
+    interval: tuple[float, float] | None
+    """Null where all prompts have one value, of which nothing can be told."""
+    effective: float
+    """exp(entropy): so many answers that come equally often would be as uncertain."""
+    effective_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """How likely the model found what it drew, by what became of it."""
 
@@ -95,6 +113,7 @@ class Statistics:
     pass_at_k: tuple[PassAtK, ...]
     rates: tuple[Rates, ...]
     agreement: tuple[Agreement, ...]
+    answers: tuple[AnswerEntropy, ...]
     near_miss_similarity: tuple[int, ...]
     """Near misses by their similarity to the nearest hit, in twentieths of 0 to 1."""
     duplicate_similarity: tuple[int, ...]
@@ -109,20 +128,20 @@ class Statistics:
 
 def statistics(store: Store) -> Statistics:
     """The statistics of a run, of the shards that are sampled and judged; empty where there are none."""
-    manifest = store.manifest()
-    connection = connect(store)
+    manifest, connection = opened(store), connect(store)
     try:
-        assert manifest is not None, "there is a connection"
         sampling = Recipe.model_validate(manifest.recipe).sampling
         adaptive = manifest.origin == "sampled" and sampling.target_hits is not None
         first = sampling.samples_per_prompt * len(sampling.temperatures)
         connection.execute(_DRAWN)
         seed = int(ids.digest("statistics", manifest.sampling_key), 16)
-        cells = prompt_cells(connection, first if adaptive else None)
+        limit = first if adaptive else None
+        cells = prompt_cells(connection, limit)
         return Statistics(
             tuple(pass_at_k(cells, seed)),
             tuple(_rates(cells)),
             tuple(_agreement(connection)),
+            tuple(answer_entropies(connection, seed, limit)),
             _histogram(connection, "near_miss"),
             _histogram(connection, "duplicate"),
             tuple(_likelihoods(connection)),
@@ -180,6 +199,47 @@ def of_k(n: NDArray[np.int64], c: NDArray[np.int64], k: int) -> F64:
     return found
 
 
+def answer_entropies(connection: "DuckDBPyConnection", seed: int, first: int | None = None) -> Iterator[AnswerEntropy]:
+    """The entropy of each prompt's answers, estimated from few draws: A. Chao & T.-J. Shen, Environmental and Ecological
+    Statistics 10, 2003. Of n draws x_i fell on text i, and f texts came once. Good and Turing's estimate of the probability of
+    all texts that were seen is C = 1 - f / n (f = n is taken for n - 1, or all would be unseen); with p_i = C x_i / n each text
+    counts by Horvitz and Thompson for those that were not seen:
+
+        H = - sum_i p_i ln p_i / (1 - (1 - p_i)^n)
+
+    Of an adaptive run only the `first` draws of each prompt count. For the interval prompts whose entropy is the same to a
+    thousandth of a nat are one."""
+    where = "" if first is None else f'and "index" < {first}'
+    rows = connection.execute(
+        f"""
+        with texts as (
+            select family, prompt_id, count(*)::double as x from drawn where not anchor and not failed {where}
+            group by family, prompt_id, text
+        ), prompts as (
+            select family, prompt_id, sum(x) as n, 1 - least(count(*) filter (x = 1), sum(x) - 1) / sum(x) as seen
+            from texts group by all having sum(x) > 1
+        ), each as (
+            select family, any_value(n) as n,
+                sum(-(seen * x / n) * ln(seen * x / n) / (1 - pow(1 - seen * x / n, n))) as entropy
+            from texts join prompts using (family, prompt_id) group by family, prompt_id
+        )
+        select family, avg(entropy), count(*), sum(n) from each group by family, round(entropy, 3) order by 1, 2
+        """
+    ).fetchall()
+    found: dict[str, list[tuple[float, int, int]]] = {}
+    for family, *cell in rows:
+        found.setdefault(family, []).append(tuple(cell))
+    if len(found) > 1:
+        found["all"] = sorted(cell for cells in found.values() for cell in cells)
+    for family, cells in found.items():
+        values, weights = np.array([cell[0] for cell in cells]), np.array([cell[1] for cell in cells], np.int64)
+        prompts, mean = int(weights.sum()), float(values @ weights / weights.sum())
+        varies = float(np.ptp(values)) > 5e-4  # sums of equal terms may differ in their last digits
+        interval = mean_interval(values, weights, seed) if varies else None
+        effective = None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
+        yield AnswerEntropy(family, prompts, int(sum(cell[2] for cell in cells)), mean, interval, math.exp(mean), effective)
+
+
 def mean_interval(values: F64, weights: NDArray[np.int64], seed: int, *, resamples: int = RESAMPLES) -> tuple[float, float]:
     """95 % interval of the mean of prompts, of which `weights` have each of the `values` (m,): bootstrap with expanded
     percentiles; Wilson's where all are 0 or all are 1, and the value itself where all are another one."""
@@ -201,7 +261,7 @@ def mean_interval(values: F64, weights: NDArray[np.int64], seed: int, *, resampl
 _DRAWN = """
 create temp table drawn as
 select prompt_id, family, "index", anchor, outcome, kind, similarity, finish_reason, cumulative_logprob as logprob,
-    len(completion_ids) as tokens, len(completion) as characters, hash(completion) as text
+    len(completion_ids) as tokens, len(completion) as characters, hash(completion) as text, error is not null as failed
 from samples where unreadable is null
 """
 _BECAME = "case when outcome = 'undecided' then 'undecided' when kind is null then 'unfit' else kind end"

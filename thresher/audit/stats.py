@@ -6,7 +6,7 @@ the mean over prompts of their unbiased estimates (thresher.budget). Anchors are
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from thresher.audit.counts import Counts, count_shard
 from thresher.audit.diversity import Diversity, diversities
 from thresher.audit.evidence import alarms, classes_of, correlation
 from thresher.audit.interval import pass_rate_interval
+from thresher.audit.older import is_older, lacking, opened
 from thresher.calibration import Calibration, calibrations, merged
 from thresher.errors import AuditError, StoreError
 from thresher.store import Store, shard_name
@@ -146,6 +147,8 @@ class Audit:
     """Where the samples are proved not to be draws from the model's own distribution, in words."""
     alarms: tuple[str, ...]
     """Where a verifier says too little to be trusted, in words."""
+    missing: tuple[str, ...]
+    """What a reader would look for and not find, in words."""
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,39 +158,70 @@ class Audit:
             family["interval"] = None if family["interval"] is None else list(family["interval"])
         found["calibration"] = [one.to_dict() for one in self.calibration]
         found["overlaps"] = [{key: _listed(value) for key, value in one.items()} for one in found["overlaps"]]
-        listed = ("filters", "overlaps", "families", "diversity", "temperatures", "calibration_faults", "alarms", "problems")
+        listed = (
+            "filters",
+            "overlaps",
+            "families",
+            "diversity",
+            "temperatures",
+            "calibration_faults",
+            "alarms",
+            "missing",
+            "problems",
+        )
         return found | {name: list(found[name]) for name in listed}
 
 
-def audit(store: Store) -> Audit:
-    """Count a run, one shard at a time, and list what does not add up. An unfinished run is counted as far as it is.
+@dataclass
+class Part:
+    """What some shards of a run come to."""
+
+    counts: Counts
+    facts: dict[str, float]
+    """Tokens of prompts and completions, and seconds of sampling."""
+    filters: dict[str, dict[str, Any]]
+    """The filters that judged them, with their seconds."""
+    calibrated: list[tuple[Any, ...]]
+    problems: list[str]
+
+
+Gather = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
+"""Calls a function with each tuple of arguments, wherever that is done, and returns what it returns, in order."""
+
+
+def here(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """In this process."""
+    return [function(*item) for item in items]
+
+
+BLOCK = 64
+"""Shards that are counted in one call, at most."""
+
+
+def audit(store: Store, gather: Gather = here) -> Audit:
+    """Count a run, a shard at a time, and list what does not add up. An unfinished run is counted as far as it is. `gather`
+    spreads the counting over the workers of an executor; what comes back from each is sums.
 
     Raises StoreError where there is no run.
     """
-    manifest = store.manifest()
-    if manifest is None:
-        raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
+    manifest = opened(store)
     planned = pool.shards(store)
     sampled, judged, problems = _progress(store, planned, manifest)
-    counts, facts = Counts(), dict.fromkeys(("prompt_tokens", "completion_tokens", "seconds"), 0.0)
+    counts, facts = Counts(), dict.fromkeys(_FACTS, 0.0)
     filters: dict[str, dict[str, Any]] = {}
     calibrated: list[Any] = []
-    for shard in sampled:
-        entry = store.entry(f"samples/{shard_name(shard)}")
+    size = max(1, len(sampled) if gather is here else min(BLOCK, -(-len(sampled) // 16)))
+    there = set(judged)
+    blocks = [sampled[at : at + size] for at in range(0, len(sampled), size)]
+    for part in gather(count_part, [(store.root, tuple((one, one in there) for one in block)) for block in blocks]):
+        counts.add(part.counts)
         for name in facts:
-            facts[name] += (entry.facts.get(name) or 0) if entry else 0
-        calibrated += entry.facts.get("calibration", []) if entry else []
-    for shard in judged:
-        try:
-            found, wrong = count_shard(store, shard, manifest)
-        except StoreError as error:
-            problems.append(str(error))
-            continue
-        counts.add(found)
-        problems += wrong
-        problems += _same_filters(store, shard, filters)
-    complete = len(judged) == len(sampled) > 0 and (len(sampled) == planned or pool.enough(store, manifest))
-    if complete:
+            facts[name] += part.facts[name]
+        calibrated += part.calibrated
+        problems += part.problems
+        problems += _same_filters(store, part.filters, filters)
+    complete = _complete(store, manifest, planned, sampled, judged)
+    if complete and not is_older(manifest):
         problems += _whole_cascade(store, manifest, filters)
     return _audited(
         store,
@@ -198,8 +232,16 @@ def audit(store: Store) -> Audit:
         facts=facts,
         filters=filters,
         calibration=calibrations(merged(calibrated)),
+        older=list(lacking(store, manifest, sampled)),
         problems=problems,
     )
+
+
+def is_complete(store: Store) -> bool:
+    """Whether a run is sampled and judged to its end. Raises StoreError where there is no run."""
+    manifest, planned = opened(store), pool.shards(store)
+    sampled, judged, _ = _progress(store, planned, manifest)
+    return _complete(store, manifest, planned, sampled, judged)
 
 
 def check(audit: Audit, *, calibration: bool = False) -> None:
@@ -219,10 +261,10 @@ def _listed(value: Any) -> Any:
 
 def _progress(store: Store, planned: int, manifest: RunManifest) -> tuple[list[int], list[int], list[str]]:
     """Shards that are sampled, those that are judged too, and what is missing."""
-    sampled = [shard for shard in range(planned) if store.exists(f"samples/{shard_name(shard)}.json")]
-    given = {shard: len(pool.verdict_names(store, shard)) for shard in sampled}
+    sampled = pool.sampled(store)
+    given = pool.verdict_files(store)
     files = max(given.values(), default=0)
-    judged = [s for s in sampled if given[s] == files > 0 and store.exists(f"verdicts/{shard_name(s)}.json")]
+    judged = [shard for shard in sampled if given[shard] == files > 0]
     again = "run `thresher filter` again" if manifest.origin == "brought" else "run `thresher run` again"
     if not planned:
         return [], [], [f"{store.root}: nothing is planned yet; {again} to complete the run"]
@@ -232,17 +274,54 @@ def _progress(store: Store, planned: int, manifest: RunManifest) -> tuple[list[i
     return sampled, judged, [f"{store.root}: unfinished: {short}; {again} to complete the run"]
 
 
-def _same_filters(store: Store, shard: int, filters: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Add up the seconds of a shard's filters, and compare the filters with those of the shards before."""
-    mine = [facts for entry in pool.verdict_entries(store, shard) for facts in entry.facts["filters"]]
+def _complete(store: Store, manifest: RunManifest, planned: int, sampled: list[int], judged: list[int]) -> bool:
+    return len(judged) == len(sampled) > 0 and (len(sampled) == planned or pool.enough(store, manifest))
+
+
+_FACTS = ("prompt_tokens", "completion_tokens", "seconds")
+
+
+def count_part(root: str, shards: Sequence[tuple[int, bool]]) -> Part:
+    """Count some shards, each with whether it is judged."""
+    store = Store(root)
+    manifest = opened(store)
+    part = Part(Counts(), dict.fromkeys(_FACTS, 0.0), {}, [], [])
+    calibrated: list[Any] = []
+    for shard, judged in shards:
+        entry = store.entry(f"samples/{shard_name(shard)}")
+        for name in part.facts:
+            part.facts[name] += (entry.facts.get(name) or 0) if entry else 0
+        calibrated += entry.facts.get("calibration", []) if entry else []
+        if not judged:
+            continue
+        try:
+            found, wrong = count_shard(store, shard, manifest)
+        except StoreError as error:
+            part.problems.append(str(error))
+            continue
+        part.counts.add(found)
+        part.problems += wrong
+        part.problems += _same_filters(store, _filters_of(store, shard), part.filters)
+    part.calibrated = [(*source, tokens, sums) for source, (tokens, sums) in merged(calibrated).items()]
+    return part
+
+
+def _filters_of(store: Store, shard: int) -> dict[str, dict[str, Any]]:
+    entries = pool.verdict_entries(store, shard)
+    return {facts["label"]: facts | {"shard": shard} for entry in entries for facts in entry.facts["filters"]}
+
+
+def _same_filters(store: Store, mine: Mapping[str, dict[str, Any]], filters: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Add up the seconds of filters, and compare them with those of the shards before."""
     first = not filters
-    for facts in mine:
+    for label, facts in mine.items():
         if first:
-            filters[facts["label"]] = facts | {"seconds": 0.0}
-        if facts["label"] in filters:
-            filters[facts["label"]]["seconds"] += facts["seconds"]
+            filters[label] = facts | {"seconds": 0.0}
+        if label in filters:
+            filters[label]["seconds"] += facts["seconds"]
     alike = ("label", "key", "families")
-    if [[f[name] for name in alike] for f in mine] != [[f[name] for name in alike] for f in filters.values()]:
+    if [[f[name] for name in alike] for f in mine.values()] != [[f[name] for name in alike] for f in filters.values()]:
+        shard = next(iter(mine.values()))["shard"] if mine else 0
         yield (
             f"{store.path('verdicts/' + shard_name(shard))}.parquet: judged by other filters or settings than the shards "
             "before it; run the same command again: it judges anew what older filters judged"
@@ -272,6 +351,7 @@ def _audited(
     facts: Mapping[str, float],
     filters: Mapping[str, Mapping[str, Any]],
     calibration: list[Calibration],
+    older: list[str],
     problems: list[str],
 ) -> Audit:
     drawn = Counter[tuple[str, str | None]]()
@@ -300,8 +380,8 @@ def _audited(
         filters=stats,
         families=tuple(_family(family, counts, manifest, family) for family in families),
         total=total,
-        diversity=tuple(diversities(counts.diversity, counts.distinct)),
-        tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits else None),
+        diversity=tuple(diversities(counts.diversity, counts.distinct, multiplicities=not is_older(manifest))),
+        tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits and tokens else None),
         seconds=_seconds(manifest, facts["seconds"], stats),
         temperatures=tuple(_temperatures(counts)) if manifest.origin == "sampled" else (),
         starts=len(store.names("starts", ".json")),
@@ -310,8 +390,36 @@ def _audited(
         calibration_faults=tuple(_faults(calibration, manifest)),
         overlaps=tuple(_overlaps(counts)),
         alarms=tuple(alarms(stats, filters)),
+        missing=(*older, *_missing(counts, total, complete=complete, shards=shards)),
         problems=tuple(problems),
     )
+
+
+def _missing(counts: Counts, total: FamilyStats, *, complete: bool, shards: Shards) -> Iterator[str]:
+    """What there is nothing to say of, in words."""
+    if not complete:
+        yield (
+            f"The run is unfinished: {shards.judged} of {shards.planned} shards are sampled and judged, and what follows is of "
+            "those."
+        )
+    if not total.samples:
+        yield "There are no samples" + ("." if complete else " yet.")
+        return
+    if not total.hits:
+        yield "Nothing was kept: there are no hits, and so no diversity of them."
+    if total.pass_rate is None:
+        yield "No sample was judged right or wrong, so there are no pass rates."
+    if not total.anchors:
+        yield "There are no greedy answers (anchors) to compare with."
+    bare = sorted({family for family, there in counts.references if not there and not counts.references[family, True]})
+    if bare:
+        yield f"Families without reference answers: {', '.join(bare)}; filters that compare with one cannot judge them."
+    if not counts.likely[True]:
+        yield "The samples have no log-probabilities, so there is no surprisal."
+    elif counts.likely[False]:
+        yield f"{counts.likely[False]} of {total.samples} samples have no log-probabilities; surprisal is of the others."
+    if total.prompts == 1:
+        yield "There is one prompt: an interval over prompts says little."
 
 
 def _seconds(manifest: RunManifest, sampling: float, stats: tuple[FilterStats, ...]) -> Seconds:
@@ -322,7 +430,7 @@ def _seconds(manifest: RunManifest, sampling: float, stats: tuple[FilterStats, .
 
 
 def _temperatures(counts: Counts) -> Iterator[TemperatureStats]:
-    for temperature in sorted({one for one, _, _ in counts.temperatures}):
+    for temperature in sorted({one for one, _, _ in counts.temperatures if one is not None}):
         mine = {key: n for key, n in counts.temperatures.items() if key[0] == temperature}
         samples, passed = sum(mine.values()), sum(n for key, n in mine.items() if key[2] in PASSED)
         undecided = sum(n for key, n in mine.items() if key[1] == Outcome.UNDECIDED.value)

@@ -15,7 +15,7 @@ from thresher import __version__, views
 from thresher.errors import PublishError
 from thresher.releases.place import Change, Place, again, open_place
 from thresher.releases.publishing import INDEX, MANIFEST, change, counted, dumped, next_version, paths, read, stop_at_strangers
-from thresher.releases.readme import refreshed
+from thresher.releases.readme import readme
 from thresher.table_files import FILE_BYTES, TableFiles
 from thresher.view_schemas import written_schema
 
@@ -53,7 +53,7 @@ def rollback(repo: str, tag: str) -> Changed:
             if (there.releases, there.revoked) == (then.releases, then.revoked) and wanted <= present:
                 return Changed(repo, None, None, f"holds what {tag} has already")
             back = then.model_copy(update={"changes": (f"rolled back to {tag}", *there.changes)})
-            text = refreshed(place.text(tags[tag], "README.md") or "", back, lists_files=place.lists_files)
+            text = _card(place, tags[tag], head, back)
             index = place.text(tags[tag], INDEXED)
             known = paths(there) | {path for path in present if path.startswith(f"{INDEX}/")}
             back_then = Change(
@@ -108,7 +108,7 @@ def revoke(repo: str, samples: Iterable[str], reason: str) -> Changed:
                     "changes": (f"{version}: {did}", *there.changes),
                 }
             )
-            text = refreshed(place.text(head, "README.md") or "", then, lists_files=place.lists_files)
+            text = _card(place, head, head, then)
             again(place, lambda: place.send(shard.path, file.path))
             made = place.commit(change(there, then, text, {shard.path: file.path}), f"{version}: {did}", parent=head, tag=version)
             return Changed(repo, version, made.revision, did)
@@ -139,6 +139,12 @@ def compact(repo: str, *, file_bytes: int = FILE_BYTES, folder: str | None = Non
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _card(place: Place, revision: str, head: str, manifest: RepositoryManifest) -> str:
+    """The card at a revision, with what another manifest holds, and a person's words as they are now."""
+    made, old = (place.text(one, "README.md") or "" for one in (revision, head))
+    return readme(made, manifest, old, repo=place.name, lists_files=place.lists_files)
 
 
 def _switch(place: Place, seen: RepositoryManifest, merged: dict[str, tuple[Shard, ...]], staged: set[str]) -> Changed:
@@ -180,7 +186,7 @@ def _switch(place: Place, seen: RepositoryManifest, merged: dict[str, tuple[Shar
                 "changes": (f"{version}: {did}", *there.changes),
             }
         )
-        text = refreshed(place.text(head, "README.md") or "", then, lists_files=place.lists_files)
+        text = _card(place, head, head, then)
         known, wanted = paths(there), paths(then)
         made = place.commit(
             Change(

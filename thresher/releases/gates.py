@@ -1,7 +1,10 @@
 """Gates: why a run must not be released."""
 
+from pathlib import Path
+
 from schemas.recipe import GatesSpec
 from schemas.release import RepositoryManifest
+from thresher.audit.across import Since
 from thresher.audit.stats import Audit
 from thresher.checks import check_golds
 from thresher.errors import PublishError, RecipeError
@@ -23,6 +26,13 @@ def gates(found: Audit, limits: GatesSpec) -> list[str]:
     if undecided > limits.undecided:
         reasons.append(f"{undecided:.1%} of the samples are undecided, more than {limits.undecided:.1%}")
     return reasons
+
+
+def drifted(found: Since | None, limits: GatesSpec) -> list[str]:
+    """Reasons in the run before it."""
+    if found is None or limits.drift == "allow":
+        return []
+    return [f"drift since {Path(found.run).name} (begun {found.begun}): {one}" for one in found.drifted]
 
 
 def against(found: Audit, there: RepositoryManifest, limits: GatesSpec) -> list[str]:

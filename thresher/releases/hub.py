@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,6 @@ class HubPlace:
             self._sent[path] = add
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:
-        from huggingface_hub import CommitOperationAdd
-
         again(
             self,
             lambda: self._api.create_branch(self.name, repo_type="dataset", branch=STAGING, revision=revision, exist_ok=True),
@@ -127,17 +126,13 @@ class HubPlace:
         there = again(self, lambda: self.files(STAGING))
         left = [(path, file) for path, file in files.items() if path not in there]
         for at in range(0, len(left), STAGED_AT_ONCE):
-            adds = [CommitOperationAdd(path, file) for path, file in left[at : at + STAGED_AT_ONCE]]
-            again(
-                self,
-                lambda: self._api.create_commit(
-                    self.name,
-                    [CommitOperationAdd(add.path_in_repo, add.path_or_fileobj) for add in adds],  # noqa: B023
-                    repo_type="dataset",
-                    commit_message="Staged",
-                    revision=STAGING,
-                ),
-            )
+            again(self, partial(self._stage, left[at : at + STAGED_AT_ONCE]))
+
+    def _stage(self, files: list[tuple[str, Path]]) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        adds = [CommitOperationAdd(path, file) for path, file in files]
+        self._api.create_commit(self.name, adds, repo_type="dataset", commit_message="Staged", revision=STAGING)
 
     def unstage(self) -> None:
         from huggingface_hub.errors import RevisionNotFoundError

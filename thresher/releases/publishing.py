@@ -13,6 +13,7 @@ the manifest. What somebody else put among the shards stops the release.
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +30,13 @@ from schemas.manifest import Entry, RunManifest
 from schemas.recipe import PublishSpec, Recipe
 from schemas.release import FORMAT, Release, RepositoryManifest, Shard
 from thresher import __version__, released, views
+from thresher.audit.across import since
 from thresher.audit.review import reviewed
 from thresher.audit.stats import Audit, audit
 from thresher.card import card
 from thresher.errors import PublishError
 from thresher.publish import dataset_finished
-from thresher.releases.gates import against, figures, gates, stop_where_refused
+from thresher.releases.gates import against, drifted, figures, gates, stop_where_refused
 from thresher.releases.place import Change, Place, again, open_place
 from thresher.releases.readme import readme, sizes
 from thresher.releases.validation import validate
@@ -64,15 +66,24 @@ def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | No
     """Append the dataset of a finished run to a repository. `spec` stands in for the recipe's `publish`; `force` is the reason
     for releasing what the gates refuse. Raises PublishError, and then nothing has changed."""
     store = Store(run)
+    if store.local:
+        return _published(store, store.path("dataset"), spec, force)
+    with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
+        return _published(store, folder, spec, force)
+
+
+def _published(store: Store, folder: str, spec: PublishSpec | None, force: str | None) -> Published:
+    """`folder` is the run's dataset, or where its files are copied to from another store."""
     manifest, entry, found = _finished(store)
     spec = spec or Recipe.model_validate(manifest.recipe).publish
     if spec.repo is None:
         raise PublishError(f"{store.root}: its recipe names no repository; set publish.repo, or --repo ORG/NAME")
-    files = _files(store, entry, _views(manifest, spec))
+    files = _files(store, entry, _views(manifest, spec), Path(folder))
     for name, shard in files.items():
         view = shard.path.split("/")[0]
-        validate(Path(store.path(f"dataset/{name}")), view, manifest.model["prompt_format"])
-    refused = gates(found, spec.gates)
+        validate(Path(folder, name), view, manifest.model["prompt_format"])
+    compared = since(store)
+    refused = [*gates(found, spec.gates), *drifted(compared, spec.gates)]
     place = open_place(spec.repo)
     with place.explained():
         again(place, lambda: place.create(private=spec.private, gated=spec.gated))
@@ -83,7 +94,7 @@ def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | No
         known = paths(before)
         for name, shard in files.items():
             if shard.path not in known:
-                again(place, partial(place.send, shard.path, Path(store.path(f"dataset/{name}")), request=spec.create_pr))
+                again(place, partial(place.send, shard.path, Path(folder, name), request=spec.create_pr))
 
         def attempt() -> Published:
             head = place.head()
@@ -119,9 +130,9 @@ def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | No
                 revoked=there.revoked,
                 changes=(f"{release.version}: {did}" + (f" (forced by {'; '.join(given)})" if given else ""), *there.changes),
             )
-            made_card = card(manifest, found, sizes(then), repo=place.name, review=reviewed(store))
-            text = readme(made_card, then, place.text(head, "README.md"), lists_files=place.lists_files)
-            by_path = {shard.path: Path(store.path(f"dataset/{name}")) for name, shard in files.items()}
+            made_card = card(manifest, found, sizes(then), repo=place.name, review=reviewed(store), drift=compared)
+            text = readme(made_card, then, place.text(head, "README.md"), repo=place.name, lists_files=place.lists_files)
+            by_path = {shard.path: Path(folder, name) for name, shard in files.items()}
             title = f"{release.version}: {did}"
             with with_index(place, head, manifest, change(there, then, text, by_path)) as whole:
                 made = place.commit(whole, title, parent=head, tag=release.version, request=spec.create_pr)
@@ -268,8 +279,6 @@ def _finished(store: Store) -> tuple[RunManifest, Entry, Audit]:
     manifest, entry = store.manifest(), store.entry("dataset")
     if manifest is None or entry is None or not dataset_finished(store):
         raise PublishError(f"{store.root}: has no finished dataset; finish the run first: thresher run (or thresher filter)")
-    if not store.local:
-        raise PublishError(f"{store.root}: is not on a local disk; copy RUN here to publish it")
     return manifest, entry, found
 
 
@@ -280,18 +289,22 @@ def _views(manifest: RunManifest, spec: PublishSpec) -> tuple[str, ...]:
     return tuple(view for view in there if spec.views is None or view in spec.views)
 
 
-def _files(store: Store, entry: Entry, wanted: tuple[str, ...]) -> dict[str, Shard]:
-    """Each file of the dataset, and what it is in the repository."""
+def _files(store: Store, entry: Entry, wanted: tuple[str, ...], folder: Path) -> dict[str, Shard]:
+    """Each file of the dataset, and what it is in the repository; in `folder`, to which it is copied from another store."""
     found = {}
     for name, told in entry.facts["files"].items():
         view, split, file_name = name.split("/")
         if view not in wanted:
             continue
-        path = store.path(f"dataset/{name}")
+        path = folder / name
+        if not store.local:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.fs.get_file(store.path(f"dataset/{name}"), str(path))
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         if digest not in file_name:
-            raise PublishError(f"{path}: is not what was written (its hash differs); remove {store.root}/dataset and run again")
+            where = store.path(f"dataset/{name}")
+            raise PublishError(f"{where}: is not what was written (its hash differs); remove {store.root}/dataset and run again")
         found[name] = Shard(
             path=f"{view}/{split}/{digest}.parquet",
             rows=told["rows"],

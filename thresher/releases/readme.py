@@ -18,28 +18,26 @@ RELEASES = "## Releases"
 _MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
-def readme(made: str, manifest: RepositoryManifest, old: str | None, *, lists_files: bool = False) -> str:
-    """A card, with what a person wrote into the old one."""
+def readme(made: str, manifest: RepositoryManifest, old: str | None, *, repo: str = "ORG/NAME", lists_files: bool = False) -> str:
+    """A card with the contents and releases of `manifest`, and what a person wrote into the `old` one. `made` is the card of a
+    run, or one that this function made before."""
     matter, body = _parted(made)
     theirs, old_body = _parted(old or "")
-    kept = {key: value for key, value in theirs.items() if key not in matter}
-    below = old_body.split(END, 1)[1] if END in old_body else "" if BEGIN in old_body else old_body  # all of it is theirs
-    whole = f"{BEGIN}\n{body.strip()}\n\n{RELEASES}\n\n{END}\n{below.lstrip()}"
-    return refreshed(_whole(matter | kept, whole), manifest, lists_files=lists_files)
-
-
-def refreshed(text: str, manifest: RepositoryManifest, *, lists_files: bool) -> str:
-    """A card with the contents and releases of another manifest."""
-    matter, body = _parted(text)
+    if END in body:
+        body = body[: body.rindex(RELEASES, 0, body.index(END))]
+    body = body.removeprefix(BEGIN).strip()
+    all_theirs = "" if BEGIN in old_body or old == made else old_body
+    below = old_body.split(END, 1)[1] if END in old_body else all_theirs
+    ours = {key: value for key, value in matter.items() if key in cards.FRONT_MATTER}
+    matter = ours | {key: value for key, value in theirs.items() if key not in ours}
     known = sizes(manifest)
     if known:
         matter |= cards.configs(known, manifest.prompt_format, _files(manifest) if lists_files else None)
         matter["size_categories"] = [cards.size_category(known)]
     if CONTENTS in body and CONTENTS_END in body:
         before, rest = body.split(CONTENTS, 1)
-        body = before + cards.contents(known, len(_every(manifest))) + rest.split(CONTENTS_END, 1)[1]
-    start, end = body.rindex(RELEASES, 0, body.index(END)), body.index(END)
-    return _whole(matter, f"{body[:start]}{_releases(manifest)}\n\n{body[end:]}")
+        body = before + cards.contents(known, len(_every(manifest)), repo) + rest.split(CONTENTS_END, 1)[1]
+    return _whole(matter, f"{BEGIN}\n{body}\n\n{_releases(manifest)}\n\n{END}\n{below.lstrip()}")
 
 
 def sizes(manifest: RepositoryManifest) -> dict[str, dict[str, ViewSize]]:
