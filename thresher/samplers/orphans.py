@@ -2,6 +2,10 @@
 
 vLLM's engine processes live on, computing, when their parent is killed with SIGKILL (vllm-project/vllm#55510). So a small
 process waits at the end of a pipe from the parent: when the pipe closes, it kills the processes it was told of.
+
+They are spawned, and a spawned process imports its parent's main module: a script of somebody's own would be run again in each,
+and vLLM's CPU worker dies of what thresher.steps imports there (numba; vllm 0.32 looks through every module). So while they
+start, the main module is hidden.
 """
 
 import os
@@ -11,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 _WAIT = "import sys; from thresher.samplers.orphans import wait; wait()"
 
@@ -25,10 +30,12 @@ class Guard:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        before = _descendants(os.getpid())
+        before, main = _descendants(os.getpid()), sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
         try:
             yield
         finally:
+            sys.modules["__main__"] = main
             self._watched = {one for one in _descendants(os.getpid()) - before if not _is_tracker(one[0])}
             self._engines = {one for one in self._watched if b"VLLM::" in _command(one[0])}
             if self._watched:

@@ -1,0 +1,1 @@
+"""The temperature study: what temperature, and small changes of the prompt, do to a model's answers."""

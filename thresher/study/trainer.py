@@ -1,0 +1,48 @@
+"""Trains a model by TRL, in a process of its own: python -m thresher.study.trainer JOB.json, which thresher.study.training
+wrote."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def main(path: str) -> None:
+    """Train as the job says, and save model and tokenizer to job["out"]."""
+    import torch
+    from datasets import Dataset, disable_progress_bars
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    disable_progress_bars()
+    job: dict[str, Any] = json.loads(Path(path).read_text())
+    gpu = torch.cuda.is_available()
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16 if gpu else torch.float32)
+    # Several rows of one batch may belong to one prompt; which come together depends on the seed alone.
+    with tempfile.TemporaryDirectory() as folder:
+        common = {
+            "output_dir": folder, "max_steps": job["steps"], "per_device_train_batch_size": job["batch"], "seed": 0,
+            "learning_rate": job["rate"], "lr_scheduler_type": "cosine", "warmup_steps": max(1, job["steps"] // 10),
+            "use_cpu": not gpu, "bf16": gpu, "gradient_checkpointing": False, "logging_steps": 5, "report_to": [],
+            "save_strategy": "no", "disable_tqdm": True,
+        }  # fmt: skip
+        rows = Dataset.from_parquet(job["rows"], cache_dir=folder)
+        rows = rows.select_columns(["prompt", "completion"] if job["kind"] == "sft" else ["prompt", "chosen", "rejected"])
+        given = {"model": model, "processing_class": tokenizer, "train_dataset": rows}
+        trainer = (
+            SFTTrainer(args=SFTConfig(**common), **given)
+            if job["kind"] == "sft"
+            else DPOTrainer(args=DPOConfig(**common, beta=job["beta"]), **given)
+        )
+        trainer.train()
+        trainer.model.to(torch.bfloat16).save_pretrained(job["out"])
+        tokenizer.save_pretrained(job["out"])
+        print(json.dumps(trainer.state.log_history))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
