@@ -20,7 +20,8 @@ from typing import Any
 
 from thresher import recipes, steps
 from thresher.calibration import Quota
-from thresher.executors.local import LocalExecutor
+from thresher.executors.local import Here, LocalExecutor
+from thresher.opening import Warm
 from thresher.progress import Progress
 from thresher.samplers.base import anchor_parameters, draw_parameters
 from thresher.samplers.vllm_offline import VllmSampler, dtype_for, set_environment
@@ -58,10 +59,10 @@ def thresher_round(
     began = time.perf_counter()
     steps.through(
         begun,
-        sampler,
+        Here(Warm(sampler, progress), executor.apart),
         progress,
         executor,
-        sample=lambda shard, engine: steps.sample_shard(begun.root, shard, engine, progress, executor.apart),
+        sample=lambda shard, _: steps.sample_shard(begun.root, shard, sampler, progress, executor.apart),
         winnow=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
         corpus=lambda: steps.winnow_corpus(begun.root),
     )

@@ -13,9 +13,9 @@ from prefect.client.schemas.objects import TaskRun
 
 from thresher import recipes, steps
 from thresher.errors import EngineError
-from thresher.executors.local import LocalExecutor
+from thresher.executors import open_executor
+from thresher.executors.base import Engines
 from thresher.progress import Progress
-from thresher.samplers.base import Sampler
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any])
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress, executor: LocalExecutor) -> dict[str, Any]:
+def sample_shard(root: str, shard: int, engines: Engines, progress: Progress) -> dict[str, Any]:
     """Sample one shard; what is done is read from the run directory, never from Prefect."""
-    return steps.sample_shard(root, shard, sampler, progress, executor.apart).model_dump()
+    return steps.sample_on(engines, root, shard, progress)
 
 
 class Reported:
@@ -70,12 +70,12 @@ class Reported:
 def generate(recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None) -> str:
     """Sample a recipe into its run directory, without filtering; returns the directory."""
     begun = steps.begin(recipes.load(recipe, overrides or ()), out, salt=salt)
-    with Reported() as report, Progress(report=report) as progress, LocalExecutor(0) as executor:
+    with Reported() as report, Progress(report=report) as progress, open_executor(begun.recipe) as executor:
         steps.drive(
             begun,
             progress,
             executor,
-            sample=lambda shard, sampler: sample_shard(begun.root, shard, sampler, progress, executor),
+            sample=lambda shard, engines: sample_shard(begun.root, shard, engines, progress),
             winnow=lambda shard: None,
         )
     return begun.root

@@ -8,16 +8,19 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows import reporting
 from thresher import steps
 from thresher.audit.report import write_report
 from thresher.audit.show import markdown
+from thresher.audit.stats import Gather, here
+from thresher.errors import PublishError
 from thresher.store import Store
 
 
 @task(task_run_name="release", cache_policy=NO_CACHE, persist_result=False)
-def release_run(root: str) -> dict[str, Any]:
+def release_run(root: str, gather: Gather = here) -> dict[str, Any]:
     """Audit, then write the dataset; leaves funnel, summary and a link to the report as artifacts of the flow run."""
-    audit, dataset = steps.release(root)
+    audit, dataset = steps.release(root, gather)
     found = audit.to_dict()
     rows = [
         {
@@ -33,6 +36,7 @@ def release_run(root: str) -> dict[str, Any]:
     page = write_report(Store(root))
     create_link_artifact(_address(page), link_text=f"report of {found['name']}", key="thresher-report")
     create_markdown_artifact(f"{markdown(audit)}\n\nDataset: `{dataset}`, report: `{page}`\n", key="thresher-audit")
+    reporting.finished(Store(root), audit)
     return {"audit": found, "dataset": dataset, "report": page}
 
 
@@ -44,13 +48,19 @@ def _address(path: str) -> str:
 def publish_run(root: str) -> dict[str, Any] | None:
     """Publish the dataset to where the recipe says, if it says so; leaves what came of it as an artifact. A gate that refuses it
     fails the run, with its reasons."""
-    made = steps.publish(root)
+    try:
+        made = steps.publish(root)
+    except PublishError as error:
+        reporting.refused(Store(root), error)
+        raise
     if made is None:
         return None
     rows = "".join(f"| {view} | {count} |\n" for view, count in made.rows.items())
     how = f"pull request {made.request}" if made.request else f"commit `{made.commit}`" if made.commit else "was there already"
     text = f"`{made.repo}` {made.version}: {how}\n\n| config | rows |\n|---|---:|\n{rows}"
     create_markdown_artifact(text, key="thresher-release", description=f"{made.repo} {made.version}")
+    if made.commit:
+        reporting.published(Store(root), made)
     return asdict(made)
 
 

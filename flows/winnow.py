@@ -7,18 +7,19 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from thresher import pool, steps
+from thresher.executors.base import Executor
 from thresher.executors.local import LocalExecutor
 from thresher.store import Store
 
 
 @task(task_run_name="winnow-{shard}", cache_policy=NO_CACHE, persist_result=False)
-def winnow_shard(root: str, shard: int, executor: LocalExecutor) -> dict[str, Any]:
+def winnow_shard(root: str, shard: int, executor: Executor) -> dict[str, Any]:
     """Filter one shard, in a process of its own."""
     return executor.apart(steps.winnow_shard, root, shard).model_dump()
 
 
 @task(task_run_name="winnow-corpus", cache_policy=NO_CACHE, persist_result=False)
-def winnow_corpus(root: str, executor: LocalExecutor) -> int:
+def winnow_corpus(root: str, executor: Executor) -> int:
     """Run the filters that must see every sample."""
 
     def each(function: Callable[..., None], items: Sequence[tuple[Any, ...]]) -> None:
@@ -33,7 +34,7 @@ def compare_part(
     name: str,  # noqa: ARG001 - of the task run
     function: Callable[..., None],
     arguments: tuple[Any, ...],
-    executor: LocalExecutor,
+    executor: Executor,
 ) -> None:
     """A part of the search for duplicates in a run that has more samples than memory holds (thresher.duplicates)."""
     executor.apart(function, *arguments)
@@ -48,7 +49,7 @@ def winnow(root: str, workers: int = 1) -> str:
             pool.sampled(Store(root)),
             lambda shard: None,
             lambda shard: winnow_shard(root, shard, executor),
-            in_flight=1,
+            in_flight=lambda: 1,
         )
         winnow_corpus(root, executor)
     return root

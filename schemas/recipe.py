@@ -148,6 +148,9 @@ class HttpEngine(Part):
     base_urls: Annotated[tuple[Annotated[str, Field(pattern=r"^https?://")], ...], Field(min_length=1)]
     """Roots of the servers' API, such as http://127.0.0.1:8000/v1. `model.name` must be served by each. No user name, key or
     query stands in them, for a recipe is written to disk."""
+    every_address: bool = False
+    """Take each address that a host name stands for as a server of its own, as a headless service of Kubernetes names its
+    replicas; looked up when the engine is opened. The names must then be of http:// addresses."""
     api: Literal["chat", "completions"] = "chat"
     """`chat` sends messages, which the server renders by its own template; `completions` sends plain text, for a base model."""
     api_key_env: str | None = None
@@ -164,6 +167,15 @@ class HttpEngine(Part):
     """Seconds after which a run in which no server gives any answer ends with an error; what is finished is kept."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of every request, by the server's own names. Those that decide what is sampled are thresher's to set."""
+
+    @model_validator(mode="after")
+    def _addresses_are_plain(self) -> "HttpEngine":
+        if self.every_address and any(url.startswith("https:") for url in self.base_urls):
+            raise ValueError(
+                "every_address and an https:// address contradict each other: a certificate is of a name, and not of what it "
+                "stands for; list the servers in base_urls"
+            )
+        return self
 
     @field_validator("base_urls")
     @classmethod
@@ -209,8 +221,9 @@ class Sampling(Part):
     """How completions are drawn. Everything is sent explicitly and the model's own generation_config is overruled, so the
     defaults are what they say: ancestral sampling at temperature 1."""
 
-    samples_per_prompt: Annotated[int, Field(ge=1, le=65536)] = 16
-    """Completions drawn per prompt (and temperature), besides the anchor. Raise it later to draw only the further ones."""
+    samples_per_prompt: Annotated[int, Field(ge=0, le=65536)] = 16
+    """Completions drawn per prompt (and temperature), besides the anchor. Raise it later to draw only the further ones; 0 draws
+    the anchors alone."""
     target_hits: Annotated[int, Field(ge=1)] | None = None
     """Go on drawing for a prompt, in waves, until it has this many distinct hits; null draws samples_per_prompt and no more."""
     max_samples_per_prompt: Annotated[int, Field(ge=1, le=65536)] | None = None
@@ -262,6 +275,8 @@ class Sampling(Part):
 
     @model_validator(mode="after")
     def _budget_agrees(self) -> "Sampling":
+        if self.samples_per_prompt == 0 and (self.target_hits is not None or not self.anchor):
+            raise ValueError("samples_per_prompt 0 draws the anchors alone: set anchor, and take target_hits out")
         if self.target_hits is None:
             for name in ("max_samples_per_prompt", "give_up_below"):
                 if getattr(self, name) is not None:
@@ -423,6 +438,9 @@ class GatesSpec(Part):
     self_check: bool = True
     """Whether the verifiers must accept references of the run's own prompts once more, run.check_golds of them, and not raise an
     alarm."""
+    drift: Literal["allow", "refuse"] = "allow"
+    """Whether a run is refused whose pass rate, or the share that a filter dropped, drifted since the last complete run of the
+    same name in the same folder, by the test of docs/statistics.md. Drift is not decline: what gets better drifts too."""
 
 
 class PublishSpec(Part):
@@ -468,6 +486,32 @@ class RunSpec(Part):
     that is noted but not who stays; `written`: in the recipe's order."""
 
 
+class LocalExecutorSpec(Part):
+    """This machine: one engine, and filters in processes beside it."""
+
+    kind: Literal["local"] = "local"
+
+
+class RayExecutorSpec(Part):
+    """A Ray cluster: an actor for each replica of the engine, filters as tasks on its CPUs. The run directory, and the files that
+    the recipe names, must be on storage that all its machines reach under the same name."""
+
+    kind: Literal["ray"]
+    address: str | None = "auto"
+    """The cluster: `auto` is the one that this machine belongs to, or ray://HOST:10001; null begins one on this machine."""
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """Engines, each in an actor of its own. They start as the cluster has room; `thresher scale RUN N` changes their number."""
+    gpus_per_replica: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of one; null takes engine.tensor_parallel_size where the cluster has GPUs, else none."""
+    cpus_per_replica: Annotated[float, Field(ge=0)] = 1
+    """CPUs of one. Filters take one each, beside them."""
+    resources_per_replica: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Custom resources of one, as machines were given by `ray start --resources`."""
+
+
+ExecutorSpec = Annotated[LocalExecutorSpec | RayExecutorSpec, Field(discriminator="kind")]
+
+
 class AuditSpec(Part):
     """What is done so that the filters can be audited."""
 
@@ -501,6 +545,8 @@ class Recipe(Part):
     """Where it goes."""
     run: RunSpec = RunSpec()
     """How the run is cut up."""
+    executor: ExecutorSpec = LocalExecutorSpec()
+    """Where it runs."""
     audit: AuditSpec = AuditSpec()
     """What is done so that the filters can be audited."""
 

@@ -21,7 +21,7 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
 
     from flows.pipeline import pipeline
 
-    found = pipeline(str(recipe()), str(tmp_path / "run"))
+    found = pipeline(str(recipe()), out=str(tmp_path / "run"))
 
     with get_client(sync_client=True) as client:
         flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
@@ -54,8 +54,8 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
     rows = [row | {"completion": said[at % 2], "finish_reason": "stop"} for at, row in enumerate(rows)]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     overrides = ["dedupe={run_characters: 0, guard: none}", "run.filter_workers=2"]
-    plain = pipeline(path, str(tmp_path / "plain"), overrides)
-    found = pipeline(path, str(tmp_path / "files"), [*overrides, "run.dedupe_gib=0.000001"])
+    plain = pipeline(path, overrides, out=str(tmp_path / "plain"))
+    found = pipeline(path, [*overrides, "run.dedupe_gib=0.000001"], out=str(tmp_path / "files"))
 
     with get_client(sync_client=True) as client:
         flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
@@ -91,13 +91,13 @@ def test_a_run_is_published_where_its_recipe_says_or_fails_with_the_gates_reason
 
     path, repo = str(recipe()), str(tmp_path / "released")
     overrides = [f"publish.repo={repo}", "publish.versions=semantic", "publish.gates.self_check=false"]
-    made = [pipeline(path, str(tmp_path / salt), overrides, salt)["published"] for salt in ("one", "two")]
+    made = [pipeline(path, overrides, out=str(tmp_path / salt), salt=salt)["published"] for salt in ("one", "two")]
     assert [one["version"] for one in made] == ["v1.0.0", "v1.1.0"]
-    assert pipeline(path, str(tmp_path / "two"), overrides, "two")["published"] == made[1] | {"commit": None}
+    assert pipeline(path, overrides, out=str(tmp_path / "two"), salt="two")["published"] == made[1] | {"commit": None}
 
     strict = [*overrides, "filters=[{name: finished}, {name: exact_answer}, {name: majority}]", "publish.gates.undecided=0.0"]
     with pytest.raises(PublishError, match="of the samples are undecided, more than"):
-        pipeline(path, str(tmp_path / "three"), strict, "three")
+        pipeline(path, strict, out=str(tmp_path / "three"), salt="three")
     with get_client(sync_client=True) as client:
         last = max(client.read_flow_runs(), key=lambda run: run.created)
         shown = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-release"])))
@@ -108,7 +108,7 @@ def test_a_run_is_published_where_its_recipe_says_or_fails_with_the_gates_reason
         "v1.1.0",
     }
     assert [one.version for one in releases(repo).releases] == ["v1.0.0", "v1.1.0"]
-    assert pipeline(path, str(tmp_path / "three"), [*strict[:-1], "publish.gates.undecided=1.0"], "three")["published"]
+    assert pipeline(path, [*strict[:-1], "publish.gates.undecided=1.0"], out=str(tmp_path / "three"), salt="three")["published"]
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
         return real(self, priority)
 
     monkeypatch.setattr(ReplaySampler, "stream", fails_once)
-    pipeline(str(recipe()), str(tmp_path / "run"))
+    pipeline(str(recipe()), out=str(tmp_path / "run"))
     assert len(calls) == 3
 
     calls.clear()
@@ -155,7 +155,7 @@ def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
     (tmp_path / "answers.jsonl").write_text('{"prompt": "Capital of France?", "completion": "Paris"}\n')
     calls.append(0)
     with pytest.raises(SourceError, match="no completion for the prompt 'Capital of"):
-        pipeline(str(path), str(tmp_path / "other"))
+        pipeline(str(path), out=str(tmp_path / "other"))
     assert len(calls) <= 3
 
 

@@ -27,7 +27,7 @@ from thresher.errors import EngineError, SourceError
 from thresher.samplers import openai_http
 from thresher.samplers.base import NEUTRAL, Drawn, Group
 from thresher.samplers.openai_answers import calibrate, logprobs_of, read_answer
-from thresher.samplers.openai_http import HttpSampler
+from thresher.samplers.openai_http import HttpSampler, addresses
 from thresher.samplers.orphans import _descendants, kill
 
 FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
@@ -415,6 +415,31 @@ def test_a_loopback_server_is_reached_past_a_proxy(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+def test_a_name_stands_for_all_its_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with two addresses is two servers; one without any is told before anything is begun."""
+    look_up = socket.getaddrinfo
+    with FakeOpenAI() as server:
+        port = int(server.url.split(":")[2].removesuffix("/v1"))
+
+        def named(host: Any, *more: Any, **most: Any) -> Any:
+            if host != "replicas.example":
+                return look_up(host, *more, **most)
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+                for address in ("127.0.0.2", "127.0.0.1", "127.0.0.2")
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", named)
+        url = f"http://replicas.example:{port}/v1"
+        assert addresses([url]) == [f"http://127.0.0.1:{port}/v1", f"http://127.0.0.2:{port}/v1"]
+        assert addresses([url, url]) == addresses([url])
+    spec = HttpEngine(kind="openai_http", base_urls=("http://nobody.invalid:8000/v1",), every_address=True)
+    with pytest.raises(EngineError, match="its name stands for no address"):
+        HttpSampler(spec, "small", quota=Quota(0.0), seeds="auto")
+    with pytest.raises(ValueError, match="a certificate is of a name"):
+        HttpEngine(kind="openai_http", base_urls=("https://replicas.example/v1",), every_address=True)
+
+
 def test_requests_in_flight_grow_and_shrink() -> None:
     with FakeOpenAI(delay_s=0.05) as server, sampler(server, requests_in_flight=12) as held, held.stream() as stream:
         stream.submit([group(number) for number in range(200)])

@@ -120,7 +120,7 @@ def sample_until_it_dies(path: Path, out: Path, after: int) -> None:
             range(begun.shards),
             lambda shard: steps.sample_shard(begun.root, shard, sampler, progress),
             lambda shard: steps.winnow_shard(begun.root, shard),
-            in_flight=1,
+            in_flight=lambda: 1,
         )
 
 

@@ -170,3 +170,44 @@ def test_an_engine_that_dies_is_started_again_under_prefect(tmp_path: Path) -> N
 
     found = rows(out)
     assert len(found) == len({row["sample_id"] for row in found}) == PROMPTS * (SAMPLES + 1)
+
+
+def test_engines_of_a_cluster_draw_a_run_together(tmp_path: Path) -> None:
+    """Two actors, each with an engine of its own seed; the ids are those of the local run, and no engine outlives it."""
+    pytest.importorskip("ray")
+    out = tmp_path / "run"
+    before = _engines()
+    spec = "executor={kind: ray, address: null, replicas: 2, cpus_per_replica: 0.5}"
+    process = start(out, "--no-prefect", "--set", spec, "--set", "run.shards_in_flight=1")
+    killed = False
+    for _ in range(6000):
+        if process.poll() is not None:
+            break
+        if not killed and len(finished_shards(out)) >= 2 and len(found := list(_engines() - before)) > 1:
+            os.kill(found[0], signal.SIGKILL)  # its actor begins another
+            killed = True
+        time.sleep(0.05)
+    whole(process, out)
+    rows = [row for shard in sorted(finished_shards(out)) for row in Store(out).read_table(f"samples/{shard[:-5]}").to_pylist()]
+    ids = [row["sample_id"] for row in rows]
+    assert len(ids) == len(set(ids)) == PROMPTS * (SAMPLES + 1)
+    seeds = {row["engine_seed"] for row in rows}
+    assert len(seeds) >= 2
+    assert len({row["source"] for row in rows}) == len(seeds)
+    for _ in range(200):
+        if not _engines() - before:
+            break
+        time.sleep(0.05)
+    assert not _engines() - before
+
+
+def _engines() -> set[int]:
+    """Processes of vLLM's engines."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"VLLM::EngineCore" in path.read_bytes():
+                found.add(int(path.parent.name))
+        except OSError:
+            continue
+    return found

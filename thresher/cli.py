@@ -1,19 +1,20 @@
 """The command line: thresher run | check | estimate | filter | audit | publish | releases | rollback | dedupe | index |
-schema."""
+schedule | schedules | serve | schema."""
 
 import argparse
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thresher import __version__
 from thresher.errors import ThresherError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.console import Console
 
     from thresher.audit.stats import Audit
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for a fault that is explained, 130 for an interrupt."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if options.verbose else logging.WARNING)
-    _quiet(options.verbose)
+    _quiet(options.verbose or options.command is serve)
     try:
         status: int = options.command(options)
         return status
@@ -55,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("recipe", metavar="RECIPE", help="YAML file, such as data/recipes/demo.yaml")
         made.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change the recipe")
 
+    def tabular(made: argparse.ArgumentParser, what: str = "print JSON") -> None:
+        either = made.add_mutually_exclusive_group()
+        either.add_argument("--json", action="store_true", help=what)
+        either.add_argument("--csv", action="store_true", help="print CSV")
+
     made = command("run", run, "Sample a recipe, filter, and write the dataset; goes on where an earlier run stopped.")
     recipe(made)
     made.add_argument("--out", metavar="RUN", help="run directory or fsspec URL (default: data/runs/NAME)")
@@ -63,12 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 
     made = command("check", check, "Validate a recipe without sampling: prompts, filters, references.")
     recipe(made)
+    tabular(made)
 
     made = command("estimate", estimate, "Draw a small probe and say what the whole run will bring and cost.")
     recipe(made)
     made.add_argument("--prompts", type=int, default=16, help="prompts to probe, spread over the plan (default: 16)")
     made.add_argument("--samples", type=int, default=8, help="samples of each (default: 8)")
-    made.add_argument("--json", action="store_true", help="print JSON")
+    tabular(made)
 
     made = command("filter", filter_, "Filter your own samples by a recipe's filters; no engine is used.")
     recipe(made)
@@ -84,8 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--review", metavar="N", type=int, help="write N samples to RUN/review.jsonl, and a page on which a person marks them"
     )
-    made.add_argument("--csv", action="store_true", help="with --all or --against: print that table as CSV")
-    made.add_argument("--json", action="store_true", help="print JSON, with the statistics of docs/statistics.md")
+    tabular(made, "print JSON, with the statistics of docs/statistics.md")
     made.add_argument(
         "--html", metavar="FILE", nargs="?", const="", help="write a report that needs no network (RUN/report.html)"
     )
@@ -118,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", metavar="NAME", help="config of a dataset")
     made.add_argument("--split", metavar="NAME", help="split of a dataset (default: train)")
-    made.add_argument("--json", action="store_true", help="print JSON")
+    tabular(made)
 
     where = "ORG/NAME of the Hub, a directory, or an URL such as s3://bucket/sums"
     made = command("publish", publish, "Append a run's dataset to a dataset repository, in one commit, and tag it.")
@@ -135,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     made = command("releases", releases, "List what a dataset repository holds, release by release.")
     made.add_argument("repo", metavar="REPO", help=where)
-    made.add_argument("--json", action="store_true", help="print JSON")
+    tabular(made)
 
     made = command(
         "rollback", rollback, "Make a dataset repository hold what it held at a release; one commit, no data is moved."
@@ -170,12 +176,65 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--run-characters", type=int, default=200, metavar="N", help="their dedupe.run_characters (default: 200)")
     made.add_argument("--config", metavar="NAME", default="sft", help="config of the dataset (default: sft)")
     made.add_argument("--split", metavar="NAME", default="train", help="split of the dataset (default: train)")
+    tabular(made)
+
+    made = command("study", study, "Measure what temperature, and small changes of the prompts, do to a recipe's answers.")
+    recipe(made)
+    made.add_argument("--out", metavar="DIR", help="directory of the study (default: data/runs/NAME-study); goes on there")
+    made.add_argument(
+        "--temperatures",
+        metavar="T,...",
+        default="0,0.1,0.2,0.4,0.6,0.8,1.0,1.2,1.5",
+        help="such as 0,0.1,...,1.5 (default: %(default)s); 1 must be among them, and 0 is the greedy answer",
+    )
+    made.add_argument("--samples", type=int, default=16, help="draws of each prompt and temperature (default: 16)")
+    made.add_argument(
+        "--wording",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="put round user turns instead of the usual ones: 'Please: {}'",
+    )
+    made.add_argument(
+        "--train",
+        action="store_true",
+        help="also fine-tune on one and on many answers, and on near misses (needs thresher[train])",
+    )
+    made.add_argument("--steps", type=int, default=60, help="steps of each training (default: 60)")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    made.add_argument("--csv", action="store_true", help="print a row per family and temperature as CSV")
+
+    made = command("scale", scale, "Give a run that is under way on a Ray cluster another number of engines.")
+    made.add_argument("run", metavar="RUN", help="run directory")
+    made.add_argument("replicas", metavar="N", type=int, help="engines; they begin and end within seconds of it")
 
     made = command("sql", sql, "Ask a run in SQL: tables prompts, samples, verdicts, stats.")
     made.add_argument("run", metavar="RUN", help="run directory")
     made.add_argument("query", metavar="QUERY", help='such as "select reason, count(*) from verdicts group by 1"')
-    made.add_argument("--json", action="store_true", help="print JSON, an object per row")
+    tabular(made, "print JSON, an object per row")
+
+    made = command(
+        "schedule", schedule, "Run a recipe at set times, through your Prefect server; or pause, resume or remove a schedule."
+    )
+    made.add_argument("recipe", metavar="RECIPE|NAME", help="YAML file; with --pause, --resume or --remove a schedule's name")
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--cron", metavar="CRON", help='when, such as "0 2 * * *": every night at two')
+    what.add_argument("--every", metavar="TIME", help="how often, such as 30m, 6h or 1d")
+    for word, does in (("pause", "begin no more runs"), ("resume", "go on"), ("remove", "forget the schedule; its runs stay")):
+        what.add_argument(f"--{word}", dest="change", action="store_const", const=word, help=does)
+    made.add_argument("--timezone", metavar="ZONE", help="of --cron, such as Europe/Berlin (default: UTC)")
+    made.add_argument("--name", help="of the schedule (default: the recipe's); one that is there is changed")
+    made.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change the recipe")
+    made.add_argument("--out", metavar="DIR", help="folder or fsspec URL that the runs' directories go to (default: data/runs)")
+    made.add_argument("--pool", help="Prefect work pool whose workers run it (default: thresher serve does)")
+
+    made = command("schedules", schedules, "List the schedules on your Prefect server.")
+    made.add_argument("--json", action="store_true", help="print JSON, an object per schedule")
     made.add_argument("--csv", action="store_true", help="print CSV")
+
+    made = command("serve", serve, "Run schedules on this machine, in this process, until it is stopped; needs no work pool.")
+    made.add_argument("names", metavar="NAME", nargs="*", help="schedules (default: all that were made on this machine)")
+    made.add_argument("--at-once", type=int, default=1, metavar="N", help="runs side by side (default: 1, for one engine)")
 
     made = command("schema", schema, "Print the JSON Schema of recipes, or of one filter's parameters.")
     made.add_argument("filter", metavar="FILTER", nargs="?", help="a registered filter")
@@ -200,17 +259,29 @@ def run(options: argparse.Namespace) -> int:
             return _show(console, *steps.run(begun, progress))
     from flows.pipeline import pipeline
 
-    pipeline(options.recipe, begun.root, options.overrides, options.salt)
+    pipeline(options.recipe, options.overrides, out=begun.root, salt=options.salt)
     return _show(console, *steps.result(begun.root))
 
 
 def check(options: argparse.Namespace) -> int:
     """thresher check"""
+    from dataclasses import asdict
+
     from thresher import checks, recipes
+    from thresher.audit.show import table_of
 
     console = _console()
     loaded = recipes.load(options.recipe, options.overrides)
     report = checks.check_recipe(loaded)
+    for fault in report.faults:
+        print(f"thresher: {loaded.path}: {fault}", file=sys.stderr)
+    if options.json or options.csv:
+        found = asdict(report)
+        families = [{"name": family, "prompts": count} for family, count in report.families.items()]
+        trials = [{"name": one["label"]} | {k: v for k, v in one.items() if k != "label"} for one in found["trials"]]
+        self_tests = [{"name": label, "said": said} for label, said in report.self_tests.items()]
+        _print(options, table_of(families=families, trials=trials, self_tests=self_tests), found)
+        return 1 if report.faults else 0
     for family, prompts in report.families.items():
         console.print(f"{family}: {prompts} prompts", highlight=False)
     for trial in report.trials:
@@ -221,8 +292,6 @@ def check(options: argparse.Namespace) -> int:
         )
     for label, said in report.self_tests.items():
         console.print(f"{label}: {said}", highlight=False, markup=False)
-    for fault in report.faults:
-        print(f"thresher: {loaded.path}: {fault}", file=sys.stderr)
     if not report.faults:
         console.print(f"{loaded.path}: fit to run")
     return 1 if report.faults else 0
@@ -230,21 +299,15 @@ def check(options: argparse.Namespace) -> int:
 
 def estimate(options: argparse.Namespace) -> int:
     """thresher estimate"""
+    from dataclasses import asdict
+
     from thresher import estimates, recipes
+    from thresher.audit.show import table_of
 
     if options.prompts < 2 or options.samples < 1:
         raise ThresherError("--prompts wants 2 or more and --samples 1 or more: from less nothing can be told of a whole run")
     loaded = recipes.load(options.recipe, options.overrides)
     found = estimates.estimate(loaded, prompts=options.prompts, samples=options.samples)
-    if options.json:
-        print(json.dumps(found.to_dict(), indent=1))
-        return 0
-    console = _console()
-    console.print(
-        f"probe: {found.probe_samples} samples of {found.probe_prompts} prompts in {found.probe_s:.1f} s, "
-        f"{found.tokens_per_s:,.0f} tokens/s, after {found.start_s:.1f} s for the engine to start",
-        highlight=False,
-    )
     rows = {
         "samples": (found.samples, ",.0f"),
         "tokens": (found.tokens, ",.0f"),
@@ -253,6 +316,15 @@ def estimate(options: argparse.Namespace) -> int:
         "hits, at most": (found.hits, ",.0f"),
         "hits per 1,000 tokens": (found.hits_per_1000_tokens, ".2f"),
     }
+    if options.json or options.csv:
+        _print(options, table_of(rows=[{"of": name} | asdict(one) for name, (one, _) in rows.items()]), found.to_dict())
+        return 0
+    console = _console()
+    console.print(
+        f"probe: {found.probe_samples} samples of {found.probe_prompts} prompts in {found.probe_s:.1f} s, "
+        f"{found.tokens_per_s:,.0f} tokens/s, after {found.start_s:.1f} s for the engine to start",
+        highlight=False,
+    )
     console.print(f"the whole run, {found.prompts} prompts (95 % interval over prompts):", highlight=False)
     for name, (one, how) in rows.items():
         console.print(f"  {name:22} {one.value:{how}} [{one.low:{how}}, {one.high:{how}}]", highlight=False, markup=False)
@@ -273,14 +345,12 @@ def filter_(options: argparse.Namespace) -> int:
 
 def audit(options: argparse.Namespace) -> int:
     """thresher audit"""
-    import pyarrow as pa
-
     from thresher.audit.drift import drift
+    from thresher.audit.older import opened
     from thresher.audit.review import lines_of, reviewed
-    from thresher.audit.show import print_audit, print_table
+    from thresher.audit.show import audit_table, print_audit, table_of
     from thresher.audit.stats import audit as audited
     from thresher.audit.stats import check as checked
-    from thresher.errors import StoreError
     from thresher.store import Store
 
     if (options.run is None) == (options.all is None):
@@ -290,22 +360,25 @@ def audit(options: argparse.Namespace) -> int:
     store = Store(options.run)
     before = None if options.against is None else Store(options.against)
     for one in (store, before):
-        if one is not None and one.manifest() is None:
-            raise StoreError(f"{one.root}: not a run directory (it has no run.json); give the directory of a run")
+        if one is not None:
+            opened(one)
     result = audited(store)
     compared = () if before is None else drift(store, before)
+    drifts = table_of(drift=[one.to_dict() for one in compared])
     if options.json:
         from thresher.audit.statistics import statistics
 
         marks = reviewed(store)
         more = {"drift": [one.to_dict() for one in compared], "review": marks.to_dict() if marks else None}
-        print(json.dumps(result.to_dict() | {"statistics": statistics(store).to_dict()} | more, indent=1))
-    elif not options.csv:
+        _print(options, drifts, result.to_dict() | {"statistics": statistics(store).to_dict()} | more)
+    elif options.csv:
+        _print(options, audit_table(result) if before is None else drifts)
+    else:
         print_audit(result, _console())
         if marks := reviewed(store):
             _console().print(*lines_of(marks), highlight=False, markup=False)
-    if before is not None and not options.json:
-        print_table(pa.Table.from_pylist([one.to_dict() for one in compared]), _console(), as_csv=options.csv)
+        if before is not None:
+            _print(options, drifts)
     if options.html is not None:
         from thresher.audit.report import write_report
 
@@ -321,10 +394,9 @@ def audit(options: argparse.Namespace) -> int:
 
 def _across(options: argparse.Namespace) -> int:
     from thresher.audit.across import across, page, table
-    from thresher.audit.show import print_table
 
     rows = across(options.all)
-    print_table(table(rows), _console(), as_json=options.json, as_csv=options.csv)
+    _print(options, table(rows))
     if options.html is not None:
         from thresher.audit.report import write_page
 
@@ -336,7 +408,7 @@ def _across(options: argparse.Namespace) -> int:
 def dedupe(options: argparse.Namespace) -> int:
     """thresher dedupe"""
     from thresher import dedupe as tool
-    from thresher.audit.show import number, share
+    from thresher.audit.show import number, share, table_of
     from thresher.errors import SourceError
 
     choice = tool.Choice(options.text, options.group, not options.within_groups, options.guard, options.score, options.threshold)
@@ -345,8 +417,8 @@ def dedupe(options: argparse.Namespace) -> int:
             raise SourceError(f"--{name}: wanted a number above 0, found {getattr(options, name)}")
     means = tool.Means(int(options.memory * 2**30), options.workers)
     found = tool.dedupe(options.data, Path(options.out), choice, means, config=options.config, split=options.split)
-    if options.json:
-        print(json.dumps(found.to_dict(), indent=1))
+    if options.json or options.csv:
+        _print(options, table_of(rows=[found.to_dict()]), found.to_dict())
         return 0
     console = _console()
     drops = f"{number(found.exact)} exact and {number(found.near)} near duplicates dropped"
@@ -387,12 +459,21 @@ def publish(options: argparse.Namespace) -> int:
 
 def releases(options: argparse.Namespace) -> int:
     """thresher releases"""
+    from thresher.audit.show import table_of
     from thresher.releases.publishing import counted
     from thresher.releases.publishing import releases as there
 
     found = there(options.repo)
-    if options.json:
-        print(found.model_dump_json(indent=1))
+    if options.json or options.csv:
+        every = [
+            (one, into) for last in found.releases for one, into in (*((m, last.version) for m in last.merged), (last, None))
+        ]
+        rows = [
+            {"version": one.version, "name": one.name, "at": one.at, "merged_into": into, "forced": bool(one.forced)}
+            | {f"rows_{view}": count for view, count in one.rows.items()}
+            for one, into in every
+        ]
+        _print(options, table_of(rows=rows), found.model_dump(mode="json"))
         return 0
     for one in found.releases:
         for merged in one.merged:
@@ -448,22 +529,124 @@ def _changed(made: "Changed", *, as_json: bool) -> int:
 def index(options: argparse.Namespace) -> int:
     """thresher index"""
     from schemas.recipe import DedupeSpec
-    from thresher.audit.show import number
+    from thresher.audit.show import number, table_of
     from thresher.released import index_dataset
 
     spec = DedupeSpec(guard=options.guard, run_characters=options.run_characters)
     made = index_dataset(options.data, Path(options.out), spec, config=options.config, split=options.split)
+    if options.json or options.csv:
+        row = {"index": options.out, "data": options.data, "rows": made.rows}
+        _print(options, table_of(rows=[row]), row)
+        return 0
     print(f"{options.out}: {number(made.rows)} released samples; name it in a recipe: dedupe.released.index")
+    return 0
+
+
+def study(options: argparse.Namespace) -> int:
+    """thresher study"""
+    from thresher import recipes
+    from thresher.audit.show import print_table
+    from thresher.study.drawing import Design, temperatures_of
+    from thresher.study.report import lines_of, short_table, temperatures_table
+    from thresher.study.rewording import checked_wordings
+    from thresher.study.whole import run_study
+
+    if options.steps < 1:
+        raise ThresherError(f"--steps: wanted 1 or more, found {options.steps}")
+    design = Design(temperatures_of(options.temperatures), options.samples, checked_wordings(options.wording))
+    loaded = recipes.load(options.recipe, options.overrides)
+    out = options.out or f"data/runs/{loaded.recipe.name}-study"
+    done = run_study(loaded, out, design, train_steps=options.steps if options.train else None)
+    if options.json:
+        print(json.dumps(done.to_dict(), indent=1))
+        return 0
+    if options.csv:
+        print_table(temperatures_table(done.study), _console(), as_csv=True)
+        return 0
+    console = _console()
+    print_table(short_table(done.study), console)
+    settings = " ".join(f"--set {key}={value}" for key, value in done.study.recommended.items()) or "nothing"
+    lines = [*lines_of(done.study), *([done.training.says] if done.training else [])]
+    for line in [*lines, f"recommended: {settings}", f"  {done.study.reason}", f"report: {done.page}"]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def scale(options: argparse.Namespace) -> int:
+    """thresher scale"""
+    from thresher import steps
+    from thresher.store import Store
+
+    if options.replicas < 1:
+        raise ThresherError(f"scale: wanted 1 engine or more, found {options.replicas}; to stop a run, interrupt it")
+    steps.scale(Store(options.run), options.replicas)
+    print(f"{options.run}: {options.replicas} engines are wanted; the run looks every five seconds")
     return 0
 
 
 def sql(options: argparse.Namespace) -> int:
     """thresher sql"""
-    from thresher.audit.show import print_table
     from thresher.audit.sql import query
     from thresher.store import Store
 
-    print_table(query(Store(options.run), options.query), _console(), as_json=options.json, as_csv=options.csv)
+    _print(options, query(Store(options.run), options.query))
+    return 0
+
+
+def schedule(options: argparse.Namespace) -> int:
+    """thresher schedule"""
+    from flows import schedules as there
+
+    if options.change:
+        there.change(options.recipe, options.change)
+        print(f"{options.recipe}: {options.change}d")
+        return 0
+    made = there.schedule(
+        options.recipe,
+        cron=options.cron,
+        every=options.every,
+        timezone=options.timezone,
+        overrides=options.overrides,
+        name=options.name,
+        out=options.out,
+        pool=options.pool,
+    )
+    start = f"prefect worker start --pool {made['pool']}" if made["pool"] else f"thresher serve {made['name']}"
+    print(f"{made['name']}: {made['schedule']}{', paused' if made['paused'] else ''}; its runs go to {made['out']}")
+    if made["next"]:
+        print(f"the next begins at {made['next']}, where this runs: {start}")
+    elif not made["paused"]:
+        print(
+            f"thresher: the Prefect server has planned no run of {made['name']} yet, and begins none before it does. Its log "
+            "says why; Prefect 3.7 cannot with SQLAlchemy 2.1: pip install 'sqlalchemy<2.1' where the server runs, and start it "
+            "again",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def schedules(options: argparse.Namespace) -> int:
+    """thresher schedules"""
+    import pyarrow as pa
+
+    from flows import schedules as there
+    from thresher.audit.show import print_table
+
+    found = there.schedules()
+    if not found and not options.json and not options.csv:
+        print("no schedules; make one: thresher schedule RECIPE --cron ...")
+        return 0
+    print_table(pa.Table.from_pylist(found), _console(), as_json=options.json, as_csv=options.csv)
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """thresher serve"""
+    from flows import schedules as there
+
+    if options.at_once < 1:
+        raise ThresherError(f"--at-once: wanted 1 or more, found {options.at_once}")
+    there.serve(options.names, at_once=options.at_once)
     return 0
 
 
@@ -499,6 +682,13 @@ def _show(console: "Console", result: "Audit", dataset: str) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+def _print(options: argparse.Namespace, table: "pa.Table", whole: Mapping[str, Any] | None = None) -> None:
+    """Print rows as asked: for people, --csv, or --json, which may show the `whole` that they are taken from."""
+    from thresher.audit.show import print_table
+
+    print_table(table, _console(), as_json=options.json, as_csv=options.csv, whole=whole)
 
 
 def _console() -> "Console":

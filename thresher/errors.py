@@ -7,7 +7,8 @@ ThresherError
 ├── EngineError     an engine that would not start, or died
 ├── StoreError      a run directory that cannot be read or written, or that holds another run
 ├── AuditError      counts that do not add up
-└── PublishError    a release that the Hub, or a gate, refused
+├── PublishError    a release that the Hub, or a gate, refused
+└── ScheduleError   a Prefect server that is not there, or a schedule that it does not know
 FilterError stands in filters.base: filters know nothing of thresher.
 """
 
@@ -42,3 +43,7 @@ class AuditError(ThresherError):
 
 class PublishError(ThresherError):
     """A release that the Hub, or a gate, refused."""
+
+
+class ScheduleError(ThresherError):
+    """A Prefect server that is not there, or a schedule that it does not know."""

@@ -1,8 +1,9 @@
 """Opens a run: resolves its model, checks its filters, writes `run.json` and the plan, and finds what is left to sample."""
 
 import hashlib
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, VllmE
 from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids, journal, models, pool
 from thresher.brought import ingest
-from thresher.errors import RecipeError, SourceError, StoreError
+from thresher.errors import ModelError, RecipeError, SourceError, StoreError
+from thresher.progress import Progress
 from thresher.prompts import plan, prompt_table
 from thresher.recipes import Loaded, build_filters
 from thresher.samplers import open_sampler
@@ -86,7 +88,7 @@ def begin(
     built_filters(recipe, loaded.base, brought=False)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
-    store = Store(out or f"data/runs/{recipe.name}")
+    store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     sampling = recipe.sampling.model_dump(mode="json")
     decides = {
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
@@ -131,6 +133,41 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     return Begun(store.root, shards, [], loaded.recipe, None, loaded.base)
 
 
+@dataclass(frozen=True)
+class Warm:
+    """An engine that is warm, and who counts what it draws."""
+
+    sampler: Sampler
+    progress: Progress
+
+    def close(self) -> None:
+        """End the engine."""
+        self.sampler.close()
+
+
+@contextmanager
+def warm(root: str, progress: Progress) -> Iterator[Warm]:
+    """Open the engine of a run, on whatever machine this is. Raises StoreError where the run is not to be seen, ModelError where
+    its model is another one here, and what open_sampler raises."""
+    store = Store(root)
+    manifest = store.manifest()
+    if manifest is None:
+        raise StoreError(
+            f"{store.path('run.json')}: not to be seen from {socket.gethostname()}; the run directory must be on storage that "
+            "all machines reach under one name"
+        )
+    recipe, base = Recipe.model_validate(manifest.recipe), Path(manifest.base)
+    model = model_for(recipe, base)
+    if model.revision != manifest.model["revision"]:
+        raise ModelError(
+            f"model {model.name!r}: on {socket.gethostname()} it is {model.revision}, the run was begun with "
+            f"{manifest.model['revision']}; install the same one on all machines"
+        )
+    with Begun(root, 0, [], recipe, model, base).sampler() as sampler:
+        progress.lap()
+        yield Warm(sampler, progress)
+
+
 def model_for(recipe: Recipe, base: Path) -> models.Model:
     """The model of a recipe: on this machine, or only its name where a server has it. Raises ModelError."""
     if isinstance(recipe.engine, HttpEngine):
@@ -139,6 +176,11 @@ def model_for(recipe: Recipe, base: Path) -> models.Model:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _placed(recipe: Recipe, root: str) -> str:
+    """On a cluster a path must mean the same whatever directory a process was begun in."""
+    return str(Path(root).absolute()) if recipe.executor.kind == "ray" and "://" not in root else root
 
 
 def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:

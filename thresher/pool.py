@@ -3,6 +3,7 @@
 Rows of a verdict file carry the row of their sample in its shard, so the join is indexing, never hashing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def shards(store: Store) -> int:
 
 def sampled(store: Store) -> list[int]:
     """The shards whose samples are there, in order: all of them, unless the run is unfinished or had enough (target_rows)."""
-    return [shard for shard in range(shards(store)) if store.exists(f"samples/{shard_name(shard)}.json")]
+    return sorted(int(name.removesuffix(".json")) for name in store.names("samples", ".json"))
 
 
 def hits(store: Store) -> int:
@@ -74,6 +75,16 @@ def verdict_names(store: Store, shard: int, before: int | None = None) -> list[s
     while len(names) - 1 != before and store.exists(f"{corpus_name(len(names) - 1, shard)}.json"):
         names.append(corpus_name(len(names) - 1, shard))
     return [name for name in names if store.exists(f"{name}.json")]
+
+
+def verdict_files(store: Store) -> Counter[int]:
+    """How many verdict files that are finished each shard has, as far as the filters ran without a gap; from three listings."""
+    found = Counter(int(name.removesuffix(".json")) for name in store.names("verdicts", ".json"))
+    for name in store.names("corpus", ".json"):  # by number of the filter, then by shard
+        number, _, shard = name.removesuffix(".json").partition("-")
+        if found[int(shard)] == int(number) + 1:
+            found[int(shard)] += 1
+    return found
 
 
 def verdict_entries(store: Store, shard: int, before: int | None = None) -> list[Entry]:

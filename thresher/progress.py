@@ -23,7 +23,8 @@ REPORT_EVERY_S = 10.0
 class Progress:
     """Counts samples and tokens as they are drawn, and hits as they are found; may be told from any thread. A context manager.
 
-    `report` is called with the share done (0 to 1) and a line of text every ten seconds, and at the end.
+    `report` is called with the share done (0 to 1) and a line of text every ten seconds, and at the end. What is sent to another
+    process counts there anew and shows nothing.
     """
 
     def __init__(self, stream: TextIO | None = None, report: Callable[[float, str], None] | None = None) -> None:
@@ -38,6 +39,9 @@ class Progress:
         self._prompts = self._closed = 0
         self._first = self._last_line = 0.0
         self._lap = time.perf_counter()
+
+    def __reduce__(self) -> tuple[type["Progress"], tuple[()]]:
+        return Progress, ()
 
     def __enter__(self) -> "Progress":
         return self
@@ -61,7 +65,7 @@ class Progress:
         store = Store(begun.root)
         entry = store.entry("prompts")
         prompts = entry.facts["prompts"] if entry else 0
-        self.total = round(prompts * per_prompt * len(begun.missing) / max(1, begun.shards))
+        self.total += round(prompts * per_prompt * len(begun.missing) / max(1, begun.shards))
         self.hits, self._target = pool.hits(store), sampling.target_rows
         self._adaptive = sampling.target_hits is not None
         self._prompts = round(prompts * len(begun.missing) / max(1, begun.shards))

@@ -12,20 +12,25 @@ called again. What is done is read from the entries in the run directory (thresh
 Prefect's retries, schedules and artifacts; `run` here goes without.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from filters.base import Scope
 from schemas.recipe import Recipe
 from thresher import pool, released
-from thresher.audit.stats import Audit, audit, check
+from thresher.audit.stats import Audit, Gather, audit, check, here
 from thresher.checks import check_golds
-from thresher.executors.local import LocalExecutor
-from thresher.opening import Begun, begin, begin_brought
+from thresher.errors import StoreError
+from thresher.executors import open_executor
+from thresher.executors.base import Engines, Executor
+from thresher.opening import Begun, Warm, begin, begin_brought, warm
 from thresher.progress import Progress
 from thresher.publish import dataset_finished, write_dataset
 from thresher.releases import publishing
-from thresher.samplers.base import Sampler
+from thresher.samplers.base import EngineFacts
 from thresher.sampling import sample_shard
 from thresher.store import Store, shard_name
 from thresher.winnow import built_filters, winnow_corpus, winnow_key, winnow_shard
@@ -38,16 +43,18 @@ __all__ = [
     "publish",
     "release",
     "run",
+    "sample_on",
     "sample_shard",
     "winnow_corpus",
     "winnow_shard",
 ]
 
 
-def release(root: str) -> tuple[Audit, str]:
-    """Audit the run, then write its dataset; returns both. Raises AuditError, and then writes nothing."""
+def release(root: str, gather: Gather = here) -> tuple[Audit, str]:
+    """Audit the run, then write its dataset; returns both. `gather` spreads the audit over an executor's workers. Raises
+    AuditError, and then writes nothing."""
     store = Store(root)
-    found = audit(store)
+    found = audit(store, gather)
     check(found)
     dataset = write_dataset(store, audit=found)
     if _goes_to(store) is None:
@@ -89,19 +96,19 @@ def result(root: str) -> tuple[Audit, str]:
 
 
 def run(begun: Begun, progress: Progress) -> tuple[Audit, str]:
-    """All steps on this machine, without Prefect: sampling and filtering side by side, then the release."""
-    with LocalExecutor(begun.recipe.run.filter_workers) as executor:
+    """All steps, without Prefect: sampling and filtering side by side, then the release."""
+    with open_executor(begun.recipe) as executor:
         drive(
             begun,
             progress,
             executor,
-            sample=lambda shard, sampler: sample_shard(begun.root, shard, sampler, progress, executor.apart),
+            sample=lambda shard, engines: sample_on(engines, begun.root, shard, progress),
             winnow=lambda shard: executor.apart(winnow_shard, begun.root, shard).model_dump(),
             corpus=lambda: winnow_corpus(
                 begun.root, lambda function, items: executor.each(lambda one: executor.apart(function, *one), items)
             ),
         )
-    done = release(begun.root)
+        done = release(begun.root, executor.gather)
     publish(begun.root)
     return done
 
@@ -115,9 +122,9 @@ def _goes_to(store: Store) -> str | None:
 def drive(
     begun: Begun,
     progress: Progress,
-    executor: LocalExecutor,
+    executor: Executor,
     *,
-    sample: Callable[[int, Sampler], Any],
+    sample: Callable[[int, Engines], Any],
     winnow: Callable[[int], dict[str, Any] | None],
     corpus: Callable[[], Any] = lambda: None,
 ) -> None:
@@ -125,34 +132,42 @@ def drive(
     steps themselves, or Prefect tasks round them. Raises the first error, after what was under way is done; RecipeError before
     anything is sampled when a verifier refuses references of its own prompts."""
     if not begun.missing or begun.enough:
-        executor.overlap([], pool.sampled(Store(begun.root)), lambda shard: None, winnow, in_flight=1)
+        executor.overlap([], pool.sampled(Store(begun.root)), lambda shard: None, winnow, in_flight=lambda: 1)
         corpus()
         if not begun.missing or begun.enough:  # other filters may keep fewer
             return
     assert begun.model is not None
     executor.apart(check_golds, begun.root)
     progress.begin(begun)
-    with begun.sampler() as sampler:
-        progress.sampling(sampler.facts)
-        through(begun, sampler, progress, executor, sample=sample, winnow=winnow, corpus=corpus)
+    with engines_of(begun, progress, executor) as engines:
+        through(begun, engines, progress, executor, sample=sample, winnow=winnow, corpus=corpus)
+
+
+@contextmanager
+def engines_of(begun: Begun, progress: Progress, executor: Executor) -> Iterator[Engines]:
+    """The run's engine, warm, or as many of it as the executor holds."""
+    store = Store(begun.root)
+    with executor.engines(
+        partial(warm, begun.root, progress), slots=partial(_slots, begun.recipe), wanted=lambda: replicas_wanted(store)
+    ) as engines:
+        progress.sampling(engines.call(_facts))
+        yield engines
 
 
 def through(
     begun: Begun,
-    sampler: Sampler,
+    engines: Engines,
     progress: Progress,
-    executor: LocalExecutor,
+    executor: Executor,
     *,
-    sample: Callable[[int, Sampler], Any],
+    sample: Callable[[int, Engines], Any],
     winnow: Callable[[int], dict[str, Any] | None],
     corpus: Callable[[], Any] = lambda: None,
 ) -> None:
-    """Pass the missing shards through a sampler that is warm, with enough of them in flight to fill it twice; with target_rows
+    """Pass the missing shards through engines that are warm, with enough of them in flight to fill each twice; with target_rows
     until the run has them. What the filters over the corpus drop of those is sampled for again."""
     sampling = begun.recipe.sampling
-    per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
-    shard_samples = max(begun.recipe.run.shard_samples, per_prompt)
-    in_flight = begun.recipe.run.shards_in_flight or min(64, 2 + -(-2 * sampler.facts.sequences // shard_samples))
+    each = shards_in_flight(begun.recipe, engines.call(_facts))
     todo = begun.missing
     every: list[int] = [shard for shard in pool.sampled(Store(begun.root)) if shard not in set(todo)]
 
@@ -165,12 +180,66 @@ def through(
         left = executor.overlap(
             todo,
             [*every, *todo],
-            lambda shard: sample(shard, sampler),
+            lambda shard: sample(shard, engines),
             winnowed,
-            in_flight=in_flight,
-            stop=sampler.close,
+            in_flight=lambda: each * max(1, engines.replicas),
+            stop=engines.close,
             enough=lambda: sampling.target_rows is not None and progress.hits >= sampling.target_rows,
         )
         corpus()
         todo, every = ([], every) if begun.enough else (left, [])
         progress.hits = pool.hits(Store(begun.root)) if todo else progress.hits
+
+
+def sample_on(engines: Engines, root: str, shard: int, progress: Progress) -> dict[str, Any]:
+    """Sample one shard on one of the engines; returns its entry, as JSON values. Once per shard."""
+    if engines.here:
+        return engines.call(_sampled, root, shard)
+    before = Store(root).entry(f"samples/{shard_name(shard)}")
+    entry = engines.call(_sampled, root, shard)
+    facts, had = entry["facts"], before.facts if before is not None else {}
+    names = ("samples", "anchors")
+    progress.drawn(
+        sum(facts[name] - had.get(name, 0) for name in names), facts["completion_tokens"] - had.get("completion_tokens", 0)
+    )
+    return entry
+
+
+def shards_in_flight(recipe: Recipe, facts: EngineFacts) -> int:
+    """Shards that one engine is given at once: enough to fill it twice."""
+    sampling = recipe.sampling
+    per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
+    shard_samples = max(recipe.run.shard_samples, per_prompt)
+    return recipe.run.shards_in_flight or min(64, 2 + -(-2 * facts.sequences // shard_samples))
+
+
+REPLICAS = "replicas.json"
+
+
+def scale(store: Store, replicas: int) -> None:
+    """Ask a run that is under way on a cluster for another number of replicas. Raises StoreError where there is no run."""
+    if store.manifest() is None:
+        raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
+    store.write_bytes(REPLICAS, f'{{"replicas": {replicas}}}\n'.encode())
+
+
+def replicas_wanted(store: Store) -> int | None:
+    """What `scale` asked for last; None where nobody did."""
+    if not store.exists(REPLICAS):
+        return None
+    return int(json.loads(store.read_bytes(REPLICAS))["replicas"])
+
+
+# -- where an engine is ----------------------------------------------------------------------------------------------------
+
+
+def _sampled(engine: Warm, apart: Callable[..., Any], root: str, shard: int) -> dict[str, Any]:
+    return sample_shard(root, shard, engine.sampler, engine.progress, apart).model_dump()
+
+
+def _facts(engine: Warm, _apart: Callable[..., Any]) -> EngineFacts:
+    return engine.sampler.facts
+
+
+def _slots(recipe: Recipe, engine: Warm) -> int:
+    return shards_in_flight(recipe, engine.sampler.facts)

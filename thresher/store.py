@@ -32,6 +32,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.manifest import Entry, RunManifest
 from schemas.sample import POOL_VERSION
 from thresher.errors import StoreError
+from thresher.older import conformed, format_of, older_manifest
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +143,15 @@ class Store:
                 file.write(data)
                 return int(file.name.removesuffix(ending)[-4:])
         taken = [name for name in self.names(folder, ending) if name.startswith(begins)]
-        number = int(taken[-1].removesuffix(ending)[len(begins) :]) + 1 if taken else 1
-        self.write_bytes(f"{folder}/{begins}{number:04d}{ending}", data)
-        return number
+        number = int(taken[-1].removesuffix(ending)[len(begins) :]) if taken else 0
+        with self._explained(folder):
+            while True:
+                number += 1
+                try:  # on the condition that there is none: several machines may be at it
+                    self.fs.pipe_file(self.path(f"{folder}/{begins}{number:04d}{ending}"), data, mode="create")
+                    return number
+                except FileExistsError:
+                    continue
 
     def read_bytes(self, name: str) -> bytes:
         with self._explained(name, verb="read"):
@@ -224,8 +231,9 @@ class Store:
             return None
         return entry
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read `name`.parquet, after comparing its hash with its entry. Raises StoreError on a damaged file."""
+    def read_table(self, name: str, columns: list[str] | None = None, *, like: pa.Schema | None = None) -> pa.Table:
+        """Read `name`.parquet, after comparing its hash with its entry. Of a table in an older format those columns are read that
+        are `like` today's, and what it lacks is added (thresher.older.conformed). Raises StoreError on a damaged file."""
         entry = self.entry(name)
         if entry is None:
             raise StoreError(f"{self.path(name)}.parquet: not finished; run `thresher run` again to complete the run")
@@ -235,6 +243,8 @@ class Store:
                 f"{self.path(entry.path)}: damaged, its SHA-256 differs from the one in {name}.json; "
                 "run `thresher run` again: it moves the file aside and makes it anew"
             )
+        if like is not None:
+            return conformed(pq.read_table(pa.BufferReader(data)), like, columns, self.path(entry.path))
         return pq.read_table(pa.BufferReader(data), columns=columns)
 
     def read_group(self, name: str, group: int) -> pa.Table:
@@ -262,20 +272,24 @@ class Store:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    def manifest(self) -> RunManifest | None:
-        """What this run is, or None where there is none yet. Raises StoreError on a pool of another version."""
+    def manifest(self, *, older: bool = False) -> RunManifest | None:
+        """What this run is, or None where there is none yet. Raises StoreError on a pool of another version, unless an `older`
+        one will do: of its recipe remains what is a recipe today."""
         if not self.exists("run.json"):
             return None
-        try:
-            manifest = RunManifest.model_validate_json(self.read_bytes("run.json"))
-        except ValidationError as error:
-            raise StoreError(f"{self.path('run.json')}: not a run of thresher: {error.errors()[0]['msg']}") from error
-        if manifest.pool_version != POOL_VERSION:
+        data, where = self.read_bytes("run.json"), self.path("run.json")
+        version, writer = format_of(data)
+        version = POOL_VERSION if version is None else version
+        if version > POOL_VERSION or (version < POOL_VERSION and not older):
+            more = "; thresher audit reads it all the same" if version < POOL_VERSION else ""
             raise StoreError(
-                f"{self.path('run.json')}: pool version {manifest.pool_version}, this thresher reads {POOL_VERSION}; "
-                f"use the version that wrote it ({manifest.thresher_version})"
+                f"{where}: pool version {version}, this thresher reads {POOL_VERSION}; "
+                f"use the version that wrote it ({writer}){more}"
             )
-        return manifest
+        try:
+            return RunManifest.model_validate_json(data) if version == POOL_VERSION else older_manifest(data)
+        except ValidationError as error:
+            raise StoreError(f"{where}: not a run of thresher: {error.errors()[0]['msg']}") from error
 
     @contextmanager
     def _explained(self, name: str, verb: str = "write") -> Iterator[None]:

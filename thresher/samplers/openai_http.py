@@ -121,6 +121,22 @@ class _Request:
         return (self.job.rank, self.first) < (other.job.rank, other.first)
 
 
+def addresses(urls: Iterable[str]) -> list[str]:
+    """The same with each address that their host names stand for, in the order of the names, each once. Raises EngineError for a
+    name that stands for none."""
+    found: dict[str, None] = {}
+    for url in urls:
+        parts = urlsplit(url)
+        try:
+            there = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise EngineError(f"{url}: its name stands for no address ({error}); correct engine.base_urls") from error
+        for address in sorted({one[4][0] for one in there}):
+            host = f"[{address}]" if ":" in str(address) else address
+            found[parts._replace(netloc=f"{host}:{parts.port or 80}").geturl()] = None
+    return list(found)
+
+
 class _Endpoint:
     """One server: what it understands, how many requests it gets at once, and those it has."""
 
@@ -186,6 +202,7 @@ class HttpSampler:
         self._key = os.environ.get(spec.api_key_env or "", "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise EngineError(f"the environment variable {spec.api_key_env} holds characters that no key has; set it again")
+        self._urls = addresses(spec.base_urls) if spec.every_address else list(dict.fromkeys(spec.base_urls))
         self._endpoints: list[_Endpoint] = []
         self._streams: set[HttpStream] = set()
         self._jobs: set[_Job] = set()
@@ -270,7 +287,7 @@ class HttpSampler:
             return
         async with AsyncExitStack() as clients:
             limit = min(_FIRST_LIMIT, self._spec.requests_in_flight)
-            for url in dict.fromkeys(self._spec.base_urls):
+            for url in self._urls:
                 self._endpoints.append(_Endpoint(url, await clients.enter_async_context(self._client(url)), limit))
             await self._meet()
             async with asyncio.TaskGroup() as self._tasks:

@@ -1,0 +1,59 @@
+"""What the form of a run in Prefect's UI asks for, and what it changes in a recipe."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic.json_schema import SkipJsonSchema
+
+from thresher import recipes
+from thresher.recipes import Loaded
+
+DEMO = "data/recipes/demo.yaml"
+Empty = SkipJsonSchema[None]
+"""None, which the form shows as an empty field and not as a choice between types. It must not be the default in the schema: the
+form would send it, and the server refuse it."""
+NO_OVERRIDES: list[str] = []
+
+
+def _nothing() -> None:
+    return None
+
+
+class Limits(BaseModel):
+    """How much of the recipe to do. What is left empty stays as the recipe says."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    prompts: Annotated[int, Field(ge=1, le=10_000_000)] | Empty = Field(default_factory=_nothing)
+    """Take only the first prompts of each set."""
+    samples_per_prompt: Annotated[int, Field(ge=1, le=65_536)] | Empty = Field(default_factory=_nothing)
+    """Completions to draw for each prompt."""
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | Empty = Field(default_factory=_nothing)
+    """Longest completion, in tokens; a longer one is cut off and dropped."""
+    target_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] | Empty = Field(default_factory=_nothing)
+    """Begin nothing new once the run has this many rows that passed every filter."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+ALL = Limits()
+
+
+def load(recipe: str, overrides: Sequence[str] | None, limits: Limits) -> Loaded:
+    """The recipe with these changes, limits last. Raises RecipeError."""
+    loaded = recipes.load(recipe, overrides or ())
+    changes = list(_changes(loaded, limits))
+    return recipes.load(recipe, [*(overrides or ()), *changes]) if changes else loaded
+
+
+def _changes(loaded: Loaded, limits: Limits) -> Iterator[str]:
+    """The limits as overrides, such as sampling.max_tokens=64."""
+    for name in ("samples_per_prompt", "max_tokens", "target_rows"):
+        if (value := getattr(limits, name)) is not None:
+            yield f"sampling.{name}={value}"
+    if limits.prompts is not None:
+        for number, one in enumerate(loaded.recipe.prompts):
+            yield f"prompts.{number}.limit={min(limits.prompts, one.limit or limits.prompts)}"

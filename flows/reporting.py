@@ -1,0 +1,95 @@
+"""Events of a run, for Prefect's automations. The resource is the dataset; nothing fails when one cannot be sent."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect.events import emit_event
+from prefect.settings import PREFECT_API_URL
+
+from schemas.recipe import Recipe
+from thresher.audit.drift import drift
+from thresher.audit.stats import Audit
+from thresher.errors import PublishError, StoreError
+from thresher.publish import dataset_finished
+from thresher.releases.publishing import Published
+from thresher.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def finished(store: Store, found: Audit) -> None:
+    """thresher.run.finished, and thresher.drift.found where filters or the pass rate differ from those of the last complete run
+    of the same name beside this one."""
+    low, high = found.total.interval or (None, None)
+    figures = {
+        "samples": found.samples,
+        "hits": found.total.hits,
+        "near_misses": found.kinds.get("near_miss", 0),
+        "undecided": found.outcomes.get("undecided", 0),
+        "pass_rate": found.total.pass_rate,
+        "pass_rate_low": low,
+        "pass_rate_high": high,
+        "prompt_tokens": found.tokens.prompt,
+        "completion_tokens": found.tokens.completion,
+        "sampling_seconds": found.seconds.sampling,
+        "filtering_seconds": found.seconds.filtering,
+    }
+    _tell("thresher.run.finished", store, figures)
+    try:
+        before = earlier(store, found.name)
+        drifted = [one.to_dict() for one in drift(store, before) if one.drifted] if before else []
+    except Exception as error:  # noqa: BLE001 - a damaged run beside this one is not this one's fault
+        log.warning("drift was not looked for: %s", error)
+        return
+    if before and drifted:
+        _tell("thresher.drift.found", store, {"against": before.root, "drifted": drifted})
+
+
+def published(store: Store, made: Published) -> None:
+    """thresher.release.published."""
+    _tell("thresher.release.published", store, asdict(made))
+
+
+def refused(store: Store, error: PublishError) -> None:
+    """thresher.gate.failed, where it was a gate that refused the release."""
+    if reasons := refusal(error):
+        _tell("thresher.gate.failed", store, {"reasons": reasons})
+
+
+def refusal(error: PublishError) -> list[str]:
+    """The reasons of the gates, if they refused a release (thresher.releases.gates)."""
+    first, *reasons = str(error).split("\n  ")
+    return reasons if first.startswith("not released;") else []
+
+
+def earlier(store: Store, name: str) -> Store | None:
+    """The last complete run of this name beside a run, on a local disk."""
+    if not store.local:
+        return None
+    own = Path(store.path("run.json"))
+    times = {path: path.stat().st_mtime_ns for path in own.parent.parent.glob("*/run.json")}
+    for path in sorted((path for path in times if times[path] < times[own]), key=lambda path: -times[path]):
+        other = Store(path.parent)
+        try:
+            manifest = other.manifest()
+        except StoreError:
+            continue
+        if manifest is not None and manifest.name == name and dataset_finished(other):
+            return other
+    return None
+
+
+def _tell(event: str, store: Store, payload: dict[str, Any]) -> None:
+    """Send an event to the user's server. A temporary server has no automations, and is not asked."""
+    if not PREFECT_API_URL.value():
+        return
+    try:
+        manifest = store.manifest()
+        assert manifest is not None
+        name = Recipe.model_validate(manifest.recipe).publish.repo or manifest.name
+        resource = {"prefect.resource.id": f"thresher.dataset.{name}", "prefect.resource.name": name}
+        emit_event(event, resource=resource, payload={"name": manifest.name, "run": store.root} | payload)
+    except Exception as error:  # noqa: BLE001 - the server's trouble is not the run's
+        log.warning("the event %s was not sent: %s", event, error)

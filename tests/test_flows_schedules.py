@@ -1,0 +1,566 @@
+"""Schedules against a real Prefect server, with thresher serve, a worker, and flow runs that are killed and cancelled."""
+
+import csv
+import io
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+Write = Callable[..., Path]
+pytestmark = pytest.mark.slow
+CHROMIUM = "/usr/bin/chromium"
+
+HELD = """
+import os, time
+from pathlib import Path
+from pydantic import BaseModel
+from filters.base import Filter, Role, Scope
+from filters.judging import one_by_one
+from schemas.sample import Verdict
+
+class Config(BaseModel):
+    folder: str
+
+def build(config):
+    hold, pid = Path(config.folder, "hold"), Path(config.folder, "pid")
+
+    def judge(sample):
+        while hold.exists():
+            pid.write_text(str(os.getpid()))
+            time.sleep(0.05)
+        return Verdict.keep()
+
+    return Filter("held", "1", Scope.SAMPLE, Role.QUALITY, one_by_one(judge, ("completion",)), ("completion",))
+"""
+"""A filter that waits while FOLDER/hold exists, and writes down which process waits."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Prefect server, and `thresher serve` beside it, started in a directory that has nothing to do with thresher."""
+    folder = tmp_path_factory.mktemp("prefect")
+    (folder / "held_filter.py").write_text(HELD)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(folder), os.environ.get("PYTHONPATH", "")])
+    with runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["Server"](folder, PYTHONPATH=path) as made:
+        (folder / "elsewhere").mkdir()
+        made.serving = made.start(
+            [sys.executable, "-m", "thresher.cli", "serve", "--at-once", "6"], "serve.log", folder / "elsewhere"
+        )
+        yield made
+
+
+@pytest.fixture
+def asked(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of that server, whose address thresher's commands have too."""
+    yield from client_of(server, monkeypatch)
+
+
+def client_of(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.syspath_prepend(str(server.folder))
+    with temporary_settings({PREFECT_API_URL: server.url}), get_client(sync_client=True) as client:
+        yield client
+        for one in client.read_deployments():
+            client.delete_deployment(one.id)
+
+
+def thresher(*arguments: str) -> None:
+    from thresher.cli import main
+
+    assert main(arguments) == 0
+
+
+def until(condition: Callable[[], Any], seconds: float = 180) -> Any:
+    """What the condition gives, once it gives something."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {seconds} s for {condition.__code__.co_names}"
+        time.sleep(0.2)
+    return found
+
+
+def runs(client: Any, name: str) -> list[Any]:
+    """Flow runs of a schedule, the oldest first."""
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+
+    found = client.read_flow_runs(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])), limit=200)
+    return sorted(found, key=lambda run: run.expected_start_time)
+
+
+def completed(client: Any, name: str) -> list[Any]:
+    return [run for run in runs(client, name) if run.state_name == "Completed"]
+
+
+def begin(client: Any, name: str) -> Any:
+    """Begin a run of a schedule now; returns its id."""
+    return client.create_flow_run_from_deployment(client.read_deployment_by_name(f"thresher/{name}").id).id
+
+
+def ended(client: Any, run: Any, seconds: float = 180) -> Any:
+    """The state in which a flow run ends."""
+    return until(lambda: (state := client.read_flow_run(run).state) and state.is_final() and state, seconds)
+
+
+def waiting(folder: Path) -> int:
+    """The process that waits in the filter `held`."""
+    return int(until(lambda: (folder / "pid").exists() and (folder / "pid").read_text()))
+
+
+def said(client: Any, run: Any) -> str:
+    """What a flow run logged."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    return "\n".join(one.message for one in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])), limit=200))
+
+
+def events(client: Any, name: str) -> list[dict[str, Any]]:
+    """Events of thresher's about a dataset, the oldest first."""
+    asked = {"filter": {"event": {"prefix": ["thresher."]}, "resource": {"id": [f"thresher.dataset.{name}"]}}, "limit": 50}
+    return sorted(client.request("POST", "/events/filter", json=asked).json()["events"], key=lambda event: event["occurred"])
+
+
+def notes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Directories of scheduled runs, by their names."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/scheduled.json"))}
+
+
+def ids(root: Path) -> set[str]:
+    return {one for file in root.glob("samples/*.parquet") for one in pq.read_table(file)["sample_id"].to_pylist()}
+
+
+def fires(client: Any, recipe: Write, tmp_path: Path, name: str) -> tuple[str, list[str]]:
+    """Runs of a schedule of ten seconds: each draws its own samples, and appends a release."""
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    from thresher.releases.publishing import releases
+
+    repo, out = str(tmp_path / "released"), tmp_path / "runs"
+    path = recipe(publish={"repo": repo, "versions": "semantic"})
+    changed = ["--set", "sampling.max_tokens=12"]
+    thresher("schedule", str(path), "--every", "10s", "--name", name, "--out", str(out), *changed)
+    until(lambda: len(completed(client, name)) >= 2)
+    thresher("schedule", name, "--pause")
+    for run in runs(client, name):  # on a slow machine many are late by now
+        if run.state.is_scheduled():
+            client.delete_flow_run(run.id)
+
+    first, second = completed(client, name)[:2]
+    assert first.end_time <= second.start_time
+    roots = [f"small-{run.expected_start_time:%Y%m%dT%H%M%S}" for run in (first, second)]
+    there = notes(out)
+    assert [(there[root]["state"], there[root]["flow_runs"]) for root in roots] == [
+        ("done", [str(first.id)]),
+        ("done", [str(second.id)]),
+    ]
+    assert not ids(out / roots[0]) & ids(out / roots[1])
+    assert json.loads((out / roots[0] / "run.json").read_text())["recipe"]["sampling"]["max_tokens"] == 12
+    made = releases(repo).releases[:2]
+    assert [(one.version, one.rows["rollouts"], one.rows["sft"]) for one in made] == [("v1.0.0", 20, 4), ("v1.1.0", 20, 4)]
+    artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[second.id])))
+    assert {"thresher-funnel", "thresher-audit", "thresher-report", "thresher-release"} <= {one.key for one in artifacts}
+    return repo, roots
+
+
+def test_a_schedule_fires_and_is_paused_resumed_and_removed(
+    asked: Any, recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The events have the figures of the audit; the lists say how things are."""
+    repo, _ = fires(asked, recipe, tmp_path, "fires")
+
+    found = until(lambda: len(found := events(asked, repo)) >= 4 and found)
+    assert [one["event"] for one in found[:2]] == ["thresher.run.finished", "thresher.release.published"]
+    figures = found[0]["payload"]
+    assert {"samples": 16, "hits": 4, "undecided": 0, "name": "small"}.items() <= figures.items()
+    assert 0 < figures["pass_rate_low"] < figures["pass_rate"] == 11 / 16 < figures["pass_rate_high"] <= 1
+    assert (found[1]["payload"]["version"], found[1]["payload"]["repo"]) == ("v1.0.0", repo)
+
+    until(lambda: all(run.state.is_final() for run in runs(asked, "fires")))
+    capsys.readouterr()
+    thresher("schedules", "--json")
+    row = next(one for one in json.loads(capsys.readouterr().out) if one["name"] == "fires")
+    assert (row["paused"], row["next"], row["last_state"], row["schedule"]) == (True, None, "Completed", "every 10s")
+    before = len(completed(asked, "fires"))
+    thresher("schedule", "fires", "--resume")
+    until(lambda: len(completed(asked, "fires")) > before)
+    thresher("schedules", "--csv")
+    thresher("schedules")
+    text = capsys.readouterr().out
+    listed = list(csv.DictReader(io.StringIO(text[text.index("name,") :])))
+    assert next(one for one in listed if one["name"] == "fires")["paused"] == "False"
+    thresher("schedule", "fires", "--remove")
+    from thresher.cli import main
+
+    assert main(["schedule", "fires", "--pause"]) == 1
+    assert "fires: no schedule of this name" in capsys.readouterr().err
+
+
+def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp_path: Path) -> None:
+    """kill -9 of the flow's process: the state is Crashed, the turn is free after a minute, and the next run ends what was begun,
+    with the samples of an uninterrupted run. The crashed run, tried again, works at the same directory."""
+    from prefect.states import Scheduled
+
+    from thresher import recipes, steps
+    from thresher.progress import Progress
+    from thresher.releases.publishing import releases
+
+    repo, out = str(tmp_path / "released"), tmp_path / "runs"
+    held = [
+        {"name": "finished"},
+        {"name": "exact_answer"},
+        {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}},
+    ]
+    path = recipe(filters=held, publish={"repo": repo, "versions": "semantic"}, run={"shard_samples": 10, "filter_workers": 0})
+    (tmp_path / "hold").touch()
+    thresher("schedule", str(path), "--every", "1d", "--name", "killed", "--out", str(out))
+    first = begin(asked, "killed")
+    os.kill(waiting(tmp_path), signal.SIGKILL)
+    assert ended(asked, first).is_crashed()
+    (name, note), *more = notes(out).items()
+    assert (note["state"], note["flow_runs"], more) == ("begun", [str(first)], [])
+
+    (tmp_path / "hold").unlink()
+    second = begin(asked, "killed")
+    assert ended(asked, second, 240).is_completed()
+    assert notes(out) == {name: note | {"state": "done", "flow_runs": [str(first), str(second)]}}
+    assert "going on with" in said(asked, second)
+    whole = steps.begin(recipes.load(path), tmp_path / "whole", salt=note["salt"])
+    with Progress() as progress:
+        steps.run(whole, progress)
+    assert ids(out / name) == ids(tmp_path / "whole")
+
+    asked.set_flow_run_state(first, Scheduled(), force=True)
+    assert ended(asked, first).is_completed()
+    assert list(notes(out)) == [name]
+    assert [one.version for one in releases(repo).releases] == ["v1.0.0"]
+
+
+def test_a_cancelled_run_tried_again_goes_on_and_a_changed_recipe_leaves_it(asked: Any, recipe: Write, tmp_path: Path) -> None:
+    """Cancelled from the API: the process ends, the directory stays. A run of the changed recipe says that it leaves the
+    directory, and begins its own; the cancelled run, tried again with the old recipe, ends its own."""
+    from prefect.states import Cancelling, Scheduled
+
+    out = tmp_path / "runs"
+    held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
+    path = recipe(filters=held, run={"shard_samples": 10, "filter_workers": 0})
+    (tmp_path / "hold").touch()
+    thresher("schedule", str(path), "--every", "1d", "--name", "cancelled", "--out", str(out))
+    first = begin(asked, "cancelled")
+    process = waiting(tmp_path)
+    asked.set_flow_run_state(first, Cancelling(), force=True)
+    (tmp_path / "hold").unlink()  # or the process would be killed after 30 s, and its turn taken for another 30
+    assert ended(asked, first).is_cancelled()
+    until(lambda: not Path(f"/proc/{process}").exists())
+    (name, note), *_ = notes(out).items()
+    assert note["state"] == "begun"
+
+    thresher("schedule", str(path), "--every", "1d", "--name", "cancelled", "--out", str(out), "--set", "sampling.max_tokens=8")
+    second = begin(asked, "cancelled")
+    assert ended(asked, second).is_completed()
+    assert f"{name} is left unfinished" in said(asked, second)
+    assert "max_tokens was 16 and is now 8" in said(asked, second)
+    assert [one["state"] for one in notes(out).values()] == ["begun", "done"]
+
+    thresher("schedule", str(path), "--every", "1d", "--name", "cancelled", "--out", str(out))
+    asked.set_flow_run_state(first, Scheduled(), force=True)
+    assert ended(asked, first).is_completed()
+    assert [one["state"] for one in notes(out).values()] == ["done", "done"]
+
+
+def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Write, tmp_path: Path) -> None:
+    """A second run of a schedule waits in the state AwaitingConcurrencySlot; a run of another schedule with the same dataset has
+    begun, says what it waits for, and touches nothing before its turn."""
+    repo, out = str(tmp_path / "released"), tmp_path / "runs"
+    held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
+    changes = {"publish": {"repo": repo, "versions": "semantic"}, "run": {"shard_samples": 10, "filter_workers": 0}}
+    path = recipe(filters=held, **changes)
+    (tmp_path / "hold").touch()
+    for name in ("left", "right"):
+        thresher("schedule", str(path), "--every", "1d", "--name", name, "--out", str(out / name))
+    first = begin(asked, "left")
+    waiting(tmp_path)
+    other, second = begin(asked, "right"), begin(asked, "left")
+    until(lambda: asked.read_flow_run(second).state_name == "AwaitingConcurrencySlot")
+    until(lambda: "waiting for the turn" in said(asked, other))
+    assert (asked.read_flow_run(other).state_name, notes(out / "right")) == ("Running", {})
+
+    (tmp_path / "hold").unlink()
+    assert [ended(asked, run).name for run in (first, other, second)] == ["Completed"] * 3
+    assert len(notes(out / "left")) == 2
+    assert len(notes(out / "right")) == 1
+
+
+def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe: Write, tmp_path: Path) -> None:
+    """The run fails with the gate's reasons, the event names them, and the automation of docs/schedules.md pauses the schedule.
+    The next run, of gates that are opened, leaves what was refused alone."""
+    import yaml
+    from prefect.events.schemas.automations import AutomationCore
+
+    from thresher.releases.publishing import releases
+
+    document = Path("docs/schedules.md").read_text()
+    automation = yaml.safe_load(document.split("```yaml\n# automation\n")[1].split("```")[0])
+    asked.request("POST", "/automations/", json=AutomationCore.model_validate(automation).model_dump(mode="json"))
+    repo, out = str(tmp_path / "released"), tmp_path / "runs"
+    filters = [{"name": "finished"}, {"name": "exact_answer"}, {"name": "majority"}]
+    path = recipe(
+        filters=filters, publish={"repo": repo, "versions": "semantic", "gates": {"undecided": 0.0, "self_check": False}}
+    )
+    scheduled = ("schedule", str(path), "--every", "1d", "--name", "gated", "--out", str(out))
+    thresher(*scheduled)
+    first = begin(asked, "gated")
+    state = ended(asked, first)
+    assert (state.type.value, "undecided, more than 0.0%" in state.message) == ("FAILED", True)
+    assert [(one["state"], (out / name / "dataset/README.md").exists()) for name, one in notes(out).items()] == [
+        ("refused", True)
+    ]
+    gate = until(lambda: [one for one in events(asked, repo) if one["event"] == "thresher.gate.failed"])[0]
+    assert "undecided, more than 0.0%" in gate["payload"]["reasons"][0]
+    until(lambda: asked.read_deployment_by_name("thresher/gated").paused)
+
+    thresher(*scheduled, "--set", "publish.gates.undecided=1.0")
+    assert asked.read_deployment_by_name("thresher/gated").paused
+    thresher("schedule", "gated", "--resume")
+    second = begin(asked, "gated")
+    assert ended(asked, second).is_completed()
+    assert [one["state"] for one in notes(out).values()] == ["refused", "done"]
+    assert [one.version for one in releases(repo).releases] == ["v1.0.0"]
+
+
+def test_slots_that_nobody_served_run_late_when_a_worker_is_there(asked: Any, server: Any, recipe: Write, tmp_path: Path) -> None:
+    """A schedule of a work pool without workers, and then a server that is killed and back again: the missed slot is Late, and
+    runs with its own salt once a worker is there. `thresher serve` has outlived the server."""
+    import httpx
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    asked.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+    out = tmp_path / "runs"
+    thresher("schedule", str(recipe()), "--every", "1h", "--name", "missed", "--out", str(out), "--pool", "pool")
+    missed = begin(asked, "missed")
+    until(lambda: asked.read_flow_run(missed).state_name == "Late")
+    server.down(signal.SIGKILL)
+    with pytest.raises(httpx.HTTPError):
+        asked.read_flow_run(missed)
+    server.up()
+    assert asked.read_flow_run(missed).state_name == "Late"
+    assert server.serving.poll() is None
+
+    worker = server.start(
+        [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--type", "process", "--pool", "pool"], "worker.log"
+    )
+    assert ended(asked, missed).is_completed()
+    slot = f"{asked.read_flow_run(missed).expected_start_time:%Y%m%dT%H%M%S}"
+    assert [(name, one["salt"], one["state"]) for name, one in notes(out).items()] == [(f"small-{slot}", slot, "done")]
+    server.stop(worker)
+
+    thresher("schedule", str(recipe()), "--every", "1h", "--name", "missed", "--out", str(out))
+    assert ended(asked, begin(asked, "missed")).is_completed()  # by thresher serve, now that it has no pool
+
+
+def test_a_shard_costs_the_server_few_requests(asked: Any, server: Any, recipe: Write, tmp_path: Path) -> None:
+    """The HTTP requests of a run of 16 shards and of one of 4, from the server's log: at most 1 more per shard. States of task
+    runs travel as events, over one websocket."""
+    requests = {}
+    for shards in (4, 16):
+        before = len(server.log.read_text().splitlines())
+        rows = [json.dumps({"country": f"Land {at}", "answer": "Town"}) + "\n" for at in range(shards)]
+        path = recipe(filters=[{"name": "finished"}], run={"shard_samples": 5, "filter_workers": 0})
+        (tmp_path / "prompts.jsonl").write_text("".join(rows))
+        answers = [json.dumps({"prompt": f"Capital of Land {at}?", "completion": "Town"}) + "\n" for at in range(shards)]
+        (tmp_path / "answers.jsonl").write_text("".join(answers))
+        thresher("schedule", str(path), "--every", "1d", "--name", f"shards-{shards}", "--out", str(tmp_path / f"runs-{shards}"))
+        run = begin(asked, f"shards-{shards}")
+        assert ended(asked, run).is_completed()
+        assert len(list((tmp_path / f"runs-{shards}").glob("*/samples/*.parquet"))) == shards
+        others = (
+            "/flow_runs/filter",
+            "/get_scheduled_flow_runs",
+            "/deployments/",
+            f"/flow_runs/{run} ",
+            "/health",
+            "/csrf-token",
+        )
+        lines = [line for line in server.log.read_text().splitlines()[before:] if " /api/" in line and " HTTP/1.1" in line]
+        requests[shards] = len([line for line in lines if not any(one in line for one in others)])
+    per_shard = (requests[16] - requests[4]) / 12
+    print(f"{requests[4]} requests for 4 shards, {requests[16]} for 16: {per_shard:.2f} per shard")
+    assert per_shard <= 1
+
+
+def test_a_schedule_fires_with_postgresql(tmp_path_factory: pytest.TempPathFactory, recipe: Write, tmp_path: Path) -> None:
+    """The server keeps its state in PostgreSQL."""
+    monkeypatch = pytest.MonkeyPatch()
+    program = shutil.which("initdb", path="/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin")
+    if program is None:
+        pytest.skip("no PostgreSQL here (initdb)")
+    bin_, data = Path(program).parent, Path(tempfile.mkdtemp(prefix="thresher-pg-"))
+    user: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    if user:
+        os.chown(data, 65534, 65534)
+    subprocess.run([program, "-D", data / "db", "-U", "thresher", "-A", "trust", "--no-sync"], check=True, cwd=data, **user)
+    made = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))
+    port = made["free_port"]()
+    settings = [
+        "-c",
+        f"port={port}",
+        "-c",
+        "listen_addresses=127.0.0.1",
+        "-c",
+        f"unix_socket_directories={data}",
+        "-c",
+        "fsync=off",
+    ]
+    postgres = subprocess.Popen([bin_ / "postgres", "-D", data / "db", *settings], cwd=data, **user)
+    try:
+        ready = [bin_ / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+        until(lambda: subprocess.run(ready, check=False).returncode == 0)
+        url = f"postgresql+asyncpg://thresher@127.0.0.1:{port}/postgres"
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        folder = tmp_path_factory.mktemp("postgres")
+        with made["Server"](folder, PREFECT_API_DATABASE_CONNECTION_URL=url, PYTHONPATH=path) as server:
+            server.start([sys.executable, "-m", "thresher.cli", "serve"], "serve.log")
+            for client in client_of(server, monkeypatch):
+                fires(client, recipe, tmp_path, "fires")
+            ask = [bin_ / "psql", "-h", "127.0.0.1", "-p", str(port), "-U", "thresher", "-d", "postgres", "-Atc"]
+            count = subprocess.run([*ask, "select count(*) from flow_run"], check=True, capture_output=True, text=True)
+            assert int(count.stdout) >= 2
+    finally:
+        postgres.send_signal(signal.SIGQUIT)
+        postgres.wait(60)
+        shutil.rmtree(data)
+        monkeypatch.undo()
+
+
+@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no {CHROMIUM}")
+def test_the_form_of_a_run_can_be_filled_in(
+    asked: Any, server: Any, recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the server's own UI: every field is described, and what is left empty stays as it was."""
+    from playwright.sync_api import sync_playwright
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    from thresher.cli import main
+
+    scheduled = [
+        "schedule",
+        str(recipe()),
+        "--every",
+        "1d",
+        "--name",
+        "form",
+        "--out",
+        str(tmp_path / "runs"),
+        "--pool",
+        "nobody",
+    ]
+    assert main(scheduled) == 1
+    assert "--pool nobody: the Prefect server has no such work pool; make it: prefect work-pool create" in capsys.readouterr().err
+    asked.create_work_pool(WorkPoolCreate(name="nobody", type="process"))
+    assert main(scheduled) == 0
+    deployment = asked.read_deployment_by_name("thresher/form")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1100, "height": 1700})
+        tab.goto(f"{server.url.removesuffix('/api')}/deployments/deployment/{deployment.id}/run?parameters=%7B%7D")
+        tab.wait_for_selector("text=Target Rows")
+        text = tab.inner_text("body")
+        described = [
+            "a YAML file on the machine",
+            "Changes to the recipe",
+            "Take only the first prompts",
+            "Another salt draws other",
+        ]
+        assert [one for one in described if one not in text] == []
+        assert "Property is type" not in text
+        tab.locator("input[type=number]").first.fill("2")
+        tab.get_by_role("button", name="Submit").click()
+        browser_run = until(lambda: [run for run in runs(asked, "form") if not run.auto_scheduled])
+        browser.close()
+    given = browser_run[0].parameters
+    assert given["limits"] == {"prompts": 2}
+    assert {name: given.get(name) for name in ("recipe", "out", "salt")} == {
+        **{name: deployment.parameters[name] for name in ("recipe", "out")},
+        "salt": "",
+    }
+
+
+def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
+    asked: Any, recipe: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 12 prompts, all answered right by one run and a few by the next. An event of no run is only warned of."""
+    from flows import reporting
+    from thresher import recipes, steps
+    from thresher.errors import PublishError
+    from thresher.progress import Progress
+    from thresher.store import Store
+
+    def run(root: Path, right: int) -> tuple[Store, Any]:
+        path = recipe()
+        rows = [{"country": f"Land {at}", "answer": "Town"} for at in range(12)]
+        (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        answers = [{"prompt": f"Capital of Land {at}?", "completion": "Town" if at < right else "Pond"} for at in range(12)]
+        (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+        with Progress() as progress:
+            begun = steps.begin(
+                recipes.load(path, [f"publish.repo={tmp_path / 'drifts'}", "publish.gates.pass_rate_drop=1"]), root
+            )
+            return Store(root), steps.run(begun, progress)[0]
+
+    run(tmp_path / "runs/one", 10)
+    store, found = run(tmp_path / "runs/two", 2)
+    reporting.finished(store, found)
+    drift = until(lambda: [one for one in events(asked, str(tmp_path / "drifts")) if one["event"] == "thresher.drift.found"])[0]
+    assert drift["payload"]["against"] == str(tmp_path / "runs/one")
+    assert {one["of"] for one in drift["payload"]["drifted"]} == {"pass rate", "exact_answer"}
+    reporting.refused(Store(tmp_path / "no run"), PublishError("not released; and why:\n  it is not there"))
+    assert "the event thresher.gate.failed was not sent" in caplog.text
+
+
+def test_without_a_server_it_says_how_to_start_one(
+    recipe: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an address, and with one where nobody answers."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from thresher.cli import main
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert main(["schedules"]) == 1
+        assert "PREFECT_API_URL is not set" in capsys.readouterr().err
+    port = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["free_port"]()
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+        for command in (["schedule", str(recipe()), "--every", "6h"], ["serve"], ["schedule", "small", "--pause"]):
+            assert main(command) == 1
+            said = capsys.readouterr().err
+            assert f"no Prefect server at http://127.0.0.1:{port}/api" in said
+            assert "prefect server start" in said
+
+
+@pytest.mark.parametrize(
+    ("when", "wanted"),
+    [
+        (["--cron", "0 2 * *"], "--cron 0 2 * *: "),
+        (["--cron", "0 2 * * *", "--timezone", "Berlin"], "--timezone Berlin: "),
+        (["--every", "often"], "--every often: wanted a number above 0 and one of s, m, h, d, w"),
+        (["--every", "0h"], "--every 0h: wanted"),
+    ],
+)
+def test_times_that_are_none_are_named(recipe: Write, capsys: pytest.CaptureFixture[str], when: list[str], wanted: str) -> None:
+    """Before any server is asked."""
+    from thresher.cli import main
+
+    assert main(["schedule", str(recipe()), *when]) == 1
+    assert wanted in capsys.readouterr().err

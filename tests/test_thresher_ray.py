@@ -1,0 +1,364 @@
+"""The Ray executor on a cluster of two raylets on this machine: the same run as the local one, and what is lost is drawn
+again."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schemas.recipe import RayExecutorSpec, ReplayEngine
+from thresher import pool, recipes, steps
+from thresher.cli import main
+from thresher.errors import EngineError, StoreError
+from thresher.executors.ray import RayExecutor, Replicas
+from thresher.progress import Progress
+from thresher.store import Store
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:ResourceWarning"),  # Ray leaves files of its sessions open
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
+]
+
+FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
+Write = Callable[..., Path]
+PROMPTS, SAMPLES = 120, 6
+MEMORY = 100 * 2**20
+
+
+class Nodes:
+    """A cluster: a head, and a second raylet that can be taken away."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": MEMORY}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.address = self.cluster.address
+        self.second: Any = None
+        self.grow()
+
+    def grow(self) -> None:
+        if self.second is None:
+            self.second = self.cluster.add_node(num_cpus=2, object_store_memory=MEMORY, resources={"second": 2})
+            self.cluster.wait_for_nodes()
+
+    def lose(self) -> None:
+        """kill -9 of the second raylet."""
+        self.cluster.remove_node(self.second, allow_graceful=False)
+        self.second = None
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    pytest.importorskip("ray")
+    found = Nodes()
+    yield found
+    found.cluster.shutdown()
+
+
+def spec(nodes: Nodes, **more: Any) -> RayExecutorSpec:
+    return RayExecutorSpec(kind="ray", address=nodes.address, **{"cpus_per_replica": 0.5, **more})
+
+
+def on_cluster(nodes: Nodes, replicas: int = 2, **more: Any) -> str:
+    return f"executor={json.dumps(spec(nodes, replicas=replicas, **more).model_dump())}"
+
+
+def tables(run: Path, folder: str) -> list[dict[str, Any]]:
+    store = Store(run)
+    return [row for name in store.names(folder, ".json") for row in store.read_table(f"{folder}/{name[:-5]}").to_pylist()]
+
+
+# -- the same run -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_path: Path) -> None:
+    """Ids, samples, verdicts, views, plan and counts of a replayed engine; duplicates through files over its workers, and an
+    adaptive budget, whose prompts are judged on filter workers while they are sampled."""
+    answers = ["an answer that is long enough to be told from others", "another answer, and this one has other words in it"]
+    path = recipe(filters=[{"name": "finished"}])
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    rows = [row | {"completion": answers[at % 2], "finish_reason": "stop"} for at, row in enumerate(rows)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = ["sampling.target_hits=2", "sampling.max_samples_per_prompt=6", "run.filter_workers=2", "run.dedupe_gib=0.000001",
+        "dedupe={run_characters: 0, guard: none}", "near_miss={}"]  # fmt: skip
+    for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
+        begun = steps.begin(recipes.load(path, [*changes, *more]), tmp_path / name)
+        with Progress() as progress:
+            audit, _ = steps.run(begun, progress)
+        assert audit.complete
+        assert progress.samples == audit.samples + audit.anchors
+    local, ray = tmp_path / "local", tmp_path / "ray"
+    for folder in ("samples", "corpus"):
+        assert tables(local, folder) == tables(ray, folder)
+        assert tables(ray, folder)
+    assert tables(local, "verdicts") == tables(ray, "verdicts")
+    plans = [Store(run).entry("prompts") for run in (local, ray)]
+    assert plans[0] == plans[1]
+    manifests = [json.loads((run / "run.json").read_text()) for run in (local, ray)]
+    assert manifests[0]["sampling_key"] == manifests[1]["sampling_key"]
+    for one in manifests:
+        one["recipe"].pop("executor")
+    assert manifests[0] == manifests[1]
+    views = [{file.relative_to(run): file.read_bytes() for file in (run / "dataset").rglob("*.parquet")} for run in (local, ray)]
+    assert views[0] == views[1]
+    assert views[0]
+
+
+def test_a_path_means_the_same_wherever_a_process_began(nodes: Nodes, recipe: Write, tmp_path: Path, monkeypatch: Any) -> None:
+    """A relative run directory: the actors began elsewhere."""
+    path = recipe()
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(path), "--out", "here/run", "--no-prefect", "--set", on_cluster(nodes, 1)]) == 0
+    assert (tmp_path / "here" / "run" / "dataset" / "README.md").is_file()
+
+
+# -- what is lost -------------------------------------------------------------------------------------------------------------
+
+
+def write_recipe(folder: Path, url: str, executor: dict[str, Any]) -> Path:
+    numbers = {"kind": "grid", "fields": {"n": list(range(PROMPTS))}}
+    document = {
+        "name": "numbers",
+        "prompts": [{"family": "numbers", "source": numbers, "template": "Number {{ n }}", "reference": None}],
+        "model": {"name": "small"},
+        "engine": {"kind": "openai_http", "base_urls": [url], "requests_in_flight": 8},
+        "sampling": {"samples_per_prompt": SAMPLES, "max_tokens": 8},
+        "run": {"shard_samples": 70, "shards_in_flight": 2},
+        "executor": executor,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def whole(run: Path) -> None:
+    """Every sample is there once, and the journals are gone."""
+    found = [row["sample_id"] for row in tables(run, "samples")]
+    assert len(found) == len(set(found)) == PROMPTS * (SAMPLES + 1)
+    assert not list(run.glob("journal/*"))
+
+
+class Seen:
+    """Remembers the actors of a run that goes on in another thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held: list[Replicas] = []
+        ready = Replicas.ready
+
+        def noted(held: Replicas) -> None:
+            self.held.append(held)
+            ready(held)
+
+        monkeypatch.setattr(Replicas, "ready", noted)
+
+    def pids(self) -> list[int]:
+        return [one.pid for one in self.held[-1].members if one.slots] if self.held else []
+
+
+@contextmanager
+def going_on(path: Path, out: Path) -> Iterator[threading.Thread]:
+    """A run in a thread; leaving waits for its end and raises what it raised."""
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            begun = steps.begin(recipes.load(path), out)
+            with Progress() as progress:
+                steps.run(begun, progress)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield thread
+    thread.join(timeout=240)
+    assert not thread.is_alive()
+    if failed:
+        raise failed[0]
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+    for _ in range(int(seconds * 20)):
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("did not come about")
+
+
+def test_an_actor_and_a_raylet_that_are_killed_cost_what_was_in_flight(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 of an actor, then of the raylet that another is on; the run ends complete, and asked for little more than it
+    needs."""
+    seen, out = Seen(monkeypatch), tmp_path / "run"
+    with FakeOpenAI(delay_s=0.5) as server:
+        executor = spec(nodes, replicas=2, resources_per_replica={}).model_dump()
+        with going_on(write_recipe(tmp_path, server.url, executor), out):
+            wait_for(lambda: len(server.bodies) > 20 and len(seen.pids()) == 2)
+            lost = seen.pids()[0]
+            os.kill(lost, signal.SIGKILL)
+            wait_for(lambda: lost not in seen.pids() and len(seen.pids()) == 2)
+            nodes.lose()
+        asked = len(server.bodies)
+    nodes.grow()
+    whole(out)
+    assert len(seen.held) == 1
+    assert 2 * PROMPTS <= asked <= 2 * PROMPTS + 3 * 8 * 2
+
+
+def test_replicas_come_and_go_while_a_run_goes_on(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, then two by `thresher scale`, then one again."""
+    seen, out = Seen(monkeypatch), tmp_path / "run"
+    with FakeOpenAI(delay_s=1.0) as server, going_on(write_recipe(tmp_path, server.url, spec(nodes).model_dump()), out):
+        wait_for(lambda: len(seen.pids()) == 1 and len(server.bodies) > 8)
+        assert main(["scale", str(out), "2"]) == 0
+        wait_for(lambda: len(seen.pids()) == 2)
+        assert main(["scale", str(out), "1"]) == 0
+        wait_for(lambda: len(seen.pids()) == 1)
+    whole(out)
+
+
+def test_a_driver_that_is_killed_takes_its_actors_with_it_and_goes_on_later(nodes: Nodes, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with FakeOpenAI(delay_s=0.5) as server:
+        path = write_recipe(tmp_path, server.url, spec(nodes, replicas=2).model_dump())
+        command = [sys.executable, "-m", "thresher.cli", "run", str(path), "--out", str(out), "--no-prefect"]
+        with (tmp_path / "log").open("wb") as log:
+            first = subprocess.Popen(command, stdout=log, stderr=log)
+            wait_for(lambda: len(server.bodies) > 30 or first.poll() is not None)
+            first.kill()
+            first.wait()
+            done = len(list(out.glob("samples/*.json")))
+            time.sleep(2.0)  # what had been sent is answered
+            before = len(server.bodies)
+            time.sleep(1.5)
+            assert len(server.bodies) == before, "somebody still samples"
+            assert subprocess.run(command, stdout=log, stderr=log, check=False).returncode == 0, (tmp_path / "log").read_text()
+        asked = len(server.bodies)
+    assert done < len(list(out.glob("samples/*.json")))
+    whole(out)
+    assert asked <= 2 * PROMPTS + 2 * 2 * 8 * 2
+
+
+# -- the actors by themselves -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def engine_of_nothing() -> Iterator[str]:
+    yield "engine"
+
+
+@contextmanager
+def engine_that_does_not_start() -> Iterator[str]:
+    raise EngineError("no room on the GPU")
+    yield ""
+
+
+def one_slot(_engine: str) -> int:
+    return 1
+
+
+def work(_engine: str, _apart: Any, what: str) -> str:
+    if what == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "raises":
+        raise StoreError("the disk is full")
+    if what == "slow":
+        time.sleep(0.5)
+    return f"{what} done"
+
+
+@pytest.fixture
+def executor(nodes: Nodes) -> Iterator[RayExecutor]:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with RayExecutor(spec(nodes, replicas=2), 1, engine=ReplayEngine(kind="replay", path="")) as found:
+        yield found
+
+
+def test_a_call_that_kills_its_engine_is_given_up_and_its_neighbours_are_not(executor: RayExecutor) -> None:
+    with executor.engines(engine_of_nothing, slots=one_slot, wanted=lambda: None) as engines:
+        said: list[str] = []
+        others = [threading.Thread(target=lambda: said.append(engines.call(work, "slow"))) for _ in range(6)]
+        for thread in others:
+            thread.start()
+        with pytest.raises(EngineError, match=r"died of it 3 times, the last time with\s+nothing else to do"):
+            engines.call(work, "dies")
+        for thread in others:
+            thread.join()
+        assert said == ["slow done"] * 6
+        with pytest.raises(StoreError, match="the disk is full"):
+            engines.call(work, "raises")
+        assert engines.call(work, "well") == "well done"
+    with pytest.raises(EngineError, match="closed"):
+        engines.call(work, "well")
+
+
+def test_what_keeps_engines_from_starting_is_told(executor: RayExecutor, nodes: Nodes) -> None:
+    with (
+        pytest.raises(EngineError, match="no room on the GPU"),
+        executor.engines(engine_that_does_not_start, slots=one_slot, wanted=lambda: None),
+    ):
+        pass
+    assert executor.apart(len, [1, 2]) == 2
+    with pytest.raises(ZeroDivisionError):
+        executor.apart(divmod, 1, 0)
+
+
+def test_a_run_directory_that_is_not_shared_is_named(nodes: Nodes, tmp_path: Path) -> None:
+    from functools import partial
+
+    from thresher.opening import warm
+
+    with (
+        RayExecutor(spec(nodes), 1, engine=ReplayEngine(kind="replay", path="")) as executor,
+        pytest.raises(StoreError, match=r"not to be seen from .* storage that all machines reach"),
+        executor.engines(partial(warm, str(tmp_path / "elsewhere"), Progress()), slots=one_slot, wanted=lambda: None),
+    ):
+        pass
+
+
+def test_no_cluster_is_told(recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "run",
+        str(recipe()),
+        "--no-prefect",
+        "--out",
+        str(tmp_path / "run"),
+        "--set",
+        "executor={kind: ray, address: 127.0.0.1:9}",
+    ]
+    script = f"import sys; from thresher.cli import main; sys.exit(main({command!r}))"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"RAY_GCS_RPC_TIMEOUT_S": "2", "RAY_gcs_server_request_timeout_seconds": "2"},
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "executor.address 127.0.0.1:9: no Ray cluster there" in ended.stderr
+
+
+def test_shards_are_counted_as_they_end(nodes: Nodes, recipe: Write, tmp_path: Path) -> None:
+    """A run that is extended counts only what is new."""
+    path = recipe()
+    for samples, counted in ((4, 20), (6, 8)):
+        changed = recipes.load(path, [on_cluster(nodes, 1), f"sampling.samples_per_prompt={samples}"])
+        begun = steps.begin(changed, tmp_path / "run")
+        with Progress() as progress:
+            steps.run(begun, progress)
+        assert progress.samples == counted
+    assert len(pool.sampled(Store(tmp_path / "run"))) == 2
