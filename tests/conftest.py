@@ -74,12 +74,20 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A real Prefect server with a database of its own; starting it takes 25 s, so there is one."""
-    from prefect.testing.utilities import prefect_test_harness
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Prefect server with a database of its own. Starting it takes 25 s, and a process sends all its events to the first
+    server that it meets, so there is one."""
+    with runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["Server"](tmp_path_factory.mktemp("prefect")) as made:
+        yield made
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+
+@pytest.fixture
+def prefect_server(server: Any) -> Iterator[Any]:
+    """Flows of this process are told to that server."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_HOME: server.folder / "home"}):
+        yield server
 
 
 @pytest.fixture

@@ -4,12 +4,23 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 Write = Callable[..., Path]
+
+
+def task_runs(client: Any, flow_run: Any, wanted: set[str]) -> list[str]:
+    """Names of a flow run's task runs, once those that are wanted are there: the server learns of them a little later."""
+    for _ in range(300):
+        names = sorted(run.name for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run)
+        if wanted <= set(names):
+            break
+        time.sleep(0.1)
+    return names
 
 
 @pytest.mark.slow
@@ -21,15 +32,16 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
 
     from flows.pipeline import pipeline
 
+    wanted = ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
     found = pipeline(str(recipe()), out=str(tmp_path / "run"))
 
     with get_client(sync_client=True) as client:
         flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
-        names = sorted(run.name for run in client.read_task_runs(limit=50) if run.flow_run_id == flow_run.id)
+        names = task_runs(client, flow_run.id, set(wanted))
         artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-funnel"])))
         progress = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-progress"])))
         links = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-report"])))
-    assert names == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
+    assert names == wanted
     assert found["audit"]["outcomes"] == {"keep": 4, "drop": 12, "undecided": 0}
     rows = json.loads(artifacts[0].data) if isinstance(artifacts[0].data, str) else artifacts[0].data
     assert [row["filter"] for row in rows] == ["finished", "exact_answer", "exact_duplicate"]
@@ -60,12 +72,8 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
     with get_client(sync_client=True) as client:
         flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
         wanted = {"sign_shard-0", "sign_shard-1", "join-0", "join-24", "unite-0", "gather-0", "write_verdicts-1"}
-        for _ in range(100):  # the server learns of task runs a little later
-            names = {run.name for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run.id}
-            if wanted <= names:
-                break
-            time.sleep(0.1)
-    assert wanted <= names
+        names = task_runs(client, flow_run.id, wanted)
+    assert wanted <= set(names)
     plain_verdicts, verdicts = (
         [
             pq.read_table(file).drop_columns(["filter_key"]).to_pylist()

@@ -47,22 +47,19 @@ def build(config):
 """A filter that waits while FOLDER/hold exists, and writes down which process waits."""
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Prefect server, and `thresher serve` beside it, started in a directory that has nothing to do with thresher."""
-    folder = tmp_path_factory.mktemp("prefect")
-    (folder / "held_filter.py").write_text(HELD)
-    path = os.pathsep.join([str(Path(__file__).parents[1]), str(folder), os.environ.get("PYTHONPATH", "")])
-    with runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["Server"](folder, PYTHONPATH=path) as made:
-        (folder / "elsewhere").mkdir()
-        made.serving = made.start(
-            [sys.executable, "-m", "thresher.cli", "serve", "--at-once", "6"], "serve.log", folder / "elsewhere"
-        )
-        yield made
+@pytest.fixture(scope="module")
+def serving(server: Any) -> Any:
+    """`thresher serve` beside the server, started in a directory that has nothing to do with thresher."""
+    (server.folder / "held_filter.py").write_text(HELD)
+    (server.folder / "elsewhere").mkdir()
+    path = [str(Path(__file__).parents[1]), str(server.folder), os.environ.get("PYTHONPATH", "")]
+    server.environment["PYTHONPATH"] = os.pathsep.join(path)
+    command = [sys.executable, "-m", "thresher.cli", "serve", "--at-once", "6"]
+    return server.start(command, "serve.log", server.folder / "elsewhere")
 
 
 @pytest.fixture
-def asked(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def asked(server: Any, serving: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of that server, whose address thresher's commands have too."""
     yield from client_of(server, monkeypatch)
 
@@ -340,7 +337,9 @@ def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe
     assert [one.version for one in releases(repo).releases] == ["v1.0.0"]
 
 
-def test_slots_that_nobody_served_run_late_when_a_worker_is_there(asked: Any, server: Any, recipe: Write, tmp_path: Path) -> None:
+def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
+    asked: Any, server: Any, serving: Any, recipe: Write, tmp_path: Path
+) -> None:
     """A schedule of a work pool without workers, and then a server that is killed and back again: the missed slot is Late, and
     runs with its own salt once a worker is there. `thresher serve` has outlived the server."""
     import httpx
@@ -356,7 +355,7 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(asked: Any, se
         asked.read_flow_run(missed)
     server.up()
     assert asked.read_flow_run(missed).state_name == "Late"
-    assert server.serving.poll() is None
+    assert serving.poll() is None
 
     worker = server.start(
         [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--type", "process", "--pool", "pool"], "worker.log"
