@@ -500,7 +500,10 @@ class RayExecutorSpec(Part):
     address: str | None = "auto"
     """The cluster: `auto` is the one that this machine belongs to, or ray://HOST:10001; null begins one on this machine."""
     replicas: Annotated[int, Field(ge=1)] = 1
-    """Engines, each in an actor of its own. They start as the cluster has room; `thresher scale RUN N` changes their number."""
+    """Engines, each in an actor of its own; `thresher scale RUN N` changes their number."""
+    autoscaling: bool = False
+    """Machines come when they are wanted: begin with as many replicas as there is room for. Otherwise a cluster without room for
+    all of them is refused."""
     gpus_per_replica: Annotated[float, Field(ge=0)] | None = None
     """GPUs of one; null takes engine.tensor_parallel_size where the cluster has GPUs, else none."""
     cpus_per_replica: Annotated[float, Field(ge=0)] = 1

@@ -28,7 +28,7 @@ def task_runs(client: Any, flow_run: Any, wanted: set[str]) -> list[str]:
 def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_path: Path) -> None:
     """Two shards: two of sample, two of winnow, one each of corpus and release; the funnel is an artifact."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
     from flows.pipeline import pipeline
 
@@ -38,18 +38,18 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
     with get_client(sync_client=True) as client:
         flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
         names = task_runs(client, flow_run.id, set(wanted))
-        artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-funnel"])))
-        progress = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-progress"])))
-        links = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["thresher-report"])))
+        own = ArtifactFilterFlowRunId(any_=[flow_run.id])
+        made = {one.key: one for one in client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=own))}
+    funnel, progress, link = (made[f"thresher-{name}"] for name in ("funnel", "progress", "report"))
     assert names == wanted
     assert found["audit"]["outcomes"] == {"keep": 4, "drop": 12, "undecided": 0}
-    rows = json.loads(artifacts[0].data) if isinstance(artifacts[0].data, str) else artifacts[0].data
+    rows = json.loads(funnel.data) if isinstance(funnel.data, str) else funnel.data
     assert [row["filter"] for row in rows] == ["finished", "exact_answer", "exact_duplicate"]
-    assert (tmp_path / "run" / "report.html").as_uri() in links[0].data
+    assert (tmp_path / "run" / "report.html").as_uri() in link.data
     assert found["report"] == str(tmp_path / "run" / "report.html")
-    assert progress[0].data == 100
-    assert progress[0].description.startswith("20 of 20 samples (100 %)")
-    assert "4 hits" in progress[0].description
+    assert progress.data == 100
+    assert progress.description.startswith("20 of 20 samples (100 %)")
+    assert "4 hits" in progress.description
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@ again."""
 
 import json
 import os
+import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -331,6 +333,56 @@ def test_a_run_directory_that_is_not_shared_is_named(nodes: Nodes, tmp_path: Pat
         executor.engines(partial(warm, str(tmp_path / "elsewhere"), Progress()), slots=one_slot, wanted=lambda: None),
     ):
         pass
+
+
+def test_a_cluster_without_room_is_refused_before_anything_starts(nodes: Nodes, tmp_path: Path) -> None:
+    """More GPUs or CPUs than there are; and all CPUs, which would leave filters waiting for ever."""
+    cpus = {**spec(nodes).model_dump(), "cpus_per_replica": 2, "replicas": 2}
+    for wanted, why in (
+        ({"gpus_per_replica": 2}, "2 of 0.5 CPU, 2 GPU each .* 4 CPU, 0 GPU on 2 machines: it has room for 0"),
+        ({"replicas": 9}, "9 of 0.5 CPU each .* it has room for 8"),
+        ({"cpus_per_replica": 2}, "no CPU would be left for filters"),
+        ({"resources_per_replica": {"second": 2}}, "it has room for 1"),
+    ):
+        asked = RayExecutorSpec(**{**cpus, "cpus_per_replica": 0.5, **wanted})
+        with (
+            RayExecutor(asked, 1, engine=ReplayEngine(kind="replay", path="")) as executor,
+            pytest.raises(EngineError, match=why),
+        ):
+            executor.check(str(tmp_path))
+        with RayExecutor(
+            asked.model_copy(update={"autoscaling": True}), 1, engine=ReplayEngine(kind="replay", path="")
+        ) as executor:
+            executor.check(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_storage_that_machines_do_not_share_is_refused(executor: RayExecutor) -> None:
+    """A process's own memory is such storage."""
+    with pytest.raises(StoreError, match=r"memory://run: .* do not see what the other wrote.*storage that all machines reach"):
+        executor.check("memory://run")
+
+
+def test_a_machine_with_another_thresher_or_a_wrong_clock_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+    """A third raylet, whose processes import a changed copy of thresher, and whose clock is an hour ahead."""
+    copy = tmp_path / "copy"
+    for package in ("thresher", "filters", "schemas", "flows"):
+        shutil.copytree(Path(__file__).parents[1] / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "thresher/ids.py").open("a") as file:
+        file.write("# changed\n")
+    wrong = "import time\nreal = time.time\ntime.time = lambda: real() + 3600\nimport thresher\n"  # before Ray changes the path
+    (copy / "sitecustomize.py").write_text(wrong)
+    environment = {"PYTHONPATH": str(copy)}
+    third = nodes.cluster.add_node(num_cpus=1, object_store_memory=MEMORY, env_vars=environment)
+    nodes.cluster.wait_for_nodes()
+    try:
+        with RayExecutor(spec(nodes), 1, engine=ReplayEngine(kind="replay", path="")) as executor:
+            with pytest.raises(EngineError) as caught:
+                executor.check(str(tmp_path / "run"))
+            assert re.search(r"has thresher .* \(source \w+\), .* install the same on all machines", str(caught.value))
+            assert re.search(r"the clock of \S+ is 3\d\d\d s ahead; set it", str(caught.value))
+    finally:
+        nodes.cluster.remove_node(third)
 
 
 def test_no_cluster_is_told(recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,6 +137,7 @@ def drive(
         if not begun.missing or begun.enough:  # other filters may keep fewer
             return
     assert begun.model is not None
+    executor.check(begun.root)
     executor.apart(check_golds, begun.root)
     progress.begin(begun)
     with engines_of(begun, progress, executor) as engines:

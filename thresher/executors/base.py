@@ -50,6 +50,9 @@ class Executor(ABC):
     @abstractmethod
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
+    def check(self, root: str) -> None:  # noqa: B027 - one machine has nothing to agree on
+        """See that all machines can work at the run, before an engine starts. Raises EngineError, StoreError."""
+
     @abstractmethod
     def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of a module on a filter worker and wait for its result."""

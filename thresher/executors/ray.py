@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from schemas.recipe import Engine, RayExecutorSpec, VllmEngine
-from thresher.errors import EngineError, ThresherError
+from thresher.errors import EngineError, StoreError, ThresherError
+from thresher.executors import machines
 from thresher.executors.base import Engines, Executor
+from thresher.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,10 @@ LOOK_S = 5.0
 """Seconds between two looks at how many replicas are wanted."""
 REACH_S = 10.0
 """Seconds that a cluster has to take a connection."""
+ANSWER_S = 120.0
+"""Seconds that machines have to answer before an engine is begun."""
+OLDEST = (2, 55)
+"""The oldest Ray that this was tried with."""
 SAY_S = 60.0
 """Seconds between two words about replicas that wait for room."""
 
@@ -57,6 +64,11 @@ class RayExecutor(Executor):
             import ray
         except ImportError as error:
             raise EngineError(f"executor: Ray cannot be imported ({error}); run `pip install 'thresher[ray]'`") from error
+        if tuple(int(part) for part in ray.__version__.split(".")[:2]) < OLDEST:
+            wanted = ".".join(map(str, OLDEST))
+            raise EngineError(
+                f"executor: Ray {ray.__version__} is too old, wanted is {wanted} or later: pip install 'thresher[ray]'"
+            )
         self._ray = ray
         if not ray.is_initialized():
             self._reachable()
@@ -64,6 +76,8 @@ class RayExecutor(Executor):
                 more: dict[str, Any] = {} if self._spec.address else {"include_dashboard": False}
                 ray.init(address=self._spec.address, log_to_driver=False, logging_level=logging.ERROR, **more)
             except (ConnectionError, RuntimeError, ValueError) as error:
+                if "ersion mismatch" in str(error):
+                    raise EngineError(f"executor.address {self._spec.address}: {' '.join(str(error).split())}") from error
                 raise EngineError(
                     f"executor.address {self._spec.address}: no Ray cluster there ({str(error).splitlines()[0]}); begin one with "
                     "`ray start --head`, or set executor.address to null for one of this machine alone"
@@ -75,6 +89,53 @@ class RayExecutor(Executor):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._joined:
             self._ray.shutdown()
+
+    def check(self, root: str) -> None:
+        """Room for all replicas; and on each machine the same thresher, Python and vLLM, a clock that is right, and the run
+        directory, seen by a probe that each machine reads and answers. Raises EngineError, StoreError."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = self._machines()
+        if not self._spec.autoscaling:
+            self._holds_all(there)
+        store, probe, token = Store(root), f"{machines.PROBE}-{uuid.uuid4().hex}", socket.gethostname()
+        store.write_bytes(probe, token.encode())
+        asked = time.time()
+        calls = {}
+        for node in there:
+            on = NodeAffinitySchedulingStrategy(node, soft=False)
+            task = self._ray.remote(_called).options(num_cpus=0, max_retries=0, scheduling_strategy=on)
+            calls[node] = task.remote(machines.look, (root, probe, f"{probe}-{node}"), {})
+        mine, faults, blind = machines.facts(), [], []
+        try:
+            self._ray.wait(list(calls.values()), num_returns=len(calls), timeout=ANSWER_S)
+            for node, call in calls.items():
+                try:
+                    found = self._ray.get(call, timeout=0)
+                except self._ray.exceptions.GetTimeoutError:
+                    faults.append(f"machine {node[:8]} of the cluster did not answer within {ANSWER_S:.0f} s")
+                    continue
+                except self._ray.exceptions.RayError as error:
+                    last = str(error).strip().splitlines()[-1]
+                    faults.append(f"machine {node[:8]} of the cluster cannot call thresher ({last}); install it on all machines")
+                    continue
+                faults += machines.differences(mine, found)
+                if off := machines.apart(asked, found, time.time()):
+                    faults.append(off)
+                if found.trouble:
+                    blind.append(f"{found.machine} cannot write there: {found.trouble}")
+                elif found.sees != token or not store.exists(f"{probe}-{node}"):
+                    blind.append(f"{found.machine} and {mine.machine} do not see what the other wrote")
+        finally:
+            for name in (probe, *(f"{probe}-{node}" for node in there)):
+                with suppress(StoreError, OSError):
+                    store.remove(name)
+        if blind:
+            raise StoreError(
+                f"{root}: {_listed(blind)}; the run directory must be on storage that all machines reach under one name"
+            )
+        if faults:
+            raise EngineError(f"executor: {_listed(faults)}")
 
     def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of a module on a CPU of the cluster. A machine that is lost is none of its faults: three times it is
@@ -88,11 +149,8 @@ class RayExecutor(Executor):
         self, make: Callable[[], AbstractContextManager[Any]], *, slots: Callable[[Any], int], wanted: Callable[[], int | None]
     ) -> Iterator[Engines]:
         """An actor for each replica."""
-        gpus = self._spec.gpus_per_replica
-        if gpus is None:
-            gpus = self._parallel if self._resources().get("GPU", 0) else 0
         options = {
-            "num_gpus": gpus,
+            "num_gpus": self._gpus(),
             "num_cpus": self._spec.cpus_per_replica,
             "resources": dict(self._spec.resources_per_replica) or None,
             "max_restarts": 0,
@@ -100,7 +158,8 @@ class RayExecutor(Executor):
             "max_concurrency": 1000,
         }
         actor = self._ray.remote(Holder).options(**options)
-        held = Replicas(self._ray, lambda: actor.remote(make, slots), self._spec.replicas, wanted)
+        mine = machines.facts()
+        held = Replicas(self._ray, lambda: actor.remote(make, slots, mine), self._spec.replicas, wanted)
         try:
             held.ready()
             yield held
@@ -120,19 +179,48 @@ class RayExecutor(Executor):
                 "set executor.address to null for one of this machine alone"
             ) from error
 
-    def _resources(self) -> dict[str, float]:
+    def _gpus(self) -> float:
+        """Of one replica."""
+        if self._spec.gpus_per_replica is not None:
+            return self._spec.gpus_per_replica
         found: dict[str, float] = self._ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return found
+        return self._parallel if found.get("GPU", 0) else 0
+
+    def _machines(self) -> dict[str, dict[str, float]]:
+        """Machines that offer CPUs or GPUs, by their ids in Ray, and what they offer in all."""
+        found = {one["NodeID"]: one["Resources"] for one in self._ray.nodes() if one["Alive"]}  # type: ignore[no-untyped-call]
+        return {node: has for node, has in found.items() if has.get("CPU") or has.get("GPU")}
+
+    def _holds_all(self, there: dict[str, dict[str, float]]) -> None:
+        """Raise where the replicas, and a filter beside them, have no room."""
+        spec = self._spec
+        need = {"CPU": spec.cpus_per_replica, "GPU": self._gpus(), **spec.resources_per_replica}
+        fit, beside = machines.room(list(there.values()), need)
+        if beside >= spec.replicas:
+            return
+        one = ", ".join(f"{amount:g} {name}" for name, amount in need.items() if amount)
+        sums = ", ".join(f"{sum(has.get(name, 0) for has in there.values()):g} {name}" for name, amount in need.items() if amount)
+        why = f"it has room for {fit}" if fit < spec.replicas else "no CPU would be left for filters, which take one each"
+        raise EngineError(
+            f"executor.replicas: {spec.replicas} of {one} each were asked for, and the cluster has {sums} on {len(there)} "
+            f"machines: {why}; ask for fewer replicas or less for each (executor.cpus_per_replica, gpus_per_replica), add "
+            "machines, or set executor.autoscaling to true where they come when they are wanted"
+        )
 
 
 class Holder:
     """What runs in an actor: one engine, and calls on it from several threads."""
 
-    def __init__(self, make: Callable[[], AbstractContextManager[Any]], slots: Callable[[Any], int]) -> None:
-        self._make, self._slots, self._stack = make, slots, ExitStack()
+    def __init__(
+        self, make: Callable[[], AbstractContextManager[Any]], slots: Callable[[Any], int], driver: machines.Facts
+    ) -> None:
+        self._make, self._slots, self._driver, self._stack = make, slots, driver, ExitStack()
 
     def start(self) -> tuple[int, int, str]:
-        """Open the engine; returns the calls it takes at once, this process and its machine."""
+        """Open the engine; returns the calls it takes at once, this process and its machine. A machine that came later than the
+        check must fit too."""
+        if faults := machines.differences(self._driver, machines.facts()):
+            raise EngineError(f"executor: {_listed(faults)}")
         self._engine = self._stack.enter_context(self._make())
         return self._slots(self._engine), os.getpid(), socket.gethostname()
 
@@ -342,6 +430,11 @@ class Replicas:
             if waiting and time.monotonic() - said > SAY_S:
                 said = time.monotonic()
                 log.warning("%d of %d replicas start or wait for room in the cluster", waiting, self._aim)
+
+
+def _listed(faults: list[str]) -> str:
+    more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+    return "; ".join(faults[:5]) + more
 
 
 class LostError(Exception):
