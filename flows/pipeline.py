@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import flow, runtime
 
-from flows import slots
+from flows import reporting, slots
 from flows.generate import Reported, sample_shard
 from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
 from flows.release import publish_run, release_run
@@ -13,6 +13,7 @@ from flows.winnow import winnow_corpus, winnow_shard
 from thresher import steps
 from thresher.executors import open_executor
 from thresher.progress import Progress
+from thresher.store import Store
 
 
 @flow(name="thresher", validate_parameters=True)
@@ -46,5 +47,7 @@ def pipeline(
                 winnow=lambda shard: winnow_shard(begun.root, shard, executor),
                 corpus=lambda: winnow_corpus(begun.root, executor),
             )
+            if slot := runtime.flow_run.scheduled_start_time:
+                reporting.sampled(Store(begun.root), progress, slot)
             done = release_run(begun.root, executor.gather)
         return done | {"published": publish_run(begun.root) if begun.recipe.publish.repo else None}

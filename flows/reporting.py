@@ -2,9 +2,11 @@
 
 import logging
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
@@ -12,6 +14,7 @@ from schemas.recipe import Recipe
 from thresher.audit.drift import drift
 from thresher.audit.stats import Audit
 from thresher.errors import PublishError, StoreError
+from thresher.progress import Progress
 from thresher.publish import dataset_finished
 from thresher.releases.publishing import Published
 from thresher.store import Store
@@ -45,6 +48,23 @@ def finished(store: Store, found: Audit) -> None:
         return
     if before and drifted:
         _tell("thresher.drift.found", store, {"against": before.root, "drifted": drifted})
+
+
+def sampled(store: Store, progress: Progress, slot: datetime) -> None:
+    """thresher.run.sampled, and a line in the log: how long it took from the time a run was scheduled for to its first samples,
+    the start of the engine apart. Nothing, where nothing was sampled."""
+    times = progress.times
+    if "first" not in times:
+        return
+    figures = {
+        "waited_seconds": round(times["begun"] - slot.timestamp(), 3),
+        "engine_seconds": round(times["warm"] - times["begun"], 3),
+        "first_seconds": round(times["first"] - times["warm"], 3),
+    }
+    get_run_logger().info(
+        "from the slot to the engine's start %.1f s, the engine %.1f s, to the first samples %.1f s", *figures.values()
+    )
+    _tell("thresher.run.sampled", store, {"samples": progress.samples, **figures})
 
 
 def published(store: Store, made: Published) -> None:

@@ -13,6 +13,8 @@ from uuid import UUID
 
 import anyio
 import httpx
+import prefect
+from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import (
@@ -46,6 +48,8 @@ LENGTHS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 """Seconds of the units of --every."""
 LOOK_SECONDS = 10
 """How often `thresher serve` looks for schedules that are new."""
+OLDEST = (3, 7)
+"""The oldest server that this was tried with."""
 PLAN_SECONDS = 20
 """A server plans the runs of a new schedule within seconds; one that has not by then never will."""
 
@@ -209,10 +213,24 @@ def _server() -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
             raise ScheduleError(f"no Prefect server at {url} (PREFECT_API_URL): {error}; {how}")
+        if client.server_type != ServerType.CLOUD and (found := _version(client)) < OLDEST:
+            raise ScheduleError(
+                f"the Prefect server at {url} (PREFECT_API_URL) is of version {'.'.join(map(str, found))}, wanted is "
+                f"{'.'.join(map(str, OLDEST))} or later; upgrade it: pip install 'prefect=={prefect.__version__}' where it runs"
+            )
         try:
             yield client
         except httpx.HTTPError as error:
             raise ScheduleError(f"the Prefect server at {url} did not do it: {error}; its log says more") from error
+
+
+def _version(client: SyncPrefectClient) -> tuple[int, int]:
+    """Major and minor of the server's version."""
+    try:
+        major, minor = str(client.api_version()).split(".")[:2]
+        return int(major), int(minor)
+    except (ValueError, httpx.HTTPError):
+        return 0, 0
 
 
 def _when(cron: str | None, every: str | None, timezone: str | None) -> CronSchedule | IntervalSchedule:

@@ -1,6 +1,8 @@
 """Schedules against a real Prefect server, with thresher serve, a worker, and flow runs that are killed and cancelled."""
 
+import contextlib
 import csv
+import http.server
 import io
 import json
 import os
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,8 +181,11 @@ def test_a_schedule_fires_and_is_paused_resumed_and_removed(
     """The events have the figures of the audit; the lists say how things are."""
     repo, _ = fires(asked, recipe, tmp_path, "fires")
 
-    found = until(lambda: len(found := events(asked, repo)) >= 4 and found)
-    assert [one["event"] for one in found[:2]] == ["thresher.run.finished", "thresher.release.published"]
+    found = until(lambda: len(found := events(asked, repo)) >= 6 and found)
+    assert [one["event"] for one in found[:3]] == ["thresher.run.sampled", "thresher.run.finished", "thresher.release.published"]
+    took = found.pop(0)["payload"]
+    assert took["samples"] == 20
+    assert all(took[f"{name}_seconds"] > 0 for name in ("waited", "engine", "first"))
     figures = found[0]["payload"]
     assert {"samples": 16, "hits": 4, "undecided": 0, "name": "small"}.items() <= figures.items()
     assert 0 < figures["pass_rate_low"] < figures["pass_rate"] == 11 / 16 < figures["pass_rate_high"] <= 1
@@ -528,10 +534,33 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
     assert "the event thresher.gate.failed was not sent" in caplog.text
 
 
+@contextlib.contextmanager
+def old_server() -> Iterator[str]:
+    """What a server of Prefect 2 answers to the first questions."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = {"/api/health": b"true", "/api/admin/version": b'"2.19.0"'}.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body or b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as answers:
+        thread = threading.Thread(target=answers.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{answers.server_port}/api"
+        answers.shutdown()
+        thread.join()
+
+
 def test_without_a_server_it_says_how_to_start_one(
     recipe: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an address, and with one where nobody answers."""
+    """Without an address, with one where nobody answers, and where an old server does."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from thresher.cli import main
@@ -539,6 +568,10 @@ def test_without_a_server_it_says_how_to_start_one(
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         assert main(["schedules"]) == 1
         assert "PREFECT_API_URL is not set" in capsys.readouterr().err
+    with old_server() as url, temporary_settings({PREFECT_API_URL: url}):
+        assert main(["schedules"]) == 1
+        said = capsys.readouterr().err
+        assert f"the Prefect server at {url} (PREFECT_API_URL) is of version 2.19, wanted is 3.7 or later; upgrade it" in said
     port = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["free_port"]()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
         for command in (["schedule", str(recipe()), "--every", "6h"], ["serve"], ["schedule", "small", "--pause"]):

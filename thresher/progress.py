@@ -38,6 +38,9 @@ class Progress:
         self._adaptive = False
         self._prompts = self._closed = 0
         self._first = self._last_line = 0.0
+        self.times: dict[str, float] = {}
+        """Seconds since 1970 at which an engine was `begun`, was `warm`, and gave its `first` samples; on a cluster, its first
+        shard."""
         self._lap = time.perf_counter()
 
     def __reduce__(self) -> tuple[type["Progress"], tuple[()]]:
@@ -60,6 +63,7 @@ class Progress:
         from thresher import pool
         from thresher.store import Store
 
+        self.times.setdefault("begun", time.time())
         sampling = begun.recipe.sampling
         per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
         store = Store(begun.root)
@@ -75,6 +79,7 @@ class Progress:
     def sampling(self, facts: EngineFacts) -> None:
         """Start counting: the engine is warm."""
         self._first = self._last_line = self._lap = time.perf_counter()
+        self.times.setdefault("warm", time.time())
         if self._console.is_terminal:
             self._bars = Bars(
                 TextColumn("sampling"),
@@ -89,6 +94,7 @@ class Progress:
 
     def drawn(self, samples: int, tokens: int) -> None:
         with self._lock:
+            self.times.setdefault("first", time.time())
             self.samples += samples
             self.tokens += tokens
             self._show()
