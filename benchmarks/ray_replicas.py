@@ -1,11 +1,11 @@
 """Two replicas of the engine on a Ray cluster against one, a core each, the same total work.
 
-    python benchmarks/ray_replicas.py [--rounds 2] [--set sampling.samples_per_prompt=16]
+    python benchmarks/ray_replicas.py [--rounds 1] [--set sampling.samples_per_prompt=8]
 
-Two raylets on this machine, each bound to one core and with room for one replica (vLLM on CPU). A round samples and filters the
-recipe, in shards of 34 samples, with one replica and then with two; the clock runs from when all replicas are warm until the last
-shard is filtered, so the start of engines is not in it. The driver and the filters share those cores, as they would anywhere.
-The ratio to read is (samples/s of two) / (2 x samples/s of one).
+Raylets on this machine, each bound to a core and with room for one replica (vLLM on CPU). A round samples and filters the recipe,
+in shards of 34 samples, on one core, where driver and filters share it with the replica; on two cores with one replica, so that
+driver and filters have the other; and on two cores with two. The clock runs from when all replicas are warm until the last shard is
+filtered, so the start of engines is not in it. The ratios to read are (samples/s of two) / (2 x samples/s of one).
 """
 
 import argparse
@@ -15,20 +15,22 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from schemas.recipe import RayExecutorSpec
 from thresher import recipes, steps
 from thresher.executors.ray import RayExecutor
 from thresher.progress import Progress
 
-CORES = (0, 1)
+SETTINGS = {"one on one core": (1, 1), "one on two cores": (1, 2), "two on two cores": (2, 2)}
+"""Replicas and cores."""
 
 
 def one_round(loaded: recipes.Loaded, address: str, replicas: int, out: Path) -> tuple[float, int]:
     """Samples per second, and how many samples."""
     spec = RayExecutorSpec(kind="ray", address=address, replicas=replicas, cpus_per_replica=2)
     begun = steps.begin(loaded, out)
-    with Progress() as progress, RayExecutor(spec, len(CORES), engine=loaded.recipe.engine) as executor:
+    with Progress() as progress, RayExecutor(spec, 2, engine=loaded.recipe.engine) as executor:
         progress.begin(begun)
         with steps.engines_of(begun, progress, executor) as engines:
             while engines.replicas < replicas:
@@ -45,32 +47,39 @@ def one_round(loaded: recipes.Loaded, address: str, replicas: int, out: Path) ->
             return progress.samples / (time.perf_counter() - began), progress.samples
 
 
+def cluster_on(cores: int) -> Any:
+    """A raylet on each of the first cores: 3 CPUs in Ray's count, a replica and a filter beside it. This process is bound to them
+    too."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()  # type: ignore[no-untyped-call]
+    for core in range(cores):
+        os.sched_setaffinity(0, {core})
+        cluster.add_node(num_cpus=3, object_store_memory=100 * 2**20, include_dashboard=False)
+    os.sched_setaffinity(0, set(range(cores)))
+    return cluster
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="data/recipes/demo.yaml")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster()
-    every = os.sched_getaffinity(0)
-    for core in CORES:  # 3 CPUs: one replica, and one filter beside it
-        os.sched_setaffinity(0, {core})
-        cluster.add_node(num_cpus=3, object_store_memory=100 * 2**20, include_dashboard=False)
-    os.sched_setaffinity(0, every)
-    rates: dict[int, list[float]] = {1: [], 2: []}
     loaded = recipes.load(options.recipe, ["run.shard_samples=34", *options.overrides])
+    rates: dict[str, list[float]] = {name: [] for name in SETTINGS}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
-            for replicas, found in rates.items():
-                rate, samples = one_round(loaded, cluster.address, replicas, Path(folder) / f"{number}-{replicas}")
-                found.append(rate)
-                print(f"round {number}, {replicas} replicas: {samples} samples, {rate:.2f} samples/s", flush=True)
-    one, two = (statistics.median(rates[replicas]) for replicas in (1, 2))
-    print(json.dumps({"samples_per_s": {"one": one, "two": two}, "share_of_twice_one": two / (2 * one)}, indent=1))
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+            for name, (replicas, cores) in SETTINGS.items():
+                cluster = cluster_on(cores)
+                rate, samples = one_round(loaded, cluster.address, replicas, Path(folder) / f"{number}-{replicas}-{cores}")
+                cluster.shutdown()
+                rates[name].append(rate)
+                print(f"round {number}, {name}: {samples} samples, {rate:.2f} samples/s", flush=True)
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    *ones, two = medians.values()
+    print(json.dumps({"samples_per_s": medians, "share_of_twice": [two / (2 * one) for one in ones]}, indent=1))
 
 
 if __name__ == "__main__":
