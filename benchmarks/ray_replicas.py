@@ -4,8 +4,8 @@
 
 Raylets on this machine, each bound to a core and with room for one replica (vLLM on CPU). A round samples and filters the recipe,
 in shards of 34 samples, on one core, where driver and filters share it with the replica; on two cores with one replica, so that
-driver and filters have the other; and on two cores with two. The clock runs from when all replicas are warm until the last shard is
-filtered, so the start of engines is not in it. The ratios to read are (samples/s of two) / (2 x samples/s of one).
+driver and filters have the other; and on two cores with two. The clock runs from when all replicas are warm until the last shard
+is filtered, so the start of engines is not in it. The ratios to read are (samples/s of two) / (2 x samples/s of one).
 """
 
 import argparse
@@ -52,7 +52,7 @@ def cluster_on(cores: int) -> Any:
     too."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster()  # type: ignore[no-untyped-call]
+    cluster = Cluster()
     for core in range(cores):
         os.sched_setaffinity(0, {core})
         cluster.add_node(num_cpus=3, object_store_memory=100 * 2**20, include_dashboard=False)
