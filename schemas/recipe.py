@@ -145,12 +145,15 @@ class HttpEngine(Part):
     """One or more OpenAI-compatible servers of one model: `vllm serve` replicas, or a hosted API."""
 
     kind: Literal["openai_http"]
-    base_urls: Annotated[tuple[Annotated[str, Field(pattern=r"^https?://")], ...], Field(min_length=1)]
+    base_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = ()
     """Roots of the servers' API, such as http://127.0.0.1:8000/v1. `model.name` must be served by each. No user name, key or
     query stands in them, for a recipe is written to disk."""
+    fleet: str | None = None
+    """Instead of base_urls: the file, relative to the recipe, that `thresher fleet` keeps, with an address on each line. It is read
+    again every few seconds, so that servers may come and go."""
     every_address: bool = False
     """Take each address that a host name stands for as a server of its own, as a headless service of Kubernetes names its
-    replicas; looked up when the engine is opened. The names must then be of http:// addresses."""
+    replicas; looked up again every few seconds. The names must then be of http:// addresses."""
     api: Literal["chat", "completions"] = "chat"
     """`chat` sends messages, which the server renders by its own template; `completions` sends plain text, for a base model."""
     api_key_env: str | None = None
@@ -170,6 +173,8 @@ class HttpEngine(Part):
 
     @model_validator(mode="after")
     def _addresses_are_plain(self) -> "HttpEngine":
+        if bool(self.base_urls) == (self.fleet is not None):
+            raise ValueError("wanted base_urls, the servers' addresses, or fleet, the file of `thresher fleet`: one of the two")
         if self.every_address and any(url.startswith("https:") for url in self.base_urls):
             raise ValueError(
                 "every_address and an https:// address contradict each other: a certificate is of a name, and not of what it "

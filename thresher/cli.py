@@ -1,12 +1,14 @@
 """The command line: thresher run | check | estimate | filter | audit | publish | releases | rollback | dedupe | index |
-schedule | schedules | serve | schema."""
+schedule | schedules | serve | fleet | schema."""
 
 import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +209,10 @@ def _parser() -> argparse.ArgumentParser:
     made = command("scale", scale, "Give a run that is under way on a Ray cluster another number of engines.")
     made.add_argument("run", metavar="RUN", help="run directory")
     made.add_argument("replicas", metavar="N", type=int, help="engines; they begin and end within seconds of it")
+
+    made = command("fleet", fleet, "Keep servers of a recipe's model on a Ray cluster, for engine.fleet, until interrupted.")
+    recipe(made)
+    made.add_argument("--file", metavar="FILE", required=True, help="file for their addresses; the servers' users read it")
 
     made = command("sql", sql, "Ask a run in SQL: tables prompts, samples, verdicts, stats.")
     made.add_argument("run", metavar="RUN", help="run directory")
@@ -581,6 +587,21 @@ def scale(options: argparse.Namespace) -> int:
         raise ThresherError(f"scale: wanted 1 engine or more, found {options.replicas}; to stop a run, interrupt it")
     steps.scale(Store(options.run), options.replicas)
     print(f"{options.run}: {options.replicas} engines are wanted; the run looks every five seconds")
+    return 0
+
+
+def fleet(options: argparse.Namespace) -> int:
+    """thresher fleet"""
+    from thresher import fleet as there
+    from thresher import recipes
+
+    loaded: Loaded = recipes.load(options.recipe, options.overrides)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with there.begin(loaded.recipe, loaded.base) as servers:
+            servers.keep(Path(options.file), partial(print, flush=True))
+    except KeyboardInterrupt:
+        print("thresher: the fleet is ended", file=sys.stderr)
     return 0
 
 

@@ -95,9 +95,7 @@ class RayExecutor(Executor):
         directory, seen by a probe that each machine reads and answers. Raises EngineError, StoreError."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        there = self._machines()
-        if not self._spec.autoscaling:
-            self._holds_all(there)
+        there = self.room()
         store, probe, token = Store(root), f"{machines.PROBE}-{uuid.uuid4().hex}", socket.gethostname()
         store.write_bytes(probe, token.encode())
         asked = time.time()
@@ -137,6 +135,13 @@ class RayExecutor(Executor):
         if faults:
             raise EngineError(f"executor: {_listed(faults)}")
 
+    def room(self, *, filters: bool = True) -> dict[str, dict[str, float]]:
+        """See that the replicas have room, and a filter beside them; returns the machines. Raises EngineError."""
+        there = self._machines()
+        if not self._spec.autoscaling:
+            self._holds_all(there, filters=filters)
+        return there
+
     def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of a module on a CPU of the cluster. A machine that is lost is none of its faults: three times it is
         called again elsewhere."""
@@ -147,7 +152,7 @@ class RayExecutor(Executor):
     @contextmanager
     def engines(
         self, make: Callable[[], AbstractContextManager[Any]], *, slots: Callable[[Any], int], wanted: Callable[[], int | None]
-    ) -> Iterator[Engines]:
+    ) -> "Iterator[Replicas]":
         """An actor for each replica."""
         options = {
             "num_gpus": self._gpus(),
@@ -191,12 +196,12 @@ class RayExecutor(Executor):
         found = {one["NodeID"]: one["Resources"] for one in self._ray.nodes() if one["Alive"]}  # type: ignore[no-untyped-call]
         return {node: has for node, has in found.items() if has.get("CPU") or has.get("GPU")}
 
-    def _holds_all(self, there: dict[str, dict[str, float]]) -> None:
+    def _holds_all(self, there: dict[str, dict[str, float]], *, filters: bool) -> None:
         """Raise where the replicas, and a filter beside them, have no room."""
         spec = self._spec
         need = {"CPU": spec.cpus_per_replica, "GPU": self._gpus(), **spec.resources_per_replica}
         fit, beside = machines.room(list(there.values()), need)
-        if beside >= spec.replicas:
+        if (beside if filters else fit) >= spec.replicas:
             return
         one = ", ".join(f"{amount:g} {name}" for name, amount in need.items() if amount)
         sums = ", ".join(f"{sum(has.get(name, 0) for has in there.values()):g} {name}" for name, amount in need.items() if amount)
@@ -216,13 +221,13 @@ class Holder:
     ) -> None:
         self._make, self._slots, self._driver, self._stack = make, slots, driver, ExitStack()
 
-    def start(self) -> tuple[int, int, str]:
-        """Open the engine; returns the calls it takes at once, this process and its machine. A machine that came later than the
-        check must fit too."""
+    def start(self) -> tuple[int, int, str, str]:
+        """Open the engine; returns the calls it takes at once, this process, its machine, and its address where it has one. A
+        machine that came later than the check must fit too."""
         if faults := machines.differences(self._driver, machines.facts()):
             raise EngineError(f"executor: {_listed(faults)}")
         self._engine = self._stack.enter_context(self._make())
-        return self._slots(self._engine), os.getpid(), socket.gethostname()
+        return self._slots(self._engine), os.getpid(), socket.gethostname(), getattr(self._engine, "url", "")
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Call function(engine, apart, *args)."""
@@ -242,6 +247,8 @@ class Replica:
     """0 while it starts."""
     pid: int = 0
     machine: str = ""
+    url: str = ""
+    """Of a server (thresher.fleet)."""
     busy: int = 0
     alone: bool = False
     """Whether a call has it for itself."""
@@ -343,7 +350,7 @@ class Replicas:
             fault: BaseException
             try:
                 with _plain(self._ray, "the start of a replica"):
-                    slots, pid, machine = self._ray.get(replica.actor.start.remote())
+                    slots, pid, machine, url = self._ray.get(replica.actor.start.remote())
             except LostError as error:
                 fault = EngineError(f"the process of an engine died {STARTS} times while it started: {error}")
                 if left and replica in self.members:
@@ -353,7 +360,7 @@ class Replicas:
                 fault = error
             else:
                 with self._changed:
-                    replica.slots, replica.pid, replica.machine = max(1, slots), pid, machine
+                    replica.slots, replica.pid, replica.machine, replica.url = max(1, slots), pid, machine, url
                     self._changed.notify_all()
                 return
             break
@@ -453,6 +460,14 @@ def _plain(ray: Any, what: str) -> Iterator[None]:
         raise LostError(str(error).strip().splitlines()[0]) from error
     except ray.exceptions.RayError as error:
         raise EngineError(f"{what}: Ray could not do it: {str(error).strip().splitlines()[0]}") from error
+
+
+def address_here() -> str:
+    """This machine's address in the cluster."""
+    import ray
+
+    found: str = ray.util.get_node_ip_address()
+    return found
 
 
 def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -26,7 +26,7 @@ def open_sampler(
     if isinstance(engine, HttpEngine):
         from thresher.samplers.openai_http import HttpSampler
 
-        return HttpSampler(engine, model.name, quota=quota, seeds=seeds)
+        return HttpSampler(engine, model.name, quota=quota, seeds=seeds, base=base)
     from thresher.samplers.vllm_offline import VllmSampler
 
     return VllmSampler(engine, model, prompt_format=prompt_format, quota=quota, seeds=seeds, start=start)

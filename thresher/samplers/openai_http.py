@@ -29,6 +29,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -73,6 +74,7 @@ _CUTS = 3  # connection failures in a row that take a server out
 _FAILURES, _WEIGHT = 3, {"failed": 1.0, "cut": 0.2, "busy": 0.0}  # of one request, on a server that answers others
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _PROBE_S = 2.0
+_LIST_S = 5.0  # between two looks at which servers there are, where they may come and go
 _CONTEXT = ("context length", "context_length", "context window", "context size", "max_model_len", "too long", "too many tokens")
 _UNKNOWN = ("unrecognized", "unknown field", "unknown param", "extra_forbidden", "extra field", "extra input", "additional prop")
 
@@ -137,6 +139,22 @@ def addresses(urls: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def listed(fleet: Path) -> list[str]:
+    """The addresses in a file, one on each line. Raises EngineError where it is not to be read or names none."""
+    try:
+        found = [line.strip() for line in fleet.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise EngineError(f"engine.fleet: {fleet} cannot be read ({error}); `thresher fleet` writes it") from error
+    if not found:
+        raise EngineError(f"engine.fleet: {fleet} names no server; wait for one, `thresher fleet` adds those that are ready")
+    for number, line in enumerate(found, 1):
+        if not line.startswith(("http://", "https://")):
+            raise EngineError(
+                f"engine.fleet: {fleet}, line {number}: wanted an address such as http://10.0.0.1:8000/v1, found {line[:80]!r}"
+            )
+    return found
+
+
 class _Endpoint:
     """One server: what it understands, how many requests it gets at once, and those it has."""
 
@@ -193,7 +211,15 @@ class HttpSampler:
 
     facts: EngineFacts
 
-    def __init__(self, spec: HttpEngine, model_name: str, *, quota: Quota, seeds: Literal["auto", "sample", "engine"]) -> None:
+    def __init__(
+        self,
+        spec: HttpEngine,
+        model_name: str,
+        *,
+        quota: Quota,
+        seeds: Literal["auto", "sample", "engine"],
+        base: Path | None = None,
+    ) -> None:
         taken = sorted(set(spec.extra_body) & OURS)
         if taken:
             raise EngineError(f"engine.extra_body.{taken[0]}: thresher sets this itself; take it out of the recipe")
@@ -202,7 +228,8 @@ class HttpSampler:
         self._key = os.environ.get(spec.api_key_env or "", "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise EngineError(f"the environment variable {spec.api_key_env} holds characters that no key has; set it again")
-        self._urls = addresses(spec.base_urls) if spec.every_address else list(dict.fromkeys(spec.base_urls))
+        self._fleet = (base or Path()) / spec.fleet if spec.fleet else None
+        self._urls = self._listed()
         self._endpoints: list[_Endpoint] = []
         self._streams: set[HttpStream] = set()
         self._jobs: set[_Job] = set()
@@ -265,6 +292,11 @@ class HttpSampler:
         for stream in list(self._streams):
             stream.finished.put(self._ended)
 
+    def _listed(self) -> list[str]:
+        """The servers that there are to be, each once."""
+        urls = self._spec.base_urls if self._fleet is None else listed(self._fleet)
+        return list(dict.fromkeys(url.rstrip("/") for url in (addresses(urls) if self._spec.every_address else urls)))
+
     # -- the loop's thread ---------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
@@ -285,17 +317,38 @@ class HttpSampler:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         if self._ended is not None:
             return
-        async with AsyncExitStack() as clients:
-            limit = min(_FIRST_LIMIT, self._spec.requests_in_flight)
+        async with AsyncExitStack() as self._clients:
             for url in self._urls:
-                self._endpoints.append(_Endpoint(url, await clients.enter_async_context(self._client(url)), limit))
+                await self._add(url)
             await self._meet()
             async with asyncio.TaskGroup() as self._tasks:
                 for endpoint in self._endpoints:
                     if not endpoint.up:
                         self._tasks.create_task(self._probe(endpoint))
                 self._tasks.create_task(self._watch())
+                if self._fleet is not None or self._spec.every_address:
+                    self._tasks.create_task(self._follow())
                 self._started.set_result(None)
+
+    async def _add(self, url: str) -> _Endpoint:
+        client = await self._clients.enter_async_context(self._client(url))
+        self._endpoints.append(_Endpoint(url, client, min(_FIRST_LIMIT, self._spec.requests_in_flight)))
+        return self._endpoints[-1]
+
+    async def _follow(self) -> None:
+        """Look again which servers there are. One that is listed no more is left out once it is down; as long as it answers it
+        may go on."""
+        while True:
+            await asyncio.sleep(_LIST_S)
+            try:
+                self._urls = await asyncio.to_thread(self._listed)
+            except EngineError as error:  # a name server or a disk may fail for a while
+                log.info("%s", error)
+                continue
+            known = {endpoint.url for endpoint in self._endpoints}
+            for url in self._urls:
+                if url not in known:
+                    self._tasks.create_task(self._probe(await self._add(url)))
 
     def _client(self, url: str) -> aiohttp.ClientSession:
         """A client of one server. A completion may take hours: what tells a dead server from a slow one is TCP keep-alive."""
@@ -387,14 +440,18 @@ class HttpSampler:
             raise _AttemptError("cut", self._clean(f"{type(error).__name__} {error}".strip())) from error
 
     async def _probe(self, endpoint: _Endpoint) -> None:
-        """Ask a server that was taken out until it answers."""
+        """Ask a server that is new, or was taken out, until it answers or is listed no more."""
         while not endpoint.up:
             await asyncio.sleep(random.uniform(_PROBE_S / 2, _PROBE_S))
+            if endpoint.url not in self._urls and not (endpoint.pending or endpoint.in_flight):
+                self._endpoints.remove(endpoint)
+                await endpoint.client.close()
+                return
             try:
                 await self._greet(endpoint)
             except (_AttemptError, EngineError) as error:
                 endpoint.trouble = str(error)
-        log.warning("%s answers again", endpoint.url)
+        log.warning("%s answers%s", endpoint.url, " again" if endpoint.trouble else "")
         self._fill()
 
     async def _watch(self) -> None:

@@ -12,12 +12,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
+_TOGETHER = "from thresher.samplers.orphans import together; together()"
 _WAIT = "import sys; from thresher.samplers.orphans import wait; wait()"
+
+
+GRACE_S = 10.0
+"""Seconds that a program has to end by itself."""
 
 
 class Guard:
@@ -59,6 +66,30 @@ class Guard:
             self._waiter.stdin.close()
             self._waiter.wait()
             self._waiter = None
+
+
+def apart(command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes]:
+    """Begin a program in a session of its own, that ends, with all it began, when this process does or closes its input."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _TOGETHER, *command], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def together() -> None:
+    """Run the program in the arguments; when it or the input ends, end it and whatever it left in this session."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+
+    def follow() -> None:
+        sys.stdin.buffer.read()
+        program.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            program.wait(GRACE_S)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()
+    program.wait()
+    os.killpg(0, signal.SIGKILL)
 
 
 def wait() -> None:
