@@ -149,8 +149,8 @@ class HttpEngine(Part):
     """Roots of the servers' API, such as http://127.0.0.1:8000/v1. `model.name` must be served by each. No user name, key or
     query stands in them, for a recipe is written to disk."""
     fleet: str | None = None
-    """Instead of base_urls: the file, relative to the recipe, that `thresher fleet` keeps, with an address on each line. It is read
-    again every few seconds, so that servers may come and go."""
+    """Instead of base_urls: the file, relative to the recipe, that `thresher fleet` keeps, with an address on each line. It is
+    read again every few seconds, so that servers may come and go."""
     every_address: bool = False
     """Take each address that a host name stands for as a server of its own, as a headless service of Kubernetes names its
     replicas; looked up again every few seconds. The names must then be of http:// addresses."""

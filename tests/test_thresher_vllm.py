@@ -176,15 +176,17 @@ def test_engines_of_a_cluster_draw_a_run_together(tmp_path: Path) -> None:
     """Two actors, each with an engine of its own seed; the ids are those of the local run, and no engine outlives it."""
     pytest.importorskip("ray")
     out = tmp_path / "run"
-    before = _engines()
+    engines = set[tuple[int, str]]()
     spec = "executor={kind: ray, address: null, replicas: 2, cpus_per_replica: 0.5}"
     process = start(out, "--no-prefect", "--set", spec, "--set", "run.shards_in_flight=1")
     killed = False
     for _ in range(6000):
         if process.poll() is not None:
             break
-        if not killed and len(finished_shards(out)) >= 2 and len(found := list(_engines() - before)) > 1:
-            os.kill(found[0], signal.SIGKILL)  # its actor begins another
+        found = {one for one in _descendants(process.pid) if b"VLLM::EngineCore" in command_of(one[0])}
+        engines |= found
+        if not killed and len(finished_shards(out)) >= 2 and len(found) > 1:
+            os.kill(found.pop()[0], signal.SIGKILL)  # its actor begins another
             killed = True
         time.sleep(0.05)
     whole(process, out)
@@ -194,20 +196,10 @@ def test_engines_of_a_cluster_draw_a_run_together(tmp_path: Path) -> None:
     seeds = {row["engine_seed"] for row in rows}
     assert len(seeds) >= 2
     assert len({row["source"] for row in rows}) == len(seeds)
-    for _ in range(200):
-        if not _engines() - before:
+    assert killed
+    assert len(engines) >= 2
+    for _ in range(600):
+        if not (left := [one for one in engines if _started(one[0]) == one[1]]):
             break
         time.sleep(0.05)
-    assert not _engines() - before
-
-
-def _engines() -> set[int]:
-    """Processes of vLLM's engines."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"VLLM::EngineCore" in path.read_bytes():
-                found.add(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    assert not left

@@ -3,9 +3,9 @@
     thresher fleet RECIPE --file FLEET       an actor of the cluster for each server, `vllm serve` beside it
     engine: {kind: openai_http, fleet: FLEET}    the file has an address on each line, and is written anew when one comes or goes
 
-For servers that several runs, or other programs, are to share: one run alone is better off with `executor.kind: ray`, without HTTP
-between. Ray Serve LLM is not used, for `ray[llm]` pins a version of vLLM; what balances the load is the client, which knows how
-many tokens each server has in flight.
+For servers that several runs, or other programs, are to share: one run alone is better off with `executor.kind: ray`, without
+HTTP between. Ray Serve LLM is not used, for `ray[llm]` pins a version of vLLM; what balances the load is the client, which knows
+how many tokens each server has in flight.
 """
 
 import logging
@@ -133,14 +133,14 @@ def flags(values: Mapping[str, Any]) -> Iterator[str]:
 def begin(recipe: Recipe, base: Path) -> "AbstractContextManager[Fleet]":
     """The fleet of a recipe: its model and engine, on the cluster of its executor. Entered, it has one server at least.
 
-    Raises RecipeError where the recipe is of another engine or executor; EngineError where there is no cluster or no room, or where
-    no server starts; ModelError."""
+    Raises RecipeError where the recipe is of another engine or executor; EngineError where there is no cluster or no room, or
+    where no server starts; ModelError."""
     if not isinstance(recipe.engine, VllmEngine):
-        raise RecipeError(f"engine.kind: a fleet is of vLLM servers, the recipe has {recipe.engine.kind}; set engine.kind to vllm")
+        raise RecipeError(f"engine.kind: a fleet is of vLLM servers, the recipe has {recipe.engine.kind}; set it to vllm")
     if not isinstance(recipe.executor, RayExecutorSpec):
         raise RecipeError(
-            f"executor.kind: a fleet needs a Ray cluster, the recipe has {recipe.executor.kind}; add `--set executor.kind=ray`, and "
-            "`--set executor.address=null` for one of this machine alone"
+            f"executor.kind: a fleet needs a Ray cluster, the recipe has {recipe.executor.kind}; add `--set executor.kind=ray`, "
+            "and `--set executor.address=null` for one of this machine alone"
         )
     resolve(recipe.model.name, recipe.model.revision, base=base)
     return _begin(recipe, recipe.executor, base)
@@ -150,7 +150,8 @@ class Fleet:
     """Servers that are begun again when they end."""
 
     def __init__(self, held: Replicas, replicas: int) -> None:
-        self._held, self._failure, self._over = held, None, threading.Event()
+        self._held, self._over = held, threading.Event()
+        self._failure: EngineError | None = None
         for _ in range(replicas):
             threading.Thread(target=self._watch, daemon=True).start()
 
@@ -162,8 +163,8 @@ class Fleet:
         return sorted(one.url for one in self._held.members if one.slots)
 
     def keep(self, file: Path, say: Callable[[str], None]) -> None:
-        """Keep their addresses in a file, until interrupted; the file goes with them. Raises StoreError where it cannot be written,
-        and what `urls` raises."""
+        """Keep their addresses in a file, until interrupted; the file goes with them. Raises StoreError where it cannot be
+        written, and what `urls` raises."""
         before: list[str] | None = None
         try:
             while True:

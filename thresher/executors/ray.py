@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 from schemas.recipe import Engine, RayExecutorSpec, VllmEngine
 from thresher.errors import EngineError, StoreError, ThresherError
 from thresher.executors import machines
-from thresher.executors.base import Engines, Executor
+from thresher.executors.base import Executor
 from thresher.store import Store
 
 log = logging.getLogger(__name__)
@@ -466,7 +466,7 @@ def address_here() -> str:
     """This machine's address in the cluster."""
     import ray
 
-    found: str = ray.util.get_node_ip_address()
+    found: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return found
 
 

@@ -1,0 +1,136 @@
+"""thresher fleet: servers on a Ray cluster that are begun again when they end, and a run that follows them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.recipe import VllmEngine
+from thresher import fleet, recipes
+from thresher.cli import main
+from thresher.errors import EngineError, RecipeError
+from thresher.samplers.openai_http import listed
+from thresher.samplers.orphans import _command, _descendants, _started
+from thresher.store import Store
+
+DEMO = "data/recipes/demo.yaml"
+ON_RAY = ["--set", "executor={kind: ray, address: null, replicas: 1, cpus_per_replica: 1}"]
+
+
+def until(found: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 300) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def engines_of(process: subprocess.Popen[bytes]) -> set[tuple[int, str]]:
+    return {one for one in _descendants(process.pid) if b"VLLM::EngineCore" in _command(one[0])}
+
+
+@pytest.mark.slow
+def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
+    """kill -9 of the engine behind the only server, while the run is under way: another server takes its place under another
+    address, the run finds it and ends complete, and nothing of the fleet outlives it."""
+    pytest.importorskip("ray")
+    file, out, log = tmp_path / "fleet", tmp_path / "run", tmp_path / "log"
+    command = [sys.executable, "-m", "thresher.cli"]
+    with log.open("wb") as said:
+        begun = subprocess.Popen([*command, "fleet", DEMO, *ON_RAY, "--file", str(file)], stdout=said, stderr=said)
+    engines = set[tuple[int, str]]()
+    try:
+        (first,) = until(lambda: file.exists() and file.read_text().split(), begun, log)
+        engines |= engines_of(begun)
+        small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
+        engine = json.dumps({"kind": "openai_http", "fleet": str(file)})
+        changed = [part for one in (f"engine={engine}", *small) for part in ("--set", one)]
+        with (tmp_path / "run.log").open("wb") as said:
+            run = subprocess.Popen(
+                [*command, "run", DEMO, *changed, "--no-prefect", "--out", str(out)], stdout=said, stderr=said
+            )
+        until(lambda: list(out.glob("samples/*.json")), run, tmp_path / "run.log")
+        for pid, _ in engines:
+            os.kill(pid, signal.SIGKILL)
+        run.wait(timeout=400)
+        assert run.returncode == 0, (tmp_path / "run.log").read_text()
+        (second,) = until(lambda: file.exists() and file.read_text().split(), begun, log)
+        engines |= engines_of(begun)
+        assert second != first
+        begun.send_signal(signal.SIGINT)
+        begun.wait(timeout=60)
+    finally:
+        begun.kill()
+    shards = sorted(path.stem for path in out.glob("samples/*.json"))
+    rows = [row for shard in shards for row in Store(out).read_table(f"samples/{shard}").to_pylist()]
+    assert len(rows) == len({row["sample_id"] for row in rows}) == 20 * 9
+    assert {row["source"] for row in rows} == {url.removesuffix("/v1") for url in (first, second)}
+    assert not file.exists()
+    printed = log.read_text()
+    assert f"{first} is lost" in printed
+    assert f"{second} is ready" in printed
+    assert "the fleet is ended" in printed
+    assert len(engines) >= 2
+    for _ in range(300):
+        if not (left := [one for one in engines if _started(one[0]) == one[1]]):
+            break
+        time.sleep(0.1)
+    assert not left
+
+
+@pytest.mark.slow
+def test_a_server_that_would_not_start_says_why(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    wrong = ["--set", "engine.options={no_such_argument: 1}"]
+
+    assert main(["fleet", DEMO, *ON_RAY, *wrong, "--file", str(tmp_path / "fleet")]) == 1
+    assert "unrecognized arguments: --no-such-argument" in capsys.readouterr().err
+    assert not (tmp_path / "fleet").exists()
+
+
+def test_a_fleet_wants_a_cluster_and_vllm(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = ["--file", str(tmp_path / "fleet")]
+
+    assert main(["fleet", DEMO, *file]) == 1
+    assert "executor.kind: a fleet needs a Ray cluster, the recipe has local" in capsys.readouterr().err
+    loaded = recipes.load(DEMO, ["engine={kind: openai_http, fleet: x}"])
+    with pytest.raises(RecipeError, match="a fleet is of vLLM servers, the recipe has openai_http"):
+        fleet.begin(loaded.recipe, loaded.base)
+
+
+def test_the_servers_arguments_are_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "dtype_for", lambda wanted: wanted)
+    found = [fleet.arguments(VllmEngine(max_model_len=512, enforce_eager=True, options={"a": {"b": 1}})) for _ in range(2)]
+    given = list(fleet.flags(found[0]))
+
+    assert found[0]["seed"] != found[1]["seed"]
+    assert given[given.index("--max-model-len") + 1] == "512"
+    assert given[given.index("--generation-config") + 1] == "vllm"
+    assert given[given.index("--a") + 1] == '{"b":1}'
+    assert "--enforce-eager" in given
+    assert "--no-disable-log-stats" in given
+    assert "--max-num-seqs" not in given
+
+
+def test_the_file_of_a_fleet_is_read_a_line_each(tmp_path: Path) -> None:
+    file = tmp_path / "fleet"
+
+    with pytest.raises(EngineError, match="cannot be read"):
+        listed(file)
+    file.write_text("\n")
+    with pytest.raises(EngineError, match="names no server"):
+        listed(file)
+    file.write_text("http://10.0.0.1:8000/v1\n\n10.0.0.2:8000\n")
+    with pytest.raises(EngineError, match=r"line 2: wanted an address .* found '10\.0\.0\.2:8000'"):
+        listed(file)
+    file.write_text(" http://10.0.0.1:8000/v1 \nhttp://10.0.0.2:8000/v1\n")
+    assert listed(file) == ["http://10.0.0.1:8000/v1", "http://10.0.0.2:8000/v1"]
