@@ -33,7 +33,7 @@ def release_run(root: str, gather: Gather = here) -> dict[str, Any]:
         for one in found["filters"]
     ]
     create_table_artifact(rows, key="thresher-funnel", description=f"What the filters of {found['name']} said")
-    page = write_report(Store(root))
+    page = write_report(Store(root), gather=gather)
     create_link_artifact(_address(page), link_text=f"report of {found['name']}", key="thresher-report")
     create_markdown_artifact(f"{markdown(audit)}\n\nDataset: `{dataset}`, report: `{page}`\n", key="thresher-audit")
     reporting.finished(Store(root), audit)

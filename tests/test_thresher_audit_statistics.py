@@ -17,7 +17,7 @@ from schemas.sample import SAMPLES
 from thresher import pool
 from thresher.audit.drift import Sums, compared, drift, holm
 from thresher.audit.sql import query
-from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pass_at_k, statistics
+from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pass_at_k, statistics, sums_of
 from thresher.audit.stats import audit
 from thresher.cli import main
 from thresher.errors import AuditError
@@ -215,6 +215,13 @@ def drawn_of(answers):
         "anchor": pa.repeat(False, answers.size),
         "failed": pa.repeat(False, answers.size),
         "text": pa.array(answers.ravel()),
+        "outcome": pa.repeat("keep", answers.size),
+        "kind": pa.repeat("hit", answers.size),
+        "similarity": pa.nulls(answers.size, pa.float64()),
+        "finish_reason": pa.repeat("stop", answers.size),
+        "logprob": pa.nulls(answers.size, pa.float64()),
+        "tokens": pa.repeat(1, answers.size),
+        "characters": pa.repeat(1, answers.size),
     }
     connection = duckdb.connect()
     connection.register("drawn", pa.table(columns))
@@ -273,13 +280,13 @@ def test_entropy_is_less_biased_than_by_the_plain_formula(answers, power, n):
     truth = -float(share @ np.log(share))
     texts = np.random.default_rng(answers).choice(answers, (1500, n), p=share)
 
-    (found,) = answer_entropies(drawn_of(texts), 1)
+    (found,) = answer_entropies(sums_of(drawn_of(texts)), 1)
 
     plain = np.mean([plug_in(row) for row in texts.tolist()])
     assert found.entropy == pytest.approx(np.mean([chao_shen(row) for row in texts.tolist()]), abs=1e-9)
     assert abs(found.entropy - truth) < 0.35 * abs(plain - truth)
     assert found.interval[1] - found.interval[0] < 0.2
-    (half,) = answer_entropies(drawn_of(texts), 1, n // 2)
+    (half,) = answer_entropies(sums_of(drawn_of(texts), n // 2), 1)
     assert half.draws == found.draws // 2
 
 
@@ -292,8 +299,8 @@ def test_interval_of_entropy_covers_the_mean_over_prompts():
         shares = draw.dirichlet(np.full(6, 0.5), prompts)
         return np.array([draw.choice(6, 8, p=one) for one in shares])
 
-    truth = next(answer_entropies(drawn_of(texts(10_000)), 1)).entropy
-    found = [next(answer_entropies(drawn_of(texts(40)), number)).interval for number in range(80)]
+    truth = next(answer_entropies(sums_of(drawn_of(texts(10_000))), 1)).entropy
+    found = [next(answer_entropies(sums_of(drawn_of(texts(40))), number)).interval for number in range(80)]
 
     assert 0.88 <= np.mean([low <= truth <= high for low, high in found]) <= 1
 

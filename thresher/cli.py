@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
-    from thresher.audit.stats import Audit
+    from thresher.audit.stats import Audit, Gather
     from thresher.recipes import Loaded
     from thresher.releases.changing import Changed
+    from thresher.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--against", metavar="RUN", help="an earlier run to compare with: what drifted, by a test")
     made.add_argument(
         "--review", metavar="N", type=int, help="write N samples to RUN/review.jsonl, and a page on which a person marks them"
+    )
+    made.add_argument(
+        "--spread", action="store_true", help="count on the workers of the recipe's executor: processes, or its Ray cluster"
     )
     tabular(made, "print JSON, with the statistics of docs/statistics.md")
     made.add_argument(
@@ -351,12 +355,10 @@ def filter_(options: argparse.Namespace) -> int:
 
 def audit(options: argparse.Namespace) -> int:
     """thresher audit"""
-    from thresher.audit.drift import drift
+    from schemas.recipe import Recipe
     from thresher.audit.older import opened
-    from thresher.audit.review import lines_of, reviewed
-    from thresher.audit.show import audit_table, print_audit, table_of
-    from thresher.audit.stats import audit as audited
-    from thresher.audit.stats import check as checked
+    from thresher.audit.stats import here
+    from thresher.executors import open_executor
     from thresher.store import Store
 
     if (options.run is None) == (options.all is None):
@@ -368,7 +370,20 @@ def audit(options: argparse.Namespace) -> int:
     for one in (store, before):
         if one is not None:
             opened(one)
-    result = audited(store)
+    if not options.spread:
+        return _audited(options, store, before, here)
+    with open_executor(Recipe.model_validate(opened(store).recipe)) as executor:
+        return _audited(options, store, before, executor.gather)
+
+
+def _audited(options: argparse.Namespace, store: "Store", before: "Store | None", gather: "Gather") -> int:
+    from thresher.audit.drift import drift
+    from thresher.audit.review import lines_of, reviewed
+    from thresher.audit.show import audit_table, print_audit, table_of
+    from thresher.audit.stats import audit as audited
+    from thresher.audit.stats import check as checked
+
+    result = audited(store, gather)
     compared = () if before is None else drift(store, before)
     drifts = table_of(drift=[one.to_dict() for one in compared])
     if options.json:
@@ -376,7 +391,7 @@ def audit(options: argparse.Namespace) -> int:
 
         marks = reviewed(store)
         more = {"drift": [one.to_dict() for one in compared], "review": marks.to_dict() if marks else None}
-        _print(options, drifts, result.to_dict() | {"statistics": statistics(store).to_dict()} | more)
+        _print(options, drifts, result.to_dict() | {"statistics": statistics(store, gather).to_dict()} | more)
     elif options.csv:
         _print(options, audit_table(result) if before is None else drifts)
     else:
@@ -388,7 +403,7 @@ def audit(options: argparse.Namespace) -> int:
     if options.html is not None:
         from thresher.audit.report import write_report
 
-        place = write_report(store, options.html or None, before=before)
+        place = write_report(store, options.html or None, before=before, gather=gather)
         print(f"report: {place}", file=sys.stderr if options.json or options.csv else sys.stdout)
     if options.review is not None:
         from thresher.audit.review import write_review

@@ -114,7 +114,6 @@ def arguments(spec: VllmEngine) -> dict[str, Any]:
         "max_model_len": spec.max_model_len,
         "max_num_seqs": spec.max_num_seqs,
         "gpu_memory_utilization": spec.gpu_memory_utilization,
-        "disable_log_stats": False,
     }
     return {name: value for name, value in (found | spec.options).items() if value is not None}
 

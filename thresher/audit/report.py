@@ -16,7 +16,7 @@ from thresher.audit.review import lines_of, reviewed
 from thresher.audit.show import calibration_lines, number, percent, share, summary, trust_lines
 from thresher.audit.sql import connect
 from thresher.audit.statistics import SIMILARITY_BINS, Statistics, statistics
-from thresher.audit.stats import Audit, audit
+from thresher.audit.stats import Audit, Gather, audit, here
 from thresher.errors import AuditError
 from thresher.store import Store
 
@@ -54,11 +54,12 @@ order by f.family, f.failed_filter, f.reason, f.sample_id
 OUTCOMES = ("kept", "dropped", "undecided")
 
 
-def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None) -> str:
+def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None, gather: Gather = here) -> str:
     """Write the report of a run, RUN/report.html if no path is given; returns where it is. `before` is an earlier run to compare
-    with, instead of the last complete one of the same name in the same folder. A run that is cut short, or empty, has a report
-    too, which says what is missing. Raises StoreError where there is no run, AuditError where it cannot be written."""
-    text = report(store, before=before)
+    with, instead of the last complete one of the same name in the same folder. `gather` spreads the counting over the workers of
+    an executor. A run that is cut short, or empty, has a report too, which says what is missing. Raises StoreError where there is
+    no run, AuditError where it cannot be written."""
+    text = report(store, before=before, gather=gather)
     if path is None:
         store.write_bytes("report.html", text.encode())
         return f"{store.root}/report.html"
@@ -74,10 +75,10 @@ def write_page(text: str, path: str | Path) -> str:
     return str(path)
 
 
-def report(store: Store, *, before: Store | None = None) -> str:
+def report(store: Store, *, before: Store | None = None, gather: Gather = here) -> str:
     """The page."""
-    found = audit(store)
-    said, review = statistics(store), reviewed(store)
+    found = audit(store, gather)
+    said, review = statistics(store, gather), reviewed(store)
     return rendered(
         "report.html.j2",
         charts(found, said),

@@ -33,14 +33,8 @@ MEMORY = "1GB"
 def connect(store: Store, only: Collection[int] | None = None) -> "DuckDBPyConnection":
     """A connection that has `prompts`, `samples` and `verdicts` of a run, of the shards that are sampled and judged, or of those
     alone that are named. Raises StoreError where there is no run."""
-    try:
-        import duckdb
-    except ImportError as error:
-        raise AuditError(f"duckdb cannot be imported ({error}); install thresher anew") from error
     opened(store)
-    connection = duckdb.connect(config={"memory_limit": MEMORY, "preserve_insertion_order": False})
-    if not store.local:
-        connection.register_filesystem(store.fs)
+    connection = database(store)
     shards = [shard for shard in pool.sampled(store) if only is None or shard in only]
     judged = [shard for shard in shards if pool.verdict_names(store, shard) and _whole(store, shard)]
     facts = [one for shard in judged[:1] for entry in pool.verdict_entries(store, shard) for one in entry.facts["filters"]]
@@ -63,6 +57,23 @@ def connect(store: Store, only: Collection[int] | None = None) -> "DuckDBPyConne
         _SAMPLES_VIEW.format(duplicate=Role.DUPLICATE.value, near=Role.NEAR_MISS.value, verifier=Role.VERIFIER.value)
     )
     return connection
+
+
+def database(store: Store) -> "DuckDBPyConnection":
+    """A connection that has nothing yet, and reads and writes where the run is."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise AuditError(f"duckdb cannot be imported ({error}); install thresher anew") from error
+    connection = duckdb.connect(config={"memory_limit": MEMORY, "preserve_insertion_order": False})
+    if not store.local:
+        connection.register_filesystem(store.fs)
+    return connection
+
+
+def quoted(store: Store, name: str) -> str:
+    """A file of the run as a string of SQL."""
+    return "'" + f"{store.root.rstrip('/')}/{name}".replace("'", "''") + "'"
 
 
 def query(store: Store, sql: str) -> pa.Table:
@@ -165,8 +176,7 @@ def _view(connection: "DuckDBPyConnection", store: Store, name: str, files: list
         more = [pa.field(one, pa.int32()) for one in ("shard", "row") if one not in schema.names]
         connection.register(name, pa.schema([*schema, *more]).empty_table())
         return
-    root = store.root.rstrip("/")
-    listed = ", ".join("'" + f"{root}/{one}".replace("'", "''") + "'" for one in files)
+    listed = ", ".join(quoted(store, one) for one in files)
     source = f"read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true)"
     added = {
         "shard": r"try_cast(regexp_extract(filename, '(\d+)(-v\d+)?\.parquet$', 1) as integer)",

@@ -5,19 +5,23 @@ over prompts (thresher.audit.interval).
 """
 
 import math
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.recipe import Recipe
-from thresher import ids
+from thresher import ids, pool
 from thresher.audit.interval import RESAMPLES, expanded_tail, wilson
 from thresher.audit.older import opened
-from thresher.audit.sql import connect
+from thresher.audit.sql import connect, database, quoted
+from thresher.audit.stats import BLOCK, Gather, here
+from thresher.errors import StoreError
 from thresher.store import Store
 
 if TYPE_CHECKING:
@@ -126,27 +130,130 @@ class Statistics:
         return {name: [dict(one) if isinstance(one, dict) else one for one in value] for name, value in found.items()}
 
 
-def statistics(store: Store) -> Statistics:
-    """The statistics of a run, of the shards that are sampled and judged; empty where there are none."""
-    manifest, connection = opened(store), connect(store)
+def statistics(store: Store, gather: Gather = here) -> Statistics:
+    """The statistics of a run, of the shards that are sampled and judged; empty where there are none. `gather` spreads them over
+    the workers of an executor: each sorts the draws of some shards by prompt into a file of the run directory, then each sums up
+    some of the prompts. What comes back is sums; the files are there for the while."""
+    manifest = opened(store)
+    sampling = Recipe.model_validate(manifest.recipe).sampling
+    adaptive = manifest.origin == "sampled" and sampling.target_hits is not None
+    first = sampling.samples_per_prompt * len(sampling.temperatures) if adaptive else None
+    seed = int(ids.digest("statistics", manifest.sampling_key), 16)
+    shards = pool.sampled(store)
+    size = max(1, len(shards) if gather is here else min(BLOCK, -(-len(shards) // 16)), -(-len(shards) // PARTS))
+    blocks = [tuple(shards[at : at + size]) for at in range(0, len(shards), size)]
+    if len(blocks) < 2:
+        connection = connect(store)
+        try:
+            connection.execute(f"create temp table drawn as {_DRAWN}")
+            return _finished(sums_of(connection, first), seed)
+        finally:
+            connection.close()
+    mark, total = uuid.uuid4().hex, Sums()
+    names = [f"{SCRATCH}-{mark}-{number:04d}.parquet" for number in range(len(blocks))]
     try:
-        sampling = Recipe.model_validate(manifest.recipe).sampling
-        adaptive = manifest.origin == "sampled" and sampling.target_hits is not None
-        first = sampling.samples_per_prompt * len(sampling.temperatures)
-        connection.execute(_DRAWN)
-        seed = int(ids.digest("statistics", manifest.sampling_key), 16)
-        limit = first if adaptive else None
-        cells = prompt_cells(connection, limit)
-        return Statistics(
-            tuple(pass_at_k(cells, seed)),
-            tuple(_rates(cells)),
-            tuple(_agreement(connection)),
-            tuple(answer_entropies(connection, seed, limit)),
-            _histogram(connection, "near_miss"),
-            _histogram(connection, "duplicate"),
-            tuple(_likelihoods(connection)),
-            tuple(_lengths(connection)),
-        )
+        gather(_sort, [(store.root, block, len(blocks), name) for block, name in zip(blocks, names, strict=True)])
+        for part in gather(_sum, [(store.root, names, number, first) for number in range(len(blocks))]):
+            total.add(part)
+    finally:
+        for name in names:
+            with suppress(StoreError, OSError):
+                store.remove(name)
+    return _finished(total, seed)
+
+
+PARTS = 256
+"""Blocks of shards, and parts of the prompts, at most."""
+SCRATCH = "statistics"
+"""Files of a run directory that begin so are there while its statistics are computed."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What is summed up of some of the prompts, all draws of each; it can be added."""
+
+    prompts: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    """Prompts by family, judged draws, draws that passed."""
+    agreement: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Draws by family and what they have in common with the anchor."""
+    entropy: Counter[tuple[str, float, str]] = field(default_factory=Counter)
+    """By family and the entropy of a prompt's answers to a thousandth of a nat: sum of entropies, prompts, draws."""
+    similarity: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Near misses and duplicates by the twentieth of their similarity."""
+    likely: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By what became of them: samples with log-probabilities, and the sums of those and of their tokens."""
+    tokens: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
+    """Samples by what became of them, tokens, and whether they are truncated."""
+    characters: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
+    """The same of those whose tokens are unknown."""
+
+    def add(self, other: "Sums") -> None:
+        """Add those of other prompts."""
+        for one in fields(self):
+            getattr(self, one.name).update(getattr(other, one.name))
+
+
+def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> Sums:
+    """Sum up a table `drawn`; of an adaptive run only the `first` draws of each prompt count for pass@k and entropy, whose number
+    does not hang on what was found."""
+    some = "" if first is None else f'and "index" < {first}'
+
+    def rows(query: str) -> list[Any]:
+        found: list[Any] = connection.execute(query).fetchall()
+        return found
+
+    found = Sums()
+    for *key, prompts in rows(_PROMPTS.format(some=some)):
+        found.prompts[tuple(key)] += prompts
+    for family, *sums in rows(_AGREEMENT):
+        found.agreement.update({(family, name): n for name, n in zip(_ALIKE, sums, strict=True)})
+    for family, cell, *sums in rows(_ENTROPY.format(some=some)):
+        found.entropy.update({(family, cell, name): n for name, n in zip(("sum", "prompts", "draws"), sums, strict=True)})
+    for *key, samples in rows(_SIMILARITY):
+        found.similarity[tuple(key)] += samples
+    for kind, *sums in rows(_LIKELY):
+        found.likely.update({(kind, name): n for name, n in zip(("samples", "logprob", "tokens"), sums, strict=True)})
+    for kind, tokens, characters, truncated, samples in rows(_LENGTHS):
+        if tokens is not None:
+            found.tokens[kind, tokens, truncated] += samples
+        else:
+            found.characters[kind, characters, truncated] += samples
+    return found
+
+
+def _finished(sums: Sums, seed: int) -> Statistics:
+    cells = prompt_cells(sums)
+    return Statistics(
+        tuple(pass_at_k(cells, seed)),
+        tuple(_rates(cells)),
+        tuple(_agreement(sums)),
+        tuple(answer_entropies(sums, seed)),
+        _histogram(sums, "near_miss"),
+        _histogram(sums, "duplicate"),
+        tuple(_likelihoods(sums)),
+        tuple(_lengths(sums)),
+    )
+
+
+def _sort(root: str, shards: Sequence[int], parts: int, name: str) -> None:
+    """Write the draws of some shards to a file of the run, sorted by the part that their prompt is of."""
+    store = Store(root)
+    connection = connect(store, shards)
+    try:
+        query = f"select *, (hash(prompt_id) % {parts})::integer as part from ({_DRAWN}) order by part"
+        connection.execute(f"copy ({query}) to {quoted(store, name)} (format parquet)")
+    finally:
+        connection.close()
+
+
+def _sum(root: str, names: Sequence[str], part: int, first: int | None) -> Sums:
+    """Sum up one part of the prompts."""
+    store = Store(root)
+    connection = database(store)
+    try:
+        files = ", ".join(quoted(store, name) for name in names)
+        connection.execute(f"create temp table drawn as select * from read_parquet([{files}]) where part = {part}")
+        return sums_of(connection, first)
     finally:
         connection.close()
 
@@ -155,19 +262,10 @@ Cells = Mapping[str, Counter[tuple[int, int]]]
 """Prompts of each family, and of `all`, by (judged draws, draws that passed)."""
 
 
-def prompt_cells(connection: "DuckDBPyConnection", first: int | None = None) -> Cells:
-    """Count the prompts; of an adaptive run only the `first` draws of each, whose number does not hang on what was found."""
-    where = "" if first is None else f'and "index" < {first}'
-    rows = connection.execute(
-        f"""
-        select family, n, c, count(*) from (
-            select family, prompt_id, count(*) as n, count(*) filter (kind in ('hit', 'duplicate')) as c
-            from drawn where not anchor and outcome <> 'undecided' {where} group by all
-        ) group by all
-        """
-    ).fetchall()
+def prompt_cells(sums: Sums) -> Cells:
+    """The prompts of each family, and of all where there are several."""
     found: dict[str, Counter[tuple[int, int]]] = {}
-    for family, n, c, prompts in rows:
+    for (family, n, c), prompts in sums.prompts.items():
         found.setdefault(family, Counter())[n, c] += prompts
     families = dict(sorted(found.items()))
     if len(families) > 1:
@@ -199,7 +297,7 @@ def of_k(n: NDArray[np.int64], c: NDArray[np.int64], k: int) -> F64:
     return found
 
 
-def answer_entropies(connection: "DuckDBPyConnection", seed: int, first: int | None = None) -> Iterator[AnswerEntropy]:
+def answer_entropies(sums: Sums, seed: int) -> Iterator[AnswerEntropy]:
     """The entropy of each prompt's answers, estimated from few draws: A. Chao & T.-J. Shen, Environmental and Ecological
     Statistics 10, 2003. Of n draws x_i fell on text i, and f texts came once. Good and Turing's estimate of the probability of
     all texts that were seen is C = 1 - f / n (f = n is taken for n - 1, or all would be unseen); with p_i = C x_i / n each text
@@ -207,28 +305,11 @@ def answer_entropies(connection: "DuckDBPyConnection", seed: int, first: int | N
 
         H = - sum_i p_i ln p_i / (1 - (1 - p_i)^n)
 
-    Of an adaptive run only the `first` draws of each prompt count. For the interval prompts whose entropy is the same to a
-    thousandth of a nat are one."""
-    where = "" if first is None else f'and "index" < {first}'
-    rows = connection.execute(
-        f"""
-        with texts as (
-            select family, prompt_id, count(*)::double as x from drawn where not anchor and not failed {where}
-            group by family, prompt_id, text
-        ), prompts as (
-            select family, prompt_id, sum(x) as n, 1 - least(count(*) filter (x = 1), sum(x) - 1) / sum(x) as seen
-            from texts group by all having sum(x) > 1
-        ), each as (
-            select family, any_value(n) as n,
-                sum(-(seen * x / n) * ln(seen * x / n) / (1 - pow(1 - seen * x / n, n))) as entropy
-            from texts join prompts using (family, prompt_id) group by family, prompt_id
-        )
-        select family, avg(entropy), count(*), sum(n) from each group by family, round(entropy, 3) order by 1, 2
-        """
-    ).fetchall()
+    For the interval prompts whose entropy is the same to a thousandth of a nat are one."""
     found: dict[str, list[tuple[float, int, int]]] = {}
-    for family, *cell in rows:
-        found.setdefault(family, []).append(tuple(cell))
+    for family, cell in sorted({key[:2] for key in sums.entropy}):
+        total, prompts, draws = (sums.entropy[family, cell, name] for name in ("sum", "prompts", "draws"))
+        found.setdefault(family, []).append((total / prompts, prompts, draws))
     if len(found) > 1:
         found["all"] = sorted(cell for cells in found.values() for cell in cells)
     for family, cells in found.items():
@@ -259,7 +340,6 @@ def mean_interval(values: F64, weights: NDArray[np.int64], seed: int, *, resampl
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 _DRAWN = """
-create temp table drawn as
 select prompt_id, family, "index", anchor, outcome, kind, similarity, finish_reason, cumulative_logprob as logprob,
     len(completion_ids) as tokens, len(completion) as characters, hash(completion) as text, error is not null as failed
 from samples where unreadable is null
@@ -267,6 +347,57 @@ from samples where unreadable is null
 _BECAME = "case when outcome = 'undecided' then 'undecided' when kind is null then 'unfit' else kind end"
 KINDS = ("hit", "duplicate", "near_miss", "miss", "unfit", "undecided", "all")
 """What became of samples; `unfit` was dropped for its form."""
+
+_PROMPTS = """
+select family, n, c, count(*) from (
+    select family, prompt_id, count(*) as n, count(*) filter (kind in ('hit', 'duplicate')) as c
+    from drawn where not anchor and outcome <> 'undecided' {some} group by all
+) group by all
+"""
+_ALIKE = (
+    "prompts", "draws", "same", "judged", "agree", "where_passed", "passed_where_passed", "where_failed", "passed_where_failed",
+)  # fmt: skip
+_AGREEMENT = """
+with anchors as (
+    select prompt_id, any_value(text) as text, any_value(kind in ('hit', 'duplicate')) as passed
+    from drawn where anchor and outcome <> 'undecided' group by all
+), draws as (
+    select d.family, d.prompt_id, d.text = a.text as same, coalesce(a.passed, false) as greedy,
+        d.outcome <> 'undecided' as judged, coalesce(d.kind in ('hit', 'duplicate'), false) as passed
+    from drawn d join anchors a using (prompt_id) where not d.anchor
+)
+select family, count(distinct prompt_id), count(*), count(*) filter (same), count(*) filter (judged),
+    count(*) filter (judged and passed = greedy), count(*) filter (judged and greedy),
+    count(*) filter (judged and greedy and passed), count(*) filter (judged and not greedy),
+    count(*) filter (judged and not greedy and passed)
+from draws group by family
+"""
+_ENTROPY = """
+with texts as (
+    select family, prompt_id, count(*)::double as x from drawn where not anchor and not failed {some}
+    group by family, prompt_id, text
+), prompts as (
+    select family, prompt_id, sum(x) as n, 1 - least(count(*) filter (x = 1), sum(x) - 1) / sum(x) as seen
+    from texts group by all having sum(x) > 1
+), each as (
+    select family, any_value(n) as n,
+        sum(-(seen * x / n) * ln(seen * x / n) / (1 - pow(1 - seen * x / n, n))) as entropy
+    from texts join prompts using (family, prompt_id) group by family, prompt_id
+)
+select family, round(entropy, 3), sum(entropy), count(*), sum(n) from each group by all
+"""
+_SIMILARITY = f"""
+select kind, least({SIMILARITY_BINS - 1}, floor({SIMILARITY_BINS} * similarity))::integer, count(*) from drawn
+where kind in ('near_miss', 'duplicate') and similarity is not null and not anchor group by all
+"""
+_LIKELY = f"""
+select {_BECAME}, count(*), sum(logprob), sum(tokens)::bigint from drawn
+where not anchor and logprob is not null and tokens > 0 group by all
+"""
+_LENGTHS = f"""
+select {_BECAME}, tokens, case when tokens is null then characters end, finish_reason is not distinct from 'length', count(*)
+from drawn where not anchor and (tokens is not null or characters is not null) group by all
+"""
 
 
 def _rates(cells: Cells) -> Iterator[Rates]:
@@ -280,60 +411,50 @@ def _rates(cells: Cells) -> Iterator[Rates]:
         yield Rates(family, none, tuple(tenths), every)
 
 
-def _agreement(connection: "DuckDBPyConnection") -> Iterator[Agreement]:
-    rows = connection.execute(
-        """
-        with anchors as (
-            select prompt_id, any_value(text) as text, any_value(kind in ('hit', 'duplicate')) as passed
-            from drawn where anchor and outcome <> 'undecided' group by all
-        ), draws as (
-            select d.family, d.prompt_id, d.text = a.text as same, coalesce(a.passed, false) as greedy,
-                d.outcome <> 'undecided' as judged, coalesce(d.kind in ('hit', 'duplicate'), false) as passed
-            from drawn d join anchors a using (prompt_id) where not d.anchor
+def _agreement(sums: Sums) -> Iterator[Agreement]:
+    families = sorted({family for family, _ in sums.agreement})
+    for name in [*families, "all"] if len(families) > 1 else families:
+        n = {one: sum(sums.agreement[family, one] for family in families if name in (family, "all")) for one in _ALIKE}
+        yield Agreement(
+            name,
+            n["prompts"],
+            n["same"] / n["draws"],
+            n["agree"] / n["judged"] if n["judged"] else None,
+            n["passed_where_passed"] / n["where_passed"] if n["where_passed"] else None,
+            n["passed_where_failed"] / n["where_failed"] if n["where_failed"] else None,
         )
-        select coalesce(family, 'all'), count(distinct prompt_id), avg(same::double),
-            avg((passed = greedy)::double) filter (judged), avg(passed::double) filter (judged and greedy),
-            avg(passed::double) filter (judged and not greedy), grouping(family)
-        from draws group by grouping sets ((family), ()) having count(*) > 0 order by 7, 1
-        """
-    ).fetchall()
-    for *row, _ in rows if len(rows) > 2 else rows[:1]:
-        yield Agreement(*row)
 
 
-def _histogram(connection: "DuckDBPyConnection", kind: str) -> tuple[int, ...]:
-    rows = connection.execute(
-        f"select least({SIMILARITY_BINS - 1}, floor({SIMILARITY_BINS} * similarity))::int, count(*) from drawn "
-        "where kind = ? and similarity is not null and not anchor group by all",
-        [kind],
-    ).fetchall()
-    found = dict(rows)
-    return tuple(int(found.get(number, 0)) for number in range(SIMILARITY_BINS))
+def _histogram(sums: Sums, kind: str) -> tuple[int, ...]:
+    return tuple(sums.similarity[kind, number] for number in range(SIMILARITY_BINS))
 
 
-def _likelihoods(connection: "DuckDBPyConnection") -> Iterator[Likelihood]:
-    rows = connection.execute(
-        f"""
-        select coalesce({_BECAME}, 'all'), count(*), -sum(logprob) / sum(tokens), avg(logprob) from drawn
-        where not anchor and logprob is not null and tokens > 0 group by grouping sets (({_BECAME}), ()) having count(*) > 0
-        """
-    ).fetchall()
-    yield from (Likelihood(*row) for row in _ordered(rows))
+def _likelihoods(sums: Sums) -> Iterator[Likelihood]:
+    there = [kind for kind in KINDS if sums.likely[kind, "samples"]]
+    for name in [*there, "all"] if there else []:
+        n, logprob, tokens = (
+            sum(sums.likely[kind, one] for kind in there if name in (kind, "all")) for one in ("samples", "logprob", "tokens")
+        )
+        yield Likelihood(name, n, -logprob / tokens, logprob / n)
 
 
-def _lengths(connection: "DuckDBPyConnection") -> Iterator[Lengths]:
-    (known,) = connection.execute("select count(tokens) > 0 from drawn").fetchone() or (False,)
-    size, unit = ("tokens", "tokens") if known else ("characters", "characters")
-    rows = connection.execute(
-        f"""
-        select {_BECAME}, count(*), quantile_cont({size}, {list(QUANTILES)}),
-            avg((finish_reason is not distinct from 'length')::double)
-        from drawn where not anchor and {size} is not null group by all
-        """
-    ).fetchall()
-    for kind, samples, quantiles, truncated in _ordered(rows):
-        yield Lengths(kind, samples, tuple(map(float, quantiles)), truncated, unit)
+def _lengths(sums: Sums) -> Iterator[Lengths]:
+    counted, unit = (sums.tokens, "tokens") if sums.tokens else (sums.characters, "characters")
+    for kind in KINDS:
+        mine = Counter[int]()
+        for (became, size, _), samples in counted.items():
+            if became == kind:
+                mine[size] += samples
+        if samples := mine.total():
+            truncated = sum(n for (became, _, cut), n in counted.items() if became == kind and cut)
+            yield Lengths(kind, samples, tuple(_quantiles(mine)), truncated / samples, unit)
 
 
-def _ordered(rows: Sequence[Any]) -> list[Any]:
-    return sorted(rows, key=lambda row: KINDS.index(row[0]))
+def _quantiles(counted: Counter[int]) -> Iterator[float]:
+    """QUANTILES of values that are counted, linear between two."""
+    values = np.array(sorted(counted))
+    ends = np.cumsum([counted[int(value)] for value in values])
+    for q in QUANTILES:
+        at = q * (int(ends[-1]) - 1)
+        low, high = (float(values[np.searchsorted(ends, place, side="right")]) for place in (math.floor(at), math.ceil(at)))
+        yield low + (high - low) * (at - math.floor(at))

@@ -11,12 +11,14 @@ Actors belong to the process that began them: when that is killed, Ray ends them
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -74,7 +76,8 @@ class RayExecutor(Executor):
             self._reachable()
             try:
                 more: dict[str, Any] = {} if self._spec.address else {"include_dashboard": False}
-                ray.init(address=self._spec.address, log_to_driver=False, logging_level=logging.ERROR, **more)
+                # Of no address Ray makes that of a cluster which was begun here once, and may be gone.
+                ray.init(address=self._spec.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 if "ersion mismatch" in str(error):
                     raise EngineError(f"executor.address {self._spec.address}: {' '.join(str(error).split())}") from error
@@ -173,15 +176,20 @@ class RayExecutor(Executor):
 
     def _reachable(self) -> None:
         """Ray itself tries for minutes to reach an address at which there is nobody."""
-        host, colon, port = (self._spec.address or "").removeprefix("ray://").rpartition(":")
+        address, said = self._spec.address or "", ""
+        if address == "auto":
+            noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")  # by the last `ray start` on this machine
+            address = os.environ.get("RAY_ADDRESS") or (noted.read_text().strip() if noted.exists() else "")
+            said = f" (auto is {address})"
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
         if not colon or not port.isdigit():
             return
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
         except OSError as error:
             raise EngineError(
-                f"executor.address {self._spec.address}: no Ray cluster there ({error}); begin one with `ray start --head`, or "
-                "set executor.address to null for one of this machine alone"
+                f"executor.address {self._spec.address}{said}: no Ray cluster there ({error}); begin one with "
+                "`ray start --head`, or set executor.address to null for one of this machine alone"
             ) from error
 
     def _gpus(self) -> float:
