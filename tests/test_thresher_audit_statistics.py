@@ -305,6 +305,73 @@ def test_interval_of_entropy_covers_the_mean_over_prompts():
     assert 0.88 <= np.mean([low <= truth <= high for low, high in found]) <= 1
 
 
+# -- spread over workers -------------------------------------------------------------------------------------------------
+
+
+def near(found, wanted):
+    """Equal, but for the last digits of sums whose order differs."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for key in wanted:
+            near(found[key], wanted[key])
+    elif isinstance(wanted, list | tuple):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            near(one, other)
+    else:
+        assert found == (pytest.approx(wanted, abs=1e-9) if isinstance(wanted, float) else wanted)
+
+
+@pytest.mark.parametrize("root", ["local", "memory"])
+def test_parts_add_up_to_the_whole(tmp_path, root):
+    """Prompts lie in shards of one each; 20 shards make 10 blocks and 10 parts. What is written for the while is gone after."""
+    place = str(tmp_path / "run") if root == "local" else f"memory://{tmp_path.name}/run"
+    store = small_run(place, PLAN * 4, shard_prompts=1)
+    before = sorted(store.fs.find(store.path("")))
+    calls = []
+
+    def gather(function, items):
+        calls.append((function.__name__, len(items)))
+        assert len({item[0] for item in items}) == 1
+        return [function(*item) for item in items]
+
+    found = statistics(store, gather)
+
+    near(found.to_dict(), statistics(store).to_dict())
+    assert calls == [("_sort", 10), ("_sum", 10)]
+    assert sorted(store.fs.find(store.path(""))) == before
+    assert found.agreement
+    assert found.lengths
+
+
+def test_what_was_written_for_the_while_is_gone_after_an_error(tmp_path):
+    store = small_run(tmp_path / "run", PLAN * 4, shard_prompts=1)
+
+    def gather(function, items):
+        if function.__name__ == "_sum":
+            assert list((tmp_path / "run").glob("statistics-*"))
+            raise AuditError("no worker is left")
+        return [function(*item) for item in items]
+
+    with pytest.raises(AuditError, match="no worker is left"):
+        statistics(store, gather)
+    assert not list((tmp_path / "run").glob("statistics-*"))
+
+
+@pytest.mark.slow
+def test_audit_spreads_over_processes(tmp_path, capsys):
+    """thresher audit --spread, by the recipe's two filter workers, says what it says without."""
+    small_run(tmp_path / "run", PLAN * 4, shard_prompts=1)
+    assert main(["audit", str(tmp_path / "run"), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    manifest["recipe"]["run"]["filter_workers"] = 2
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+
+    assert main(["audit", str(tmp_path / "run"), "--json", "--spread"]) == 0
+    near(json.loads(capsys.readouterr().out), alone)
+
+
 # -- drift ---------------------------------------------------------------------------------------------------------------
 
 
