@@ -6,14 +6,10 @@ Raylets on this machine, each bound to a core and with room for one replica (vLL
 in shards of 34 samples, on one core, where driver and filters share it with the replica; on two cores with one replica, so that
 driver and filters have the other; and on two cores with two. The clock runs from when all replicas are warm until the last shard
 is filtered, so the start of engines is not in it. The ratios to read are (samples/s of two) / (2 x samples/s of one).
-
-With --bare two vLLM engines without thresher are set against one in the same way first, for cores that share caches, memory and
-clock give two engines less than twice one's tokens whoever drives them.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import tempfile
@@ -21,12 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from schemas.recipe import RayExecutorSpec, VllmEngine
+from schemas.recipe import RayExecutorSpec
 from thresher import recipes, steps
 from thresher.executors.ray import RayExecutor
-from thresher.models import embedded_model
 from thresher.progress import Progress
-from thresher.samplers.vllm_offline import dtype_for, set_environment
 
 SETTINGS = {"one on one core": (1, 1), "one on two cores": (1, 2), "two on two cores": (2, 2)}
 """Replicas and cores."""
@@ -66,49 +60,13 @@ def cluster_on(cores: int) -> Any:
     return cluster
 
 
-def bare(core: int, ready: Any, rates: Any) -> None:
-    """An engine on one core, whatever it draws: 64 prompts, 48 tokens each, the third time."""
-    os.sched_setaffinity(0, {core})
-    set_environment(VllmEngine(enforce_eager=True, kv_cache_gib=1))
-    import vllm
-
-    engine = vllm.LLM(
-        embedded_model().path, dtype=dtype_for("auto"), max_model_len=512, max_num_seqs=34, enforce_eager=True, seed=core
-    )
-    asked = [f"Write sentence {number} of a story." for number in range(64)]
-    parameters = vllm.SamplingParams(temperature=1.0, max_tokens=48, ignore_eos=True)
-    for number in range(3):
-        if number == 2:
-            ready.wait()
-        began = time.perf_counter()
-        engine.generate(asked, parameters, use_tqdm=False)
-    rates.put(64 * 48 / (time.perf_counter() - began))
-
-
-def bare_engines(cores: int) -> float:
-    """Tokens per second of as many engines together, each on a core."""
-    spawn = multiprocessing.get_context("spawn")
-    ready, rates = spawn.Barrier(cores), spawn.SimpleQueue()
-    processes = [spawn.Process(target=bare, args=(core, ready, rates)) for core in range(cores)]
-    for one in processes:
-        one.start()
-    found: float = sum(rates.get() for _ in processes)
-    for one in processes:
-        one.join()
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="data/recipes/demo.yaml")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    parser.add_argument("--bare", action="store_true")
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    if options.bare:
-        one, two = bare_engines(1), bare_engines(2)
-        print(f"bare engines: one {one:.0f} tokens/s, two {two:.0f}, share of twice {two / (2 * one):.3f}", flush=True)
     loaded = recipes.load(options.recipe, ["run.shard_samples=34", *options.overrides])
     rates: dict[str, list[float]] = {name: [] for name in SETTINGS}
     with tempfile.TemporaryDirectory() as folder:
