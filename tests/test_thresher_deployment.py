@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
 Write = Callable[..., Path]
+MARK = "THRESHER_TEST"
 
 
 def block(name: str) -> str:
@@ -40,28 +43,17 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def alone() -> Iterator[set[int]]:
-    """Ends what a test left of Ray's processes, by their ids."""
-    before = rays()
-    yield before
-    for pid in rays() - before:
-        os.kill(pid, signal.SIGKILL)
+def mark() -> Iterator[str]:
+    """A variable for the environment of what a test begins; whatever of it is left is ended after."""
+    mark = uuid.uuid4().hex
+    yield mark
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"{MARK}={mark}".encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
-def rays() -> set[int]:
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            said = path.read_bytes()
-        except OSError:
-            continue
-        if b"/ray/" in said or said.startswith(b"ray::"):
-            found.add(int(path.parent.name))
-    return found
-
-
-@pytest.mark.usefixtures("alone")
-def test_a_run_on_a_cluster(recipe: Write, tmp_path: Path) -> None:
+def test_a_run_on_a_cluster(recipe: Write, tmp_path: Path, mark: str) -> None:
     pytest.importorskip("ray")
     recipe(executor={"kind": "ray", "cpus_per_replica": 0.5})
     port = free_port()
@@ -70,7 +62,7 @@ def test_a_run_on_a_cluster(recipe: Write, tmp_path: Path) -> None:
     text = text.replace(
         "--set executor.kind=ray", f"--set executor.kind=ray --set executor.address=127.0.0.1:{port} --no-prefect"
     )
-    said = shell(text, tmp_path)
+    said = shell(text, tmp_path, **{MARK: mark})
     assert "dataset: " in said
     assert (tmp_path / "runs" / "one" / "dataset" / "README.md").is_file()
 
