@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,9 @@ def test_a_zygote_that_dies_or_hangs_costs_no_job(layer: Layer, how: signal.Sign
 
     def strike() -> None:
         tree = {zygote: {zygote, *descendants(zygote)} for zygote in made.pids()}
-        for pid in max(tree.values(), key=len):  # the one with a program
-            os.kill(pid, how)
+        for pid in sorted(max(tree.values(), key=len)):  # the one with a program, which could tell of the program's end, first
+            with suppress(ProcessLookupError):  # it may end with its parent
+                os.kill(pid, how)
 
     timer = threading.Timer(0.15, strike)
     timer.start()

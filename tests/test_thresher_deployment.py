@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -101,7 +102,7 @@ def test_what_is_not_run_is_at_least_a_command_of_thresher() -> None:
 
     blocks = re.findall(r"^```([^\n]*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     lines = [line for kind, text in blocks if kind != "yaml" for line in text.splitlines()]
-    commands = [line.split()[1:] for line in lines if line.startswith("thresher ")]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("thresher ")]
     assert len(commands) >= 4
     for one in [*commands, ["scale", "RUN", "16"]]:
         _parser().parse_args(one)
