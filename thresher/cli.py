@@ -611,9 +611,9 @@ def fleet(options: argparse.Namespace) -> int:
     from thresher import recipes
 
     loaded: Loaded = recipes.load(options.recipe, options.overrides)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with there.begin(loaded.recipe, loaded.base) as servers:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # after Ray, which takes it for itself
             servers.keep(Path(options.file), partial(print, flush=True))
     except KeyboardInterrupt:
         print("thresher: the fleet is ended", file=sys.stderr)
