@@ -18,7 +18,7 @@ from thresher import fleet, recipes
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError
 from thresher.samplers.openai_http import listed
-from thresher.samplers.orphans import _command, _descendants, _started
+from thresher.samplers.orphans import _command, _descendants, _started, _stat
 from thresher.store import Store
 
 DEMO = "data/recipes/demo.yaml"
@@ -94,6 +94,36 @@ def test_a_server_that_would_not_start_says_why(capsys: pytest.CaptureFixture[st
     assert main(["fleet", DEMO, *ON_RAY, *wrong, "--file", str(tmp_path / "fleet")]) == 1
     assert "unrecognized arguments: --no-such-argument" in capsys.readouterr().err
     assert not (tmp_path / "fleet").exists()
+
+
+@pytest.mark.parametrize("children_too", [False, True])
+def test_a_program_apart_ends_with_the_one_who_began_it(tmp_path: Path, *, children_too: bool) -> None:
+    """kill -9 of a process, or of it and its children, as Ray kills an actor's: the program and its own child end."""
+    program = (
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
+    )
+    script = (
+        "import sys, time; from thresher.samplers.orphans import apart; "
+        f"apart([sys.executable, '-c', {program!r}], open(sys.argv[1], 'wb')); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "log")])
+    try:
+        everyone = until(lambda: len(found := _descendants(process.pid)) == 4 and found, process, tmp_path / "log", 20)
+    finally:
+        children = [pid for pid, _ in _descendants(process.pid) if _parent(pid) == process.pid] if children_too else []
+        process.kill()
+        process.wait()
+    assert len(children) == children_too
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while left := [one for one in everyone if _started(one[0]) == one[1]]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
 
 
 def test_a_fleet_wants_a_cluster_and_vllm(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

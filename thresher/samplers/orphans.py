@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,19 +76,19 @@ def apart(command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes]:
 
 
 def together() -> None:
-    """Run the program in the arguments; when it or the input ends, end it and whatever it left in this session."""
+    """Run the program in the arguments; when it or the input ends, end it and whatever it left in this session. Who waits for the
+    end of the input is a process of its own, and no child of the one that began this: Ray kills the children of an actor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-
-    def follow() -> None:
+    started = _started(program.pid)
+    if os.fork() == 0:
         sys.stdin.buffer.read()
-        program.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            program.wait(GRACE_S)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=follow, daemon=True).start()
-    program.wait()
+        os.kill(program.pid, signal.SIGTERM)
+        until = time.monotonic() + GRACE_S
+        while _started(program.pid) == started and _state(program.pid) != "Z" and time.monotonic() < until:
+            time.sleep(0.1)
+    else:
+        program.wait()
     os.killpg(0, signal.SIGKILL)
 
 
