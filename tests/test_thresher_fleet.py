@@ -133,7 +133,16 @@ def test_a_fleet_wants_a_cluster_and_vllm(capsys: pytest.CaptureFixture[str], tm
     assert "executor.kind: a fleet needs a Ray cluster, the recipe has local" in capsys.readouterr().err
     loaded = recipes.load(DEMO, ["engine={kind: openai_http, fleet: x}"])
     with pytest.raises(RecipeError, match="a fleet is of vLLM servers, the recipe has openai_http"):
-        fleet.begin(loaded.recipe, loaded.base)
+        fleet.begin(loaded.recipe, loaded.base, tmp_path / "fleet")
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_a_cluster_is_joined(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nobody = ["--set", "executor={kind: ray, address: '127.0.0.1:9'}"]
+
+    assert main(["fleet", DEMO, *nobody, "--file", str(tmp_path / "no" / "fleet")]) == 1
+    assert "fleet: cannot be written (No such file or directory); name another with --file" in capsys.readouterr().err
 
 
 def test_the_servers_arguments_are_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -440,6 +440,40 @@ def test_a_name_stands_for_all_its_servers(monkeypatch: pytest.MonkeyPatch) -> N
         HttpEngine(kind="openai_http", base_urls=("https://replicas.example/v1",), every_address=True)
 
 
+def test_servers_come_and_go_with_the_file_of_a_fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second is taken up while the run goes on; the first is left out once it is gone from the file and answers no more."""
+    monkeypatch.setattr(openai_http, "_LIST_S", 0.05)
+    file, spec = tmp_path / "fleet", HttpEngine(kind="openai_http", fleet="fleet")
+    with FakeOpenAI(delay_s=0.02) as first, FakeOpenAI(delay_s=0.02) as second:
+        file.write_text(f"{first.url}\n")
+        held = HttpSampler(spec, "small", quota=Quota(0.0), seeds="auto", base=tmp_path)
+        with held, held.stream() as stream:
+            stream.submit([group(number) for number in range(20)])
+            drawn = collect(stream, 20)
+            assert first.source_of(drawn)
+            assert not second.source_of(drawn)
+            file.write_text(f"{first.url}\n{second.url}\n")
+            until(lambda: len(held._endpoints) == 2 and all(one.up for one in held._endpoints))
+            stream.submit([group(number) for number in range(100)])
+            drawn = collect(stream, 100)
+            assert first.source_of(drawn)
+            assert second.source_of(drawn)
+            file.write_text(f"{second.url}\n")
+            first.stop()
+            stream.submit([group(number) for number in range(100)])
+            assert len(collect(stream, 100)) == 100
+            until(lambda: [one.url for one in held._endpoints] == [second.url])
+    with pytest.raises(ValidationError, match="one of the two"):
+        HttpEngine(kind="openai_http")
+
+
+def until(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_requests_in_flight_grow_and_shrink() -> None:
     with FakeOpenAI(delay_s=0.05) as server, sampler(server, requests_in_flight=12) as held, held.stream() as stream:
         stream.submit([group(number) for number in range(200)])

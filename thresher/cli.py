@@ -612,9 +612,9 @@ def fleet(options: argparse.Namespace) -> int:
 
     loaded: Loaded = recipes.load(options.recipe, options.overrides)
     try:
-        with there.begin(loaded.recipe, loaded.base) as servers:
+        with there.begin(loaded.recipe, loaded.base, Path(options.file)) as servers:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # after Ray, which takes it for itself
-            servers.keep(Path(options.file), partial(print, flush=True))
+            servers.keep(partial(print, flush=True))
     except KeyboardInterrupt:
         print("thresher: the fleet is ended", file=sys.stderr)
     return 0

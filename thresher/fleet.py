@@ -129,11 +129,12 @@ def flags(values: Mapping[str, Any]) -> Iterator[str]:
             yield orjson.dumps(value).decode() if isinstance(value, dict | list) else str(value)
 
 
-def begin(recipe: Recipe, base: Path) -> "AbstractContextManager[Fleet]":
-    """The fleet of a recipe: its model and engine, on the cluster of its executor. Entered, it has one server at least.
+def begin(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManager[Fleet]":
+    """The fleet of a recipe: its model and engine, on the cluster of its executor. Entered, it has one server at least. The file
+    for their addresses is there, empty, before any begins, and goes with the last.
 
-    Raises RecipeError where the recipe is of another engine or executor; EngineError where there is no cluster or no room, or
-    where no server starts; ModelError."""
+    Raises RecipeError where the recipe is of another engine or executor; StoreError where the file cannot be written; EngineError
+    where there is no cluster or no room, or where no server starts; ModelError."""
     if not isinstance(recipe.engine, VllmEngine):
         raise RecipeError(f"engine.kind: a fleet is of vLLM servers, the recipe has {recipe.engine.kind}; set it to vllm")
     if not isinstance(recipe.executor, RayExecutorSpec):
@@ -142,14 +143,14 @@ def begin(recipe: Recipe, base: Path) -> "AbstractContextManager[Fleet]":
             "and `--set executor.address=null` for one of this machine alone"
         )
     resolve(recipe.model.name, recipe.model.revision, base=base)
-    return _begin(recipe, recipe.executor, base)
+    return _begin(recipe, recipe.executor, base, file)
 
 
 class Fleet:
     """Servers that are begun again when they end."""
 
-    def __init__(self, held: Replicas, replicas: int) -> None:
-        self._held, self._over = held, threading.Event()
+    def __init__(self, held: Replicas, replicas: int, file: Path) -> None:
+        self._held, self._file, self._over = held, file, threading.Event()
         self._failure: EngineError | None = None
         for _ in range(replicas):
             threading.Thread(target=self._watch, daemon=True).start()
@@ -161,20 +162,17 @@ class Fleet:
             raise self._failure
         return sorted(one.url for one in self._held.members if one.slots)
 
-    def keep(self, file: Path, say: Callable[[str], None]) -> None:
-        """Keep their addresses in a file, until interrupted; the file goes with them. Raises StoreError where it cannot be
-        written, and what `urls` raises."""
-        before: list[str] | None = None
-        try:
-            while True:
-                if (now := self.urls) != before:
-                    _write(file, "".join(f"{url}\n" for url in now))
-                    for url in sorted(set(now) ^ set(before or ())):
-                        say(f"{url} {'is ready' if url in now else 'is lost; another is begun'}")
-                    before = now
-                time.sleep(LOOK_S)
-        finally:
-            file.unlink(missing_ok=True)
+    def keep(self, say: Callable[[str], None]) -> None:
+        """Keep their addresses in the file until interrupted. Raises StoreError where it cannot be written any more, and what
+        `urls` raises."""
+        before: list[str] = []
+        while True:
+            if (now := self.urls) != before:
+                _write(self._file, "".join(f"{url}\n" for url in now))
+                for url in sorted(set(now) ^ set(before)):
+                    say(f"{url} {'is ready' if url in now else 'is lost; another is begun'}")
+                before = now
+            time.sleep(LOOK_S)
 
     def end(self) -> None:
         """Watch them no more."""
@@ -192,15 +190,19 @@ class Fleet:
 
 
 @contextmanager
-def _begin(recipe: Recipe, spec: RayExecutorSpec, base: Path) -> Iterator[Fleet]:
-    with RayExecutor(spec, 0, engine=recipe.engine) as executor:
-        executor.room(filters=False)
-        with executor.engines(partial(Server, recipe, base), slots=_one, wanted=_as_many) as held:
-            fleet = Fleet(held, spec.replicas)
-            try:
-                yield fleet
-            finally:
-                fleet.end()
+def _begin(recipe: Recipe, spec: RayExecutorSpec, base: Path, file: Path) -> Iterator[Fleet]:
+    _write(file, "")
+    try:
+        with RayExecutor(spec, 0, engine=recipe.engine) as executor:
+            executor.room(filters=False)
+            with executor.engines(partial(Server, recipe, base), slots=_one, wanted=_as_many) as held:
+                fleet = Fleet(held, spec.replicas, file)
+                try:
+                    yield fleet
+                finally:
+                    fleet.end()
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _one(_server: Server) -> int:

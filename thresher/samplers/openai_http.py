@@ -387,7 +387,8 @@ class HttpSampler:
                 failed[endpoint] = str(setback)
         if len(failed) == len(self._endpoints):
             tried = "; ".join(f"GET {endpoint.url}/models: {said}" for endpoint, said in failed.items())
-            raise EngineError(f"no server can be reached ({tried}); start it, or correct engine.base_urls")
+            where = self._fleet or "engine.base_urls"
+            raise EngineError(f"no server can be reached ({tried}); start it, or correct {where}")
         for endpoint, said in failed.items():
             log.warning("%s cannot be reached (%s); going on without it, and trying it again", endpoint.url, said)
         up = [endpoint for endpoint in self._endpoints if endpoint.up]

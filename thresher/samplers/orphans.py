@@ -83,7 +83,9 @@ def together() -> None:
     started = _started(program.pid)
     if os.fork() == 0:
         sys.stdin.buffer.read()
-        os.kill(program.pid, signal.SIGTERM)
+        if _started(program.pid) == started:
+            with suppress(ProcessLookupError):
+                os.kill(program.pid, signal.SIGTERM)
         until = time.monotonic() + GRACE_S
         while _started(program.pid) == started and _state(program.pid) != "Z" and time.monotonic() < until:
             time.sleep(0.1)
