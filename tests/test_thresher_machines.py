@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from schemas.recipe import RayExecutorSpec, VllmEngine
+from thresher.errors import EngineError
 from thresher.executors import machines
+from thresher.executors.ray import RayExecutor
 
 
 def test_machines_are_compared() -> None:
@@ -57,3 +60,14 @@ def test_a_probe_is_read_and_answered(tmp_path: Path) -> None:
     assert (tmp_path / "probe-1-me").read_text() == found.machine
     assert machines.look(str(tmp_path / "other"), "probe-1", "answer").sees is None
     assert "cannot write" in (machines.look(str(tmp_path / "probe-1"), "a", "b").trouble or "")
+
+
+def test_an_old_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "__version__", "2.9.0")
+
+    with (
+        pytest.raises(EngineError, match=r"Ray 2\.9\.0 is too old, wanted is 2\.55 or later: pip install"),
+        RayExecutor(RayExecutorSpec(kind="ray"), 1, engine=VllmEngine()),
+    ):
+        pass
