@@ -52,12 +52,13 @@ def finished(store: Store, found: Audit) -> None:
 
 def sampled(store: Store, progress: Progress, slot: datetime) -> None:
     """thresher.run.sampled, and a line in the log: how long it took from the time a run was scheduled for to its first samples,
-    the start of the engine apart. Nothing, where nothing was sampled."""
+    the start of the engine apart. Nothing, where nothing was sampled. Prefect begins a run up to half a second before its slot
+    (its server rounds what is left to whole seconds), which is a wait of 0."""
     times = progress.times
     if "first" not in times:
         return
     figures = {
-        "waited_seconds": round(times["begun"] - slot.timestamp(), 3),
+        "waited_seconds": round(max(0.0, times["begun"] - slot.timestamp()), 3),
         "engine_seconds": round(times["warm"] - times["begun"], 3),
         "first_seconds": round(times["first"] - times["warm"], 3),
     }

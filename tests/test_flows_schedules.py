@@ -185,7 +185,8 @@ def test_a_schedule_fires_and_is_paused_resumed_and_removed(
     assert [one["event"] for one in found[:3]] == ["thresher.run.sampled", "thresher.run.finished", "thresher.release.published"]
     took = found.pop(0)["payload"]
     assert took["samples"] == 20
-    assert all(took[f"{name}_seconds"] > 0 for name in ("waited", "engine", "first"))
+    assert took["waited_seconds"] >= 0, took  # the server may let a run begin half a second before its slot
+    assert took["engine_seconds"] > 0 and took["first_seconds"] > 0, took
     figures = found[0]["payload"]
     assert {"samples": 16, "hits": 4, "undecided": 0, "name": "small"}.items() <= figures.items()
     assert 0 < figures["pass_rate_low"] < figures["pass_rate"] == 11 / 16 < figures["pass_rate_high"] <= 1
