@@ -66,6 +66,22 @@ def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path
     assert 0 <= low <= 6 / 14 <= high <= 1
 
 
+def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path):
+    filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
+    for found in (audit(small_run(tmp_path / "all", corpus=True)), audit(small_run(tmp_path / "some", filters=filters))):
+        for one in found.filters:
+            mine = [each for family in found.families for each in family.filters if each.name == one.name]
+            assert sum(each.seen for each in mine) == one.seen
+            assert sum((Counter(each.dropped) for each in mine), Counter()) == Counter(one.dropped)
+            assert sum((Counter(each.undecided) for each in mine), Counter()) == Counter(one.undecided)
+            assert all(each.seen == each.kept + sum(each.dropped.values()) + sum(each.undecided.values()) for each in mine)
+        assert [one.name for one in found.total.filters] == [one.name for one in found.filters]
+        assert [one.samples for one in found.reasons] == sorted((one.samples for one in found.reasons), reverse=True)
+        assert sum(one.samples for one in found.reasons) == found.outcomes["drop"] + found.outcomes["undecided"]
+    assert [one.name for one in found.families[0].filters] == ["finished", "exact_duplicate"]
+    assert (found.reasons[0].filter, found.reasons[0].share) == ("answer", found.reasons[0].samples / 20)
+
+
 def test_nothing_decided_has_no_rate(tmp_path):
     found = audit(small_run(tmp_path, [("sums", ["open", "open"], None)])).to_dict()
 

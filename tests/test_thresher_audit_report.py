@@ -85,9 +85,15 @@ def test_in_a_browser(hostile, tmp_path, width, scheme):
         tab.wait_for_selector("#funnel svg")
         tab.wait_for_selector("#pass_at_k svg")
 
-        assert tab.locator(".chart svg").count() == tab.locator(".chart").count() == 5
+        assert tab.locator(".chart svg").count() == tab.locator(".chart").count() == 7
         assert not [text for text in tab.locator(".chart svg").all_text_contents() if "NaN" in text or "undefined" in text]
         assert tab.locator("#funnel + .wide tr").nth(2).locator("td").last.text_content() == "25.0 %"
+        rows = tab.locator("#filters tr:not([hidden]) td:first-child + td")
+        assert rows.all_text_contents() == ["20", "18", "6", "5"]
+        tab.select_option("#funnel_of", "words")
+        assert rows.all_text_contents() == ["8", "7", "1", "1"]
+        tab.wait_for_selector("#funnel [aria-label*='samples: 7; filter: finished; outcome: kept']")
+        tab.select_option("#funnel_of", "all")
         assert tab.locator(".drift").text_content() == "Nothing drifted."
         assert tab.evaluate("window.hacked") is None
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
@@ -104,6 +110,13 @@ def test_in_a_browser(hostile, tmp_path, width, scheme):
         tab.select_option("select[name=reason]", "wrong_answer")
         tab.fill("input[name=search]", "to 1")
         assert tab.locator("#count").text_content() == "4 of 20 examples"
+        tab.fill("input[name=search]", "")
+        assert set(tab.locator("article mark").all_text_contents()) == {"wrong"}
+        for name, value in (("reason", ""), ("outcome", "undecided"), ("filter", "answer"), ("prompt", "Question 3?")):
+            tab.select_option(f"select[name={name}]", value)
+        assert tab.locator("#count").text_content() == "1 of 20 examples"
+        tab.select_option("select[name=outcome]", "drop")
+        assert tab.locator("#count").text_content() == "1 of 20 examples"
         tab.screenshot(path=str(tmp_path / "report.png"))
         tab.goto((tmp_path / "runs.html").as_uri())
         tab.wait_for_selector("#lines svg")

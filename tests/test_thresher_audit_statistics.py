@@ -5,6 +5,7 @@ import json
 import math
 import runpy
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -140,6 +141,37 @@ def test_pass_at_k_is_unbiased_and_its_interval_covers():
     assert 0.91 <= covered / 300 <= 0.99
 
 
+def test_each_prompts_pass_at_k_in_quantiles_and_in_sql(run):
+    """The quantiles are numpy's of the prompts' own values; SQL gives each of those."""
+    rows = [row for row in judged(run) if not row["anchor"]]
+    became = {name: [row for row in rows if row["prompt_id"] == name] for name in dict.fromkeys(row["prompt_id"] for row in rows)}
+    wanted = {
+        name: {
+            "samples": len(mine),
+            "decided": sum(row["outcome"] != "undecided" for row in mine),
+            "passed": sum(row["kind"] in ("hit", "duplicate") for row in mine),
+            "hits": sum(row["kind"] == "hit" for row in mine),
+            "near_misses": 0,
+            "undecided": sum(row["outcome"] == "undecided" for row in mine),
+        }
+        for name, mine in became.items()
+    }
+    anchors = {row["prompt_id"]: row["kind"] in ("hit", "duplicate") for row in judged(run) if row["anchor"]}
+
+    found = query(run, "select *, pass_at_k(decided, passed, 4) as four, pass_at_k(decided, passed, 7) as seven from prompts")
+
+    assert {row["prompt_id"]: {name: row[name] for name in next(iter(wanted.values()))} for row in found.to_pylist()} == wanted
+    assert {row["prompt_id"]: row["anchor_passed"] for row in found.to_pylist()} == anchors
+    for row in found.to_pylist():
+        n, c = row["decided"], row["passed"]
+        assert row["four"] == (pytest.approx(of_k(np.array([n]), np.array([c]), 4)[0]) if n >= 4 else None)
+        assert row["seven"] is None
+    for one in statistics(run).pass_at_k:
+        some = [wanted[name] for name, mine in became.items() if one.family in ("all", mine[0]["family"])]
+        values = [of_k(np.array([w["decided"]]), np.array([w["passed"]]), one.k)[0] for w in some if w["decided"] >= one.k]
+        assert one.quantiles == pytest.approx(np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
+
+
 def test_intervals_of_what_does_not_vary():
     ones, weights = np.ones(1), np.array([20])
     assert mean_interval(ones, weights, 1) == (pytest.approx(0.8389, abs=1e-3), 1.0)
@@ -258,8 +290,10 @@ def test_entropy_of_answers_is_what_a_loop_finds(tmp_path):
         store.write_table(f"samples/0000{shard}", pa.Table.from_pylist(rows, SAMPLES), key=entry.key, facts=entry.facts)
     wanted = {"sums": said[:3], "words": said[3:4], "all": said[:4]}
 
-    found = {one.family: one for one in statistics(store).answers}
+    every = statistics(store).answers
+    found = {one.family: one for one in every if one.of == "all"}
 
+    assert [one for one in every if one.of == "passed"] == [replace(one, of="passed") for one in found.values()]
     assert list(found) == list(wanted)
     for family, prompts in wanted.items():
         one, mean = found[family], np.mean([chao_shen(texts) for texts in prompts])
@@ -272,6 +306,26 @@ def test_entropy_of_answers_is_what_a_loop_finds(tmp_path):
     assert found["words"].interval is None
 
 
+def test_entropy_of_hits_near_misses_and_misses_is_what_a_loop_finds():
+    """Texts of each are counted by themselves; a prompt with one such draw says nothing of them."""
+    draw = np.random.default_rng(3)
+    texts, kinds = draw.integers(0, 4, (30, 8)), draw.choice(["hit", "duplicate", "near_miss", "miss", None], (30, 8))
+    kinds[0] = ["hit", *["miss"] * 7]
+    connection = drawn_of(texts)
+    connection.register("drawn", connection.sql("select * from drawn").to_arrow_table().set_column(7, "kind", [kinds.ravel()]))
+
+    found = {one.of: one for one in answer_entropies(sums_of(connection), 1)}
+
+    assert list(found) == ["all", "passed", "near_miss", "miss"]
+    became = {"passed": ["hit", "duplicate"], "near_miss": ["near_miss"], "miss": ["miss"], "all": [*kinds.ravel()]}
+    for of, mine in became.items():
+        some = [[text for text, kind in zip(*row, strict=True) if kind in mine] for row in zip(texts, kinds, strict=True)]
+        some = [row for row in some if len(row) > 1]
+        assert (found[of].prompts, found[of].draws) == (len(some), sum(map(len, some)))
+        assert found[of].entropy == pytest.approx(np.mean([chao_shen(row) for row in some]), abs=1e-9)
+    assert found["passed"].prompts < 30
+
+
 @pytest.mark.parametrize(("answers", "power", "n"), [(100, 1.0, 16), (20, 1.0, 16), (5, 1.0, 8)])
 def test_entropy_is_less_biased_than_by_the_plain_formula(answers, power, n):
     """Answers with probabilities falling as 1 / rank, whose entropy is known; the mean over prompts is the estimators' own."""
@@ -280,13 +334,13 @@ def test_entropy_is_less_biased_than_by_the_plain_formula(answers, power, n):
     truth = -float(share @ np.log(share))
     texts = np.random.default_rng(answers).choice(answers, (1500, n), p=share)
 
-    (found,) = answer_entropies(sums_of(drawn_of(texts)), 1)
+    found, _ = answer_entropies(sums_of(drawn_of(texts)), 1)
 
     plain = np.mean([plug_in(row) for row in texts.tolist()])
     assert found.entropy == pytest.approx(np.mean([chao_shen(row) for row in texts.tolist()]), abs=1e-9)
     assert abs(found.entropy - truth) < 0.35 * abs(plain - truth)
     assert found.interval[1] - found.interval[0] < 0.2
-    (half,) = answer_entropies(sums_of(drawn_of(texts), n // 2), 1)
+    half, _ = answer_entropies(sums_of(drawn_of(texts), n // 2), 1)
     assert half.draws == found.draws // 2
 
 

@@ -36,7 +36,7 @@ def numbers(row, *names):
 def test_audit_is_funnel_and_families(tmp_path, printed):
     rows, found = printed("audit", small_run(tmp_path).root)
 
-    assert [row["table"] for row in rows] == ["filters"] * 3 + ["families"] * 3
+    assert [row["table"] for row in rows] == ["filters"] * 3 + ["families"] * 3 + ["funnels"] * 6 + ["reasons"] * 4
     for row, one in zip(rows, found["filters"], strict=False):
         assert (row["name"], row["role"], int(row["seen"]), int(row["kept"])) == tuple(
             one[n] for n in ("name", "role", "seen", "kept")
@@ -44,11 +44,18 @@ def test_audit_is_funnel_and_families(tmp_path, printed):
         assert (json.loads(row["reasons"]), json.loads(row["errors"])) == (one["dropped"], one["undecided"])
         assert int(row["seen"]) == int(row["kept"]) + int(row["dropped"]) + int(row["undecided"])
         assert row["pass_rate"] == row["prompts"] == ""
-    for row, one in zip(rows[3:], [*found["families"], found["total"]], strict=True):
+    for row, one in zip(rows[3:6], [*found["families"], found["total"]], strict=True):
         assert row["name"] == one["family"]
         assert numbers(row, "pass_rate", "low", "high") == [one["pass_rate"], *one["interval"]]
         assert int(row["hits"]) == one["hits"]
         assert row["seconds"] == ""
+    funnels = [(family["family"], one) for family in found["families"] for one in family["filters"]]
+    for row, (family, one) in zip(rows[6:12], funnels, strict=True):
+        assert (row["name"], row["family"], int(row["seen"])) == (one["name"], family, one["seen"])
+        assert json.loads(row["reasons"]) == one["dropped"]
+    for row, one in zip(rows[12:], found["reasons"], strict=True):
+        assert (row["name"], row["outcome"], row["reason"]) == (one["filter"], one["outcome"], one["reason"])
+        assert (int(row["samples"]), float(row["share"])) == (one["samples"], one["share"])
 
 
 def test_audit_of_several_runs(tmp_path, printed):

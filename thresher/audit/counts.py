@@ -40,8 +40,8 @@ class Counts:
 
     samples: Counter[tuple[str, bool, str, str | None, bool]] = field(default_factory=Counter)
     """By family, anchor, outcome, kind, truncated."""
-    verdicts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By filter, outcome, reason, without the anchors'."""
+    verdicts: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+    """By family, filter, outcome, reason, without the anchors'."""
     prompts: Counter[tuple[str, int, int, float | None]] = field(default_factory=Counter)
     """By family, decided samples, passed samples, and the unbiased estimate of the pass rate."""
     temperatures: Counter[tuple[float | None, str, str | None]] = field(default_factory=Counter)
@@ -133,10 +133,12 @@ def counted(judged: pa.Table, given: pa.Table, sampling: Sampling) -> Counts:
     ]
     prompts = pa.table(columns, ["family", "decided", "passed", "rate"])
     drawn = judged.filter(pc.invert(judged["anchor"]))
+    said = given.filter(pc.invert(judged["anchor"].take(given["row"])))
+    said = said.append_column("family", judged["family"].take(said["row"]))
     likely = _by(pa.table([pc.is_valid(drawn["cumulative_logprob"])], ["there"]), ["there"])
     return Counts(
         _by(judged.append_column("truncated", truncated), ["family", "anchor", "outcome", "kind", "truncated"]),
-        _by(given.filter(pc.invert(judged["anchor"].take(given["row"]))), ["filter", "outcome", "reason"]),
+        _by(said, ["family", "filter", "outcome", "reason"]),
         _by(prompts, prompts.column_names),
         _by(drawn, ["temperature", "outcome", "kind"]),
         Counter(judged["error"].drop_null().to_pylist()),

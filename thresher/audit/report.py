@@ -5,18 +5,19 @@ page's script puts them into text nodes. A content security policy lets the page
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thresher import __version__
 from thresher.audit.across import since
+from thresher.audit.charts import charts
 from thresher.audit.review import lines_of, reviewed
 from thresher.audit.show import calibration_lines, number, percent, share, summary, trust_lines
 from thresher.audit.sql import connect
-from thresher.audit.statistics import SIMILARITY_BINS, Statistics, statistics
-from thresher.audit.stats import Audit, Gather, audit, here
+from thresher.audit.statistics import statistics
+from thresher.audit.stats import Gather, Overlap, audit, here
 from thresher.errors import AuditError
 from thresher.store import Store
 
@@ -45,13 +46,13 @@ create temp table near as
 select sample_id, completion from _samples where sample_id in (select nearest from few where nearest is not null)
 """
 _EXAMPLES = """
-select f.sample_id, f.family, coalesce(f.kind, case when f.outcome = 'undecided' then 'undecided' else 'unfit' end) as kind,
+select f.sample_id, f.family, f.outcome,
+    coalesce(f.kind, case when f.outcome = 'undecided' then 'undecided' else 'unfit' end) as kind,
     f.failed_filter as filter, f.reason, f.messages[-1].content as prompt, f.completion, f.detail, f.similarity,
     n.completion as nearest, f.reference, f.cumulative_logprob as logprob, f.error
 from samples f join few on f.shard = few.shard and f."row" = few."row" left join near n on f.nearest = n.sample_id
 order by f.family, f.failed_filter, f.reason, f.sample_id
 """
-OUTCOMES = ("kept", "dropped", "undecided")
 
 
 def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None, gather: Gather = here) -> str:
@@ -87,8 +88,8 @@ def report(store: Store, *, before: Store | None = None, gather: Gather = here) 
         drift=since(store, before),
         summary=summary(found),
         trust=[*(lines_of(review) if review else []), *trust_lines(found), *calibration_lines(found)],
-        reasons=[_reasons(one.dropped) for one in found.filters],
-        undecided=[_reasons(one.undecided) for one in found.filters],
+        listed=_listed,
+        overlaps=_matrix(found.overlaps),
         examples=_safe(examples(store)),
         version=__version__,
     )
@@ -109,137 +110,6 @@ def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", 
         share=share,
         **values,
     )
-
-
-# -- charts --------------------------------------------------------------------------------------------------------------
-
-
-def charts(found: Audit, said: Statistics) -> "dict[str, alt.Chart | alt.LayerChart]":
-    """The charts that there are numbers for, by name."""
-    import altair as alt
-
-    made: dict[str, Any] = {}
-    families = [one.family for one in found.families] + ["all"] * (len(found.families) > 1)
-    legend = alt.Legend(symbolOpacity=1, symbolType="circle")
-    colour = alt.Color("family:N", title=None, scale=alt.Scale(domain=families), legend=legend)
-    funnel = [
-        {"filter": one.name, "outcome": outcome, "samples": count, "place": place}
-        for one in found.filters
-        for place, (outcome, count) in enumerate(
-            zip(OUTCOMES, (one.kept, sum(one.dropped.values()), sum(one.undecided.values())), strict=True)
-        )
-    ]
-    if any(row["samples"] for row in funnel):
-        colours = alt.Scale(domain=list(OUTCOMES), range=["#2a9d6f", "#d1495b", "#8d99ae"])
-        made["funnel"] = (
-            _chart(funnel)
-            .mark_bar()
-            .encode(
-                y=alt.Y("filter:N", sort=[one.name for one in found.filters], title=None),
-                x=alt.X("samples:Q", title="samples", axis=_counts(max(one.seen for one in found.filters))),
-                color=alt.Color("outcome:N", scale=colours, legend=alt.Legend(orient="top", title=None)),
-                order=alt.Order("place:Q"),
-                tooltip=["filter:N", "outcome:N", alt.Tooltip("samples:Q", format=",")],
-            )
-            .properties(width="container", height=26 * len(found.filters) + 4)
-        )
-    if said.pass_at_k:
-        rows = [
-            {"family": o.family, "k": o.k, "pass": o.value, "low": o.interval[0], "high": o.interval[1]} for o in said.pass_at_k
-        ]
-        ks = sorted({one.k for one in said.pass_at_k})
-        base = _chart(rows).encode(
-            x=alt.X(
-                "k:Q",
-                scale=alt.Scale(type="log", base=2),
-                axis=alt.Axis(values=ks, format="d"),
-            ),
-            color=colour,
-        )
-        band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title="pass@k", scale=alt.Scale(domain=[0, 1])), y2="high:Q")
-        tips = ["family:N", "k:Q", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("pass", "low", "high"))]
-        line = base.mark_line(point=True).encode(y="pass:Q", tooltip=tips)
-        made["pass_at_k"] = (band + line).properties(width="container", height=260)
-    if said.rates:
-        labels = ["none", *(f"≤{10 * number} %" for number in range(1, 11)), "every"]
-        rows = [
-            {"family": one.family, "rate": label, "prompts": count}
-            for one in said.rates
-            if one.family != "all"
-            for label, count in zip(labels, (one.none, *one.tenths, one.every), strict=True)
-        ]
-        apart = [(one.none, *one.tenths, one.every) for one in said.rates if one.family != "all"]
-        most = max(map(sum, zip(*apart, strict=True)))
-        made["rates"] = (
-            _chart(rows)
-            .mark_bar()
-            .encode(
-                x=alt.X("rate:N", sort=labels, title="pass rate of a prompt"),
-                y=alt.Y("prompts:Q", title="prompts", axis=_counts(most)),
-                color=colour,
-                tooltip=["family:N", "rate:N", "prompts:Q"],
-            )
-            .properties(width="container", height=220)
-        )
-    rows = [
-        {"kind": kind, "similarity": (place + 0.5) / SIMILARITY_BINS, "samples": count}
-        for kind, counts in (("near miss", said.near_miss_similarity), ("duplicate", said.duplicate_similarity))
-        for place, count in enumerate(counts)
-        if count
-    ]
-    if rows:
-        most = max(map(sum, zip(said.near_miss_similarity, said.duplicate_similarity, strict=True)))
-        made["similarity"] = (
-            _chart(rows)
-            .mark_bar(size=12)
-            .encode(
-                x=alt.X(
-                    "similarity:Q", scale=alt.Scale(domain=[0, 1]), title="similarity to the nearest hit, or to what it repeats"
-                ),
-                y=alt.Y("samples:Q", axis=_counts(most)),
-                color=alt.Color("kind:N", title=None),
-                tooltip=["kind:N", "similarity:Q", "samples:Q"],
-            )
-            .properties(width="container", height=200)
-        )
-    if said.likelihoods:
-        rows = [{"kind": one.kind.replace("_", " "), "nats": one.surprisal, "samples": one.samples} for one in said.likelihoods]
-        made["likelihood"] = (
-            _chart(rows)
-            .mark_bar()
-            .encode(
-                y=alt.Y("kind:N", sort=[str(row["kind"]) for row in rows], title=None),
-                x=alt.X("nats:Q", title="surprisal, nats per token"),
-                tooltip=["kind:N", alt.Tooltip("nats:Q", format=".3f"), alt.Tooltip("samples:Q", format=",")],
-            )
-            .properties(width="container", height=24 * len(rows) + 4)
-        )
-    seconds = [{"filter": one.name, "seconds": one.seconds} for one in found.filters if one.seconds]
-    if seconds:
-        made["seconds"] = (
-            _chart(seconds)
-            .mark_bar()
-            .encode(
-                y=alt.Y("filter:N", sort="-x", title=None),
-                x=alt.X("seconds:Q", title="seconds, all processes"),
-                tooltip=["filter:N", alt.Tooltip("seconds:Q", format=".2f")],
-            )
-            .properties(width="container", height=24 * len(seconds) + 4)
-        )
-    return made
-
-
-def _counts(most: int) -> Any:
-    """An axis of counts up to `most`: no half ones between few."""
-    import altair as alt
-
-    return alt.Axis(format=",d", values=list(range(most + 1))) if most <= 10 else alt.Axis(format=",d", tickMinStep=1)
-
-
-def _chart(rows: list[dict[str, Any]]) -> Any:
-    import altair as alt
-
-    return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
 
 
 # -- examples ------------------------------------------------------------------------------------------------------------
@@ -273,8 +143,19 @@ def examples(store: Store) -> list[dict[str, Any]]:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _reasons(counts: Mapping[str, int]) -> str:
+def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {number(count)}" for reason, count in counts.items())
+
+
+def _matrix(overlaps: Sequence[Overlap]) -> dict[str, dict[str, int]]:
+    """What both of two filters dropped, by the one and the other; a filter with itself: all that it dropped."""
+    names = list(dict.fromkeys(name for one in overlaps for name in one.filters))
+    found = {name: dict.fromkeys(names, 0) for name in names}
+    for one in overlaps:
+        first, second = one.filters
+        found[first][second] = found[second][first] = one.both
+        found[first][first], found[second][second] = one.dropped
+    return found
 
 
 def _safe(value: Any) -> str:

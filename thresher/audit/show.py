@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 THIN = "\u202f"
 """Narrow no-break space, between groups of three digits."""
 
+SIDE_BY_SIDE = 6
+"""Families that are shown side by side, at most."""
+
 _FUNNEL = ("filter", "seen", "kept", "dropped", "undecided", "why")
 _FAMILIES = ("family", "prompts", "samples", "pass rate (95 %)", "hits", "greedy")
 
@@ -51,12 +54,25 @@ def families_table(audit: Audit, *, gap: str = THIN) -> "Table":
     return table
 
 
+def by_family_table(audit: Audit) -> "Table":
+    """The funnel of each family: the share that a filter kept of what it saw."""
+    from rich.markup import escape
+
+    table = _table("Kept, by family", ("filter", *(escape(one.family) for one in audit.families)))
+    for filter_ in audit.filters:
+        mine = [{one.name: one for one in family.filters}.get(filter_.name) for family in audit.families]
+        table.add_row(escape(filter_.name), *("" if one is None else share(one.kept, one.seen) for one in mine))
+    return table
+
+
 def print_audit(audit: Audit, console: "Console") -> None:
     """Print the audit: a summary, both tables, and the problems if there are any."""
     gap = THIN if console.encoding.lower().startswith("utf") else ","
     for line in summary(audit, gap=gap):
         console.print(line, highlight=False, markup=False)
     console.print(funnel_table(audit, gap=gap))
+    if 1 < len(audit.families) <= SIDE_BY_SIDE:
+        console.print(by_family_table(audit))
     console.print(families_table(audit, gap=gap))
     if any(one.prompts_with_hits for one in audit.diversity):
         console.print(diversity_table(audit))
@@ -172,7 +188,7 @@ def table_of(**parts: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def audit_table(audit: Audit) -> pa.Table:
-    """The funnel and the families, with nothing rounded."""
+    """The funnel, the families, the funnel of each, and why samples were lost, with nothing rounded."""
     filters = [
         {"name": one.name, "role": one.role, "seen": one.seen, "kept": one.kept, "dropped": sum(one.dropped.values())}
         | {"undecided": sum(one.undecided.values()), "reasons": one.dropped, "errors": one.undecided, "seconds": one.seconds}
@@ -181,9 +197,16 @@ def audit_table(audit: Audit) -> pa.Table:
     families = []
     for one in _families(audit):
         low, high = one.interval or (None, None)
-        given = {name: value for name, value in asdict(one).items() if name not in ("family", "interval")}
+        given = {name: value for name, value in asdict(one).items() if name not in ("family", "interval", "filters")}
         families.append({"name": one.family} | given | {"low": low, "high": high})
-    return table_of(filters=filters, families=families)
+    funnels = [
+        {"name": one.name, "family": family.family, "seen": one.seen, "kept": one.kept, "dropped": sum(one.dropped.values())}
+        | {"undecided": sum(one.undecided.values()), "reasons": one.dropped, "errors": one.undecided}
+        for family in audit.families
+        for one in family.filters
+    ]
+    reasons = [{"name": one.filter} | {k: v for k, v in asdict(one).items() if k != "filter"} for one in audit.reasons]
+    return table_of(filters=filters, families=families, funnels=funnels, reasons=reasons)
 
 
 def print_table(

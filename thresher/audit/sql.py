@@ -1,11 +1,12 @@
 """A run as four tables of SQL, read by DuckDB from the pool's Parquet: prompts, samples, verdicts, stats.
 
-    prompts    one row per prompt of the plan
+    prompts    one row per prompt of the plan, with what became of its draws: samples, decided, passed, hits, near_misses, ...
     samples    one row per sample, anchors included, with what became of it: outcome, kind, reason, failed_filter, nearest, ...
     verdicts   one row per verdict, in the order the filters ran (`place`, from 0)
     stats      every number of the audit: section, name, family or filter, value
 
-The same rules as thresher.pool.judged: a sample's outcome is that of the first filter that did not keep it.
+The same rules as thresher.pool.judged: a sample's outcome is that of the first filter that did not keep it. Beside DuckDB's own
+functions there is pass_at_k(decided, passed, k), as in thresher.audit.statistics.
 """
 
 import re
@@ -49,13 +50,15 @@ def connect(store: Store, only: Collection[int] | None = None) -> "DuckDBPyConne
     prompts = ["prompts.parquet"] if store.entry("prompts") is not None else []
     samples = [entry.path for shard in judged if (entry := store.entry(f"samples/{shard_name(shard)}"))]
     verdicts = [entry.path for shard in judged for entry in pool.verdict_entries(store, shard)]
-    _view(connection, store, "prompts", prompts, PROMPTS)
+    _view(connection, store, "_prompts", prompts, PROMPTS)
     _view(connection, store, "_samples", samples, SAMPLES)
     _view(connection, store, "_verdicts", verdicts, VERDICTS)
     connection.execute(_VERDICTS_VIEW)
     connection.execute(
         _SAMPLES_VIEW.format(duplicate=Role.DUPLICATE.value, near=Role.NEAR_MISS.value, verifier=Role.VERIFIER.value)
     )
+    connection.execute(_PROMPTS_VIEW)
+    connection.execute(_OF_K)
     return connection
 
 
@@ -107,9 +110,8 @@ def stats_table(audited: Mapping[str, Any]) -> pa.Table:
 
 def _numbers(section: str, of: str, value: Any, name: str = "") -> Iterable[tuple[str, str, str, float]]:
     if isinstance(value, Mapping):
-        mine = (
-            str(next((value[key] for key in ("family", "name", "source", "temperature") if key in value), of)) if section else of
-        )
+        own = [str(value[key]) for key in ("family", "name", "source", "temperature") if key in value] if section else []
+        mine = " / ".join(filter(None, [of, *own[:1]]))
         for key, one in value.items():
             yield from _numbers(section or str(key), mine, one, f"{name}.{key}".strip(".") if section else "")
     elif isinstance(value, list | tuple):
@@ -161,6 +163,28 @@ from _samples s
 left join ended e on s.shard = e.shard and s."row" = e."row"
 left join near n on s.shard = n.shard and s."row" = n."row"
 """
+_PROMPTS_VIEW = """
+create view prompts as
+with became as (
+    select prompt_id, count(*) filter (not anchor) as samples,
+        count(*) filter (not anchor and outcome <> 'undecided') as decided,
+        count(*) filter (not anchor and kind in ('hit', 'duplicate')) as passed,
+        count(*) filter (not anchor and kind = 'hit') as hits,
+        count(*) filter (not anchor and kind = 'near_miss') as near_misses,
+        count(*) filter (not anchor and outcome = 'undecided') as undecided,
+        bool_or(coalesce(kind in ('hit', 'duplicate'), false)) filter (anchor and outcome <> 'undecided') as anchor_passed
+    from samples where unreadable is null group by prompt_id
+)
+select p.*, coalesce(b.samples, 0) as samples, coalesce(b.decided, 0) as decided, coalesce(b.passed, 0) as passed,
+    coalesce(b.hits, 0) as hits, coalesce(b.near_misses, 0) as near_misses, coalesce(b.undecided, 0) as undecided,
+    b.anchor_passed
+from _prompts p left join became b using (prompt_id)
+"""
+_OF_K = """
+create macro pass_at_k(n, c, k) as
+    case when k < 1 or n < k then null when n - c < k then 1.0
+    else 1 - exp(lgamma(n - c + 1) - lgamma(n - c - k + 1) - lgamma(n + 1) + lgamma(n - k + 1)) end
+"""
 
 
 def _whole(store: Store, shard: int) -> bool:
@@ -182,7 +206,7 @@ def _view(connection: "DuckDBPyConnection", store: Store, name: str, files: list
         "shard": r"try_cast(regexp_extract(filename, '(\d+)(-v\d+)?\.parquet$', 1) as integer)",
         "row": "file_row_number::integer",
     }
-    columns = [f'{value} as "{column}"' for column, value in added.items() if column not in schema.names and name != "prompts"]
+    columns = [f'{value} as "{column}"' for column, value in added.items() if column not in schema.names and name != "_prompts"]
     there = {row[0] for row in connection.execute(f"describe select * from {source}").fetchall()}
     connection.register(f"{name}_columns", schema.empty_table())
     for column, kind, *_ in connection.execute(f"describe {name}_columns").fetchall():

@@ -42,6 +42,8 @@ class PassAtK:
     value: float
     interval: tuple[float, float]
     prompts: int
+    quantiles: tuple[float, ...]
+    """5, 25, 50, 75 and 95 % of the prompts' own pass@k."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class AnswerEntropy:
     """How widely a prompt's draws spread over different texts: the mean over the prompts that have two draws or more."""
 
     family: str
+    of: str
+    """Which draws: all, passed, near_miss or miss."""
     prompts: int
     draws: int
     entropy: float
@@ -176,8 +180,8 @@ class Sums:
     """Prompts by family, judged draws, draws that passed."""
     agreement: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Draws by family and what they have in common with the anchor."""
-    entropy: Counter[tuple[str, float, str]] = field(default_factory=Counter)
-    """By family and the entropy of a prompt's answers to a thousandth of a nat: sum of entropies, prompts, draws."""
+    entropy: Counter[tuple[str, str, float, str]] = field(default_factory=Counter)
+    """By family, which draws, and the entropy of a prompt's answers to a thousandth of a nat: sum of those, prompts, draws."""
     similarity: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Near misses and duplicates by the twentieth of their similarity."""
     likely: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -207,8 +211,8 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> Sums:
         found.prompts[tuple(key)] += prompts
     for family, *sums in rows(_AGREEMENT):
         found.agreement.update({(family, name): n for name, n in zip(_ALIKE, sums, strict=True)})
-    for family, cell, *sums in rows(_ENTROPY.format(some=some)):
-        found.entropy.update({(family, cell, name): n for name, n in zip(("sum", "prompts", "draws"), sums, strict=True)})
+    for family, of, cell, *sums in rows(_ENTROPY.format(some=some)):
+        found.entropy.update({(family, of, cell, name): n for name, n in zip(("sum", "prompts", "draws"), sums, strict=True)})
     for *key, samples in rows(_SIMILARITY):
         found.similarity[tuple(key)] += samples
     for kind, *sums in rows(_LIKELY):
@@ -285,7 +289,8 @@ def pass_at_k(cells: Cells, seed: int) -> Iterator[PassAtK]:
                 break
             values, prompts = of_k(n[there], c[there], k), weight[there]
             mean = float(values @ prompts / prompts.sum())
-            yield PassAtK(family, k, mean, mean_interval(values, prompts, seed), int(prompts.sum()))
+            spread = tuple(_quantiles(values, prompts))
+            yield PassAtK(family, k, mean, mean_interval(values, prompts, seed), int(prompts.sum()), spread)
             k *= 2
 
 
@@ -306,19 +311,23 @@ def answer_entropies(sums: Sums, seed: int) -> Iterator[AnswerEntropy]:
         H = - sum_i p_i ln p_i / (1 - (1 - p_i)^n)
 
     For the interval prompts whose entropy is the same to a thousandth of a nat are one."""
-    found: dict[str, list[tuple[float, int, int]]] = {}
-    for family, cell in sorted({key[:2] for key in sums.entropy}):
-        total, prompts, draws = (sums.entropy[family, cell, name] for name in ("sum", "prompts", "draws"))
-        found.setdefault(family, []).append((total / prompts, prompts, draws))
-    if len(found) > 1:
-        found["all"] = sorted(cell for cells in found.values() for cell in cells)
-    for family, cells in found.items():
+    found: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
+    for family, of, cell in sorted({key[:3] for key in sums.entropy}):
+        total, prompts, draws = (sums.entropy[family, of, cell, name] for name in ("sum", "prompts", "draws"))
+        found.setdefault((family, of), []).append((total / prompts, prompts, draws))
+    families = sorted({family for family, _ in found})
+    if len(families) > 1:
+        for of in {of for _, of in found}:
+            found["all", of] = sorted(cell for family in families for cell in found.get((family, of), []))
+    order = [(family, of) for family in (*families, "all") for of in ANSWERS_OF if (family, of) in found]
+    for family, of in order if len(families) > 1 else [one for one in order if one[0] in families]:
+        cells = found[family, of]
         values, weights = np.array([cell[0] for cell in cells]), np.array([cell[1] for cell in cells], np.int64)
         prompts, mean = int(weights.sum()), float(values @ weights / weights.sum())
         varies = float(np.ptp(values)) > 5e-4  # sums of equal terms may differ in their last digits
         interval = mean_interval(values, weights, seed) if varies else None
         effective = None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
-        yield AnswerEntropy(family, prompts, int(sum(cell[2] for cell in cells)), mean, interval, math.exp(mean), effective)
+        yield AnswerEntropy(family, of, prompts, int(sum(cell[2] for cell in cells)), mean, interval, math.exp(mean), effective)
 
 
 def mean_interval(values: F64, weights: NDArray[np.int64], seed: int, *, resamples: int = RESAMPLES) -> tuple[float, float]:
@@ -372,19 +381,24 @@ select family, count(distinct prompt_id), count(*), count(*) filter (same), coun
     count(*) filter (judged and not greedy and passed)
 from draws group by family
 """
+ANSWERS_OF = ("all", "passed", "near_miss", "miss")
 _ENTROPY = """
-with texts as (
-    select family, prompt_id, count(*)::double as x from drawn where not anchor and not failed {some}
-    group by family, prompt_id, text
+with counted as (
+    select family, prompt_id, text, case when kind in ('hit', 'duplicate') then 'passed' else kind end as of,
+        count(*)::double as x
+    from drawn where not anchor and not failed {some} group by all
+), texts as (
+    select family, prompt_id, 'all' as of, sum(x) as x from counted group by family, prompt_id, text
+    union all select family, prompt_id, of, x from counted where of is not null
 ), prompts as (
-    select family, prompt_id, sum(x) as n, 1 - least(count(*) filter (x = 1), sum(x) - 1) / sum(x) as seen
+    select family, prompt_id, of, sum(x) as n, 1 - least(count(*) filter (x = 1), sum(x) - 1) / sum(x) as seen
     from texts group by all having sum(x) > 1
 ), each as (
-    select family, any_value(n) as n,
+    select family, of, any_value(n) as n,
         sum(-(seen * x / n) * ln(seen * x / n) / (1 - pow(1 - seen * x / n, n))) as entropy
-    from texts join prompts using (family, prompt_id) group by family, prompt_id
+    from texts join prompts using (family, prompt_id, of) group by family, prompt_id, of
 )
-select family, round(entropy, 3), sum(entropy), count(*), sum(n) from each group by all
+select family, of, round(entropy, 3), sum(entropy), count(*), sum(n) from each group by all
 """
 _SIMILARITY = f"""
 select kind, least({SIMILARITY_BINS - 1}, floor({SIMILARITY_BINS} * similarity))::integer, count(*) from drawn
@@ -447,13 +461,14 @@ def _lengths(sums: Sums) -> Iterator[Lengths]:
                 mine[size] += samples
         if samples := mine.total():
             truncated = sum(n for (became, _, cut), n in counted.items() if became == kind and cut)
-            yield Lengths(kind, samples, tuple(_quantiles(mine)), truncated / samples, unit)
+            sizes, times = (np.array(column) for column in zip(*mine.items(), strict=True))
+            yield Lengths(kind, samples, tuple(_quantiles(sizes.astype(float), times)), truncated / samples, unit)
 
 
-def _quantiles(counted: Counter[int]) -> Iterator[float]:
-    """QUANTILES of values that are counted, linear between two."""
-    values = np.array(sorted(counted))
-    ends = np.cumsum([counted[int(value)] for value in values])
+def _quantiles(values: F64, weights: NDArray[np.int64]) -> Iterator[float]:
+    """QUANTILES of values (m,) that came so often, linear between two."""
+    order = np.argsort(values)
+    values, ends = values[order], np.cumsum(weights[order])
     for q in QUANTILES:
         at = q * (int(ends[-1]) - 1)
         low, high = (float(values[np.searchsorted(ends, place, side="right")]) for place in (math.floor(at), math.ceil(at)))

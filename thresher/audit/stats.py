@@ -37,6 +37,18 @@ class Shards:
 
 
 @dataclass(frozen=True)
+class FilterCounts:
+    """What one filter did with the samples of one family, or of all, that are no anchors: seen = kept + dropped + undecided. The
+    most frequent reason comes first."""
+
+    name: str
+    seen: int
+    kept: int
+    dropped: dict[str, int]
+    undecided: dict[str, int]
+
+
+@dataclass(frozen=True)
 class FilterStats:
     """What one filter did with samples that are no anchors: seen = kept + dropped + undecided. `seconds` are its own, over all
     processes, for the samples it was asked for."""
@@ -83,6 +95,20 @@ class FamilyStats:
     anchors: int
     anchors_passed: int
     truncated: int
+    filters: tuple[FilterCounts, ...]
+    """Its funnel: the filters that are there for it, in the order they ran."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Samples that one filter lost for one reason; `share` of all samples of the run."""
+
+    filter: str
+    outcome: str
+    """drop or undecided."""
+    reason: str
+    samples: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,8 @@ class Audit:
     outcomes: dict[str, int]
     kinds: dict[str, int]
     filters: tuple[FilterStats, ...]
+    reasons: tuple[Reason, ...]
+    """Of all filters, the most frequent first."""
     overlaps: tuple[Overlap, ...]
     """With audit.exhaustive: every pair of filters that judge samples by themselves."""
     families: tuple[FamilyStats, ...]
@@ -156,10 +184,12 @@ class Audit:
         found = asdict(self)
         for family in (*found["families"], found["total"]):
             family["interval"] = None if family["interval"] is None else list(family["interval"])
+            family["filters"] = list(family["filters"])
         found["calibration"] = [one.to_dict() for one in self.calibration]
         found["overlaps"] = [{key: _listed(value) for key, value in one.items()} for one in found["overlaps"]]
         listed = (
             "filters",
+            "reasons",
             "overlaps",
             "families",
             "diversity",
@@ -364,7 +394,7 @@ def _audited(
         problems.append(f"{store.root}: {samples} samples, but outcomes of {sum(outcomes.values())}: {outcomes}")
     stats = tuple(_filter(facts, counts) for facts in filters.values())
     problems += _sums(store, stats)
-    total = _family("all", counts, manifest, None)
+    total = _family("all", counts, manifest, None, filters)
     families = sorted({family for family, *_ in counts.samples})
     tokens = int(facts["completion_tokens"])
     return Audit(
@@ -378,7 +408,8 @@ def _audited(
         outcomes=outcomes,
         kinds={k.value: sum(n for (_, kind), n in drawn.items() if kind == k.value) for k in Kind},
         filters=stats,
-        families=tuple(_family(family, counts, manifest, family) for family in families),
+        reasons=tuple(_reasons(stats, samples)),
+        families=tuple(_family(family, counts, manifest, family, filters) for family in families),
         total=total,
         diversity=tuple(diversities(counts.diversity, counts.distinct, multiplicities=not is_older(manifest))),
         tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits and tokens else None),
@@ -455,31 +486,50 @@ def _faults(calibration: list[Calibration], manifest: RunManifest) -> Iterator[s
             yield f"calibration: {one.source}: not draws from the model's own distribution: {beyond}; {why}"
 
 
-def _filter(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
-    def reasons(wanted: Outcome) -> dict[str, int]:
-        found = {
-            reason: count
-            for (label, outcome, reason), count in counts.verdicts.items()
-            if label == facts["label"] and outcome == wanted.value
-        }
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+def _said(facts: Mapping[str, Any], counts: Counts, only: str | None) -> FilterCounts:
+    """What one filter said, of one family or of all."""
+    found: dict[str, Counter[str]] = {outcome.value: Counter() for outcome in Outcome}
+    seen = 0
+    for (family, label, outcome, reason), count in counts.verdicts.items():
+        if label == facts["label"] and only in (None, family):
+            seen += count
+            found.setdefault(outcome, Counter())[reason] += count
 
-    mine, evidence = facts["label"], counts.evidence
-    kept, dropped, undecided = sum(reasons(Outcome.KEEP).values()), reasons(Outcome.DROP), reasons(Outcome.UNDECIDED)
+    def ranked(outcome: Outcome) -> dict[str, int]:
+        return dict(sorted(found[outcome.value].items(), key=lambda item: (-item[1], item[0])))
+
+    kept = found[Outcome.KEEP.value].total()
+    return FilterCounts(facts["label"], seen, kept, ranked(Outcome.DROP), ranked(Outcome.UNDECIDED))
+
+
+def _filter(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
+    mine, evidence, said = facts["label"], counts.evidence, _said(facts, counts, None)
     return FilterStats(
         name=mine,
         version=facts["version"],
         role=facts["role"],
-        seen=sum(count for (label, _, _), count in counts.verdicts.items() if label == mine),
-        kept=kept,
-        dropped=dropped,
-        undecided=undecided,
+        seen=said.seen,
+        kept=said.kept,
+        dropped=said.dropped,
+        undecided=said.undecided,
         seconds=round(facts["seconds"], 3),
-        classes=classes_of(kept, dropped, undecided) if facts["role"] == Role.VERIFIER.value else {},
+        classes=classes_of(said.kept, said.dropped, said.undecided) if facts["role"] == Role.VERIFIER.value else {},
         length_correlation=correlation(evidence.scores[mine]) if mine in evidence.scores else None,
         canaries={name: count for (label, name), count in sorted(evidence.canaries.items()) if label == mine},
         benchmarks={name: count for (label, name), count in sorted(evidence.benchmarks.items()) if label == mine},
     )
+
+
+def _reasons(filters: Sequence[FilterStats], samples: int) -> list[Reason]:
+    """Every filter's reasons, the most frequent first. near_miss tells of samples that a verifier lost, and is left out."""
+    found = [
+        Reason(one.name, outcome, reason, count, count / samples)
+        for one in filters
+        if one.role != Role.NEAR_MISS.value
+        for outcome, reasons in ((Outcome.DROP.value, one.dropped), (Outcome.UNDECIDED.value, one.undecided))
+        for reason, count in reasons.items()
+    ]
+    return sorted(found, key=lambda one: (-one.samples, one.filter, one.reason))
 
 
 def _overlaps(counts: Counts) -> Iterator[Overlap]:
@@ -499,7 +549,9 @@ def _sums(store: Store, filters: tuple[FilterStats, ...]) -> Iterator[str]:
             )
 
 
-def _family(name: str, counts: Counts, manifest: RunManifest, only: str | None) -> FamilyStats:
+def _family(
+    name: str, counts: Counts, manifest: RunManifest, only: str | None, filters: Mapping[str, Mapping[str, Any]]
+) -> FamilyStats:
     mine = {key: n for key, n in counts.samples.items() if only in (None, key[0])}
     drawn = {key: n for key, n in mine.items() if not key[1]}
     adaptive = manifest.origin == "sampled" and manifest.recipe["sampling"]["target_hits"] is not None
@@ -524,4 +576,7 @@ def _family(name: str, counts: Counts, manifest: RunManifest, only: str | None) 
         anchors=sum(mine.values()) - samples,
         anchors_passed=sum(n for key, n in mine.items() if key[1] and key[3] in PASSED),
         truncated=sum(n for key, n in drawn.items() if key[4]),
+        filters=tuple(
+            _said(facts, counts, only) for facts in filters.values() if only is None or only in (facts["families"] or (only,))
+        ),
     )
