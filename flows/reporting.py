@@ -3,7 +3,6 @@
 import logging
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
@@ -11,11 +10,10 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
 from schemas.recipe import Recipe
-from thresher.audit.drift import drift
+from thresher.audit.across import since
 from thresher.audit.stats import Audit
-from thresher.errors import PublishError, StoreError
+from thresher.errors import PublishError
 from thresher.progress import Progress
-from thresher.publish import dataset_finished
 from thresher.releases.publishing import Published
 from thresher.store import Store
 
@@ -41,13 +39,13 @@ def finished(store: Store, found: Audit) -> None:
     }
     _tell("thresher.run.finished", store, figures)
     try:
-        before = earlier(store, found.name)
-        drifted = [one.to_dict() for one in drift(store, before) if one.drifted] if before else []
+        before = since(store)
     except Exception as error:  # noqa: BLE001 - a damaged run beside this one is not this one's fault
         log.warning("drift was not looked for: %s", error)
         return
-    if before and drifted:
-        _tell("thresher.drift.found", store, {"against": before.root, "drifted": drifted})
+    if before is not None and before.drifted:
+        drifted = [one.to_dict() for one in before.found if one.drifted]
+        _tell("thresher.drift.found", store, {"against": before.run, "drifted": drifted})
 
 
 def sampled(store: Store, progress: Progress, slot: datetime) -> None:
@@ -83,23 +81,6 @@ def refusal(error: PublishError) -> list[str]:
     """The reasons of the gates, if they refused a release (thresher.releases.gates)."""
     first, *reasons = str(error).split("\n  ")
     return reasons if first.startswith("not released;") else []
-
-
-def earlier(store: Store, name: str) -> Store | None:
-    """The last complete run of this name beside a run, on a local disk."""
-    if not store.local:
-        return None
-    own = Path(store.path("run.json"))
-    times = {path: path.stat().st_mtime_ns for path in own.parent.parent.glob("*/run.json")}
-    for path in sorted((path for path in times if times[path] < times[own]), key=lambda path: -times[path]):
-        other = Store(path.parent)
-        try:
-            manifest = other.manifest()
-        except StoreError:
-            continue
-        if manifest is not None and manifest.name == name and dataset_finished(other):
-            return other
-    return None
 
 
 def _tell(event: str, store: Store, payload: dict[str, Any]) -> None:

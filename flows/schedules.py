@@ -45,7 +45,7 @@ from thresher.errors import ScheduleError
 ENTRYPOINT = "flows.pipeline.pipeline"
 """A module, not a file: nothing is copied to where the run happens, and it may be any directory."""
 LENGTHS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-"""Seconds of the units of --every."""
+"""Seconds of the units of --interval."""
 LOOK_SECONDS = 10
 """How often `thresher serve` looks for schedules that are new."""
 OLDEST = (3, 7)
@@ -58,7 +58,7 @@ def schedule(
     recipe: str,
     *,
     cron: str | None,
-    every: str | None,
+    interval: str | None,
     timezone: str | None,
     overrides: Sequence[str],
     name: str | None,
@@ -66,7 +66,7 @@ def schedule(
     pool: str | None,
 ) -> dict[str, Any]:
     """Make or change the schedule of a recipe; returns its row of `schedules`. Raises RecipeError, ScheduleError."""
-    when = _when(cron, every, timezone)
+    when = _when(cron, interval, timezone)
     loaded = recipes.load(recipe, overrides)
     recipes.build_filters(loaded)
     name, overrides = name or loaded.recipe.name, list(overrides)
@@ -233,17 +233,21 @@ def _version(client: SyncPrefectClient) -> tuple[int, int]:
         return 0, 0
 
 
-def _when(cron: str | None, every: str | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
-    if (cron is None) == (every is None):
-        raise ScheduleError('wanted either --cron, such as --cron "0 2 * * *", or --every, such as --every 6h')
+def _when(cron: str | None, interval: str | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
+    if (cron is None) == (interval is None):
+        raise ScheduleError('wanted either --cron, such as --cron "0 2 * * *", or --interval, such as --interval 6h')
     try:
         if cron is not None:
             return CronSchedule(cron=cron, timezone=timezone or "UTC")
-        assert every is not None
-        parts = re.fullmatch(rf"(\d+)([{''.join(LENGTHS)}])", every)
+        assert interval is not None
+        parts = re.fullmatch(rf"(\d+)([{''.join(LENGTHS)}]?)", interval)
         if parts is None or not int(parts[1]):
-            raise ScheduleError(f"--every {every}: wanted a number above 0 and one of s, m, h, d, w, such as 6h")
-        return IntervalSchedule(interval=timedelta(seconds=int(parts[1]) * LENGTHS[parts[2]]), timezone=timezone or "UTC")
+            raise ScheduleError(
+                f"--interval {interval}: wanted a number above 0, of seconds or with one of s, m, h, d, w, such as 6h"
+            )
+        return IntervalSchedule(interval=timedelta(seconds=int(parts[1]) * LENGTHS[parts[2] or "s"]), timezone=timezone or "UTC")
+    except OverflowError as error:
+        raise ScheduleError(f"--interval {interval}: no calendar is that long; wanted such as 6h") from error
     except ValidationError as error:
         at = error.errors()[0]
         raise ScheduleError(f"--{at['loc'][0]} {at['input']}: {at['msg'].removeprefix('Value error, ')}") from error

@@ -141,10 +141,10 @@ def _noted(root: str, note: Scheduled) -> Scheduled:
 
 def _notes(folder: str) -> Iterator[tuple[str, Scheduled]]:
     """Every directory in the folder that a deployment's run began; a note that cannot be read counts as none."""
-    base = Store(folder)
-    for path in sorted(base.fs.glob(f"{base.path('')}/*/{NOTE}")):
-        root = f"{folder}/{str(path).split('/')[-2]}"
+    for name in Store(folder).folders():
+        root = f"{folder}/{name}"
         try:
-            yield root, Scheduled.model_validate_json(Store(root).read_bytes(NOTE))
+            if Store(root).exists(NOTE):
+                yield root, Scheduled.model_validate_json(Store(root).read_bytes(NOTE))
         except (ValidationError, StoreError):
             continue

@@ -151,7 +151,7 @@ def fires(client: Any, recipe: Write, tmp_path: Path, name: str) -> tuple[str, l
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
     path = recipe(publish={"repo": repo, "versions": "semantic"})
     changed = ["--set", "sampling.max_tokens=12"]
-    thresher("schedule", str(path), "--every", "10s", "--name", name, "--out", str(out), *changed)
+    thresher("schedule", str(path), "--interval", "10", "--name", name, "--out", str(out), *changed)
     until(lambda: len(completed(client, name)) >= 2)
     thresher("schedule", name, "--pause")
     for run in runs(client, name):  # on a slow machine many are late by now
@@ -229,7 +229,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
     ]
     path = recipe(filters=held, publish={"repo": repo, "versions": "semantic"}, run={"shard_samples": 10, "filter_workers": 0})
     (tmp_path / "hold").touch()
-    thresher("schedule", str(path), "--every", "1d", "--name", "killed", "--out", str(out))
+    thresher("schedule", str(path), "--interval", "1d", "--name", "killed", "--out", str(out))
     first = begin(asked, "killed")
     os.kill(waiting(tmp_path), signal.SIGKILL)
     assert ended(asked, first).is_crashed()
@@ -261,7 +261,7 @@ def test_a_cancelled_run_tried_again_goes_on_and_a_changed_recipe_leaves_it(aske
     held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
     path = recipe(filters=held, run={"shard_samples": 10, "filter_workers": 0})
     (tmp_path / "hold").touch()
-    thresher("schedule", str(path), "--every", "1d", "--name", "cancelled", "--out", str(out))
+    thresher("schedule", str(path), "--interval", "1d", "--name", "cancelled", "--out", str(out))
     first = begin(asked, "cancelled")
     process = waiting(tmp_path)
     asked.set_flow_run_state(first, Cancelling(), force=True)
@@ -271,14 +271,16 @@ def test_a_cancelled_run_tried_again_goes_on_and_a_changed_recipe_leaves_it(aske
     (name, note), *_ = notes(out).items()
     assert note["state"] == "begun"
 
-    thresher("schedule", str(path), "--every", "1d", "--name", "cancelled", "--out", str(out), "--set", "sampling.max_tokens=8")
+    thresher(
+        "schedule", str(path), "--interval", "1d", "--name", "cancelled", "--out", str(out), "--set", "sampling.max_tokens=8"
+    )
     second = begin(asked, "cancelled")
     assert ended(asked, second).is_completed()
     assert f"{name} is left unfinished" in said(asked, second)
     assert "max_tokens was 16 and is now 8" in said(asked, second)
     assert [one["state"] for one in notes(out).values()] == ["begun", "done"]
 
-    thresher("schedule", str(path), "--every", "1d", "--name", "cancelled", "--out", str(out))
+    thresher("schedule", str(path), "--interval", "1d", "--name", "cancelled", "--out", str(out))
     asked.set_flow_run_state(first, Scheduled(), force=True)
     assert ended(asked, first).is_completed()
     assert [one["state"] for one in notes(out).values()] == ["done", "done"]
@@ -293,7 +295,7 @@ def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Wri
     path = recipe(filters=held, **changes)
     (tmp_path / "hold").touch()
     for name in ("left", "right"):
-        thresher("schedule", str(path), "--every", "1d", "--name", name, "--out", str(out / name))
+        thresher("schedule", str(path), "--interval", "1d", "--name", name, "--out", str(out / name))
     first = begin(asked, "left")
     waiting(tmp_path)
     other, second = begin(asked, "right"), begin(asked, "left")
@@ -323,7 +325,7 @@ def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe
     path = recipe(
         filters=filters, publish={"repo": repo, "versions": "semantic", "gates": {"undecided": 0.0, "self_check": False}}
     )
-    scheduled = ("schedule", str(path), "--every", "1d", "--name", "gated", "--out", str(out))
+    scheduled = ("schedule", str(path), "--interval", "1d", "--name", "gated", "--out", str(out))
     thresher(*scheduled)
     first = begin(asked, "gated")
     state = ended(asked, first)
@@ -354,7 +356,7 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
 
     asked.create_work_pool(WorkPoolCreate(name="pool", type="process"))
     out = tmp_path / "runs"
-    thresher("schedule", str(recipe()), "--every", "1h", "--name", "missed", "--out", str(out), "--pool", "pool")
+    thresher("schedule", str(recipe()), "--interval", "1h", "--name", "missed", "--out", str(out), "--pool", "pool")
     missed = begin(asked, "missed")
     until(lambda: asked.read_flow_run(missed).state_name == "Late")
     server.down(signal.SIGKILL)
@@ -372,7 +374,7 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
     assert [(name, one["salt"], one["state"]) for name, one in notes(out).items()] == [(f"small-{slot}", slot, "done")]
     server.stop(worker)
 
-    thresher("schedule", str(recipe()), "--every", "1h", "--name", "missed", "--out", str(out))
+    thresher("schedule", str(recipe()), "--interval", "1h", "--name", "missed", "--out", str(out))
     assert ended(asked, begin(asked, "missed")).is_completed()  # by thresher serve, now that it has no pool
 
 
@@ -387,7 +389,9 @@ def test_a_shard_costs_the_server_few_requests(asked: Any, server: Any, recipe: 
         (tmp_path / "prompts.jsonl").write_text("".join(rows))
         answers = [json.dumps({"prompt": f"Capital of Land {at}?", "completion": "Town"}) + "\n" for at in range(shards)]
         (tmp_path / "answers.jsonl").write_text("".join(answers))
-        thresher("schedule", str(path), "--every", "1d", "--name", f"shards-{shards}", "--out", str(tmp_path / f"runs-{shards}"))
+        thresher(
+            "schedule", str(path), "--interval", "1d", "--name", f"shards-{shards}", "--out", str(tmp_path / f"runs-{shards}")
+        )
         run = begin(asked, f"shards-{shards}")
         assert ended(asked, run).is_completed()
         assert len(list((tmp_path / f"runs-{shards}").glob("*/samples/*.parquet"))) == shards
@@ -463,7 +467,7 @@ def test_the_form_of_a_run_can_be_filled_in(
     scheduled = [
         "schedule",
         str(recipe()),
-        "--every",
+        "--interval",
         "1d",
         "--name",
         "form",
@@ -575,7 +579,7 @@ def test_without_a_server_it_says_how_to_start_one(
         assert f"the Prefect server at {url} (PREFECT_API_URL) is of version 2.19, wanted is 3.7 or later; upgrade it" in said
     port = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["free_port"]()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
-        for command in (["schedule", str(recipe()), "--every", "6h"], ["serve"], ["schedule", "small", "--pause"]):
+        for command in (["schedule", str(recipe()), "--interval", "6h"], ["serve"], ["schedule", "small", "--pause"]):
             assert main(command) == 1
             said = capsys.readouterr().err
             assert f"no Prefect server at http://127.0.0.1:{port}/api" in said
@@ -587,8 +591,8 @@ def test_without_a_server_it_says_how_to_start_one(
     [
         (["--cron", "0 2 * *"], "--cron 0 2 * *: "),
         (["--cron", "0 2 * * *", "--timezone", "Berlin"], "--timezone Berlin: "),
-        (["--every", "often"], "--every often: wanted a number above 0 and one of s, m, h, d, w"),
-        (["--every", "0h"], "--every 0h: wanted"),
+        (["--interval", "often"], "--interval often: wanted a number above 0, of seconds or with one of s, m, h, d, w"),
+        (["--interval", "0h"], "--interval 0h: wanted"),
     ],
 )
 def test_times_that_are_none_are_named(recipe: Write, capsys: pytest.CaptureFixture[str], when: list[str], wanted: str) -> None:

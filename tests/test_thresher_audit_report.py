@@ -119,7 +119,8 @@ def test_in_a_browser(hostile, tmp_path, width, scheme):
         assert tab.locator("#count").text_content() == "1 of 20 examples"
         tab.screenshot(path=str(tmp_path / "report.png"))
         tab.goto((tmp_path / "runs.html").as_uri())
-        tab.wait_for_selector("#lines svg")
+        tab.wait_for_selector("#seconds svg")
+        assert tab.locator(".chart svg").count() == tab.locator(".chart").count() == 4
         assert tab.locator("tr").count() == 3
         browser.close()
     assert said == []

@@ -229,10 +229,10 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("recipe", metavar="RECIPE|NAME", help="YAML file; with --pause, --resume or --remove a schedule's name")
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--cron", metavar="CRON", help='when, such as "0 2 * * *": every night at two')
-    what.add_argument("--every", metavar="TIME", help="how often, such as 30m, 6h or 1d")
+    what.add_argument("--interval", metavar="TIME", help="how often, such as 30m, 6h or 1d; a number alone is of seconds")
     for word, does in (("pause", "begin no more runs"), ("resume", "go on"), ("remove", "forget the schedule; its runs stay")):
         what.add_argument(f"--{word}", dest="change", action="store_const", const=word, help=does)
-    made.add_argument("--timezone", metavar="ZONE", help="of --cron, such as Europe/Berlin (default: UTC)")
+    made.add_argument("--timezone", metavar="ZONE", help="of the schedule, such as Europe/Berlin (default: UTC)")
     made.add_argument("--name", help="of the schedule (default: the recipe's); one that is there is changed")
     made.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change the recipe")
     made.add_argument("--out", metavar="DIR", help="folder or fsspec URL that the runs' directories go to (default: data/runs)")
@@ -414,14 +414,13 @@ def _audited(options: argparse.Namespace, store: "Store", before: "Store | None"
 
 
 def _across(options: argparse.Namespace) -> int:
-    from thresher.audit.across import across, page, table
+    from thresher.audit.across import across, page, short_table, table
+    from thresher.audit.report import write_page
 
     rows = across(options.all)
-    _print(options, table(rows))
+    _print(options, table(rows) if options.json or options.csv else short_table(rows))
     if options.html is not None:
-        from thresher.audit.report import write_page
-
-        place = write_page(page(rows), options.html or Path(options.all) / "runs.html")
+        place = write_page(page(rows), options.html or f"{options.all.rstrip('/')}/runs.html")
         print(f"report: {place}", file=sys.stderr if options.json or options.csv else sys.stdout)
     return 0
 
@@ -640,7 +639,7 @@ def schedule(options: argparse.Namespace) -> int:
     made = there.schedule(
         options.recipe,
         cron=options.cron,
-        every=options.every,
+        interval=options.interval,
         timezone=options.timezone,
         overrides=options.overrides,
         name=options.name,
@@ -672,8 +671,23 @@ def schedules(options: argparse.Namespace) -> int:
     if not found and not options.json and not options.csv:
         print("no schedules; make one: thresher schedule RECIPE --cron ...")
         return 0
-    print_table(pa.Table.from_pylist(found), _console(), as_json=options.json, as_csv=options.csv)
+    short = [
+        {
+            "name": one["name"],
+            "schedule": one["schedule"],
+            "next (UTC)": "paused" if one["paused"] else _minutes(one["next"]),
+            "last (UTC)": _minutes(one["last"]),
+            "ended": one["last_state"],
+        }
+        for one in found
+    ]
+    rows = pa.Table.from_pylist(found if options.json or options.csv else short)
+    print_table(rows, _console(), as_json=options.json, as_csv=options.csv)
     return 0
+
+
+def _minutes(time: str | None) -> str | None:
+    return None if time is None else time[:16].replace("T", " ")
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -100,6 +100,13 @@ class Store:
         found = (str(name).rsplit("/", 1)[-1] for name in self.fs.ls(path, detail=False))
         return sorted(name for name in found if name.endswith(ending) and not name.startswith("."))
 
+    def folders(self) -> list[str]:
+        """Names of the folders in the root, sorted."""
+        if not self.fs.exists(self.path("")):
+            return []
+        found = (info for info in self.fs.ls(self.path(""), detail=True) if info["type"] == "directory")
+        return sorted(str(info["name"]).rstrip("/").rsplit("/", 1)[-1] for info in found)
+
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
     def write_bytes(self, name: str, data: bytes | memoryview) -> None:

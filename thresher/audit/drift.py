@@ -12,7 +12,7 @@ makes the test careful. Below MINIMUM prompts on either side nothing is said.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,11 @@ class Sums:
 
 def drift(store: Store, before: Store) -> tuple[Drift, ...]:
     """Compare a run with an earlier one, by what both have. Raises StoreError where one of them is no run."""
-    now, then = sums(store), sums(before)
+    return between(sums(store), sums(before))
+
+
+def between(now: Mapping[str, Sums], then: Mapping[str, Sums]) -> tuple[Drift, ...]:
+    """Compare the sums of two runs, of what both have."""
     return tuple(holm([compared(name, then[name], now[name]) for name in now if name in then]))
 
 

@@ -68,7 +68,11 @@ def write_report(store: Store, path: str | Path | None = None, *, before: Store 
 
 
 def write_page(text: str, path: str | Path) -> str:
-    """Write a page; returns where it is."""
+    """Write a page, to a file or an fsspec URL; returns where it is."""
+    if "://" in str(path):
+        folder, _, name = str(path).rpartition("/")
+        Store(folder).write_bytes(name, text.encode())
+        return str(path)
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:

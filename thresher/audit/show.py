@@ -226,12 +226,39 @@ def print_table(
     from rich import box
     from rich.table import Table
 
+    rows = [["" if value is None else _cell(value) for value in row.values()] for row in table.to_pylist()]
+    widest = [max(map(len, column)) for column in zip(table.column_names, *rows, strict=True)]
+    if (
+        sum(max(len(name), min(most, READABLE)) + 2 for name, most in zip(table.column_names, widest, strict=True))
+        > console.width
+    ):
+        _print_records(table.column_names, rows, console)
+        return
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for field in table.schema:
         shown.add_column(field.name, overflow="fold", justify="right" if pa.types.is_primitive(field.type) else "left")
-    for row in table.to_pylist():
-        shown.add_row(*("" if value is None else escape(_cell(value)) for value in row.values()))
+    for row in rows:
+        shown.add_row(*map(escape, row))
     console.print(shown)
+
+
+READABLE = 12
+"""Characters of a cell's longest text that a column must have room for."""
+
+
+def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]], console: "Console") -> None:
+    """A line for each value, for what is wider than the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    for number, row in enumerate(rows, start=1):
+        shown = Table.grid(padding=(0, 2))
+        shown.add_column(style="dim", no_wrap=True)
+        shown.add_column(overflow="fold")
+        for name, value in zip(names, row, strict=True):
+            shown.add_row(escape(name), escape(value))
+        console.print(f"row {number}", style="bold", highlight=False)
+        console.print(shown)
 
 
 def _plain(value: object) -> object:
