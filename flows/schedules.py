@@ -64,9 +64,12 @@ def schedule(
     name: str | None,
     out: str | None,
     pool: str | None,
+    env: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Make or change the schedule of a recipe; returns its row of `schedules`. Raises RecipeError, ScheduleError."""
+    """Make or change the schedule of a recipe; returns its row of `schedules`. `env` are variables of its jobs on the pool, as
+    NAME=VALUE; those of a schedule that is there stay where none are given. Raises RecipeError, ScheduleError."""
     when = _when(cron, interval, timezone)
+    given = _variables(env, pool)
     loaded = recipes.load(recipe, overrides)
     recipes.build_filters(loaded)
     name, overrides = name or loaded.recipe.name, list(overrides)
@@ -80,6 +83,9 @@ def schedule(
     }
     with _server() as client:
         before = _find(client, name, missing=None)
+        variables: dict[str, Any] = {"env": given}  # of none at all the server makes nothing, and leaves what is there
+        if before is not None and before.work_pool_name == pool:
+            variables = {**before.job_variables, **({"env": given} if given else {})}
         try:
             made = client.create_deployment(
                 flow_id=client.create_flow(pipeline),
@@ -94,6 +100,7 @@ def schedule(
                 description=loaded.recipe.dataset.description or f"{loaded.recipe.name}: {recipe}",
                 tags=["thresher", _machine()],
                 work_pool_name=pool,
+                job_variables=variables,
             )
         except PrefectHTTPStatusError as error:
             if pool is None or error.response.status_code != 404:
@@ -103,7 +110,7 @@ def schedule(
                 f"prefect work-pool create --type process {pool}"
             ) from error
         if before is not None and before.work_pool_name != pool:
-            client.update_deployment(made, DeploymentUpdate(work_pool_name=pool, work_queue_name=None))
+            client.update_deployment(made, DeploymentUpdate(work_pool_name=pool, work_queue_name=None, job_variables=variables))
         return _planned(client, made)
 
 
@@ -251,6 +258,15 @@ def _when(cron: str | None, interval: str | None, timezone: str | None) -> CronS
     except ValidationError as error:
         at = error.errors()[0]
         raise ScheduleError(f"--{at['loc'][0]} {at['input']}: {at['msg'].removeprefix('Value error, ')}") from error
+
+
+def _variables(env: Sequence[str], pool: str | None) -> dict[str, str]:
+    if env and pool is None:
+        raise ScheduleError("--env: is for the jobs of a work pool (--pool); set variables where `thresher serve` runs instead")
+    for one in env:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", one, re.DOTALL):
+            raise ScheduleError(f"--env {one.partition('=')[0]}: wanted NAME=VALUE, such as HF_HOME=/shared/hub")
+    return dict(one.split("=", 1) for one in env)
 
 
 def _planned(client: SyncPrefectClient, made: UUID) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import http.server
 import io
 import json
@@ -27,6 +28,7 @@ CHROMIUM = "/usr/bin/chromium"
 
 HELD = """
 import os, time
+from hashlib import sha256
 from pathlib import Path
 from pydantic import BaseModel
 from filters.base import Filter, Role, Scope
@@ -35,11 +37,16 @@ from schemas.sample import Verdict
 
 class Config(BaseModel):
     folder: str
+    variable: str = ""
 
 def build(config):
     hold, pid = Path(config.folder, "hold"), Path(config.folder, "pid")
 
+    name, _, value = config.variable.partition("=")
+
     def judge(sample):
+        if name and sha256(os.environ.get(name, "").encode()).hexdigest() != value:
+            raise ValueError(f"{name} is not what it should be")
         while hold.exists():
             pid.write_text(str(os.getpid()))
             time.sleep(0.05)
@@ -47,7 +54,8 @@ def build(config):
 
     return Filter("held", "1", Scope.SAMPLE, Role.QUALITY, one_by_one(judge, ("completion",)), ("completion",))
 """
-"""A filter that waits while FOLDER/hold exists, and writes down which process waits."""
+"""A filter that waits while FOLDER/hold exists, and writes down which process waits. It wants a variable whose value has that
+hash."""
 
 
 @pytest.fixture(scope="module")
@@ -350,13 +358,21 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
     asked: Any, server: Any, serving: Any, recipe: Write, tmp_path: Path
 ) -> None:
     """A schedule of a work pool without workers, and then a server that is killed and back again: the missed slot is Late, and
-    runs with its own salt once a worker is there. `thresher serve` has outlived the server."""
+    runs with its own salt once a worker is there, with a variable that a Secret block fills. `thresher serve` has outlived the
+    server."""
     import httpx
+    from prefect.blocks.system import Secret
     from prefect.client.schemas.actions import WorkPoolCreate
 
     asked.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+    Secret(value="hush, hush").save("a-key", overwrite=True)
     out = tmp_path / "runs"
-    thresher("schedule", str(recipe()), "--interval", "1h", "--name", "missed", "--out", str(out), "--pool", "pool")
+    variable = f"A_KEY={hashlib.sha256(b'hush, hush').hexdigest()}"
+    held = {"name": "held_filter:build", "parameters": {"folder": str(tmp_path), "variable": variable}}
+    path = recipe(filters=[{"name": "finished"}, held])
+    pooled = ("schedule", str(path), "--interval", "1h", "--name", "missed", "--out", str(out), "--pool", "pool")
+    thresher(*pooled, "--env", "A_KEY={{ prefect.blocks.secret.a-key }}")
+    thresher(*pooled)  # changed without it, the variable stays
     missed = begin(asked, "missed")
     until(lambda: asked.read_flow_run(missed).state_name == "Late")
     server.down(signal.SIGKILL)
@@ -372,9 +388,16 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
     assert ended(asked, missed).is_completed()
     slot = f"{asked.read_flow_run(missed).expected_start_time:%Y%m%dT%H%M%S}"
     assert [(name, one["salt"], one["state"]) for name, one in notes(out).items()] == [(f"small-{slot}", slot, "done")]
+    assert {reason for one in out.glob("*/verdicts/*.parquet") for reason in pq.read_table(one)["outcome"].to_pylist()} == {
+        "keep",
+        "drop",
+    }
+    assert not [file for file in out.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
+    assert "hush" not in said(asked, missed)
     server.stop(worker)
 
     thresher("schedule", str(recipe()), "--interval", "1h", "--name", "missed", "--out", str(out))
+    assert asked.read_deployment_by_name("thresher/missed").job_variables == {"env": {}}
     assert ended(asked, begin(asked, "missed")).is_completed()  # by thresher serve, now that it has no pool
 
 
@@ -411,7 +434,7 @@ def test_a_shard_costs_the_server_few_requests(asked: Any, server: Any, recipe: 
 
 
 def test_a_schedule_fires_with_postgresql(tmp_path_factory: pytest.TempPathFactory, recipe: Write, tmp_path: Path) -> None:
-    """The server keeps its state in PostgreSQL."""
+    """The server keeps its state in PostgreSQL, with the settings of docs/deployment.md."""
     monkeypatch = pytest.MonkeyPatch()
     program = shutil.which("initdb", path="/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin")
     if program is None:
@@ -423,24 +446,20 @@ def test_a_schedule_fires_with_postgresql(tmp_path_factory: pytest.TempPathFacto
     subprocess.run([program, "-D", data / "db", "-U", "thresher", "-A", "trust", "--no-sync"], check=True, cwd=data, **user)
     made = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))
     port = made["free_port"]()
-    settings = [
-        "-c",
-        f"port={port}",
-        "-c",
-        "listen_addresses=127.0.0.1",
-        "-c",
-        f"unix_socket_directories={data}",
-        "-c",
-        "fsync=off",
-    ]
-    postgres = subprocess.Popen([bin_ / "postgres", "-D", data / "db", *settings], cwd=data, **user)
+    told = (f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={data}", "fsync=off")
+    options = [part for one in told for part in ("-c", one)]
+    postgres = subprocess.Popen([bin_ / "postgres", "-D", data / "db", *options], cwd=data, **user)
     try:
         ready = [bin_ / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
         until(lambda: subprocess.run(ready, check=False).returncode == 0)
-        url = f"postgresql+asyncpg://thresher@127.0.0.1:{port}/postgres"
+        page = runpy.run_path(str(Path(__file__).with_name("deployment_page.py")))["block"]("postgresql")
+        settings = dict(line.removeprefix("export ").split("=", 1) for line in page.splitlines() if line.startswith("export "))
+        address = "prefect:PASSWORD@db/prefect"
+        settings = {name: value.replace(address, f"thresher@127.0.0.1:{port}/postgres") for name, value in settings.items()}
+        assert (len(settings), address in str(settings)) == (2, False)
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         folder = tmp_path_factory.mktemp("postgres")
-        with made["Server"](folder, PREFECT_API_DATABASE_CONNECTION_URL=url, PYTHONPATH=path) as server:
+        with made["Server"](folder, PYTHONPATH=path, **settings) as server:
             server.start([sys.executable, "-m", "thresher.cli", "serve"], "serve.log")
             for client in client_of(server, monkeypatch):
                 fires(client, recipe, tmp_path, "fires")
@@ -593,6 +612,9 @@ def test_without_a_server_it_says_how_to_start_one(
         (["--cron", "0 2 * * *", "--timezone", "Berlin"], "--timezone Berlin: "),
         (["--interval", "often"], "--interval often: wanted a number above 0, of seconds or with one of s, m, h, d, w"),
         (["--interval", "0h"], "--interval 0h: wanted"),
+        (["--interval", "9999999999w"], "--interval 9999999999w: no calendar is that long"),
+        (["--interval", "6h", "--env", "A=b"], "--env: is for the jobs of a work pool"),
+        (["--interval", "6h", "--pool", "x", "--env", "1=secret"], "--env 1: wanted NAME=VALUE"),
     ],
 )
 def test_times_that_are_none_are_named(recipe: Write, capsys: pytest.CaptureFixture[str], when: list[str], wanted: str) -> None:

@@ -1,37 +1,42 @@
 """The blocks of docs/deployment.md that are marked `sh`, run as they stand, but for ports and addresses of this machine."""
 
+import json
 import os
-import re
+import runpy
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
+_page: Any = runpy.run_path(str(Path(__file__).with_name("deployment_page.py")))
+block, blocks = _page["block"], _page["blocks"]
 Write = Callable[..., Path]
 MARK = "THRESHER_TEST"
 
 
-def block(name: str) -> str:
-    (found,) = re.findall(rf"^```sh {name}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return found
-
-
-def shell(text: str, folder: Path, **environment: str) -> str:
+def shell(text: str, folder: Path, *, within: tuple[str, ...] = (), **environment: str) -> str:
     """Run a block in a folder, every line of which has to succeed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     more = {"PATH": path, "PREFECT_LOGGING_LEVEL": "CRITICAL", "RAY_USAGE_STATS_ENABLED": "0", **environment}
     ended = subprocess.run(
-        ["bash", "-euxc", text], cwd=folder, env=os.environ | more, capture_output=True, text=True, timeout=300, check=False
+        [*within, "bash", "-euxc", text],
+        cwd=folder,
+        env=os.environ | more,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -54,18 +59,77 @@ def mark() -> Iterator[str]:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
-def test_a_run_on_a_cluster(recipe: Write, tmp_path: Path, mark: str) -> None:
+@contextmanager
+def two_machines() -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Network namespaces with an address each, joined by a cable; how a program is begun in either. None where that cannot be."""
+    names = [f"thresher-{os.getpid()}-{end}" for end in "ab"]
+    wires = [f"thr{os.getpid()}{end}" for end in "ab"]
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", wires[0], "type", "veth", "peer", "name", wires[1])
+        for number, (name, wire) in enumerate(zip(names, wires, strict=True), start=1):
+            ip("link", "set", wire, "netns", name)
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", wire)
+            for device in ("lo", wire):
+                ip("-n", name, "link", "set", device, "up")
+        yield tuple(("ip", "netns", "exec", name) for name in names)  # type: ignore[misc]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def can_make_machines() -> bool:
+    if os.geteuid() or not shutil.which("ip"):
+        return False
+    try:
+        with two_machines():
+            return True
+    except subprocess.CalledProcessError:
+        return False
+
+
+def test_a_run(recipe: Write, tmp_path: Path) -> None:
+    recipe()
+    assert "dataset: data/runs/small/dataset" in shell(block("one").replace("run ", "run --no-prefect "), tmp_path)
+
+
+def test_a_run_on_a_cluster_of_two_machines(recipe: Write, tmp_path: Path, mark: str) -> None:
+    """Each is a network namespace, and has a seat for one replica; without namespaces there is one, with two seats."""
     pytest.importorskip("ray")
-    recipe(executor={"kind": "ray", "cpus_per_replica": 0.5})
-    port = free_port()
-    options = f"--port {port} --num-cpus 3 --node-ip-address 127.0.0.1 --include-dashboard false"
-    text = block("ray").replace("--port 6379", options)
-    text = text.replace(
-        "--set executor.kind=ray", f"--set executor.kind=ray --set executor.address=127.0.0.1:{port} --no-prefect"
-    )
-    said = shell(text, tmp_path, **{MARK: mark})
+    recipe(executor={"kind": "ray", "cpus_per_replica": 0.5, "resources_per_replica": {"seat": 1}})
+    here, port = "--num-cpus 3 --object-store-memory 100000000", free_port()
+
+    def run(within: tuple[str, ...], address: str) -> str:
+        text = block("ray").replace(
+            "executor.kind=ray", f"executor.kind=ray --set executor.address={address}:{port} --no-prefect"
+        )
+        exports = block("head").splitlines()[0]
+        return shell(f"{exports}\n{text}", tmp_path, within=within, **{MARK: mark})
+
+    def head(within: tuple[str, ...], address: str, seats: int) -> None:
+        more = f"--port {port} {here} --node-ip-address {address} --include-dashboard false --resources {seat(seats)}"
+        shell(block("head").replace("--port 6379", more), tmp_path, within=within, **{MARK: mark})
+
+    def seat(seats: int) -> str:
+        return shlex.quote(json.dumps({"seat": seats}))
+
+    if can_make_machines():
+        with two_machines() as (first, second):
+            head(first, "10.77.0.1", 1)
+            more = f"10.77.0.1:{port} {here} --node-ip-address 10.77.0.2 --resources {seat(1)}"
+            shell(block("machine").replace("HEAD:6379", more), tmp_path, within=second, **{MARK: mark})
+            said = run(first, "10.77.0.1")
+    else:
+        head((), "127.0.0.1", 2)
+        said = run((), "127.0.0.1")
     assert "dataset: " in said
     assert (tmp_path / "runs" / "one" / "dataset" / "README.md").is_file()
+    assert len(list((tmp_path / "runs" / "one" / "starts").glob("*.json"))) == 0  # a table has no engine to start
 
 
 def test_a_run_on_s3(recipe: Write, tmp_path: Path) -> None:
@@ -93,20 +157,23 @@ def test_a_run_on_s3(recipe: Write, tmp_path: Path) -> None:
     assert "sums/README.md" in names
 
 
-def test_what_is_not_run_is_at_least_a_command_of_thresher() -> None:
-    """Every `thresher ...` of the page is parsed by the command line; every setting in YAML by the recipe."""
+def test_what_is_not_run_can_be_parsed() -> None:
+    """Every `thresher ...` of the page by the command line, every setting in YAML by the recipe, the batch job by the shell, and
+    the entrypoint of the Kubernetes job by the command line."""
     import yaml
 
     from schemas.recipe import Recipe
     from thresher.cli import _parser
 
-    blocks = re.findall(r"^```([^\n]*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    lines = [line for kind, text in blocks if kind != "yaml" for line in text.splitlines()]
-    commands = [shlex.split(line)[1:] for line in lines if line.startswith("thresher ")]
-    assert len(commands) >= 4
-    for one in [*commands, ["scale", "RUN", "16"]]:
+    (slurm,), (job,) = blocks("slurm"), [yaml.safe_load(block("kubernetes", "yaml"))]
+    assert subprocess.run(["bash", "-n"], input=slurm, text=True, check=False).returncode == 0
+    commands = [text.replace("\\\n", " ") for text in (*blocks("sh"), *blocks(""), slurm)]
+    lines = [line for text in commands for line in text.splitlines()] + [job["spec"]["entrypoint"]]
+    found = [shlex.split(line)[1:] for line in lines if line.startswith("thresher ")]
+    assert len(found) >= 8
+    for one in [*found, ["scale", "RUN", "16"]]:
         _parser().parse_args(one)
-    settings = [text for kind, text in blocks if kind == "yaml"]
+    settings = [one for one in map(yaml.safe_load, blocks("yaml")) if "apiVersion" not in one]
     assert len(settings) == 2
-    for text in settings:
-        Recipe.model_validate({"name": "page", **yaml.safe_load(text)})
+    for one in settings:
+        Recipe.model_validate({"name": "page", **one})

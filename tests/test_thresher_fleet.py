@@ -1,7 +1,8 @@
 """thresher fleet: servers on a Ray cluster that are begun again when they end, and a run that follows them."""
 
-import json
 import os
+import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,22 +42,26 @@ def engines_of(process: subprocess.Popen[bytes]) -> set[tuple[int, str]]:
 
 @pytest.mark.slow
 def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
-    """kill -9 of the engine behind the only server, while the run is under way: another server takes its place under another
-    address, the run finds it and ends complete, and nothing of the fleet outlives it."""
+    """The commands of docs/deployment.md. kill -9 of the engine behind the only server, while the run is under way: another
+    server takes its place under another address, the run finds it and ends complete, and nothing of the fleet outlives it."""
     pytest.importorskip("ray")
     file, out, log = tmp_path / "fleet", tmp_path / "run", tmp_path / "log"
-    command = [sys.executable, "-m", "thresher.cli"]
+    changed = {"recipe.yaml": DEMO, "other.yaml": DEMO, "/shared/fleet": str(file), "replicas=4": "replicas=1"}
+    page = runpy.run_path(str(Path(__file__).with_name("deployment_page.py")))["block"]("fleet")
+    for old, new in changed.items():
+        page = page.replace(old, new)
+    fleet_of, run_of = ([sys.executable, "-m", "thresher.cli", *shlex.split(line)[1:]] for line in page.splitlines())
+    here = ["--set", "executor.address=null", "--set", "executor.cpus_per_replica=1"]
     with log.open("wb") as said:
-        begun = subprocess.Popen([*command, "fleet", DEMO, *ON_RAY, "--file", str(file)], stdout=said, stderr=said)
+        begun = subprocess.Popen([*fleet_of, *here], stdout=said, stderr=said)
     engines = set[tuple[int, str]]()
     try:
         (first,) = until(lambda: file.exists() and file.read_text().split(), begun, log)
         engines |= engines_of(begun)
         small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
-        engine = json.dumps({"kind": "openai_http", "fleet": str(file)})
-        changed = [part for one in (f"engine={engine}", *small) for part in ("--set", one)]
+        more = ["--no-prefect", "--out", str(out), *(part for one in small for part in ("--set", one))]
         with (tmp_path / "run.log").open("wb") as said:
-            run = subprocess.Popen([*command, "run", DEMO, *changed, "--no-prefect", "--out", str(out)], stdout=said, stderr=said)
+            run = subprocess.Popen([*run_of, *more], stdout=said, stderr=said)
         until(lambda: list(out.glob("samples/*.json")), run, tmp_path / "run.log")
         for pid, _ in engines:
             os.kill(pid, signal.SIGKILL)

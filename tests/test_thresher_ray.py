@@ -25,6 +25,7 @@ from thresher.cli import main
 from thresher.errors import EngineError, StoreError
 from thresher.executors.ray import RayExecutor, Replicas
 from thresher.progress import Progress
+from thresher.samplers.orphans import _command, _descendants, _started, _stat
 from thresher.store import Store
 
 pytestmark = [
@@ -36,6 +37,7 @@ pytestmark = [
 
 FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 Write = Callable[..., Path]
+DEMO = "data/recipes/demo.yaml"
 PROMPTS, SAMPLES = 120, 6
 MEMORY = 100 * 2**20
 
@@ -46,7 +48,7 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": MEMORY}
+        head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": MEMORY, "resources": {"seat": 1}}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address = self.cluster.address
         self.second: Any = None
@@ -54,7 +56,7 @@ class Nodes:
 
     def grow(self) -> None:
         if self.second is None:
-            self.second = self.cluster.add_node(num_cpus=2, object_store_memory=MEMORY, resources={"second": 2})
+            self.second = self.cluster.add_node(num_cpus=2, object_store_memory=MEMORY, resources={"second": 2, "seat": 1})
             self.cluster.wait_for_nodes()
 
     def lose(self) -> None:
@@ -103,11 +105,15 @@ def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_
             audit, _ = steps.run(begun, progress)
         assert audit.complete
         assert progress.samples == audit.samples + audit.anchors
-    local, ray = tmp_path / "local", tmp_path / "ray"
-    for folder in ("samples", "corpus"):
+    same(tmp_path / "local", tmp_path / "ray")
+    assert tables(tmp_path / "ray", "corpus")
+
+
+def same(local: Path, ray: Path) -> None:
+    """Samples, verdicts, plan, manifest and views are."""
+    for folder in ("samples", "verdicts", "corpus"):
         assert tables(local, folder) == tables(ray, folder)
-        assert tables(ray, folder)
-    assert tables(local, "verdicts") == tables(ray, "verdicts")
+    assert tables(ray, "samples")
     plans = [Store(run).entry("prompts") for run in (local, ray)]
     assert plans[0] == plans[1]
     manifests = [json.loads((run / "run.json").read_text()) for run in (local, ray)]
@@ -172,13 +178,13 @@ class Seen:
 
 
 @contextmanager
-def going_on(path: Path, out: Path) -> Iterator[threading.Thread]:
+def going_on(path: Path, out: Path, *changes: str) -> Iterator[threading.Thread]:
     """A run in a thread; leaving waits for its end and raises what it raised."""
     failed: list[BaseException] = []
 
     def work() -> None:
         try:
-            begun = steps.begin(recipes.load(path), out)
+            begun = steps.begin(recipes.load(path, changes), out)
             with Progress() as progress:
                 steps.run(begun, progress)
         except BaseException as error:  # noqa: BLE001 - raised again below
@@ -187,7 +193,7 @@ def going_on(path: Path, out: Path) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=work)
     thread.start()
     yield thread
-    thread.join(timeout=240)
+    thread.join(timeout=400)
     assert not thread.is_alive()
     if failed:
         raise failed[0]
@@ -254,6 +260,40 @@ def test_a_driver_that_is_killed_takes_its_actors_with_it_and_goes_on_later(node
     assert done < len(list(out.glob("samples/*.json")))
     whole(out)
     assert asked <= 2 * PROMPTS + 2 * 2 * 8 * 2
+
+
+# -- real engines ---------------------------------------------------------------------------------------------------------------
+
+
+def test_smollm2_on_two_machines_one_engine_killed(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo, cut short, sampled by vLLM in an actor on each raylet; kill -9 of one actor, whose engine ends with it. The run
+    ends complete, nothing twice, and no two engines share a seed. What was sampled, replayed, gives one run here and there."""
+    seen, out = Seen(monkeypatch), tmp_path / "run"
+    small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
+    with going_on(Path(DEMO), out, *small, on_cluster(nodes, 2, resources_per_replica={"seat": 1})):
+        lost = wait_for(lambda: len(seen.pids()) == 2 and list(out.glob("samples/*.json")) and seen.pids()[0], 300)
+        raylets = {_stat(pid)[1] for pid in seen.pids()}
+        engine = [one for one in _descendants(lost) if b"VLLM::EngineCore" in _command(one[0])]
+        os.kill(lost, signal.SIGKILL)
+    rows = tables(out, "samples")
+    assert len(rows) == len({row["sample_id"] for row in rows}) == 20 * 9
+    starts = [json.loads(path.read_text())["engine_seed"] for path in out.glob("starts/*.json")]
+    assert len(starts) == len(set(starts)) >= 2
+    assert {row["source"] for row in rows} <= {f"start {number + 1}" for number in range(len(starts))}
+    assert len(engine) == 1
+    wait_for(lambda: all(_started(pid) != began for pid, began in engine), 30)
+    assert len(raylets) == 2
+
+    answers = [
+        {"prompt": row["messages"][-1]["content"], "completion": row["completion"], "finish_reason": row["finish_reason"]}
+        for row in rows
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    replay = f"engine={json.dumps({'kind': 'replay', 'path': str(tmp_path / 'answers.jsonl')})}"
+    for name, more in {"local": [], "ray": [on_cluster(nodes, 2)]}.items():
+        with going_on(Path(DEMO), tmp_path / name, *small, replay, *more):
+            pass
+    same(tmp_path / "local", tmp_path / "ray")
 
 
 # -- the actors by themselves -------------------------------------------------------------------------------------------------

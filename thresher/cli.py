@@ -237,6 +237,13 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change the recipe")
     made.add_argument("--out", metavar="DIR", help="folder or fsspec URL that the runs' directories go to (default: data/runs)")
     made.add_argument("--pool", help="Prefect work pool whose workers run it (default: thresher serve does)")
+    made.add_argument(
+        "--env",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="variable of its jobs on the pool; '{{ prefect.blocks.secret.NAME }}' is what Prefect's Secret block holds",
+    )
 
     made = command("schedules", schedules, "List the schedules on your Prefect server.")
     made.add_argument("--json", action="store_true", help="print JSON, an object per schedule")
@@ -645,6 +652,7 @@ def schedule(options: argparse.Namespace) -> int:
         name=options.name,
         out=options.out,
         pool=options.pool,
+        env=options.env,
     )
     start = f"prefect worker start --pool {made['pool']}" if made["pool"] else f"thresher serve {made['name']}"
     print(f"{made['name']}: {made['schedule']}{', paused' if made['paused'] else ''}; its runs go to {made['out']}")

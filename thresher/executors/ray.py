@@ -361,7 +361,9 @@ class Replicas:
                     slots, pid, machine, url = self._ray.get(replica.actor.start.remote())
             except LostError as error:
                 fault = EngineError(f"the process of an engine died {STARTS} times while it started: {error}")
-                if left and replica in self.members:
+                if replica not in self.members:
+                    return  # there is no use for it any more, and it was killed for that
+                if left:
                     replica.actor = self._begin()
                     continue
             except Exception as error:  # noqa: BLE001 - shown to whoever waits for replicas
@@ -414,10 +416,10 @@ class Replicas:
                 self._failure = EngineError(f"{self._deaths} engines died with no shard finished between them; the last: {why}")
                 self._changed.notify_all()
                 return
+            self._add()  # at once, or `_look` would find one too few and begin another
         log.warning("a replica on %s (process %d) is lost: %s; another is begun", replica.machine, replica.pid, why)
         with suppress(Exception):
             self._ray.kill(replica.actor)
-        self._add()
 
     def _look(self) -> None:
         """Bring the number of replicas to what is wanted, and say when some wait for room."""
@@ -435,13 +437,13 @@ class Replicas:
                 done = [one for one in self._all if one.draining and one.busy == 0]
                 for one in done:
                     self._all.remove(one)
+                for _ in range(self._aim - len(there)):
+                    self._add()
                 waiting = sum(one.slots == 0 for one in self._all)
             for one in done:
                 with suppress(Exception):
                     self._ray.wait([one.actor.close.remote()], timeout=20)
                     self._ray.kill(one.actor)
-            for _ in range(self._aim - len(there)):
-                self._add()
             if waiting and time.monotonic() - said > SAY_S:
                 said = time.monotonic()
                 log.warning("%d of %d replicas start or wait for room in the cluster", waiting, self._aim)

@@ -1,0 +1,16 @@
+"""The blocks of docs/deployment.md that tests run; tests load this with runpy."""
+
+import re
+from pathlib import Path
+
+PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
+
+
+def block(name: str, kind: str = "sh") -> str:
+    (found,) = re.findall(rf"^```{kind} {name}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def blocks(kind: str) -> list[str]:
+    """All of a kind, whatever their names."""
+    return re.findall(rf"^```{kind}(?: [^\n]*)?\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
