@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
+EVERY_FAMILY = "all"
+"""What the audit calls all families together; no family has that name."""
+
+
 class Part(BaseModel):
     """Frozen, and unknown keys are errors."""
 
@@ -561,6 +565,10 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _names_agree(self) -> "Recipe":
         families = [prompts.family for prompts in self.prompts]
+        if EVERY_FAMILY in families:
+            raise ValueError(
+                f"prompts: {EVERY_FAMILY!r} stands for all families together in the audit; give the family another name"
+            )
         if len(set(families)) < len(families):
             twice = sorted({family for family in families if families.count(family) > 1})
             raise ValueError(f"prompts: two sets are named {', '.join(twice)}; give each family one name")

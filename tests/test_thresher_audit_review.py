@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thresher.audit.report import report
-from thresher.audit.review import Reviewed, estimated, read_review, reviewed, write_review
+from thresher.audit.review import Stratum, estimated, lines_of, read_review, reviewed, write_review
 from thresher.cli import main
 from thresher.errors import AuditError
 
@@ -75,31 +75,83 @@ def test_files_that_are_no_review_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_intervals_cover_the_truth():
-    """Strata of different sizes, of which different shares are judged wrongly."""
+@pytest.mark.parametrize(
+    ("passed", "dropped", "marks"),
+    [
+        ([(900, 0.03), (300, 0.2)], [(2000, 0.05), (150, 0.6), (400, 0.01)], 40),
+        ([(400, 0.02)] * 5, [(400, 0.02)] * 15, 7),
+        ([(100, 0.01)] * 10, [(1000, 0.01)] * 30, 4),
+        ([(100, 0.2)] * 5, [(400, 0.1)] * 15, 3),
+    ],
+    ids=["few large strata", "many", "very many and small shares", "three marks each"],
+)
+def test_intervals_cover_the_truth(passed, dropped, marks):
+    """Strata of different sizes, of which different shares are judged wrongly; few marks of each of many strata."""
     draw = np.random.default_rng(11)
-    strata = [("passed", 900, 0.03), ("passed", 300, 0.2), ("dropped", 2000, 0.05), ("dropped", 150, 0.6), ("dropped", 400, 0.01)]
-    wrong = sum(w * p for verdict, w, p in strata if verdict == "passed")
-    right = sum(w * p for verdict, w, p in strata if verdict == "dropped")
+    wrong, right = (sum(size * share for size, share in strata) for strata in (passed, dropped))
+    sizes = [sum(size for size, _ in strata) for strata in (passed, dropped)]
     truth = {
-        "wrong_among_passed": wrong / 1200,
-        "right_among_dropped": right / 2550,
-        "false_positive_rate": wrong / (wrong + 2550 - right),
-        "false_negative_rate": right / (right + 1200 - wrong),
+        "wrong_among_passed": wrong / sizes[0],
+        "right_among_dropped": right / sizes[1],
+        "false_positive_rate": wrong / (wrong + sizes[1] - right),
+        "false_negative_rate": right / (right + sizes[0] - wrong),
     }
     covered = dict.fromkeys(truth, 0)
     for number in range(200):
-        lines = []
-        for at, (verdict, weight, share) in enumerate(strata):
-            for place, against in enumerate(draw.random(40) < share):
-                mark = "wrong" if against == (verdict == "passed") else "right"
-                told = {"prompt": "", "completion": "", "reference": None, "detail": None, "mark": mark}
-                lines.append(Reviewed(sample_id=f"{at}-{place}", verdict=verdict, stratum=str(at), stands_for=weight, **told))
-        found = estimated(lines, number)
+        strata = [
+            Stratum(verdict, size, marks, int(draw.hypergeometric(round(size * share), size - round(size * share), marks)))
+            for verdict, some in (("passed", passed), ("dropped", dropped))
+            for size, share in some
+        ]
+        found = estimated(strata, asked=0, seed=number)
         for name, value in truth.items():
-            covered[name] += getattr(found, name).low <= value <= getattr(found, name).high
+            one = getattr(found, name)
+            assert one.low <= one.value <= one.high
+            covered[name] += one.low - 1e-12 <= value <= one.high + 1e-12
 
     assert all(0.89 <= count / 200 <= 1 for count in covered.values()), covered
+
+
+def test_no_marks_of_a_stratum_widen_the_interval_and_none_at_all_say_nothing():
+    half = [Stratum("passed", 100, 100, 0), Stratum("passed", 100, 0, 0)]
+    found = estimated(half, asked=200)
+    assert (found.wrong_among_passed.value, found.wrong_among_passed.low) == (0, 0)
+    assert found.wrong_among_passed.high == pytest.approx(0.5)
+    assert found.right_among_dropped is found.false_positive_rate is found.false_negative_rate is None
+    every = estimated([Stratum("passed", 50, 50, 5), Stratum("dropped", 50, 50, 0)], asked=100)
+    assert (every.wrong_among_passed.low, every.wrong_among_passed.high) == (0.1, 0.1)
+    assert lines_of(found) == ["verifiers, by 100 of 200 samples that a person marked: wrong among what passed 0.0 % [0.0, 50.0]"]
+
+
+def test_marks_are_of_answers_and_outlast_a_change_of_filters(tmp_path):
+    """The same answers, once as a verifier that drops half of the right ones left them, once as a better one did."""
+    strict = small_run(tmp_path / "run", [("sums", ["right", "wrong", "wrong", "right"], None)] * 10)
+    write_review(strict, 80)
+    marked(strict, lambda one: "right")
+    before = reviewed(strict)
+    assert before.right_among_dropped.value == 1
+    better = small_run(tmp_path / "run", [("sums", ["right", "right", "right", "right"], None)] * 10)
+
+    found = reviewed(better)
+
+    assert (found.marked, found.wrong_among_passed.value, found.right_among_dropped) == (40, 0, None)
+
+
+def test_texts_with_other_ends_of_lines_stay_one_line(tmp_path, capsys):
+    store = small_run(tmp_path / "run", PLAN)
+    for shard in range(len(list((tmp_path / "run" / "samples").glob("*.json")))):
+        entry, table = store.entry(f"samples/{shard:05d}"), store.read_table(f"samples/{shard:05d}")
+        texts = [f"{text} a\u2028b\u0085c" for text in table["completion"].to_pylist()]
+        table = table.set_column(table.column_names.index("completion"), table.schema.field("completion"), [texts])
+        store.write_table(f"samples/{shard:05d}", table, key=entry.key, facts=entry.facts)
+    write_review(store, 8)
+    marked(store, lambda one: "right")
+    assert len(read_review(store)) == 8
+    store.write_bytes("review.jsonl", store.read_bytes("review.jsonl") + b"\n\n")
+    assert reviewed(store).marked == 8
+    store.write_bytes("review.jsonl", "{}".encode("utf-16"))
+    assert main(["audit", store.root]) == 1
+    assert "review.jsonl: not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -121,9 +173,19 @@ def test_marking_in_a_browser(tmp_path):
         tab.keyboard.press("ArrowLeft")
         tab.keyboard.press("u")
         assert "2 marked" in tab.locator("#where").text_content()
+        tab.reload()
+        assert "2 marked" in tab.locator("#where").text_content()
+        tab.keyboard.press("Control+r")
+        assert "2 marked" in tab.locator("#where").text_content()
         with tab.expect_download() as download:
             tab.click("#save")
         download.value.save_as(tmp_path / "run/review.jsonl")
+        tab.evaluate("localStorage.clear()")
+        tab.reload()
+        assert "0 marked" in tab.locator("#where").text_content()
+        tab.set_input_files("#load", tmp_path / "run/review.jsonl")
+        tab.wait_for_function("document.getElementById('where').textContent.includes('2 marked')")
+        assert "Be brief." in tab.locator("#one").text_content()
         browser.close()
 
     assert said == []

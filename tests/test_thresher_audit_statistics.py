@@ -1,5 +1,7 @@
 """Each statistic against an independent way to it: brute force, another library, or a simulation."""
 
+import csv
+import io
 import itertools
 import json
 import math
@@ -16,6 +18,7 @@ import pytest
 from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
 from thresher import pool
+from thresher.audit.across import since
 from thresher.audit.drift import Sums, compared, drift, holm
 from thresher.audit.sql import query
 from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pass_at_k, statistics, sums_of
@@ -175,7 +178,8 @@ def test_each_prompts_pass_at_k_in_quantiles_and_in_sql(run):
 def test_intervals_of_what_does_not_vary():
     ones, weights = np.ones(1), np.array([20])
     assert mean_interval(ones, weights, 1) == (pytest.approx(0.8389, abs=1e-3), 1.0)
-    assert mean_interval(ones * 0.5, weights, 1) == (0.5, 0.5)
+    assert mean_interval(ones * 0.5, weights, 1) == pytest.approx((0.2993, 0.7007), abs=1e-3)  # Wilson's, as of the pass rate
+    assert mean_interval(ones * 2.5, weights, 1) == (2.5, 2.5)
 
 
 def test_pass_at_k_of_an_adaptive_run_takes_the_first_draws_only(tmp_path):
@@ -478,7 +482,29 @@ def test_drift_between_runs_is_told_per_filter(tmp_path, capsys):
     assert found["pass rate"].drifted
     assert found["finished"].after == 0
     main(["audit", bad.root, "--against", good.root, "--csv"])
-    assert capsys.readouterr().out.startswith("of,before,after,z,p,drifted\npass rate,0.5,0.125,-")
+    rows = [row for row in csv.DictReader(io.StringIO(capsys.readouterr().out)) if row["table"] == "drift"]
+    assert next((row["of"], row["before"], row["after"]) for row in rows) == ("pass rate", "0.5", "0.125")
+    main(["audit", bad.root, "--against", good.root])
+    assert "Drifted: pass rate 50.0 % to 12.5 %" in " ".join(capsys.readouterr().out.split())
+
+
+def test_total_drift_and_what_cannot_be_judged_any_more_are_found(tmp_path):
+    """Where all prompts of a run agree there is no variance over prompts; undecided verdicts are a share of their own."""
+    right, wrong, cut, unsure = ([("sums", [what] * 4, None)] * 12 for what in ("right", "wrong", "cut", "open"))
+    right, wrong, cut, unsure = (small_run(tmp_path / str(n), plan) for n, plan in enumerate((right, wrong, cut, unsure)))
+
+    found = {one.of: one for one in drift(wrong, right)}
+    assert (found["pass rate"].drifted, found["finished"].drifted) == (True, False)
+    assert found["finished"].p == 1.0
+    assert (found["exact_duplicate"].before, found["exact_duplicate"].after) == (0.0, None)
+    assert {one.of for one in drift(cut, right) if one.drifted} == {"pass rate", "finished"}
+    found = {one.of: one for one in drift(unsure, right)}
+    assert (found["undecided by answer"].before, found["undecided by answer"].after) == (0.0, 1.0)
+    assert found["undecided by answer"].drifted
+    assert (found["pass rate"].before, found["pass rate"].after) == (1.0, None)
+    few = small_run(tmp_path / "few", [("sums", ["wrong"] * 4, None)] * 7)
+    assert since(few, right).words.startswith("Nothing could be compared")
+    assert since(right, small_run(tmp_path / "cut", [("sums", ["right"], None)] * 20, stop_after=5)).words.endswith("unfinished.")
 
 
 @pytest.mark.slow

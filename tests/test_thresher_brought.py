@@ -42,6 +42,31 @@ def pool(store):
     return pa.concat_tables(tables).to_pylist()
 
 
+def test_a_prompt_of_two_families_is_counted_in_each(tmp_path):
+    """Two models asked the same: one always right, one never."""
+    from thresher import recipes, steps
+    from thresher.audit.statistics import statistics
+    from thresher.audit.stats import audit
+    from thresher.progress import Progress
+
+    rows = [
+        {"prompt": f"{n}?", "reference": str(n), "completion": str(n if one == "a" else n + 1), "family": one}
+        for n in range(9)
+        for one in "ab"
+        for _ in range(4)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text('{"name": "two", "filters": [{"name": "exact_answer"}], "run": {"filter_workers": 0}}')
+    begun = steps.begin_brought(recipes.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
+    steps.run(begun, Progress())
+
+    found = audit(Store(tmp_path / "run"))
+
+    assert [(one.family, one.prompts, one.pass_rate) for one in found.families] == [("a", 9, 1.0), ("b", 9, 0.0)]
+    assert (found.total.prompts, found.total.pass_rate) == (18, 0.5)
+    assert [one.value for one in statistics(Store(tmp_path / "run")).pass_at_k if one.k == 1] == [1.0, 0.0, 0.5]
+
+
 def test_text_prompts_and_all_columns_arrive(tmp_path):
     """What the pool knows goes into its columns; what it does not know is metadata, untouched."""
     further = {"score": 0.5, "metadata": {"a": None}, "tags": [1, "2"], "ü": "null"}
@@ -58,7 +83,7 @@ def test_text_prompts_and_all_columns_arrive(tmp_path):
     }  # fmt: skip
     assert json.loads(found.pop("metadata")) == further
     assert {name: value for name, value in found.items() if value is not None} == wanted
-    assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1}
+    assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1, "completion_tokens": 2}
     assert store.entry("prompts").facts == {"shards": 1, "prompts": 1}
 
 

@@ -161,7 +161,7 @@ def test_an_exhaustive_audit_shows_every_sample_to_every_filter(
     assert (seen["a"], seen["b"]) == (16, 16)  # anchors stand in no statistic
     (overlap,) = found["overlaps"]
     drops = [one["dropped"]["refused"] for one in found["filters"][:2]]
-    assert overlap == {"filters": ["a", "b"], "dropped": drops, "both": drops[1]}  # whoever says Tokyo says o
+    assert overlap == {"filters": ["a", "b"], "seen": 16, "dropped": drops, "both": drops[1]}  # whoever says Tokyo says o
     assert plain["overlaps"] == []
     again = winnowed(recipe(filters=filters), tmp_path / "all", "audit.exhaustive=true")
     assert (noted(), again["outcomes"]) == ({}, found["outcomes"])

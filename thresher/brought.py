@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from schemas.recipe import EVERY_FAMILY
 from schemas.sample import PROMPTS, SAMPLES, Message, to_json
 from thresher import ids
 from thresher.errors import SourceError, StoreError
@@ -186,7 +187,9 @@ def _write(folder: Path, store: Store, shard: int, key: str) -> int:
         for batch in prompts.combine_chunks().to_batches():
             sink.write(batch.serialize())
     name = f"samples/{shard_name(shard)}"
+    tokens = pc.sum(pc.list_value_length(table["completion_ids"])).as_py()
     facts = {"rows_unreadable": pc.sum(unreadable).as_py() or 0, "prompts": prompts.num_rows}
+    facts |= {} if tokens is None else {"completion_tokens": tokens}
     found = store.finished(name, key)
     if found is None or (found.rows, found.facts) != (table.num_rows, facts):
         store.write_table(name, table, key=key, facts=facts)
@@ -230,6 +233,8 @@ def _fill(made: Row, row: Row, where: str) -> None:
     if family is not None and not isinstance(family, str):
         raise SourceError(f"{where}: bad family: wanted text, found {_short(family)}")
     made["family"] = text(family, f"{where}: bad family") if family else "default"
+    if made["family"] == EVERY_FAMILY:
+        raise SourceError(f"{where}: bad family: {EVERY_FAMILY!r} stands for all families together; give it another name")
     made["messages"] = _messages(_given(row, "prompt", where), f"{where}: bad prompt")
     made["completion"] = _completion(_given(row, "completion", where), f"{where}: bad completion")
     reference = plain(row.get("reference"), f"{where}: bad reference")

@@ -371,6 +371,9 @@ def audit(options: argparse.Namespace) -> int:
     if (options.run is None) == (options.all is None):
         raise ThresherError("audit: wanted the directory of a run, or --all DIR with a directory of runs")
     if options.all is not None:
+        for name in ("against", "review", "spread"):
+            if getattr(options, name):
+                raise ThresherError(f"audit: --{name} is for one run, and --all for many; give the directory of a run instead")
         return _across(options)
     store = Store(options.run)
     before = None if options.against is None else Store(options.against)
@@ -384,29 +387,29 @@ def audit(options: argparse.Namespace) -> int:
 
 
 def _audited(options: argparse.Namespace, store: "Store", before: "Store | None", gather: "Gather") -> int:
-    from thresher.audit.drift import drift
+    from thresher.audit.across import since
     from thresher.audit.review import lines_of, reviewed
     from thresher.audit.show import audit_table, print_audit, table_of
+    from thresher.audit.statistics import statistics
     from thresher.audit.stats import audit as audited
     from thresher.audit.stats import check as checked
 
     result = audited(store, gather)
-    compared = () if before is None else drift(store, before)
-    drifts = table_of(drift=[one.to_dict() for one in compared])
-    if options.json:
-        from thresher.audit.statistics import statistics
-
-        marks = reviewed(store)
-        more = {"drift": [one.to_dict() for one in compared], "review": marks.to_dict() if marks else None}
-        _print(options, drifts, result.to_dict() | {"statistics": statistics(store, gather).to_dict()} | more)
-    elif options.csv:
-        _print(options, audit_table(result) if before is None else drifts)
+    compared = None if before is None else since(store, before)
+    drifts = [] if compared is None else [one.to_dict() for one in compared.found]
+    marks = reviewed(store)
+    if options.json or options.csv:
+        said = statistics(store, gather)
+        more: dict[str, Any] = {"statistics": said.to_dict(), "drift": drifts, "review": marks.to_dict() if marks else None}
+        more |= {"against": None if compared is None else compared.words}
+        _print(options, audit_table(result, said, drifts), result.to_dict() | more)
     else:
         print_audit(result, _console())
-        if marks := reviewed(store):
+        if marks:
             _console().print(*lines_of(marks), highlight=False, markup=False)
-        if before is not None:
-            _print(options, drifts)
+        if compared is not None:
+            _print(options, table_of(drift=drifts))
+            _console().print(compared.words, highlight=False, markup=False)
     if options.html is not None:
         from thresher.audit.report import write_report
 
@@ -752,7 +755,7 @@ def _print(options: argparse.Namespace, table: "pa.Table", whole: Mapping[str, A
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console()
+    return Console(emoji=False)
 
 
 def _quiet(verbose: bool) -> None:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,9 @@ def _open(store: Store, manifest: RunManifest) -> None:
             f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
             "choose another directory with --out, or remove this one"
         )
+    if found is None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        store.write_bytes("begun.json", f'{{"begun": "{now}"}}\n'.encode())
     if found is None or (found.recipe, found.base) != (manifest.recipe, manifest.base):
         store.write_model("run.json", manifest)
 

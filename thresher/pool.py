@@ -48,7 +48,13 @@ def shards(store: Store) -> int:
 
 def sampled(store: Store) -> list[int]:
     """The shards whose samples are there, in order: all of them, unless the run is unfinished or had enough (target_rows)."""
-    return sorted(int(name.removesuffix(".json")) for name in store.names("samples", ".json"))
+    return sorted(_numbered(store, "samples"))
+
+
+def _numbered(store: Store, folder: str) -> list[int]:
+    """Shards that have an entry in a folder; other files that lie there are nobody's."""
+    stems = (name.removesuffix(".json") for name in store.names(folder, ".json"))
+    return [int(stem) for stem in stems if stem.isdecimal()]
 
 
 def hits(store: Store) -> int:
@@ -79,10 +85,10 @@ def verdict_names(store: Store, shard: int, before: int | None = None) -> list[s
 
 def verdict_files(store: Store) -> Counter[int]:
     """How many verdict files that are finished each shard has, as far as the filters ran without a gap; from three listings."""
-    found = Counter(int(name.removesuffix(".json")) for name in store.names("verdicts", ".json"))
+    found = Counter(_numbered(store, "verdicts"))
     for name in store.names("corpus", ".json"):  # by number of the filter, then by shard
         number, _, shard = name.removesuffix(".json").partition("-")
-        if found[int(shard)] == int(number) + 1:
+        if number.isdecimal() and shard.isdecimal() and found[int(shard)] == int(number) + 1:
             found[int(shard)] += 1
     return found
 
@@ -95,7 +101,7 @@ def verdict_entries(store: Store, shard: int, before: int | None = None) -> list
 def drop_corpus(store: Store, *, keep: int) -> None:
     """Remove the verdicts of corpus filters from number `keep` on: they speak of another state of the pool."""
     for name in store.names("corpus", ".json"):
-        if int(name[:2]) >= keep:
+        if name[:2].isdecimal() and int(name[:2]) >= keep:
             store.remove(f"corpus/{name}")
 
 

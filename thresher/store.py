@@ -1,6 +1,7 @@
 """The run directory: whole files, each with an entry that is written last.
 
     RUN/run.json                  what this run is (schemas.manifest.RunManifest)
+    RUN/begun.json                when it was begun, UTC
     RUN/prompts.parquet           the plan: one row group per shard
     RUN/samples/00000.parquet     the pool, a shard at a time
     RUN/journal/00000-0001.arrows what a shard that is not finished has so far (thresher.journal)
@@ -30,6 +31,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ValidationError
 
 from schemas.manifest import Entry, RunManifest
+from schemas.recipe import Recipe
 from schemas.sample import POOL_VERSION
 from thresher.errors import StoreError
 from thresher.older import conformed, format_of, older_manifest
@@ -83,7 +85,12 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        self.fs, self.base = fsspec.core.url_to_fs(self.root)
+        try:
+            self.fs, self.base = fsspec.core.url_to_fs(self.root)
+        except (ValueError, ImportError) as error:
+            raise StoreError(
+                f"{root}: no such storage: {error}; give a directory, or an fsspec URL such as s3://bucket/run"
+            ) from error
         self.local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -218,12 +225,13 @@ class Store:
         try:
             return Entry.model_validate_json(self.read_bytes(f"{name}.json"))
         except ValidationError:
-            self.move_aside(f"{name}.json", "is no entry")
             return None
 
     def finished(self, name: str, key: str, *, hashed: bool = True) -> Entry | None:
         """The entry of `name` if its file is whole and was made from `key`. A damaged file is named and moved aside."""
         entry = self.entry(name)
+        if entry is None and self.exists(f"{name}.json"):
+            self.move_aside(f"{name}.json", "is no entry")
         if entry is None or entry.key != key:
             return None
         path = self.path(entry.path)
@@ -237,6 +245,13 @@ class Store:
             self.move_aside(entry.path, "is not what was written (its SHA-256 differs)")
             return None
         return entry
+
+    def whole(self, entry: Entry, *, hashed: bool) -> bool:
+        """Whether the file of an entry is what was written: by its size, and by its hash if `hashed`."""
+        path = self.path(entry.path)
+        if not self.fs.exists(path) or self.fs.size(path) != entry.bytes:
+            return False
+        return not hashed or hashlib.sha256(self.read_bytes(entry.path)).hexdigest() == entry.sha256
 
     def read_table(self, name: str, columns: list[str] | None = None, *, like: pa.Schema | None = None) -> pa.Table:
         """Read `name`.parquet, after comparing its hash with its entry. Of a table in an older format those columns are read that
@@ -294,9 +309,15 @@ class Store:
                 f"use the version that wrote it ({writer}){more}"
             )
         try:
-            return RunManifest.model_validate_json(data) if version == POOL_VERSION else older_manifest(data)
+            if version != POOL_VERSION:
+                return older_manifest(data)
+            found = RunManifest.model_validate_json(data)
+            recipe = Recipe.model_validate(found.recipe).model_dump(mode="json")  # with what a recipe has had since
         except ValidationError as error:
-            raise StoreError(f"{where}: not a run of thresher: {error.errors()[0]['msg']}") from error
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise StoreError(f"{where}: not a run of thresher: {key + ': ' if key else ''}{first['msg']}") from error
+        return found.model_copy(update={"recipe": recipe})
 
     @contextmanager
     def _explained(self, name: str, verb: str = "write") -> Iterator[None]:

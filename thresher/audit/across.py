@@ -4,6 +4,8 @@ A run is counted once: what is found of it is kept in the folder of the runs (au
 name, size and time, so that a page over a year of nightly runs costs what the last night costs."""
 
 import json
+import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,10 +24,12 @@ from thresher.audit.stats import Audit, audit, is_complete
 from thresher.errors import AuditError, StoreError, ThresherError
 from thresher.store import Store
 
+log = logging.getLogger(__name__)
+
 KEPT = "audits.json"
 """In a folder of runs: what was found of each."""
 _FOLDERS = ("samples", "verdicts", "corpus", "starts")
-_FILES = ("run.json", "prompts.json", "published.json")
+_FILES = ("run.json", "begun.json", "prompts.json", "published.json")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class RunRow:
     run: str
     name: str
     begun: str
-    """When its run.json was written, UTC."""
+    """When it was begun, UTC."""
     complete: bool | None = None
     """Null where the run cannot be read; `error` says why."""
     samples: int | None = None
@@ -70,7 +74,8 @@ class Since:
     run: str
     """Its directory."""
     begun: str
-    """When its run.json was written, UTC."""
+    """When it was begun, UTC."""
+    complete: bool
     found: tuple[Drift, ...]
 
     @property
@@ -78,22 +83,36 @@ class Since:
         """What drifted, in words."""
         return tuple(one.words for one in self.found if one.drifted)
 
+    @property
+    def words(self) -> str:
+        """What the comparison comes to."""
+        return drifting.told(self.found) + ("" if self.complete else " That run is unfinished.")
+
 
 def since(store: Store, before: Store | None = None) -> Since | None:
     """Compare a run with an earlier one: the last complete one of the same name in the same folder, if none is given. None where
-    there is none."""
-    if before is None:
-        before = run_before(store)
-    if before is None:
+    there is none, or where it turns out that it cannot be read. Raises StoreError, AuditError where the run, or the one that was
+    named, cannot be read."""
+    if before is not None:
+        return Since(before.root, begun(before), is_complete(before), drift(store, before))
+    earlier, now = run_before(store), None
+    if earlier is None:
         return None
-    return Since(before.root, _begun(before), drift(store, before))
+    now = drifting.sums(store)
+    try:
+        found = drifting.between(now, drifting.sums(earlier))
+    except ThresherError as error:  # a damaged neighbour is not this run's fault
+        log.warning("drift was not looked for: %s", error)
+        return None
+    return Since(earlier.root, begun(earlier), complete=True, found=found)
 
 
 def run_before(store: Store) -> Store | None:
     """The last complete run of the same name in the same folder that was begun before this one."""
-    folder, _, own = _absolute(store).rpartition("/")
-    roots, name = _roots(folder), opened(store).name
-    for root in reversed(roots[: roots.index(f"{folder}/{own}")]):
+    own = os.path.realpath(store.base) if store.local else store.root.rstrip("/")
+    folder, name = own.rpartition("/")[0] or "/", opened(store).name
+    roots = _roots(folder)
+    for root in reversed(roots[: roots.index(own)] if own in roots else []):
         one = Store(root)
         with suppress(ThresherError):  # what cannot be read is no run to compare with
             if opened(one).name == name and is_complete(one):
@@ -117,7 +136,7 @@ def across(folder: str | Path) -> list[RunRow]:
         mark = _mark(store)
         kept = before.get(name)
         now[name] = kept if kept and kept["mark"] == mark else {"mark": mark, **_counted(store)}
-        row = RunRow(run=root, begun=_begun(store), **now[name]["row"])
+        row = RunRow(run=root, begun=begun(store), **now[name]["row"])
         if now[name]["sums"] is not None:
             sums = {of: drifting.Sums(*numbers) for of, numbers in now[name]["sums"].items()}
             if row.name in last:
@@ -206,16 +225,16 @@ def _counted(store: Store) -> dict[str, Any]:
         found = audit(store)
         sums = {of: list(asdict(one).values()) for of, one in drifting.sums(store).items()} if found.complete else None
         return {"row": _row(store, found), "sums": sums}
-    except (ThresherError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others are shown
         name = store.root.rstrip("/").rsplit("/", 1)[-1]
-        return {"row": {"name": name, "error": str(error).split("\n")[0]}, "sums": None}
+        return {"row": {"name": name, "error": str(error).split("\n")[0] or type(error).__name__}, "sums": None}
 
 
 def _row(store: Store, found: Audit) -> dict[str, Any]:
     low, high = found.total.interval or (None, None)
     diversity = found.diversity[-1] if found.diversity else None
     tokens, hits = found.tokens.completion, found.total.hits
-    published = json.loads(store.read_bytes("published.json")) if store.exists("published.json") else {}
+    published = _published(store)
     return {
         "name": found.name,
         "complete": found.complete,
@@ -236,6 +255,14 @@ def _row(store: Store, found: Audit) -> dict[str, Any]:
         "repo": published.get("repo"),
         "release": published.get("version"),
     }
+
+
+def _published(store: Store) -> dict[str, Any]:
+    """Where a run was published last; nothing where it was not, or where the note of it cannot be read."""
+    with suppress(StoreError, ValueError):
+        if store.exists("published.json") and isinstance(found := json.loads(store.read_bytes("published.json")), dict):
+            return found
+    return {}
 
 
 def _kept(base: Store) -> dict[str, Any]:
@@ -267,20 +294,18 @@ def _mark(store: Store) -> str:
     return ids.digest(sorted(found))
 
 
-def _absolute(store: Store) -> str:
-    """A run's root, as it is from every directory."""
-    return str(store.base).rstrip("/") if store.local else store.root.rstrip("/")
-
-
 def _roots(folder: str) -> list[str]:
     """The runs in a folder, and itself if it is one, the oldest first."""
     base = Store(folder)
     there = [name for name in ("", *base.folders()) if base.exists(f"{name}/run.json".lstrip("/"))]
-    times = {name: base.fs.modified(base.path(f"{name}/run.json".lstrip("/"))) for name in there}
-    return [f"{folder}/{name}".rstrip("/") for name in sorted(there, key=lambda name: (times[name], name))]
+    roots = [f"{folder.rstrip('/')}/{name}".rstrip("/") or "/" for name in there]
+    return sorted(roots, key=lambda root: (begun(Store(root)), root))
 
 
-def _begun(store: Store) -> str:
-    """When a run's run.json was written, UTC."""
+def begun(store: Store) -> str:
+    """When a run was begun, UTC: as it notes itself, else by the time of its run.json."""
+    with suppress(StoreError, ValueError, KeyError, TypeError):
+        if store.exists("begun.json"):
+            return str(json.loads(store.read_bytes("begun.json"))["begun"])
     when: datetime = store.fs.modified(store.path("run.json"))
-    return when.astimezone(UTC).isoformat(timespec="seconds")
+    return when.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Role, Scope
-from schemas.manifest import RunManifest
+from schemas.manifest import Entry, RunManifest
 from schemas.recipe import Recipe, Sampling
 from schemas.sample import SAMPLES, VERDICTS, Outcome
 from thresher import pool
 from thresher.audit.diversity import Sums, sums_of
 from thresher.audit.evidence import Evidence, evidence_of
 from thresher.audit.older import is_older
+from thresher.errors import StoreError
 from thresher.store import Store, shard_name
 from thresher.views import pass_rates, prompt_counts
 
@@ -38,8 +39,8 @@ Mask = NDArray[np.bool_]
 class Counts:
     """What is counted of one shard, or of several."""
 
-    samples: Counter[tuple[str, bool, str, str | None, bool]] = field(default_factory=Counter)
-    """By family, anchor, outcome, kind, truncated."""
+    samples: Counter[tuple[str, bool, str, str | None, bool | None]] = field(default_factory=Counter)
+    """By family, anchor, outcome, kind, truncated; null where nobody knows how it ended."""
     verdicts: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     """By family, filter, outcome, reason, without the anchors'."""
     prompts: Counter[tuple[str, int, int, float | None]] = field(default_factory=Counter)
@@ -78,12 +79,10 @@ class Counts:
 def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts, list[str]]:
     """Count a shard that is sampled and judged, and list what is wrong with it. Raises StoreError on a damaged file."""
     name, older = f"samples/{shard_name(shard)}", is_older(manifest)
-    entry, problems = store.entry(name), list[str]()
+    entry, problems = _entry(store, name), list[str]()
     tables, facts = list[pa.Table](), list[dict[str, Any]]()
-    assert entry is not None, "the caller has looked"
     for verdicts in pool.verdict_names(store, shard):
-        given, made = store.read_table(verdicts, like=VERDICTS if older else None), store.entry(verdicts)
-        assert made is not None, "it was there a moment ago"
+        given, made = store.read_table(verdicts, like=VERDICTS if older else None), _entry(store, verdicts, "filters")
         problems += _rows_agree(store.path(made.path), made.rows, given)
         tables.append(given)
         facts += made.facts["filters"]
@@ -100,9 +99,9 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
     anchors = int(pc.sum(samples["anchor"]).as_py() or 0)
     for fact, found in (("samples", samples.num_rows - anchors), ("anchors", anchors)):
         if entry.facts.get(fact, found) != found:
-            problems.append(f"{path}: {found} {fact} found, {entry.facts[fact]} noted in {name}.json; {_AGAIN}")
+            problems.append(f"{path}: {found} {fact} found, {entry.facts[fact]} noted in {name}.json; {AGAIN}")
     if repeated := samples.num_rows - len(pc.unique(samples["sample_id"])):
-        problems.append(f"{path}: {repeated} sample ids stand there twice, none may; {_AGAIN}")
+        problems.append(f"{path}: {repeated} sample ids stand there twice, none may; {AGAIN}")
     if manifest.origin == "sampled":
         problems += _as_planned(store, shard, manifest, samples, path)
     where = store.path(f"verdicts/{shard_name(shard)}.parquet")
@@ -121,8 +120,11 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
 
 def counted(judged: pa.Table, given: pa.Table, sampling: Sampling) -> Counts:
     """Count the rows of one judged shard and the verdicts on them."""
-    truncated = pc.fill_null(pc.equal(judged["finish_reason"], "length"), False)
+    truncated = pc.equal(judged["finish_reason"], "length")
     readable = judged.filter(pc.is_null(judged["unreadable"]))
+    # In samples that were brought a prompt may be of several families, and is then counted in each.
+    own = pc.binary_join_element_wise(readable["family"], readable["prompt_id"], "\0")
+    readable = readable.set_column(readable.column_names.index("prompt_id"), "prompt_id", own)
     first, _, counts = prompt_counts(readable)
     decided = counts["samples"] - counts["undecided"]
     columns = [
@@ -153,15 +155,15 @@ def sound(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, Any
     at = given["row"].to_numpy()
     inside = (at >= 0) & (at < samples.num_rows)
     if outside := int((~inside).sum()):
-        problems.append(f"{where}: {outside} verdicts on rows outside the shard's {samples.num_rows}; {_AGAIN}")
+        problems.append(f"{where}: {outside} verdicts on rows outside the shard's {samples.num_rows}; {AGAIN}")
     given = given.filter(pa.array(inside))
     same = pc.equal(given["sample_id"], samples["sample_id"].take(given["row"]))
     if others := given.num_rows - int(pc.sum(same).as_py() or 0):
-        problems.append(f"{where}: {others} verdicts name another sample than stands in their row of the pool; {_AGAIN}")
+        problems.append(f"{where}: {others} verdicts name another sample than stands in their row of the pool; {AGAIN}")
     given = given.filter(same)
     known = pc.is_in(given["filter"], pa.array([one["label"] for one in filters], pa.string()))
     if strange := given.num_rows - int(pc.sum(known).as_py() or 0):
-        problems.append(f"{where}: {strange} verdicts of filters that its entry does not name; {_AGAIN}")
+        problems.append(f"{where}: {strange} verdicts of filters that its entry does not name; {AGAIN}")
     return given.filter(known), problems
 
 
@@ -190,28 +192,37 @@ def cascade(samples: pa.Table, given: pa.Table, filters: Sequence[Mapping[str, A
         if missing := int((wanted & (times == 0)).sum()):
             yield (
                 f"{where}: {facts['label']} should have seen {int(wanted.sum())} samples, those every filter before it "
-                f"kept; {missing} of them have no verdict of it; {_AGAIN}"
+                f"kept; {missing} of them have no verdict of it; {AGAIN}"
             )
         if strangers := int(((times > 0) & ~wanted).sum()):
-            yield f"{where}: {facts['label']} judged {strangers} samples that it should not have seen; {_AGAIN}"
+            yield f"{where}: {facts['label']} judged {strangers} samples that it should not have seen; {AGAIN}"
         if twice := int((times > 1).sum()):
-            yield f"{where}: {facts['label']} judged {twice} samples more than once; {_AGAIN}"
+            yield f"{where}: {facts['label']} judged {twice} samples more than once; {AGAIN}"
         if not aside:
             if facts["role"] == Role.VERIFIER.value:
                 missed[at[mine & dropped & alive[at]]] = True
             alive[at[mine & ~kept]] = False
     if often := int((np.bincount(at[~kept & ~exhaustive], minlength=rows) > 1).sum()):
-        yield f"{where}: {often} samples were dropped or undecided more than once, once is the most; {_AGAIN}"
+        yield f"{where}: {often} samples were dropped or undecided more than once, once is the most; {AGAIN}"
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
-_AGAIN = "remove this file and run the same command again: it is made anew"
+AGAIN = "remove this file and run the same command again: it is made anew"
+"""What to do about a damaged file."""
+
+
+def _entry(store: Store, name: str, *facts: str) -> Entry:
+    """An entry that has these facts. Raises StoreError where it is none."""
+    found = store.entry(name)
+    if found is None or not all(fact in found.facts for fact in facts):
+        raise StoreError(f"{store.path(name)}.json: damaged, it is no entry of its file; {AGAIN}")
+    return found
 
 
 def _rows_agree(path: str, noted: int, table: pa.Table) -> Iterator[str]:
     if table.num_rows != noted:
-        yield f"{path}: {table.num_rows} rows found, {noted} noted in its entry; {_AGAIN}"
+        yield f"{path}: {table.num_rows} rows found, {noted} noted in its entry; {AGAIN}"
 
 
 def _as_planned(store: Store, shard: int, manifest: RunManifest, samples: pa.Table, path: str) -> Iterator[str]:
@@ -227,7 +238,7 @@ def _as_planned(store: Store, shard: int, manifest: RunManifest, samples: pa.Tab
     if wrong := int(((wanted > found) | (wanted == 0)).sum()):
         yield (
             f"{path}: {int(wanted.sum())} samples planned ({len(planned)} prompts, {each} each), {samples.num_rows} found; "
-            f"{wrong} prompts have too few, or are not in the plan; {_AGAIN}"
+            f"{wrong} prompts have too few, or are not in the plan; {AGAIN}"
         )
 
 

@@ -16,6 +16,8 @@ from schemas.sample import CLASSES, Outcome, verdict_class
 
 MOST = {"unparsed": 0.30, "timeout": 0.005, "crash": 0.005, "verifier_error": 0.0, "tampering": 0.0}
 """Shares of a verifier's verdicts above which there is an alarm."""
+MOST_ERRORS, ERROR_CHARS, OTHER = 20, 100, "other errors"
+"""Different errors of a filter and reason that are counted apart, and how much of each tells them apart."""
 WHY = {
     "unparsed": "no answer could be read from so many: look at the few-shot turns and at what the filter takes for an answer",
     "timeout": "raise the filter's seconds, or run fewer processes side by side",
@@ -35,8 +37,11 @@ class Evidence:
     """By filter and `asked` or `right`."""
     benchmarks: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Contaminated samples by filter and benchmark."""
-    overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Samples that both of two filters dropped, which were shown every sample; a filter with itself: all that it dropped."""
+    overlaps: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By two filters that are shown every sample: samples that both saw (`seen`), and of those what the `first`, the `second`,
+    and `both` dropped."""
+    errors: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Samples by filter, the reason why it could not judge them, and the beginning of the error; `other` beyond MOST_ERRORS."""
 
     def add(self, other: "Evidence") -> None:
         """Count another shard's in."""
@@ -45,6 +50,8 @@ class Evidence:
         self.canaries.update(other.canaries)
         self.benchmarks.update(other.benchmarks)
         self.overlaps.update(other.overlaps)
+        self.errors.update(other.errors)
+        _trim(self.errors)
 
 
 def evidence_of(
@@ -64,13 +71,37 @@ def evidence_of(
         if facts["role"] in (Role.VERIFIER.value, Role.QUALITY.value):
             found.add(_of_one(facts["label"], mine, characters))
     wide = [facts["label"] for facts in filters if facts.get("exhaustive")]
-    dropped = np.zeros((len(characters), len(wide)), np.int64)
-    ended = given.filter(pc.equal(given["outcome"], Outcome.DROP.value))
-    for column, label in enumerate(wide):
-        dropped[ended["row"].filter(pc.equal(ended["filter"], label)).to_numpy(), column] = 1
-    both = dropped.T @ dropped
-    found.overlaps.update({(a, b): int(both[i, j]) for i, a in enumerate(wide) for j, b in enumerate(wide) if i <= j})
+    found.overlaps.update(dict(_overlaps(given, wide, len(characters))))
+    undecided = given.filter(pc.equal(given["outcome"], Outcome.UNDECIDED.value))
+    columns = (undecided[name].to_pylist() for name in ("filter", "reason", "detail"))
+    for label, reason, detail in zip(*columns, strict=True):
+        if detail is not None and isinstance(error := json.loads(detail).get("error"), str):
+            found.errors[label, reason, error.split("\n")[0][:ERROR_CHARS]] += 1
+    _trim(found.errors)
     return found
+
+
+def _overlaps(given: pa.Table, wide: Sequence[str], rows: int) -> Iterator[tuple[tuple[str, str, str], int]]:
+    seen, dropped = np.zeros((rows, len(wide)), np.int64), np.zeros((rows, len(wide)), np.int64)
+    for column, label in enumerate(wide):
+        mine = given.filter(pc.equal(given["filter"], label))
+        seen[mine["row"].to_numpy(), column] = 1
+        dropped[mine["row"].filter(pc.equal(mine["outcome"], Outcome.DROP.value)).to_numpy(), column] = 1
+    sums = {"seen": seen.T @ seen, "first": dropped.T @ seen, "second": seen.T @ dropped, "both": dropped.T @ dropped}
+    for i, one in enumerate(wide):
+        for j, other in enumerate(wide[i + 1 :], start=i + 1):
+            yield from (((one, other, name), int(table[i, j])) for name, table in sums.items())
+
+
+def _trim(errors: Counter[tuple[str, str, str]]) -> None:
+    """Keep the most frequent errors of each filter and reason; the rest is `other`."""
+    places = Counter[tuple[str, str]]()
+    for (label, reason, error), count in errors.most_common():
+        if error != OTHER:
+            places[label, reason] += 1
+            if places[label, reason] > MOST_ERRORS:
+                del errors[label, reason, error]
+                errors[label, reason, OTHER] += count
 
 
 def _of_one(label: str, mine: pa.Table, characters: NDArray[np.int64]) -> Evidence:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from thresher import __version__
 from thresher.audit.across import since
 from thresher.audit.charts import charts
+from thresher.audit.examples import examples
 from thresher.audit.review import lines_of, reviewed
-from thresher.audit.show import calibration_lines, number, percent, share, summary, trust_lines
-from thresher.audit.sql import connect
+from thresher.audit.show import calibration_lines, finite, number, percent, share, summary, trust_lines
 from thresher.audit.statistics import statistics
 from thresher.audit.stats import Gather, Overlap, audit, here
 from thresher.errors import AuditError
@@ -23,36 +23,6 @@ from thresher.store import Store
 
 if TYPE_CHECKING:
     import altair as alt
-
-PER_REASON = 6
-"""Examples of each filter, reason and family; three times as many hits."""
-MOST_EXAMPLES, MOST_CHARACTERS = 1500, 2000
-_FEW = f"""
-create temp table few as
-with chosen as (
-    select shard, "row", nearest, failed_filter, reason, family,
-        row_number() over (partition by failed_filter, reason, family order by hash(sample_id)) as place,
-        {PER_REASON} * case when kind = 'hit' then 3 else 1 end as most
-    from samples where not anchor
-)
-select shard, "row", nearest from chosen where place <= most order by place, failed_filter, reason, family limit {MOST_EXAMPLES}
-"""
-_SHARDS = """
-select shard from few union
-select shard from _samples where sample_id in (select nearest from few where nearest is not null)
-"""
-_NEAREST = """
-create temp table near as
-select sample_id, completion from _samples where sample_id in (select nearest from few where nearest is not null)
-"""
-_EXAMPLES = """
-select f.sample_id, f.family, f.outcome,
-    coalesce(f.kind, case when f.outcome = 'undecided' then 'undecided' else 'unfit' end) as kind,
-    f.failed_filter as filter, f.reason, f.messages[-1].content as prompt, f.completion, f.detail, f.similarity,
-    n.completion as nearest, f.reference, f.cumulative_logprob as logprob, f.error
-from samples f join few on f.shard = few.shard and f."row" = few."row" left join near n on f.nearest = n.sample_id
-order by f.family, f.failed_filter, f.reason, f.sample_id
-"""
 
 
 def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None, gather: Gather = here) -> str:
@@ -116,34 +86,6 @@ def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", 
     )
 
 
-# -- examples ------------------------------------------------------------------------------------------------------------
-
-
-def examples(store: Store) -> list[dict[str, Any]]:
-    """Samples to look at: of every filter, reason and family the same few at each call, with what near misses and duplicates are
-    like."""
-    connection = connect(store)
-    try:
-        connection.execute(_FEW)
-        few = connection.sql("select * from few").to_arrow_table()
-        shards = {shard for (shard,) in connection.execute(_SHARDS).fetchall()}
-    finally:
-        connection.close()
-    connection = connect(store, shards)  # texts are large, and most shards have none of these
-    try:
-        connection.register("few", few)
-        connection.execute(_NEAREST)
-        rows = connection.sql(_EXAMPLES).to_arrow_table()
-    finally:
-        connection.close()
-    found: list[dict[str, Any]] = rows.to_pylist()
-    for row in found:
-        for name in ("prompt", "completion", "nearest", "detail", "reference", "error"):
-            if row[name] is not None and len(row[name]) > MOST_CHARACTERS:
-                row[name] = row[name][:MOST_CHARACTERS] + " …"
-    return found
-
-
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
@@ -151,20 +93,20 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {number(count)}" for reason, count in counts.items())
 
 
-def _matrix(overlaps: Sequence[Overlap]) -> dict[str, dict[str, int]]:
-    """What both of two filters dropped, by the one and the other; a filter with itself: all that it dropped."""
+def _matrix(overlaps: Sequence[Overlap]) -> dict[str, dict[str, tuple[int, int] | None]]:
+    """By two filters: what both dropped, and what the first dropped, of the samples that both saw; null of a filter with
+    itself."""
     names = list(dict.fromkeys(name for one in overlaps for name in one.filters))
-    found = {name: dict.fromkeys(names, 0) for name in names}
+    found: dict[str, dict[str, tuple[int, int] | None]] = {name: dict.fromkeys(names) for name in names}
     for one in overlaps:
         first, second = one.filters
-        found[first][second] = found[second][first] = one.both
-        found[first][first], found[second][second] = one.dropped
+        found[first][second], found[second][first] = (one.both, one.dropped[0]), (one.both, one.dropped[1])
     return found
 
 
 def _safe(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or begins another."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
+    """JSON that can stand in a script element: nothing in it ends the element or begins another. What is no number is null."""
+    text = json.dumps(finite(value), ensure_ascii=True, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

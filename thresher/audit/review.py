@@ -1,23 +1,36 @@
 """How often the verifiers are wrong, by a person's marks on a sample of what they passed and dropped.
 
 The sample is stratified: of every family the draws that passed, and of every family, filter and reason those that a verifier
-dropped; half of it goes to what passed, half to what was dropped, evenly over the strata. Stratum h stands for W_h draws, of
-which n_h were marked and x_h marked against the verifier. With Jeffreys' prior the share in a stratum is Beta(x_h + 1/2, n_h -
-x_h + 1/2); the rates below are functions of those shares weighed by W_h, their intervals the 2.5 and 97.5 % points of 20,000
-draws of them (L. D. Brown, T. T. Cai & A. DasGupta, Statistical Science 16, 2001, for one stratum). A stratum without a mark has
-the prior alone, so what nobody looked at widens the interval.
+dropped; half of it goes to what passed, half to what was dropped, evenly over the strata. Stratum h has the share w_h of the
+draws that passed (or were dropped), W_h of them, of which n_h were marked and x_h marked against the verifier:
+
+    p = sum_h w_h x_h / n_h,    V = sum_h w_h^2 (1 - n_h / W_h) q_h (1 - q_h) / n_h,    q_h = (x_h + 2 p) / (n_h + 2)
+
+so that p is worth as much as m independent marks, m the smaller of p (1 - p) / V and 1 / sum_h w_h^2 (1 - n_h / W_h) / n_h (the
+latter alone where p is 0 or 1), and is Beta(p m + 1/2, (1 - p) m + 1/2): Jeffreys' posterior (L. D. Brown, T. T. Cai & A.
+DasGupta, Statistical Science 16, 2001; the effective number as in E. L. Korn & B. I. Graubard, Survey Methodology 24, 1998). The
+rates are functions of p of what passed and p of what was dropped, their intervals the 2.5 and 97.5 % points of 20,000 draws of
+both. Of strata without a mark nothing is known: they are left out of p, and widen the interval by as much as they could change
+it.
+
+Marks are of answers, not of verdicts: they are counted by what the verifiers say now, so they outlast a change of filters.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thresher.audit.sql import connect
+from thresher.audit.sql import opened_tables
 from thresher.errors import AuditError
 from thresher.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 FILE, PAGE = "review.jsonl", "review.html"
 DRAWS = 20_000
@@ -33,9 +46,13 @@ with placed as (
         count(*) over (partition by verdict, stratum) as stands_for
     from strata
 ), counted as (select verdict, count(distinct stratum) as strata from strata group by all)
-select s.sample_id, p.verdict, p.stratum, p.stands_for, s.messages[-1].content as prompt, s.completion, s.reference, s.detail
+select s.sample_id, p.verdict, p.stratum, p.stands_for, s.messages, s.completion, s.reference, s.detail
 from placed p join counted using (verdict) join samples s on s.shard = p.shard and s."row" = p."row"
 where p.place <= greatest(1, ceil(? / 2.0 / strata)) order by hash(s.sample_id)
+"""
+_MARKED = """
+select verdict, stratum, count(*), count(mark), count(*) filter ((mark = 'wrong') = (verdict = 'passed'))
+from strata left join marks using (sample_id) group by all order by all
 """
 
 
@@ -47,11 +64,13 @@ class Reviewed(BaseModel):
     sample_id: str
     """The sample."""
     verdict: Literal["passed", "dropped"]
-    """What the verifiers made of it."""
+    """What the verifiers made of it when it was chosen."""
     stratum: str
     """Family, and for what was dropped the filter and the reason."""
     stands_for: int
     """Draws of the stratum."""
+    context: str | None = None
+    """The messages before the last, a line each at least."""
     prompt: str
     """What was asked last."""
     completion: str
@@ -65,6 +84,16 @@ class Reviewed(BaseModel):
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """Draws of one family and verdict, how many of them are marked, and how many of those against the verifier."""
+
+    verdict: str
+    draws: int
+    marked: int
+    against: int
+
+
+@dataclass(frozen=True)
 class Rate:
     """A share with its 95 % interval."""
 
@@ -75,15 +104,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class Review:
-    """What the marks say of the verifiers."""
+    """What the marks say of the verifiers; a rate is null where nothing that it needs was marked."""
 
     marked: int
     asked: int
-    wrong_among_passed: Rate
-    right_among_dropped: Rate
-    false_positive_rate: Rate
+    wrong_among_passed: Rate | None
+    right_among_dropped: Rate | None
+    false_positive_rate: Rate | None
     """Wrong answers that passed / wrong answers."""
-    false_negative_rate: Rate
+    false_negative_rate: Rate | None
     """Right answers that were dropped / right answers."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,21 +125,18 @@ def write_review(store: Store, samples: int) -> str:
     the page's place. Raises AuditError where nothing was judged right or wrong."""
     if samples < 2:
         raise AuditError(f"--review: wanted 2 samples or more, found {samples}")
-    connection = connect(store)
-    try:
+    with opened_tables(store) as connection:
         connection.execute(_STRATA)
         connection.execute(_CHOSEN, [samples])
         names = [one[0] for one in connection.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in connection.fetchall()]
-    finally:
-        connection.close()
+        rows = [_asked(dict(zip(names, row, strict=True))) for row in connection.fetchall()]
     if not rows:
         raise AuditError(f"{store.root}: nothing was judged right or wrong yet, so there is nothing to review")
     marks = {one.sample_id: one for one in read_review(store)}
     chosen = [Reviewed(**row, mark=marks[row["sample_id"]].mark if row["sample_id"] in marks else None) for row in rows]
     chosen += [one for name, one in marks.items() if one.mark and name not in {row["sample_id"] for row in rows}]
     store.write_bytes(FILE, "".join(one.model_dump_json() + "\n" for one in chosen).encode())
-    store.write_bytes(PAGE, page(chosen).encode())
+    store.write_bytes(PAGE, page(store.root, chosen).encode())
     return f"{store.root}/{PAGE}"
 
 
@@ -118,8 +144,14 @@ def read_review(store: Store) -> list[Reviewed]:
     """The lines of a run's review, none where there is none. Raises AuditError on one that cannot be read."""
     if not store.exists(FILE):
         return []
+    try:
+        text = store.read_bytes(FILE).decode()
+    except UnicodeDecodeError as error:
+        raise AuditError(f"{store.root}/{FILE}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
     found = []
-    for number, line in enumerate(store.read_bytes(FILE).decode().splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # other ends of lines may stand within texts
+        if not line.strip():
+            continue
         try:
             found.append(Reviewed.model_validate_json(line))
         except ValidationError as error:
@@ -130,47 +162,42 @@ def read_review(store: Store) -> list[Reviewed]:
 
 
 def reviewed(store: Store, seed: int = 0) -> Review | None:
-    """What a run's marks say; None where there are none."""
+    """What a run's marks say of the verdicts as they are now; None where there are none."""
     lines = read_review(store)
-    return estimated(lines, seed) if any(one.mark for one in lines) else None
+    if not any(one.mark for one in lines):
+        return None
+    with opened_tables(store) as connection:
+        return estimated(_strata(connection, lines), asked=len(lines), seed=seed)
 
 
-def estimated(lines: Iterable[Reviewed], seed: int = 0) -> Review:
+def estimated(strata: Sequence[Stratum], *, asked: int, seed: int = 0) -> Review:
     """The rates and their intervals."""
-    lines = list(lines)
     random = np.random.default_rng(seed)
-    counts = {verdict: _counts([one for one in lines if one.verdict == verdict]) for verdict in ("passed", "dropped")}
-    weights = {verdict: np.array([w for w, _, _ in cells], float) for verdict, cells in counts.items()}
-    against = {
-        verdict: random.beta([x + 0.5 for _, _, x in cells], [n - x + 0.5 for _, n, x in cells], (DRAWS, len(cells)))
-        @ weights[verdict]
-        for verdict, cells in counts.items()
-    }
-    plain = {v: sum(w * (x / n if n else 0.5) for w, n, x in cells) for v, cells in counts.items()}
-    whole = {verdict: float(weight.sum()) for verdict, weight in weights.items()}
+    passed, dropped = (_Share([one for one in strata if one.verdict == verdict], random) for verdict in ("passed", "dropped"))
 
-    def rate(of: Mapping[str, Any], kind: str) -> Any:
-        wrong, right = of["passed"], of["dropped"]  # that passed, that were dropped
-        if kind == "wrong among passed":
-            return wrong / max(1.0, whole["passed"])
-        if kind == "right among dropped":
-            return right / max(1.0, whole["dropped"])
-        part, rest = (wrong, whole["dropped"] - right) if kind == "false positives" else (right, whole["passed"] - wrong)
-        return part / np.maximum(1e-9, part + rest)
+    def false_positives(wrong: Any, right: Any) -> Any:
+        return _part(passed.draws * wrong, dropped.draws * (1 - right))
 
-    def told(kind: str) -> Rate:
-        low, high = np.quantile(rate(against, kind), [0.025, 0.975])
-        return Rate(float(rate(plain, kind)), float(low), float(high))
+    def false_negatives(wrong: Any, right: Any) -> Any:
+        return _part(dropped.draws * right, passed.draws * (1 - wrong))
 
-    kinds = ("wrong among passed", "right among dropped", "false positives", "false negatives")
-    return Review(sum(one.mark is not None for one in lines), len(lines), *map(told, kinds))
+    both = bool(passed.marked and dropped.marked)
+    return Review(
+        passed.marked + dropped.marked,
+        asked,
+        _rate(lambda wrong, _: wrong, passed, passed) if passed.marked else None,
+        _rate(lambda right, _: right, dropped, dropped) if dropped.marked else None,
+        _rate(false_positives, passed, dropped) if both else None,
+        _rate(false_negatives, passed, dropped) if both else None,
+    )
 
 
-def page(lines: Iterable[Reviewed]) -> str:
-    """The page on which a person marks the samples, one after the other, and saves review.jsonl."""
+def page(root: str, lines: Iterable[Reviewed]) -> str:
+    """The page on which a person marks the samples, one after the other, and saves review.jsonl. The browser keeps the marks of
+    this run until then."""
     from thresher.audit.report import rendered
 
-    return rendered("review.html.j2", {}, lines=[one.model_dump(mode="json") for one in lines])
+    return rendered("review.html.j2", {}, run=root, lines=[one.model_dump(mode="json") for one in lines])
 
 
 def lines_of(review: Review) -> list[str]:
@@ -181,16 +208,65 @@ def lines_of(review: Review) -> list[str]:
         "false-positive rate": review.false_positive_rate,
         "false-negative rate": review.false_negative_rate,
     }
-    shown = [f"{name} {100 * r.value:.1f} % [{100 * r.low:.1f}, {100 * r.high:.1f}]" for name, r in rates.items()]
+    shown = [f"{name} {100 * r.value:.1f} % [{100 * r.low:.1f}, {100 * r.high:.1f}]" for name, r in rates.items() if r]
     return [f"verifiers, by {review.marked} of {review.asked} samples that a person marked: {', '.join(shown)}"]
 
 
-def _counts(lines: list[Reviewed]) -> list[tuple[int, int, int]]:
-    """Of each stratum: what it stands for, marks, and marks against the verifiers."""
-    found: dict[str, list[int]] = {}
-    for one in lines:
-        mine = found.setdefault(one.stratum, [one.stands_for, 0, 0])
-        if one.mark is not None:
-            mine[1] += 1
-            mine[2] += (one.mark == "wrong") == (one.verdict == "passed")
-    return [(w, n, x) for w, n, x in found.values()]
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+class _Share:
+    """The share that the marks are against, of what passed or of what was dropped: its value, and draws of what it may be."""
+
+    def __init__(self, strata: Sequence[Stratum], random: np.random.Generator) -> None:
+        sizes, n, x = (np.array([getattr(one, name) for one in strata], float) for name in ("draws", "marked", "against"))
+        self.marked, self.draws = int(n.sum()), float(sizes.sum())
+        self.value, self.drawn, self.unknown = 0.0, np.zeros(DRAWS), 1.0
+        """`unknown`: the part of the draws of which no stratum has a mark."""
+        if not self.marked:
+            return
+        there = n > 0
+        self.unknown = 1 - float(sizes[there].sum() / self.draws)
+        sizes, n, x = sizes[there], n[there], x[there]
+        w, left = sizes / sizes.sum(), 1 - np.minimum(1, n / sizes)
+        p = float(w @ (x / n))
+        q = (x + 2 * p) / (n + 2)
+        apart = float((w * w * left / n).sum())
+        spread = float((w * w * left * q * (1 - q) / n).sum())
+        self.value, self.drawn = p, np.full(DRAWS, p)
+        if apart:  # else every draw is marked
+            marks = min(1 / apart, p * (1 - p) / spread) if 0 < p < 1 and spread else 1 / apart
+            self.drawn = random.beta(p * marks + 0.5, (1 - p) * marks + 0.5, DRAWS)
+
+    def least(self) -> NDArray[np.float64]:
+        return self.drawn * (1 - self.unknown)
+
+    def most(self) -> NDArray[np.float64]:
+        return self.drawn * (1 - self.unknown) + self.unknown
+
+
+def _rate(of: Any, one: _Share, other: _Share) -> Rate:
+    """A rate that rises with both shares."""
+    value = float(of(one.value, other.value))
+    low = float(np.quantile(of(one.least(), other.least()), 0.025))
+    high = float(np.quantile(of(one.most(), other.most()), 0.975))
+    return Rate(value, min(low, value), max(high, value))
+
+
+def _part(part: Any, rest: Any) -> Any:
+    return part / np.maximum(1e-9, part + rest)
+
+
+def _strata(connection: "DuckDBPyConnection", lines: Sequence[Reviewed]) -> list[Stratum]:
+    """Every stratum as it is now, with the marks on its draws."""
+    marks = {one.sample_id: one.mark for one in lines if one.mark}
+    connection.execute(_STRATA)
+    connection.register("marks", pa.table({"sample_id": list(marks), "mark": list(marks.values())}))
+    return [Stratum(verdict, *counts) for verdict, _, *counts in connection.execute(_MARKED).fetchall()]
+
+
+def _asked(row: Mapping[str, Any]) -> dict[str, Any]:
+    *before, last = row["messages"]
+    told = {name: value for name, value in row.items() if name != "messages"}
+    context = "\n".join(f"{one['role']}: {one['content']}" for one in before)
+    return told | {"prompt": last["content"], "context": context or None}

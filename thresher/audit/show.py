@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from thresher.audit.statistics import Statistics
+
 THIN = "\u202f"
 """Narrow no-break space, between groups of three digits."""
 
-SIDE_BY_SIDE = 6
-"""Families that are shown side by side, at most."""
+SIDE_BY_SIDE, NARROW = 5, 11
+"""Families that are shown side by side at most, and characters of their names."""
 
 _FUNNEL = ("filter", "seen", "kept", "dropped", "undecided", "why")
 _FAMILIES = ("family", "prompts", "samples", "pass rate (95 %)", "hits", "greedy")
@@ -58,7 +61,8 @@ def by_family_table(audit: Audit) -> "Table":
     """The funnel of each family: the share that a filter kept of what it saw."""
     from rich.markup import escape
 
-    table = _table("Kept, by family", ("filter", *(escape(one.family) for one in audit.families)))
+    names = [one.family if len(one.family) <= NARROW else f"{one.family[: NARROW - 1]}…" for one in audit.families]
+    table = _table("Kept, by family", ("filter", *map(escape, names)))
     for filter_ in audit.filters:
         mine = [{one.name: one for one in family.filters}.get(filter_.name) for family in audit.families]
         table.add_row(escape(filter_.name), *("" if one is None else share(one.kept, one.seen) for one in mine))
@@ -116,10 +120,13 @@ def temperatures_table(audit: Audit, *, gap: str = THIN) -> "Table":
 
 
 def overlaps_table(audit: Audit, *, gap: str = THIN) -> "Table":
-    """What every pair of filters dropped, and both of them. What only one dropped is what the other would have let through."""
-    table = _table("Overlaps", ("filter", "and", "first dropped", "second dropped", "both"))
+    """What every pair of filters dropped of what both saw, and both of them. What only one dropped is what the other would have
+    let through."""
+    from rich.markup import escape
+
+    table = _table("Overlaps", ("filter", "and", "both saw", "first dropped", "second dropped", "both"))
     for one in audit.overlaps:
-        table.add_row(*one.filters, *(number(count, gap) for count in (*one.dropped, one.both)))
+        table.add_row(*map(escape, one.filters), *(number(count, gap) for count in (one.seen, *one.dropped, one.both)))
     return table
 
 
@@ -187,8 +194,8 @@ def table_of(**parts: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: [_plain(row.get(name)) for row in rows] for name in names})
 
 
-def audit_table(audit: Audit) -> pa.Table:
-    """The funnel, the families, the funnel of each, and why samples were lost, with nothing rounded."""
+def audit_table(audit: Audit, said: "Statistics", drift: Sequence[Mapping[str, Any]] = ()) -> pa.Table:
+    """All tables of the audit, its statistics and what it was compared with, with nothing rounded."""
     filters = [
         {"name": one.name, "role": one.role, "seen": one.seen, "kept": one.kept, "dropped": sum(one.dropped.values())}
         | {"undecided": sum(one.undecided.values()), "reasons": one.dropped, "errors": one.undecided, "seconds": one.seconds}
@@ -206,7 +213,18 @@ def audit_table(audit: Audit) -> pa.Table:
         for one in family.filters
     ]
     reasons = [{"name": one.filter} | {k: v for k, v in asdict(one).items() if k != "filter"} for one in audit.reasons]
-    return table_of(filters=filters, families=families, funnels=funnels, reasons=reasons)
+    errors = [
+        {"name": one.name, "reason": reason, "error": error, "samples": count}
+        for one in audit.filters
+        for reason, found in one.errors.items()
+        for error, count in found.items()
+    ]
+    more = {name: [asdict(one) for one in getattr(audit, name)] for name in ("diversity", "temperatures", "overlaps")}
+    parts = ("pass_at_k", "rates", "agreement", "answers", "likelihoods", "lengths")
+    more |= {name: [asdict(one) for one in getattr(said, name)] for name in parts}
+    return table_of(
+        filters=filters, families=families, funnels=funnels, reasons=reasons, errors_of_filters=errors, **more, drift=list(drift)
+    )
 
 
 def print_table(
@@ -216,12 +234,13 @@ def print_table(
     from rich.markup import escape
 
     if as_json:
-        print(json.dumps(table.to_pylist() if whole is None else whole, indent=1, default=str, ensure_ascii=False))
+        shown = table.to_pylist() if whole is None else whole
+        print(json.dumps(finite(shown), indent=1, default=str, ensure_ascii=False))
         return
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(table.column_names)
-        writer.writerows(row.values() for row in table.to_pylist())
+        writer.writerows([_plain(value) for value in row.values()] for row in table.to_pylist())
         return
     from rich import box
     from rich.table import Table
@@ -261,13 +280,27 @@ def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]], console:
         console.print(shown)
 
 
+def finite(value: Any) -> Any:
+    """The same without what JSON has no word for: what is no number is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _plain(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
+    return json.dumps(finite(value), ensure_ascii=False, default=str) if isinstance(value, Mapping | list | tuple) else value
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 300 else f"{text[:299]}…"
+    text = f"{value:.6g}" if isinstance(value, float) else str(_plain(value))
+    return _visible(text if len(text) <= 300 else f"{text[:299]}…")
+
+
+def _visible(text: str) -> str:
+    """A text whose control characters are shown and do nothing to the terminal."""
+    return "".join(one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text)
 
 
 def number(count: int, gap: str = THIN) -> str:
@@ -319,7 +352,7 @@ def _family_row(one: FamilyStats, gap: str) -> list[str]:
         number(one.samples, gap),
         rate,
         number(one.hits, gap),
-        share(one.anchors_passed, one.anchors),
+        share(one.anchors_passed, one.anchors_judged),
     ]
 
 

@@ -3,15 +3,16 @@
     prompts    one row per prompt of the plan, with what became of its draws: samples, decided, passed, hits, near_misses, ...
     samples    one row per sample, anchors included, with what became of it: outcome, kind, reason, failed_filter, nearest, ...
     verdicts   one row per verdict, in the order the filters ran (`place`, from 0)
-    stats      every number of the audit: section, name, family or filter, value
+    stats      every number of the audit and its statistics: section, of (family, filter, ...), name, value
 
 The same rules as thresher.pool.judged: a sample's outcome is that of the first filter that did not keep it. Beside DuckDB's own
 functions there is pass_at_k(decided, passed, k), as in thresher.audit.statistics.
 """
 
+import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from thresher import pool
 from thresher.audit.older import opened
 from thresher.audit.stats import audit
 from thresher.errors import AuditError
-from thresher.store import Store, shard_name
+from thresher.store import HASHED_BYTES, Store, shard_name
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,48 +31,84 @@ if TYPE_CHECKING:
 MEMORY = "1GB"
 """What DuckDB may hold; beyond, it goes to files."""
 
+log = logging.getLogger(__name__)
 
-def connect(store: Store, only: Collection[int] | None = None) -> "DuckDBPyConnection":
-    """A connection that has `prompts`, `samples` and `verdicts` of a run, of the shards that are sampled and judged, or of those
-    alone that are named. Raises StoreError where there is no run."""
+
+@contextmanager
+def opened_tables(store: Store, only: Collection[int] | None = None) -> Iterator["DuckDBPyConnection"]:
+    """A connection that has `prompts`, `samples` and `verdicts` of a run: of the shards that are sampled, judged and whole, or of
+    those alone that are named. Raises StoreError where there is no run, AuditError where its files cannot be read."""
     opened(store)
-    connection = database(store)
-    shards = [shard for shard in pool.sampled(store) if only is None or shard in only]
-    judged = [shard for shard in shards if pool.verdict_names(store, shard) and _whole(store, shard)]
-    facts = [one for shard in judged[:1] for entry in pool.verdict_entries(store, shard) for one in entry.facts["filters"]]
-    filters = pa.table(
-        {
-            "filter": pa.array([one["label"] for one in facts], pa.string()),
-            "place": pa.array(range(len(facts)), pa.int32()),
-            "role": pa.array([one["role"] for one in facts], pa.string()),
-        }
-    )
-    connection.register("filters", filters)
-    prompts = ["prompts.parquet"] if store.entry("prompts") is not None else []
-    samples = [entry.path for shard in judged if (entry := store.entry(f"samples/{shard_name(shard)}"))]
-    verdicts = [entry.path for shard in judged for entry in pool.verdict_entries(store, shard)]
-    _view(connection, store, "_prompts", prompts, PROMPTS)
-    _view(connection, store, "_samples", samples, SAMPLES)
-    _view(connection, store, "_verdicts", verdicts, VERDICTS)
-    connection.execute(_VERDICTS_VIEW)
-    connection.execute(
-        _SAMPLES_VIEW.format(duplicate=Role.DUPLICATE.value, near=Role.NEAR_MISS.value, verifier=Role.VERIFIER.value)
-    )
-    connection.execute(_PROMPTS_VIEW)
-    connection.execute(_OF_K)
-    return connection
+    with reading(store) as connection:
+        shards = whole_shards(store) if only is None else sorted(only)
+        facts = [one for shard in shards[:1] for entry in pool.verdict_entries(store, shard) for one in entry.facts["filters"]]
+        filters = pa.table(
+            {
+                "filter": pa.array([one["label"] for one in facts], pa.string()),
+                "place": pa.array(range(len(facts)), pa.int32()),
+                "role": pa.array([one["role"] for one in facts], pa.string()),
+            }
+        )
+        connection.register("filters", filters)
+        samples = [entry.path for shard in shards if (entry := store.entry(f"samples/{shard_name(shard)}"))]
+        verdicts = [entry.path for shard in shards for entry in pool.verdict_entries(store, shard)]
+        _view(connection, store, "_prompts", ["prompts.parquet"] if whole_prompts(store) else [], PROMPTS)
+        _view(connection, store, "_samples", samples, SAMPLES)
+        _view(connection, store, "_verdicts", verdicts, VERDICTS)
+        connection.execute(_VERDICTS_VIEW)
+        connection.execute(
+            _SAMPLES_VIEW.format(duplicate=Role.DUPLICATE.value, near=Role.NEAR_MISS.value, verifier=Role.VERIFIER.value)
+        )
+        connection.execute(_PROMPTS_VIEW)
+        connection.execute(_OF_K)
+        yield connection
 
 
-def database(store: Store) -> "DuckDBPyConnection":
-    """A connection that has nothing yet, and reads and writes where the run is."""
+@contextmanager
+def reading(store: Store) -> Iterator["DuckDBPyConnection"]:
+    """A connection that has nothing yet, and reads and writes where the run is. Raises AuditError for whatever DuckDB cannot
+    do."""
     try:
         import duckdb
     except ImportError as error:
         raise AuditError(f"duckdb cannot be imported ({error}); install thresher anew") from error
     connection = duckdb.connect(config={"memory_limit": MEMORY, "preserve_insertion_order": False})
-    if not store.local:
-        connection.register_filesystem(store.fs)
-    return connection
+    try:
+        if not store.local:
+            connection.register_filesystem(store.fs)
+        yield connection
+    except duckdb.Error as error:
+        said = str(error).split("\n\nLINE")[0].split("\n")[0]
+        raise AuditError(
+            f"{store.root}: a file of the run cannot be read: {said}; `thresher audit` says which are damaged"
+        ) from error
+    finally:
+        connection.close()
+
+
+def whole_shards(store: Store, *, warn: bool = False) -> list[int]:
+    """Shards that are sampled and judged and whose files are what was written: by their sizes, and, up to HASHED_BYTES of them,
+    by their hashes. The audit names what is wrong with others; `warn` says that there are some."""
+    found, hashed = [], 0
+    for shard in pool.sampled(store):
+        samples, names = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_names(store, shard)
+        if samples is not None and not names:
+            continue  # not judged yet
+        entries = [samples, *(store.entry(name) for name in names)]
+        known = [one for one in entries if one is not None]
+        complete = len(known) == len(entries) and all("filters" in one.facts for one in known[1:])
+        if complete and all(store.whole(one, hashed=hashed < HASHED_BYTES) for one in known):
+            found.append(shard)
+            hashed += sum(one.bytes for one in known)
+        elif warn:
+            log.warning("%s: shard %s is damaged and left out; `thresher audit` tells more", store.root, shard_name(shard))
+    return found
+
+
+def whole_prompts(store: Store) -> bool:
+    """Whether the plan is there and what was written."""
+    entry = store.entry("prompts")
+    return entry is not None and store.whole(entry, hashed=entry.bytes <= HASHED_BYTES)
 
 
 def quoted(store: Store, name: str) -> str:
@@ -80,48 +117,76 @@ def quoted(store: Store, name: str) -> str:
 
 
 def query(store: Store, sql: str) -> pa.Table:
-    """What a query says of a run. Raises AuditError where it is none that can be answered."""
+    """What a query says of a run; of columns of one name the second has a number. Raises AuditError where it is none that can be
+    answered."""
     import duckdb
 
-    connection = connect(store)
-    if re.search(r"\bstats\b", sql, re.IGNORECASE):
-        connection.register("stats", stats_table(audit(store).to_dict()))
-    try:
-        found = connection.sql(sql)
-        table: pa.Table = pa.table({}) if found is None else found.to_arrow_table()
-    except duckdb.Error as error:
-        said = str(error).split("\n\nLINE")[0]
-        raise AuditError(
-            f"{said}\nthere are prompts, samples, verdicts and stats; docs/formats.md lists their columns"
-        ) from error
-    finally:
-        connection.close()
-    return table
+    if store.entry("prompts") is not None and not whole_prompts(store):
+        log.warning("%s: the plan is damaged and left out; `thresher audit` tells more", store.root)
+    with opened_tables(store, whole_shards(store, warn=True)) as connection:
+        if re.search(r"\bstats\b", sql, re.IGNORECASE):
+            from thresher.audit.statistics import statistics
+
+            connection.register("stats", stats_table(audit(store).to_dict() | statistics(store).to_dict()))
+        try:
+            found = connection.sql(sql)
+            table: pa.Table = pa.table({}) if found is None else found.to_arrow_table()
+        except duckdb.Error as error:
+            said = str(error).split("\n\nLINE")[0]
+            raise AuditError(
+                f"{said}\nthere are prompts, samples, verdicts and stats; docs/formats.md lists their columns"
+            ) from error
+    return _plain(table.rename_columns(_told_apart(table.column_names)))
 
 
-def stats_table(audited: Mapping[str, Any]) -> pa.Table:
-    """The numbers of an audit: section, of (a family, a filter, ... or empty), name, value."""
-    rows = list(_numbers("", "", audited))
+def stats_table(numbers: Mapping[str, Any]) -> pa.Table:
+    """The numbers of an audit and its statistics: section, of (a family, a filter, ... or empty), name, value."""
+    rows = list(_numbers("", "", numbers))
     kinds = [("section", pa.string()), ("of", pa.string()), ("name", pa.string()), ("value", pa.float64())]
-    return pa.table(
-        [pa.array(column, kind) for column, (_, kind) in zip(zip(*rows, strict=True), kinds, strict=True)], [n for n, _ in kinds]
-    )
+    columns = zip(*rows, strict=True) if rows else [[]] * len(kinds)
+    return pa.table([pa.array(column, kind) for column, (_, kind) in zip(columns, kinds, strict=True)], [n for n, _ in kinds])
+
+
+_NAMES = ("family", "name", "source", "temperature", "filter", "reason", "kind", "of", "k")
+"""Fields that say what a part of an audit is of."""
 
 
 def _numbers(section: str, of: str, value: Any, name: str = "") -> Iterable[tuple[str, str, str, float]]:
     if isinstance(value, Mapping):
-        own = [str(value[key]) for key in ("family", "name", "source", "temperature") if key in value] if section else []
-        mine = " / ".join(filter(None, [of, *own[:1]]))
+        own = [str(value[key]) for key in _NAMES if isinstance(value.get(key), str | int | float)] if section else []
+        pair = [" and ".join(value["filters"])] if section == "overlaps" else []
+        mine = " / ".join(filter(None, [of, *own, *pair]))
         for key, one in value.items():
-            yield from _numbers(section or str(key), mine, one, f"{name}.{key}".strip(".") if section else "")
+            if key not in _NAMES or not section:
+                yield from _numbers(section or str(key), mine, one, f"{name}.{key}".strip(".") if section else "")
     elif isinstance(value, list | tuple):
         for number, one in enumerate(value):
             plain = isinstance(one, Mapping)
             yield from _numbers(section, of, one, name if plain else f"{name}.{number}".strip("."))
-    else:
-        with suppress(TypeError, ValueError):
-            if value is not None and not isinstance(value, str):
-                yield section, of, name, float(value)
+    elif isinstance(value, int | float):
+        yield section, of, name, float(value)
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        number, one = 2, name
+        while one in found:
+            number, one = number + 1, f"{name}_{number}"
+        found.append(one)
+    return found
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Sums of integers are of 128 bits, which nothing else reads: as 64 bits where they fit, else as floats."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type):
+            try:
+                column = table[at].cast(pa.int64() if field.type.scale == 0 else pa.float64())
+            except pa.ArrowInvalid:
+                column = table[at].cast(pa.float64())
+            table = table.set_column(at, pa.field(field.name, column.type), column)
+    return table
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -185,12 +250,6 @@ create macro pass_at_k(n, c, k) as
     case when k < 1 or n < k then null when n - c < k then 1.0
     else 1 - exp(lgamma(n - c + 1) - lgamma(n - c - k + 1) - lgamma(n + 1) + lgamma(n - k + 1)) end
 """
-
-
-def _whole(store: Store, shard: int) -> bool:
-    """Whether the files of a shard are as long as was written. The audit tells of those that are not."""
-    entries = [store.entry(f"samples/{shard_name(shard)}"), *pool.verdict_entries(store, shard)]
-    return all(e is not None and store.exists(e.path) and store.fs.size(store.path(e.path)) == e.bytes for e in entries)
 
 
 def _view(connection: "DuckDBPyConnection", store: Store, name: str, files: list[str], schema: pa.Schema) -> None:

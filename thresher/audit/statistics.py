@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
-from thresher import ids, pool
+from thresher import ids
 from thresher.audit.interval import RESAMPLES, expanded_tail, wilson
 from thresher.audit.older import opened
-from thresher.audit.sql import connect, database, quoted
+from thresher.audit.sql import opened_tables, quoted, reading, whole_shards
 from thresher.audit.stats import BLOCK, Gather, here
 from thresher.errors import StoreError
 from thresher.store import Store
@@ -109,8 +110,8 @@ class Lengths:
     samples: int
     quantiles: tuple[float, ...]
     """5, 25, 50, 75 and 95 %."""
-    truncated: float
-    """Share that ran into max_tokens."""
+    truncated: float | None
+    """Share that ran into max_tokens, of those of which it is known how they ended; null where that is known of none."""
     unit: str
 
 
@@ -127,11 +128,13 @@ class Statistics:
     duplicate_similarity: tuple[int, ...]
     likelihoods: tuple[Likelihood, ...]
     lengths: tuple[Lengths, ...]
+    unmeasured: int
+    """Samples whose tokens are unknown, where those of others are known: no length is of them."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         found: dict[str, Any] = asdict(self)
-        return {name: [dict(one) if isinstance(one, dict) else one for one in value] for name, value in found.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def statistics(store: Store, gather: Gather = here) -> Statistics:
@@ -139,20 +142,15 @@ def statistics(store: Store, gather: Gather = here) -> Statistics:
     the workers of an executor: each sorts the draws of some shards by prompt into a file of the run directory, then each sums up
     some of the prompts. What comes back is sums; the files are there for the while."""
     manifest = opened(store)
-    sampling = Recipe.model_validate(manifest.recipe).sampling
-    adaptive = manifest.origin == "sampled" and sampling.target_hits is not None
-    first = sampling.samples_per_prompt * len(sampling.temperatures) if adaptive else None
+    first = first_draws(manifest)
     seed = int(ids.digest("statistics", manifest.sampling_key), 16)
-    shards = pool.sampled(store)
+    shards = whole_shards(store)
     size = max(1, len(shards) if gather is here else min(BLOCK, -(-len(shards) // 16)), -(-len(shards) // PARTS))
     blocks = [tuple(shards[at : at + size]) for at in range(0, len(shards), size)]
     if len(blocks) < 2:
-        connection = connect(store)
-        try:
-            connection.execute(f"create temp table drawn as {_DRAWN}")
+        with opened_tables(store, shards) as connection:
+            connection.execute(f"create temp table drawn as {_drawn(store)}")
             return _finished(sums_of(connection, first), seed)
-        finally:
-            connection.close()
     mark, total = uuid.uuid4().hex, Sums()
     names = [f"{SCRATCH}-{mark}-{number:04d}.parquet" for number in range(len(blocks))]
     try:
@@ -164,6 +162,13 @@ def statistics(store: Store, gather: Gather = here) -> Statistics:
             with suppress(StoreError, OSError):
                 store.remove(name)
     return _finished(total, seed)
+
+
+def first_draws(manifest: RunManifest) -> int | None:
+    """Of an adaptive run the draws of each prompt that are made whatever is found, by their `index`; None where all are."""
+    sampling = Recipe.model_validate(manifest.recipe).sampling
+    adaptive = manifest.origin == "sampled" and sampling.target_hits is not None
+    return sampling.samples_per_prompt * len(sampling.temperatures) if adaptive else None
 
 
 PARTS = 256
@@ -186,9 +191,9 @@ class Sums:
     """Near misses and duplicates by the twentieth of their similarity."""
     likely: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By what became of them: samples with log-probabilities, and the sums of those and of their tokens."""
-    tokens: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
-    """Samples by what became of them, tokens, and whether they are truncated."""
-    characters: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
+    tokens: Counter[tuple[str, int, bool | None]] = field(default_factory=Counter)
+    """Samples by what became of them, tokens, and whether they are truncated; null where nobody knows."""
+    characters: Counter[tuple[str, int, bool | None]] = field(default_factory=Counter)
     """The same of those whose tokens are unknown."""
 
     def add(self, other: "Sums") -> None:
@@ -198,8 +203,8 @@ class Sums:
 
 
 def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> Sums:
-    """Sum up a table `drawn`; of an adaptive run only the `first` draws of each prompt count for pass@k and entropy, whose number
-    does not hang on what was found."""
+    """Sum up a table `drawn`; of an adaptive run only the `first` draws of each prompt count for pass@k, agreement and entropy,
+    whose number does not hang on what was found."""
     some = "" if first is None else f'and "index" < {first}'
 
     def rows(query: str) -> list[Any]:
@@ -209,7 +214,7 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> Sums:
     found = Sums()
     for *key, prompts in rows(_PROMPTS.format(some=some)):
         found.prompts[tuple(key)] += prompts
-    for family, *sums in rows(_AGREEMENT):
+    for family, *sums in rows(_AGREEMENT.format(some=some)):
         found.agreement.update({(family, name): n for name, n in zip(_ALIKE, sums, strict=True)})
     for family, of, cell, *sums in rows(_ENTROPY.format(some=some)):
         found.entropy.update({(family, of, cell, name): n for name, n in zip(("sum", "prompts", "draws"), sums, strict=True)})
@@ -236,30 +241,25 @@ def _finished(sums: Sums, seed: int) -> Statistics:
         _histogram(sums, "duplicate"),
         tuple(_likelihoods(sums)),
         tuple(_lengths(sums)),
+        sums.characters.total() if sums.tokens else 0,
     )
 
 
 def _sort(root: str, shards: Sequence[int], parts: int, name: str) -> None:
     """Write the draws of some shards to a file of the run, sorted by the part that their prompt is of."""
     store = Store(root)
-    connection = connect(store, shards)
-    try:
-        query = f"select *, (hash(prompt_id) % {parts})::integer as part from ({_DRAWN}) order by part"
+    with opened_tables(store, shards) as connection:
+        query = f"select *, (hash(prompt_id) % {parts})::integer as part from ({_drawn(store)}) order by part"
         connection.execute(f"copy ({query}) to {quoted(store, name)} (format parquet)")
-    finally:
-        connection.close()
 
 
 def _sum(root: str, names: Sequence[str], part: int, first: int | None) -> Sums:
     """Sum up one part of the prompts."""
     store = Store(root)
-    connection = database(store)
-    try:
+    with reading(store) as connection:
         files = ", ".join(quoted(store, name) for name in names)
         connection.execute(f"create temp table drawn as select * from read_parquet([{files}]) where part = {part}")
         return sums_of(connection, first)
-    finally:
-        connection.close()
 
 
 Cells = Mapping[str, Counter[tuple[int, int]]]
@@ -332,11 +332,12 @@ def answer_entropies(sums: Sums, seed: int) -> Iterator[AnswerEntropy]:
 
 def mean_interval(values: F64, weights: NDArray[np.int64], seed: int, *, resamples: int = RESAMPLES) -> tuple[float, float]:
     """95 % interval of the mean of prompts, of which `weights` have each of the `values` (m,): bootstrap with expanded
-    percentiles; Wilson's where all are 0 or all are 1, and the value itself where all are another one."""
+    percentiles; Wilson's where all have one value, of which the bootstrap knows no spread, and the value itself where that is no
+    share."""
     n = int(weights.sum())
     if np.all(values == values[0]):
         one = float(values[0])
-        return wilson(one, n) if one in (0.0, 1.0) else (one, one)
+        return wilson(one, n) if 0 <= one <= 1 else (one, one)
     random = np.random.default_rng(seed)
     means = np.concatenate(
         [random.multinomial(n, weights / n, size=min(50, resamples - at)) @ values / n for at in range(0, resamples, 50)]
@@ -350,9 +351,17 @@ def mean_interval(values: F64, weights: NDArray[np.int64], seed: int, *, resampl
 
 _DRAWN = """
 select prompt_id, family, "index", anchor, outcome, kind, similarity, finish_reason, cumulative_logprob as logprob,
-    len(completion_ids) as tokens, len(completion) as characters, hash(completion) as text, error is not null as failed
+    {tokens} as tokens, len(completion) as characters, hash(completion) as text, error is not null as failed
 from samples where unreadable is null
 """
+
+
+def _drawn(store: Store) -> str:
+    # Log-probabilities are many bytes, and read only where they may be all that says how many tokens there are.
+    brought = opened(store).origin == "brought"
+    return _DRAWN.format(tokens="coalesce(len(completion_ids), len(logprobs))" if brought else "len(completion_ids)")
+
+
 _BECAME = "case when outcome = 'undecided' then 'undecided' when kind is null then 'unfit' else kind end"
 KINDS = ("hit", "duplicate", "near_miss", "miss", "unfit", "undecided", "all")
 """What became of samples; `unfit` was dropped for its form."""
@@ -373,7 +382,7 @@ with anchors as (
 ), draws as (
     select d.family, d.prompt_id, d.text = a.text as same, coalesce(a.passed, false) as greedy,
         d.outcome <> 'undecided' as judged, coalesce(d.kind in ('hit', 'duplicate'), false) as passed
-    from drawn d join anchors a using (prompt_id) where not d.anchor
+    from drawn d join anchors a using (prompt_id) where not d.anchor {some}
 )
 select family, count(distinct prompt_id), count(*), count(*) filter (same), count(*) filter (judged),
     count(*) filter (judged and passed = greedy), count(*) filter (judged and greedy),
@@ -409,7 +418,7 @@ select {_BECAME}, count(*), sum(logprob), sum(tokens)::bigint from drawn
 where not anchor and logprob is not null and tokens > 0 group by all
 """
 _LENGTHS = f"""
-select {_BECAME}, tokens, case when tokens is null then characters end, finish_reason is not distinct from 'length', count(*)
+select {_BECAME}, tokens, case when tokens is null then characters end, finish_reason = 'length', count(*)
 from drawn where not anchor and (tokens is not null or characters is not null) group by all
 """
 
@@ -460,9 +469,13 @@ def _lengths(sums: Sums) -> Iterator[Lengths]:
             if became == kind:
                 mine[size] += samples
         if samples := mine.total():
-            truncated = sum(n for (became, _, cut), n in counted.items() if became == kind and cut)
+            ended = Counter[bool]()
+            for (became, _, cut), n in counted.items():
+                if became == kind and cut is not None:
+                    ended[cut] += n
+            truncated = ended[True] / ended.total() if ended else None
             sizes, times = (np.array(column) for column in zip(*mine.items(), strict=True))
-            yield Lengths(kind, samples, tuple(_quantiles(sizes.astype(float), times)), truncated / samples, unit)
+            yield Lengths(kind, samples, tuple(_quantiles(sizes.astype(float), times)), truncated, unit)
 
 
 def _quantiles(values: F64, weights: NDArray[np.int64]) -> Iterator[float]:

@@ -14,14 +14,14 @@ from filters.base import Role
 from schemas.manifest import RunManifest
 from schemas.sample import Kind, Outcome
 from thresher import ids, pool
-from thresher.audit.counts import Counts, count_shard
+from thresher.audit.counts import AGAIN, Counts, count_shard
 from thresher.audit.diversity import Diversity, diversities
-from thresher.audit.evidence import alarms, classes_of, correlation
+from thresher.audit.evidence import Evidence, alarms, classes_of, correlation
 from thresher.audit.interval import pass_rate_interval
 from thresher.audit.older import is_older, lacking, opened
 from thresher.calibration import Calibration, calibrations, merged
 from thresher.errors import AuditError, StoreError
-from thresher.store import Store, shard_name
+from thresher.store import HASHED_BYTES, Store, shard_name
 
 PASSED = (Kind.HIT.value, Kind.DUPLICATE.value)
 """Kinds of the samples that every verifier kept."""
@@ -69,13 +69,16 @@ class FilterStats:
     """Answers known beforehand that were judged along: `asked` and `right`; empty without."""
     benchmarks: dict[str, int]
     """Contaminated samples by benchmark."""
+    errors: dict[str, dict[str, int]]
+    """By the reason why it could not judge: the errors, as they begin, the most frequent first."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Samples that each of two filters dropped, and both; both saw every sample."""
+    """Of the samples that two filters both saw: what each of them dropped, and both."""
 
     filters: tuple[str, str]
+    seen: int
     dropped: tuple[int, int]
     both: int
 
@@ -93,8 +96,12 @@ class FamilyStats:
     interval: tuple[float, float] | None
     hits: int
     anchors: int
+    anchors_judged: int
+    """Greedy answers that were judged right or wrong."""
     anchors_passed: int
     truncated: int
+    ended: int
+    """Samples of which it is known how they ended."""
     filters: tuple[FilterCounts, ...]
     """Its funnel: the filters that are there for it, in the order they ran."""
 
@@ -120,6 +127,7 @@ class TemperatureStats:
     passed: int
     undecided: int
     pass_rate: float | None
+    """Null where several temperatures were drawn until target_hits: shares of such draws are biased."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +245,7 @@ def audit(store: Store, gather: Gather = here) -> Audit:
     manifest = opened(store)
     planned = pool.shards(store)
     sampled, judged, problems = _progress(store, planned, manifest)
+    problems += _plan_is_whole(store)
     counts, facts = Counts(), dict.fromkeys(_FACTS, 0.0)
     filters: dict[str, dict[str, Any]] = {}
     calibrated: list[Any] = []
@@ -289,6 +298,14 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _plan_is_whole(store: Store) -> Iterator[str]:
+    entry = store.entry("prompts")
+    if entry is None and store.exists("prompts.json"):
+        yield f"{store.path('prompts.json')}: damaged, it is no entry of its file; {AGAIN}"
+    elif entry is not None and not store.whole(entry, hashed=entry.bytes <= HASHED_BYTES):
+        yield f"{store.path(entry.path)}: damaged, it is not what was written; {AGAIN}"
+
+
 def _progress(store: Store, planned: int, manifest: RunManifest) -> tuple[list[int], list[int], list[str]]:
     """Shards that are sampled, those that are judged too, and what is missing."""
     sampled = pool.sampled(store)
@@ -319,10 +336,14 @@ def count_part(root: str, shards: Sequence[tuple[int, bool]]) -> Part:
     calibrated: list[Any] = []
     for shard, judged in shards:
         entry = store.entry(f"samples/{shard_name(shard)}")
+        if entry is None:
+            part.problems.append(
+                f"{store.path(f'samples/{shard_name(shard)}')}.json: damaged, it is no entry of its file; {AGAIN}"
+            )
         for name in part.facts:
             part.facts[name] += (entry.facts.get(name) or 0) if entry else 0
         calibrated += entry.facts.get("calibration", []) if entry else []
-        if not judged:
+        if not judged or entry is None:
             continue
         try:
             found, wrong = count_shard(store, shard, manifest)
@@ -414,7 +435,7 @@ def _audited(
         diversity=tuple(diversities(counts.diversity, counts.distinct, multiplicities=not is_older(manifest))),
         tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits and tokens else None),
         seconds=_seconds(manifest, facts["seconds"], stats),
-        temperatures=tuple(_temperatures(counts)) if manifest.origin == "sampled" else (),
+        temperatures=tuple(_temperatures(counts, total, adaptive=_adaptive(manifest))) if manifest.origin == "sampled" else (),
         starts=len(store.names("starts", ".json")),
         not_sampled=dict(counts.failed.most_common()),
         calibration=tuple(calibration),
@@ -460,12 +481,20 @@ def _seconds(manifest: RunManifest, sampling: float, stats: tuple[FilterStats, .
     return Seconds(round(sampling, 3), round(sum(one.seconds for one in stats), 3), devices)
 
 
-def _temperatures(counts: Counts) -> Iterator[TemperatureStats]:
-    for temperature in sorted({one for one, _, _ in counts.temperatures if one is not None}):
+def _adaptive(manifest: RunManifest) -> bool:
+    """Whether drawing stopped because of what was found, so that shares of all draws are biased."""
+    return manifest.origin == "sampled" and manifest.recipe["sampling"]["target_hits"] is not None
+
+
+def _temperatures(counts: Counts, total: FamilyStats, *, adaptive: bool) -> Iterator[TemperatureStats]:
+    there = sorted({one for one, _, _ in counts.temperatures if one is not None})
+    for temperature in there:
         mine = {key: n for key, n in counts.temperatures.items() if key[0] == temperature}
         samples, passed = sum(mine.values()), sum(n for key, n in mine.items() if key[2] in PASSED)
         undecided = sum(n for key, n in mine.items() if key[1] == Outcome.UNDECIDED.value)
         rate = passed / (samples - undecided) if samples > undecided else None
+        if adaptive:
+            rate = total.pass_rate if len(there) == 1 else None
         yield TemperatureStats(temperature, samples, passed, undecided, rate)
 
 
@@ -517,7 +546,16 @@ def _filter(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
         length_correlation=correlation(evidence.scores[mine]) if mine in evidence.scores else None,
         canaries={name: count for (label, name), count in sorted(evidence.canaries.items()) if label == mine},
         benchmarks={name: count for (label, name), count in sorted(evidence.benchmarks.items()) if label == mine},
+        errors=_errors(evidence, mine),
     )
+
+
+def _errors(evidence: Evidence, mine: str) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (label, reason, error), count in sorted(evidence.errors.items(), key=lambda item: (-item[1], item[0])):
+        if label == mine:
+            found.setdefault(reason, {})[error] = count
+    return found
 
 
 def _reasons(filters: Sequence[FilterStats], samples: int) -> list[Reason]:
@@ -534,9 +572,9 @@ def _reasons(filters: Sequence[FilterStats], samples: int) -> list[Reason]:
 
 def _overlaps(counts: Counts) -> Iterator[Overlap]:
     found = counts.evidence.overlaps
-    for (one, other), both in found.items():
-        if one != other:
-            yield Overlap((one, other), (found[one, one], found[other, other]), both)
+    for one, other in dict.fromkeys(key[:2] for key in found):
+        seen, first, second, both = (found[one, other, name] for name in ("seen", "first", "second", "both"))
+        yield Overlap((one, other), seen, (first, second), both)
 
 
 def _sums(store: Store, filters: tuple[FilterStats, ...]) -> Iterator[str]:
@@ -554,14 +592,14 @@ def _family(
 ) -> FamilyStats:
     mine = {key: n for key, n in counts.samples.items() if only in (None, key[0])}
     drawn = {key: n for key, n in mine.items() if not key[1]}
-    adaptive = manifest.origin == "sampled" and manifest.recipe["sampling"]["target_hits"] is not None
+    adaptive = _adaptive(manifest)
     cells = Counter[tuple[float, float]]()
     for (family, decided, passed, rate), n in counts.prompts.items():
         if only in (None, family):
             cells[(1.0, rate) if adaptive and rate is not None else (decided, passed)] += n
     samples, passed = sum(drawn.values()), sum(n for key, n in drawn.items() if key[3] in PASSED)
     undecided = sum(n for key, n in drawn.items() if key[2] == Outcome.UNDECIDED.value)
-    seed = int(ids.digest("interval", manifest.sampling_key, only), 16)
+    seed = int(ids.digest("interval", manifest.sampling_key), 16)
     return FamilyStats(
         family=name,
         prompts=cells.total(),
@@ -574,8 +612,10 @@ def _family(
         interval=pass_rate_interval(cells, seed),
         hits=sum(n for key, n in drawn.items() if key[3] == Kind.HIT.value),
         anchors=sum(mine.values()) - samples,
+        anchors_judged=sum(n for key, n in mine.items() if key[1] and key[2] != Outcome.UNDECIDED.value),
         anchors_passed=sum(n for key, n in mine.items() if key[1] and key[3] in PASSED),
         truncated=sum(n for key, n in drawn.items() if key[4]),
+        ended=sum(n for key, n in drawn.items() if key[4] is not None),
         filters=tuple(
             _said(facts, counts, only) for facts in filters.values() if only is None or only in (facts["families"] or (only,))
         ),

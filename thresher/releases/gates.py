@@ -32,7 +32,7 @@ def drifted(found: Since | None, limits: GatesSpec) -> list[str]:
     """Reasons in the run before it."""
     if found is None or limits.drift == "allow":
         return []
-    return [f"drift since {Path(found.run).name} (begun {found.begun}): {one}" for one in found.drifted]
+    return [f"drift since {Path(found.run).name} (begun {found.begun[:19]}): {one}" for one in found.drifted]
 
 
 def against(found: Audit, there: RepositoryManifest, limits: GatesSpec) -> list[str]:

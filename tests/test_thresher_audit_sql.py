@@ -1,0 +1,82 @@
+"""What `thresher sql` prints is what it says: as CSV, as JSON, and in a terminal."""
+
+import csv
+import io
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from thresher.audit.sql import query
+from thresher.audit.statistics import statistics
+from thresher.audit.stats import audit
+from thresher.cli import main
+
+SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
+small_run = SMALL["small_run"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return small_run(tmp_path / "run")
+
+
+def asked(capsys, run, sql, *how):
+    assert main(["sql", run.root, sql, *how]) == 0
+    return capsys.readouterr().out
+
+
+def test_columns_of_one_name_are_told_apart(run, capsys):
+    sql = 'select v.sample_id, s.sample_id, 1 as sample_id from verdicts v join samples s using (shard, "row") limit 2'
+
+    assert asked(capsys, run, sql, "--csv").splitlines()[0] == "sample_id,sample_id_2,sample_id_3"
+    assert all(row.keys() == {"sample_id", "sample_id_2", "sample_id_3"} for row in json.loads(asked(capsys, run, sql, "--json")))
+    assert main(["sql", run.root, "select * from verdicts join samples using (sample_id)"]) == 0
+
+
+def test_numbers_are_numbers_and_what_is_none_is_null(run, capsys):
+    sql = "select sum(len(completion_ids)) as s, 'nan'::double as n, 1.5::decimal(4, 2) as d, 1e30::hugeint as h from samples"
+
+    assert json.loads(asked(capsys, run, sql, "--json")) == [{"s": 100, "n": None, "d": 1.5, "h": 1e30}]
+
+
+def test_lists_are_json_in_csv(run, capsys):
+    text = asked(capsys, run, "select completion_ids, messages from samples order by sample_id limit 1", "--csv")
+
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert isinstance(json.loads(row["completion_ids"]), list)
+    assert json.loads(row["messages"])[0] == {"role": "system", "content": "Be brief."}
+
+
+def test_a_terminal_shows_texts_and_does_nothing_else(run, capsys):
+    shown = asked(capsys, run, "select ':smile: [bold]x[/bold]' as a, chr(27) || '[31m' as b")
+
+    assert ":smile: [bold]x[/bold]" in shown
+    assert "\\x1b[31m" in shown
+    assert "\x1b" not in shown
+
+
+def test_wide_rows_are_shown_a_value_a_line(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = asked(capsys, run, "select * from samples limit 2")
+
+    assert "row 1" in shown
+    assert "row 2" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_stats_has_every_number_of_the_audit_and_says_what_it_is_of(run):
+    found = {(row["section"], row["of"], row["name"]): row["value"] for row in query(run, "select * from stats").to_pylist()}
+    now, said = audit(run), statistics(run)
+
+    for one in now.reasons:
+        assert found["reasons", f"{one.filter} / {one.reason}", "samples"] == one.samples
+    for family in now.families:
+        for one in family.filters:
+            assert found["families", f"{family.family} / {one.name}", "filters.seen"] == one.seen
+    for one in said.pass_at_k:
+        assert found["pass_at_k", f"{one.family} / {one.k}", "value"] == one.value
+    for one in said.answers:
+        assert found["answers", f"{one.family} / {one.of}", "entropy"] == one.entropy
+    assert found["total", "all", "pass_rate"] == now.total.pass_rate
