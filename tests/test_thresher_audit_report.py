@@ -54,6 +54,7 @@ def test_reports_of_runs_that_lack_something(tmp_path):
     assert "No sample was judged" in report(small_run(tmp_path / "open", [("sums", ["open"], None)]))
 
 
+@pytest.mark.slow
 def test_where_it_is_written(tmp_path, capsys):
     store = small_run(tmp_path / "run")
     assert write_report(store) == f"{store.root}/report.html"

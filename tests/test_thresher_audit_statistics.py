@@ -380,6 +380,7 @@ def near(found, wanted):
         assert found == (pytest.approx(wanted, abs=1e-9) if isinstance(wanted, float) else wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["local", "memory"])
 def test_parts_add_up_to_the_whole(tmp_path, root):
     """Prompts lie in shards of one each; 20 shards make 10 blocks and 10 parts. What is written for the while is gone after."""
@@ -402,6 +403,7 @@ def test_parts_add_up_to_the_whole(tmp_path, root):
     assert found.lengths
 
 
+@pytest.mark.slow
 def test_what_was_written_for_the_while_is_gone_after_an_error(tmp_path):
     store = small_run(tmp_path / "run", PLAN * 4, shard_prompts=1)
 
@@ -469,6 +471,7 @@ def test_holm_by_hand_and_few_prompts():
     ]
 
 
+@pytest.mark.slow
 def test_drift_between_runs_is_told_per_filter(tmp_path, capsys):
     good = small_run(tmp_path / "good", [("sums", ["right", "right", "wrong", "cut"], None)] * 12)
     bad = small_run(
@@ -488,6 +491,7 @@ def test_drift_between_runs_is_told_per_filter(tmp_path, capsys):
     assert "Drifted: pass rate 50.0 % to 12.5 %" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_total_drift_and_what_cannot_be_judged_any_more_are_found(tmp_path):
     """Where all prompts of a run agree there is no variance over prompts; undecided verdicts are a share of their own."""
     right, wrong, cut, unsure = ([("sums", [what] * 4, None)] * 12 for what in ("right", "wrong", "cut", "open"))

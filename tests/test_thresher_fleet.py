@@ -101,6 +101,7 @@ def test_a_server_that_would_not_start_says_why(capsys: pytest.CaptureFixture[st
     assert not (tmp_path / "fleet").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("children_too", [False, True])
 def test_a_program_apart_ends_with_the_one_who_began_it(tmp_path: Path, *, children_too: bool) -> None:
     """kill -9 of a process, or of it and its children, as Ray kills an actor's: the program and its own child end."""

@@ -474,6 +474,7 @@ def until(found: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_requests_in_flight_grow_and_shrink() -> None:
     with FakeOpenAI(delay_s=0.05) as server, sampler(server, requests_in_flight=12) as held, held.stream() as stream:
         stream.submit([group(number) for number in range(200)])

@@ -293,6 +293,7 @@ def test_a_study_from_its_recipe_to_its_page(asked: Path, capsys: pytest.Capture
     assert [int(row["draws"]) for row in rows] == [10, 100, 100, 100]
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_a_loop(asked: Path) -> None:
     """Every sum of the draws, counted over plain rows."""
     from thresher import pool
