@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--steps", type=int, default=60, help="steps of each training (default: 60)")
     made.add_argument("--json", action="store_true", help="print JSON")
-    made.add_argument("--csv", action="store_true", help="print a row per family and temperature as CSV")
+    made.add_argument("--csv", action="store_true", help="print all tables as CSV")
 
     made = command("scale", scale, "Give a run that is under way on a Ray cluster another number of engines.")
     made.add_argument("run", metavar="RUN", help="run directory")
@@ -577,7 +577,7 @@ def study(options: argparse.Namespace) -> int:
     from thresher import recipes
     from thresher.audit.show import print_table
     from thresher.study.drawing import Design, temperatures_of
-    from thresher.study.report import lines_of, short_table, temperatures_table
+    from thresher.study.report import lines_of, short_table, training_table, whole_table
     from thresher.study.rewording import checked_wordings
     from thresher.study.whole import run_study
 
@@ -590,13 +590,16 @@ def study(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(done.to_dict(), indent=1))
         return 0
-    if options.csv:
-        print_table(temperatures_table(done.study), _console(), as_csv=True)
-        return 0
     console = _console()
+    if options.csv:
+        print_table(whole_table(done.study, done.training), console, as_csv=True)
+        return 0
     print_table(short_table(done.study), console)
+    lines = lines_of(done.study)
+    if done.training:
+        print_table(training_table(done.training), console)
+        lines.append(done.training.says)
     settings = " ".join(f"--set {key}={value}" for key, value in done.study.recommended.items()) or "nothing"
-    lines = [*lines_of(done.study), *([done.training.says] if done.training else [])]
     for line in [*lines, f"recommended: {settings}", f"  {done.study.reason}", f"report: {done.page}"]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0

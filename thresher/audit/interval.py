@@ -61,10 +61,10 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
 def expanded_tail(n: int) -> float:
     """The lower percentile to read off a bootstrap of `n` units: Phi(-sqrt(n / (n - 1)) t), with t Student's at n - 1 degrees
     of freedom; below 2.5 %, and near it for large n. `n` is at least 2."""
-    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * _student(n - 1))
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * student(n - 1))
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
     """Student's quantile for LEVEL, by expansion about the normal one (Abramowitz & Stegun 26.7.5): within 2 % from 3 degrees
     of freedom on, and below that so far out that the percentile is the extreme one anyway."""
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schemas.recipe import CalibrationSpec, Recipe
 from schemas.sample import Prompt
-from thresher import ids, steps
+from thresher import steps
 from thresher.checks import check_golds
 from thresher.errors import RecipeError, ThresherError
 from thresher.executors import open_executor
@@ -47,28 +47,41 @@ class Design:
             raise ThresherError(f"--samples {self.samples}: wanted 2 or more of each prompt and temperature")
 
 
+MOST_TEMPERATURES, HOTTEST = 64, 10.0
+
+
 def temperatures_of(text: str) -> tuple[float, ...]:
     """Temperatures of a command line: `0,0.5,1`, or with `...` for the steps between, as in `0,0.1,...,1.5`. Raises
     ThresherError."""
     wanted = "wanted numbers between commas, such as 0,0.5,1 or 0,0.1,...,1.5"
+
+    def number(part: str) -> float:
+        try:
+            value = float(part)
+        except ValueError as error:
+            raise ThresherError(f"--temperatures {text}: {part!r} is no number; {wanted}") from error
+        if not 0 <= value <= HOTTEST:
+            raise ThresherError(f"--temperatures {text}: {part} is not within 0 to {HOTTEST:g}")
+        return value
+
     found: list[float] = []
     parts = [part.strip() for part in text.split(",")]
     for at, part in enumerate(parts):
-        try:
-            value = None if part == "..." else float(part)
-        except ValueError as error:
-            raise ThresherError(f"--temperatures {text}: {part!r} is no number; {wanted}") from error
-        if value is not None:
-            if not 0 <= value <= 10:
-                raise ThresherError(f"--temperatures {text}: {part} is not within 0 to 10")
-            found.append(value)
+        if part != "...":
+            found.append(number(part))
             continue
-        if len(found) < 2 or found[-1] <= found[-2] or at + 2 != len(parts):
+        last = number(parts[-1]) if at + 2 == len(parts) else 0.0
+        if len(found) < 2 or not found[-2] < found[-1] < last:
             raise ThresherError(
-                f"--temperatures {text}: ... wants two rising numbers before it and the last one after it; {wanted}"
+                f"--temperatures {text}: ... wants two rising numbers before it and the last, higher one after it; {wanted}"
             )
-        step, last = found[-1] - found[-2], float(parts[-1])
-        found += [round(found[-1] + step * number, 6) for number in range(1, round((last - found[-1]) / step))]
+        step = found[-1] - found[-2]
+        steps = round((last - found[-1]) / step)
+        if abs(found[-1] + steps * step - last) > 1e-6:
+            raise ThresherError(f"--temperatures {text}: steps of {step:g} from {found[-1]:g} do not reach {last:g}; {wanted}")
+        if steps > MOST_TEMPERATURES:
+            raise ThresherError(f"--temperatures {text}: {steps} steps, at most {MOST_TEMPERATURES} are wanted; take larger ones")
+        found += [round(found[-1] + step * number, 6) for number in range(1, steps)]
     return tuple(found)
 
 
@@ -85,17 +98,19 @@ def draw(loaded: Loaded, out: str | Path, design: Design) -> tuple[Store, Store]
         missing, engines = [one for one in begun if one.missing], None
         progress = stack.enter_context(Progress())
         for one in missing:
+            executor.check(one.root)
             executor.apart(check_golds, one.root)
             progress.begin(one)
         if missing:
             engines = stack.enter_context(steps.engines_of(missing[0], progress, executor))
         for one in begun:
-            _through(one, engines, progress if one is begun[0] else Progress(), executor)
+            judged(one, engines, progress, executor)
     return Store(begun[0].root), Store(begun[1].root)
 
 
-def _through(begun: Begun, engines: Engines | None, progress: Progress, executor: Executor) -> None:
-    """Sample and judge what is missing; without engines there is nothing to sample."""
+def judged(begun: Begun, engines: Engines | None, progress: Progress, executor: Executor) -> None:
+    """Sample and judge what is missing of a run, and neither write nor publish a dataset. Without engines that are warm already,
+    one is begun where there is something to sample."""
 
     def sample(shard: int, engines: Engines) -> object:
         return steps.sample_on(engines, begun.root, shard, progress)
@@ -115,7 +130,7 @@ def _draws(recipe: Recipe, design: Design) -> Recipe:
 
 
 def _greedy(recipe: Recipe, design: Design) -> Recipe:
-    salt = f"{recipe.run.salt} variants {ids.digest(list(design.wordings))}"
+    salt = f"{recipe.run.salt} variants {'; '.join(design.wordings)}"
     return _studied(recipe, salt, {"samples_per_prompt": 0, "temperature": 1.0})
 
 

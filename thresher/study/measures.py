@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import filters
 from filters.judging import judge
-from filters.similarity.edits import nearest, tokens_of
+from filters.similarity.edits import Tokens, nearest, tokens_of
+from schemas.recipe import NearMissSpec, Recipe
 from schemas.sample import Kind, Outcome
 from thresher import pool
 from thresher.audit.statistics import of_k
@@ -24,12 +25,15 @@ from thresher.study.drawing import VARIANT
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 THIRDS = 3
 LONG = 4
 """Words of a greedy answer from which similarity to it says something: between one-word answers it is 0 or 1."""
-COUNTS = ("draws", "judged", "passed", "near", "departed", "departed_judged", "departed_passed", "departed_near", "truncated",
-    "incoherent", "tokens", "nats", "counted_nats")  # fmt: skip
+COUNTS = ("draws", "judged", "passed", "near", "departed", "departed_judged", "departed_passed", "departed_near", "again",
+    "truncated", "incoherent", "tokens", "nats", "counted_nats", "alike", "compared")  # fmt: skip
+"""`again`: draws that depart whose text came more than once; `alike`: sum of similarities to the greedy answer, of the
+`compared`."""
 _COLUMNS = ["sample_id", "prompt_id", "family", "temperature", "anchor", "completion", "completion_ids", "finish_reason",
     "cumulative_logprob", "messages", "error"]  # fmt: skip
 
@@ -43,35 +47,39 @@ class Measures:
     """(P,)"""
     temperatures: tuple[float, ...]
     volumes: tuple[int, ...]
-    """Draws per prompt: 1, 2, 4, ... and all."""
+    """Draws per prompt: 1, 2, 4, ..., and all of them and half of them."""
     unit: str
     """What lengths count: `tokens`, or `characters` where tokens are unknown."""
     counts: Mapping[str, F64]
     """Each of COUNTS, (P, T)."""
     solutions: F64
     """Expected number of solutions among the first k draws (P, T, K): sum over solutions of 1 - C(n - c, k) / C(n, k), where c of
-    n judged draws gave it (S. Hurlbert, Ecology 52, 1971)."""
+    n draws gave it (S. Hurlbert, Ecology 52, 1971). What could not be judged is no solution."""
     pass_at_k: F64
     """(P, T, K); NaN where fewer than k draws were judged."""
     entropy: F64
     """Of the answers' texts, in nats (P, T); Chao and Shen's estimate."""
     thirds: F64
     """Draws whose similarity to the greedy answer lies in the lower, middle and upper third (P, T, 3); zeros where that answer
-    has fewer than LONG words."""
+    has fewer than LONG words. Of m words, m + 1 similarities are possible; each counts for an equal part of 0 to 1, so that draws
+    that are equally often each of them have thirds of equal size."""
     changes: tuple[str, ...]
     changed: Mapping[str, F64]
     """Of the greedy answer to each changed prompt (P, V), NaN where there is none: `departed` and `similarity` from the greedy
     answer to the prompt as it stands, `judged`, `passed`, `known`: whether its text was drawn at temperature 1."""
+    near_looked: bool = True
+    """Whether the recipe has near misses looked for."""
 
 
 def measure(draws: Store, variants: Store) -> Measures:
     """Read the two runs of a study, a shard in memory at a time. Raises StoreError where one is damaged."""
     parts, prompts, families = [], [], []
     anchors: dict[str, tuple[str, set[str]]] = {}
-    temperatures = _temperatures(draws)
+    recipe = _recipe(draws)
+    temperatures = (0.0, *sorted(recipe.sampling.temperatures))
     unit = "characters"
     for shard in pool.each_judged(draws, _COLUMNS):
-        part, names, some = _measured(shard, temperatures)
+        part, names, some = _measured(shard, temperatures, recipe.near_miss)
         parts.append(part)
         prompts += names
         families += some
@@ -93,6 +101,7 @@ def measure(draws: Store, variants: Store) -> Measures:
         np.concatenate([part.thirds for part in parts]),
         changes,
         changed,
+        recipe.near_miss is not None,
     )
 
 
@@ -123,7 +132,7 @@ class _Part:
     cells: I64
 
     def solutions(self, volumes: tuple[int, ...]) -> F64:
-        n = self.counts["judged"].astype(np.int64)
+        n = self.counts["draws"].astype(np.int64)
         each = np.minimum(n.ravel()[self.cells][:, None], np.array(volumes)[None, :])
         found = np.stack(
             [_sums(self.cells, _chance(n.ravel()[self.cells], self.times, each[:, at]), n.size) for at in range(len(volumes))],
@@ -149,19 +158,20 @@ def _chance(n: I64, c: I64, k: I64) -> F64:
     return found
 
 
-def _temperatures(store: Store) -> tuple[float, ...]:
+def _recipe(store: Store) -> Recipe:
     manifest = store.manifest()
     assert manifest is not None
-    given = manifest.recipe["sampling"]["temperature"]
-    return (0.0, *sorted(given if isinstance(given, list) else [given]))
+    return Recipe.model_validate(manifest.recipe)
 
 
 def _volumes(parts: list[_Part]) -> tuple[int, ...]:
     most = max((int(part.counts["draws"][:, 1:].max(initial=1)) for part in parts), default=1)
-    return (*(2**power for power in range(most.bit_length()) if 2**power < most), most)
+    return tuple(sorted({*(2**power for power in range(most.bit_length()) if 2**power <= most), max(1, most // 2), most}))
 
 
-def _measured(shard: pa.Table, temperatures: tuple[float, ...]) -> tuple[_Part, list[str], list[str]]:
+def _measured(
+    shard: pa.Table, temperatures: tuple[float, ...], near_miss: NearMissSpec | None
+) -> tuple[_Part, list[str], list[str]]:
     names = shard["prompt_id"].combine_chunks().dictionary_encode()
     prompts, families = names.dictionary.to_pylist(), shard["family"]
     _, first = np.unique(names.indices.to_numpy(), return_index=True)
@@ -177,28 +187,59 @@ def _measured(shard: pa.Table, temperatures: tuple[float, ...]) -> tuple[_Part, 
     outcome, kind = (shard[name].to_numpy(zero_copy_only=False) for name in ("outcome", "kind"))
     judged = drawn & (outcome != Outcome.UNDECIDED.value)
     passed = np.isin(kind.astype(str), [Kind.HIT.value, Kind.DUPLICATE.value]) & judged
+    words = tokens_of(shard["completion"])
+    missed = np.isin(kind.astype(str), [Kind.MISS.value, Kind.NEAR_MISS.value]) & judged
     near = (kind == Kind.NEAR_MISS.value) & judged
+    near |= _near(words, prompt, missed & anchor, passed, near_miss)
     departed = drawn & (text != greedy[prompt]) & (greedy[prompt] >= 0)
     length = pc.coalesce(pc.list_value_length(shard["completion_ids"]), pc.utf8_length(shard["completion"])).to_numpy()
     logprob = shard["cumulative_logprob"].to_numpy()
     truncated = pc.fill_null(pc.equal(shard["finish_reason"], "length"), fill_value=False).to_numpy(zero_copy_only=False)
     broken = judge(filters.build("coherence", {}), shard)["outcome"].to_numpy(zero_copy_only=False) == Outcome.DROP.value
+    times, cells = _tallied(cell[drawn], text[drawn])
+    edits, longer = _apart(words, prompt, anchor & drawn)
+    compared = drawn & (edits >= 0)
     values = {
         "draws": drawn, "judged": judged, "passed": passed, "near": near, "departed": departed,
         "departed_judged": departed & judged, "departed_passed": departed & passed, "departed_near": departed & near,
+        "again": departed & _often(cell, text, drawn),
         "truncated": truncated & drawn, "incoherent": broken & drawn, "tokens": length * drawn,
         "nats": np.nan_to_num(-logprob), "counted_nats": length * ~np.isnan(logprob),
+        "alike": np.where(compared, 1 - edits / np.maximum(longer, 1), 0.0), "compared": compared,
     }  # fmt: skip
     counts = {name: _sums(cell, values[name].astype(float), shape[0] * shape[1]).reshape(shape) for name in COUNTS}
 
-    times, cells = _tallied(cell[drawn], text[drawn])
     entropy = chao_shen(times, cells, shape[0] * shape[1]).reshape(shape)
-    times, cells = _tallied(cell[passed], _solution(shard, text)[passed])
-    third = _third(shard, prompt, anchor & drawn)
-    told = drawn & (third >= 0) & ~anchor
-    size = shape[0] * shape[1] * THIRDS
-    thirds = np.bincount(cell[told] * THIRDS + third[told], minlength=size).reshape(*shape, THIRDS).astype(float)
-    return _Part(counts, entropy, thirds, times, cells), prompts, families.take(pa.array(first)).to_pylist()
+    times, cells = _tallied(cell[passed], solution_of(shard, text)[passed])
+    lengths = np.zeros(len(prompts), np.int64)
+    lengths[prompt[anchor & drawn]] = np.diff(words.starts)[anchor & drawn]
+    told = compared & ~anchor & (lengths[prompt] >= LONG)
+    masses = _masses(edits[told], longer[told])
+    thirds = np.stack([_sums(cell[told], masses[:, at], shape[0] * shape[1]) for at in range(THIRDS)], axis=-1)
+    return (
+        _Part(counts, entropy, thirds.reshape(*shape, THIRDS), times, cells),
+        prompts,
+        families.take(pa.array(first)).to_pylist(),
+    )
+
+
+def _near(tokens: Tokens, prompt: I64, missed: Bools, passed: Bools, spec: NearMissSpec | None) -> Bools:
+    """Which of the misses lie near an answer of their prompt that passed, as the filter near_miss tells it; it is not asked about
+    greedy answers."""
+    found = np.zeros(len(prompt), bool)
+    if spec is not None:
+        order = np.argsort(prompt, kind="stable")
+        seekers, targets = order[missed[order]], order[passed[order]]
+        at, _ = nearest(tokens, prompt, seekers, targets, edits=spec.edits, share=spec.share, common=spec.common)
+        found[seekers[at >= 0]] = True
+    return found
+
+
+def _often(cell: I64, text: I64, drawn: Bools) -> Bools:
+    """Which draws have a text that came more than once in their cell."""
+    _, place, times = np.unique(np.stack([cell, text]), axis=1, return_inverse=True, return_counts=True)
+    found: Bools = (np.bincount(place.ravel()[drawn], minlength=len(times)) > 1)[place.ravel()] & drawn
+    return found
 
 
 def _sums(cells: I64, values: F64, size: int) -> F64:
@@ -212,8 +253,8 @@ def _tallied(cells: I64, what: I64) -> tuple[I64, I64]:
     return times.astype(np.int64), pairs[0].astype(np.int64)
 
 
-def _solution(shard: pa.Table, text: I64) -> I64:
-    """A number for each sample's solution: the text of what it repeats, at last, or its own."""
+def solution_of(shard: pa.Table, text: I64) -> I64:
+    """A number for each sample's solution: the text of what it repeats, at last, or its own. `text` numbers the texts."""
     repeats = pc.index_in(shard["nearest"], shard["sample_id"].combine_chunks())
     duplicate = pc.fill_null(pc.equal(shard["kind"], Kind.DUPLICATE.value), fill_value=False).to_numpy(zero_copy_only=False)
     at = pc.fill_null(repeats, -1).to_numpy()
@@ -224,16 +265,23 @@ def _solution(shard: pa.Table, text: I64) -> I64:
     return found
 
 
-def _third(shard: pa.Table, prompt: I64, anchors: NDArray[np.bool_]) -> I64:
-    """Which third of 0..1 each sample's similarity to its prompt's greedy answer lies in; -1 where that is short or missing."""
-    tokens = tokens_of(shard["completion"])
-    words = np.diff(tokens.starts)
-    targets = np.flatnonzero(anchors & (words >= LONG))
-    seekers = np.arange(shard.num_rows)
-    found, edits = nearest(tokens, prompt, seekers, targets, edits=2**31 - 1, share=1.0, common=0.0)
-    longer = np.maximum(words, words[np.maximum(found, 0)])
-    similarity = 1 - edits / np.maximum(longer, 1)
-    return np.where(found >= 0, np.minimum((similarity * THIRDS).astype(int), THIRDS - 1), -1)
+def _apart(tokens: Tokens, prompt: I64, anchors: Bools) -> tuple[I64, I64]:
+    """Edits between each sample and its prompt's greedy answer, and the words of the longer one; -1 where there is none."""
+    words, order = np.diff(tokens.starts), np.argsort(prompt, kind="stable")
+    found, edits = nearest(tokens, prompt, order, order[anchors[order]], edits=2**31 - 1, share=1.0, common=0.0)
+    apart, longer = np.full(len(prompt), -1, np.int64), np.zeros(len(prompt), np.int64)
+    apart[order] = np.where(found >= 0, edits, -1)
+    longer[order] = np.maximum(words[order], words[np.maximum(found, 0)])
+    return apart, longer
+
+
+def _masses(edits: I64, longer: I64) -> F64:
+    """How much of each draw lies in each third of similarity (m, 3); a row sums to 1."""
+    low, high = (longer - edits) / (longer + 1), (longer - edits + 1) / (longer + 1)
+    ends = np.arange(THIRDS + 1) / THIRDS
+    inside = np.minimum(high[:, None], ends[1:]) - np.maximum(low[:, None], ends[:-1])
+    found: F64 = np.maximum(inside, 0) * (longer + 1)[:, None]
+    return found
 
 
 def _known(shard: pa.Table) -> dict[str, tuple[str, set[str]]]:

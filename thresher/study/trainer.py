@@ -26,7 +26,7 @@ def main(path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         common = {
             "output_dir": folder, "max_steps": job["steps"], "per_device_train_batch_size": job["batch"], "seed": 0,
-            "learning_rate": job["rate"], "lr_scheduler_type": "cosine", "warmup_steps": max(1, job["steps"] // 10),
+            "learning_rate": job["rate"], "lr_scheduler_type": "cosine", "warmup_steps": job["steps"] // 10,
             "use_cpu": not gpu, "bf16": gpu, "gradient_checkpointing": False, "logging_steps": 5, "report_to": [],
             "save_strategy": "no", "disable_tqdm": True,
         }  # fmt: skip
