@@ -487,7 +487,10 @@ class RunSpec(Part):
     verifier_workers: Annotated[int, Field(ge=1)] | None = None
     """Supervised processes of each filter that parses or runs what a model wrote; null takes one per core."""
     dedupe_gib: Annotated[float, Field(gt=0)] = 4
-    """Memory for finding duplicates within the run, in GiB; what takes more is done through files, beside the run."""
+    """Memory for finding duplicates within the run, in GiB; what takes more is done through files."""
+    scratch: str | None = None
+    """Folder for those files, relative to the recipe, which all machines of the executor reach; null takes RUN/scratch, or the
+    temporary folder of the machine that drives the run where that is on an object store: on a Ray cluster it then works alone."""
     check_golds: Annotated[int, Field(ge=0)] = 256
     """Prompts, spread over the plan, whose references the verifiers must accept before anything is sampled; 0 leaves it out."""
     filter_order: Literal["cheapest", "written"] = "cheapest"

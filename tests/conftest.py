@@ -90,6 +90,25 @@ def prefect_server(server: Any) -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket on S3 (moto's server), whose address and keys clients find in the environment."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    before = dict(os.environ)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    os.environ |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket"
+    server.stop()
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+
+
 @pytest.fixture
 def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A Hub on 127.0.0.1, and `hub.environment` for programs that are to use it; the parameter says how files are sent."""

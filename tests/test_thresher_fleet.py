@@ -17,7 +17,7 @@ import pytest
 from schemas.recipe import VllmEngine
 from thresher import fleet, recipes
 from thresher.cli import main
-from thresher.errors import EngineError, RecipeError
+from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.samplers.openai_http import listed
 from thresher.samplers.orphans import _command, _descendants, _started, _stat
 from thresher.store import Store
@@ -57,6 +57,10 @@ def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
     engines = set[tuple[int, str]]()
     try:
         (first,) = until(lambda: file.exists() and file.read_text().split(), begun, log)
+        with pytest.raises(StoreError, match=rf"kept by another fleet, whose server {first} is well"):
+            fleet.Addresses(file).begin()
+        file.unlink()
+        assert until(lambda: file.exists() and file.read_text().split(), begun, log) == [first]
         engines |= engines_of(begun)
         small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
         more = ["--no-prefect", "--out", str(out), *(part for one in small for part in ("--set", one))]
@@ -178,3 +182,24 @@ def test_the_file_of_a_fleet_is_read_a_line_each(tmp_path: Path) -> None:
         listed(file)
     file.write_text(" http://10.0.0.1:8000/v1 \nhttp://10.0.0.2:8000/v1\n")
     assert listed(file) == ["http://10.0.0.1:8000/v1", "http://10.0.0.2:8000/v1"]
+
+
+def test_a_file_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "fleet"
+    file.write_text("what I wrote yesterday\n")
+    with pytest.raises(StoreError, match=r"lists no servers \(found 'what'\); nothing is overwritten, name another with --file"):
+        fleet.Addresses(file).begin()
+    assert file.read_text() == "what I wrote yesterday\n"
+    file.write_text("http://127.0.0.1:9/v1\n")  # of a fleet that was killed
+    mine = fleet.Addresses(file)
+    mine.begin()
+    assert file.read_text() == ""
+    mine.write(["http://10.0.0.1:8000/v1"])
+    assert mine.kept()
+    file.write_text("http://10.0.0.2:8000/v1\n")
+    assert not mine.kept()
+    mine.end()
+    assert file.read_text() == "http://10.0.0.2:8000/v1\n"
+    mine.write(["http://10.0.0.1:8000/v1"])
+    mine.end()
+    assert not file.exists()

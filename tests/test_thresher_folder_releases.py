@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,24 +34,6 @@ from thresher.releases.validation import validate
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
 LOOSE = {"undecided": 1.0, "self_check": False}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The address of a bucket's server, which clients find in the environment."""
-    from moto.server import ThreadedMotoServer
-
-    before = dict(os.environ)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-    yield "s3://bucket"
-    server.stop()
-    for name in set(os.environ) - set(before):
-        del os.environ[name]
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])

@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -66,7 +67,7 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(s3: str) -> Iterator[Nodes]:
     pytest.importorskip("ray")
     found = Nodes()
     yield found
@@ -81,7 +82,7 @@ def on_cluster(nodes: Nodes, replicas: int = 2, **more: Any) -> str:
     return f"executor={json.dumps(spec(nodes, replicas=replicas, **more).model_dump())}"
 
 
-def tables(run: Path, folder: str) -> list[dict[str, Any]]:
+def tables(run: Path | str, folder: str) -> list[dict[str, Any]]:
     store = Store(run)
     return [row for name in store.names(folder, ".json") for row in store.read_table(f"{folder}/{name[:-5]}").to_pylist()]
 
@@ -89,16 +90,23 @@ def tables(run: Path, folder: str) -> list[dict[str, Any]]:
 # -- the same run -----------------------------------------------------------------------------------------------------------
 
 
+def long_answers(recipe: Write) -> tuple[Path, list[str]]:
+    """The small recipe with answers that repeat each other, and changes that look for duplicates through files and for near
+    misses."""
+    answers = ["an answer that is long enough to be told from others", "another answer, and this one has other words in it"]
+    path = recipe(filters=[{"name": "finished"}])
+    file = path.with_name("answers.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [row | {"completion": answers[at % 2], "finish_reason": "stop"} for at, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path, ["run.filter_workers=2", "run.dedupe_gib=0.000001", "dedupe={run_characters: 0, guard: none}", "near_miss={}"]
+
+
 def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_path: Path) -> None:
     """Ids, samples, verdicts, views, plan and counts of a replayed engine; duplicates through files over its workers, and an
     adaptive budget, whose prompts are judged on filter workers while they are sampled."""
-    answers = ["an answer that is long enough to be told from others", "another answer, and this one has other words in it"]
-    path = recipe(filters=[{"name": "finished"}])
-    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    rows = [row | {"completion": answers[at % 2], "finish_reason": "stop"} for at, row in enumerate(rows)]
-    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    changes = ["sampling.target_hits=2", "sampling.max_samples_per_prompt=6", "run.filter_workers=2", "run.dedupe_gib=0.000001",
-        "dedupe={run_characters: 0, guard: none}", "near_miss={}"]  # fmt: skip
+    path, changes = long_answers(recipe)
+    changes += ["sampling.target_hits=2", "sampling.max_samples_per_prompt=6"]
     for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
         begun = steps.begin(recipes.load(path, [*changes, *more]), tmp_path / name)
         with Progress() as progress:
@@ -124,6 +132,28 @@ def same(local: Path, ray: Path) -> None:
     views = [{file.relative_to(run): file.read_bytes() for file in (run / "dataset").rglob("*.parquet")} for run in (local, ray)]
     assert views[0] == views[1]
     assert views[0]
+
+
+def test_a_run_on_s3_grows_from_every_machine(nodes: Nodes, recipe: Write, s3: str, tmp_path: Path) -> None:
+    """Actors of two machines write to one bucket, first 4 samples of each prompt and then 6: what one wrote the others see. Its
+    duplicates are looked for by the driver alone, and then by all machines through a folder that they share."""
+    path, changes = long_answers(recipe)
+    scratch = tmp_path / "scratch"
+    for name, root, more in (
+        ("local", str(tmp_path / "local"), []),
+        ("ray", f"{s3}/alone", [on_cluster(nodes)]),
+        ("ray", f"{s3}/shared", [on_cluster(nodes), f"run.scratch={scratch}"]),
+    ):
+        for samples in (4, 6):
+            begun = steps.begin(recipes.load(path, [*changes, f"sampling.samples_per_prompt={samples}", *more]), root)
+            with Progress() as progress:
+                audit, _ = steps.run(begun, progress)
+            assert audit.complete, name
+            assert audit.samples == 4 * samples
+    for folder in ("samples", "verdicts", "corpus"):
+        assert tables(tmp_path / "local", folder) == tables(f"{s3}/alone", folder) == tables(f"{s3}/shared", folder)
+    assert tables(f"{s3}/shared", "corpus")
+    assert not list(scratch.iterdir())
 
 
 def test_a_path_means_the_same_wherever_a_process_began(nodes: Nodes, recipe: Write, tmp_path: Path, monkeypatch: Any) -> None:
@@ -442,6 +472,25 @@ def test_no_cluster_is_told(recipe: Write, tmp_path: Path, capsys: pytest.Captur
     )  # fmt: skip
     assert ended.returncode == 1
     assert "executor.address 127.0.0.1:9: no Ray cluster there" in ended.stderr
+
+
+@pytest.mark.parametrize("says", [b"SSH-2.0-server\r\n", b""])
+def test_an_address_at_which_somebody_else_is(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who speaks another protocol, and who says nothing."""
+    monkeypatch.setattr("thresher.executors.ray.REACH_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+
+        def answer() -> None:
+            with listening.accept()[0] as client:
+                client.sendall(says)
+                client.recv(100)
+                time.sleep(2)
+
+        threading.Thread(target=answer, daemon=True).start()
+        executor = RayExecutor(RayExecutorSpec(kind="ray", address=address), 1, engine=ReplayEngine(kind="replay", path=""))
+        with pytest.raises(EngineError, match=rf"executor.address {address}: no Ray cluster there"), executor:
+            pass
 
 
 def test_shards_are_counted_as_they_end(nodes: Nodes, recipe: Write, tmp_path: Path) -> None:

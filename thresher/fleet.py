@@ -8,6 +8,7 @@ HTTP between. Ray Serve LLM is not used, for `ray[llm]` pins a version of vLLM; 
 how many tokens each server has in flight.
 """
 
+import http.client
 import logging
 import os
 import secrets
@@ -19,7 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -89,17 +90,22 @@ class Server(AbstractContextManager["Server"]):
 
     def well(self) -> bool:
         """Whether it says that it can serve."""
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with direct.open(f"{self._root}/health", timeout=30) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return _well(self._root, 30)
 
     def _last_words(self) -> str:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         faults = [line for line in lines if "Error" in line or "error:" in line]
         return f"{(faults or lines or ['it said nothing'])[-1].strip()[:300]} (all of it: {self._log})"
+
+
+def _well(root: str, seconds: float) -> bool:
+    """Whether a server says that it can serve."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{root}/health", timeout=seconds) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
+        return False
 
 
 def arguments(spec: VllmEngine) -> dict[str, Any]:
@@ -129,12 +135,63 @@ def flags(values: Mapping[str, Any]) -> Iterator[str]:
             yield orjson.dumps(value).decode() if isinstance(value, dict | list) else str(value)
 
 
+class Addresses:
+    """The file with a fleet's addresses, one on each line: whole at any time, and nobody else's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._text = path, ""
+
+    def begin(self) -> None:
+        """Make it, empty. Raises StoreError where there is something else, or the file of a fleet that lives; one that is left of
+        a fleet whose servers are gone is taken over."""
+        for url in (self._there() or "").split():
+            if not url.startswith(("http://", "https://")):
+                raise StoreError(
+                    f"{self.path}: is there already and lists no servers (found {url[:60]!r}); nothing is overwritten, name "
+                    "another with --file"
+                )
+            if _well(url.removesuffix("/v1"), LOOK_S):
+                raise StoreError(
+                    f"{self.path}: is kept by another fleet, whose server {url} is well; end that one, or name another file with "
+                    "--file"
+                )
+        self.write([])
+
+    def write(self, urls: Sequence[str]) -> None:
+        """Raises StoreError where it cannot be written."""
+        self._text = "".join(f"{url}\n" for url in urls)
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            new.write_text(self._text, encoding="utf-8")
+            new.replace(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written ({error.strerror or error}); name another with --file") from error
+
+    def kept(self) -> bool:
+        """Whether it holds what was written last."""
+        return self._there() == self._text
+
+    def end(self) -> None:
+        """Remove it, if it is still this fleet's."""
+        if self.kept():
+            self.path.unlink(missing_ok=True)
+
+    def _there(self) -> str | None:
+        """What it holds; None where there is none."""
+        try:
+            return self.path.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read ({error.strerror or error}); name another with --file") from error
+
+
 def begin(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManager[Fleet]":
     """The fleet of a recipe: its model and engine, on the cluster of its executor. Entered, it has one server at least. The file
     for their addresses is there, empty, before any begins, and goes with the last.
 
-    Raises RecipeError where the recipe is of another engine or executor; StoreError where the file cannot be written; EngineError
-    where there is no cluster or no room, or where no server starts; ModelError."""
+    Raises RecipeError where the recipe is of another engine or executor; StoreError where the file cannot be written, or is
+    something else's; EngineError where there is no cluster or no room, or where no server starts; ModelError."""
     if not isinstance(recipe.engine, VllmEngine):
         raise RecipeError(f"engine.kind: a fleet is of vLLM servers, the recipe has {recipe.engine.kind}; set it to vllm")
     if not isinstance(recipe.executor, RayExecutorSpec):
@@ -143,13 +200,13 @@ def begin(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManager[Fle
             "and `--set executor.address=null` for one of this machine alone"
         )
     resolve(recipe.model.name, recipe.model.revision, base=base)
-    return _begin(recipe, recipe.executor, base, file)
+    return _begin(recipe, recipe.executor, base, Addresses(file))
 
 
 class Fleet:
     """Servers that are begun again when they end."""
 
-    def __init__(self, held: Replicas, replicas: int, file: Path) -> None:
+    def __init__(self, held: Replicas, replicas: int, file: "Addresses") -> None:
         self._held, self._file, self._over = held, file, threading.Event()
         self._failure: EngineError | None = None
         for _ in range(replicas):
@@ -163,15 +220,18 @@ class Fleet:
         return sorted(one.url for one in self._held.members if one.slots)
 
     def keep(self, say: Callable[[str], None]) -> None:
-        """Keep their addresses in the file until interrupted. Raises StoreError where it cannot be written any more, and what
-        `urls` raises."""
+        """Keep their addresses in the file, and it in its place, until interrupted. Raises StoreError where it cannot be written
+        any more, and what `urls` raises."""
         before: list[str] = []
         while True:
-            if (now := self.urls) != before:
-                _write(self._file, "".join(f"{url}\n" for url in now))
-                for url in sorted(set(now) ^ set(before)):
-                    say(f"{url} {'is ready' if url in now else 'is lost; another is begun'}")
-                before = now
+            now = self.urls
+            if not (kept := self._file.kept()):
+                say(f"{self._file.path} was changed or removed by somebody else; it is written anew")
+            if now != before or not kept:
+                self._file.write(now)
+            for url in sorted(set(now) ^ set(before)):
+                say(f"{url} {'is ready' if url in now else 'is lost; another is begun'}")
+            before = now
             time.sleep(LOOK_S)
 
     def end(self) -> None:
@@ -190,8 +250,8 @@ class Fleet:
 
 
 @contextmanager
-def _begin(recipe: Recipe, spec: RayExecutorSpec, base: Path, file: Path) -> Iterator[Fleet]:
-    _write(file, "")
+def _begin(recipe: Recipe, spec: RayExecutorSpec, base: Path, file: Addresses) -> Iterator[Fleet]:
+    file.begin()
     try:
         with RayExecutor(spec, 0, engine=recipe.engine) as executor:
             executor.room(filters=False)
@@ -202,7 +262,7 @@ def _begin(recipe: Recipe, spec: RayExecutorSpec, base: Path, file: Path) -> Ite
                 finally:
                     fleet.end()
     finally:
-        file.unlink(missing_ok=True)
+        file.end()
 
 
 def _one(_server: Server) -> int:
@@ -221,13 +281,3 @@ def _stay(server: Server, _apart: Callable[..., Any], seconds: float) -> None:
         sick = 0 if server.well() else sick + 1
         if sick >= SICK or not server.runs:
             os._exit(1)
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    new = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        new.write_text(text, encoding="utf-8")
-        new.replace(file)
-    except OSError as error:
-        raise StoreError(f"{file}: cannot be written ({error.strerror or error}); name another with --file") from error

@@ -78,7 +78,7 @@ def dataset_finished(store: Store) -> bool:
     if entry is None or entry.key != _key(store)[1] or not store.exists(entry.path):
         return False
     files = {f"dataset/{name}": size for name, size in _file_bytes(entry).items()}
-    return all(store.exists(name) and bool(store.fs.size(store.path(name)) == size) for name, size in files.items())
+    return all(store.exists(name) and store.size(name) == size for name, size in files.items())
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -211,8 +211,9 @@ class _Folder:
         """Move a finished file of the build directory to its name under dataset/."""
         if not self.store.local:
             target = self.store.path(f"dataset/{name}")
-            self.store.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-            self.store.fs.put_file(str(file), target)
+            with self.store.explained(f"dataset/{name}"):
+                self.store.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+                self.store.fs.put_file(str(file), target)
             file.unlink()
             return
         (self.build / name).parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +235,8 @@ def _building(store: Store) -> Iterator[_Folder]:
         if store.exists("dataset/README.md"):
             store.remove("dataset/README.md")
         if store.exists("dataset"):
-            store.fs.rm(store.path("dataset"), recursive=True)
+            with store.explained("dataset", verb="remove"):
+                store.fs.rm(store.path("dataset"), recursive=True)
         with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
             yield _Folder(store, Path(folder))
         return

@@ -1,7 +1,8 @@
 """The duplicates of a run that has more samples than memory holds: shard by shard through thresher.duplicates.
 
-The files lie in RUN/scratch, or in the temporary directory where the run is not on a local disk, until the verdicts are written;
-a run that is stopped goes on from them. The verdicts are those of filters.near_duplicate.within_run."""
+The files lie in a scratch folder, RUN/scratch where there is no other, until the verdicts are written; a run that is stopped goes
+on from them. A run on an object store that names no folder has them in this machine's temporary one, and begins again. The
+verdicts are those of filters.near_duplicate.within_run."""
 
 import shutil
 import tempfile
@@ -19,8 +20,9 @@ from filters.base import Filter
 from filters.near_duplicate import Told
 from schemas.recipe import DedupeSpec, FilterSpec, Recipe
 from schemas.sample import Outcome
-from thresher import duplicates, pool, shards
+from thresher import duplicates, ids, pool, shards
 from thresher.duplicates import Each, Plan
+from thresher.errors import StoreError
 from thresher.store import Store, shard_name
 
 UNPACKED = 3
@@ -54,21 +56,27 @@ def needed(store: Store, recipe: Recipe) -> bool:
     return size > recipe.run.dedupe_gib * 2**30
 
 
-def through_files(one: Pass, memory: int, each: Each) -> None:
-    """Write the verdicts of `near_duplicate_run` on all shards, with some bytes of memory in each worker."""
+def through_files(one: Pass, memory: int, each: Each, scratch: Path | None = None) -> None:
+    """Write the verdicts of `near_duplicate_run` on all shards, with some bytes of memory in each worker, through a folder that
+    all of them reach. Raises StoreError where it cannot be made."""
     store, threshold = Store(one.root), one.filter()[0].within_run
     assert threshold is not None
-    folder = store.path(f"scratch/dedupe-{one.key[:16]}") if store.local else tempfile.mkdtemp(prefix="thresher-dedupe-")
+    own = scratch is None
+    if scratch is None:
+        scratch = Path(store.path("scratch") if store.local else tempfile.mkdtemp(prefix="thresher-"))
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"run.scratch {scratch}: cannot be made ({error.strerror or error}); name another folder") from error
+    folder = str(scratch / f"dedupe-{ids.digest(store.path(''), one.key)[:16]}")  # of this run: others may be at work there
     plan = Plan(folder, threshold, memory)
     sampled = pool.sampled(store)
     each(sign_shard, [(one, plan, shard) for shard in sampled])
     duplicates.find(plan, each)
     each(write_verdicts, [(one, plan, shard) for shard in sampled])
     shutil.rmtree(folder)
-    if store.local:
-        parent = Path(folder).parent
-        if not any(parent.iterdir()):
-            parent.rmdir()
+    if own and not any(scratch.iterdir()):
+        scratch.rmdir()
 
 
 def sign_shard(one: Pass, plan: Plan, shard: int) -> None:

@@ -86,7 +86,8 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
         try:
-            self.fs, self.base = fsspec.core.url_to_fs(self.root)
+            # Without a cache of listings: other machines write there too.
+            self.fs, self.base = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise StoreError(
                 f"{root}: no such storage: {error}; give a directory, or an fsspec URL such as s3://bucket/run"
@@ -97,21 +98,26 @@ class Store:
         return f"{self.base}/{name}" if name else self.base
 
     def exists(self, name: str) -> bool:
-        return bool(self.fs.exists(self.path(name)))
+        path = self.path(name)
+        if self.local:
+            return os.path.exists(path)  # fsspec takes what a signal raises meanwhile for a file that is not there
+        with self.explained(name, verb="look for"):
+            return bool(self.fs.exists(path))
 
     def names(self, folder: str, ending: str) -> list[str]:
         """File names in a folder, sorted."""
-        path = self.path(folder)
-        if not self.fs.exists(path):
+        if not self.exists(folder):
             return []
-        found = (str(name).rsplit("/", 1)[-1] for name in self.fs.ls(path, detail=False))
+        with self.explained(folder, verb="list"):
+            found = [str(name).rsplit("/", 1)[-1] for name in self.fs.ls(self.path(folder), detail=False)]
         return sorted(name for name in found if name.endswith(ending) and not name.startswith("."))
 
     def folders(self) -> list[str]:
         """Names of the folders in the root, sorted."""
-        if not self.fs.exists(self.path("")):
+        if not self.exists(""):
             return []
-        found = (info for info in self.fs.ls(self.path(""), detail=True) if info["type"] == "directory")
+        with self.explained("", verb="list"):
+            found = [info for info in self.fs.ls(self.path(""), detail=True) if info["type"] == "directory"]
         return sorted(str(info["name"]).rstrip("/").rsplit("/", 1)[-1] for info in found)
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
@@ -119,7 +125,7 @@ class Store:
     def write_bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write a file whole or not at all."""
         path = self.path(name)
-        with self._explained(name):
+        with self.explained(name):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             if not self.local:
                 self.fs.pipe_file(path, bytes(data))
@@ -139,7 +145,7 @@ class Store:
 
     def appending(self, folder: str, begins: str, ending: str) -> "Appending":
         """Open the next free file `begins`NNNN`ending` of a local folder for appending; nobody else gets the same one."""
-        with self._explained(folder):
+        with self.explained(folder):
             self.fs.makedirs(self.path(folder), exist_ok=True)
             number = len(self.names(folder, ending))
             while True:
@@ -158,7 +164,7 @@ class Store:
                 return int(file.name.removesuffix(ending)[-4:])
         taken = [name for name in self.names(folder, ending) if name.startswith(begins)]
         number = int(taken[-1].removesuffix(ending)[len(begins) :]) if taken else 0
-        with self._explained(folder):
+        with self.explained(folder):
             while True:
                 number += 1
                 try:  # on the condition that there is none: several machines may be at it
@@ -168,7 +174,7 @@ class Store:
                     continue
 
     def read_bytes(self, name: str) -> bytes:
-        with self._explained(name, verb="read"):
+        with self.explained(name, verb="read"):
             return bytes(self.fs.cat_file(self.path(name)))
 
     def write_model(self, name: str, model: BaseModel) -> None:
@@ -234,12 +240,11 @@ class Store:
             self.move_aside(f"{name}.json", "is no entry")
         if entry is None or entry.key != key:
             return None
-        path = self.path(entry.path)
-        if not self.fs.exists(path):
-            log.warning("%s: the entry is there but the file is gone; it is made again", path)
+        if not self.exists(entry.path):
+            log.warning("%s: the entry is there but the file is gone; it is made again", self.path(entry.path))
             return None
-        if self.fs.size(path) != entry.bytes:
-            self.move_aside(entry.path, f"has {self.fs.size(path)} bytes, {entry.bytes} were written")
+        if (size := self.size(entry.path)) != entry.bytes:
+            self.move_aside(entry.path, f"has {size} bytes, {entry.bytes} were written")
             return None
         if hashed and hashlib.sha256(self.read_bytes(entry.path)).hexdigest() != entry.sha256:
             self.move_aside(entry.path, "is not what was written (its SHA-256 differs)")
@@ -248,8 +253,7 @@ class Store:
 
     def whole(self, entry: Entry, *, hashed: bool) -> bool:
         """Whether the file of an entry is what was written: by its size, and by its hash if `hashed`."""
-        path = self.path(entry.path)
-        if not self.fs.exists(path) or self.fs.size(path) != entry.bytes:
+        if not self.exists(entry.path) or self.size(entry.path) != entry.bytes:
             return False
         return not hashed or hashlib.sha256(self.read_bytes(entry.path)).hexdigest() == entry.sha256
 
@@ -273,7 +277,7 @@ class Store:
         """Read one row group of `name`.parquet. Raises StoreError on a damaged file."""
         path = self.path(f"{name}.parquet")
         try:
-            with self._explained(f"{name}.parquet", verb="read"), self.fs.open(path, "rb") as file:
+            with self.explained(f"{name}.parquet", verb="read"), self.fs.open(path, "rb") as file:
                 return pq.ParquetFile(file).read_row_group(group)
         except (pa.ArrowException, IndexError) as error:
             raise StoreError(
@@ -281,16 +285,16 @@ class Store:
             ) from error
 
     def remove(self, name: str) -> None:
-        with self._explained(name, verb="remove"):
+        with self.explained(name, verb="remove"):
             self.fs.rm_file(self.path(name))
 
     def move_aside(self, name: str, why: str) -> None:
-        path = self.path(name)
-        aside, number = f"{path}.damaged", 1
-        while self.fs.exists(aside):
-            aside, number = f"{path}.damaged{number}", number + 1
-        self.fs.mv(path, aside)
-        log.warning("%s: %s; moved to %s and made again", path, why, aside.rsplit("/", 1)[-1])
+        aside, number = f"{name}.damaged", 1
+        while self.exists(aside):
+            aside, number = f"{name}.damaged{number}", number + 1
+        with self.explained(name, verb="move aside"):
+            self.fs.mv(self.path(name), self.path(aside))
+        log.warning("%s: %s; moved to %s and made again", self.path(name), why, aside.rsplit("/", 1)[-1])
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -319,8 +323,14 @@ class Store:
             raise StoreError(f"{where}: not a run of thresher: {key + ': ' if key else ''}{first['msg']}") from error
         return found.model_copy(update={"recipe": recipe})
 
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        with self.explained(name, verb="look for"):
+            return int(self.fs.size(self.path(name)))
+
     @contextmanager
-    def _explained(self, name: str, verb: str = "write") -> Iterator[None]:
+    def explained(self, name: str, verb: str = "write") -> Iterator[None]:
+        """Raise what the storage raises as a StoreError that says what to do."""
         try:
             yield
         except OSError as error:
@@ -330,6 +340,13 @@ class Store:
             elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 what += f"; choose a directory you may {verb} with --out, or change its permissions"
             raise StoreError(f"{where}: cannot {verb}: {what}") from error
+        except Exception as error:
+            if self.local or isinstance(error, StoreError):
+                raise
+            what = " ".join(str(error).split()) or type(error).__name__  # of a client of an object store, which has its own
+            raise StoreError(
+                f"{self.root}: cannot {verb} {name or 'it'}: {what}; see that this machine reaches the storage and has its keys"
+            ) from error
 
 
 class Appending:
@@ -346,13 +363,13 @@ class Appending:
         self.close()
 
     def write(self, data: bytes | pa.Buffer) -> None:
-        with self._store._explained(self.name):
+        with self._store.explained(self.name):
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
 
     def sync(self) -> None:
-        with self._store._explained(self.name):
+        with self._store.explained(self.name):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:

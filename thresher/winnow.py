@@ -9,6 +9,7 @@ what this process remembers. Only undecided samples are judged anew.
 """
 
 import itertools
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ from filters import near_duplicate, near_miss, sandbox, supervise
 from filters.base import SO_FAR, Filter, FilterError, Role, Scope, verdict_table
 from filters.judging import judge, judge_corpus
 from schemas.manifest import Entry
-from schemas.recipe import FilterSpec, Recipe
+from schemas.recipe import FilterSpec, RayExecutorSpec, Recipe
 from schemas.sample import VERDICTS, Kind, Outcome, to_json
 from thresher import asking, ids, pool, repeats, shards
 from thresher.audit.diversity import distinct_of
@@ -36,6 +37,8 @@ from thresher.errors import RecipeError
 from thresher.known import earlier_verdicts, judged_once
 from thresher.store import Store, shard_name
 from thresher.views import PromptCount, prompt_count
+
+log = logging.getLogger(__name__)
 
 
 def _readable(table: pa.Table) -> pa.Table:
@@ -275,7 +278,11 @@ def winnow_corpus(root: str, each: Each = here) -> int:
         pool.drop_corpus(store, keep=number)
         if item[2].name == near_duplicate.RUN and recipe.dedupe is not None and repeats.needed(store, recipe):
             one = repeats.Pass(store.root, number, key, recipe.dedupe.model_dump_json())
-            repeats.through_files(one, int(recipe.run.dedupe_gib * 2**30), each)
+            scratch = None if recipe.run.scratch is None else Path(manifest.base, recipe.run.scratch)
+            if scratch is None and not store.local and isinstance(recipe.executor, RayExecutorSpec):
+                log.warning("duplicates are looked for on this machine alone; name a folder that all machines reach: run.scratch")
+                each = here
+            repeats.through_files(one, int(recipe.run.dedupe_gib * 2**30), each, scratch)
         else:
             _one_pass(store, item, number, key)
     return len(over_all)

@@ -283,10 +283,11 @@ def _mark(store: Store) -> str:
     """Hash of the names, sizes and times of a run's files."""
     found = []
     for folder in ("", *_FOLDERS):
-        path = store.path(folder)
-        if not store.fs.exists(path):
+        if not store.exists(folder):
             continue
-        for info in store.fs.ls(path, detail=True):
+        with store.explained(folder, verb="list"):
+            listed = store.fs.ls(store.path(folder), detail=True)
+        for info in listed:
             name = str(info["name"]).rsplit("/", 1)[-1]
             if folder or name in _FILES:
                 time = next((info[key] for key in ("mtime", "LastModified", "created") if key in info), None)
@@ -307,5 +308,6 @@ def begun(store: Store) -> str:
     with suppress(StoreError, ValueError, KeyError, TypeError):
         if store.exists("begun.json"):
             return str(json.loads(store.read_bytes("begun.json"))["begun"])
-    when: datetime = store.fs.modified(store.path("run.json"))
+    with store.explained("run.json", verb="look for"):
+        when: datetime = store.fs.modified(store.path("run.json"))
     return when.astimezone(UTC).isoformat(timespec="milliseconds")

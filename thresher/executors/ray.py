@@ -41,6 +41,8 @@ LOOK_S = 5.0
 """Seconds between two looks at how many replicas are wanted."""
 REACH_S = 10.0
 """Seconds that a cluster has to take a connection."""
+GREETING, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5), b"\x04"
+"""What a client of HTTP/2 says first, and the type of the frame that a server, as Ray's, answers with (RFC 9113, 3.4)."""
 ANSWER_S = 120.0
 """Seconds that machines have to answer before an engine is begun."""
 OLDEST = (2, 55)
@@ -83,7 +85,8 @@ class RayExecutor(Executor):
                     raise EngineError(f"executor.address {self._spec.address}: {' '.join(str(error).split())}") from error
                 raise EngineError(
                     f"executor.address {self._spec.address}: no Ray cluster there ({str(error).splitlines()[0]}); begin one with "
-                    "`ray start --head`, or set executor.address to null for one of this machine alone"
+                    "`ray start --head`, or set executor.address to null for one of this machine alone. One that wants a token "
+                    "takes nobody without: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, here as where it was begun"
                 ) from error
             self._joined = True
         self._task = ray.remote(_called).options(num_cpus=1, max_retries=3)
@@ -175,7 +178,7 @@ class RayExecutor(Executor):
             held.close()
 
     def _reachable(self) -> None:
-        """Ray itself tries for minutes to reach an address at which there is nobody."""
+        """Ray itself tries for minutes to reach an address at which there is nobody, and for ever where somebody else is."""
         address, said = self._spec.address or "", ""
         if address == "auto":
             noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")  # by the last `ray start` on this machine
@@ -185,7 +188,11 @@ class RayExecutor(Executor):
         if not colon or not port.isdigit():
             return
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S) as there:
+                if os.environ.get("RAY_USE_TLS") != "1":
+                    there.sendall(GREETING)
+                    if there.recv(9)[3:4] != SETTINGS:
+                        raise ConnectionError("what answers there is something else")
         except OSError as error:
             raise EngineError(
                 f"executor.address {self._spec.address}{said}: no Ray cluster there ({error}); begin one with "
@@ -337,7 +344,8 @@ class Replicas:
             self._changed.notify_all()
         self._looking.join(timeout=LOOK_S)
         with suppress(Exception):  # what does not end in time is killed
-            self._ray.wait([one.actor.close.remote() for one in members if one.slots], num_returns=len(members), timeout=20)
+            ending = [one.actor.close.remote() for one in members if one.slots]
+            self._ray.wait(ending, num_returns=len(ending), timeout=20)
         for one in members:
             with suppress(Exception):
                 self._ray.kill(one.actor)

@@ -299,7 +299,8 @@ def _files(store: Store, entry: Entry, wanted: tuple[str, ...], folder: Path) ->
         path = folder / name
         if not store.local:
             path.parent.mkdir(parents=True, exist_ok=True)
-            store.fs.get_file(store.path(f"dataset/{name}"), str(path))
+            with store.explained(f"dataset/{name}", verb="read"):
+                store.fs.get_file(store.path(f"dataset/{name}"), str(path))
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         if digest not in file_name:
