@@ -63,7 +63,7 @@ def thresher_round(
         progress,
         executor,
         sample=lambda shard, _: steps.sample_shard(begun.root, shard, sampler, progress, executor.apart),
-        winnow=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
+        judge=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
         corpus=lambda: steps.winnow_corpus(begun.root),
     )
     return progress.tokens / (time.perf_counter() - began)

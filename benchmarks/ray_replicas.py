@@ -42,7 +42,7 @@ def one_round(loaded: recipes.Loaded, address: str, replicas: int, out: Path) ->
                 progress,
                 executor,
                 sample=lambda shard, found: steps.sample_on(found, begun.root, shard, progress),
-                winnow=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
+                judge=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
             )
             return progress.samples / (time.perf_counter() - began), progress.samples
 

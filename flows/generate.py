@@ -11,8 +11,9 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 
+from flows.reporting import if_it_can
 from thresher import recipes, steps
-from thresher.errors import EngineError
+from thresher.errors import DeadlyError, EngineError
 from thresher.executors import open_executor
 from thresher.executors.base import Engines
 from thresher.progress import Progress
@@ -21,9 +22,10 @@ log = logging.getLogger(__name__)
 
 
 async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Try again after an engine's failure; bad input would only fail again."""
+    """Try again after an engine's failure; bad input would only fail again, and what engines die of kill more of them."""
     found: Any = state.result(raise_on_failure=False)
-    return isinstance(await found if isawaitable(found) else found, EngineError)
+    error = await found if isawaitable(found) else found
+    return isinstance(error, EngineError) and not isinstance(error, DeadlyError)
 
 
 @task(
@@ -51,13 +53,11 @@ class Reported:
         self._thread.submit(contextvars.copy_context().run, self._write, share, text)
 
     def _write(self, share: float, text: str) -> None:
-        try:
+        with if_it_can("progress artifact"):
             if self._artifact is None:
                 self._artifact = create_progress_artifact(100 * share, key="thresher-progress", description=text)
             else:
                 update_progress_artifact(self._artifact, 100 * share, description=text)
-        except Exception as error:  # noqa: BLE001 - the server's trouble is not the run's
-            log.warning("the progress artifact was not written: %s", error)
 
     def __enter__(self) -> "Reported":
         return self
@@ -76,6 +76,6 @@ def generate(recipe: str, out: str | None = None, overrides: list[str] | None = 
             progress,
             executor,
             sample=lambda shard, engines: sample_shard(begun.root, shard, engines, progress),
-            winnow=lambda shard: None,
+            judge=lambda shard: None,
         )
     return begun.root

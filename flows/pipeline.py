@@ -3,14 +3,18 @@
 from contextlib import nullcontext
 from typing import Any
 
+import httpx
 from prefect import flow, runtime
+from prefect.settings import PREFECT_API_URL
 
 from flows import reporting, slots
 from flows.generate import Reported, sample_shard
 from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
 from flows.release import publish_run, release_run
+from flows.servers import server
 from flows.winnow import winnow_corpus, winnow_shard
 from thresher import steps
+from thresher.errors import ScheduleError
 from thresher.executors import open_executor
 from thresher.progress import Progress
 from thresher.store import Store
@@ -44,10 +48,27 @@ def pipeline(
                 progress,
                 executor,
                 sample=lambda shard, engines: sample_shard(begun.root, shard, engines, progress),
-                winnow=lambda shard: winnow_shard(begun.root, shard, executor),
+                judge=lambda shard: winnow_shard(begun.root, shard, executor),
                 corpus=lambda: winnow_corpus(begun.root, executor),
             )
             if slot := runtime.flow_run.scheduled_start_time:
                 reporting.sampled(Store(begun.root), progress, slot)
             done = release_run(begun.root, executor.gather)
         return done | {"published": publish_run(begun.root) if begun.recipe.publish.repo else None}
+
+
+def run_here(recipe: str, overrides: list[str], out: str, salt: str | None) -> None:
+    """Run it in this process, told to the user's server, or to a temporary one where there is none. Raises ScheduleError where
+    the server is not there, is too old, or goes away before it has heard of the end; and what the steps raise."""
+    how = "start it, or run without it: --no-prefect"
+    if PREFECT_API_URL.value():
+        with server(how):
+            pass
+    try:
+        pipeline(recipe, overrides, out=out, salt=salt)
+    except httpx.HTTPError as error:
+        where = PREFECT_API_URL.value() or "this run's own"
+        raise ScheduleError(
+            f"the Prefect server ({where}) went away: {error or type(error).__name__}; what is finished is kept and the same "
+            f"command goes on once it is there; {how}"
+        ) from error

@@ -32,10 +32,11 @@ def release_run(root: str, gather: Gather = here) -> dict[str, Any]:
         }
         for one in found["filters"]
     ]
-    create_table_artifact(rows, key="thresher-funnel", description=f"What the filters of {found['name']} said")
     page = write_report(Store(root), gather=gather)
-    create_link_artifact(_address(page), link_text=f"report of {found['name']}", key="thresher-report")
-    create_markdown_artifact(f"{markdown(audit)}\n\nDataset: `{dataset}`, report: `{page}`\n", key="thresher-audit")
+    with reporting.if_it_can("artifacts of the run"):
+        create_table_artifact(rows, key="thresher-funnel", description=f"What the filters of {found['name']} said")
+        create_link_artifact(_address(page), link_text=f"report of {found['name']}", key="thresher-report")
+        create_markdown_artifact(f"{markdown(audit)}\n\nDataset: `{dataset}`, report: `{page}`\n", key="thresher-audit")
     reporting.finished(Store(root), audit)
     return {"audit": found, "dataset": dataset, "report": page}
 
@@ -58,7 +59,8 @@ def publish_run(root: str) -> dict[str, Any] | None:
     rows = "".join(f"| {view} | {count} |\n" for view, count in made.rows.items())
     how = f"pull request {made.request}" if made.request else f"commit `{made.commit}`" if made.commit else "was there already"
     text = f"`{made.repo}` {made.version}: {how}\n\n| config | rows |\n|---|---:|\n{rows}"
-    create_markdown_artifact(text, key="thresher-release", description=f"{made.repo} {made.version}")
+    with reporting.if_it_can("artifact of the release"):
+        create_markdown_artifact(text, key="thresher-release", description=f"{made.repo} {made.version}")
     if made.commit:
         reporting.published(Store(root), made)
     return asdict(made)

@@ -1,6 +1,8 @@
 """Events of a run, for Prefect's automations. The resource is the dataset; nothing fails when one cannot be sent."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -18,6 +20,15 @@ from thresher.releases.publishing import Published
 from thresher.store import Store
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def if_it_can(what: str) -> Iterator[None]:
+    """Send something to the server; where that fails it is logged, for the server's trouble is not the run's."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        log.warning("the %s did not reach the Prefect server: %s", what, error)
 
 
 def finished(store: Store, found: Audit) -> None:
@@ -87,11 +98,9 @@ def _tell(event: str, store: Store, payload: dict[str, Any]) -> None:
     """Send an event to the user's server. A temporary server has no automations, and is not asked."""
     if not PREFECT_API_URL.value():
         return
-    try:
+    with if_it_can(f"event {event}"):
         manifest = store.manifest()
         assert manifest is not None
         name = Recipe.model_validate(manifest.recipe).publish.repo or manifest.name
         resource = {"prefect.resource.id": f"thresher.dataset.{name}", "prefect.resource.name": name}
         emit_event(event, resource=resource, payload={"name": manifest.name, "run": store.root} | payload)
-    except Exception as error:  # noqa: BLE001 - the server's trouble is not the run's
-        log.warning("the event %s was not sent: %s", event, error)

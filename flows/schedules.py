@@ -1,21 +1,15 @@
-"""Schedules on the user's Prefect server: made, listed, changed, and run on this machine without a work pool."""
+"""Schedules on the user's Prefect server: made, listed and changed."""
 
-import asyncio
-import contextlib
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-import anyio
-import httpx
-import prefect
-from prefect.client.base import ServerType
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -30,26 +24,25 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, Concurrency
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.runner import Runner
-from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
-from pydantic import PrivateAttr, ValidationError
+from pydantic import ValidationError
 
 from flows.pipeline import pipeline
+from flows.servers import server
 from flows.slots import located
 from thresher import recipes
 from thresher.errors import ScheduleError
+from thresher.store import Store
 
 ENTRYPOINT = "flows.pipeline.pipeline"
 """A module, not a file: nothing is copied to where the run happens, and it may be any directory."""
 LENGTHS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 """Seconds of the units of --interval."""
-LOOK_SECONDS = 10
-"""How often `thresher serve` looks for schedules that are new."""
-OLDEST = (3, 7)
-"""The oldest server that this was tried with."""
+LONGEST = 10 * 365 * 86_400
+"""Seconds of the longest interval."""
+NAMELESS = "/%&<>"
+"""What Prefect takes in no name."""
 PLAN_SECONDS = 20
 """A server plans the runs of a new schedule within seconds; one that has not by then never will."""
 
@@ -73,19 +66,23 @@ def schedule(
     loaded = recipes.load(recipe, overrides)
     recipes.build_filters(loaded)
     name, overrides = name or loaded.recipe.name, list(overrides)
+    if wrong := sorted(set(name) & set(NAMELESS)):
+        raise ScheduleError(f"--name {name}: Prefect takes no {wrong[0]} in a name; give another")
     if (repo := loaded.recipe.publish.repo) and located(repo) != repo:
         overrides.append(f"publish.repo={located(repo)}")  # as it is from here
     place = out or "data/runs"
+    Store(place)
     parameters = {
         "recipe": str(Path(recipe).absolute()),
         "overrides": overrides,
         "out": place if "://" in place else str(Path(place).absolute()),
     }
-    with _server() as client:
-        before = _find(client, name, missing=None)
+    with server() as client:
+        before = _standing(client, name)
         variables: dict[str, Any] = {"env": given}  # of none at all the server makes nothing, and leaves what is there
         if before is not None and before.work_pool_name == pool:
             variables = {**before.job_variables, **({"env": given} if given else {})}
+        when = _anchored(when, before)
         try:
             made = client.create_deployment(
                 flow_id=client.create_flow(pipeline),
@@ -98,7 +95,7 @@ def schedule(
                 concurrency_limit=1,
                 concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
                 description=loaded.recipe.dataset.description or f"{loaded.recipe.name}: {recipe}",
-                tags=["thresher", _machine()],
+                tags=["thresher", machine()],
                 work_pool_name=pool,
                 job_variables=variables,
             )
@@ -116,128 +113,44 @@ def schedule(
 
 def schedules() -> list[dict[str, Any]]:
     """Every schedule of thresher's on the server, by name. Raises ScheduleError."""
-    with _server() as client:
-        return [_row(client, one) for one in _all(client)]
+    with server() as client:
+        return [_row(client, one) for one in every(client)]
 
 
 def change(name: str, what: Literal["pause", "resume", "remove"]) -> None:
-    """Pause, resume or remove a schedule. Raises ScheduleError where there is none of this name."""
-    with _server() as client:
-        found = _find(client, name)
-        assert found is not None
+    """Pause, resume or remove a schedule. Raises ScheduleError where there is none of this name, and where one is to be removed
+    of which a run is under way."""
+    with server() as client:
+        found = find(client, name)
+        if what == "remove":
+            _under_way(client, found)
         {"pause": client.pause_deployment, "resume": client.resume_deployment, "remove": client.delete_deployment}[what](found.id)
 
 
-def serve(names: Sequence[str], *, at_once: int, say: Callable[[str], None] = print) -> None:
-    """Run these schedules, or all that were made on this machine, in this process until it is stopped. They stay as they are on
-    the server when it is. Raises ScheduleError."""
-    with _server() as client:
-        here = _mine(_all(client)) if not names else [_find(client, name) for name in names]
-        pooled = [one for one in here if one is not None and one.work_pool_name]
-    if pooled and names:
-        one = pooled[0]
-        raise ScheduleError(
-            f"{one.name}: runs on the work pool {one.work_pool_name}; start a worker: prefect worker start --pool "
-            f"{one.work_pool_name}, or make the schedule again without --pool"
-        )
-    asyncio.run(_serve([one.name for one in here if one is not None] if names else None, at_once, say))
+def every(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    """Every schedule of thresher's on a server, by name."""
+    found: list[DeploymentResponse] = []
+    while page := client.read_deployments(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[pipeline.name])), limit=200, offset=len(found)
+    ):
+        found += page
+    return sorted(found, key=lambda one: one.name)
 
 
-# -- inside --------------------------------------------------------------------------------------------------------------
+def find(client: SyncPrefectClient, name: str) -> DeploymentResponse:
+    """The schedule of a name. Raises ScheduleError where there is none."""
+    if (found := _standing(client, name)) is None:
+        there = ", ".join(one.name for one in every(client)) or "none"
+        raise ScheduleError(f"{name}: no schedule of this name; there are: {there}")
+    return found
 
 
-class Standing(RunnerDeployment):
-    """A deployment that stands on the server, and that serving it leaves as it is."""
-
-    _id: UUID = PrivateAttr()
-
-    async def aapply(self, *_: Any, **__: Any) -> UUID:
-        return self._id
-
-
-async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str], None]) -> None:
-    """A runner of Prefect's gives up when the server is away for about half a minute; another one begins when it is back."""
-    while True:
-        try:
-            return await _serve_while_up(names, at_once, say)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the schedules are to be served
-            say(f"thresher serve: {error}; beginning again when the server is there")
-        while True:
-            await anyio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(ScheduleError):
-                await anyio.to_thread.run_sync(_served, names)
-                break
-
-
-async def _serve_while_up(names: Sequence[str] | None, at_once: int, say: Callable[[str], None]) -> None:
-    runner = Runner(name=f"thresher-{socket.gethostname()}", pause_on_shutdown=False, limit=at_once)
-    known: set[UUID] = set()
-
-    async def look() -> None:
-        for one in await anyio.to_thread.run_sync(_served, names):
-            if one.id not in known:
-                standing = Standing(name=one.name, flow_name=pipeline.name)
-                standing._id = one.id
-                await runner.aadd_deployment(standing)
-                known.add(one.id)
-                say(f"serving {one.name}")
-
-    async def watch() -> None:
-        while True:
-            await anyio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(ScheduleError):
-                await look()
-
-    await look()
-    if not known:
-        say(f"no schedule was made on this machine ({_machine()}) yet; waiting for one: thresher schedule RECIPE --cron ...")
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        await runner.start()
-        tasks.cancel_scope.cancel()
-
-
-def _served(names: Sequence[str] | None) -> list[DeploymentResponse]:
-    with _server() as client:
-        every = _all(client)
-        return _mine(every) if names is None else [one for one in every if one.name in names]
-
-
-def _mine(found: Sequence[DeploymentResponse]) -> list[DeploymentResponse]:
-    return [one for one in found if _machine() in one.tags and not one.work_pool_name]
-
-
-def _machine() -> str:
+def machine() -> str:
+    """The tag of schedules that were made on this machine."""
     return f"machine:{socket.gethostname()}"
 
 
-@contextlib.contextmanager
-def _server() -> Iterator[SyncPrefectClient]:
-    """A client of the user's server. Raises ScheduleError where there is none."""
-    how = "start one: `prefect server start`, and say where it is: export PREFECT_API_URL=http://127.0.0.1:4200/api"
-    if not (url := PREFECT_API_URL.value()):
-        raise ScheduleError(f"no Prefect server: PREFECT_API_URL is not set, and schedules need one; {how}")
-    with get_client(sync_client=True) as client:
-        if error := client.api_healthcheck():
-            raise ScheduleError(f"no Prefect server at {url} (PREFECT_API_URL): {error}; {how}")
-        if client.server_type != ServerType.CLOUD and (found := _version(client)) < OLDEST:
-            raise ScheduleError(
-                f"the Prefect server at {url} (PREFECT_API_URL) is of version {'.'.join(map(str, found))}, wanted is "
-                f"{'.'.join(map(str, OLDEST))} or later; upgrade it: pip install 'prefect=={prefect.__version__}' where it runs"
-            )
-        try:
-            yield client
-        except httpx.HTTPError as error:
-            raise ScheduleError(f"the Prefect server at {url} did not do it: {error}; its log says more") from error
-
-
-def _version(client: SyncPrefectClient) -> tuple[int, int]:
-    """Major and minor of the server's version."""
-    try:
-        major, minor = str(client.api_version()).split(".")[:2]
-        return int(major), int(minor)
-    except (ValueError, httpx.HTTPError):
-        return 0, 0
+# -- inside --------------------------------------------------------------------------------------------------------------
 
 
 def _when(cron: str | None, interval: str | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
@@ -252,12 +165,23 @@ def _when(cron: str | None, interval: str | None, timezone: str | None) -> CronS
             raise ScheduleError(
                 f"--interval {interval}: wanted a number above 0, of seconds or with one of s, m, h, d, w, such as 6h"
             )
-        return IntervalSchedule(interval=timedelta(seconds=int(parts[1]) * LENGTHS[parts[2] or "s"]), timezone=timezone or "UTC")
-    except OverflowError as error:
-        raise ScheduleError(f"--interval {interval}: no calendar is that long; wanted such as 6h") from error
+        seconds = int(parts[1]) * LENGTHS[parts[2] or "s"]
+        if seconds > LONGEST:
+            raise ScheduleError(f"--interval {interval}: that is more than ten years; wanted such as 6h")
+        return IntervalSchedule(interval=timedelta(seconds=seconds), timezone=timezone or "UTC")
     except ValidationError as error:
         at = error.errors()[0]
         raise ScheduleError(f"--{at['loc'][0]} {at['input']}: {at['msg'].removeprefix('Value error, ')}") from error
+
+
+def _anchored(when: CronSchedule | IntervalSchedule, before: DeploymentResponse | None) -> CronSchedule | IntervalSchedule:
+    """A schedule that is made again with the same interval goes on at the same times."""
+    if isinstance(when, IntervalSchedule):
+        for one in before.schedules if before is not None else ():
+            own = one.schedule
+            if isinstance(own, IntervalSchedule) and (own.interval, own.timezone) == (when.interval, when.timezone):
+                return own
+    return when
 
 
 def _variables(env: Sequence[str], pool: str | None) -> dict[str, str]:
@@ -279,23 +203,25 @@ def _planned(client: SyncPrefectClient, made: UUID) -> dict[str, Any]:
         time.sleep(0.5)
 
 
-def _all(client: SyncPrefectClient) -> list[DeploymentResponse]:
-    found: list[DeploymentResponse] = []
-    while page := client.read_deployments(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[pipeline.name])), limit=200, offset=len(found)
-    ):
-        found += page
-    return sorted(found, key=lambda one: one.name)
-
-
-def _find(client: SyncPrefectClient, name: str, missing: type[ScheduleError] | None = ScheduleError) -> DeploymentResponse | None:
+def _standing(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
+    if set(name) & set(NAMELESS):
+        return None
     try:
         return client.read_deployment_by_name(f"{pipeline.name}/{name}")
-    except ObjectNotFound as error:
-        if missing is None:
-            return None
-        there = ", ".join(one.name for one in _all(client)) or "none"
-        raise missing(f"{name}: no schedule of this name; there are: {there}") from error
+    except ObjectNotFound:
+        return None
+
+
+def _under_way(client: SyncPrefectClient, one: DeploymentResponse) -> None:
+    """Raise where a run of a schedule is under way: without the schedule it would not know its directory any more."""
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+    this = DeploymentFilter(id=DeploymentFilterId(any_=[one.id]))
+    if found := client.read_flow_runs(deployment_filter=this, flow_run_filter=FlowRunFilter(state=state), limit=1):
+        run = found[0]
+        raise ScheduleError(
+            f"{one.name}: its run {run.name} is {run.state_name or 'under way'}; wait for its end, or end it: prefect flow-run "
+            f"cancel {run.id}. `--pause` keeps others from beginning"
+        )
 
 
 def _row(client: SyncPrefectClient, one: DeploymentResponse) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """What a scheduled run works at: its turn among the runs of a dataset, and its directory.
 
-Runs of a deployment live in FOLDER/NAME-TIME, by the time they were scheduled for, which is their salt too. `scheduled.json` in
-each says who began it and how it ended. A run that begins goes on with the oldest one of its deployment that did not end, and
+Runs of a deployment live in FOLDER/NAME-TIME, by the time they were scheduled for, which is in their salt too. `scheduled.json`
+in each says who began it and how it ended. A run that begins goes on with the oldest one of its deployment that did not end, and
 begins its own where there is none. One run at a time works at a dataset, whatever its deployment: a concurrency limit of Prefect,
 held by a lease that a dead holder does not renew.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import get_run_logger, runtime
@@ -21,6 +24,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ValidationError
 
 from flows.reporting import refusal
+from schemas.recipe import ReleasedSpec
 from thresher import steps
 from thresher.errors import PublishError, StoreError
 from thresher.recipes import Loaded
@@ -55,6 +59,7 @@ def slot(loaded: Loaded, out: str | None, salt: str | None) -> Iterator[steps.Be
     """The run that this flow run is to do, opened, once it is its turn; `out` is the folder of the runs. What becomes of it is
     noted in its directory."""
     folder, log = (out or "data/runs").rstrip("/"), get_run_logger()
+    loaded = remembering(loaded, out)
     with _turn(turn_name(loaded, folder), log):
         begun, note = _taken(loaded, folder, salt, log)
         store = Store(begun.root)
@@ -65,6 +70,27 @@ def slot(loaded: Loaded, out: str | None, salt: str | None) -> Iterator[steps.Be
                 store.write_model(NOTE, note.model_copy(update={"state": "refused"}))
             raise
         store.write_model(NOTE, note.model_copy(update={"state": "done"}))
+
+
+def remembering(loaded: Loaded, out: str | None) -> Loaded:
+    """The recipe, with an index of what its dataset released where it says nothing of one (dedupe.released): beside the runs, or
+    among this machine's caches where those are on an object store, for then the dataset's repository keeps it."""
+    recipe, folder = loaded.recipe, (out or "data/runs").rstrip("/")
+    if recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
+        return loaded
+    store = Store(folder)
+    if store.local:
+        place = Path(store.path("released"))
+    elif recipe.publish.repo is not None:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thresher" / "released"
+    else:
+        get_run_logger().warning(
+            "what earlier runs released is not known to this one: nothing is published, and %s is on no disk; name a folder with "
+            "dedupe.released.index, or a repository with publish.repo", folder
+        )  # fmt: skip
+        return loaded
+    index = ReleasedSpec(index=str(place / turn_name(loaded, folder).removeprefix("thresher-")))
+    return replace(loaded, recipe=recipe.model_copy(update={"dedupe": recipe.dedupe.model_copy(update={"released": index})}))
 
 
 def turn_name(loaded: Loaded, folder: str) -> str:
@@ -125,11 +151,12 @@ def _taken(loaded: Loaded, folder: str, salt: str | None, log: "Logger | LoggerA
             continue
         log.info("going on with %s, which was begun for %s", root, note.slot)
         return begun, _noted(root, note.model_copy(update={"flow_runs": tuple(dict.fromkeys((*note.flow_runs, me)))}))
-    root = f"{folder}/{loaded.recipe.name}-{time}"
-    if Store(root).exists(NOTE) or Store(root).exists("run.json"):  # of another run of the same second
-        time = f"{time}-{me[:8]}"
-        root = f"{folder}/{loaded.recipe.name}-{time}"
-    note = _noted(root, Scheduled(deployment=deployment, slot=time, salt=salt or time, flow_runs=(me,)))
+    for further in ("", f"-{me}"):  # others may be due at the same second
+        root = f"{folder}/{loaded.recipe.name}-{time}{further}"
+        drawn = salt or f"{time}-{deployment}{further}"
+        note = Scheduled(deployment=deployment, slot=time, salt=drawn, flow_runs=(me,))
+        if not Store(root).exists("run.json") and Store(root).write_first(NOTE, note):
+            break
     log.info("beginning %s", root)
     return steps.begin(loaded, root, salt=note.salt), note
 

@@ -91,8 +91,9 @@ def prefect_server(server: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket on S3 (moto's server), whose address and keys clients find in the environment."""
+def s3(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A bucket on S3 (moto's server, whose buckets live as long as the process), whose address and keys clients find in the
+    environment."""
     import fsspec
     from moto.server import ThreadedMotoServer
 
@@ -102,8 +103,9 @@ def s3() -> Iterator[str]:
     host, port = server.get_host_and_port()
     os.environ |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-    yield "s3://bucket"
+    bucket = request.module.__name__.rpartition(".")[2].replace("_", "-")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
+    yield f"s3://{bucket}"
     server.stop()
     for name in set(os.environ) - set(before):
         del os.environ[name]

@@ -95,7 +95,7 @@ def test_a_run_is_published_where_its_recipe_says_or_fails_with_the_gates_reason
 
     from flows.pipeline import pipeline
     from thresher.errors import PublishError
-    from thresher.releases.publishing import releases
+    from thresher.releases.repository import releases
 
     path, repo = str(recipe()), str(tmp_path / "released")
     overrides = [f"publish.repo={repo}", "publish.versions=semantic", "publish.gates.self_check=false"]

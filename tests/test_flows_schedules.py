@@ -65,6 +65,7 @@ def serving(server: Any) -> Any:
     (server.folder / "elsewhere").mkdir()
     path = [str(Path(__file__).parents[1]), str(server.folder), os.environ.get("PYTHONPATH", "")]
     server.environment["PYTHONPATH"] = os.pathsep.join(path)
+    server.environment["PREFECT_CLIENT_MAX_RETRIES"] = "0"  # a server that is away is noticed at once
     command = [sys.executable, "-m", "thresher.cli", "serve", "--at-once", "6"]
     return server.start(command, "serve.log", server.folder / "elsewhere")
 
@@ -154,7 +155,7 @@ def fires(client: Any, recipe: Write, tmp_path: Path, name: str) -> tuple[str, l
     """Runs of a schedule of ten seconds: each draws its own samples, and appends a release."""
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
-    from thresher.releases.publishing import releases
+    from thresher.releases.repository import releases
 
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
     path = recipe(publish={"repo": repo, "versions": "semantic"})
@@ -227,7 +228,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
 
     from thresher import recipes, steps
     from thresher.progress import Progress
-    from thresher.releases.publishing import releases
+    from thresher.releases.repository import releases
 
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
     held = [
@@ -294,6 +295,62 @@ def test_a_cancelled_run_tried_again_goes_on_and_a_changed_recipe_leaves_it(aske
     assert [one["state"] for one in notes(out).values()] == ["done", "done"]
 
 
+def test_what_runs_outlives_a_server_that_is_away(asked: Any, server: Any, serving: Any, recipe: Write, tmp_path: Path) -> None:
+    """For longer than Prefect's runner waits for it. A run that is under way when the server is back ends as any other; of one
+    that was killed meanwhile, begun by another runner, the server is told so."""
+    held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
+    path = recipe(filters=held, run={"shard_samples": 10, "filter_workers": 0})
+    thresher("schedule", str(path), "--interval", "1d", "--name", "away", "--out", str(tmp_path / "runs"))
+    log = server.folder / "serve.log"
+    for killed in (False, True):
+        (tmp_path / "hold").touch()
+        (tmp_path / "pid").unlink(missing_ok=True)
+        run = begin(asked, "away")
+        process = waiting(tmp_path)
+        before = len(log.read_text())
+        server.down(signal.SIGKILL)
+        until(lambda before=before: "the Prefect server is away" in log.read_text()[before:])
+        time.sleep(8)  # seven looks of the runner
+        assert Path(f"/proc/{process}").exists()
+        if killed:
+            os.kill(process, signal.SIGKILL)
+        server.up()
+        if not killed:
+            assert asked.read_flow_run(run).state_name == "Running"
+            (tmp_path / "hold").unlink()
+        state = ended(asked, run)
+        assert (state.is_crashed(), state.is_completed()) == (killed, not killed), state
+        assert list(notes(tmp_path / "runs").values())[-1]["state"] == ("begun" if killed else "done")
+        until(lambda before=before: "beginning again when the server is there" in log.read_text()[before:])
+    assert serving.poll() is None
+    assert len(notes(tmp_path / "runs")) == 2
+
+
+def test_serve_that_is_stopped_ends_its_runs_and_tells_the_server(  # noqa: PLR0917
+    asked: Any, server: Any, recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM. Until then its schedule cannot be removed."""
+    from thresher.cli import main
+
+    monkeypatch.setattr("flows.schedules.machine", lambda: "machine:of-its-own")
+    held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
+    path = recipe(filters=held, run={"shard_samples": 10, "filter_workers": 0})
+    (tmp_path / "hold").touch()
+    thresher("schedule", str(path), "--interval", "1d", "--name", "stopped", "--out", str(tmp_path / "runs"))
+    own = server.start([sys.executable, "-m", "thresher.cli", "serve", "stopped"], "stopped.log")
+    run = begin(asked, "stopped")
+    process = waiting(tmp_path)
+    assert main(["schedule", "stopped", "--remove"]) == 1
+    assert f"is Running; wait for its end, or end it: prefect flow-run cancel {run}" in capsys.readouterr().err
+    own.terminate()
+    (tmp_path / "hold").unlink()  # or its process would be killed after 30 s
+    assert own.wait(60) == 0, (server.folder / "stopped.log").read_text()
+    assert asked.read_flow_run(run).state.is_crashed()
+    assert not Path(f"/proc/{process}").exists()
+    assert [one["state"] for one in notes(tmp_path / "runs").values()] == ["begun"]
+    thresher("schedule", "stopped", "--remove")
+
+
 def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Write, tmp_path: Path) -> None:
     """A second run of a schedule waits in the state AwaitingConcurrencySlot; a run of another schedule with the same dataset has
     begun, says what it waits for, and touches nothing before its turn."""
@@ -323,7 +380,7 @@ def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe
     import yaml
     from prefect.events.schemas.automations import AutomationCore
 
-    from thresher.releases.publishing import releases
+    from thresher.releases.repository import releases
 
     document = Path("docs/schedules.md").read_text()
     automation = yaml.safe_load(document.split("```yaml\n# automation\n")[1].split("```")[0])
@@ -387,7 +444,9 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
     )
     assert ended(asked, missed).is_completed()
     slot = f"{asked.read_flow_run(missed).expected_start_time:%Y%m%dT%H%M%S}"
-    assert [(name, one["salt"], one["state"]) for name, one in notes(out).items()] == [(f"small-{slot}", slot, "done")]
+    assert [(name, one["salt"], one["state"]) for name, one in notes(out).items()] == [
+        (f"small-{slot}", f"{slot}-missed", "done")
+    ]
     assert {reason for one in out.glob("*/verdicts/*.parquet") for reason in pq.read_table(one)["outcome"].to_pylist()} == {
         "keep",
         "drop",
@@ -612,7 +671,9 @@ def test_without_a_server_it_says_how_to_start_one(
         (["--cron", "0 2 * * *", "--timezone", "Berlin"], "--timezone Berlin: "),
         (["--interval", "often"], "--interval often: wanted a number above 0, of seconds or with one of s, m, h, d, w"),
         (["--interval", "0h"], "--interval 0h: wanted"),
-        (["--interval", "9999999999w"], "--interval 9999999999w: no calendar is that long"),
+        (["--interval", "9999999999w"], "--interval 9999999999w: that is more than ten years"),
+        (["--interval", "6h", "--name", "a/b"], "--name a/b: Prefect takes no / in a name"),
+        (["--interval", "6h", "--out", "nowhere://x"], "nowhere://x: no such storage"),
         (["--interval", "6h", "--env", "A=b"], "--env: is for the jobs of a work pool"),
         (["--interval", "6h", "--pool", "x", "--env", "1=secret"], "--env 1: wanted NAME=VALUE"),
     ],

@@ -15,7 +15,8 @@ from thresher.cli import main
 from thresher.errors import PublishError
 from thresher.publish import write_dataset
 from thresher.releases.gates import drifted
-from thresher.releases.publishing import publish, releases
+from thresher.releases.publishing import publish
+from thresher.releases.repository import releases
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
 GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12

@@ -28,8 +28,9 @@ from thresher.releases.changing import compact, revoke, rollback
 from thresher.releases.folder import Folder
 from thresher.releases.gates import against, figures, gates
 from thresher.releases.place import Change, MovedError, open_place
-from thresher.releases.publishing import publish, releases
+from thresher.releases.publishing import publish
 from thresher.releases.readme import END
+from thresher.releases.repository import releases
 from thresher.releases.validation import validate
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thresher import __version__
-from thresher.errors import ThresherError
+from thresher.errors import ScheduleError, ThresherError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -274,9 +274,16 @@ def run(options: argparse.Namespace) -> int:
     if options.no_prefect:
         with Progress() as progress:
             return _show(console, *steps.run(begun, progress))
-    from flows.pipeline import pipeline
+    from flows.pipeline import run_here
 
-    pipeline(options.recipe, options.overrides, out=begun.root, salt=options.salt)
+    try:
+        run_here(options.recipe, options.overrides, begun.root, options.salt)
+    except ScheduleError as error:
+        finished = steps.finished(steps.begin(loaded, options.out, salt=options.salt))
+        if finished is None:
+            raise
+        print(f"thresher: {error}; the run itself is finished", file=sys.stderr)
+        return _show(console, *finished)
     return _show(console, *steps.result(begun.root))
 
 
@@ -469,8 +476,9 @@ def publish(options: argparse.Namespace) -> int:
     """thresher publish"""
     from dataclasses import asdict
 
-    from thresher.releases.publishing import counted, publish_spec
     from thresher.releases.publishing import publish as published
+    from thresher.releases.publishing import publish_spec
+    from thresher.releases.repository import counted
 
     names = ("repo", "private", "gated", "versions", "create_pr")
     changes = {name: value for name in names if (value := getattr(options, name))}
@@ -490,8 +498,8 @@ def publish(options: argparse.Namespace) -> int:
 def releases(options: argparse.Namespace) -> int:
     """thresher releases"""
     from thresher.audit.show import table_of
-    from thresher.releases.publishing import counted
-    from thresher.releases.publishing import releases as there
+    from thresher.releases.repository import counted
+    from thresher.releases.repository import releases as there
 
     found = there(options.repo)
     if options.json or options.csv:
@@ -706,11 +714,11 @@ def _minutes(time: str | None) -> str | None:
 
 def serve(options: argparse.Namespace) -> int:
     """thresher serve"""
-    from flows import schedules as there
+    from flows import serving
 
     if options.at_once < 1:
         raise ThresherError(f"--at-once: wanted 1 or more, found {options.at_once}")
-    there.serve(options.names, at_once=options.at_once)
+    serving.serve(options.names, at_once=options.at_once)
     return 0
 
 

@@ -5,6 +5,7 @@ ThresherError
 ├── SourceError     prompts or samples that cannot be read
 ├── ModelError      a model that cannot be found or loaded
 ├── EngineError     an engine that would not start, or died
+│   └── DeadlyError     work under which engines die: tried again it would kill more
 ├── StoreError      a run directory that cannot be read or written, or that holds another run
 ├── AuditError      counts that do not add up
 ├── PublishError    a release that the Hub, or a gate, refused
@@ -31,6 +32,10 @@ class ModelError(ThresherError):
 
 class EngineError(ThresherError):
     """An engine that would not start, or died."""
+
+
+class DeadlyError(EngineError):
+    """Work under which engines die: tried again it would kill more."""
 
 
 class StoreError(ThresherError):

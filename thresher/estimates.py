@@ -94,7 +94,7 @@ def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PRO
                 progress,
                 executor,
                 sample=lambda shard, engines: steps.sample_on(engines, begun.root, shard, progress),
-                winnow=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
+                judge=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
             )
             done = time.perf_counter()
         store = Store(begun.root)

@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from filters.base import Scope
 from schemas.recipe import Recipe
-from thresher import pool, released
+from thresher import duplicates, pool, released, winnow
 from thresher.audit.stats import Audit, Gather, audit, check, here
 from thresher.checks import check_golds
 from thresher.errors import StoreError
@@ -30,10 +29,11 @@ from thresher.opening import Begun, Warm, begin, begin_brought, warm
 from thresher.progress import Progress
 from thresher.publish import dataset_finished, write_dataset
 from thresher.releases import publishing
+from thresher.releases.indexed import fetch_index
 from thresher.samplers.base import EngineFacts
 from thresher.sampling import sample_shard
 from thresher.store import Store, shard_name
-from thresher.winnow import built_filters, winnow_corpus, winnow_key, winnow_shard
+from thresher.winnow import winnow_shard
 
 __all__ = [
     "Begun",
@@ -48,6 +48,13 @@ __all__ = [
     "winnow_corpus",
     "winnow_shard",
 ]
+
+
+def winnow_corpus(root: str, each: duplicates.Each = duplicates.here) -> int:
+    """Run the filters that must see every sample, once what others released meanwhile is known; returns how many there are.
+    `each` spreads the work on duplicates over workers."""
+    fetch_index(Store(root))
+    return winnow.winnow_corpus(root, each)
 
 
 def release(root: str, gather: Gather = here) -> tuple[Audit, str]:
@@ -70,22 +77,12 @@ def publish(root: str) -> publishing.Published | None:
 def finished(begun: Begun) -> tuple[Audit, str] | None:
     """The audit and the dataset of a run that has nothing left to do, else None."""
     store = Store(begun.root)
-    manifest = store.manifest()
-    assert manifest is not None
     if (begun.missing and not begun.enough) or not dataset_finished(store):
         return None
     if not (released.added(store) if begun.recipe.publish.repo is None else publishing.published(store)):
         return None
-    local = [
-        b for b in built_filters(begun.recipe, begun.base, brought=manifest.origin == "brought") if b[2].scope is not Scope.CORPUS
-    ]
-    for shard in pool.sampled(store):
-        entry = store.entry(f"samples/{shard_name(shard)}")
-        verdicts = store.entry(f"verdicts/{shard_name(shard)}")
-        if entry is None or verdicts is None:
-            return None
-        if verdicts.key != winnow_key(local, [entry.sha256], exhaustive=begun.recipe.audit.exhaustive):
-            return None
+    if winnow.unjudged(begun.root, pool.sampled(store))[0]:
+        return None
     found = result(begun.root)
     return None if found[0].to_dict()["problems"] else found
 
@@ -103,7 +100,7 @@ def run(begun: Begun, progress: Progress) -> tuple[Audit, str]:
             progress,
             executor,
             sample=lambda shard, engines: sample_on(engines, begun.root, shard, progress),
-            winnow=lambda shard: executor.apart(winnow_shard, begun.root, shard).model_dump(),
+            judge=lambda shard: executor.apart(winnow_shard, begun.root, shard).model_dump(),
             corpus=lambda: winnow_corpus(
                 begun.root, lambda function, items: executor.each(lambda one: executor.apart(function, *one), items)
             ),
@@ -125,14 +122,15 @@ def drive(
     executor: Executor,
     *,
     sample: Callable[[int, Engines], Any],
-    winnow: Callable[[int], dict[str, Any] | None],
+    judge: Callable[[int], dict[str, Any] | None],
     corpus: Callable[[], Any] = lambda: None,
 ) -> None:
     """Sample the missing shards, filter each as soon as it is sampled, and run the filters over the corpus. The arguments are the
     steps themselves, or Prefect tasks round them. Raises the first error, after what was under way is done; RecipeError before
     anything is sampled when a verifier refuses references of its own prompts."""
     if not begun.missing or begun.enough:
-        executor.overlap([], pool.sampled(Store(begun.root)), lambda shard: None, winnow, in_flight=lambda: 1)
+        left, _ = winnow.unjudged(begun.root, pool.sampled(Store(begun.root)))
+        executor.overlap([], left, lambda shard: None, judge, in_flight=lambda: 1)
         corpus()
         if not begun.missing or begun.enough:  # other filters may keep fewer
             return
@@ -141,7 +139,7 @@ def drive(
     executor.apart(check_golds, begun.root)
     progress.begin(begun)
     with engines_of(begun, progress, executor) as engines:
-        through(begun, engines, progress, executor, sample=sample, winnow=winnow, corpus=corpus)
+        through(begun, engines, progress, executor, sample=sample, judge=judge, corpus=corpus)
 
 
 @contextmanager
@@ -162,7 +160,7 @@ def through(
     executor: Executor,
     *,
     sample: Callable[[int, Engines], Any],
-    winnow: Callable[[int], dict[str, Any] | None],
+    judge: Callable[[int], dict[str, Any] | None],
     corpus: Callable[[], Any] = lambda: None,
 ) -> None:
     """Pass the missing shards through engines that are warm, with enough of them in flight to fill each twice; with target_rows
@@ -170,10 +168,13 @@ def through(
     sampling = begun.recipe.sampling
     each = shards_in_flight(begun.recipe, engines.call(_facts))
     todo = begun.missing
-    every: list[int] = [shard for shard in pool.sampled(Store(begun.root)) if shard not in set(todo)]
+    again = set(todo)
+    every, known = winnow.unjudged(begun.root, (shard for shard in pool.sampled(Store(begun.root)) if shard not in again))
+    for shard, hits in known.items():
+        progress.judged(shard, hits)
 
-    def winnowed(shard: int) -> None:
-        found = winnow(shard)
+    def judged(shard: int) -> None:
+        found = judge(shard)
         if found is not None:
             progress.judged(shard, int(found["facts"]["hits"]))
 
@@ -182,7 +183,7 @@ def through(
             todo,
             [*every, *todo],
             lambda shard: sample(shard, engines),
-            winnowed,
+            judged,
             in_flight=lambda: each * max(1, engines.replicas),
             stop=engines.close,
             enough=lambda: sampling.target_rows is not None and progress.hits >= sampling.target_rows,

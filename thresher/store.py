@@ -143,6 +143,24 @@ class Store:
                 raise
             _sync_folder(folder)
 
+    def write_first(self, name: str, model: BaseModel) -> bool:
+        """Write a file unless there is one; returns whether it did. Of several writers one does."""
+        path, data = self.path(name), (model.model_dump_json(indent=1) + "\n").encode()
+        with self.explained(name):
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            try:
+                if not self.local:
+                    self.fs.pipe_file(path, data, mode="create")
+                    return True
+                with open(path, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except FileExistsError:
+                return False
+            _sync_folder(path.rpartition("/")[0])
+            return True
+
     def appending(self, folder: str, begins: str, ending: str) -> "Appending":
         """Open the next free file `begins`NNNN`ending` of a local folder for appending; nobody else gets the same one."""
         with self.explained(folder):

@@ -27,7 +27,7 @@ import filters
 from filters import near_duplicate, near_miss, sandbox, supervise
 from filters.base import SO_FAR, Filter, FilterError, Role, Scope, verdict_table
 from filters.judging import judge, judge_corpus
-from schemas.manifest import Entry
+from schemas.manifest import Entry, RunManifest
 from schemas.recipe import FilterSpec, RayExecutorSpec, Recipe
 from schemas.sample import VERDICTS, Kind, Outcome, to_json
 from thresher import asking, ids, pool, repeats, shards
@@ -35,7 +35,7 @@ from thresher.audit.diversity import distinct_of
 from thresher.duplicates import Each, here
 from thresher.errors import RecipeError
 from thresher.known import earlier_verdicts, judged_once
-from thresher.store import Store, shard_name
+from thresher.store import HASHED_BYTES, Store, shard_name
 from thresher.views import PromptCount, prompt_count
 
 log = logging.getLogger(__name__)
@@ -137,6 +137,24 @@ def winnow_shard(root: str, shard: int) -> Entry:
     if "completion" in samples.column_names:
         noted["distinct"] = distinct_of(samples, alive & ~samples["anchor"].to_numpy())
     return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
+
+
+def unjudged(root: str, sampled: Iterable[int]) -> tuple[list[int], dict[int, int]]:
+    """Which of the sampled shards lack verdicts of these filters on these samples; and the hits of the others, by shard. Up to
+    HASHED_BYTES of verdicts are hashed, and a damaged file is moved aside."""
+    store = Store(root)
+    local, exhaustive = _local_filters(store)
+    left, hits, hashed = [], dict[int, int](), 0
+    for shard in sampled:
+        name, entry = f"verdicts/{shard_name(shard)}", store.entry(f"samples/{shard_name(shard)}")
+        key = None if entry is None else winnow_key(local, [entry.sha256], exhaustive=exhaustive)
+        done = None if key is None else store.finished(name, key, hashed=hashed < HASHED_BYTES)
+        if done is None:
+            left.append(shard)
+        else:
+            hashed += done.bytes
+            hits[shard] = int(done.facts["hits"])
+    return left, hits
 
 
 def count_prompts(root: str, samples: pa.Table) -> dict[str, PromptCount]:
@@ -271,7 +289,7 @@ def winnow_corpus(root: str, each: Each = here) -> int:
     sampled = pool.sampled(store)
     for number, item in enumerate(over_all):
         hashes = [entry.sha256 for shard in sampled for entry in pool.verdict_entries(store, shard, number)]
-        key = winnow_key([item], hashes)
+        key = winnow_key([item], [*hashes, *_asked(manifest, item)])
         names = [pool.corpus_name(number, shard) for shard in sampled]
         if all(store.finished(name, key) for name in names):
             continue
@@ -286,6 +304,16 @@ def winnow_corpus(root: str, each: Each = here) -> int:
         else:
             _one_pass(store, item, number, key)
     return len(over_all)
+
+
+def _asked(manifest: RunManifest, item: Built) -> list[str]:
+    """What a filter's verdicts depend on besides: which releases were known, to the one that asks for what was released."""
+    spec = Recipe.model_validate(manifest.recipe).dedupe
+    if item[2].name != near_duplicate.RELEASED or spec is None:
+        return []
+    known = near_duplicate.open_index(spec, Path(manifest.base)).manifest.releases
+    own = manifest.sampling_key
+    return [ids.digest(*(known[: known.index(own)] if own in known else known))]
 
 
 @contextmanager

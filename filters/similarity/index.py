@@ -133,6 +133,25 @@ class Index:
             )
             self._merge()
 
+    def adopt(self, folder: Path) -> None:
+        """Add what another index knows and this one lacks. Its files are moved here, where they are not yet. Releases that both
+        know come in its order, those that only this one knows after them. Raises FilterError where it is of another scheme or
+        rule."""
+        other = Index(folder, self.rule)
+        with self._writing():
+            known, theirs = self.manifest.releases, other.manifest.releases
+            if set(theirs) <= set(known):
+                return
+            own = tuple(release for release in known if release not in theirs)
+            runs = self.manifest.runs if own else ()
+            for release in known if own else ():
+                other._remove(release)
+            for run in other.manifest.runs:
+                if not self._home(run).exists():
+                    other._home(run).rename(self._home(run))
+            self._switch(Manifest(self.rule, SCHEME, (*theirs, *own), (*runs, *other.manifest.runs)))
+            self._merge()
+
     @contextmanager
     def snapshot(self) -> Iterator[Path]:
         """A folder with the index as it is now (links, not copies), whatever writers do meanwhile; gone at the end."""

@@ -1,15 +1,20 @@
 """This machine: one engine in this process, threads that wait on it, processes that filter."""
 
+import logging
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from thresher.errors import DeadlyError
 from thresher.executors.base import Engines, Executor
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,12 +26,11 @@ class LocalExecutor(Executor):
     def __init__(self, filter_workers: int) -> None:
         self.workers = filter_workers
         self._processes: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> "LocalExecutor":
         if self.workers:
-            # Spawned: a process forked from one with threads may deadlock.
-            context = multiprocessing.get_context("spawn")
-            self._processes = ProcessPoolExecutor(self.workers, mp_context=context, initializer=end_with_parent)
+            self._processes = _processes(self.workers)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -34,10 +38,30 @@ class LocalExecutor(Executor):
             self._processes.shutdown(cancel_futures=True)
 
     def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of a module in a filter process and wait for its result."""
-        if self._processes is None:
+        """Call a function of a module in a filter process and wait for its result. When processes die it is called again, in one
+        of its own, so that it costs no others theirs. Raises DeadlyError when that dies too."""
+        if (processes := self._processes) is None:
             return function(*args, **kwargs)
-        return self._processes.submit(function, *args, **kwargs).result()
+        try:
+            return processes.submit(function, *args, **kwargs).result()
+        except BrokenProcessPool:
+            self._begin_again(processes)
+        try:
+            with _processes(1) as alone:
+                return alone.submit(function, *args, **kwargs).result()
+        except BrokenProcessPool as error:
+            raise DeadlyError(
+                f"{function.__name__}{args[1:]}: the filter process died of it twice, the second time with nothing else to do "
+                "(killed, or out of memory?); what is finished is kept, and fewer run.filter_workers leave each more memory"
+            ) from error
+
+    def _begin_again(self, broken: ProcessPoolExecutor) -> None:
+        """Have new processes in the place of those of which one died, once for all calls that were under way on them."""
+        with self._lock:
+            if self._processes is broken:
+                self._processes = _processes(self.workers)
+                log.warning("a filter process died; others are begun, and what was under way is done again")
+        broken.shutdown(wait=False)
 
     @contextmanager
     def engines(
@@ -65,6 +89,11 @@ class Here:
 
     def close(self) -> None:
         self._engine.close()
+
+
+def _processes(count: int) -> ProcessPoolExecutor:
+    """Spawned: a process forked from one with threads may deadlock."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
 
 
 def end_with_parent() -> None:

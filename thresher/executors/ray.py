@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from schemas.recipe import Engine, RayExecutorSpec, VllmEngine
-from thresher.errors import EngineError, StoreError, ThresherError
+from thresher.errors import DeadlyError, EngineError, StoreError, ThresherError
 from thresher.executors import machines
 from thresher.executors.base import Executor
 from thresher.store import Store
@@ -327,7 +327,7 @@ class Replicas:
                 deaths += 1
                 self._lost(replica, str(error))
                 if alone:
-                    raise EngineError(
+                    raise DeadlyError(
                         f"{function.__name__}{args[1:]}: the engine's process died of it {deaths} times, the last time with "
                         "nothing else to do; what is finished is kept"
                     ) from error

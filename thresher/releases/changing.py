@@ -14,14 +14,24 @@ from schemas.release import Release, RepositoryManifest, Shard
 from thresher import __version__, views
 from thresher.errors import PublishError
 from thresher.releases.place import Change, Place, again, open_place
-from thresher.releases.publishing import INDEX, MANIFEST, change, counted, dumped, next_version, paths, read, stop_at_strangers
 from thresher.releases.readme import readme
+from thresher.releases.repository import (
+    INDEX,
+    INDEXED,
+    MANIFEST,
+    change,
+    counted,
+    dumped,
+    next_version,
+    paths,
+    read,
+    stop_at_strangers,
+)
 from thresher.table_files import FILE_BYTES, TableFiles
 from thresher.view_schemas import written_schema
 
 NAMES = ("sample_id", "chosen_id", "rejected_id")
 """Columns that name samples: a row goes where one of them was taken back."""
-INDEXED = f"{INDEX}/index.json"
 STAGED_BYTES = 2 << 30
 """Bytes of merged shards that lie on this disk before they are sent."""
 

@@ -12,10 +12,8 @@ the manifest. What somebody else put among the shards stops the release.
 
 import hashlib
 import json
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -25,10 +23,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from filters import near_duplicate
 from schemas.manifest import Entry, RunManifest
 from schemas.recipe import PublishSpec, Recipe
-from schemas.release import FORMAT, Release, RepositoryManifest, Shard
+from schemas.release import Release, RepositoryManifest, Shard
 from thresher import __version__, released, views
 from thresher.audit.across import since
 from thresher.audit.review import reviewed
@@ -37,15 +34,15 @@ from thresher.card import card
 from thresher.errors import PublishError
 from thresher.publish import dataset_finished
 from thresher.releases.gates import against, drifted, figures, gates, stop_where_refused
-from thresher.releases.place import Change, Place, again, open_place
+from thresher.releases.indexed import with_index
+from thresher.releases.place import Place, again, open_place
 from thresher.releases.readme import readme, sizes
+from thresher.releases.repository import change, counted, next_version, paths, read, stop_at_strangers
 from thresher.releases.validation import validate
 from thresher.store import Store
 
-MANIFEST, INDEX = "thresher/manifest.json", "index"
 NOTE = "published.json"
 """In the run: where its dataset went last."""
-SEMANTIC = re.compile(r"v(\d+)\.(\d+)\.(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -167,108 +164,6 @@ def publish_spec(run: str | Path, changes: Mapping[str, Any], gates: Sequence[st
     except ValidationError as error:
         first = error.errors()[0]
         raise PublishError(f"publish.{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from error
-
-
-# -- what a repository holds ---------------------------------------------------------------------------------------------
-
-
-def read(place: Place, revision: str) -> RepositoryManifest:
-    """The manifest at a revision; an empty one where there is none."""
-    text = place.text(revision, MANIFEST)
-    if text is None:
-        return RepositoryManifest(columns={}, releases=())
-    given = json.loads(text)
-    if given.get("format") != FORMAT:
-        raise PublishError(
-            f"{place.name}: {MANIFEST} has format {given.get('format')}, this thresher ({__version__}) reads {FORMAT}; "
-            "use a newer one"
-        )
-    return RepositoryManifest.model_validate(given)
-
-
-def releases(repo: str) -> RepositoryManifest:
-    """What a repository holds. Raises PublishError where there is none."""
-    place = open_place(repo)
-    with place.explained():
-        return again(place, lambda: read(place, place.head()))
-
-
-def shards(manifest: RepositoryManifest) -> dict[str, Shard]:
-    """Every shard by its path; one that two releases brought is there once."""
-    every = [shard for release in manifest.releases for shards in release.views.values() for shard in shards]
-    return {shard.path: shard for shard in (*every, *manifest.revoked)}
-
-
-def paths(manifest: RepositoryManifest) -> set[str]:
-    return set(shards(manifest))
-
-
-def dumped(manifest: RepositoryManifest) -> bytes:
-    return (manifest.model_dump_json(indent=1) + "\n").encode()
-
-
-def change(there: RepositoryManifest, then: RepositoryManifest, text: str, files: Mapping[str, Path]) -> Change:
-    """What makes of one manifest the other: its new shards, from `files`, and the small files."""
-    known, wanted = paths(there), paths(then)
-    adds: dict[str, Path | bytes] = {path: files[path] for path in sorted(wanted - known)}
-    adds |= {MANIFEST: dumped(then), "README.md": text.encode()}
-    return Change(adds=adds, deletes=tuple(sorted(known - wanted)))
-
-
-@contextmanager
-def with_index(place: Place, head: str, manifest: RunManifest, made: Change) -> Iterator[Change]:
-    """The change, and the index of what was released, where the recipe names one: its files are never changed, so only new ones
-    are sent. Raises PublishError where the repository's index knows more than the one here."""
-    recipe = Recipe.model_validate(manifest.recipe)
-    if recipe.dedupe is None or recipe.dedupe.released is None:
-        yield made
-        return
-    index = near_duplicate.open_index(recipe.dedupe, Path(manifest.base))
-    with index.snapshot() as folder:
-        wanted = {f"{INDEX}/{file.relative_to(folder)}": file for file in folder.rglob("*") if file.is_file()}
-        before = json.loads(place.text(head, f"{INDEX}/index.json") or "{}").get("releases", [])
-        if lacking := set(before) - set(json.loads(wanted[f"{INDEX}/index.json"].read_text())["releases"]):
-            raise PublishError(
-                f"{place.name}: its index knows {len(lacking)} releases that {index.folder} lacks; copy {INDEX}/ from there to "
-                "that folder first, so that nothing released is drawn again"
-            )
-        there = {path for path in place.files(head) if path.startswith(f"{INDEX}/")}
-        new = (set(wanted) - there) | {f"{INDEX}/index.json"}
-        adds = {**made.adds, **{path: wanted[path] for path in sorted(new)}}
-        yield Change(adds=adds, deletes=(*made.deletes, *sorted(there - set(wanted))))
-
-
-def next_version(place: Place, there: RepositoryManifest, versions: str | None, bumped: str) -> str:
-    """The version of the next commit. A tag that is taken is never used again, whatever was rolled back."""
-    taken = set(place.tags()) | {one.version for one in there.releases}
-    numbers = [tuple(map(int, found.groups())) for tag in taken if (found := SEMANTIC.match(tag))]
-    last = there.releases[-1].version if there.releases else None
-    if versions == "semantic" or (versions is None and last is not None and SEMANTIC.match(last)):
-        if not numbers:
-            return "v1.0.0"
-        major, minor, patch = max(numbers)
-        return f"v{major}.{minor + 1}.0" if bumped == "minor" else f"v{major}.{minor}.{patch + 1}"
-    day = datetime.now(UTC).strftime("v%Y.%m.%d")
-    return next(version for number in range(1, 100_000) if (version := f"{day}.{number}") not in taken)
-
-
-def stop_at_strangers(place: Place, head: str, there: RepositoryManifest) -> None:
-    """Somebody else's Parquet files would become part of the dataset, and missing ones are missed."""
-    found, known = {path for path in place.files(head) if not path.startswith(f"{INDEX}/")}, paths(there)
-    if strange := sorted(found - known):
-        raise PublishError(
-            f"{place.name}: holds {strange[0]} and {len(strange) - 1} more that no release brought; remove them, or publish "
-            "to a repository of its own"
-        )
-    if lost := sorted(known - found):
-        raise PublishError(
-            f"{place.name}: {lost[0]} and {len(lost) - 1} more are gone that releases brought; bring them back with "
-            f"thresher rollback {place.name} --to TAG"
-        )
-
-
-def counted(rows: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {view}" for view, count in rows.items())
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

@@ -119,9 +119,9 @@ def judged(begun: Begun, engines: Engines | None, progress: Progress, executor: 
         return executor.apart(steps.winnow_shard, begun.root, shard).model_dump()
 
     if engines is None or not begun.missing:
-        steps.drive(begun, progress, executor, sample=sample, winnow=winnow)
+        steps.drive(begun, progress, executor, sample=sample, judge=winnow)
     else:
-        steps.through(begun, engines, progress, executor, sample=sample, winnow=winnow)
+        steps.through(begun, engines, progress, executor, sample=sample, judge=winnow)
 
 
 def _draws(recipe: Recipe, design: Design) -> Recipe:
