@@ -28,7 +28,7 @@ def if_it_can(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001
-        log.warning("the %s did not reach the Prefect server: %s", what, error)
+        log.warning("the %s did not reach the Prefect server: %r", what, error)
 
 
 def finished(store: Store, found: Audit) -> None:
