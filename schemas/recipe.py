@@ -169,7 +169,11 @@ class HttpEngine(Part):
     completions_per_request: Annotated[int, Field(ge=1)] = 32
     """Completions asked for in one request, at most."""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 10
-    """Seconds to wait for a connection. An answer is waited for however long it takes, as long as the connection lives."""
+    """Seconds to wait for a connection. An answer is waited for however long it takes, as long as the server is there."""
+    silent_s: Annotated[float, Field(gt=0)] = 60
+    """Seconds without a word from a server that has requests, after which it is asked for its models. One that leaves three such
+    questions unanswered for as long each is left alone until it answers, and its requests are drawn by others. More for a server
+    that answers nothing while it generates."""
     give_up_after_s: Annotated[float, Field(gt=0)] = 600
     """Seconds after which a run in which no server gives any answer ends with an error; what is finished is kept."""
     extra_body: dict[str, Any] = Field(default_factory=dict)

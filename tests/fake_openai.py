@@ -62,6 +62,12 @@ class FakeOpenAI:
         """Whether any of these comes from here."""
         return any(one.source == f"127.0.0.1:{self.port}" for one in drawn)
 
+    def hang(self) -> threading.Event:
+        """Do nothing, connections open, until this is set."""
+        wanted = threading.Event()
+        self._loop.call_soon_threadsafe(wanted.wait)
+        return wanted
+
     def stop(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)

@@ -293,6 +293,35 @@ def test_an_answer_is_waited_for_however_long_it_takes() -> None:
     assert len(one.completions) == 2
 
 
+def test_the_others_take_over_from_a_server_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """Its connections live. One that is only slow is left to it."""
+    with (
+        FakeOpenAI(delay_s=0.02) as alive,
+        FakeOpenAI(delay_s=0.02) as hanging,
+        FakeOpenAI(delay_s=1.0) as slow,
+        sampler(alive, hanging, slow, silent_s=0.1) as held,
+        held.stream() as stream,
+    ):
+        stream.submit([group(number, n=4) for number in range(100)])
+        first = stream.take(10)
+        wanted = hanging.hang()
+        drawn = first + collect(stream, 100 - len(first))
+        assert sorted(one.number for one in drawn) == list(range(100))
+        assert slow.source_of(drawn)
+        assert [url for url in (alive.url, hanging.url, slow.url) if f"{url} does not answer" in caplog.text] == [hanging.url]
+        wanted.set()
+        until(lambda: f"{hanging.url} answers again" in caplog.text)
+
+
+def test_a_server_that_hangs_alone_is_given_up() -> None:
+    with FakeOpenAI(delay_s=0.05) as server, sampler(server, silent_s=0.1, give_up_after_s=0.5) as held, held.stream() as stream:
+        wanted = server.hang()
+        stream.submit([group(0)])
+        with pytest.raises(EngineError, match=r"no server has answered for 0.5 s .*nothing came for .*TimeoutError"):
+            collect(stream, 1)
+        wanted.set()
+
+
 def test_the_others_take_over_from_a_server_that_is_dead(caplog: pytest.LogCaptureFixture) -> None:
     with FakeOpenAI() as alive:
         drawn = draw(sampler(f"http://127.0.0.1:{free_port()}/v1", alive), [group(number) for number in range(8)])

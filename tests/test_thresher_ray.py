@@ -258,7 +258,9 @@ def test_an_actor_and_a_raylet_that_are_killed_cost_what_was_in_flight(
     assert 2 * PROMPTS <= asked <= 2 * PROMPTS + 3 * 8 * 2
 
 
-def test_replicas_come_and_go_while_a_run_goes_on(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicas_come_and_go_while_a_run_goes_on(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One, then two by `thresher scale`, then one again."""
     seen, out = Seen(monkeypatch), tmp_path / "run"
     with FakeOpenAI(delay_s=1.0) as server, going_on(write_recipe(tmp_path, server.url, spec(nodes).model_dump()), out):
@@ -268,6 +270,8 @@ def test_replicas_come_and_go_while_a_run_goes_on(nodes: Nodes, tmp_path: Path, 
         assert main(["scale", str(out), "1"]) == 0
         wait_for(lambda: len(seen.pids()) == 1)
     whole(out)
+    assert main(["scale", str(out), "2"]) == 1
+    assert "has sampled all it was to sample" in capsys.readouterr().err
 
 
 def test_a_driver_that_is_killed_takes_its_actors_with_it_and_goes_on_later(nodes: Nodes, tmp_path: Path) -> None:

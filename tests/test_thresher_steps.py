@@ -478,3 +478,11 @@ def test_completions_that_leave_no_room_for_a_prompt_are_refused(recipe: Write, 
     ):
         steps.begin(recipes.load(path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_only_a_run_on_a_cluster_is_scaled(recipe: Write, tmp_path: Path) -> None:
+    whole(recipe(), tmp_path / "run")
+    for where, why in (("run", "executor.kind is local: one engine, in its process"), ("nowhere", "not a run directory")):
+        with pytest.raises(StoreError, match=why):
+            steps.scale(Store(tmp_path / where), 2)
+        assert not (tmp_path / where / "replicas.json").exists()

@@ -219,9 +219,15 @@ REPLICAS = "replicas.json"
 
 
 def scale(store: Store, replicas: int) -> None:
-    """Ask a run that is under way on a cluster for another number of replicas. Raises StoreError where there is no run."""
-    if store.manifest() is None:
+    """Ask a run that is under way on a cluster for another number of replicas. Raises StoreError for what has none."""
+    if (manifest := store.manifest()) is None:
         raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
+    sampled = manifest.origin == "sampled"
+    if not sampled or manifest.recipe["executor"]["kind"] == "local":
+        why = "executor.kind is local: one engine, in its process" if sampled else "its samples were brought"
+        raise StoreError(f"{store.root}: {why}; only a run on a cluster (executor.kind: ray) takes another number of engines")
+    if dataset_finished(store) and len(pool.sampled(store)) == pool.shards(store):
+        raise StoreError(f"{store.root}: has sampled all it was to sample, and has no engine; raise sampling, and run it again")
     store.write_bytes(REPLICAS, f'{{"replicas": {replicas}}}\n'.encode())
 
 

@@ -167,6 +167,7 @@ class _Endpoint:
         self.in_flight: dict[_Request, float] = {}
         self.pending: list[_Request] = []
         self.tokens, self.length = 0, 0.0
+        self.heard, self.asked = 0.0, False
 
     @property
     def shape(self) -> tuple[bool, str, int, bool]:
@@ -430,13 +431,15 @@ class HttpSampler:
                 endpoint.version = f"vllm {said['version']}"
         endpoint.up, endpoint.cuts = True, 0
 
-    async def _get(self, endpoint: _Endpoint, url: str) -> Response:
-        return await self._exchange(endpoint.client.get(url, timeout=aiohttp.ClientTimeout(total=60)))
+    async def _get(self, endpoint: _Endpoint, url: str, timeout_s: float = 60.0) -> Response:
+        return await self._exchange(endpoint, endpoint.client.get(url, timeout=aiohttp.ClientTimeout(total=timeout_s)))
 
-    async def _exchange(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Response:
+    async def _exchange(self, endpoint: _Endpoint, request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Response:
         try:
             async with request as response:
-                return Response(response.status, response.headers.get("retry-after", ""), await response.read())
+                content = await response.read()
+                endpoint.heard = time.monotonic()
+                return Response(response.status, response.headers.get("retry-after", ""), content)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _AttemptError("cut", self._clean(f"{type(error).__name__} {error}".strip())) from error
 
@@ -455,12 +458,44 @@ class HttpSampler:
         log.warning("%s answers%s", endpoint.url, " again" if endpoint.trouble else "")
         self._fill()
 
+    async def _alive(self, endpoint: _Endpoint) -> None:
+        """Ask a server from which nothing has come for long whether it is there. Where it says nothing either, its requests are
+        drawn by others: a stopped process, or a machine behind a broken switch, ends no connection."""
+        since = endpoint.heard
+        for again in range(_CUTS):
+            await asyncio.sleep(_PROBE_S if again else 0)
+            try:
+                await self._get(endpoint, f"{endpoint.url}/models", self._spec.silent_s)
+            except _AttemptError as error:
+                endpoint.trouble = f"nothing came for {time.monotonic() - since:.0f} s, nor does it say that it is there: {error}"
+            if endpoint.heard > since or not endpoint.up:
+                break
+        else:
+            self._out(endpoint, endpoint.trouble)
+            for job in {request.job for request in endpoint.in_flight}:
+                self._elsewhere(job)
+        endpoint.asked = False
+
+    def _out(self, endpoint: _Endpoint, why: str) -> None:
+        """Send it nothing until it answers again."""
+        endpoint.up = False
+        seeds = self._seeded and endpoint.vllm
+        hint = "; seeded requests kill vLLM's CPU engine: set sampling.seeds to engine" if seeds else ""
+        log.warning("%s does not answer (%s); it is tried again%s", endpoint.url, why, hint)
+        self._tasks.create_task(self._probe(endpoint))
+
     async def _watch(self) -> None:
-        """Give up once no server has answered for long. Time during which a request is being worked on does not count."""
+        """Ask servers that are silent for long; give up once none has answered for long. Time during which a request is being
+        worked on does not count."""
         patience = self._spec.give_up_after_s / 10
-        step = min(1.0, patience)
+        step = min(1.0, patience, self._spec.silent_s / 10)
         while True:
             await asyncio.sleep(step)
+            for endpoint in self._endpoints:
+                waited = time.monotonic() - max(endpoint.heard, min(endpoint.in_flight.values(), default=time.monotonic()))
+                if endpoint.up and not endpoint.asked and waited > self._spec.silent_s:
+                    endpoint.asked = True
+                    self._tasks.create_task(self._alive(endpoint))
             sent = [sent_at for endpoint in self._endpoints for sent_at in endpoint.in_flight.values()]
             worked_on = sent and min(sent) < time.monotonic() - patience
             self._hopeless_s = 0.0 if not self._jobs else self._hopeless_s + (0.0 if worked_on else step)
@@ -604,11 +639,7 @@ class HttpSampler:
             endpoint.limit, endpoint.shrunk_at = max(1.0, endpoint.limit / 2), now
         endpoint.cuts = endpoint.cuts + 1 if setback.kind == "cut" else 0
         if endpoint.cuts >= _CUTS and endpoint.up:
-            endpoint.up = False
-            seeds = self._seeded and endpoint.vllm
-            hint = "; seeded requests kill vLLM's CPU engine: set sampling.seeds to engine" if seeds else ""
-            log.warning("%s does not answer (%s); it is tried again%s", endpoint.url, setback, hint)
-            self._tasks.create_task(self._probe(endpoint))
+            self._out(endpoint, str(setback))
         request.failures += _WEIGHT[setback.kind]
         if request.failures >= _FAILURES and await self._works(endpoint, request):
             error = f"{endpoint.source} fails on it each time, and not on others: {setback}"
@@ -638,7 +669,7 @@ class HttpSampler:
 
     async def _post(self, endpoint: _Endpoint, request: _Request) -> Response:
         body = orjson.dumps(self._body(endpoint, request))
-        return await self._exchange(endpoint.client.post(endpoint.url + self._path, data=body))
+        return await self._exchange(endpoint, endpoint.client.post(endpoint.url + self._path, data=body))
 
     async def _ask(self, endpoint: _Endpoint, request: _Request) -> Answer:
         """The server's answer. Raises _AttemptError, or EngineError or SourceError where trying again is no use."""
