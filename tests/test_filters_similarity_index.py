@@ -129,6 +129,36 @@ def test_a_release_can_be_replaced(tmp_path: Path) -> None:
     assert found.manifest.releases == ("zero", "one")
 
 
+def test_what_another_index_knows_is_taken_in(tmp_path: Path) -> None:
+    """Both know the first release, in the same run of files; each knows another."""
+    first, here, there = texts(30), texts(20, 1), texts(25, 2)
+    for name in ("here", "there"):
+        add(tmp_path / name, "first", first)
+    add(tmp_path / "here", "here", here)
+    add(tmp_path / "there", "there", there)
+    before = Index(tmp_path / "here", RULE).manifest
+    add(tmp_path / "some", "first", first)
+    Index(tmp_path / "here", RULE).adopt(tmp_path / "some")
+    assert Index(tmp_path / "here", RULE).manifest == before
+
+    Index(tmp_path / "here", RULE).adopt(tmp_path / "there")
+
+    found = Index(tmp_path / "here", RULE)
+    assert (found.rows, found.manifest.releases) == (75, ("first", "there", "here"))
+    wanted = [*names(first, "first"), *names(here, "here"), *names(there, "there")]
+    assert found.ask(signatures([*first, *here, *there]), 0.7).names == wanted
+    assert found.ask(signatures(here), 0.7, before="here").names == [None] * 20
+    add(tmp_path / "here", "here", there[:5])
+    assert Index(tmp_path / "here", RULE).rows == 60
+    with pytest.raises(FilterError, match="the rule"):
+        Index(tmp_path / "here", RULE).adopt(other_rule(tmp_path / "other"))
+
+
+def other_rule(folder: Path) -> Path:
+    Index(folder, {"guard": "none"}).add("other", [(signatures(texts(2)), names(texts(2), "other"))])
+    return folder
+
+
 def test_one_without_releases_and_texts_without_words(tmp_path: Path) -> None:
     assert Index(tmp_path / "none", RULE).ask(signatures(["a b c"]), 0.7).names == [None]
     assert Index(tmp_path / "none", RULE).ask(signatures([]), 0.7).names == []

@@ -357,11 +357,13 @@ def test_serve_that_is_stopped_ends_its_runs_and_tells_the_server(  # noqa: PLR0
 
 def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Write, tmp_path: Path) -> None:
     """A second run of a schedule waits in the state AwaitingConcurrencySlot; a run of another schedule with the same dataset has
-    begun, says what it waits for, and touches nothing before its turn."""
+    begun, says what it waits for, and touches nothing before its turn. What the first released no other does again."""
+    from thresher.releases.repository import releases
+
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
     held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
     changes = {"publish": {"repo": repo, "versions": "semantic"}, "run": {"shard_samples": 10, "filter_workers": 0}}
-    path = recipe(filters=held, **changes)
+    path = recipe(filters=held, dedupe={}, **changes)
     (tmp_path / "hold").touch()
     for name in ("left", "right"):
         thresher("schedule", str(path), "--interval", "1d", "--name", name, "--out", str(out / name))
@@ -377,6 +379,8 @@ def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Wri
     assert [state.name for state in states] == ["Completed"] * 3, states[-1].message
     assert len(notes(out / "left")) == 2
     assert len(notes(out / "right")) == 1
+    assert [(one.rows["rollouts"], one.rows["sft"]) for one in releases(repo).releases] == [(20, 6), (20, 0), (20, 0)]
+    assert [Path(name).parents[1].name for name in sorted(map(str, out.rglob("index.json")))] == ["released"] * 2
 
 
 def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe: Write, tmp_path: Path) -> None:

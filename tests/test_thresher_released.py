@@ -12,12 +12,15 @@ import yaml
 from datasets import load_dataset
 
 from filters.similarity.index import Index
+from schemas.recipe import PublishSpec
 from thresher import repeats, steps
 from thresher.cli import main
-from thresher.errors import RecipeError
+from thresher.errors import PublishError, RecipeError
 from thresher.opening import begin_brought
 from thresher.progress import Progress
 from thresher.recipes import load
+from thresher.releases.publishing import publish
+from thresher.releases.repository import releases
 
 RULE = {"guard": "answer", "run_characters": 200}
 LONG = (
@@ -40,19 +43,33 @@ def rows(first: int, prompts: int, who: str = "Anna") -> Rows:
 def run(tmp_path: Path) -> Callable[..., Path]:
     """Filter samples by a recipe, changed by keywords; gives the run's directory."""
 
-    def made(data: Rows, name: str, dedupe: dict[str, Any] | None = None, **changes: Any) -> Path:
+    def made(
+        data: Rows, name: str, dedupe: dict[str, Any] | None = None, publish: dict[str, Any] | None = None, **changes: Any
+    ) -> Path:
         recipe = {
             "name": "released",
             "filters": [{"name": "exact_answer", "parameters": {"after": "A:"}}],
             "dedupe": {"released": {"index": "index"}} if dedupe is None else dedupe,
             "run": {"filter_workers": 0, "shard_samples": 4} | changes,
-        }
+        } | ({} if publish is None else {"publish": publish})
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
         begun = begin_brought(load(tmp_path / f"{name}.yaml"), tmp_path / f"{name}.jsonl", tmp_path / name)
         found, _ = steps.run(begun, Progress())
         assert found.problems == ()
         return tmp_path / name
+
+    return made
+
+
+@pytest.fixture
+def machine(run: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Filter samples on a machine, which is a folder, and release them to a repository if there is one."""
+
+    def made(name: str, data: Rows, repo: str | None, released: Any = "index") -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        index = None if released is None else {"index": released}
+        return run(data, f"{name}/{data[0]['prompt'][:2]}", {"released": index}, publish=None if repo is None else {"repo": repo})
 
     return made
 
@@ -123,6 +140,39 @@ def test_the_dataset_alone_makes_the_index_again(
     (tmp_path / "plain.jsonl").write_text('{"completion": "x"}\n')
     assert main(["index", str(tmp_path / "plain.jsonl"), "--out", str(tmp_path / "no")]) == 1
     assert "wanted a dataset that thresher wrote" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_the_index_travels_with_the_dataset(machine: Callable[..., Path], tmp_path: Path) -> None:
+    """Two machines, each with an index of its own, release to one repository. What one released the other does not; where it came
+    after the other had looked, the release is refused, and the same run, tried again, drops it."""
+    repo = str(tmp_path / "repo")
+    machine("left", rows(10, 4), repo)
+    second = machine("right", rows(12, 4, who="Berta"), repo)
+    assert Counter(row["kind"] for row in rollouts(second)) == {"hit": 4, "duplicate": 4}
+
+    third = machine("left", rows(16, 2), None)  # it looks, and is released later
+    machine("right", rows(17, 2, who="Carla"), repo)
+    with pytest.raises(PublishError, match=r"2 releases came there since .* run it again"):
+        publish(third, PublishSpec(repo=repo))
+    assert Counter(row["kind"] for row in rollouts(third)) == {"hit": 4}
+    assert machine("left", rows(16, 2), repo) == third
+    assert Counter(row["kind"] for row in rollouts(third)) == {"hit": 2, "duplicate": 2}
+    assert len(releases(repo).releases) == 4
+    assert load_dataset(repo, "sft", split="train").num_rows == 8 + 4 + 4 + 2
+    known = [Index(tmp_path / name / "index", RULE).manifest.releases for name in ("left", "right")]
+    assert (len(known[0]), known[1]) == (4, known[0][:3])
+
+
+@pytest.mark.slow
+def test_a_repository_without_an_index_gets_one(machine: Callable[..., Path], tmp_path: Path) -> None:
+    repo = str(tmp_path / "repo")
+    machine("left", rows(10, 4), repo, released=None)
+    assert not (tmp_path / "left/index").exists()
+    assert Counter(row["kind"] for row in rollouts(machine("right", rows(12, 4, who="Berta"), repo))) == {
+        "hit": 4,
+        "duplicate": 4,
+    }
 
 
 def test_an_index_of_another_sort_stops_the_run_before_it_begins(run: Callable[..., Path]) -> None:

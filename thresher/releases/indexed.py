@@ -3,6 +3,7 @@ another machine fetches what it lacks before it asks."""
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,9 @@ def _adopted(place: Place, head: str, index: Index) -> None:
         for name in runs:
             to = Path(folder, name)
             to.parent.mkdir(parents=True, exist_ok=True)
-            if not (index.folder / name).exists():
+            try:
+                os.link(index.folder / name, to)  # what is here needs no fetching
+            except OSError:
                 place.fetch(head, f"{INDEX}/{name}", to)
         index.adopt(Path(folder))
     log.info("%s has taken in what %s knows of its releases", index.folder, place.name)
