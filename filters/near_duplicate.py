@@ -8,7 +8,7 @@ The best stays: highest score, then shortest, then likeliest, then the smallest 
 the number of draws that fell on it; each of the others names it, and how similar the two are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,15 +117,15 @@ def within_run(spec: DedupeSpec) -> Filter:
     return _filter(RUN, Scope.CORPUS, judge, spec, {"within_run", "run_characters", "guard", "keep"})
 
 
-def released(spec: DedupeSpec, base: Path, release: str | None = None) -> Filter:
-    """Drop what repeats a sample that was released before, by the index of those. `release` names this run in there: neither it
-    nor what came after it counts. Raises FilterError on an index that cannot serve."""
+def released(spec: DedupeSpec, base: Path, known: Collection[str] | None = None) -> Filter:
+    """Drop what repeats a sample that was released before, by the index of those: of the releases that are `known`, or of all.
+    Raises FilterError on an index that cannot serve."""
     assert spec.released is not None
     index, threshold = open_index(spec, base), spec.released.threshold
 
     def judge(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
         for table in batches:
-            found = index.ask(signed_in_run(table, spec), threshold, before=release)
+            found = index.ask(signed_in_run(table, spec), threshold, known=known)
             fell = table["multiplicity"].to_numpy()
             told = Told(np.array([name is None for name in found.names], bool), found.equal, found.similarity, fell, found.names)
             yield verdicts(told, "released")

@@ -12,6 +12,7 @@ import anyio
 import httpx
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.states import Crashed
 from pydantic import PrivateAttr
@@ -97,8 +98,9 @@ class Serving(Runner):
 
     async def __aexit__(self, *why: object) -> None:
         with anyio.CancelScope(shield=True):
-            for run in self._process_manager.flow_run_ids():
-                await self._process_manager.kill(run)
+            async with anyio.create_task_group() as ended:
+                for run in self._process_manager.flow_run_ids():
+                    ended.start_soon(self._killed, run)
             with anyio.move_on_after(TOLD_SECONDS):  # each is noted as crashed by whoever waits for its process
                 while self._scheduled_run_poller._submitting_flow_run_ids:
                     await anyio.sleep(0.1)
@@ -107,10 +109,17 @@ class Serving(Runner):
     async def _told(self, running: set[UUID]) -> None:
         """Tell the server of runs that ended while it was away, and could not say so themselves."""
         for run in self._missed - running:
-            state = (await self._client.read_flow_run(run)).state
-            if state is None or not state.is_final():
-                await self._client.set_flow_run_state(run, Crashed(message="It ended while the server was away."), force=True)
+            with contextlib.suppress(ObjectNotFound):  # somebody removed it
+                state = (await self._client.read_flow_run(run)).state
+                if state is None or not state.is_final():
+                    await self._client.set_flow_run_state(run, Crashed(message="It ended while the server was away."), force=True)
             self._missed = self._missed - {run}
+
+    async def _killed(self, run: UUID) -> None:
+        try:
+            await self._process_manager.kill(run)
+        except Exception as error:  # noqa: BLE001 - the others are to be ended all the same
+            log.warning("the process of run %s was not ended: %r", run, error)
 
 
 async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """Fixtures: the environment of every test, a small recipe on disk, and one Prefect server for the whole session."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -90,23 +91,29 @@ def prefect_server(server: Any) -> Iterator[Any]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def s3(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A bucket on S3 (moto's server, whose buckets live as long as the process), whose address and keys clients find in the
-    environment."""
-    import fsspec
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """S3 (moto's server), one for all: clients keep the address that they met first."""
     from moto.server import ThreadedMotoServer
 
-    before = dict(os.environ)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    os.environ |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
-    bucket = request.module.__name__.rpartition(".")[2].replace("_", "-")
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
-    yield f"s3://{bucket}"
+    yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def s3(s3_server: str) -> Iterator[str]:
+    """A bucket there, whose address and keys clients find in the environment."""
+    import fsspec
+
+    before = dict(os.environ)
+    os.environ |= {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
+    with contextlib.suppress(FileExistsError):
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket"
     for name in set(os.environ) - set(before):
         del os.environ[name]
 

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 QUICK = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -34,6 +35,16 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def task_runs(client: Any, flow_run: Any, wanted: set[str]) -> list[str]:
+    """Names of a flow run's task runs, once those that are wanted are there: the server learns of them a little later."""
+    for _ in range(300):
+        names = sorted(run.name for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run)
+        if wanted <= set(names):
+            break
+        time.sleep(0.1)
+    return names
 
 
 class Server:

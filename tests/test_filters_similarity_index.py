@@ -105,58 +105,54 @@ def test_a_release_may_be_larger_than_a_run(tmp_path: Path, monkeypatch: pytest.
     assert found.ask(signatures(some), 0.7).names == names(some, "one")
 
 
-def test_a_release_is_not_asked_about_itself_nor_about_later_ones(tmp_path: Path) -> None:
+def test_only_some_releases_may_be_asked_about(tmp_path: Path) -> None:
     some = texts(3)
     for release in ("one", "two", "three"):
         add(tmp_path, release, some)
 
     found = Index(tmp_path, RULE)
-    assert found.ask(signatures(some), 0.7, before="one").names == [None] * 3
-    assert found.ask(signatures(some), 0.7, before="two").names == names(some, "one")
-    assert found.ask(signatures(some), 0.7, before="unknown").names == names(some, "one")
+    assert found.ask(signatures(some), 0.7, known=()).names == [None] * 3
+    assert found.ask(signatures(some), 0.7, known=["two"]).names == names(some, "two")
+    assert found.ask(signatures(some), 0.7).names == names(some, "one")
 
 
 def test_a_release_can_be_replaced(tmp_path: Path) -> None:
     old, new = texts(30), texts(20, 1)
     for release in ("zero", "one"):
         add(tmp_path, release, old if release == "one" else texts(10, 5))
+    add(tmp_path, "two", texts(5, 9))
     add(tmp_path, "one", new)
 
     found = Index(tmp_path, RULE)
-    assert found.rows == 30
+    assert found.rows == 35
     assert found.ask(signatures(old), 0.7).names == [None] * 30
     assert found.ask(signatures(new), 0.7).names == names(new, "one")
-    assert found.manifest.releases == ("zero", "one")
+    assert found.manifest.releases == ("zero", "one", "two")
 
 
-def test_what_another_index_knows_is_taken_in(tmp_path: Path) -> None:
-    """Both know the first release, in the same run of files; each knows another."""
-    first, here, there = texts(30), texts(20, 1), texts(25, 2)
-    for name in ("here", "there"):
+def test_an_empty_index_becomes_another_that_is_whole(tmp_path: Path) -> None:
+    first, second = texts(30), texts(20, 1)
+    for name in ("there", "again", "broken"):
         add(tmp_path / name, "first", first)
-    add(tmp_path / "here", "here", here)
-    add(tmp_path / "there", "there", there)
-    before = Index(tmp_path / "here", RULE).manifest
-    add(tmp_path / "some", "first", first)
-    Index(tmp_path / "here", RULE).adopt(tmp_path / "some")
-    assert Index(tmp_path / "here", RULE).manifest == before
+        Index(tmp_path / name, RULE).add("second", [(signatures(second), names(second, "second"))], version="v")
+    next((tmp_path / "broken").rglob("bloom.npy")).unlink()
 
-    Index(tmp_path / "here", RULE).adopt(tmp_path / "there")
-
-    found = Index(tmp_path / "here", RULE)
-    assert (found.rows, found.manifest.releases) == (75, ("first", "there", "here"))
-    wanted = [*names(first, "first"), *names(here, "here"), *names(there, "there")]
-    assert found.ask(signatures([*first, *here, *there]), 0.7).names == wanted
-    assert found.ask(signatures(here), 0.7, before="here").names == [None] * 20
-    add(tmp_path / "here", "here", there[:5])
-    assert Index(tmp_path / "here", RULE).rows == 60
+    here = Index(tmp_path / "here", RULE)
+    with pytest.raises(FilterError, match=r"bloom.npy is missing"):
+        here.adopt(tmp_path / "broken")
+    here.adopt(tmp_path / "there")
+    assert Index(tmp_path / "here", RULE).manifest == Index(tmp_path / "again", RULE).manifest
+    assert Index(tmp_path / "here", RULE).manifest.versions == {"first": "", "second": "v"}
+    assert Index(tmp_path / "here", RULE).ask(signatures([*first, *second]), 0.7).names == [
+        *names(first, "first"),
+        *names(second, "second"),
+    ]
+    add(tmp_path / "here", "third", texts(5, 3))
+    here.adopt(tmp_path / "again")
+    assert Index(tmp_path / "here", RULE).rows == 55
+    Index(tmp_path / "other", {"guard": "none"}).add("other", [(signatures(first), names(first, "other"))])
     with pytest.raises(FilterError, match="the rule"):
-        Index(tmp_path / "here", RULE).adopt(other_rule(tmp_path / "other"))
-
-
-def other_rule(folder: Path) -> Path:
-    Index(folder, {"guard": "none"}).add("other", [(signatures(texts(2)), names(texts(2), "other"))])
-    return folder
+        Index(tmp_path / "new", RULE).adopt(tmp_path / "other")
 
 
 def test_one_without_releases_and_texts_without_words(tmp_path: Path) -> None:

@@ -424,19 +424,19 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
     asked: Any, server: Any, serving: Any, recipe: Write, tmp_path: Path
 ) -> None:
     """A schedule of a work pool without workers, and then a server that is killed and back again: the missed slot is Late, and
-    runs with its own salt once a worker is there, with a variable that a Secret block fills. `thresher serve` has outlived the
-    server."""
+    runs with its own salt once a worker is there, with a variable that a Secret block fills. The worker runs the deployments of
+    prefect.yaml too. `thresher serve` has outlived the server."""
     import httpx
     from prefect.blocks.system import Secret
     from prefect.client.schemas.actions import WorkPoolCreate
 
-    asked.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+    asked.create_work_pool(WorkPoolCreate(name="thresher", type="process"))
     Secret(value="hush, hush").save("a-key", overwrite=True)
     out = tmp_path / "runs"
     variable = f"A_KEY={hashlib.sha256(b'hush, hush').hexdigest()}"
     held = {"name": "held_filter:build", "parameters": {"folder": str(tmp_path), "variable": variable}}
     path = recipe(filters=[{"name": "finished"}, held])
-    pooled = ("schedule", str(path), "--interval", "1h", "--name", "missed", "--out", str(out), "--pool", "pool")
+    pooled = ("schedule", str(path), "--interval", "1h", "--name", "missed", "--out", str(out), "--pool", "thresher")
     thresher(*pooled, "--env", "A_KEY={{ prefect.blocks.secret.a-key }}")
     thresher(*pooled)  # changed without it, the variable stays
     missed = begin(asked, "missed")
@@ -448,9 +448,8 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
     assert asked.read_flow_run(missed).state_name == "Late"
     assert serving.poll() is None
 
-    worker = server.start(
-        [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--type", "process", "--pool", "pool"], "worker.log"
-    )
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    worker = server.start([prefect, "worker", "start", "--pool", "thresher"], "worker.log")
     assert ended(asked, missed).is_completed()
     slot = f"{asked.read_flow_run(missed).expected_start_time:%Y%m%dT%H%M%S}"
     assert [(name, one["salt"], one["state"]) for name, one in notes(out).items()] == [
@@ -462,6 +461,14 @@ def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
     }
     assert not [file for file in out.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
     assert "hush" not in said(asked, missed)
+
+    home = str(Path(__file__).parents[1])
+    deploy = [prefect, "--no-prompt", "deploy", "--all"]
+    subprocess.run(deploy, cwd=home, env={**server.environment, "THRESHER_HOME": home}, check=True, capture_output=True)
+    shipped = asked.read_deployment_by_name("thresher/json")
+    small = {"recipe": str(recipe()), "out": str(tmp_path / "shipped")}
+    assert ended(asked, asked.create_flow_run_from_deployment(shipped.id, parameters=small).id).is_completed()
+    assert [one["state"] for one in notes(tmp_path / "shipped").values()] == ["done"]
     server.stop(worker)
 
     thresher("schedule", str(recipe()), "--interval", "1h", "--name", "missed", "--out", str(out))

@@ -37,6 +37,7 @@ pytestmark = [
 ]
 
 FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
+task_runs: Any = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["task_runs"]
 Write = Callable[..., Path]
 DEMO = "data/recipes/demo.yaml"
 PROMPTS, SAMPLES = 120, 6
@@ -115,6 +116,25 @@ def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_
         assert progress.samples == audit.samples + audit.anchors
     same(tmp_path / "local", tmp_path / "ray")
     assert tables(tmp_path / "ray", "corpus")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_prefect_sees_one_task_run_per_shard_and_stage_of_a_run_on_the_cluster(
+    nodes: Nodes, recipe: Write, tmp_path: Path
+) -> None:
+    """As of a local one, which it is equal to."""
+    from prefect.client.orchestration import get_client
+
+    from flows.pipeline import pipeline
+
+    found = {}
+    for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
+        pipeline(str(recipe()), more, out=str(tmp_path / name))
+        with get_client(sync_client=True) as client:
+            flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
+            found[name] = task_runs(client, flow_run.id, {"winnow-1", "winnow-corpus", "release"})
+    assert found["local"] == found["ray"] == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
+    same(tmp_path / "local", tmp_path / "ray")
 
 
 def same(local: Path, ray: Path) -> None:

@@ -13,12 +13,13 @@ from datasets import load_dataset
 
 from filters.similarity.index import Index
 from schemas.recipe import PublishSpec
-from thresher import repeats, steps
+from thresher import repeats, steps, winnow
 from thresher.cli import main
 from thresher.errors import PublishError, RecipeError
 from thresher.opening import begin_brought
 from thresher.progress import Progress
 from thresher.recipes import load
+from thresher.releases.changing import compact, rollback
 from thresher.releases.publishing import publish
 from thresher.releases.repository import releases
 
@@ -44,14 +45,22 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     """Filter samples by a recipe, changed by keywords; gives the run's directory."""
 
     def made(
-        data: Rows, name: str, dedupe: dict[str, Any] | None = None, publish: dict[str, Any] | None = None, **changes: Any
+        data: Rows,
+        name: str,
+        dedupe: dict[str, Any] | None = None,
+        *,
+        publish: dict[str, Any] | None = None,
+        dataset: dict[str, Any] | None = None,
+        filters: list[dict[str, Any]] | None = None,
+        **changes: Any,
     ) -> Path:
         recipe = {
             "name": "released",
-            "filters": [{"name": "exact_answer", "parameters": {"after": "A:"}}],
+            "filters": filters or [{"name": "exact_answer", "parameters": {"after": "A:"}}],
             "dedupe": {"released": {"index": "index"}} if dedupe is None else dedupe,
             "run": {"filter_workers": 0, "shard_samples": 4} | changes,
-        } | ({} if publish is None else {"publish": publish})
+        }
+        recipe |= {name: value for name, value in (("publish", publish), ("dataset", dataset)) if value is not None}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
         begun = begin_brought(load(tmp_path / f"{name}.yaml"), tmp_path / f"{name}.jsonl", tmp_path / name)
@@ -66,17 +75,19 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 def machine(run: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """Filter samples on a machine, which is a folder, and release them to a repository if there is one."""
 
-    def made(name: str, data: Rows, repo: str | None, released: Any = "index") -> Path:
+    def made(name: str, data: Rows, repo: str | None, *, released: Any = "index", guard: str = "answer", **more: Any) -> Path:
         (tmp_path / name).mkdir(exist_ok=True)
-        index = None if released is None else {"index": released}
-        return run(data, f"{name}/{data[0]['prompt'][:2]}", {"released": index}, publish=None if repo is None else {"repo": repo})
+        spec = {"released": None if released is None else {"index": released}, "guard": guard}
+        gates = {"self_check": False, "pass_rate_drop": 1.0, "diversity_drop": 1.0}
+        publish = None if repo is None else {"repo": repo, "versions": "semantic", "gates": gates}
+        return run(data, f"{name}/{data[0]['prompt'][:2]}", spec, publish=publish, **more)
 
     return made
 
 
 def rollouts(run: Path) -> Rows:
-    read: Rows = load_dataset(str(run / "dataset"), "rollouts", split="train").to_list()
-    return read
+    splits = sorted(folder.name for folder in (run / "dataset" / "rollouts").iterdir())
+    return [row for split in splits for row in load_dataset(str(run / "dataset"), "rollouts", split=split).to_list()]
 
 
 def test_what_an_earlier_run_released_is_not_released_again(run: Callable[..., Path], tmp_path: Path) -> None:
@@ -145,34 +156,86 @@ def test_the_dataset_alone_makes_the_index_again(
 @pytest.mark.slow
 def test_the_index_travels_with_the_dataset(machine: Callable[..., Path], tmp_path: Path) -> None:
     """Two machines, each with an index of its own, release to one repository. What one released the other does not; where it came
-    after the other had looked, the release is refused, and the same run, tried again, drops it."""
+    after the other had looked, the release is refused, whatever the other's index knows by then, and the same run, tried again,
+    drops it."""
     repo = str(tmp_path / "repo")
     machine("left", rows(10, 4), repo)
     second = machine("right", rows(12, 4, who="Berta"), repo)
     assert Counter(row["kind"] for row in rollouts(second)) == {"hit": 4, "duplicate": 4}
 
-    third = machine("left", rows(16, 2), None)  # it looks, and is released later
+    third = machine("left", rows(16, 2), None)  # it looks elsewhere, and is released later
     machine("right", rows(17, 2, who="Carla"), repo)
-    with pytest.raises(PublishError, match=r"2 releases came there since .* run it again"):
+    machine("left", rows(20, 2), repo)
+    with pytest.raises(PublishError, match=r"2 samples of this run repeat what was .* run it again with publish.repo="):
         publish(third, PublishSpec(repo=repo))
     assert Counter(row["kind"] for row in rollouts(third)) == {"hit": 4}
     assert machine("left", rows(16, 2), repo) == third
     assert Counter(row["kind"] for row in rollouts(third)) == {"hit": 2, "duplicate": 2}
-    assert len(releases(repo).releases) == 4
-    assert load_dataset(repo, "sft", split="train").num_rows == 8 + 4 + 4 + 2
-    known = [Index(tmp_path / name / "index", RULE).manifest.releases for name in ("left", "right")]
-    assert (len(known[0]), known[1]) == (4, known[0][:3])
+    assert len(releases(repo).releases) == 5
+    assert load_dataset(repo, "sft", split="train").num_rows == 8 + 4 + 4 + 4 + 2
+    known = [set(Index(tmp_path / name / "index", RULE).manifest.releases) for name in ("left", "right")]
+    assert known[0] == {one.run for one in releases(repo).releases} > known[1]
 
 
 @pytest.mark.slow
-def test_a_repository_without_an_index_gets_one(machine: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_release_that_was_replaced_is_known_as_it_is(machine: Callable[..., Path], tmp_path: Path) -> None:
+    """A run that is filtered and released anew keeps more; a machine that knew its old dataset takes in the new one, and does not
+    bring the old one back by a release of its own."""
     repo = str(tmp_path / "repo")
-    machine("left", rows(10, 4), repo, released=None)
-    assert not (tmp_path / "left/index").exists()
-    assert Counter(row["kind"] for row in rollouts(machine("right", rows(12, 4, who="Berta"), repo))) == {
-        "hit": 4,
-        "duplicate": 4,
-    }
+    right = {"name": "exact_answer", "parameters": {"after": "A:"}}
+    first = machine("left", rows(10, 4), repo, filters=[right, {"name": "regex", "parameters": {"pattern": "^A:"}}])
+    assert Counter(row["kind"] for row in rollouts(first)) == {"hit": 4, "miss": 4}
+    machine("right", rows(20, 1), repo)
+    machine("left", rows(10, 4), repo)
+    assert Counter(row["kind"] for row in rollouts(first)) == {"hit": 8}
+    assert len(releases(repo).releases) == 2
+
+    machine("right", rows(30, 1), repo)
+    for name, again in (("other", rows(10, 4, "Berta")), ("right", rows(10, 4, "Carla"))):
+        assert Counter(row["kind"] for row in rollouts(machine(name, again, repo))) == {"duplicate": 8}
+
+
+@pytest.mark.slow
+def test_releases_of_which_there_is_no_index_are_known_too(machine: Callable[..., Path], tmp_path: Path) -> None:
+    """The first was released by a recipe without one, as was the third, when there was one; half of the prompts are held out. An
+    index by another rule is not taken. What was merged is known as well, and what was rolled back leaves nothing in the way."""
+    repo = str(tmp_path / "repo")
+    held = {"dataset": {"test_share": 0.5}}
+    machine("left", rows(10, 8), repo, released=None, **held)
+    second = machine("right", rows(12, 8, who="Berta"), repo, **held)
+    assert Counter(row["kind"] for row in rollouts(second)) == {"hit": 4, "duplicate": 12}
+    machine("left", rows(30, 6), repo, released=None, **held)
+    third = machine("right", rows(32, 6), repo, **held)
+    assert Counter(row["kind"] for row in rollouts(third)) == {"hit": 4, "duplicate": 8}
+    other = machine("third", rows(10, 6, "Berta"), repo, guard="numbers", **held)
+    assert Counter(row["kind"] for row in rollouts(other)) == {"duplicate": 12}
+
+    compact(repo)
+    assert Counter(row["kind"] for row in rollouts(machine("fourth", rows(30, 8, "Carla"), repo, **held))) == {"duplicate": 16}
+    rollback(repo, releases(repo).changes[-1].partition(":")[0])
+    fifth = machine("fifth", rows(14, 8), repo, **held)
+    assert Counter(row["kind"] for row in rollouts(fifth)) == {"hit": 8, "duplicate": 8}
+
+
+@pytest.mark.slow
+def test_what_comes_while_a_run_asks_is_asked_about_when_it_is_tried_again(
+    machine: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other release comes to the same index after this run has looked what that knows."""
+    repo = str(tmp_path / "repo")
+    asked = winnow._asked
+
+    def then_another(*of: Any) -> dict[str, str]:
+        found = asked(*of)
+        monkeypatch.setattr(winnow, "_asked", asked)
+        machine("left", rows(21, 3), repo)
+        return found
+
+    monkeypatch.setattr(winnow, "_asked", then_another)
+    with pytest.raises(PublishError, match="4 samples of this run repeat"):
+        machine("left", rows(20, 3), repo)
+    found = machine("left", rows(20, 3), repo)
+    assert Counter(row["kind"] for row in rollouts(found)) == {"hit": 2, "duplicate": 4}
 
 
 def test_an_index_of_another_sort_stops_the_run_before_it_begins(run: Callable[..., Path]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.manifest import RunManifest
-from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, VllmEngine
+from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, ReleasedSpec, VllmEngine
 from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids, journal, models, pool
 from thresher.brought import ingest
@@ -85,11 +85,12 @@ def begin(
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"salt": salt})})
     if not recipe.prompts:
         raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
+    store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
+    recipe = _with_its_index(recipe, store)
     build_filters(loaded)
     built_filters(recipe, loaded.base, brought=False)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
-    store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     sampling = recipe.sampling.model_dump(mode="json")
     decides = {
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
@@ -182,6 +183,16 @@ def model_for(recipe: Recipe, base: Path) -> models.Model:
 def _placed(recipe: Recipe, root: str) -> str:
     """On a cluster a path must mean the same whatever directory a process was begun in."""
     return str(Path(root).absolute()) if recipe.executor.kind == "ray" and "://" not in root else root
+
+
+def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
+    """The index of what was released that a schedule gave a run stays its own, where the recipe says nothing of one."""
+    before = store.manifest()
+    had = (before.recipe["dedupe"] or {}).get("released") if before is not None else None
+    if had is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
+        return recipe
+    dedupe = recipe.dedupe.model_copy(update={"released": ReleasedSpec.model_validate(had)})
+    return recipe.model_copy(update={"dedupe": dedupe})
 
 
 def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:

@@ -1,7 +1,7 @@
 """What was released, in the index that a recipe names: a run's hits are added when its dataset is written, and what a dataset
 holds can be indexed from the dataset alone."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,14 +27,7 @@ def add_run(store: Store) -> None:
     spec = Recipe.model_validate(manifest.recipe).dedupe
     if spec is None or spec.released is None or added(store):
         return
-    columns = sorted(set(near_duplicate.COLUMNS) - set(pool.JUDGED) | {"anchor", "reference"})
-
-    def hits() -> Iterator[tuple[Signed, list[str]]]:
-        for judged in pool.each_judged(store, columns):
-            own = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
-            yield near_duplicate.signed_in_run(own, spec), own["sample_id"].to_pylist()
-
-    near_duplicate.open_index(spec, Path(manifest.base)).add(manifest.sampling_key, hits())
+    near_duplicate.open_index(spec, Path(manifest.base)).add(manifest.sampling_key, _hits(store, spec), version=dataset.key)
     store.write_model("released.json", dataset.model_copy(update={"path": spec.released.index, "facts": {}}))
 
 
@@ -49,6 +42,20 @@ def added(store: Store) -> bool:
     if dataset is None or noted is None or (noted.key, noted.path) != (dataset.key, spec.released.index):
         return False
     return manifest.sampling_key in near_duplicate.open_index(spec, Path(manifest.base)).manifest.releases
+
+
+def repeated(store: Store, spec: DedupeSpec, index: Index, known: Collection[str]) -> int:
+    """How many hits of a run repeat what these releases hold."""
+    assert spec.released is not None
+    asked = (index.ask(texts, spec.released.threshold, known=known) for texts, _ in _hits(store, spec))
+    return sum(name is not None for found in asked for name in found.names)
+
+
+def _hits(store: Store, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
+    columns = sorted(set(near_duplicate.COLUMNS) - set(pool.JUDGED) | {"anchor", "reference"})
+    for judged in pool.each_judged(store, columns):
+        own = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
+        yield near_duplicate.signed_in_run(own, spec), own["sample_id"].to_pylist()
 
 
 def _noted(store: Store) -> Entry | None:
@@ -70,6 +77,11 @@ def index_dataset(data: str, out: Path, spec: DedupeSpec, *, config: str = "sft"
         raise SourceError(str(error)) from error
     index.add(data, _rows(table, spec))
     return index
+
+
+def signed_rows(file: str, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
+    """The texts of a Parquet file of the view `sft`, and their names, a batch at a time."""
+    yield from _rows(opened(file, None, None), spec)
 
 
 def _rows(table: Opened, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:

@@ -29,7 +29,7 @@ from thresher.opening import Begun, Warm, begin, begin_brought, warm
 from thresher.progress import Progress
 from thresher.publish import dataset_finished, write_dataset
 from thresher.releases import publishing
-from thresher.releases.indexed import fetch_index
+from thresher.releases.indexed import take_in
 from thresher.samplers.base import EngineFacts
 from thresher.sampling import sample_shard
 from thresher.store import Store, shard_name
@@ -53,8 +53,7 @@ __all__ = [
 def winnow_corpus(root: str, each: duplicates.Each = duplicates.here) -> int:
     """Run the filters that must see every sample, once what others released meanwhile is known; returns how many there are.
     `each` spreads the work on duplicates over workers."""
-    fetch_index(Store(root))
-    return winnow.winnow_corpus(root, each)
+    return winnow.winnow_corpus(root, each, take_in(Store(root)))
 
 
 def release(root: str, gather: Gather = here) -> tuple[Audit, str]:
@@ -226,7 +225,7 @@ def scale(store: Store, replicas: int) -> None:
     if not sampled or manifest.recipe["executor"]["kind"] == "local":
         why = "executor.kind is local: one engine, in its process" if sampled else "its samples were brought"
         raise StoreError(f"{store.root}: {why}; only a run on a cluster (executor.kind: ray) takes another number of engines")
-    if dataset_finished(store) and len(pool.sampled(store)) == pool.shards(store):
+    if dataset_finished(store) and (pool.enough(store, manifest) or len(pool.sampled(store)) == pool.shards(store)):
         raise StoreError(f"{store.root}: has sampled all it was to sample, and has no engine; raise sampling, and run it again")
     store.write_bytes(REPLICAS, f'{{"replicas": {replicas}}}\n'.encode())
 

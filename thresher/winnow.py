@@ -9,10 +9,11 @@ what this process remembers. Only undecided samples are judged anew.
 """
 
 import itertools
+import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,8 @@ def _readable(table: pa.Table) -> pa.Table:
     )
 
 
+ASKED = "asked.json"
+"""Releases that a run's samples were compared with, and the dataset that each had then."""
 READABLE = Filter("readable", "1", Scope.SAMPLE, Role.QUALITY, _readable, ("unreadable",))
 """Stands first in runs of samples that were brought along: rows that could not be read are undecided."""
 
@@ -58,10 +61,10 @@ Built = tuple[str, FilterSpec, Filter]
 Mask = NDArray[np.bool_]
 
 
-def built_filters(recipe: Recipe, base: Path, *, brought: bool, release: str | None = None) -> list[Built]:
+def built_filters(recipe: Recipe, base: Path, *, brought: bool, known: Collection[str] | None = None) -> list[Built]:
     """(label, spec, filter) in the order they run; a label is the filter's name, numbered when it stands there twice. Paths among
-    parameters are relative to `base`; `release` is the run's name among the released ones. Raises FilterError, and RecipeError
-    when a filter over the corpus comes before one over a sample or a prompt."""
+    parameters are relative to `base`; `known` are the releases that samples may repeat, all by default. Raises FilterError, and
+    RecipeError when a filter over the corpus comes before one over a sample or a prompt."""
     asking.ready()
     built: list[Built] = [("readable", FilterSpec(name="readable"), READABLE)] if brought else []
     names: dict[str, int] = {}
@@ -76,7 +79,7 @@ def built_filters(recipe: Recipe, base: Path, *, brought: bool, release: str | N
                 "filters over the whole corpus run last, so put it before"
             )
         built.append((label, spec, made))
-    built = _with_relations(built, recipe, base, release)
+    built = _with_relations(built, recipe, base, known)
     if recipe.run.filter_order == "written":
         return built
     # Filters over prompts stay where they stand: what they say depends on what came before them.
@@ -85,7 +88,7 @@ def built_filters(recipe: Recipe, base: Path, *, brought: bool, release: str | N
     return [item for run in cheapest for item in run]
 
 
-def _with_relations(built: list[Built], recipe: Recipe, base: Path, release: str | None) -> list[Built]:
+def _with_relations(built: list[Built], recipe: Recipe, base: Path, known: Collection[str] | None) -> list[Built]:
     """The filters, and those that tell duplicates and near misses after them."""
     local: list[Filter] = []
     over_all: list[Filter] = []
@@ -99,7 +102,7 @@ def _with_relations(built: list[Built], recipe: Recipe, base: Path, release: str
         over_all.append(near_duplicate.within_run(recipe.dedupe))
     if recipe.dedupe is not None and recipe.dedupe.released is not None:
         with _named():
-            over_all.append(near_duplicate.released(recipe.dedupe, base, release))
+            over_all.append(near_duplicate.released(recipe.dedupe, base, known))
     first = next((at for at, item in enumerate(built) if item[2].scope is Scope.CORPUS), len(built))
     further = [[(made.name, FilterSpec(name=made.name), made) for made in some] for some in (local, over_all)]
     return [*built[:first], *further[0], *built[first:], *further[1]]
@@ -276,24 +279,29 @@ def drawn(samples: pa.Table) -> Mask:
     return found.copy()
 
 
-def winnow_corpus(root: str, each: Each = here) -> int:
+def winnow_corpus(root: str, each: Each = here, published: Collection[str] = ()) -> int:
     """Run the filters over the whole corpus, one pass each over the shards that are sampled; returns how many there are. `each`
-    maps the work on duplicates that memory does not hold over workers of this machine."""
+    maps the work on duplicates that memory does not hold over workers of this machine. `published` are the runs whose releases
+    are where this one is to go."""
     store = Store(root)
     manifest = store.manifest()
     assert manifest is not None
     recipe, brought = Recipe.model_validate(manifest.recipe), manifest.origin == "brought"
-    built = built_filters(recipe, Path(manifest.base), brought=brought, release=manifest.sampling_key)
+    asked = _asked(manifest, published)  # before the filter opens the index, so that it knows no less
+    built = built_filters(recipe, Path(manifest.base), brought=brought, known=asked)
     over_all = [item for item in built if item[2].scope is Scope.CORPUS]
     pool.drop_corpus(store, keep=len(over_all))
     sampled = pool.sampled(store)
     for number, item in enumerate(over_all):
         hashes = [entry.sha256 for shard in sampled for entry in pool.verdict_entries(store, shard, number)]
-        key = winnow_key([item], [*hashes, *_asked(manifest, item)])
+        of_index = item[2].name == near_duplicate.RELEASED
+        key = winnow_key([item], [*hashes, *([ids.digest(asked)] if of_index else [])])
         names = [pool.corpus_name(number, shard) for shard in sampled]
         if all(store.finished(name, key) for name in names):
             continue
         pool.drop_corpus(store, keep=number)
+        if of_index:
+            store.write_bytes(ASKED, (json.dumps(asked, indent=1) + "\n").encode())
         if item[2].name == near_duplicate.RUN and recipe.dedupe is not None and repeats.needed(store, recipe):
             one = repeats.Pass(store.root, number, key, recipe.dedupe.model_dump_json())
             scratch = None if recipe.run.scratch is None else Path(manifest.base, recipe.run.scratch)
@@ -306,14 +314,17 @@ def winnow_corpus(root: str, each: Each = here) -> int:
     return len(over_all)
 
 
-def _asked(manifest: RunManifest, item: Built) -> list[str]:
-    """What a filter's verdicts depend on besides: which releases were known, to the one that asks for what was released."""
+def _asked(manifest: RunManifest, published: Collection[str]) -> dict[str, str]:
+    """The releases that the run's samples may not repeat, and which of its datasets each had: those that its index had before it
+    released itself, and all that are where it is to go."""
     spec = Recipe.model_validate(manifest.recipe).dedupe
-    if item[2].name != near_duplicate.RELEASED or spec is None:
-        return []
-    known = near_duplicate.open_index(spec, Path(manifest.base)).manifest.releases
-    own = manifest.sampling_key
-    return [ids.digest(*(known[: known.index(own)] if own in known else known))]
+    if spec is None or spec.released is None:
+        return {}
+    with _named():
+        index = near_duplicate.open_index(spec, Path(manifest.base)).manifest
+    own, every = manifest.sampling_key, index.releases
+    before = set(every[: every.index(own)] if own in every else every) | (set(published) & set(every))
+    return {run: index.versions.get(run, "") for run in every if run in before and run != own}
 
 
 @contextmanager

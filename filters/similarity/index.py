@@ -22,9 +22,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ RANGE_KEYS = 1 << 23
 """Keys in memory while runs are merged."""
 KEY_ROWS, SIGNATURE_ROWS = 1 << 17, 1 << 14
 """Rows of a row group."""
+OF_A_RUN = ("signatures.parquet", "bloom.npy")
 FILE_KEYS = 1 << 26
 BITS_PER_KEY = 12
 SNAPSHOT, SNAPSHOT_S = ".snapshot-", 7 * 86400
@@ -83,7 +84,9 @@ class Manifest:
     scheme: str = SCHEME
     releases: tuple[str, ...] = ()
     """Names of the releases, the oldest first."""
-    runs: tuple[Run, ...] = field(default=())
+    runs: tuple[Run, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of each release, which of the datasets it had is here: the key of its dataset's entry."""
 
 
 class Similar(NamedTuple):
@@ -105,13 +108,12 @@ class Index:
         self.rule = rule
         self.manifest = self._read()
 
-    def ask(self, texts: Signed, threshold: float, *, before: str | None = None) -> Similar:
-        """What each text is most like, if that reaches the threshold. `before` leaves out a release and those after it."""
+    def ask(self, texts: Signed, threshold: float, *, known: Collection[str] | None = None) -> Similar:
+        """What each text is most like, if that reaches the threshold, among the releases `known`, or all."""
         rows = len(texts.guards)
         names: list[str | None] = [None] * rows
         found = Similar(names, np.zeros(rows, np.float32), np.zeros(rows, np.bool_))
-        releases = self.manifest.releases
-        allowed = set(releases[: releases.index(before)] if before in releases else releases)
+        allowed = set(self.manifest.releases if known is None else known)
         keys = _keys(texts.bands)
         order = np.argsort(keys)
         wanted, askers = keys[order], order % rows if rows else order
@@ -122,50 +124,49 @@ class Index:
             _compare(home, pairs, texts, threshold, allowed, found)
         return found
 
-    def add(self, release: str, texts: Iterable[tuple[Signed, Sequence[str]]]) -> None:
-        """Add a release, of which each text has a name; one of that name is replaced."""
+    def add(self, release: str, texts: Iterable[tuple[Signed, Sequence[str]]], *, version: str = "") -> None:
+        """Add a release, of which each text has a name; one of that name is replaced where it stands. `version` says which of the
+        datasets it had this is."""
         with self._writing():
             if release in self.manifest.releases:
                 self._remove(release)
             made = [self._run(*batch, release) for batch in _gathered(texts)]
-            self._switch(
-                Manifest(self.rule, SCHEME, (*self.manifest.releases, release), (*self.manifest.runs, *filter(None, made)))
-            )
+            now = self.manifest
+            releases = now.releases if release in now.releases else (*now.releases, release)
+            versions = {**now.versions, release: version}
+            self._switch(replace(now, releases=releases, versions=versions, runs=(*now.runs, *filter(None, made))))
             self._merge()
 
     def adopt(self, folder: Path) -> None:
-        """Add what another index knows and this one lacks. Its files are moved here, where they are not yet. Releases that both
-        know come in its order, those that only this one knows after them. Raises FilterError where it is of another scheme or
-        rule."""
+        """Become a copy of another index, if this one knows nothing yet; the other's files are moved here. Raises FilterError
+        where it is of another scheme or rule, or not whole."""
         other = Index(folder, self.rule)
+        for run in other.manifest.runs:
+            if lacking := [name for name in (*run.files, *OF_A_RUN) if not (other._home(run) / name).is_file()]:
+                raise FilterError(f"{other._home(run)}: {lacking[0]} is missing")
         with self._writing():
-            known, theirs = self.manifest.releases, other.manifest.releases
-            if set(theirs) <= set(known):
-                return
-            own = tuple(release for release in known if release not in theirs)
-            runs = self.manifest.runs if own else ()
-            for release in known if own else ():
-                other._remove(release)
-            for run in other.manifest.runs:
-                if not self._home(run).exists():
+            if not self.manifest.releases:
+                for run in other.manifest.runs:
                     other._home(run).rename(self._home(run))
-            self._switch(Manifest(self.rule, SCHEME, (*theirs, *own), (*runs, *other.manifest.runs)))
-            self._merge()
+                self._switch(other.manifest)
 
     @contextmanager
     def snapshot(self) -> Iterator[Path]:
         """A folder with the index as it is now (links, not copies), whatever writers do meanwhile; gone at the end."""
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=SNAPSHOT) as folder:
+        with self.beside() as folder:
             with self._writing():
-                names = [
-                    f"runs/{run.name}/{name}"
-                    for run in self.manifest.runs
-                    for name in (*run.files, "signatures.parquet", "bloom.npy")
-                ]
+                names = [f"runs/{run.name}/{name}" for run in self.manifest.runs for name in (*run.files, *OF_A_RUN)]
                 for name in (*names, "index.json"):
-                    to = Path(folder) / name
+                    to = folder / name
                     to.parent.mkdir(parents=True, exist_ok=True)
                     os.link(self.folder / name, to)
+            yield folder
+
+    @contextmanager
+    def beside(self) -> Iterator[Path]:
+        """An empty folder on the disk of the index; gone at the end, and where the process is killed a week later."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=SNAPSHOT) as folder:
             yield Path(folder)
 
     @property
@@ -178,13 +179,14 @@ class Index:
     def _read(self) -> Manifest:
         path = self.folder / "index.json"
         if not path.exists():
-            if self.folder.exists() and any(one.name not in ("runs", ".lock") for one in self.folder.iterdir()):
+            own = ("runs", ".lock", SNAPSHOT)
+            if self.folder.exists() and not all(one.name.startswith(own) for one in self.folder.iterdir()):
                 raise FilterError(f"{self.folder}: holds other things and no index.json; name a folder of its own")
             return Manifest(self.rule)
         try:
             read = json.loads(path.read_text())
             runs = tuple(Run(run["name"], run["rows"], tuple(run["files"])) for run in read["runs"])
-            found = Manifest(read["rule"], read["scheme"], tuple(read["releases"]), runs)
+            found = Manifest(read["rule"], read["scheme"], tuple(read["releases"]), runs, read.get("versions", {}))
         except (ValueError, KeyError, TypeError) as error:
             raise FilterError(
                 f"{path}: not an index of thresher ({error}); rebuild it: thresher index DATASET --out DIR"
@@ -288,12 +290,10 @@ class Index:
             self._replace(some, None)
 
     def _remove(self, release: str) -> None:
-        """Take a release out of the runs that hold some of it."""
-        kept = tuple(name for name in self.manifest.releases if name != release)
+        """Take the texts of a release out of the runs that hold some of it."""
         for run in self.manifest.runs:
             if any(release in set(table["release"].combine_chunks().to_pylist()) for table in _signatures([self._home(run)])):
                 self._replace([run], release)
-        self._switch(Manifest(self.rule, SCHEME, kept, self.manifest.runs))
 
     def _replace(self, old: Sequence[Run], without: str | None) -> None:
         """Write runs as one, without a release, and put it in their place."""
@@ -332,8 +332,7 @@ class Index:
 
         new = self._written(keys(), count * BANDS, signatures())
         left = [run for run in self.manifest.runs if run not in old]
-        runs = (*left, *([] if new is None else [new]))
-        self._switch(Manifest(self.rule, SCHEME, self.manifest.releases, runs))
+        self._switch(replace(self.manifest, runs=(*left, *([] if new is None else [new]))))
 
     def _home(self, run: Run) -> Path:
         return self.folder / "runs" / run.name

@@ -26,7 +26,7 @@ class LocalExecutor(Executor):
     def __init__(self, filter_workers: int) -> None:
         self.workers = filter_workers
         self._processes: ProcessPoolExecutor | None = None
-        self._lock = threading.Lock()
+        self._lock, self._alone = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> "LocalExecutor":
         if self.workers:
@@ -38,8 +38,8 @@ class LocalExecutor(Executor):
             self._processes.shutdown(cancel_futures=True)
 
     def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of a module in a filter process and wait for its result. When processes die it is called again, in one
-        of its own, so that it costs no others theirs. Raises DeadlyError when that dies too."""
+        """Call a function of a module in a filter process and wait for its result. When processes die, what they had is called
+        again, one after the other in a process apart, so that it costs no others theirs. Raises DeadlyError when that dies."""
         if (processes := self._processes) is None:
             return function(*args, **kwargs)
         try:
@@ -47,11 +47,12 @@ class LocalExecutor(Executor):
         except BrokenProcessPool:
             self._begin_again(processes)
         try:
-            with _processes(1) as alone:
+            with self._alone, _processes(1) as alone:
                 return alone.submit(function, *args, **kwargs).result()
         except BrokenProcessPool as error:
+            told = ", ".join(str(one) for one in args if isinstance(one, (str, int)))
             raise DeadlyError(
-                f"{function.__name__}{args[1:]}: the filter process died of it twice, the second time with nothing else to do "
+                f"{function.__name__}({told}): the filter process died of it twice, the second time with nothing else to do "
                 "(killed, or out of memory?); what is finished is kept, and fewer run.filter_workers leave each more memory"
             ) from error
 

@@ -65,12 +65,13 @@ def rollback(repo: str, tag: str) -> Changed:
             back = then.model_copy(update={"changes": (f"rolled back to {tag}", *there.changes)})
             text = _card(place, tags[tag], head, back)
             index = place.text(tags[tag], INDEXED)
+            gone = {INDEXED} if index is None and place.text(head, INDEXED) else set()
             known = paths(there) | {path for path in present if path.startswith(f"{INDEX}/")}
             back_then = Change(
                 adds={MANIFEST: dumped(back), "README.md": text.encode()} | ({INDEXED: index.encode()} if index else {}),
                 restored=tuple(sorted(wanted - present - {INDEXED})),
                 since=tag,
-                deletes=tuple(sorted((present - wanted) & known)),
+                deletes=tuple(sorted((present - wanted) & known | gone)),
             )
             made = place.commit(back_then, f"Roll back to {tag}", parent=head, tag=None)
             return Changed(repo, None, made.revision, f"holds what it held at {tag}")

@@ -1,100 +1,148 @@
-"""The index of what was released, where a recipe names one, travels with the dataset: every release takes it along, and a run on
-another machine fetches what it lacks before it asks."""
+"""What a repository's releases hold is known to the runs that are released there, and the index of it travels along.
+
+The manifest of the repository says what was released: runs, and which of its datasets each has there. A run takes in what its
+index lacks before it asks, and notes what it asked about (`asked.json`); of what came since it is asked when it is released.
+"""
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filters import near_duplicate
+from filters.base import FilterError
 from filters.similarity.index import Index
+from filters.similarity.kernel import SCHEME, Signed
 from schemas.manifest import RunManifest
 from schemas.recipe import DedupeSpec, Recipe
+from schemas.release import Release, RepositoryManifest
 from thresher import released
-from thresher.errors import PublishError, SourceError
-from thresher.releases.place import Change, Place, open_place
+from thresher.errors import PublishError
+from thresher.releases.place import Change, Place, again, open_place
 from thresher.releases.repository import INDEX, INDEXED, read
 from thresher.store import Store
+from thresher.winnow import ASKED
 
 log = logging.getLogger(__name__)
 
+VIEW = "sft"
+"""The view that holds what an index knows."""
+
+
+def asked(store: Store) -> dict[str, str]:
+    """The releases that a run's samples were compared with, and the dataset that each had."""
+    found: dict[str, str] = json.loads(store.read_bytes(ASKED)) if store.exists(ASKED) else {}
+    return found
+
 
 @contextmanager
-def with_index(place: Place, head: str, manifest: RunManifest, made: Change) -> Iterator[Change]:
+def with_index(
+    place: Place, head: str, there: RepositoryManifest, store: Store, made: Change, *, compared: dict[str, str]
+) -> Iterator[Change]:
     """The change, and the index of what was released, where the recipe names one: its files are never changed, so only new ones
-    are sent. Raises PublishError where the repository's index knows more than the one here."""
-    recipe = Recipe.model_validate(manifest.recipe)
-    if recipe.dedupe is None or recipe.dedupe.released is None:
+    are sent. Releases that are there and that the run was not `compared` with yet are compared now, and added to those. Raises
+    PublishError where it repeats some of what they hold."""
+    manifest = store.manifest()
+    assert manifest is not None
+    spec = Recipe.model_validate(manifest.recipe).dedupe
+    if spec is None or spec.released is None:
         yield made
         return
-    index = near_duplicate.open_index(recipe.dedupe, Path(manifest.base))
+    index = near_duplicate.open_index(spec, Path(manifest.base))
+    runs = _runs(there, manifest)
+    if new := {run for run, dataset in runs.items() if compared.get(run) != dataset}:
+        _know(place, head, there, index, manifest)
+        if repeats := released.repeated(store, spec, index, new):
+            raise PublishError(
+                f"{place.name}: {repeats} samples of this run repeat what was released there after it looked, or where it did "
+                f"not look; run it again with publish.repo={place.name} (thresher run, or Retry in Prefect): nothing is drawn "
+                "anew, and they are dropped"
+            )
+        compared |= runs
     with index.snapshot() as folder:
         wanted = {f"{INDEX}/{file.relative_to(folder)}": file for file in folder.rglob("*") if file.is_file()}
-        if lacking := set(_known(place, head)) - set(json.loads(wanted[INDEXED].read_text())["releases"]):
-            raise PublishError(
-                f"{place.name}: {len(lacking)} releases came there since this run looked for what was released before; run it "
-                "again (thresher run RECIPE --out RUN, or Retry): nothing is drawn anew, what repeats them is dropped"
-            )
-        there = {path for path in place.files(head) if path.startswith(f"{INDEX}/")}
-        new = (set(wanted) - there) | {INDEXED}
-        adds = {**made.adds, **{path: wanted[path] for path in sorted(new)}}
-        yield Change(adds=adds, deletes=(*made.deletes, *sorted(there - set(wanted))))
+        present = {path for path in place.files(head) if path.startswith(f"{INDEX}/")}
+        adds = {**made.adds, **{path: wanted[path] for path in sorted((set(wanted) - present) | {INDEXED})}}
+        yield Change(adds=adds, deletes=(*made.deletes, *sorted(present - set(wanted))))
 
 
-def fetch_index(store: Store) -> None:
-    """Have the run's index know what the repository's does: others released there too. Where a repository has releases and no
-    index, and there is none here, one is made of its dataset. What cannot be read is logged; `with_index` looks again."""
+def take_in(store: Store) -> set[str]:
+    """Have the run's index know what the repository that it is to be released to holds; returns the runs that are there. What
+    cannot be read is logged, for the release looks again."""
     manifest = store.manifest()
     assert manifest is not None
     recipe = Recipe.model_validate(manifest.recipe)
     if recipe.publish.repo is None or recipe.dedupe is None or recipe.dedupe.released is None:
-        return
+        return set()
     index, place = near_duplicate.open_index(recipe.dedupe, Path(manifest.base)), open_place(recipe.publish.repo)
+
+    def attempt() -> set[str]:
+        head = place.head()
+        there = read(place, head)
+        _know(place, head, there, index, manifest)
+        return set(_runs(there, manifest))
+
     try:
         with place.explained():
-            head = place.head()
-            known = _known(place, head)
-            if not known and not index.manifest.releases and read(place, head).releases:
-                _made(place, recipe.dedupe, index.folder)
-            elif set(known) - set(index.manifest.releases):
-                _adopted(place, head, index)
+            return again(place, attempt)
     except PublishError as error:
-        log.info("what %s knows of earlier releases was not read: %s", place.name, error)
+        log.info("what was released to %s was not read: %s", place.name, error)
+        return set()
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _known(place: Place, head: str) -> list[str]:
-    """The releases that the repository's index knows."""
-    found: list[str] = json.loads(place.text(head, INDEXED) or "{}").get("releases", [])
-    return found
+def _runs(there: RepositoryManifest, but: RunManifest) -> dict[str, str]:
+    """The dataset of each other run that has hits there."""
+    parts = [part for one in there.releases if VIEW in one.rows for part in one.merged or (one,)]
+    return {part.run: part.dataset for part in parts if part.run != but.sampling_key}
 
 
-def _adopted(place: Place, head: str, index: Index) -> None:
-    index.folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{index.folder.name}-", dir=index.folder.parent) as folder:
-        Path(folder, "index.json").write_text(place.text(head, INDEXED) or "")
-        runs = sorted(path.removeprefix(f"{INDEX}/") for path in place.files(head) if path.startswith(f"{INDEX}/runs/"))
-        for name in runs:
-            to = Path(folder, name)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(index.folder / name, to)  # what is here needs no fetching
-            except OSError:
-                place.fetch(head, f"{INDEX}/{name}", to)
-        index.adopt(Path(folder))
-    log.info("%s has taken in what %s knows of its releases", index.folder, place.name)
+def _know(place: Place, head: str, there: RepositoryManifest, index: Index, own: RunManifest) -> None:
+    """Have an index know every release that is there."""
+    spec = Recipe.model_validate(own.recipe).dedupe
+    assert spec is not None
+    if there.releases and not index.manifest.releases:
+        _copied(place, head, index)
+    for one in there.releases:
+        if own.sampling_key not in {part.run for part in (one, *one.merged)}:  # or it would find itself among them
+            _added(place, head, index, one, spec)
 
 
-def _made(place: Place, spec: DedupeSpec, folder: Path) -> None:
-    try:
-        released.index_dataset(place.name, folder, spec)
-    except SourceError as error:
-        log.warning(
-            "%s has releases and no index of them, so what repeats them is not found; make one: thresher index %s --out %s (%s)",
-            place.name, place.name, folder, error,
-        )  # fmt: skip
+def _copied(place: Place, head: str, index: Index) -> None:
+    """Copy the repository's index, which is cheaper than to read all its releases, where it is of this rule and whole."""
+    text = place.text(head, INDEXED)
+    if text is None or [json.loads(text).get(name) for name in ("rule", "scheme")] != [index.rule, SCHEME]:
+        return
+    with index.beside() as folder:
+        (folder / "index.json").write_text(text)
+        for path in sorted(place.files(head)):
+            if path.startswith(f"{INDEX}/runs/"):
+                to = folder / path.removeprefix(f"{INDEX}/")
+                to.parent.mkdir(parents=True, exist_ok=True)
+                place.fetch(head, path, to)
+        try:
+            index.adopt(folder)
+        except FilterError as error:
+            log.info("the index of %s is not whole, so what it knew is read from the releases: %s", place.name, error)
+
+
+def _added(place: Place, head: str, index: Index, one: Release, spec: DedupeSpec) -> None:
+    """Index a release, or several that were merged, unless that was done."""
+    parts = {part.run: part.dataset for part in one.merged or (one,)}
+    lacking = [run for run, dataset in parts.items() if index.manifest.versions.get(run) != dataset]
+    if VIEW not in one.rows or not lacking:
+        return
+
+    def rows() -> Iterator[tuple[Signed, list[str]]]:
+        with index.beside() as folder:
+            for shard in one.views.get(VIEW, ()):
+                place.fetch(head, shard.path, folder / "shard.parquet")
+                yield from released.signed_rows(str(folder / "shard.parquet"), spec)
+
+    index.add(lacking[0], rows(), version=parts[lacking[0]])
+    for run in lacking[1:]:
+        index.add(run, (), version=parts[run])
+    log.info("%s has taken in %s of %s", index.folder, one.version, place.name)

@@ -34,7 +34,7 @@ from thresher.card import card
 from thresher.errors import PublishError
 from thresher.publish import dataset_finished
 from thresher.releases.gates import against, drifted, figures, gates, stop_where_refused
-from thresher.releases.indexed import with_index
+from thresher.releases.indexed import asked, with_index
 from thresher.releases.place import Place, again, open_place
 from thresher.releases.readme import readme, sizes
 from thresher.releases.repository import change, counted, next_version, paths, read, stop_at_strangers
@@ -93,6 +93,8 @@ def _published(store: Store, folder: str, spec: PublishSpec | None, force: str |
             if shard.path not in known:
                 again(place, partial(place.send, shard.path, Path(folder, name), request=spec.create_pr))
 
+        compared_with = asked(store)
+
         def attempt() -> Published:
             head = place.head()
             there = read(place, head)
@@ -131,7 +133,7 @@ def _published(store: Store, folder: str, spec: PublishSpec | None, force: str |
             text = readme(made_card, then, place.text(head, "README.md"), repo=place.name, lists_files=place.lists_files)
             by_path = {shard.path: Path(folder, name) for name, shard in files.items()}
             title = f"{release.version}: {did}"
-            with with_index(place, head, manifest, change(there, then, text, by_path)) as whole:
+            with with_index(place, head, there, store, change(there, then, text, by_path), compared=compared_with) as whole:
                 made = place.commit(whole, title, parent=head, tag=release.version, request=spec.create_pr)
             return Published(place.name, release.version, made.revision, release.rows, made.request)
 

@@ -464,6 +464,8 @@ class HttpSampler:
         since = endpoint.heard
         for again in range(_CUTS):
             await asyncio.sleep(_PROBE_S if again else 0)
+            if not endpoint.up:
+                break
             try:
                 await self._get(endpoint, f"{endpoint.url}/models", self._spec.silent_s)
             except _AttemptError as error:
@@ -472,7 +474,7 @@ class HttpSampler:
                 break
         else:
             self._out(endpoint, endpoint.trouble)
-            for job in {request.job for request in endpoint.in_flight}:
+            for job in {request.job for request in endpoint.in_flight if not request.job.over}:
                 self._elsewhere(job)
         endpoint.asked = False
 
