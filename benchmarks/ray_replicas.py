@@ -2,11 +2,11 @@
 
     python benchmarks/ray_replicas.py [--rounds 1] [--set sampling.samples_per_prompt=192]
 
-Raylets on this machine, each bound to a core and with room for one replica (vLLM on CPU). A round samples and filters the recipe on
-one core with one replica, where driver and filters share the core with it, and on two cores with two. The clock runs from when all
-replicas are warm until the last shard is filtered, so the start of engines is not in it; but filter processes are begun, and batches
-empty at the end, on every core, which costs 20 to 30 s here however much work there is. The ratio to read is (samples/s of two) / (2
-x samples/s of one), and how it grows with the work.
+Raylets on this machine, each bound to a core and with room for one replica (vLLM on CPU). A round samples and filters the recipe
+on one core with one replica, where driver and filters share the core with it, and on two cores with two. The clock runs from when
+all replicas are warm until the last shard is filtered, so the start of engines is not in it; but filter processes are begun, and
+batches empty at the end, on every core, which costs 20 to 30 s here however much work there is. The ratio to read is (samples/s
+of two) / (2 x samples/s of one), and how it grows with the work.
 """
 
 import argparse
