@@ -62,10 +62,10 @@ class Serving(Runner):
     told. It reaches into Prefect 3.7's private parts, for there is no other way in: the poller gives up after three failures, and
     its end kills the runs."""
 
-    def __init__(self, stop: Callable[[], Any], **more: Any) -> None:
+    def __init__(self, stop: Callable[[], Any], seen: set[UUID], **more: Any) -> None:
         super().__init__(**more)
-        self._stop, self._missed = stop, set[UUID]()
-        self._away = False
+        self._stop, self._seen = stop, seen
+        self._away, self._untold = False, bool(seen)
 
     def handle_sigterm(self, *_: Any, **__: Any) -> None:
         assert self._loop is not None
@@ -80,16 +80,21 @@ class Serving(Runner):
             """While something runs a server that is away is waited for. Then the cancelling of runs may have been given up, and
             another runner is wanted as soon as nothing runs."""
             running = self._process_manager.flow_run_ids()
+            self._seen.update(running)
             try:
-                await self._told(running)
+                if self._untold:
+                    await self._tell(self._seen - running)
                 await poll(task_group)
             except httpx.HTTPError as error:
+                self._untold = True
                 if not running:
                     raise
                 if not self._away:
                     log.warning("the Prefect server is away (%s); what runs goes on", error)
-                self._away, self._missed = True, self._missed | running
+                self._away = True
             else:
+                self._untold = False
+                self._seen.intersection_update(running)
                 if self._away and not running and not poller._submitting_flow_run_ids:
                     raise ScheduleError("the Prefect server was away")
 
@@ -106,14 +111,13 @@ class Serving(Runner):
                     await anyio.sleep(0.1)
         await super().__aexit__(*why)
 
-    async def _told(self, running: set[UUID]) -> None:
+    async def _tell(self, ended: set[UUID]) -> None:
         """Tell the server of runs that ended while it was away, and could not say so themselves."""
-        for run in self._missed - running:
+        for run in ended:
             with contextlib.suppress(ObjectNotFound):  # somebody removed it
                 state = (await self._client.read_flow_run(run)).state
                 if state is None or not state.is_final():
                     await self._client.set_flow_run_state(run, Crashed(message="It ended while the server was away."), force=True)
-            self._missed = self._missed - {run}
 
     async def _killed(self, run: UUID) -> None:
         try:
@@ -123,10 +127,12 @@ class Serving(Runner):
 
 
 async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str], None]) -> None:
-    """Where nothing runs, a runner gives up when the server is away for a while; another one begins when it is back."""
+    """Where nothing runs, a runner gives up when the server is away for a while; another one begins when it is back, and knows
+    what the one before has `seen` run."""
+    seen: set[UUID] = set()
     while True:
         try:
-            return await _serve_while_up(names, at_once, say)
+            return await _serve_while_up(names, at_once, say, seen)
         except Exception as error:  # noqa: BLE001 - whatever it was, the schedules are to be served
             say(f"thresher serve: {_first(error)}; beginning again when the server is there")
         while True:
@@ -136,10 +142,10 @@ async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str],
                 break
 
 
-async def _serve_while_up(names: Sequence[str] | None, at_once: int, say: Callable[[str], None]) -> None:
+async def _serve_while_up(names: Sequence[str] | None, at_once: int, say: Callable[[str], None], seen: set[UUID]) -> None:
     task = asyncio.current_task()
     assert task is not None
-    runner = Serving(task.cancel, name=f"thresher-{socket.gethostname()}", pause_on_shutdown=False, limit=at_once)
+    runner = Serving(task.cancel, seen, name=f"thresher-{socket.gethostname()}", pause_on_shutdown=False, limit=at_once)
     known: set[UUID] = set()
 
     async def look() -> None:

@@ -298,7 +298,7 @@ def test_what_runs_outlives_a_server_that_is_away(
     asked: Any, server: Any, recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For longer than Prefect's runner waits for it. A run that is under way when the server is back ends as any other; of one
-    that was killed meanwhile, begun by another runner, the server is told so."""
+    that was killed meanwhile the server is told so, by the next runner."""
     monkeypatch.setattr("flows.schedules.machine", lambda: "machine:of-its-own")
     monkeypatch.setitem(server.environment, "PREFECT_CLIENT_MAX_RETRIES", "0")  # that it is away is noticed at once
     held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
@@ -317,6 +317,7 @@ def test_what_runs_outlives_a_server_that_is_away(
         assert Path(f"/proc/{process}").exists()
         if killed:
             os.kill(process, signal.SIGKILL)
+            until(lambda before=before: "beginning again when the server is there" in log.read_text()[before:])
         server.up()
         if not killed:
             assert asked.read_flow_run(run).state_name == "Running"
