@@ -172,7 +172,7 @@ def _material(draws: Store, prompt_format: str, held: set[str]) -> tuple[Rows, R
     for read in pool.each_judged(draws):
         text = read["completion"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         shard = read.append_column("solution", pa.array(solution_of(read, text)))
-        ours = pa.array([one not in held for one in shard["prompt_id"].to_pylist()])
+        ours = pc.invert(pc.is_in(shard["prompt_id"], pa.array(sorted(held), pa.string())))
         ones = pc.and_(pc.invert(shard["anchor"]), pc.equal(shard["temperature"], 1.0))
         some = shard.filter(pc.and_(ours, ones))
         right = some.filter(pc.is_in(some["kind"], pa.array([Kind.HIT.value, Kind.DUPLICATE.value]))).sort_by("sample_id")
