@@ -104,7 +104,7 @@ $(READY): $(LOCK) pyproject.toml
 	@echo "thresher: installing thresher itself"
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@echo "thresher: compiling the kernels"
-	@$(BIN)/python -m filters.similarity
+	@$(BIN)/python -m thresher.dedupe.compile_kernels
 	@touch $@
 
 # uv resolves; pip installs. The header is ours because uv's own would name the local folder.

@@ -21,11 +21,11 @@ import numpy as np
 from pool_made import made_run
 from verifiers import table
 
+from thresher.audit.count_run import audit
+from thresher.audit.query import query
 from thresher.audit.report import report
-from thresher.audit.sql import query
 from thresher.audit.statistics import of_k, statistics
-from thresher.audit.stats import audit
-from thresher.store import Store
+from thresher.pool.store import Store
 
 
 def ours(root: str) -> str:

@@ -36,8 +36,8 @@ import verifiers
 
 from filters.similarity.duplicates import similarities
 from filters.similarity.edits import nearest, tokens_of
-from filters.similarity.index import Index
 from filters.similarity.kernel import Signed, joined, normalised, signed
+from thresher.dedupe.index import Index
 
 PEER = Path(__file__).parent / "peers" / "dedupe_peer.py"
 PEERS = {

@@ -5,7 +5,7 @@
 Both engines are warm and live in this process; rounds alternate, each on the same prompts with the same parameters, and medians
 are compared. Start-up and the dataset are left out. Printed are thresher's share of LLM.generate with the log-probabilities that
 it records, and apart from that what recording them costs the bare engine, and what it costs thresher to calibrate every token of
-a round; a run calibrates only the first tokens of each start of the engine (thresher.calibration.STANDARD_ERROR).
+a round; a run calibrates only the first tokens of each start of the engine (thresher.estimators.calibration.STANDARD_ERROR).
 """
 
 import argparse
@@ -18,14 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from thresher import recipes, steps
-from thresher.calibration import Quota
+from thresher.estimators.calibration import Quota
 from thresher.executors.local import Here, LocalExecutor
-from thresher.opening import Warm
-from thresher.progress import Progress
-from thresher.samplers.base import anchor_parameters, draw_parameters
+from thresher.inputs import recipe_file
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.begun import Warm
+from thresher.run.progress import Progress
+from thresher.samplers.sampler import anchor_parameters, draw_parameters
 from thresher.samplers.vllm_offline import VllmSampler, dtype_for, set_environment
-from thresher.store import Store
 
 
 def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs: int | None) -> float:
@@ -48,7 +49,7 @@ def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs:
 
 
 def thresher_round(
-    loaded: recipes.Loaded, sampler: VllmSampler, executor: LocalExecutor, out: Path, standard_error: float
+    loaded: recipe_file.Loaded, sampler: VllmSampler, executor: LocalExecutor, out: Path, standard_error: float
 ) -> float:
     """Tokens per second of one run: plan read, samples drawn, journalled and written, filters over samples, prompts and
     corpus."""
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
-    loaded = recipes.load(options.recipe, options.overrides)
+    loaded = recipe_file.load(options.recipe, options.overrides)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         begun = steps.begin(loaded, out)

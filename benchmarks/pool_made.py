@@ -12,7 +12,7 @@ from filters.base import Role, Scope
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS, to_json
-from thresher.store import Store, shard_name
+from thresher.pool.store import Store, shard_name
 
 PROMPTS_OF, DRAWS, TOKENS = 128, 16, 119
 WORDS = np.array([hashlib.sha256(b"%d" % number).hexdigest()[: 2 + number % 9] for number in range(30_000)])

@@ -28,11 +28,11 @@ import pyarrow.parquet as pq
 from pool_made import made_run
 from verifiers import table
 
-from thresher import pool
-from thresher.audit.stats import audit
-from thresher.publish import write_dataset
-from thresher.store import Store, parquet_options, shard_name
-from thresher.table_files import GROUP_ROWS
+from thresher.audit.count_run import audit
+from thresher.dataset.parquet_files import GROUP_ROWS
+from thresher.dataset.write import write_dataset
+from thresher.pool import judged
+from thresher.pool.store import Store, parquet_options, shard_name
 
 HUB = Path(__file__).parents[1] / "tests" / "hub_server.py"
 READS = """
@@ -83,7 +83,7 @@ def write(root: str, rounds: str) -> list[dict[str, Any]]:
                 writer.write_table(views[file].cast(schema), row_group_size=GROUP_ROWS)
 
     def bare_from_pool() -> None:
-        for shard in pool.sampled(store):
+        for shard in judged.sampled(store):
             pq.read_table(f"{root}/samples/{shard_name(shard)}.parquet")
             pq.read_table(f"{root}/verdicts/{shard_name(shard)}.parquet")
         bare()
@@ -120,7 +120,7 @@ def push(what: str, root: str, repo: str, already: str) -> dict[str, Any]:
     began, wall = time.process_time(), time.perf_counter()
     if what == "thresher":
         from schemas.recipe import PublishSpec
-        from thresher.releases.publishing import publish
+        from thresher.releases.publish import publish
 
         publish(root, PublishSpec.model_validate({"repo": repo, "gates": {"self_check": False}}))
     else:

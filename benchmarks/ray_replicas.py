@@ -19,19 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from schemas.recipe import RayExecutorSpec
-from thresher import recipes, steps
 from thresher.executors.ray import RayExecutor
-from thresher.progress import Progress
+from thresher.inputs import recipe_file
+from thresher.run import steps
+from thresher.run.progress import Progress
 
 REPLICAS = {"one on one core": 1, "two on two cores": 2}
 
 
-def one_round(loaded: recipes.Loaded, address: str, replicas: int, out: Path) -> tuple[float, int]:
+def one_round(loaded: recipe_file.Loaded, address: str, replicas: int, out: Path) -> tuple[float, int]:
     """Samples per second, and how many samples."""
     spec = RayExecutorSpec(kind="ray", address=address, replicas=replicas, cpus_per_replica=2)
     begun = steps.begin(loaded, out)
     with Progress() as progress, RayExecutor(spec, 2, engine=loaded.recipe.engine) as executor:
-        progress.begin(begun)
+        steps.announce(begun, progress)
         with steps.engines_of(begun, progress, executor) as engines:
             while engines.replicas < replicas:
                 time.sleep(0.1)
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    loaded = recipes.load(options.recipe, ["run.shard_samples=65", "sampling.samples_per_prompt=64", *options.overrides])
+    loaded = recipe_file.load(options.recipe, ["run.shard_samples=65", "sampling.samples_per_prompt=64", *options.overrides])
     rates: dict[str, list[float]] = {name: [] for name in REPLICAS}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):

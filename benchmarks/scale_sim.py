@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from schemas.sample import PROMPTS
-from thresher import pool
 from thresher.executors.local import LocalExecutor
-from thresher.progress import Progress
-from thresher.store import Store, shard_name
+from thresher.pool import judged as pool
+from thresher.pool.store import Store, shard_name
+from thresher.run.progress import Progress
 
 SHARD_SAMPLES = 2048
 DROPPED = {"host", "content-length", "connection", "accept-encoding"}

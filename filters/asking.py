@@ -1,6 +1,6 @@
 """How a filter asks a model. Filters know nothing of engines: whoever runs them says how one is opened, and keeps it open.
 
-thresher.asking opens the engines that samplers use, so that a judge may be anything that can be sampled from.
+thresher.judging.model_engines opens the engines that samplers use, so that a judge may be anything that can be sampled from.
 """
 
 from collections.abc import Callable, Sequence

@@ -8,7 +8,7 @@ The best stays: highest score, then shortest, then likeliest, then the smallest 
 the number of draws that fell on it; each of the others names it, and how similar the two are.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ import xxhash
 from filters.asking import openers
 from filters.base import Filter, Role, Scope, verdict_table
 from filters.similarity.duplicates import Clusters, Order, among, within
-from filters.similarity.index import Index
 from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, numbers, signed
 from schemas.recipe import DedupeSpec
 from schemas.sample import Outcome
@@ -42,7 +41,7 @@ def within_prompt(spec: DedupeSpec) -> Filter:
         found = within(texts, prompts, order(table, spec).rank(), threshold)
         return verdicts(Told.of(table, found, texts.contents), "prompt")
 
-    return _filter("near_duplicate", Scope.PROMPT, judge, spec, {"within_prompt", "guard", "keep"})
+    return duplicate_filter("near_duplicate", Scope.PROMPT, judge, spec, {"within_prompt", "guard", "keep"})
 
 
 def semantic(spec: DedupeSpec, base: Path) -> Filter:
@@ -71,7 +70,7 @@ def semantic(spec: DedupeSpec, base: Path) -> Filter:
         contents = np.arange(table.num_rows, dtype=np.uint64)  # none is told to be equal
         return verdicts(Told.of(table, repeated, contents), "semantic")
 
-    made = _filter(SEMANTIC, Scope.PROMPT, judge, spec, {"guard", "keep"})
+    made = duplicate_filter(SEMANTIC, Scope.PROMPT, judge, spec, {"guard", "keep"})
     parameters = made.parameters | {"model": wanted.model.model_dump(mode="json"), "threshold": wanted.threshold}
     return replace(made, version="1", parameters=parameters, cost_us=20_000.0)
 
@@ -93,7 +92,7 @@ def _stars(vectors: Any, rows: I64, own: U64, threshold: float, repeated: Cluste
 
 def within_run(spec: DedupeSpec) -> Filter:
     """Drop `exact_duplicate` and `near_duplicate` among the samples of all prompts, by band keys. Holds some 600 bytes of each
-    sample of 400 bytes; not its text. thresher.repeats does the same for more samples than memory holds."""
+    sample of 400 bytes; not its text. thresher.dedupe.within_run does the same for more samples than memory holds."""
     threshold = spec.within_run
     assert threshold is not None
 
@@ -114,35 +113,13 @@ def within_run(spec: DedupeSpec) -> Filter:
             yield verdicts(told.some(slice(first, first + table.num_rows)), "run")
             first += table.num_rows
 
-    return _filter(RUN, Scope.CORPUS, judge, spec, {"within_run", "run_characters", "guard", "keep"})
+    return duplicate_filter(RUN, Scope.CORPUS, judge, spec, {"within_run", "run_characters", "guard", "keep"})
 
 
-def released(spec: DedupeSpec, base: Path, known: Collection[str] | None = None) -> Filter:
-    """Drop what repeats a sample that was released before, by the index of those: of the releases that are `known`, or of all.
-    Raises FilterError on an index that cannot serve."""
-    assert spec.released is not None
-    index, threshold = open_index(spec, base), spec.released.threshold
-
-    def judge(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        for table in batches:
-            found = index.ask(signed_in_run(table, spec), threshold, known=known)
-            fell = table["multiplicity"].to_numpy()
-            told = Told(np.array([name is None for name in found.names], bool), found.equal, found.similarity, fell, found.names)
-            yield verdicts(told, "released")
-
-    made = _filter(RELEASED, Scope.CORPUS, judge, spec, {"released", "run_characters", "guard"})
-    return replace(made, parameters=made.parameters | {"index": str(spec.released.index)})
 
 
-def open_index(spec: DedupeSpec, base: Path) -> Index:
-    """The index of released samples that a recipe names. Raises FilterError on one that cannot serve."""
-    assert spec.released is not None
-    return Index(base / spec.released.index, rule(spec))
 
 
-def rule(spec: DedupeSpec) -> dict[str, Any]:
-    """How `signed_in_run` makes guards."""
-    return {"guard": spec.guard, "run_characters": spec.run_characters}
 
 
 def signed_in_run(table: pa.Table, spec: DedupeSpec) -> Signed:
@@ -246,6 +223,6 @@ def verdicts(told: Told, scope: str) -> pa.Table:
     return verdict_table(pa.array(outcome, pa.string()), pa.array(reasons, pa.string()), pa.array(likes, mask=stays), detail)
 
 
-def _filter(name: str, scope: Scope, judge: Any, spec: DedupeSpec, settings: set[str]) -> Filter:
+def duplicate_filter(name: str, scope: Scope, judge: Any, spec: DedupeSpec, settings: set[str]) -> Filter:
     parameters = spec.model_dump(mode="json", include=settings)
     return Filter(name, SCHEME, scope, Role.DUPLICATE, judge, COLUMNS, parameters, cost_us=10.0)

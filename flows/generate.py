@@ -12,11 +12,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 
 from flows.reporting import if_it_can
-from thresher import recipes, steps
 from thresher.errors import DeadlyError, EngineError
 from thresher.executors import open_executor
-from thresher.executors.base import Engines
-from thresher.progress import Progress
+from thresher.executors.executor import Engines
+from thresher.inputs import recipe_file
+from thresher.run import steps
+from thresher.run.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Reported:
 @flow(name="thresher-generate", validate_parameters=True)
 def generate(recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None) -> str:
     """Sample a recipe into its run directory, without filtering; returns the directory."""
-    begun = steps.begin(recipes.load(recipe, overrides or ()), out, salt=salt)
+    begun = steps.begin(recipe_file.load(recipe, overrides or ()), out, salt=salt)
     with Reported() as report, Progress(report=report) as progress, open_executor(begun.recipe) as executor:
         steps.drive(
             begun,

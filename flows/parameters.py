@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.json_schema import SkipJsonSchema
 
-from thresher import recipes
-from thresher.recipes import Loaded
+from thresher.inputs import recipe_file
+from thresher.inputs.recipe_file import Loaded
 
 DEMO = "data/recipes/demo.yaml"
 Empty = SkipJsonSchema[None]
@@ -44,9 +44,9 @@ ALL = Limits()
 
 def load(recipe: str, overrides: Sequence[str] | None, limits: Limits) -> Loaded:
     """The recipe with these changes, limits last. Raises RecipeError."""
-    loaded = recipes.load(recipe, overrides or ())
+    loaded = recipe_file.load(recipe, overrides or ())
     changes = list(_changes(loaded, limits))
-    return recipes.load(recipe, [*(overrides or ()), *changes]) if changes else loaded
+    return recipe_file.load(recipe, [*(overrides or ()), *changes]) if changes else loaded
 
 
 def _changes(loaded: Loaded, limits: Limits) -> Iterator[str]:

@@ -13,11 +13,11 @@ from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
 from flows.release import publish_run, release_run
 from flows.servers import server
 from flows.winnow import winnow_corpus, winnow_shard
-from thresher import steps
 from thresher.errors import ScheduleError
 from thresher.executors import open_executor
-from thresher.progress import Progress
-from thresher.store import Store
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.progress import Progress
 
 
 @flow(name="thresher", validate_parameters=True)

@@ -9,12 +9,12 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
-from thresher import steps
+from thresher.audit.count_run import Gather, here
 from thresher.audit.report import write_report
 from thresher.audit.show import markdown
-from thresher.audit.stats import Gather, here
 from thresher.errors import PublishError
-from thresher.store import Store
+from thresher.pool.store import Store
+from thresher.run import steps
 
 
 @task(task_run_name="release", cache_policy=NO_CACHE, persist_result=False)

@@ -12,12 +12,12 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
 from schemas.recipe import Recipe
-from thresher.audit.across import since
-from thresher.audit.stats import Audit
+from thresher.audit.compare import since
+from thresher.audit.count_run import Audit
 from thresher.errors import PublishError
-from thresher.progress import Progress
-from thresher.releases.publishing import Published
-from thresher.store import Store
+from thresher.pool.store import Store
+from thresher.releases.publish import Published
+from thresher.run.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,10 @@ from pydantic import ValidationError
 from flows.pipeline import pipeline
 from flows.servers import server
 from flows.slots import located
-from thresher import recipes
 from thresher.errors import ScheduleError
-from thresher.store import Store
+from thresher.inputs import recipe_file
+from thresher.judging.build import build_filters
+from thresher.pool.store import Store
 
 ENTRYPOINT = "flows.pipeline.pipeline"
 """A module, not a file: nothing is copied to where the run happens, and it may be any directory."""
@@ -63,8 +64,8 @@ def schedule(
     NAME=VALUE; those of a schedule that is there stay where none are given. Raises RecipeError, ScheduleError."""
     when = _when(cron, interval, timezone)
     given = _variables(env, pool)
-    loaded = recipes.load(recipe, overrides)
-    recipes.build_filters(loaded)
+    loaded = recipe_file.load(recipe, overrides)
+    build_filters(loaded)
     name, overrides = name or loaded.recipe.name, list(overrides)
     if wrong := sorted(set(name) & set(NAMELESS)):
         raise ScheduleError(f"--name {name}: Prefect takes no {wrong[0]} in a name; give another")

@@ -25,11 +25,11 @@ from pydantic import BaseModel, ValidationError
 
 from flows.reporting import refusal
 from schemas.recipe import ReleasedSpec
-from thresher import steps
 from thresher.errors import PublishError, StoreError
-from thresher.recipes import Loaded
-from thresher.releases.place import open_place
-from thresher.store import Store
+from thresher.inputs.recipe_file import Loaded
+from thresher.pool.store import Store
+from thresher.releases.places.open_place import open_place
+from thresher.run import steps
 
 if TYPE_CHECKING:
     from logging import Logger, LoggerAdapter
@@ -103,7 +103,7 @@ def turn_name(loaded: Loaded, folder: str) -> str:
 
 def located(repo: str) -> str:
     """A repository's name, as it is from every directory."""
-    from thresher.releases.folder import Folder
+    from thresher.releases.places.folder import Folder
 
     return repo if "://" in repo or not isinstance(open_place(repo), Folder) else Store(repo).path("")
 

@@ -6,10 +6,11 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from thresher import pool, steps
-from thresher.executors.base import Executor
+from thresher.executors.executor import Executor
 from thresher.executors.local import LocalExecutor
-from thresher.store import Store
+from thresher.pool import judged
+from thresher.pool.store import Store
+from thresher.run import steps
 
 
 @task(task_run_name="winnow-{shard}", cache_policy=NO_CACHE, persist_result=False)
@@ -36,7 +37,7 @@ def compare_part(
     arguments: tuple[Any, ...],
     executor: Executor,
 ) -> None:
-    """A part of the search for duplicates in a run that has more samples than memory holds (thresher.duplicates)."""
+    """A part of the search for duplicates in a run that has more samples than memory holds (thresher.dedupe.out_of_core)."""
     executor.apart(function, *arguments)
 
 
@@ -46,7 +47,7 @@ def winnow(root: str, workers: int = 1) -> str:
     with LocalExecutor(workers) as executor:
         executor.overlap(
             [],
-            pool.sampled(Store(root)),
+            judged.sampled(Store(root)),
             lambda shard: None,
             lambda shard: winnow_shard(root, shard, executor),
             in_flight=lambda: 1,

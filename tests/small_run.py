@@ -14,7 +14,7 @@ from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS, to_json
 from thresher import ids
-from thresher.store import Store, shard_name
+from thresher.pool.store import Store, shard_name
 
 PLAN = [
     ("sums", ["right", "again", "wrong", "cut"], "right"),

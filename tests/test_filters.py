@@ -227,7 +227,7 @@ def test_the_key_changes_with_version_and_parameters() -> None:
 
 def test_every_reason_stands_in_the_docs() -> None:
     """docs/verdicts.md says what each means and what to do."""
-    source = "".join(path.read_text() for path in [*Path("filters").rglob("*.py"), Path("thresher/winnow.py")])
+    source = "".join(path.read_text() for path in [*Path("filters").rglob("*.py"), Path("thresher/judging/winnow.py")])
     reasons = set(re.findall(r'(?:drop|undecided|RefusedError)\("([a-z_]+)"', source))
     reasons |= (
         set(re.findall(r'(?:DROP|UNDECIDED), "([a-z_]+)"', source))

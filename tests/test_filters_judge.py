@@ -17,7 +17,7 @@ from filters.base import FilterError, Role
 from filters.judging import judge
 from schemas.recipe import ModelSpec, VllmEngine
 from schemas.sample import SAMPLES, Message, to_json
-from thresher import asking
+from thresher.judging import model_engines
 
 FakeOpenAI = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 CAPITALS = [
@@ -33,9 +33,9 @@ SMALL = {"kind": "vllm", "max_model_len": 1024, "kv_cache_gib": 1, "enforce_eage
 
 @pytest.fixture(autouse=True)
 def _ended() -> Iterator[None]:
-    asking.ready()
+    model_engines.ready()
     yield
-    asking.close()
+    model_engines.close()
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -302,7 +302,7 @@ def classifier(folder: Path, labels: Sequence[str]) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-    from thresher.models import embedded_model
+    from thresher.inputs.models import embedded_model
 
     tokenizer = AutoTokenizer.from_pretrained(embedded_model().path)
     torch.manual_seed(1)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from filters.base import FilterError
-from filters.similarity import index
 from filters.similarity.duplicates import similarities
-from filters.similarity.index import Index
 from filters.similarity.kernel import Signed, joined, signed
+from thresher.dedupe import index
+from thresher.dedupe.index import Index
 
 RULE = {"guard": "numbers", "run_characters": 200}
 WORDS = [f"w{number}" for number in range(400)]

@@ -239,9 +239,10 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
     with the samples of an uninterrupted run. The crashed run, tried again, works at the same directory."""
     from prefect.states import Scheduled
 
-    from thresher import recipes, steps
-    from thresher.progress import Progress
+    from thresher.inputs import recipe_file
     from thresher.releases.repository import releases
+    from thresher.run import steps
+    from thresher.run.progress import Progress
 
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
     held = [
@@ -263,7 +264,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
     assert ended(asked, second, 240).is_completed()
     assert notes(out) == {name: note | {"state": "done", "flow_runs": [str(first), str(second)]}}
     assert "going on with" in said(asked, second)
-    whole = steps.begin(recipes.load(path), tmp_path / "whole", salt=note["salt"])
+    whole = steps.begin(recipe_file.load(path), tmp_path / "whole", salt=note["salt"])
     with Progress() as progress:
         steps.run(whole, progress)
     assert ids(out / name) == ids(tmp_path / "whole")
@@ -621,10 +622,11 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
 ) -> None:
     """Of 12 prompts, all answered right by one run and a few by the next. An event of no run is only warned of."""
     from flows import reporting
-    from thresher import recipes, steps
     from thresher.errors import PublishError
-    from thresher.progress import Progress
-    from thresher.store import Store
+    from thresher.inputs import recipe_file
+    from thresher.pool.store import Store
+    from thresher.run import steps
+    from thresher.run.progress import Progress
 
     def run(root: Path, right: int) -> tuple[Store, Any]:
         path = recipe()
@@ -634,7 +636,7 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
         (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
         with Progress() as progress:
             begun = steps.begin(
-                recipes.load(path, [f"publish.repo={tmp_path / 'drifts'}", "publish.gates.pass_rate_drop=1"]), root
+                recipe_file.load(path, [f"publish.repo={tmp_path / 'drifts'}", "publish.gates.pass_rate_drop=1"]), root
             )
             return Store(root), steps.run(begun, progress)[0]
 

@@ -10,13 +10,13 @@ from filters import sandbox
 from filters.base import Role, Scope
 from schemas.recipe import PromptSet
 from schemas.sample import to_json
-from thresher import steps
-from thresher.checks import check_recipe
-from thresher.opening import begin
-from thresher.progress import Progress
-from thresher.prompts import plan
-from thresher.recipes import load
-from thresher.winnow import built_filters
+from thresher.inputs.prompts import plan
+from thresher.inputs.recipe_file import load
+from thresher.judging.build import built_filters
+from thresher.judging.check import check_recipe
+from thresher.run import steps
+from thresher.run.open_run import begin
+from thresher.run.progress import Progress
 
 RECIPES = sorted(Path("data/recipes").glob("*.yaml"))
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.sample import SAMPLES
-from thresher.audit.stats import audit, check
+from thresher.audit.count_run import audit, check
 from thresher.errors import AuditError, StoreError
-from thresher.store import Store
+from thresher.pool.store import Store
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
 small_run, FILTERS, PLAN = SMALL["small_run"], SMALL["FILTERS"], SMALL["PLAN"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from thresher.audit import across as module
-from thresher.audit.across import KEPT, across, short_table
+from thresher.audit import runs_table as module
+from thresher.audit.runs_table import KEPT, across, short_table
 from thresher.cli import main
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))

@@ -4,17 +4,18 @@ import json
 
 import pytest
 
-from thresher import recipes, steps
 from thresher.audit.examples import MOST_CHARACTERS, examples, located, shown
-from thresher.progress import Progress
-from thresher.store import Store
+from thresher.inputs import recipe_file
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.progress import Progress
 
 
 def brought(tmp_path, rows, filters, **recipe):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     document = {"name": "some", "filters": filters, "run": {"filter_workers": 0}, **recipe}
     (tmp_path / "recipe.yaml").write_text(json.dumps(document))
-    begun = steps.begin_brought(recipes.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
+    begun = steps.begin_brought(recipe_file.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
     steps.run(begun, Progress())
     return Store(tmp_path / "run")
 

@@ -13,11 +13,11 @@ import pytest
 
 from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
-from thresher.audit.stats import audit
+from thresher.audit.count_run import audit
 from thresher.cli import main
 from thresher.errors import StoreError
-from thresher.older import fitted
-from thresher.store import Store
+from thresher.pool.older_format import fitted
+from thresher.pool.store import Store
 
 pytestmark = pytest.mark.slow  # what draws charts takes a second to import
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
@@ -314,7 +314,7 @@ def test_recipe_keeps_what_is_one_today(name):
 
 def test_footer_is_enough(tmp_path):
     """The notes cost no reading: what is missing is told of a run whose pages are gone, too."""
-    from thresher.audit.older import lacking, opened
+    from thresher.audit.older_runs import lacking, opened
 
     store = made_older(small_run(tmp_path))
     for shard in range(3):

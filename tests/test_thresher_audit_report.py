@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from thresher.audit.across import across, page
 from thresher.audit.report import report, write_report
+from thresher.audit.runs_table import across, page
 from thresher.cli import main
 from thresher.errors import AuditError
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from thresher.audit.interval import expanded_tail, pass_rate_interval, wilson
+from thresher.audit.count_run import audit
 from thresher.audit.show import families_table, funnel_table, markdown, percent, print_audit
-from thresher.audit.stats import audit
+from thresher.estimators.intervals import expanded_tail, pass_rate_interval, wilson
 
 small_run = runpy.run_path(str(Path(__file__).with_name("small_run.py")))["small_run"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from thresher.audit.sql import query
+from thresher.audit.count_run import audit
+from thresher.audit.query import query
 from thresher.audit.statistics import statistics
-from thresher.audit.stats import audit
 from thresher.cli import main
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))

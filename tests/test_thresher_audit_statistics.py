@@ -17,14 +17,14 @@ import pytest
 
 from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
-from thresher import pool
-from thresher.audit.across import since
+from thresher.audit.compare import since
+from thresher.audit.count_run import audit
 from thresher.audit.drift import Sums, compared, drift, holm
-from thresher.audit.sql import query
+from thresher.audit.query import query
 from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pass_at_k, statistics, sums_of
-from thresher.audit.stats import audit
 from thresher.cli import main
 from thresher.errors import AuditError
+from thresher.pool import judged as pool
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
 small_run = SMALL["small_run"]
@@ -83,15 +83,16 @@ def test_samples_in_sql_became_what_the_pool_says(tmp_path, corpus):
 
 def test_near_misses_and_duplicates_in_sql(tmp_path):
     """Of a run with real filters, which name what they are near to."""
-    from thresher import recipes, steps
-    from thresher.progress import Progress
+    from thresher.inputs import recipe_file
+    from thresher.run import steps
+    from thresher.run.progress import Progress
 
     said = ["the answer is 42", "the answer is 42", "so the answer is 42", "the answer is 41", "nothing like it at all 7"]
     rows = [{"prompt": "what?", "reference": "42", "completion": text} for text in said]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     filters = [{"name": "exact_answer", "parameters": {"after": "is"}}]
     (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "near", "filters": filters, "run": {"filter_workers": 0}}))
-    begun = steps.begin_brought(recipes.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
+    begun = steps.begin_brought(recipe_file.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
     steps.run(begun, Progress())
     store = SMALL["Store"](tmp_path / "run")
 

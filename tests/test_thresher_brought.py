@@ -13,9 +13,9 @@ import pytest
 
 from schemas.sample import PROMPTS, SAMPLES, Message
 from thresher import ids
-from thresher.brought import ingest
 from thresher.errors import SourceError
-from thresher.store import Store, shard_name
+from thresher.pool.ingest import ingest
+from thresher.pool.store import Store, shard_name
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
 
@@ -44,10 +44,11 @@ def pool(store):
 
 def test_a_prompt_of_two_families_is_counted_in_each(tmp_path):
     """Two models asked the same: one always right, one never."""
-    from thresher import recipes, steps
+    from thresher.audit.count_run import audit
     from thresher.audit.statistics import statistics
-    from thresher.audit.stats import audit
-    from thresher.progress import Progress
+    from thresher.inputs import recipe_file
+    from thresher.run import steps
+    from thresher.run.progress import Progress
 
     rows = [
         {"prompt": f"{n}?", "reference": str(n), "completion": str(n if one == "a" else n + 1), "family": one}
@@ -57,7 +58,7 @@ def test_a_prompt_of_two_families_is_counted_in_each(tmp_path):
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "recipe.yaml").write_text('{"name": "two", "filters": [{"name": "exact_answer"}], "run": {"filter_workers": 0}}')
-    begun = steps.begin_brought(recipes.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
+    begun = steps.begin_brought(recipe_file.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
     steps.run(begun, Progress())
 
     found = audit(Store(tmp_path / "run"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schemas.recipe import Sampling
-from thresher import budget
+from thresher.estimators import pass_rate
 
 BUDGETS = [
     {"target_hits": 3, "max_samples_per_prompt": 64},
@@ -27,8 +27,8 @@ def drawn(sampling: Sampling, rate: float, random: np.random.Generator, texts: i
     total: int | None = sampling.samples_per_prompt
     while total is not None:
         n = total
-        total = budget.next_total(sampling, n, n, int(passed[:n].sum()), int(first[:n].sum()))
-    estimate = budget.pass_rate(sampling, passed[:n], first[:n])
+        total = pass_rate.next_total(sampling, n, n, int(passed[:n].sum()), int(first[:n].sum()))
+    estimate = pass_rate.pass_rate(sampling, passed[:n], first[:n])
     assert estimate is not None
     return estimate, float(passed[:n].mean()), n
 
@@ -52,39 +52,39 @@ def test_where_all_hits_are_distinct_it_is_haldanes_estimator() -> None:
     sampling = adaptive(target_hits=3, max_samples_per_prompt=64)
     passed = np.array([0, 1, 0, 0, 1, 0, 1, 1, 1], bool)
 
-    assert budget.pass_rate(sampling, passed, passed) == pytest.approx(2 / 6)
+    assert pass_rate.pass_rate(sampling, passed, passed) == pytest.approx(2 / 6)
 
 
 def test_a_fixed_number_of_samples_has_the_plain_share() -> None:
     """And nothing judged has none."""
     passed = np.array([1, 0, 0, 1], bool)
 
-    assert budget.pass_rate(Sampling(), passed, passed) == 0.5
-    assert budget.pass_rate(Sampling(), passed[:0], passed[:0]) is None
+    assert pass_rate.pass_rate(Sampling(), passed, passed) == 0.5
+    assert pass_rate.pass_rate(Sampling(), passed[:0], passed[:0]) is None
 
 
 def test_waves_grow_by_half_up_to_the_maximum() -> None:
     sampling = Sampling(samples_per_prompt=16, target_hits=4, max_samples_per_prompt=100)
 
-    assert budget.schedule(sampling) == (16, 24, 36, 54, 81, 100)
-    assert budget.schedule(Sampling(samples_per_prompt=16)) == (16,)
+    assert pass_rate.schedule(sampling) == (16, 24, 36, 54, 81, 100)
+    assert pass_rate.schedule(Sampling(samples_per_prompt=16)) == (16,)
 
 
 def test_a_prompt_stops_at_its_target_its_maximum_or_without_hope() -> None:
     sampling = Sampling(samples_per_prompt=16, target_hits=4, max_samples_per_prompt=1000, give_up_below=0.02)
 
-    assert budget.next_total(sampling, 16, 16, 9, 3) == 24
-    assert budget.next_total(sampling, 16, 16, 9, 4) is None
-    assert budget.next_total(sampling, 1000, 1000, 9, 3) is None
-    assert budget.next_total(sampling, 81, 81, 0, 0) == 121
-    assert budget.next_total(sampling, 121, 121, 0, 0) is None
-    assert budget.next_total(sampling, 121, 121, 1, 1) == 181
+    assert pass_rate.next_total(sampling, 16, 16, 9, 3) == 24
+    assert pass_rate.next_total(sampling, 16, 16, 9, 4) is None
+    assert pass_rate.next_total(sampling, 1000, 1000, 9, 3) is None
+    assert pass_rate.next_total(sampling, 81, 81, 0, 0) == 121
+    assert pass_rate.next_total(sampling, 121, 121, 0, 0) is None
+    assert pass_rate.next_total(sampling, 121, 121, 1, 1) == 181
 
 
 def test_patience_is_that_of_the_beta_posterior() -> None:
     """Against draws from the posterior: with the fewest draws P(rate > bound) is below 5 %, with one fewer it is not."""
     for rate in (0.005, 0.05, 0.3):
-        n = budget._patience(rate)
+        n = pass_rate._patience(rate)
         random = np.random.default_rng(1)
         tail = [(random.beta(0.5, m + 0.5, 400_000) > rate).mean() for m in (n - 1, n)]
         assert tail[0] > 0.0485
@@ -97,7 +97,7 @@ def test_expected_draws_agree_with_simulation() -> None:
     sampling, random = adaptive(target_hits=2, max_samples_per_prompt=64, give_up_below=0.1), np.random.default_rng(3)
     draws = [drawn(sampling, 0.1, random, texts=400)[2] for _ in range(800)]
 
-    assert budget.expected_draws(sampling, [0.1]) == pytest.approx(np.mean(draws), rel=0.08)
+    assert pass_rate.expected_draws(sampling, [0.1]) == pytest.approx(np.mean(draws), rel=0.08)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from thresher import calibration
-from thresher.calibration import EVENTS, LEAST_VARIANCE, TOP_K, Quota, Sums, calibrations, from_flat, merged, nothing, sums
+from thresher.estimators import calibration
+from thresher.estimators.calibration import (
+    EVENTS,
+    LEAST_VARIANCE,
+    TOP_K,
+    Quota,
+    Sums,
+    calibrations,
+    from_flat,
+    merged,
+    nothing,
+    sums,
+)
 
 Array = NDArray[np.float64]
 

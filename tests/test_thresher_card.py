@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from schemas.recipe import Sampling
-from thresher import views
-from thresher.audit.stats import audit
-from thresher.card import sampling_words
-from thresher.publish import write_dataset
+from thresher.audit.count_run import audit
+from thresher.dataset import views
+from thresher.dataset.card import sampling_words
+from thresher.dataset.write import write_dataset
 
 small_run = runpy.run_path(str(Path(__file__).with_name("small_run.py")))["small_run"]
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from thresher.cli import main
-from thresher.dedupe import effective_number
+from thresher.dedupe.table import effective_number
 
 LONG = "We take the first number and add the second number to it, step by step, until nothing is left, and so we find {}."
 

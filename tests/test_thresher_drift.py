@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from schemas.recipe import GatesSpec, PublishSpec
-from thresher.audit.across import run_before, since
+from thresher.audit.compare import run_before, since
+from thresher.audit.count_run import audit
 from thresher.audit.drift import drift
 from thresher.audit.report import report
-from thresher.audit.stats import audit
 from thresher.cli import main
+from thresher.dataset.write import write_dataset
 from thresher.errors import PublishError
-from thresher.publish import write_dataset
 from thresher.releases.gates import drifted
-from thresher.releases.publishing import publish
+from thresher.releases.publish import publish
 from thresher.releases.repository import releases
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))

@@ -11,8 +11,8 @@ import pytest
 
 from filters.similarity.duplicates import Clusters, Order, among
 from filters.similarity.kernel import Signed, signed
-from thresher import duplicates
-from thresher.duplicates import Plan
+from thresher.dedupe import out_of_core
+from thresher.dedupe.out_of_core import Plan
 from thresher.errors import SourceError
 
 THRESHOLD = 0.7
@@ -54,7 +54,7 @@ def in_memory(texts: list[str]) -> Clusters:
 def written(folder: Path, texts: list[str], size: int) -> str:
     for part, first in enumerate(range(0, len(texts), size)):
         some = texts[first : first + size]
-        duplicates.sign(str(folder), part, signatures(some), order_of(some, first))
+        out_of_core.sign(str(folder), part, signatures(some), order_of(some, first))
     return str(folder)
 
 
@@ -63,15 +63,15 @@ def test_the_same_as_in_memory_however_it_is_cut(tmp_path: Path, size: int, memo
     texts = corpus()
     plan = Plan(written(tmp_path, texts, size), THRESHOLD, memory)
 
-    duplicates.find(plan)
+    out_of_core.find(plan)
 
-    found = duplicates.found(plan)
+    found = out_of_core.found(plan)
     scopes = found.scopes
     expected = in_memory(texts)
     assert found.originals.tolist() == expected.originals.tolist()
     assert found.similarity.tolist() == expected.similarity.tolist()
-    assert ((scopes == duplicates.ALL) == (found.originals != np.arange(len(texts)))).all()
-    assert (scopes == duplicates.ALL).sum() > 200
+    assert ((scopes == out_of_core.ALL) == (found.originals != np.arange(len(texts)))).all()
+    assert (scopes == out_of_core.ALL).sum() > 200
 
 
 @pytest.mark.slow
@@ -83,13 +83,13 @@ def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda one: function(*one), [*arguments[::-1], *arguments]))
 
-    duplicates.find(plans[0])
-    duplicates.find(plans[1], many)
+    out_of_core.find(plans[0])
+    out_of_core.find(plans[1], many)
 
     for file in sorted(tmp_path.glob("alone/links/*")):
         other = np.load(tmp_path / "many" / "links" / file.name)["rows"]
         assert np.load(file)["rows"].tolist() == other.tolist()
-    assert duplicates.found(plans[0]).originals.tolist() == duplicates.found(plans[1]).originals.tolist()
+    assert out_of_core.found(plans[0]).originals.tolist() == out_of_core.found(plans[1]).originals.tolist()
 
 
 def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: Path) -> None:
@@ -99,39 +99,39 @@ def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: P
 
     def failing(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
         for number, one in enumerate(arguments):
-            if function is duplicates.join and number == 5 and "join 5" not in done:
+            if function is out_of_core.join and number == 5 and "join 5" not in done:
                 done.append("join 5")
                 raise OSError("no space left")
             function(*one)
 
     with pytest.raises(OSError, match="no space"):
-        duplicates.find(plan, failing)
+        out_of_core.find(plan, failing)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("links/*")}
     assert len(before) == 5
-    duplicates.find(plan, failing)
+    out_of_core.find(plan, failing)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert duplicates.found(plan).originals.tolist() == in_memory(texts).originals.tolist()
+    assert out_of_core.found(plan).originals.tolist() == in_memory(texts).originals.tolist()
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_another_threshold_keeps_the_signatures_alone(tmp_path: Path) -> None:
     texts = corpus(300)
     folder = written(tmp_path, texts, 300)
-    duplicates.find(Plan(folder, THRESHOLD, 1 << 20))
-    duplicates.find(Plan(folder, 0.95, 1 << 20))
+    out_of_core.find(Plan(folder, THRESHOLD, 1 << 20))
+    out_of_core.find(Plan(folder, 0.95, 1 << 20))
 
-    kept = [int((duplicates.found(Plan(folder, 0.95, 1 << 20)).scopes == 0).sum())]
+    kept = [int((out_of_core.found(Plan(folder, 0.95, 1 << 20)).scopes == 0).sum())]
     assert kept[0] > len(np.unique(in_memory(texts).originals))
 
 
 def test_signatures_of_another_version_are_refused(tmp_path: Path) -> None:
     plan = Plan(written(tmp_path, corpus(30), 30), THRESHOLD, 1 << 20)
-    duplicates.find(plan)
+    out_of_core.find(plan)
     path = tmp_path / "plan.json"
     path.write_text(path.read_text().replace("_v", "_v9"))
 
     with pytest.raises(SourceError, match=r"signatures of the scheme .*_v9.*; remove the folder"):
-        duplicates.find(plan)
+        out_of_core.find(plan)
 
 
 @pytest.mark.slow
@@ -141,6 +141,6 @@ def test_a_million_times_the_same_costs_little_memory(tmp_path: Path) -> None:
     texts = [refusals[row % 2] + " " + "ab"[row % 3 == 0] * (row % 9) for row in range(100_000)]
     plan = Plan(written(tmp_path, texts, 20_000), THRESHOLD, 100_000)
 
-    duplicates.find(plan)
+    out_of_core.find(plan)
 
-    assert duplicates.found(plan).originals.tolist() == in_memory(texts).originals.tolist()
+    assert out_of_core.found(plan).originals.tolist() == in_memory(texts).originals.tolist()

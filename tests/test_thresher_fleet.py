@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from schemas.recipe import VllmEngine
-from thresher import fleet, recipes
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError, StoreError
+from thresher.executors import fleet
+from thresher.inputs import recipe_file
+from thresher.pool.store import Store
 from thresher.samplers.openai_http import listed
 from thresher.samplers.orphans import _command, _descendants, _started, _stat
-from thresher.store import Store
 
 DEMO = "data/recipes/demo.yaml"
 ON_RAY = ["--set", "executor={kind: ray, address: null, replicas: 1, cpus_per_replica: 1}"]
@@ -141,7 +142,7 @@ def test_a_fleet_wants_a_cluster_and_vllm(capsys: pytest.CaptureFixture[str], tm
 
     assert main(["fleet", DEMO, *file]) == 1
     assert "executor.kind: a fleet needs a Ray cluster, the recipe has local" in capsys.readouterr().err
-    loaded = recipes.load(DEMO, ["engine={kind: openai_http, fleet: x}"])
+    loaded = recipe_file.load(DEMO, ["engine={kind: openai_http, fleet: x}"])
     with pytest.raises(RecipeError, match="a fleet is of vLLM servers, the recipe has openai_http"):
         fleet.begin(loaded.recipe, loaded.base, tmp_path / "fleet")
 

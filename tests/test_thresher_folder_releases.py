@@ -20,15 +20,16 @@ import yaml
 
 from schemas.recipe import GatesSpec, PublishSpec
 from schemas.release import Release, RepositoryManifest
-from thresher.audit.stats import audit
+from thresher.audit.count_run import audit
+from thresher.dataset.write import write_dataset
 from thresher.errors import PublishError
-from thresher.publish import write_dataset
-from thresher.releases import folder as folders
-from thresher.releases.changing import compact, revoke, rollback
-from thresher.releases.folder import Folder
+from thresher.releases.change import compact, revoke, rollback
 from thresher.releases.gates import against, figures, gates
-from thresher.releases.place import Change, MovedError, open_place
-from thresher.releases.publishing import publish
+from thresher.releases.places import folder as folders
+from thresher.releases.places.folder import Folder
+from thresher.releases.places.open_place import open_place
+from thresher.releases.places.place import Change, MovedError
+from thresher.releases.publish import publish
 from thresher.releases.readme import END
 from thresher.releases.repository import releases
 from thresher.releases.validation import validate
@@ -219,7 +220,7 @@ def test_a_commit_that_was_cut_off_before_the_card_is_completed(
 def test_publishers_side_by_side_lose_nothing_in_a_folder(run: Callable[..., Path], tmp_path: Path) -> None:
     runs, repo = [run(f"run{number}") for number in range(4)], str(tmp_path / "released")
     program = (
-        "import sys; from schemas.recipe import PublishSpec; from thresher.releases.publishing import publish\n"
+        "import sys; from schemas.recipe import PublishSpec; from thresher.releases.publish import publish\n"
         f"for run in sys.argv[2:]: publish(run, PublishSpec.model_validate({{'repo': sys.argv[1], 'gates': {LOOSE!r}}}))"
     )
     going = [subprocess.Popen([sys.executable, "-c", program, repo, *map(str, runs[at:] + runs[:at])]) for at in range(4)]

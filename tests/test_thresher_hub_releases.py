@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from schemas.release import RepositoryManifest
-from thresher import steps
-from thresher.opening import begin_brought
-from thresher.progress import Progress
-from thresher.recipes import load
+from thresher.inputs.recipe_file import load
 from thresher.releases.readme import END, readme
+from thresher.run import steps
+from thresher.run.open_run import begin_brought
+from thresher.run.progress import Progress
 
 REPO = "acme/sums"
 

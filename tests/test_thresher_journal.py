@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.sample import JOURNAL
-from thresher import journal
-from thresher.store import Store
+from thresher.pool import journal
+from thresher.pool.store import Store
 
 
 def rows(first: int, count: int) -> pa.Table:

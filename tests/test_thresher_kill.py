@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from thresher import recipes, steps
-from thresher.store import Store
+from thresher.inputs import recipe_file
+from thresher.pool.store import Store
+from thresher.run import steps
 
 FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 
@@ -57,10 +58,12 @@ def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
 
 def planned(path: Path, out: Path) -> set[str]:
     """The ids that a run of this recipe is to have, from its plan alone."""
-    from thresher import ids, opening, shards
+    from thresher import ids
+    from thresher.pool import rows as shards
+    from thresher.run import open_run
 
-    begun = steps.begin(recipes.load(path), out)
-    series = shards.series_of(begun.recipe.sampling, opening.model_for(begun.recipe, begun.base), begun.recipe.run.salt)
+    begun = steps.begin(recipe_file.load(path), out)
+    series = shards.series_of(begun.recipe.sampling, open_run.model_for(begun.recipe, begun.base), begun.recipe.run.salt)
     prompts = [p for shard in range(begun.shards) for p in Store(out).read_group("prompts", shard)["prompt_id"].to_pylist()]
     return {
         name

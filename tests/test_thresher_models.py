@@ -19,9 +19,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from thresher import models
 from thresher.errors import ModelError
-from thresher.models import EMBEDDED, embedded_model, install_atomically, resolve
+from thresher.inputs import models
+from thresher.inputs.models import EMBEDDED, embedded_model, install_atomically, resolve
 
 TEMPLATE = "{{ messages }}"
 SHA256 = hashlib.sha256(TEMPLATE.encode()).hexdigest()
@@ -179,7 +179,7 @@ def test_hub_error_says_what_to_check(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_half_a_model_is_deleted_and_never_used(tmp_path: Path) -> None:
-    killed = "import os; from pathlib import Path; from thresher.models import install_atomically as install; "
+    killed = "import os; from pathlib import Path; from thresher.inputs.models import install_atomically as install; "
     with pytest.raises(subprocess.CalledProcessError):
         python(f"{killed} install(Path({str(tmp_path / 'm')!r}), lambda directory: os._exit(9))", cache=tmp_path)
     assert len(list(tmp_path.glob(".m.partial-*"))) == 1
@@ -254,7 +254,7 @@ def test_absent_converter_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 TIMED = """
-import sys, time; from thresher.models import embedded_model
+import sys, time; from thresher.inputs.models import embedded_model
 begun = time.perf_counter(); model = embedded_model(); print(time.perf_counter() - begun)
 print(model.revision, model.licence, model.context_tokens)
 print([name for name in ("torch", "transformers", "gguf", "huggingface_hub") if name in sys.modules])"""
@@ -287,7 +287,7 @@ print(type(model).__name__, model.dtype, model.generation_config.eos_token_id, h
 @needs_package
 @pytest.mark.slow
 def test_real_conversion_by_two_processes_knows_paris(tmp_path: Path) -> None:
-    code = "from thresher.models import embedded_model; print(embedded_model().path, end='')"
+    code = "from thresher.inputs.models import embedded_model; print(embedded_model().path, end='')"
     with ThreadPoolExecutor(2) as pool:
         path, again = pool.map(partial(python, cache=tmp_path), [code, code])
     answer, tokens, kind = python(ASK, path, cache=tmp_path).splitlines()

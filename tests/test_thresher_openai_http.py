@@ -22,13 +22,13 @@ from pydantic import ValidationError
 
 from schemas.recipe import HttpEngine
 from schemas.sample import Message
-from thresher.calibration import Calibration, Quota, Sums, calibrations, nothing
 from thresher.errors import EngineError, SourceError
+from thresher.estimators.calibration import Calibration, Quota, Sums, calibrations, nothing
 from thresher.samplers import openai_http
-from thresher.samplers.base import NEUTRAL, Drawn, Group
 from thresher.samplers.openai_answers import calibrate, logprobs_of, read_answer
 from thresher.samplers.openai_http import HttpSampler, addresses
 from thresher.samplers.orphans import _descendants, kill
+from thresher.samplers.sampler import NEUTRAL, Drawn, Group
 
 FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 
@@ -640,7 +640,7 @@ def test_what_is_listed_does_not_depend_on_what_was_drawn() -> None:
 @pytest.fixture(scope="module")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """vLLM serving the embedded model with a generation_config that truncates; gives its base url."""
-    from thresher.models import embedded_model
+    from thresher.inputs.models import embedded_model
 
     home = tmp_path_factory.mktemp("served")
     for file in Path(embedded_model().path).iterdir():

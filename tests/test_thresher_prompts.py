@@ -12,7 +12,7 @@ from schemas.recipe import PromptSet, Recipe
 from schemas.sample import PROMPTS, Message, Prompt
 from thresher import ids
 from thresher.errors import SourceError
-from thresher.prompts import plan, prompt_table, prompts, prompts_of
+from thresher.inputs.prompts import plan, prompt_table, prompts, prompts_of
 
 ROWS = [{"question": "1+1?", "answer": 2, "level": "easy"}, {"question": "2+2?", "answer": 4, "level": "easy"}]
 

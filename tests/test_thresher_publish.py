@@ -9,10 +9,10 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from thresher import publish, table_files, views
-from thresher.audit.stats import audit
+from thresher.audit.count_run import audit
+from thresher.dataset import parquet_files, views, write
+from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.errors import StoreError
-from thresher.publish import dataset_finished, write_dataset
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
 small_run, METADATA = SMALL["small_run"], SMALL["METADATA"]
@@ -147,8 +147,8 @@ def test_same_pool_gives_the_same_bytes(tmp_path):
 
 @pytest.mark.slow
 def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
-    monkeypatch.setattr(table_files, "GROUP_ROWS", 6)
-    monkeypatch.setattr(table_files, "FILE_BYTES", 10_000)
+    monkeypatch.setattr(parquet_files, "GROUP_ROWS", 6)
+    monkeypatch.setattr(parquet_files, "FILE_BYTES", 10_000)
     plan = [("sums", ["right", "wrong"], "right")] * 12
     folder = written(small_run(tmp_path, plan, shard_prompts=1))
     files = sorted((folder / "rollouts" / "train").iterdir())
@@ -163,7 +163,7 @@ def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
 
 
 def test_a_large_shard_is_cut_into_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_files, "GROUP_ROWS", 5)
+    monkeypatch.setattr(parquet_files, "GROUP_ROWS", 5)
     folder = written(small_run(tmp_path, shard_prompts=5))
     (file,) = (folder / "rollouts" / "train").iterdir()
 
@@ -262,7 +262,7 @@ def test_crash_while_writing_leaves_the_old_dataset(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "card", killed)
+        patch.setattr(write, "card", killed)
         with pytest.raises(KeyboardInterrupt):
             written(store)
 

@@ -21,13 +21,15 @@ import pytest
 import yaml
 
 from schemas.recipe import RayExecutorSpec, ReplayEngine
-from thresher import pool, recipes, steps
 from thresher.cli import main
 from thresher.errors import EngineError, StoreError
 from thresher.executors.ray import RayExecutor, Replicas
-from thresher.progress import Progress
+from thresher.inputs import recipe_file
+from thresher.pool import judged
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.progress import Progress
 from thresher.samplers.orphans import _command, _descendants, _started, _stat
-from thresher.store import Store
 
 pytestmark = [
     pytest.mark.slow,
@@ -109,7 +111,7 @@ def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_
     path, changes = long_answers(recipe)
     changes += ["sampling.target_hits=2", "sampling.max_samples_per_prompt=6"]
     for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
-        begun = steps.begin(recipes.load(path, [*changes, *more]), tmp_path / name)
+        begun = steps.begin(recipe_file.load(path, [*changes, *more]), tmp_path / name)
         with Progress() as progress:
             audit, _ = steps.run(begun, progress)
         assert audit.complete
@@ -165,7 +167,7 @@ def test_a_run_on_s3_grows_from_every_machine(nodes: Nodes, recipe: Write, s3: s
         ("ray", f"{s3}/shared", [on_cluster(nodes), f"run.scratch={scratch}"]),
     ):
         for samples in (4, 6):
-            begun = steps.begin(recipes.load(path, [*changes, f"sampling.samples_per_prompt={samples}", *more]), root)
+            begun = steps.begin(recipe_file.load(path, [*changes, f"sampling.samples_per_prompt={samples}", *more]), root)
             with Progress() as progress:
                 audit, _ = steps.run(begun, progress)
             assert audit.complete, name
@@ -234,7 +236,7 @@ def going_on(path: Path, out: Path, *changes: str) -> Iterator[threading.Thread]
 
     def work() -> None:
         try:
-            begun = steps.begin(recipes.load(path, changes), out)
+            begun = steps.begin(recipe_file.load(path, changes), out)
             with Progress() as progress:
                 steps.run(begun, progress)
         except BaseException as error:  # noqa: BLE001 - raised again below
@@ -419,7 +421,7 @@ def test_what_keeps_engines_from_starting_is_told(executor: RayExecutor, nodes: 
 def test_a_run_directory_that_is_not_shared_is_named(nodes: Nodes, tmp_path: Path) -> None:
     from functools import partial
 
-    from thresher.opening import warm
+    from thresher.run.open_run import warm
 
     with (
         RayExecutor(spec(nodes), 1, engine=ReplayEngine(kind="replay", path="")) as executor,
@@ -521,9 +523,9 @@ def test_shards_are_counted_as_they_end(nodes: Nodes, recipe: Write, tmp_path: P
     """A run that is extended counts only what is new."""
     path = recipe()
     for samples, counted in ((4, 20), (6, 8)):
-        changed = recipes.load(path, [on_cluster(nodes, 1), f"sampling.samples_per_prompt={samples}"])
+        changed = recipe_file.load(path, [on_cluster(nodes, 1), f"sampling.samples_per_prompt={samples}"])
         begun = steps.begin(changed, tmp_path / "run")
         with Progress() as progress:
             steps.run(begun, progress)
         assert progress.samples == counted
-    assert len(pool.sampled(Store(tmp_path / "run"))) == 2
+    assert len(judged.sampled(Store(tmp_path / "run"))) == 2

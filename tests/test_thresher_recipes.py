@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thresher import recipes, schema_files
+from thresher.dataset import schema_files
 from thresher.errors import RecipeError
+from thresher.inputs import recipe_file
+from thresher.judging.build import build_filters
 
 Write = Callable[..., Path]
 
 
 def test_a_recipe_loads_into_a_frozen_model(recipe: Write) -> None:
     """What is not written has its default."""
-    loaded = recipes.load(recipe())
+    loaded = recipe_file.load(recipe())
 
     assert loaded.recipe.sampling.samples_per_prompt == 4
     assert loaded.recipe.sampling.temperature == 1.0
@@ -57,7 +59,7 @@ def test_a_fault_names_file_line_key_and_the_nearest(tmp_path: Path, text: str, 
     path.write_text(text)
 
     with pytest.raises(RecipeError, match=message) as error:
-        recipes.load(path)
+        recipe_file.load(path)
     assert str(error.value).startswith(str(path))
 
 
@@ -67,19 +69,21 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     path.write_text("name: a\nsampling: {top_p: 2, max_tokens: 0}\nrunn: {}\n")
 
     with pytest.raises(RecipeError) as error:
-        recipes.load(path)
+        recipe_file.load(path)
     assert len(str(error.value).splitlines()) == 3
 
 
 def test_a_missing_recipe_says_so(tmp_path: Path) -> None:
     """The path and the system's reason."""
     with pytest.raises(RecipeError, match=r"absent.yaml: cannot read the recipe: No such file"):
-        recipes.load(tmp_path / "absent.yaml")
+        recipe_file.load(tmp_path / "absent.yaml")
 
 
 def test_overrides_change_values_by_key(recipe: Write) -> None:
     """Mappings by name, lists by number, values as YAML."""
-    loaded = recipes.load(recipe(), ["sampling.max_tokens=64", "prompts.0.limit=2", "run.salt=night", "sampling.stop=['\\n']"])
+    loaded = recipe_file.load(
+        recipe(), ["sampling.max_tokens=64", "prompts.0.limit=2", "run.salt=night", "sampling.stop=['\\n']"]
+    )
 
     assert loaded.recipe.sampling.max_tokens == 64
     assert loaded.recipe.prompts[0].limit == 2
@@ -98,7 +102,7 @@ def test_overrides_change_values_by_key(recipe: Write) -> None:
 def test_a_wrong_override_is_refused(recipe: Write, override: str, message: str) -> None:
     """An override is validated like the file."""
     with pytest.raises(RecipeError, match=message):
-        recipes.load(recipe(), [override])
+        recipe_file.load(recipe(), [override])
 
 
 def test_an_unknown_filter_names_its_line_and_the_nearest(recipe: Write) -> None:
@@ -108,13 +112,13 @@ def test_an_unknown_filter_names_its_line_and_the_nearest(recipe: Write) -> None
     with pytest.raises(
         RecipeError, match=r"recipe.yaml:\d+: filters\[1\]: no filter is called 'exact_anser'; did you mean exact_answer"
     ):
-        recipes.build_filters(recipes.load(path))
+        build_filters(recipe_file.load(path))
 
 
 def test_a_family_that_no_prompt_set_has_is_refused(recipe: Write) -> None:
     """A filter limited to a misspelt family would silently judge nothing."""
     with pytest.raises(RecipeError, match="names the family capitl"):
-        recipes.load(recipe(filters=[{"name": "finished", "families": ["capitl"]}]))
+        recipe_file.load(recipe(filters=[{"name": "finished", "families": ["capitl"]}]))
 
 
 def test_the_committed_schemas_are_what_the_models_say() -> None:
@@ -139,5 +143,5 @@ def test_no_document_makes_the_loader_fail_otherwise(tmp_path_factory: pytest.Te
 
     said = str(path)
     with contextlib.suppress(RecipeError):
-        said = str(recipes.load(path).path)
+        said = str(recipe_file.load(path).path)
     assert said == str(path)

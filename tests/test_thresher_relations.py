@@ -13,14 +13,14 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from thresher import steps
-from thresher.audit.stats import audit
-from thresher.brought import ingest
-from thresher.opening import begin_brought
-from thresher.progress import Progress
-from thresher.recipes import load
-from thresher.store import Store
-from thresher.winnow import winnow_corpus, winnow_shard
+from thresher.audit.count_run import audit
+from thresher.inputs.recipe_file import load
+from thresher.judging.winnow import winnow_corpus, winnow_shard
+from thresher.pool.ingest import ingest
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.open_run import begin_brought
+from thresher.run.progress import Progress
 
 Rows = list[dict[str, Any]]
 SAID = (

@@ -11,17 +11,19 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from filters.similarity.index import Index
 from schemas.recipe import PublishSpec
-from thresher import repeats, steps, winnow
 from thresher.cli import main
+from thresher.dedupe import within_run
+from thresher.dedupe.index import Index
 from thresher.errors import PublishError, RecipeError
-from thresher.opening import begin_brought
-from thresher.progress import Progress
-from thresher.recipes import load
-from thresher.releases.changing import compact, rollback
-from thresher.releases.publishing import publish
+from thresher.inputs.recipe_file import load
+from thresher.judging import winnow
+from thresher.releases.change import compact, rollback
+from thresher.releases.publish import publish
 from thresher.releases.repository import releases
+from thresher.run import steps
+from thresher.run.open_run import begin_brought
+from thresher.run.progress import Progress
 
 RULE = {"guard": "answer", "run_characters": 200}
 LONG = (
@@ -252,8 +254,8 @@ def test_through_files_the_verdicts_are_the_same(run: Callable[..., Path], monke
     settings = {"within_prompt": None}
     plain = rollouts(run(data, "plain", settings))
     passed: list[str] = []
-    through = repeats.through_files
-    monkeypatch.setattr(repeats, "through_files", lambda *given: (passed.append("files"), through(*given)))
+    through = within_run.through_files
+    monkeypatch.setattr(within_run, "through_files", lambda *given: (passed.append("files"), through(*given)))
 
     files = run(data, "files", settings, dedupe_gib=1e-6)
 

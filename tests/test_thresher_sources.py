@@ -18,7 +18,7 @@ import pytest
 from filters.reasoning_gym import EVALUATING
 from schemas.recipe import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource
 from thresher.errors import SourceError
-from thresher.sources import HASH_DEPENDENT, plain, rows
+from thresher.inputs.sources import HASH_DEPENDENT, plain, rows
 
 TABLE = pa.table({"country": ["Peru", "Chad", "Cuba"], "n": [1, 2, None]})
 READ = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]
@@ -296,8 +296,8 @@ def test_families_that_depend_on_the_hash_seed_want_it_fixed(monkeypatch):
     """Setting the variable inside a running Python would have no effect, so the interpreter's own flag is asked."""
     name = max(HASH_DEPENDENT)
 
-    monkeypatch.setattr("thresher.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=1)))
+    monkeypatch.setattr("thresher.inputs.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=1)))
     with pytest.raises(SourceError, match=f"{name}: its prompts change with .*; start thresher with PYTHONHASHSEED=0"):
         gym(name, size=1)
-    monkeypatch.setattr("thresher.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=0)))
+    monkeypatch.setattr("thresher.inputs.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=0)))
     assert len(gym(name, size=1)) == 1

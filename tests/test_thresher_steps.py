@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 
-from thresher import recipes, steps
-from thresher.audit.stats import audit
+from thresher.audit.count_run import audit
 from thresher.errors import EngineError, SourceError, StoreError
 from thresher.executors.local import LocalExecutor
-from thresher.progress import Progress
-from thresher.samplers.base import Drawn
+from thresher.inputs import recipe_file
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.progress import Progress
 from thresher.samplers.replay import ReplaySampler
-from thresher.store import Store
+from thresher.samplers.sampler import Drawn
 
 Write = Callable[..., Path]
 
 
 def whole(path: Path, out: Path, *overrides: str, salt: str | None = None) -> dict[str, Any]:
     """Run a recipe through all steps; the audit as JSON has it."""
-    begun = steps.begin(recipes.load(path, overrides), out, salt=salt)
+    begun = steps.begin(recipe_file.load(path, overrides), out, salt=salt)
     with Progress() as progress:
         found, _ = steps.run(begun, progress)
     return found.to_dict()
@@ -71,11 +72,11 @@ def test_ids_are_the_same_in_every_run_and_others_under_another_salt(recipe: Wri
 def test_a_finished_run_is_known_as_finished(recipe: Write, tmp_path: Path) -> None:
     """A second call of the same command has nothing to do."""
     path = recipe()
-    begun = steps.begin(recipes.load(path), tmp_path / "run")
+    begun = steps.begin(recipe_file.load(path), tmp_path / "run")
 
     assert steps.finished(begun) is None
     whole(path, tmp_path / "run")
-    assert steps.finished(steps.begin(recipes.load(path), tmp_path / "run")) is not None
+    assert steps.finished(steps.begin(recipe_file.load(path), tmp_path / "run")) is not None
 
 
 class Dies:
@@ -112,7 +113,7 @@ class Dies:
 
 def sample_until_it_dies(path: Path, out: Path, after: int) -> None:
     """Sample a run with an engine that answers `after` groups and then fails."""
-    begun = steps.begin(recipes.load(path), out)
+    begun = steps.begin(recipe_file.load(path), out)
     sampler = Dies(ReplaySampler(path.parent / "answers.jsonl"), after)
     with Progress() as progress, LocalExecutor(0) as executor, pytest.raises(EngineError):
         executor.overlap(
@@ -130,7 +131,7 @@ def test_an_interrupted_run_keeps_its_finished_shards(recipe: Write, tmp_path: P
     sample_until_it_dies(path, tmp_path / "run", after=4)
     before = (tmp_path / "run/samples/00000.parquet").stat().st_mtime_ns
 
-    again = steps.begin(recipes.load(path), tmp_path / "run")
+    again = steps.begin(recipe_file.load(path), tmp_path / "run")
     assert again.missing == [1]
     whole(path, tmp_path / "run")
     whole(path, tmp_path / "uninterrupted")
@@ -224,7 +225,7 @@ def test_another_sampling_in_the_same_directory_is_refused(recipe: Write, tmp_pa
     whole(path, tmp_path / "run")
 
     with pytest.raises(StoreError, match=r"sampling.max_tokens was 16 and is now 99; choose another directory with --out"):
-        steps.begin(recipes.load(path, ["sampling.max_tokens=99"]), tmp_path / "run")
+        steps.begin(recipe_file.load(path, ["sampling.max_tokens=99"]), tmp_path / "run")
 
 
 def test_changed_prompts_in_the_same_directory_are_refused(recipe: Write, tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_changed_prompts_in_the_same_directory_are_refused(recipe: Write, tmp_pa
     (tmp_path / "prompts.jsonl").write_text('{"country": "Peru", "answer": "Lima"}\n')
 
     with pytest.raises(StoreError, match=r"prompts.jsonl was"):
-        steps.begin(recipes.load(path), tmp_path / "run")
+        steps.begin(recipe_file.load(path), tmp_path / "run")
 
 
 def test_a_filter_over_the_run_drops_what_another_prompt_said(recipe: Write, tmp_path: Path) -> None:
@@ -255,8 +256,8 @@ def test_a_corpus_filter_before_another_is_refused(recipe: Write, tmp_path: Path
     """It could not see what the later one drops."""
     path = recipe(filters=[{"name": "exact_duplicate", "parameters": {"within": "run"}}, {"name": "finished"}])
 
-    with pytest.raises(recipes.RecipeError, match=r"finished .scope sample. stands after exact_duplicate"):
-        steps.begin(recipes.load(path), tmp_path / "run")
+    with pytest.raises(recipe_file.RecipeError, match=r"finished .scope sample. stands after exact_duplicate"):
+        steps.begin(recipe_file.load(path), tmp_path / "run")
 
 
 def test_a_third_party_filter_is_named_by_module(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +298,7 @@ def test_no_prompts_is_an_error_before_anything_is_written(recipe: Write, tmp_pa
     (tmp_path / "prompts.jsonl").write_text("")
 
     with pytest.raises(SourceError, match=r"capital.*no rows"):
-        steps.begin(recipes.load(path), tmp_path / "run")
+        steps.begin(recipe_file.load(path), tmp_path / "run")
 
 
 def test_lost_verdicts_fail_the_audit(recipe: Write, tmp_path: Path) -> None:
@@ -392,7 +393,7 @@ def test_a_run_with_enough_rows_begins_no_further_shard(recipe: Write, tmp_path:
 
     assert found["complete"]
     assert 3 <= found["kinds"]["hit"] == sampled < 24
-    assert steps.finished(steps.begin(recipes.load(path, ["sampling.target_rows=3", *small]), tmp_path / "run")) is not None
+    assert steps.finished(steps.begin(recipe_file.load(path, ["sampling.target_rows=3", *small]), tmp_path / "run")) is not None
     more = whole(path, tmp_path / "run", f"sampling.target_rows={sampled + 1}", *small)
     assert sampled < more["shards"]["sampled"] <= 24
     assert whole(path, tmp_path / "run", *small)["kinds"]["hit"] == 24
@@ -441,9 +442,9 @@ def test_a_prompt_that_kills_the_engine_is_undecided(recipe: Write, tmp_path: Pa
 def test_no_start_of_an_engine_has_the_seed_of_another(recipe: Write, tmp_path: Path) -> None:
     """They are numbered in the run directory; another salt has others."""
     path = recipe()
-    begun = steps.begin(recipes.load(path), tmp_path / "run")
-    salted = steps.begin(recipes.load(path), tmp_path / "salted", salt="night")
-    again = steps.begin(recipes.load(path), tmp_path / "again")
+    begun = steps.begin(recipe_file.load(path), tmp_path / "run")
+    salted = steps.begin(recipe_file.load(path), tmp_path / "salted", salt="night")
+    again = steps.begin(recipe_file.load(path), tmp_path / "again")
     starts = [begun.start(), begun.start(), salted.start()]
 
     assert [number for number, _ in starts] == [1, 2, 1]
@@ -454,17 +455,17 @@ def test_no_start_of_an_engine_has_the_seed_of_another(recipe: Write, tmp_path: 
 @pytest.mark.slow
 def test_an_estimate_is_what_the_run_brings(recipe: Write, tmp_path: Path) -> None:
     """Of all prompts and as many samples as the run draws, without touching the run's directory."""
-    from thresher.estimates import estimate
+    from thresher.run.estimate import estimate
 
     path = recipe()
-    found = estimate(recipes.load(path), prompts=4, samples=4)
+    found = estimate(recipe_file.load(path), prompts=4, samples=4)
     audited = whole(path, tmp_path / "run")
 
     assert found.samples.value == audited["samples"] + audited["anchors"]
     assert found.hits.value == pytest.approx(audited["kinds"]["hit"])
     assert found.pass_rate.low <= found.pass_rate.value <= found.pass_rate.high
     assert found.tokens.value == 0  # a table has none
-    fewer = estimate(recipes.load(path, ["sampling.target_rows=2"]), prompts=4, samples=4)
+    fewer = estimate(recipe_file.load(path, ["sampling.target_rows=2"]), prompts=4, samples=4)
     assert fewer.hits.value == pytest.approx(2)
     assert fewer.samples.value == pytest.approx(found.samples.value / 2)
 
@@ -474,9 +475,9 @@ def test_completions_that_leave_no_room_for_a_prompt_are_refused(recipe: Write, 
     path = recipe(engine={"kind": "vllm", "max_model_len": 16})
 
     with pytest.raises(
-        recipes.RecipeError, match=r"sampling.max_tokens: 16 tokens leave no room for a prompt in the context of 16"
+        recipe_file.RecipeError, match=r"sampling.max_tokens: 16 tokens leave no room for a prompt in the context of 16"
     ):
-        steps.begin(recipes.load(path), tmp_path / "run")
+        steps.begin(recipe_file.load(path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -22,7 +22,7 @@ import pytest
 from schemas.sample import Message, Prompt
 from thresher.cli import main
 from thresher.errors import ThresherError
-from thresher.store import Store
+from thresher.pool.store import Store
 from thresher.study.drawing import VARIANT, Design, temperatures_of
 from thresher.study.figures import Look, over_prompts, spearman
 from thresher.study.findings import findings
@@ -484,7 +484,7 @@ def longer(one: str, other: str) -> int:
 @pytest.mark.slow
 def test_measures_are_those_of_a_loop(asked: Path) -> None:
     """Every sum of the draws, counted over plain rows."""
-    from thresher import pool
+    from thresher.pool import judged as pool
 
     assert study(asked, "--samples", str(ONE)) == 0
     store = Store(asked.parent / "study" / "draws")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from thresher.audit.count_run import audit
 from thresher.audit.show import table_of
-from thresher.audit.stats import audit
 from thresher.cli import main
 
 small_run = runpy.run_path(str(Path(__file__).with_name("small_run.py")))["small_run"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from schemas.manifest import RunManifest
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
-from thresher import pool, views
+from thresher.dataset import views
+from thresher.pool import judged as pool
 
 RESERVED_BY_TRL = {
     *("input_ids", "labels", "completion_mask", "assistant_masks", "tools", "margin", "label", "seq_lengths"),
@@ -185,7 +186,7 @@ def test_counts_of_prompts_add_up_to_the_samples(rows):
         }
     )
 
-    first, prompt, counts = views.prompt_counts(judged)
+    first, prompt, counts = pool.prompt_counts(judged)
 
     drawn = [kind for _, kind, anchor in rows if not anchor]
     assert counts["samples"].sum() == len(drawn)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from thresher.pool.store import Store
 from thresher.samplers.orphans import _descendants, _started
-from thresher.store import Store
 
 pytestmark = pytest.mark.slow
 

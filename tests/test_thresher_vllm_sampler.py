@@ -11,11 +11,11 @@ import pytest
 
 from schemas.recipe import VllmEngine
 from schemas.sample import Message
-from thresher import calibration
-from thresher.calibration import Quota
-from thresher.models import embedded_model
-from thresher.samplers.base import NEUTRAL, Drawn, Group
+from thresher.estimators import calibration
+from thresher.estimators.calibration import Quota
+from thresher.inputs.models import embedded_model
 from thresher.samplers.orphans import _descendants
+from thresher.samplers.sampler import NEUTRAL, Drawn, Group
 from thresher.samplers.vllm_offline import VllmSampler
 
 pytestmark = pytest.mark.slow

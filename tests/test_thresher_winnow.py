@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from thresher import recipes, steps
-from thresher.audit.stats import audit
+from thresher.audit.count_run import audit
 from thresher.errors import RecipeError
-from thresher.progress import Progress
-from thresher.store import Store
+from thresher.inputs import recipe_file
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.progress import Progress
 
 Write = Callable[..., Path]
 
@@ -65,7 +66,7 @@ def noting(name: str, **parameters: Any) -> dict[str, Any]:
 
 
 def winnowed(path: Path, out: Path, *overrides: str) -> dict[str, Any]:
-    begun = steps.begin(recipes.load(path, ["run.check_golds=0", *overrides]), out)
+    begun = steps.begin(recipe_file.load(path, ["run.check_golds=0", *overrides]), out)
     with Progress() as progress:
         found, _ = steps.run(begun, progress)
     return found.to_dict()
@@ -209,7 +210,7 @@ def test_verdict_files_note_what_was_known(recipe: Write, tmp_path: Path, noted:
 def test_a_verifier_that_refuses_its_own_golds_stops_the_run(recipe: Write, tmp_path: Path) -> None:
     """Before anything is sampled, naming the prompt and what was said of its reference; the recipe may leave the check out."""
     path = recipe(filters=[{"name": "exact_answer", "parameters": {"strip": "Paris"}}])
-    begun = steps.begin(recipes.load(path, []), tmp_path / "run")
+    begun = steps.begin(recipe_file.load(path, []), tmp_path / "run")
     with pytest.raises(RecipeError) as raised, Progress() as progress:
         steps.run(begun, progress)
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
-    from thresher.audit.stats import Audit, Gather
-    from thresher.recipes import Loaded
-    from thresher.releases.changing import Changed
-    from thresher.store import Store
+    from thresher.audit.count_run import Audit, Gather
+    from thresher.inputs.recipe_file import Loaded
+    from thresher.pool.store import Store
+    from thresher.releases.change import Changed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -262,11 +262,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """thresher run"""
-    from thresher import recipes, steps
-    from thresher.progress import Progress
+    from thresher.inputs import recipe_file
+    from thresher.run import steps
+    from thresher.run.progress import Progress
 
     console = _console()
-    loaded = recipes.load(options.recipe, options.overrides)
+    loaded = recipe_file.load(options.recipe, options.overrides)
     begun = steps.begin(loaded, options.out, salt=options.salt)
     if finished := steps.finished(begun):
         console.print(f"already finished: nothing left to sample, filter or write in {begun.root}")
@@ -291,11 +292,12 @@ def check(options: argparse.Namespace) -> int:
     """thresher check"""
     from dataclasses import asdict
 
-    from thresher import checks, recipes
     from thresher.audit.show import table_of
+    from thresher.inputs import recipe_file
+    from thresher.judging import check as checks
 
     console = _console()
-    loaded = recipes.load(options.recipe, options.overrides)
+    loaded = recipe_file.load(options.recipe, options.overrides)
     report = checks.check_recipe(loaded)
     for fault in report.faults:
         print(f"thresher: {loaded.path}: {fault}", file=sys.stderr)
@@ -325,12 +327,13 @@ def estimate(options: argparse.Namespace) -> int:
     """thresher estimate"""
     from dataclasses import asdict
 
-    from thresher import estimates, recipes
     from thresher.audit.show import table_of
+    from thresher.inputs import recipe_file
+    from thresher.run import estimate as estimates
 
     if options.prompts < 2 or options.samples < 1:
         raise ThresherError("--prompts wants 2 or more and --samples 1 or more: from less nothing can be told of a whole run")
-    loaded = recipes.load(options.recipe, options.overrides)
+    loaded = recipe_file.load(options.recipe, options.overrides)
     found = estimates.estimate(loaded, prompts=options.prompts, samples=options.samples)
     rows = {
         "samples": (found.samples, ",.0f"),
@@ -357,11 +360,12 @@ def estimate(options: argparse.Namespace) -> int:
 
 def filter_(options: argparse.Namespace) -> int:
     """thresher filter"""
-    from thresher import recipes, steps
-    from thresher.progress import Progress
+    from thresher.inputs import recipe_file
+    from thresher.run import steps
+    from thresher.run.progress import Progress
 
     console = _console()
-    loaded: Loaded = recipes.load(options.recipe, options.overrides)
+    loaded: Loaded = recipe_file.load(options.recipe, options.overrides)
     begun = steps.begin_brought(loaded, Path(options.samples), options.out)
     with Progress() as progress:
         return _show(console, *steps.run(begun, progress))
@@ -370,10 +374,10 @@ def filter_(options: argparse.Namespace) -> int:
 def audit(options: argparse.Namespace) -> int:
     """thresher audit"""
     from schemas.recipe import Recipe
-    from thresher.audit.older import opened
-    from thresher.audit.stats import here
+    from thresher.audit.count_run import here
+    from thresher.audit.older_runs import opened
     from thresher.executors import open_executor
-    from thresher.store import Store
+    from thresher.pool.store import Store
 
     if (options.run is None) == (options.all is None):
         raise ThresherError("audit: wanted the directory of a run, or --all DIR with a directory of runs")
@@ -394,12 +398,12 @@ def audit(options: argparse.Namespace) -> int:
 
 
 def _audited(options: argparse.Namespace, store: "Store", before: "Store | None", gather: "Gather") -> int:
-    from thresher.audit.across import since
+    from thresher.audit.compare import since
+    from thresher.audit.count_run import audit as audited
+    from thresher.audit.count_run import check as checked
     from thresher.audit.review import lines_of, reviewed
     from thresher.audit.show import audit_table, print_audit, table_of
     from thresher.audit.statistics import statistics
-    from thresher.audit.stats import audit as audited
-    from thresher.audit.stats import check as checked
 
     result = audited(store, gather)
     compared = None if before is None else since(store, before)
@@ -431,8 +435,8 @@ def _audited(options: argparse.Namespace, store: "Store", before: "Store | None"
 
 
 def _across(options: argparse.Namespace) -> int:
-    from thresher.audit.across import across, page, short_table, table
-    from thresher.audit.report import write_page
+    from thresher.audit.page import write_page
+    from thresher.audit.runs_table import across, page, short_table, table
 
     rows = across(options.all)
     _print(options, table(rows) if options.json or options.csv else short_table(rows))
@@ -444,8 +448,8 @@ def _across(options: argparse.Namespace) -> int:
 
 def dedupe(options: argparse.Namespace) -> int:
     """thresher dedupe"""
-    from thresher import dedupe as tool
     from thresher.audit.show import number, share, table_of
+    from thresher.dedupe import table as tool
     from thresher.errors import SourceError
 
     choice = tool.Choice(options.text, options.group, not options.within_groups, options.guard, options.score, options.threshold)
@@ -476,8 +480,8 @@ def publish(options: argparse.Namespace) -> int:
     """thresher publish"""
     from dataclasses import asdict
 
-    from thresher.releases.publishing import publish as published
-    from thresher.releases.publishing import publish_spec
+    from thresher.releases.publish import publish as published
+    from thresher.releases.publish import publish_spec
     from thresher.releases.repository import counted
 
     names = ("repo", "private", "gated", "versions", "create_pr")
@@ -526,14 +530,14 @@ def releases(options: argparse.Namespace) -> int:
 
 def rollback(options: argparse.Namespace) -> int:
     """thresher rollback"""
-    from thresher.releases.changing import rollback as back
+    from thresher.releases.change import rollback as back
 
     return _changed(back(options.repo, options.to), as_json=False)
 
 
 def compact(options: argparse.Namespace) -> int:
     """thresher compact"""
-    from thresher.releases.changing import compact as compacted
+    from thresher.releases.change import compact as compacted
 
     if options.file_mb <= 0:
         raise ThresherError(f"--file-mb: wanted a size above 0, found {options.file_mb:g}")
@@ -543,7 +547,7 @@ def compact(options: argparse.Namespace) -> int:
 
 def revoke(options: argparse.Namespace) -> int:
     """thresher revoke"""
-    from thresher.releases.changing import revoke as revoked
+    from thresher.releases.change import revoke as revoked
 
     samples = list(options.samples)
     if options.file:
@@ -568,7 +572,7 @@ def index(options: argparse.Namespace) -> int:
     """thresher index"""
     from schemas.recipe import DedupeSpec
     from thresher.audit.show import number, table_of
-    from thresher.released import index_dataset
+    from thresher.dedupe.released import index_dataset
 
     spec = DedupeSpec(guard=options.guard, run_characters=options.run_characters)
     made = index_dataset(options.data, Path(options.out), spec, config=options.config, split=options.split)
@@ -582,8 +586,8 @@ def index(options: argparse.Namespace) -> int:
 
 def study(options: argparse.Namespace) -> int:
     """thresher study"""
-    from thresher import recipes
     from thresher.audit.show import print_table
+    from thresher.inputs import recipe_file
     from thresher.study.drawing import Design, temperatures_of
     from thresher.study.report import lines_of, short_table, training_table, whole_table
     from thresher.study.rewording import checked_wordings
@@ -592,7 +596,7 @@ def study(options: argparse.Namespace) -> int:
     if options.steps < 1:
         raise ThresherError(f"--steps: wanted 1 or more, found {options.steps}")
     design = Design(temperatures_of(options.temperatures), options.samples, checked_wordings(options.wording))
-    loaded = recipes.load(options.recipe, options.overrides)
+    loaded = recipe_file.load(options.recipe, options.overrides)
     out = options.out or f"data/runs/{loaded.recipe.name}-study"
     done = run_study(loaded, out, design, train_steps=options.steps if options.train else None)
     if options.json:
@@ -615,8 +619,8 @@ def study(options: argparse.Namespace) -> int:
 
 def scale(options: argparse.Namespace) -> int:
     """thresher scale"""
-    from thresher import steps
-    from thresher.store import Store
+    from thresher.pool.store import Store
+    from thresher.run import steps
 
     if options.replicas < 1:
         raise ThresherError(f"scale: wanted 1 engine or more, found {options.replicas}; to stop a run, interrupt it")
@@ -627,10 +631,10 @@ def scale(options: argparse.Namespace) -> int:
 
 def fleet(options: argparse.Namespace) -> int:
     """thresher fleet"""
-    from thresher import fleet as there
-    from thresher import recipes
+    from thresher.executors import fleet as there
+    from thresher.inputs import recipe_file
 
-    loaded: Loaded = recipes.load(options.recipe, options.overrides)
+    loaded: Loaded = recipe_file.load(options.recipe, options.overrides)
     try:
         with there.begin(loaded.recipe, loaded.base, Path(options.file)) as servers:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # after Ray, which takes it for itself
@@ -642,8 +646,8 @@ def fleet(options: argparse.Namespace) -> int:
 
 def sql(options: argparse.Namespace) -> int:
     """thresher sql"""
-    from thresher.audit.sql import query
-    from thresher.store import Store
+    from thresher.audit.query import query
+    from thresher.pool.store import Store
 
     _print(options, query(Store(options.run), options.query))
     return 0
@@ -726,7 +730,8 @@ def schema(options: argparse.Namespace) -> int:
     """thresher schema"""
     import filters
     from filters.base import FilterError
-    from thresher import recipes, schema_files
+    from thresher.dataset import schema_files
+    from thresher.inputs import recipe_file
 
     if options.write or options.check:
         stale = schema_files.write() if options.write else schema_files.stale()
@@ -734,7 +739,7 @@ def schema(options: argparse.Namespace) -> int:
             print(f"wrote {path}" if options.write else f"thresher: {path} is stale; run `make schemas`", file=sys.stderr)
         return 1 if stale and options.check else 0
     try:
-        found = filters.parameters_schema(options.filter) if options.filter else recipes.recipe_schema()
+        found = filters.parameters_schema(options.filter) if options.filter else recipe_file.recipe_schema()
     except FilterError as error:
         raise ThresherError(str(error)) from error
     print(json.dumps(found, indent=1))

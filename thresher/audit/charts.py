@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from thresher.audit.count_run import Audit, FilterCounts, FilterStats
 from thresher.audit.statistics import SIMILARITY_BINS, Statistics
-from thresher.audit.stats import Audit, FilterCounts, FilterStats
 
 Chart: TypeAlias = Any
 """Altair's Chart or LayerChart; its own functions say no more than Any."""

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from thresher.audit.older import opened
+from thresher.audit.older_runs import opened
 from thresher.audit.show import percent
-from thresher.audit.sql import opened_tables
+from thresher.audit.sql_tables import opened_tables
 from thresher.audit.statistics import first_draws
-from thresher.store import Store
+from thresher.pool.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

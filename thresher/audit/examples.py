@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from filters.near_miss import differing
-from thresher.audit.sql import opened_tables, whole_shards
-from thresher.store import Store
+from thresher.audit.sql_tables import opened_tables, whole_shards
+from thresher.pool.store import Store
 
 PER_REASON = 6
 """Examples of each filter, reason, kind and family; three times as many hits."""

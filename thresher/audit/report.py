@@ -4,25 +4,19 @@ What a model wrote is never part of the page's markup: examples travel as JSON i
 page's script puts them into text nodes. A content security policy lets the page load nothing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from thresher import __version__
-from thresher.audit.across import since
 from thresher.audit.charts import charts
+from thresher.audit.compare import since
+from thresher.audit.count_run import Gather, Overlap, audit, here
 from thresher.audit.examples import examples
+from thresher.audit.page import _safe, rendered, write_page
 from thresher.audit.review import lines_of, reviewed
-from thresher.audit.show import calibration_lines, finite, number, percent, share, summary, trust_lines
+from thresher.audit.show import calibration_lines, number, summary, trust_lines
 from thresher.audit.statistics import statistics
-from thresher.audit.stats import Gather, Overlap, audit, here
-from thresher.errors import AuditError
-from thresher.store import Store
-
-if TYPE_CHECKING:
-    import altair as alt
+from thresher.pool.store import Store
 
 
 def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None, gather: Gather = here) -> str:
@@ -35,19 +29,6 @@ def write_report(store: Store, path: str | Path | None = None, *, before: Store 
         store.write_bytes("report.html", text.encode())
         return f"{store.root}/report.html"
     return write_page(text, path)
-
-
-def write_page(text: str, path: str | Path) -> str:
-    """Write a page, to a file or an fsspec URL; returns where it is."""
-    if "://" in str(path):
-        folder, _, name = str(path).rpartition("/")
-        Store(folder).write_bytes(name, text.encode())
-        return str(path)
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise AuditError(f"{path}: cannot write: {error.strerror or error}; name another file with --html") from error
-    return str(path)
 
 
 def report(store: Store, *, before: Store | None = None, gather: Gather = here) -> str:
@@ -69,23 +50,6 @@ def report(store: Store, *, before: Store | None = None, gather: Gather = here) 
     )
 
 
-def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", **values: Any) -> str:
-    """A page of this package with these charts. Every value is escaped, but for JSON made by `_safe`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("thresher.audit", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(template).render(
-        charts=_safe({name: chart.to_dict() for name, chart in charts.items()}),
-        library=_library(),
-        safe=_safe,
-        number=number,
-        percent=percent,
-        share=share,
-        **values,
-    )
-
-
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
@@ -102,18 +66,3 @@ def _matrix(overlaps: Sequence[Overlap]) -> dict[str, dict[str, tuple[int, int] 
         first, second = one.filters
         found[first][second], found[second][first] = (one.both, one.dropped[0]), (one.both, one.dropped[1])
     return found
-
-
-def _safe(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or begins another. What is no number is null."""
-    text = json.dumps(finite(value), ensure_ascii=True, separators=(",", ":"), default=str)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and vega-embed, as one script."""
-    import vl_convert
-
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return str(bundle).replace("</script", "<\\/script")

@@ -25,9 +25,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thresher.audit.sql import opened_tables
+from thresher.audit.page import rendered
+from thresher.audit.sql_tables import opened_tables
 from thresher.errors import AuditError
-from thresher.store import Store
+from thresher.pool.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -195,8 +196,6 @@ def estimated(strata: Sequence[Stratum], *, asked: int, seed: int = 0) -> Review
 def page(root: str, lines: Iterable[Reviewed]) -> str:
     """The page on which a person marks the samples, one after the other, and saves review.jsonl. The browser keeps the marks of
     this run until then."""
-    from thresher.audit.report import rendered
-
     return rendered("review.html.j2", {}, run=root, lines=[one.model_dump(mode="json") for one in lines])
 
 

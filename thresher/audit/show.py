@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from thresher.audit.stats import Audit, FamilyStats, FilterStats
+from thresher.audit.count_run import Audit, FamilyStats, FilterStats
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +97,7 @@ def print_audit(audit: Audit, console: "Console") -> None:
 
 
 def diversity_table(audit: Audit) -> "Table":
-    """How different the hits of each family are: see thresher.audit.diversity."""
+    """How different the hits of each family are: see thresher.estimators.diversity."""
     from rich.markup import escape
 
     table = _table("Diversity", ("family", "hits/prompt", "effective", "distinct-2", "largest", "near misses"))

@@ -1,7 +1,7 @@
 """What a run's samples say beyond counts, computed by DuckDB over the pool; docs/statistics.md has every formula.
 
 Anchors count in nothing but the agreement with the anchor. A prompt's draws resemble each other, so every interval is a bootstrap
-over prompts (thresher.audit.interval).
+over prompts (thresher.estimators.intervals).
 """
 
 import math
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from thresher import ids
-from thresher.audit.interval import RESAMPLES, expanded_tail, wilson
-from thresher.audit.older import opened
-from thresher.audit.sql import opened_tables, quoted, reading, whole_shards
-from thresher.audit.stats import BLOCK, Gather, here
+from thresher.audit.count_run import BLOCK, Gather, here
+from thresher.audit.older_runs import opened
+from thresher.audit.sql_tables import opened_tables, quoted, reading, whole_shards
 from thresher.errors import StoreError
-from thresher.store import Store
+from thresher.estimators.intervals import RESAMPLES, expanded_tail, wilson
+from thresher.pool.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -1,7 +1,7 @@
 """Where the steps run: this machine, or a Ray cluster."""
 
 from schemas.recipe import RayExecutorSpec, Recipe
-from thresher.executors.base import Executor
+from thresher.executors.executor import Executor
 from thresher.executors.local import LocalExecutor
 
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from thresher.errors import DeadlyError
-from thresher.executors.base import Engines, Executor
+from thresher.executors.executor import Engines, Executor
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from schemas import __file__ as schemas_file
+from thresher import __file__ as thresher_file
 from thresher import __version__
 from thresher.errors import StoreError
-from thresher.store import Store
+from thresher.pool.store import Store
 
 CLOCK_S = 30.0
 """Clocks may be this far apart: further, times of a run mean nothing, and object stores begin to refuse signatures."""
@@ -98,9 +99,8 @@ def _source() -> str:
     from filters import __file__ as filters_file
 
     found = hashlib.sha256()
-    for package in (__file__, schemas_file, filters_file):
-        top = Path(str(package)).parent if Path(str(package)).name == "__init__.py" else Path(str(package)).parents[1]
-        for file in sorted(top.rglob("*.py")):
+    for package in (thresher_file, schemas_file, filters_file):
+        for file in sorted(Path(str(package)).parent.rglob("*.py")):
             found.update(file.read_bytes())
     return found.hexdigest()[:8]
 

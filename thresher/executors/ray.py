@@ -25,8 +25,8 @@ from typing import Any, ParamSpec, TypeVar
 from schemas.recipe import Engine, RayExecutorSpec, VllmEngine
 from thresher.errors import DeadlyError, EngineError, StoreError, ThresherError
 from thresher.executors import machines
-from thresher.executors.base import Executor
-from thresher.store import Store
+from thresher.executors.executor import Executor
+from thresher.pool.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ class Replica:
     pid: int = 0
     machine: str = ""
     url: str = ""
-    """Of a server (thresher.fleet)."""
+    """Of a server (thresher.executors.fleet)."""
     busy: int = 0
     alone: bool = False
     """Whether a call has it for itself."""

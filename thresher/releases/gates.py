@@ -4,10 +4,10 @@ from pathlib import Path
 
 from schemas.recipe import GatesSpec
 from schemas.release import RepositoryManifest
-from thresher.audit.across import Since
-from thresher.audit.stats import Audit
-from thresher.checks import check_golds
+from thresher.audit.compare import Since
+from thresher.audit.count_run import Audit
 from thresher.errors import PublishError, RecipeError
+from thresher.judging.check import check_golds
 
 
 def gates(found: Audit, limits: GatesSpec) -> list[str]:

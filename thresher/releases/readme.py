@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from schemas.release import Release, RepositoryManifest
-from thresher import card as cards
-from thresher import views
 from thresher.audit.show import number, percent
-from thresher.card import CONTENTS, CONTENTS_END, ViewSize
+from thresher.dataset import card as cards
+from thresher.dataset import views
+from thresher.dataset.card import CONTENTS, CONTENTS_END, ViewSize
 
 BEGIN, END = "<!-- thresher: written anew with every release -->", "<!-- thresher: end; what stands below is yours -->"
 RELEASES = "## Releases"

@@ -9,7 +9,8 @@ from pathlib import Path
 from schemas.release import FORMAT, RepositoryManifest, Shard
 from thresher import __version__
 from thresher.errors import PublishError
-from thresher.releases.place import Change, Place, again, open_place
+from thresher.releases.places.open_place import open_place
+from thresher.releases.places.place import Change, Place, again
 
 MANIFEST, INDEX = "thresher/manifest.json", "index"
 INDEXED = f"{INDEX}/index.json"

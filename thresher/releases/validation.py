@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jsonschema import Draft202012Validator
 
-from thresher import view_schemas, views
+from thresher.dataset import view_schemas, views
 from thresher.errors import PublishError
 
 SAMPLED_ROWS = 200

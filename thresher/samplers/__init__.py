@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from schemas.recipe import Engine, HttpEngine, ReplayEngine, Sampling
-from thresher.calibration import Quota
-from thresher.models import Model
-from thresher.samplers.base import Sampler
+from thresher.estimators.calibration import Quota
+from thresher.inputs.models import Model
+from thresher.samplers.sampler import Sampler
 
 
 def open_sampler(

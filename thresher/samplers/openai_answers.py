@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from thresher.calibration import Sums, sums
-from thresher.samplers.base import Completion
+from thresher.estimators.calibration import Sums, sums
+from thresher.samplers.sampler import Completion
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,10 @@ from numpy.typing import NDArray
 
 from schemas.recipe import HttpEngine
 from schemas.sample import Message
-from thresher.calibration import TOP_K, Quota, Sums
 from thresher.errors import EngineError, SourceError, ThresherError
-from thresher.samplers.base import NEUTRAL, Completion, Drawn, EngineFacts, Group, plain_text
+from thresher.estimators.calibration import TOP_K, Quota, Sums
 from thresher.samplers.openai_answers import Answer, Response, label_logprobs, read_answer
+from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, EngineFacts, Group, plain_text
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class _Endpoint:
 
 
 class HttpStream:
-    """See thresher.samplers.base.Stream."""
+    """See thresher.samplers.sampler.Stream."""
 
     def __init__(self, sampler: "HttpSampler", priority: int) -> None:
         self._sampler, self.priority = sampler, priority
@@ -208,7 +208,7 @@ class HttpStream:
 
 
 class HttpSampler:
-    """A context manager that holds the connections; see thresher.samplers.base.Sampler."""
+    """A context manager that holds the connections; see thresher.samplers.sampler.Sampler."""
 
     facts: EngineFacts
 

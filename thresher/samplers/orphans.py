@@ -4,7 +4,7 @@ vLLM's engine processes live on, computing, when their parent is killed with SIG
 process waits at the end of a pipe from the parent: when the pipe closes, it kills the processes it was told of.
 
 They are spawned, and a spawned process imports its parent's main module: a script of somebody's own would be run again in each,
-and vLLM's CPU worker dies of what thresher.steps imports there (numba; vllm 0.32 looks through every module). So while they
+and vLLM's CPU worker dies of what thresher.run.steps imports there (numba; vllm 0.32 looks through every module). So while they
 start, the main module is hidden.
 """
 

@@ -8,8 +8,8 @@ from types import TracebackType
 
 from schemas.recipe import JsonlSource, ParquetSource
 from thresher.errors import SourceError
-from thresher.samplers.base import Completion, Drawn, EngineFacts, Group
-from thresher.sources import rows
+from thresher.inputs.sources import rows
+from thresher.samplers.sampler import Completion, Drawn, EngineFacts, Group
 
 AT_ONCE = 256
 """Groups answered at once, at most."""

@@ -28,11 +28,11 @@ import numpy as np
 
 from schemas.recipe import VllmEngine
 from schemas.sample import Message
-from thresher.calibration import TOP_K, Quota, Sums, from_flat, nothing, sums
 from thresher.errors import EngineError, SourceError
-from thresher.models import Model
-from thresher.samplers.base import Completion, Drawn, EngineFacts, Group, plain_text
+from thresher.estimators.calibration import TOP_K, Quota, Sums, from_flat, nothing, sums
+from thresher.inputs.models import Model
 from thresher.samplers.orphans import Guard
+from thresher.samplers.sampler import Completion, Drawn, EngineFacts, Group, plain_text
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -76,7 +76,7 @@ class _Job:
 
 
 class _Stream:
-    """See thresher.samplers.base.Stream."""
+    """See thresher.samplers.sampler.Stream."""
 
     def __init__(self, sampler: "VllmSampler", priority: int) -> None:
         self._sampler, self.priority = sampler, priority
@@ -110,7 +110,7 @@ class _Stream:
 
 
 class VllmSampler:
-    """A context manager that holds the engine; see thresher.samplers.base.Sampler."""
+    """A context manager that holds the engine; see thresher.samplers.sampler.Sampler."""
 
     facts: EngineFacts
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from schemas.recipe import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
-from thresher.models import Model
-from thresher.samplers.base import plain_text
+from thresher.inputs.models import Model
 from thresher.samplers.orphans import Guard
+from thresher.samplers.sampler import plain_text
 from thresher.samplers.vllm_offline import OURS, dtype_for, set_environment
 
 AT_ONCE = 1024

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from schemas.recipe import CalibrationSpec, Recipe
 from schemas.sample import Prompt
-from thresher import steps
-from thresher.checks import check_golds
 from thresher.errors import RecipeError, ThresherError
 from thresher.executors import open_executor
-from thresher.executors.base import Engines, Executor
-from thresher.opening import Begun
-from thresher.progress import Progress
-from thresher.prompts import plan
-from thresher.recipes import Loaded
-from thresher.store import Store
+from thresher.executors.executor import Engines, Executor
+from thresher.inputs.prompts import plan
+from thresher.inputs.recipe_file import Loaded
+from thresher.judging.check import check_golds
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.begun import Begun
+from thresher.run.progress import Progress
 from thresher.study.rewording import WORDINGS, variants
 
 TEMPERATURES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
@@ -100,7 +100,7 @@ def draw(loaded: Loaded, out: str | Path, design: Design) -> tuple[Store, Store]
         for one in missing:
             executor.check(one.root)
             executor.apart(check_golds, one.root)
-            progress.begin(one)
+            steps.announce(one, progress)
         if missing:
             engines = stack.enter_context(steps.engines_of(missing[0], progress, executor))
         for one in begun:

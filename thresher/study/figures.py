@@ -1,5 +1,5 @@
 """Figures of a study's prompts, each with its interval: a bootstrap over prompts with expanded percentiles
-(thresher.audit.interval), in which all of a figure is computed anew from the prompts that were drawn."""
+(thresher.estimators.intervals), in which all of a figure is computed anew from the prompts that were drawn."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from thresher.audit.interval import expanded_tail, wilson
+from thresher.estimators.intervals import expanded_tail, wilson
 from thresher.study.measures import COUNTS, F64, I64, Measures
 
 LOW = 0.5

@@ -20,7 +20,7 @@ Each is *supported* where its interval lies on its side of nought, *refuted* whe
                another temperature; supported where 1 beats every other one (each at 95 %: to be wrong of all, one must be wrong
                of the nearest), refuted where any other one beats it (each at a level corrected for their number, by Bonferroni).
 
-Every other interval is a bootstrap over prompts with expanded percentiles (thresher.audit.interval): the prompts are drawn again,
+Every other interval is a bootstrap over prompts with expanded percentiles (thresher.estimators.intervals): the prompts are drawn again,
 and all of a figure is computed anew. Nothing is judged with fewer than FEWEST prompts that have a say in it."""
 
 import math
@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from thresher.audit.interval import student
+from thresher.estimators.intervals import student
 from thresher.study.figures import Figure, Interval, Look, percentiles, quotient, spearman
 from thresher.study.measures import F64, LONG, THIRDS
 

@@ -18,9 +18,9 @@ from filters.judging import judge
 from filters.similarity.edits import Tokens, nearest, tokens_of
 from schemas.recipe import NearMissSpec, Recipe
 from schemas.sample import Kind, Outcome
-from thresher import pool
 from thresher.audit.statistics import of_k
-from thresher.store import Store
+from thresher.pool import judged as pool
+from thresher.pool.store import Store
 from thresher.study.drawing import VARIANT
 
 F64 = NDArray[np.float64]

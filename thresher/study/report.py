@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from thresher import __version__
-from thresher.audit.report import rendered
+from thresher.audit.page import rendered
 from thresher.audit.show import table_of
 from thresher.study.figures import Figure
 from thresher.study.findings import Study

@@ -34,20 +34,23 @@ from numpy.typing import NDArray
 from schemas.manifest import RunManifest
 from schemas.recipe import PreferenceSpec, Recipe
 from schemas.sample import Kind, Prompt
-from thresher import ids, models, pool, steps
+from thresher import ids
 from thresher.audit.statistics import of_k
+from thresher.dataset.preference_views import preference
+from thresher.dataset.views import said
 from thresher.errors import EngineError, RecipeError
 from thresher.executors import open_executor
-from thresher.opening import model_for
-from thresher.pairs import preference
-from thresher.progress import Progress
-from thresher.prompts import plan
-from thresher.recipes import Loaded
-from thresher.store import Store
+from thresher.inputs import models
+from thresher.inputs.prompts import plan
+from thresher.inputs.recipe_file import Loaded
+from thresher.pool import judged as pool
+from thresher.pool.store import Store
+from thresher.run import steps
+from thresher.run.open_run import model_for
+from thresher.run.progress import Progress
 from thresher.study.drawing import judged
 from thresher.study.figures import Figure, over_prompts
 from thresher.study.measures import solution_of
-from thresher.views import said
 
 STEPS, BATCH, RATE = 60, 4, 5e-5
 PAIR_STEPS, PAIR_RATE, BETA = 30, 5e-6, 0.1

@@ -9,11 +9,11 @@ from typing import Any
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from thresher import ids
-from thresher.audit.report import write_page
+from thresher.audit.page import write_page
 from thresher.audit.show import finite
 from thresher.errors import RecipeError
-from thresher.recipes import Loaded
-from thresher.store import Store
+from thresher.inputs.recipe_file import Loaded
+from thresher.pool.store import Store
 from thresher.study.drawing import Design, draw
 from thresher.study.findings import Study, findings
 from thresher.study.measures import Measures, measure

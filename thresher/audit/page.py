@@ -1,0 +1,59 @@
+"""HTML pages that need no network: rendering, escaping, writing."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thresher.audit.show import finite, number, percent, share
+from thresher.errors import AuditError
+from thresher.pool.store import Store
+
+if TYPE_CHECKING:
+    import altair as alt
+
+
+def write_page(text: str, path: str | Path) -> str:
+    """Write a page, to a file or an fsspec URL; returns where it is."""
+    if "://" in str(path):
+        folder, _, name = str(path).rpartition("/")
+        Store(folder).write_bytes(name, text.encode())
+        return str(path)
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AuditError(f"{path}: cannot write: {error.strerror or error}; name another file with --html") from error
+    return str(path)
+
+
+def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", **values: Any) -> str:
+    """A page of this package with these charts. Every value is escaped, but for JSON made by `_safe`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("thresher.audit", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(
+        charts=_safe({name: chart.to_dict() for name, chart in charts.items()}),
+        library=_library(),
+        safe=_safe,
+        number=number,
+        percent=percent,
+        share=share,
+        **values,
+    )
+
+
+def _safe(value: Any) -> str:
+    """JSON that can stand in a script element: nothing in it ends the element or begins another. What is no number is null."""
+    text = json.dumps(finite(value), ensure_ascii=True, separators=(",", ":"), default=str)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed, as one script."""
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    return str(bundle).replace("</script", "<\\/script")

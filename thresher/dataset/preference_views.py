@@ -1,0 +1,95 @@
+"""The views for preference training, as pure functions of one judged shard: pairs for DPO, labelled samples for KTO.
+
+preference   a near miss against its nearest hit: what differs is what makes the one right and the other wrong
+unpaired     hits (label true) and misses (label false), a text once per prompt
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters.similarity.kernel import I64, U64, signed
+from schemas.recipe import PreferenceSpec, UnpairedSpec
+from schemas.sample import Kind
+from thresher.dataset.views import made, said
+
+
+def preference(judged: pa.Table, prompt_format: str, spec: PreferenceSpec) -> pa.Table:
+    """Pairs of whole prompts: fewest edits first, at most `pairs_per_prompt`, of halves of about the same length that differ in
+    more than form; no near miss and no text twice."""
+    near = np.flatnonzero(_is(judged, Kind.NEAR_MISS))
+    hits = pc.index_in(judged["nearest"].take(pa.array(near)), judged["sample_id"].combine_chunks())
+    near, hit = near[pc.is_valid(hits).to_numpy()], hits.drop_null().to_numpy().astype(np.int64)
+    similarity = judged["similarity"].take(pa.array(near)).to_numpy()
+    lengths = pc.utf8_length(judged["completion"]).to_numpy()
+    longer, shorter = np.maximum(lengths[near], lengths[hit]), np.minimum(lengths[near], lengths[hit])
+    texts, forms = _texts(judged), _forms(judged)
+    fit = longer <= spec.length_ratio * shorter
+    fit &= (forms[near] != forms[hit]) | (spec.form & (texts[near] != texts[hit]))
+    prompt = _prompts(judged)
+    order = np.flatnonzero(fit)
+    order = order[np.lexsort((judged["index"].take(pa.array(near[order])).to_numpy(), -similarity[order], prompt[near[order]]))]
+    order = order[_first_of(prompt[near[order]], texts[near[order]])]
+    order = order[_place_in_group(prompt[near[order]]) < spec.pairs_per_prompt]
+    rejected, chosen = judged.take(pa.array(near[order])), judged.take(pa.array(hit[order]))
+    columns = {
+        **{name: column for name, column in said(rejected, prompt_format).items() if name == "prompt"},
+        "chosen": said(chosen, prompt_format)["completion"],
+        "rejected": said(rejected, prompt_format)["completion"],
+        "chosen_id": chosen["sample_id"],
+        "rejected_id": rejected["sample_id"],
+        "chosen_logprob": chosen["cumulative_logprob"],
+        "rejected_logprob": rejected["cumulative_logprob"],
+    }
+    return made("preference", rejected, columns, prompt_format)
+
+
+def unpaired(judged: pa.Table, prompt_format: str, spec: UnpairedSpec) -> pa.Table:
+    """Hits and misses of whole prompts, anchors apart, in the order of the pool."""
+    drawn = ~judged["anchor"].to_numpy()
+    hit, near = _is(judged, Kind.HIT) & drawn, _is(judged, Kind.NEAR_MISS) & drawn
+    rows = np.flatnonzero(hit | near | (_is(judged, Kind.MISS) & drawn))
+    prompt, texts = _prompts(judged), _texts(judged)
+    rows = rows[np.lexsort((judged["index"].to_numpy()[rows], ~near[rows], ~hit[rows], prompt[rows]))]
+    rows = rows[_first_of(prompt[rows], texts[rows])]
+    if spec.balance:
+        most = np.zeros(prompt.max(initial=-1) + 1, np.int64)
+        right, wrong = (np.bincount(prompt[rows[side]], minlength=len(most)) for side in (hit[rows], ~hit[rows]))
+        most = np.minimum(right, wrong)
+        rows = rows[_place_in_group(2 * prompt[rows] + ~hit[rows]) < most[prompt[rows]]]
+    rows = np.sort(rows)
+    table = judged.take(pa.array(rows))
+    return made("unpaired", table, {**said(table, prompt_format), "label": pa.array(hit[rows])}, prompt_format)
+
+
+def _is(judged: pa.Table, kind: Kind) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.asarray(pc.fill_null(pc.equal(judged["kind"], kind.value), False).to_numpy())
+
+
+def _prompts(judged: pa.Table) -> I64:
+    codes: I64 = judged["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
+
+
+def _texts(judged: pa.Table) -> I64:
+    """A number for each different completion."""
+    codes: I64 = judged["completion"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
+
+
+def _forms(judged: pa.Table) -> U64:
+    """Hashes of the completions without case, white space and signs."""
+    plain = pc.replace_substring_regex(judged["completion"], r"[^\pL\pM\pN]+", " ")
+    return signed(pc.utf8_trim(plain, " "), np.zeros(judged.num_rows, np.uint64)).contents
+
+
+def _first_of(groups: I64, values: I64) -> I64:
+    """Places of the first of each value in its group, in order."""
+    _, first = np.unique(np.stack([groups, values]), axis=1, return_index=True)
+    return np.sort(first)
+
+
+def _place_in_group(groups: I64) -> I64:
+    """How many of its group stand before each; groups stand together."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))

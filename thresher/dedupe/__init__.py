@@ -1,0 +1,1 @@
+"""Duplicates within a run, beyond memory, against earlier releases, and in any table."""

@@ -1,0 +1,23 @@
+"""Compile the numba kernels into the cache, so that no run waits for it: python -m thresher.dedupe.compile_kernels."""
+
+import tempfile
+
+import numpy as np
+import pyarrow as pa
+
+from filters.similarity.duplicates import among, similarities, within
+from filters.similarity.edits import nearest, tokens_of
+from filters.similarity.kernel import numbers, signed
+from thresher.dedupe.index import Index
+
+texts = pa.array(["one text and another one of some words", "a short one", "one text and another one of many words", "caf\u00e9"])
+rows = np.arange(len(texts))
+numbers(texts)
+made = signed(texts, np.zeros(len(texts), np.uint64))
+among(made, rows, 0.7)
+within(made, np.zeros_like(rows), rows, 0.7)
+similarities(made, rows, rows[::-1].copy())
+nearest(tokens_of(texts), np.zeros_like(rows), rows[:2], rows[2:], edits=3, share=0.1, common=0.5)
+with tempfile.TemporaryDirectory() as folder:
+    Index(folder, {}).add("one", [(made, ["a", "b", "c", "d"])])
+    Index(folder, {}).ask(made, 0.7)

@@ -1,0 +1,1 @@
+"""Estimators as plain functions: pass rates, calibration sums, diversity, intervals."""

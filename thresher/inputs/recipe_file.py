@@ -1,0 +1,209 @@
+"""Read a recipe: YAML with line numbers, overrides, the JSON Schema, then the frozen model.
+
+Every fault is reported with file, line and key, what was wanted, what was found and the nearest valid key.
+"""
+
+import copy
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as SchemaFault
+from pydantic import ValidationError
+
+from schemas.recipe import Recipe
+from thresher.errors import RecipeError
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe and where it was read from. Paths in the recipe are relative to `base`."""
+
+    recipe: Recipe
+    base: Path
+    path: Path
+    lines: dict[Key, int]
+
+    def where(self, key: Key) -> str:
+        """`file:line: key`, by the line of the key or of the nearest thing that holds it."""
+        line = next((self.lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.lines), 1)
+        return f"{self.path}:{line}: {spelled(key)}" if key else f"{self.path}:{line}"
+
+
+def spelled(key: Key) -> str:
+    """A key as people write it: filters[1].parameters.after."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
+    return text.removeprefix(".")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read and validate a recipe; `overrides` are texts like `sampling.max_tokens=64`. Raises RecipeError."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}; give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); save the recipe as UTF-8") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{path}:1: wanted a mapping with name, prompts, ..., found {_found(document)}")
+    lines: dict[Key, int] = {}
+    for key, line, twice in _marks(node, ()):
+        if twice:
+            raise RecipeError(f"{path}:{line}: {spelled(key)}: given twice; keep one")
+        lines[key] = line
+    loaded = Loaded(Recipe(name="unread"), path.parent, path, lines)
+    for override in overrides:
+        document = override_key(document, override)
+    return replace(loaded, recipe=_validate(document, loaded))
+
+
+def override_key(document: dict[str, Any], text: str) -> dict[str, Any]:
+    """Apply one `a.b=c` (list items by number: `prompts.0.limit=4`); the value is YAML. Raises RecipeError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {text}: wanted key=value, such as sampling.max_tokens=64")
+    document = copy.deepcopy(document)
+    at: Any = document
+    *path, last = key.split(".")
+    try:
+        for part in path:
+            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
+        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise RecipeError(f"--set {text}: the recipe has no such place ({error})") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {text}: the value is not valid YAML") from error
+    return document
+
+
+@cache
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, as committed."""
+    schema: dict[str, Any] = json.loads(files("schemas").joinpath("recipe.schema.json").read_text("utf-8"))
+    return schema
+
+
+def _validate(document: dict[str, Any], loaded: Loaded) -> Recipe:
+    faults = Draft202012Validator(recipe_schema()).iter_errors(document)
+    messages = [message for fault in faults for message in _explain(fault, loaded)]
+    if not messages:
+        try:
+            return Recipe.model_validate(document)
+        except ValidationError as error:
+            messages = [
+                f"{loaded.where(tuple(fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}".replace(": :", ":")
+                for fault in error.errors()
+            ]
+    raise RecipeError("\n".join(messages))
+
+
+def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
+    """One message for a fault; a fault in one of several alternatives is followed into the one that was meant."""
+    key: Key = tuple(fault.absolute_path)
+    where = loaded.where(key)
+    schema, limit, instance = (
+        cast("dict[str, Any]", fault.schema),
+        cast("Any", fault.validator_value),
+        cast("Any", fault.instance),
+    )
+    if fault.validator == "oneOf" and "discriminator" in schema:
+        kinds = schema["discriminator"]["mapping"]
+        kind = instance.get("kind") if isinstance(instance, dict) else None
+        if kind in kinds:
+            branch = [alternative["$ref"] for alternative in schema["oneOf"]].index(kinds[kind])
+            for inner in fault.context or ():
+                if inner.schema_path[0] == branch:
+                    yield from _explain(inner, loaded)
+        else:
+            found = f"found {kind!r}" if kind is not None else "it is missing"
+            yield f"{where}.kind: wanted one of {', '.join(kinds)}; {found}{_nearest(kind, kinds)}"
+    elif fault.validator == "additionalProperties":
+        valid = list(schema.get("properties", {}))
+        for name in instance:
+            if name not in valid:
+                yield f"{loaded.where((*key, name))}: no such key{_nearest(name, valid)}; valid here: {', '.join(valid)}"
+    elif fault.validator == "required":
+        missing = [name for name in limit if name not in instance]
+        yield f"{where}: lacks the key {missing[0]}" if key else f"{where}: the recipe lacks the key {missing[0]}"
+    else:
+        allowed = schema.get("enum", [])
+        hint = _nearest(instance, [str(value) for value in allowed])
+        yield f"{where}: wanted {_wanted(schema)}, found {_found(instance)}{hint}"
+
+
+def _wanted(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_wanted(_resolved(alternative)) for alternative in schema["anyOf"])
+    if "$ref" in schema:
+        return _wanted(_resolved(schema))
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return repr(schema["const"])
+    words = {
+        "object": "a mapping",
+        "array": "a list",
+        "string": "text",
+        "integer": "a whole number",
+        "boolean": "true or false",
+    }
+    text = words.get(schema.get("type", ""), schema.get("type", "something else"))
+    limits = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+        "minItems": "items: at least",
+        "minLength": "length at least",
+        "maxLength": "length at most",
+        "pattern": "matching",
+    }
+    bounds = [f"{words} {schema[name]}" for name, words in limits.items() if name in schema]
+    return f"{text} ({', '.join(bounds)})" if bounds else text
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    resolved: dict[str, Any] = recipe_schema()["$defs"][name] if name else schema
+    return resolved
+
+
+def _found(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(name: Any, valid: Sequence[str] | dict[str, Any]) -> str:
+    close = difflib.get_close_matches(str(name), list(valid), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _marks(node: yaml.Node | None, key: Key) -> Iterator[tuple[Key, int, bool]]:
+    """(key, line from 1, whether it was given before) of all keys and items below a YAML node."""
+    seen: set[str] = set()
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = (*key, str(name.value))
+            yield inner, name.start_mark.line + 1, name.value in seen
+            seen.add(name.value)
+            yield from _marks(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield (*key, number), value.start_mark.line + 1, False
+            yield from _marks(value, (*key, number))

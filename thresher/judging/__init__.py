@@ -1,0 +1,1 @@
+"""Builds a recipe's filters and runs them over the pool."""

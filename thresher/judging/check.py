@@ -1,0 +1,188 @@
+"""Tries a recipe without sampling: are the prompts there, and do its verifiers accept what is right and refuse what is wrong?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from filters.base import Filter, FilterError, Role, Scope
+from filters.judging import judge
+from schemas.recipe import Recipe
+from schemas.sample import SAMPLES, Outcome, Prompt, to_json
+from thresher.errors import RecipeError
+from thresher.inputs.prompts import plan, prompts_of
+from thresher.inputs.recipe_file import Loaded
+from thresher.judging.build import build_filters, built_filters
+from thresher.pool import judged as pool
+from thresher.pool.store import Store
+
+BATCH = 4096
+SHOWN = 5
+SHOWN_CHARS = 300
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a verifier took the references of the prompts it judges, and wrong answers to them."""
+
+    label: str
+    prompts: int
+    gold_kept: int
+    wrong_dropped: int
+    wrong_tried: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found; `faults` is empty when the recipe may run."""
+
+    families: dict[str, int]
+    trials: tuple[Trial, ...]
+    self_tests: dict[str, str]
+    """What filters tried of this machine, by label."""
+    faults: tuple[str, ...]
+
+
+def check_recipe(loaded: Loaded) -> Report:
+    """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError for
+    what cannot be read at all; what reads but fails stands in the report."""
+    build_filters(loaded)
+    built = built_filters(loaded.recipe, loaded.base, brought=False)
+    prompts = list(plan(loaded.recipe, loaded.base))
+    families: dict[str, int] = {}
+    for prompt in prompts:
+        families[prompt.family] = families.get(prompt.family, 0) + 1
+    trials, faults, self_tests = [], [], {}
+    for label, spec, made in built:
+        try:
+            if made.self_test is not None:
+                self_tests[label] = made.self_test()
+            if _is_tried(made):
+                judged = [prompt for prompt in prompts if spec.families is None or prompt.family in spec.families]
+                trials.append(_trial(label, made, judged))
+        except FilterError as error:
+            faults.append(f"{label}: {error}")
+    faults += [fault for trial in trials for fault in trial.faults]
+    return Report(families, tuple(trials), self_tests, tuple(faults))
+
+
+def check_golds(root: str) -> None:
+    """Try the verifiers of a planned run on the references of run.check_golds of its prompts, spread over the plan. Raises
+    RecipeError when one of them refuses a reference: what it would say of samples is worth nothing."""
+    store = Store(root)
+    manifest = store.manifest()
+    assert manifest is not None, "a run is planned before it is sampled"
+    recipe = Recipe.model_validate(manifest.recipe)
+    built = built_filters(recipe, Path(manifest.base), brought=False)
+    verifiers = [item for item in built if _is_tried(item[2])]
+    if not verifiers or not recipe.run.check_golds:
+        return
+    shards = pool.shards(store)
+    prompts: list[Prompt] = []
+    for shard in np.unique(np.linspace(0, shards - 1, min(shards, recipe.run.check_golds)).round().astype(int)).tolist():
+        every = prompts_of(store.read_group("prompts", shard))
+        prompts += every[: max(1, -(-recipe.run.check_golds // shards))]
+    faults: list[str] = []
+    for label, spec, made in verifiers:
+        golds = [
+            (prompt, _answer(made, prompt, right=True))
+            for prompt in prompts
+            if spec.families is None or prompt.family in spec.families
+        ]
+        faults += _first(list(_refused(label, made, golds)))
+    if faults:
+        why = (
+            "filters: a verifier refuses references of its own prompts, so nothing is sampled; mend the prompts or the filter "
+            "(thresher check tries every one), or set run.check_golds: 0"
+        )
+        raise RecipeError("\n  ".join([why, *faults]))
+
+
+def _is_tried(made: Filter) -> bool:
+    return made.role is Role.VERIFIER and made.scope is Scope.SAMPLE and made.certain
+
+
+def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:
+    kept = dropped = tried = 0
+    faults: list[str] = []
+    for at in range(0, len(prompts), BATCH):
+        batch = prompts[at : at + BATCH]
+        golds = [(prompt, _answer(made, prompt, right=True)) for prompt in batch]
+        wrongs = [(prompt, _answer(made, prompt, right=False)) for prompt in batch]
+        refused = list(_refused(label, made, golds))
+        kept += sum(answer is not None for _, answer in golds) - len(refused)
+        faults += refused
+        for prompt, answer, given in _judged(made, wrongs):
+            tried += 1
+            if given["outcome"] == Outcome.DROP:
+                dropped += 1
+            else:
+                faults.append(f"{label}: does not drop a wrong answer to {_short(prompt)}: {_cut(answer)!r}: {given['outcome']}")
+        for prompt, _, given in _judged(made, [(prompt, "x") for prompt, gold in golds if gold is None]):
+            if given["outcome"] == Outcome.UNDECIDED:
+                found = "no reference" if prompt.reference is None else f"the reference {to_json(prompt.reference)[:60]}"
+                faults.append(f"{label}: cannot judge {_short(prompt)}: {given['reason']}; it has {found}")
+    return Trial(label, len(prompts), kept, dropped, tried, _first(faults))
+
+
+def _refused(label: str, made: Filter, golds: Sequence[tuple[Prompt, str | None]]) -> Iterator[str]:
+    for prompt, answer, given in _judged(made, golds):
+        if given["outcome"] != Outcome.KEEP:
+            said = f"{given['outcome']} {given['reason']} {given['detail'] or ''}".strip()
+            yield f"{label}: refuses the reference of {_short(prompt)}: answer {_cut(answer)!r}: {said}"
+
+
+def _first(faults: list[str]) -> tuple[str, ...]:
+    more = len(faults) - SHOWN
+    return tuple(faults if more <= 0 else [*faults[:SHOWN], f"... and {more} more of this filter"])
+
+
+def _answer(made: Filter, prompt: Prompt, *, right: bool) -> str | None:
+    """A completion that holds the reference, or one that does not."""
+    by_filter = made.gold if right else made.wrong
+    if by_filter is not None:
+        return by_filter(prompt.reference)
+    if prompt.reference is None:
+        return None
+    text = prompt.reference if isinstance(prompt.reference, str) else to_json(prompt.reference)
+    return text if right else f"not {text}, but something else"
+
+
+def _judged(made: Filter, answers: Sequence[tuple[Prompt, str | None]]) -> Iterator[tuple[Prompt, str, dict[str, Any]]]:
+    given = [(prompt, answer) for prompt, answer in answers if answer is not None]
+    if given:
+        verdicts = judge(made, _table(given)).to_pylist()
+        for (prompt, answer), verdict in zip(given, verdicts, strict=True):
+            yield prompt, answer, verdict
+
+
+def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
+    """Pool rows for answers that nobody sampled."""
+    rows = [
+        {
+            "sample_id": prompt.prompt_id,
+            "prompt_id": prompt.prompt_id,
+            "family": prompt.family,
+            "index": 0,
+            "anchor": False,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "reference": None if prompt.reference is None else to_json(prompt.reference),
+            "metadata": to_json(dict(prompt.metadata)),
+            "completion": answer,
+            "finish_reason": "stop",
+        }
+        for prompt, answer in answers
+    ]
+    return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+
+
+def _short(prompt: Prompt) -> str:
+    return f"{prompt.family} {prompt.messages[-1].content[:60]!r}"

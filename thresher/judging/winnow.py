@@ -1,0 +1,293 @@
+"""Runs a recipe's filters over the pool, a shard at a time, and writes what each said of each sample it saw.
+
+Filters run in the order of the recipe, but neighbours that judge samples by themselves cheapest first (run.filter_order); a
+sample that one does not keep is not shown to the next, unless the audit is to see how filters overlap (audit.exhaustive).
+Anchors are shown only to the filters that judge a sample by itself. Filters over the whole corpus come last, one pass each.
+
+A verdict is given once: what a filter of the same key said of the same sample is taken from the verdicts that are there, or from
+what this process remembers. Only undecided samples are judged anew.
+"""
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from filters import near_duplicate, sandbox, supervise
+from filters.base import SO_FAR, Filter, Role, Scope
+from filters.judging import judge, judge_corpus
+from schemas.manifest import Entry, RunManifest
+from schemas.recipe import FilterSpec, RayExecutorSpec, Recipe
+from schemas.sample import VERDICTS, Kind, Outcome, to_json
+from thresher import ids
+from thresher.dedupe import within_run
+from thresher.dedupe.out_of_core import Each, here
+from thresher.dedupe.released import ASKED, open_index
+from thresher.estimators.diversity import distinct_of
+from thresher.judging.build import READABLE, Built, _named, built_filters
+from thresher.judging.verdict_cache import earlier_verdicts, judged_once
+from thresher.pool import judged as pool
+from thresher.pool import rows as shards
+from thresher.pool.judged import PromptCount, prompt_count
+from thresher.pool.store import HASHED_BYTES, Store, shard_name
+
+log = logging.getLogger(__name__)
+
+
+Mask = NDArray[np.bool_]
+
+
+def winnow_key(built: Sequence[Built], samples: Sequence[str], *, exhaustive: bool = False) -> str:
+    """Hash of what verdicts are made from: the filters in order, what they are shown, and the samples' hashes."""
+    how = ["exhaustive"] if exhaustive else []
+    return ids.digest("verdicts", [[label, made.key, spec.families] for label, spec, made in built], list(samples), *how)
+
+
+def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> Mask:
+    """Which samples a filter is there for, whatever became of them before."""
+    mask = np.ones(samples.num_rows, bool)
+    if spec.families is not None:
+        mask &= pc.is_in(samples["family"], pa.array(spec.families, pa.string())).to_numpy(zero_copy_only=False)
+    if made.scope is not Scope.SAMPLE:
+        mask &= ~samples["anchor"].to_numpy(zero_copy_only=False)
+    return mask
+
+
+def winnow_shard(root: str, shard: int) -> Entry:
+    """Write the verdicts on one shard, unless they are there already. Those that an earlier pass gave are taken from there."""
+    store = Store(root)
+    entry = store.entry(f"samples/{shard_name(shard)}")
+    assert entry is not None, "a shard is winnowed after it is sampled"
+    local, exhaustive = _local_filters(store)
+    name, key = f"verdicts/{shard_name(shard)}", winnow_key(local, [entry.sha256], exhaustive=exhaustive)
+    if done := store.finished(name, key):
+        return done
+    samples = store.read_table(f"samples/{shard_name(shard)}", _columns(local))
+    tables, facts, alive = _cascade(samples, local, exhaustive=exhaustive, earlier=earlier_verdicts(store, name, entry))
+    hits = int((alive & ~samples["anchor"].to_numpy()).sum())
+    noted = {"filters": facts, "hits": hits, "samples": entry.sha256}
+    if "completion" in samples.column_names:
+        noted["distinct"] = distinct_of(samples, alive & ~samples["anchor"].to_numpy())
+    return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
+
+
+def unjudged(root: str, sampled: Iterable[int]) -> tuple[list[int], dict[int, int]]:
+    """Which of the sampled shards lack verdicts of these filters on these samples; and the hits of the others, by shard. Up to
+    HASHED_BYTES of verdicts are hashed, and a damaged file is moved aside."""
+    store = Store(root)
+    local, exhaustive = _local_filters(store)
+    left, hits, hashed = [], dict[int, int](), 0
+    for shard in sampled:
+        name, entry = f"verdicts/{shard_name(shard)}", store.entry(f"samples/{shard_name(shard)}")
+        key = None if entry is None else winnow_key(local, [entry.sha256], exhaustive=exhaustive)
+        done = None if key is None else store.finished(name, key, hashed=hashed < HASHED_BYTES)
+        if done is None:
+            left.append(shard)
+        else:
+            hashed += done.bytes
+            hits[shard] = int(done.facts["hits"])
+    return left, hits
+
+
+def count_prompts(root: str, samples: pa.Table) -> dict[str, PromptCount]:
+    """Judge samples (schema SAMPLES, whole prompts) and count each prompt's, by prompt_id; nothing is written."""
+    local, _ = _local_filters(Store(root))
+    tables, facts, _ = _cascade(samples.select(_columns(local)), local)
+    known = pool.filters_in(facts)
+    return prompt_count(pool.judged(samples.select(_columns(local)), pa.concat_tables(tables), known))
+
+
+def _local_filters(store: Store) -> tuple[list[Built], bool]:
+    """The filters over samples and prompts, and whether each is to see every sample."""
+    manifest = store.manifest()
+    assert manifest is not None
+    return _built(to_json(manifest.recipe), manifest.base, manifest.origin == "brought")
+
+
+@lru_cache(maxsize=4)
+def _built(recipe: str, base: str, brought: bool) -> tuple[list[Built], bool]:
+    """Built once, for a filter process is asked for every wave of every prompt."""
+    read = Recipe.model_validate_json(recipe)
+    supervise.set_workers(read.run.verifier_workers)
+    sandbox.set_workers(read.run.verifier_workers)
+    built = [item for item in built_filters(read, Path(base), brought=brought) if item[2].scope is not Scope.CORPUS]
+    return built, read.audit.exhaustive
+
+
+def _columns(local: Sequence[Built]) -> list[str]:
+    asked = {"sample_id", "prompt_id", "family", "anchor", "index", "unreadable", "error"}.union(
+        *(m.columns for _, _, m in local)
+    )
+    return sorted((asked | {"reference"} if "answer" in asked else asked) - set(SO_FAR))
+
+
+def _cascade(
+    samples: pa.Table, local: Sequence[Built], *, exhaustive: bool = False, earlier: pa.Table | None = None
+) -> tuple[list[pa.Table], list[dict[str, Any]], Mask]:
+    """Verdict tables, the facts of each filter, and which samples every filter kept."""
+    alive, tables, facts = drawn(samples), [VERDICTS.empty_table()], []
+    everything = alive.copy()
+    so_far = SoFar(samples, alive)
+    for label, spec, made in local:
+        wide = exhaustive and made.scope is Scope.SAMPLE and made is not READABLE
+        if made.role is Role.NEAR_MISS:
+            rows = so_far.passed_or_missed()
+        else:
+            rows = np.flatnonzero((everything if wide else alive) & applicable(samples, spec, made))
+        began = time.perf_counter()
+        seen = samples.take(pa.array(rows))
+        with _named():
+            given, known = (
+                so_far.judged(made, rows, seen) if set(made.columns) & set(SO_FAR) else judged_once(made, seen, earlier)
+            )
+        so_far.add(made, rows, given)
+        if made.role is Role.NEAR_MISS:
+            missed = so_far.missed[rows]
+            rows, seen, given = rows[missed], seen.filter(pa.array(missed)), given.filter(pa.array(missed))
+        else:
+            alive[rows] &= pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
+        if made is READABLE:
+            everything = alive.copy()
+        tables.append(shards.verdict_rows(label, made, rows, seen["sample_id"], given))
+        seconds = time.perf_counter() - began
+        facts.append(shards.filter_facts(label, spec, made, seconds=seconds, known=known, exhaustive=wide))
+    return tables, facts, alive
+
+
+class SoFar:
+    """What the filters that ran say of the samples of a shard: the columns of filters.base.SO_FAR, for those that tell duplicates
+    and near misses."""
+
+    def __init__(self, samples: pa.Table, alive: Mask) -> None:
+        self._samples = samples
+        rows = samples.num_rows
+        self._open = alive.copy()
+        self._repeats, self.missed, self._verified = np.zeros(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
+        self._scores, self._draws = np.full(rows, np.nan), np.ones(rows, np.int64)
+
+    def add(self, made: Filter, rows: NDArray[np.int64], given: pa.Table) -> None:
+        """Note what a filter said of the samples at `rows`."""
+        if made.role is Role.NEAR_MISS:
+            return
+        kept = pc.equal(given["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
+        dropped = pc.equal(given["outcome"], Outcome.DROP.value).to_numpy(zero_copy_only=False) & self._open[rows]
+        if made.role is Role.DUPLICATE:
+            self._repeats[rows[dropped]] = True
+            self._draws[rows[kept]] = pool.multiplicities(given["detail"].filter(pa.array(kept)), self._draws[rows[kept]])
+        else:
+            scored = pc.is_valid(given["score"]).to_numpy(zero_copy_only=False)
+            self._scores[rows[scored]] = given["score"].drop_null().to_numpy()
+        if made.role is Role.VERIFIER:
+            self.missed[rows[dropped]] = True
+            self._verified[rows[kept]] = True
+        self._open[rows[~kept]] = False
+
+    def passed_or_missed(self) -> NDArray[np.int64]:
+        """Rows of hits, of misses but for anchors, and of anchors that passed."""
+        drawn = ~self._samples["anchor"].to_numpy(zero_copy_only=False)
+        return np.flatnonzero(self._open | (self.missed & drawn))
+
+    def judged(self, made: Filter, rows: NDArray[np.int64], seen: pa.Table) -> tuple[pa.Table, int]:
+        """Verdicts of a filter that asks for the verdicts so far; they are never known beforehand."""
+        kinds = np.where(self.missed[rows], Kind.MISS.value, np.where(self._repeats[rows], Kind.DUPLICATE.value, Kind.HIT.value))
+        columns = {
+            "kind": pa.array(kinds, pa.string()),
+            "score": pa.array(self._scores[rows], mask=np.isnan(self._scores[rows])),
+            "multiplicity": pa.array(self._draws[rows]),
+        }
+        if "answer" in made.columns:
+            columns["answer"] = pc.if_else(pa.array(self._verified[rows]), seen["reference"], pa.scalar(None, pa.string()))
+        for name in set(columns) & set(made.columns):
+            seen = seen.append_column(name, columns[name])
+        return judge(made, seen), 0
+
+
+def drawn(samples: pa.Table) -> Mask:
+    """Which samples there are to judge: all but those that the engine could not draw."""
+    found: Mask = pc.is_null(samples["error"]).to_numpy()
+    return found.copy()
+
+
+def winnow_corpus(root: str, each: Each = here, published: Collection[str] = ()) -> int:
+    """Run the filters over the whole corpus, one pass each over the shards that are sampled; returns how many there are. `each`
+    maps the work on duplicates that memory does not hold over workers of this machine. `published` are the runs whose releases
+    are where this one is to go."""
+    store = Store(root)
+    manifest = store.manifest()
+    assert manifest is not None
+    recipe, brought = Recipe.model_validate(manifest.recipe), manifest.origin == "brought"
+    asked = _asked(manifest, published)  # before the filter opens the index, so that it knows no less
+    built = built_filters(recipe, Path(manifest.base), brought=brought, known=asked)
+    over_all = [item for item in built if item[2].scope is Scope.CORPUS]
+    pool.drop_corpus(store, keep=len(over_all))
+    sampled = pool.sampled(store)
+    for number, item in enumerate(over_all):
+        hashes = [entry.sha256 for shard in sampled for entry in pool.verdict_entries(store, shard, number)]
+        of_index = item[2].name == near_duplicate.RELEASED
+        key = winnow_key([item], [*hashes, *([ids.digest(asked)] if of_index else [])])
+        names = [pool.corpus_name(number, shard) for shard in sampled]
+        if all(store.finished(name, key) for name in names):
+            continue
+        pool.drop_corpus(store, keep=number)
+        if of_index:
+            store.write_bytes(ASKED, (json.dumps(asked, indent=1) + "\n").encode())
+        if item[2].name == near_duplicate.RUN and recipe.dedupe is not None and within_run.needed(store, recipe):
+            one = within_run.Pass(store.root, number, key, recipe.dedupe.model_dump_json())
+            scratch = None if recipe.run.scratch is None else Path(manifest.base, recipe.run.scratch)
+            if scratch is None and not store.local and isinstance(recipe.executor, RayExecutorSpec):
+                log.warning("duplicates are looked for on this machine alone; name a folder that all machines reach: run.scratch")
+                each = here
+            within_run.through_files(one, int(recipe.run.dedupe_gib * 2**30), each, scratch)
+        else:
+            _one_pass(store, item, number, key)
+    return len(over_all)
+
+
+def _asked(manifest: RunManifest, published: Collection[str]) -> dict[str, str]:
+    """The releases that the run's samples may not repeat, and which of its datasets each had: those that its index had before it
+    released itself, and all that are where it is to go."""
+    spec = Recipe.model_validate(manifest.recipe).dedupe
+    if spec is None or spec.released is None:
+        return {}
+    with _named():
+        index = open_index(spec, Path(manifest.base)).manifest
+    own, every = manifest.sampling_key, index.releases
+    before = set(every[: every.index(own)] if own in every else every) | (set(published) & set(every))
+    return {run: index.versions.get(run, "") for run in every if run in before and run != own}
+
+
+def _judged(made: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    with _named():
+        yield from judge_corpus(made, batches)
+
+
+def _one_pass(store: Store, item: Built, number: int, key: str) -> None:
+    label, spec, made = item
+    seen: deque[tuple[NDArray[np.int64], pa.ChunkedArray, int]] = deque()
+
+    def batches() -> Iterator[pa.Table]:
+        for samples in pool.each_judged(store, _columns([item])):
+            kept = pc.equal(samples["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
+            rows = np.flatnonzero(kept & applicable(samples, spec, made))
+            table = samples.take(pa.array(rows))
+            seen.append((rows, table["sample_id"], int((kept & ~samples["anchor"].to_numpy()).sum())))
+            yield table
+
+    began = time.perf_counter()
+    for shard, given in zip(pool.sampled(store), _judged(made, batches()), strict=True):
+        rows, names, hits = seen.popleft()
+        hits -= len(rows) - int(pc.sum(pc.equal(given["outcome"], Outcome.KEEP.value)).as_py() or 0)
+        noted = shards.filter_facts(label, spec, made, seconds=time.perf_counter() - began, known=0, exhaustive=False)
+        facts = {"filters": [noted], "hits": hits}
+        verdicts = shards.verdict_rows(label, made, rows, names, given)
+        store.write_table(pool.corpus_name(number, shard), verdicts, key=key, facts=facts)
+        began = time.perf_counter()

@@ -1,0 +1,185 @@
+"""Builds the Arrow tables of a shard: completions become journal rows and those pool rows, verdicts become verdict rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from filters.base import Filter
+from schemas.recipe import FilterSpec, Sampling
+from schemas.sample import JOURNAL, LOGPROBS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
+from thresher import ids
+from thresher.inputs.models import Model
+from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, EngineFacts, anchor_parameters, draw_parameters
+
+ANCHOR_INDEX = -1
+
+
+@dataclass(frozen=True)
+class Series:
+    """One way in which the prompts of a run are sampled: its parameters, and the hash of all that its samples' ids depend on
+    beside prompt and index."""
+
+    anchor: bool
+    parameters: dict[str, Any]
+    key: str
+
+    @cached_property
+    def text(self) -> str:
+        """The parameters as the pool has them."""
+        return to_json(self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Samples of one prompt that an engine is asked for: the prompt's row in its shard, and the samples by index and id."""
+
+    row: int
+    series: Series
+    indices: tuple[int, ...]
+    sample_ids: tuple[str, ...]
+
+
+def series_of(sampling: Sampling, model: Model, salt: str) -> list[Series]:
+    """The series of a run: one per temperature, and the anchors' last."""
+    every = [(False, draw_parameters(sampling, temperature)) for temperature in sampling.temperatures]
+    if sampling.anchor:
+        every.append((True, anchor_parameters(sampling)))
+    return [Series(anchor, given, ids.source_key(model.name, model.revision, given, salt)) for anchor, given in every]
+
+
+def declared(parameters: Mapping[str, Any]) -> str:
+    """What parameters change of the model's own distribution, in words; empty for ancestral sampling."""
+    return ", ".join(f"{name} {parameters[name]:g}" for name in NEUTRAL if parameters[name] != NEUTRAL[name])
+
+
+def journal_rows(
+    answers: Sequence[tuple[Asked, Drawn]], prompt_ids: Sequence[str], *, model: Model, facts: EngineFacts
+) -> pa.Table:
+    """Rows of schema JOURNAL from finished groups. `prompt_ids` are those of the shard. A group with an error becomes rows
+    without a completion."""
+    sizes = np.array([len(asked.indices) for asked, _ in answers], np.int64)
+    rows = int(sizes.sum())
+    group = np.repeat(np.arange(len(answers)), sizes)
+    series = [asked.series for asked, _ in answers]
+    nothing = Completion("", None)
+    completions = [c for asked, drawn in answers for c in drawn.completions or [nothing] * len(asked.indices)]
+
+    def each(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind).take(pa.array(group))
+
+    columns: dict[str, Any] = {
+        "sample_id": [one for asked, _ in answers for one in asked.sample_ids],
+        "prompt_id": each([prompt_ids[asked.row] for asked, _ in answers], pa.string()),
+        "index": np.fromiter((index for asked, _ in answers for index in asked.indices), np.int32, rows),
+        "anchor": each([one.anchor for one in series], pa.bool_()),
+        "sampling": each([one.text for one in series], pa.string()),
+        "temperature": each([one.parameters["temperature"] for one in series], pa.float64()),
+        "prompt_ids": _lists([drawn.prompt_ids for _, drawn in answers], TOKENS).take(pa.array(group)),
+        "engine_seed": each([drawn.engine_seed for _, drawn in answers], pa.int64()),
+        "source": each([drawn.source or None for _, drawn in answers], pa.string()),
+        "error": each([drawn.error for _, drawn in answers], pa.string()),
+        **_completion_columns(completions),
+        **_first_rows(answers, sizes, rows),
+    }
+    same = {
+        "logprobs_kind": facts.logprobs_kind,
+        "engine": facts.engine,
+        "engine_version": facts.version,
+        "model": model.name,
+        "model_revision": model.revision,
+        "chat_template_sha256": model.chat_template_sha256,
+        "source_row": None,
+        "unreadable": None,
+    }
+    columns |= {name: pa.repeat(pa.scalar(value, JOURNAL.field(name).type), rows) for name, value in same.items()}
+    return pa.table({name: columns[name] for name in JOURNAL.names}).cast(JOURNAL)
+
+
+def _first_rows(answers: Sequence[tuple[Asked, Drawn]], sizes: NDArray[np.int64], rows: int) -> dict[str, pa.Array]:
+    """The columns that only the first row of a calibrated group has."""
+    tokens: list[int | None] = [None] * rows
+    found: list[Any] = [None] * rows
+    for first, (_, drawn) in zip((np.cumsum(sizes) - sizes).tolist(), answers, strict=True):
+        if drawn.calibration is not None:
+            tokens[first], found[first] = drawn.tokens, drawn.calibration.ravel()
+    return {"calibrated_tokens": pa.array(tokens, pa.int64()), "calibration": pa.array(found, JOURNAL.field("calibration").type)}
+
+
+def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
+    """Rows of a journal (or any of its columns), joined with their prompts, each sample once: per prompt the anchor first, then
+    by temperature and index."""
+    at = pc.index_in(rows["prompt_id"], prompts["prompt_id"].combine_chunks()).to_numpy()
+    codes = rows["sample_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    _, once = np.unique(codes, return_index=True)
+    order = np.lexsort(
+        (
+            rows["index"].to_numpy()[once],
+            rows["temperature"].to_numpy()[once],
+            ~rows["anchor"].to_numpy()[once],
+            at[once],
+        )
+    )
+    rows = rows.take(pa.array(once[order]))
+    repeated = prompts.select(REPEATED).take(pa.array(at[once[order]]))
+    return pa.table([repeated[f.name] if f.name in REPEATED else rows[f.name] for f in SAMPLES], schema=SAMPLES)
+
+
+def _completion_columns(completions: Sequence[Completion]) -> dict[str, Any]:
+    return {
+        "completion": pa.array([c.text for c in completions], pa.string()),
+        "finish_reason": pa.array([c.finish_reason for c in completions], pa.string()),
+        "stop_reason": pa.array([c.stop_reason for c in completions], pa.string()),
+        "seed": pa.array([c.seed for c in completions], pa.int64()),
+        "completion_ids": _lists([c.token_ids for c in completions], TOKENS),
+        "logprobs": _lists([c.logprobs for c in completions], LOGPROBS),
+        "cumulative_logprob": pa.array([c.cumulative_logprob for c in completions], pa.float64()),
+    }
+
+
+def _lists(arrays: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
+    """Lists of numbers from one array a row, without a Python object per number; None is a null."""
+    lengths = np.array([0 if array is None else len(array) for array in arrays], np.int64)
+    offsets = np.zeros(len(arrays) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    given = [array for array in arrays if array is not None]
+    values = np.concatenate(given) if given else np.zeros(0)
+    missing = np.array([array is None for array in arrays], bool)
+    return pa.ListArray.from_arrays(
+        offsets, pa.array(values, kind.value_type), type=kind, mask=pa.array(missing) if missing.any() else None
+    )
+
+
+def verdict_rows(label: str, filter_: Filter, rows: NDArray[np.int64], sample_ids: pa.Array, given: pa.Table) -> pa.Table:
+    """Verdict rows (schema VERDICTS) of one filter on the samples at `rows` of their shard."""
+    count = len(rows)
+    columns = {
+        "row": pa.array(rows.astype(np.int32)),
+        "sample_id": sample_ids,
+        "filter": pa.repeat(pa.scalar(label, pa.string()), count),
+        "filter_key": pa.repeat(pa.scalar(filter_.key, pa.string()), count),
+        **{name: given[name] for name in ("outcome", "reason", "score", "detail")},
+    }
+    return pa.table({name: columns[name] for name in VERDICTS.names}).cast(VERDICTS)
+
+
+def filter_facts(label: str, spec: FilterSpec, made: Filter, *, seconds: float, known: int, exhaustive: bool) -> dict[str, Any]:
+    """What a verdict file notes of a filter."""
+    return {
+        "label": label,
+        "name": made.name,
+        "version": made.version,
+        "key": made.key,
+        "scope": made.scope.value,
+        "role": made.role.value,
+        "parameters": made.parameters,
+        "families": spec.families,
+        "seconds": round(seconds, 6),
+        "known": known,
+        "exhaustive": exhaustive,
+    }

@@ -1,0 +1,188 @@
+"""Releases on the Hugging Face Hub. Tokens are those of huggingface_hub's login or of its environment variables, and are never
+read here."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from thresher import __version__
+from thresher.errors import PublishError
+from thresher.releases.places.place import LONGEST_WAIT_S, Change, Gated, Made, again, backoff
+
+AGAIN = (409, 412, 429, 500, 502, 503, 504)
+"""Answers after which it is tried again: the head has moved, too many requests, or the server's own trouble."""
+STAGING, STAGED_AT_ONCE = "thresher-staging", 50
+
+
+class HubPlace:
+    """A dataset repository of the Hub."""
+
+    lists_files = False
+
+    def __init__(self, repo: str) -> None:
+        try:
+            from huggingface_hub import HfApi
+        except ImportError as error:
+            raise PublishError(f"huggingface_hub cannot be imported ({error}); install thresher anew") from error
+        self.name = repo
+        self._api: Any = HfApi(library_name="thresher", library_version=__version__)
+        self._sent: dict[str, Any] = {}
+
+    # -- errors --------------------------------------------------------------------------------------------------------
+
+    def wait(self, error: Exception, tried: int) -> float | None:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        if isinstance(error, HfHubHTTPError):
+            if getattr(error.response, "status_code", None) not in AGAIN:
+                return None
+            asked = _asked_to_wait(error)
+            return backoff(tried) if asked is None else asked
+        return backoff(tried) if isinstance(error, (ConnectionError, _transport_error())) else None
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
+
+        repo = self.name
+        try:
+            yield
+        except LocalTokenNotFoundError as error:
+            raise PublishError(f"{repo}: no token; log in with `hf auth login`, or set HF_TOKEN") from error
+        except HFValidationError as error:
+            raise PublishError(f"{repo}: not the name of a repository, such as ORG/NAME: {str(error).splitlines()[0]}") from error
+        except RepositoryNotFoundError as error:
+            raise PublishError(f"{repo}: no such dataset repository, or the token may not see it") from error
+        except HfHubHTTPError as error:
+            status = getattr(error.response, "status_code", "?")
+            hint = (
+                "; log in with `hf auth login`, or set HF_TOKEN to a token that may write there" if status in (401, 403) else ""
+            )
+            raise PublishError(
+                f"{repo}: the Hub answers {status}: {_first(error)}{hint}; nothing has changed, so try again"
+            ) from error
+        except (ConnectionError, _transport_error()) as error:
+            raise PublishError(f"{repo}: the Hub cannot be reached ({type(error).__name__}); the same command goes on") from error
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def create(self, *, private: bool, gated: Gated | None) -> None:
+        self._api.create_repo(self.name, repo_type="dataset", private=private or None, exist_ok=True)
+        if gated is not None:
+            self._api.update_repo_settings(self.name, repo_type="dataset", gated=gated)
+
+    def who(self) -> str:
+        return str(self._api.whoami()["name"])
+
+    def head(self) -> str:
+        return str(self._api.dataset_info(self.name).sha)
+
+    def text(self, revision: str, path: str) -> str | None:
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            found = self._api.hf_hub_download(self.name, path, repo_type="dataset", revision=revision)
+        except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, but it says that the Hub gave no answer
+            raise ConnectionError(f"{path} cannot be read") from error
+        except EntryNotFoundError:
+            return None
+        return Path(found).read_text(encoding="utf-8")
+
+    def files(self, revision: str) -> set[str]:
+        from huggingface_hub import RepoFile
+
+        listed = self._api.list_repo_tree(self.name, repo_type="dataset", revision=revision, recursive=True)
+        paths = {one.path for one in listed if isinstance(one, RepoFile)}
+        return {path for path in paths if path.endswith(".parquet") or path.startswith("index/")}
+
+    def tags(self) -> dict[str, str]:
+        return {ref.name: ref.target_commit for ref in self._api.list_repo_refs(self.name, repo_type="dataset").tags}
+
+    def fetch(self, revision: str, path: str, to: Path) -> None:
+        scratch = to.parent / f".{to.name}"
+        found = self._api.hf_hub_download(self.name, path, repo_type="dataset", revision=revision, local_dir=scratch)
+        Path(found).replace(to)
+        shutil.rmtree(scratch)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def send(self, path: str, file: Path, *, request: bool = False) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        if path not in self._sent:
+            add = CommitOperationAdd(path, file)
+            self._api.preupload_lfs_files(self.name, [add], repo_type="dataset", create_pr=request, free_memory=False)
+            self._sent[path] = add
+
+    def stage(self, files: Mapping[str, Path], revision: str) -> None:
+        again(
+            self,
+            lambda: self._api.create_branch(self.name, repo_type="dataset", branch=STAGING, revision=revision, exist_ok=True),
+        )
+        there = again(self, lambda: self.files(STAGING))
+        left = [(path, file) for path, file in files.items() if path not in there]
+        for at in range(0, len(left), STAGED_AT_ONCE):
+            again(self, partial(self._stage, left[at : at + STAGED_AT_ONCE]))
+
+    def _stage(self, files: list[tuple[str, Path]]) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        adds = [CommitOperationAdd(path, file) for path, file in files]
+        self._api.create_commit(self.name, adds, repo_type="dataset", commit_message="Staged", revision=STAGING)
+
+    def unstage(self) -> None:
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        try:
+            self._api.delete_branch(self.name, repo_type="dataset", branch=STAGING)
+        except RevisionNotFoundError:
+            return
+
+    def commit(self, change: Change, message: str, *, parent: str, tag: str | None, request: bool = False) -> Made:
+        from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+
+        operations: list[Any] = []
+        for path, content in change.adds.items():
+            add = self._sent.get(path) if isinstance(content, Path) else None
+            add = CommitOperationAdd(path, content) if add is None else add
+            add._is_committed = False  # an attempt that failed marked it
+            operations.append(add)
+        operations += [CommitOperationCopy(path, path, src_revision=STAGING) for path in change.staged]
+        operations += [CommitOperationCopy(path, path, src_revision=change.since) for path in change.restored]
+        operations += [CommitOperationDelete(path) for path in change.deletes]
+        made = self._api.create_commit(
+            self.name, operations, repo_type="dataset", commit_message=message, parent_commit=parent, create_pr=request
+        )
+        if tag is not None and not request:
+            again(self, lambda: self._api.create_tag(self.name, tag=tag, revision=made.oid, repo_type="dataset", exist_ok=True))
+        return Made(str(made.oid), made.pr_url if request else None)
+
+    def mend_tag(self, tag: str) -> None:
+        if tag in self.tags():
+            return
+        commits = self._api.list_repo_commits(self.name, repo_type="dataset")
+        commit = next((one.commit_id for one in commits if one.title.startswith(f"{tag}: ")), None)
+        if commit is not None:
+            self._api.create_tag(self.name, tag=tag, revision=commit, repo_type="dataset", exist_ok=True)
+
+
+def _asked_to_wait(error: Any) -> float | None:
+    """Seconds that a server asks for: Retry-After, or `t` of RateLimit."""
+    headers = error.response.headers
+    told = re.search(r"\bt=(\d+)", headers.get("RateLimit", "")) or re.match(r"(\d+)$", headers.get("Retry-After", ""))
+    return min(LONGEST_WAIT_S, float(told[1])) if told else None
+
+
+def _transport_error() -> type[Exception]:
+    import httpx2
+
+    found: type[Exception] = httpx2.TransportError
+    return found
+
+
+def _first(error: Any) -> str:
+    return str(getattr(error, "server_message", None) or str(error).splitlines()[0])

@@ -1,0 +1,224 @@
+"""Opens a run: resolves its model, checks its filters, writes `run.json` and the plan, and finds what is left to sample."""
+
+import hashlib
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from schemas.manifest import RunManifest
+from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, ReleasedSpec, VllmEngine
+from schemas.sample import PROMPTS, Prompt
+from thresher import __version__, ids
+from thresher.errors import ModelError, RecipeError, SourceError, StoreError
+from thresher.inputs import models
+from thresher.inputs.prompts import plan, prompt_table
+from thresher.inputs.recipe_file import Loaded
+from thresher.judging.build import build_filters, built_filters
+from thresher.pool import journal
+from thresher.pool.ingest import ingest
+from thresher.pool.store import HASHED_BYTES, Store, shard_name
+from thresher.pool.wanted import complete
+from thresher.run.begun import Begun, Warm
+from thresher.run.progress import Progress
+
+BUDGET = {
+    "samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "target_rows", "anchor", "seeds",
+    "calibration",
+}  # fmt: skip
+"""Settings of `sampling` that say how many samples there are, and not which: a run goes on when they change."""
+
+
+def begin(
+    loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None, prompts: Sequence[Prompt] | None = None
+) -> Begun:
+    """Open the run of a recipe, or begin it: resolve the model, check the filters, write the plan. `prompts` stand in for the
+    recipe's.
+
+    Raises RecipeError, ModelError, SourceError; StoreError when `out` holds a run that samples something else.
+    """
+    recipe = loaded.recipe
+    if salt is not None:
+        recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"salt": salt})})
+    if not recipe.prompts:
+        raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
+    store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
+    recipe = _with_its_index(recipe, store)
+    build_filters(loaded)
+    built_filters(recipe, loaded.base, brought=False)
+    model = model_for(recipe, loaded.base)
+    _room(loaded, recipe, model)
+    sampling = recipe.sampling.model_dump(mode="json")
+    decides = {
+        "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
+        "files": _fingerprints(recipe, loaded.base),
+        "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
+        "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
+        "salt": recipe.run.salt,
+    }
+    manifest = RunManifest(
+        name=recipe.name,
+        origin="sampled",
+        sampling_key=ids.digest(decides),
+        recipe=recipe.model_dump(mode="json"),
+        base=str(loaded.base.absolute()),
+        model={**asdict(model), "prompt_format": _prompt_format(recipe, model), "decides": decides},
+        thresher_version=__version__,
+    )
+    _open(store, manifest)
+    begun = Begun(store.root, 0, [], recipe, model, loaded.base)
+    return _planned(store, begun, manifest.sampling_key, prompts)
+
+
+def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
+    """Take a user's own samples into a pool, in place of sampling. Raises SourceError, StoreError, RecipeError."""
+    build_filters(loaded)
+    built_filters(loaded.recipe, loaded.base, brought=True)
+    if not file.is_file():
+        raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
+    store = Store(out)
+    decides = {"samples": _fingerprint(file)}
+    manifest = RunManifest(
+        name=loaded.recipe.name,
+        origin="brought",
+        sampling_key=ids.digest(decides),
+        recipe=loaded.recipe.model_dump(mode="json"),
+        base=str(loaded.base.absolute()),
+        model={"prompt_format": "chat", "samples": file.name, "decides": decides},
+        thresher_version=__version__,
+    )
+    _open(store, manifest)
+    shards = ingest(file, store, key=manifest.sampling_key)
+    return Begun(store.root, shards, [], loaded.recipe, None, loaded.base)
+
+
+@contextmanager
+def warm(root: str, progress: Progress) -> Iterator[Warm]:
+    """Open the engine of a run, on whatever machine this is. Raises StoreError where the run is not to be seen, ModelError where
+    its model is another one here, and what open_sampler raises."""
+    store = Store(root)
+    manifest = store.manifest()
+    if manifest is None:
+        raise StoreError(
+            f"{store.path('run.json')}: not to be seen from {socket.gethostname()}; the run directory must be on storage that "
+            "all machines reach under one name"
+        )
+    recipe, base = Recipe.model_validate(manifest.recipe), Path(manifest.base)
+    model = model_for(recipe, base)
+    if model.revision != manifest.model["revision"]:
+        raise ModelError(
+            f"model {model.name!r}: on {socket.gethostname()} it is {model.revision}, the run was begun with "
+            f"{manifest.model['revision']}; install the same one on all machines"
+        )
+    with Begun(root, 0, [], recipe, model, base).sampler() as sampler:
+        progress.lap()
+        yield Warm(sampler, progress)
+
+
+def model_for(recipe: Recipe, base: Path) -> models.Model:
+    """The model of a recipe: on this machine, or only its name where a server has it. Raises ModelError."""
+    if isinstance(recipe.engine, HttpEngine):
+        return models.Model(recipe.model.name, "", recipe.model.revision, None, None, None)
+    return models.resolve(recipe.model.name, recipe.model.revision, base=base)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _placed(recipe: Recipe, root: str) -> str:
+    """On a cluster a path must mean the same whatever directory a process was begun in."""
+    return str(Path(root).absolute()) if recipe.executor.kind == "ray" and "://" not in root else root
+
+
+def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
+    """The index of what was released that a schedule gave a run stays its own, where the recipe says nothing of one."""
+    before = store.manifest()
+    had = (before.recipe["dedupe"] or {}).get("released") if before is not None else None
+    if had is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
+        return recipe
+    dedupe = recipe.dedupe.model_copy(update={"released": ReleasedSpec.model_validate(had)})
+    return recipe.model_copy(update={"dedupe": dedupe})
+
+
+def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
+    """Refuse completions that leave no room for a prompt. Whether each prompt fits is seen when it is tokenised."""
+    own = recipe.engine.max_model_len if isinstance(recipe.engine, VllmEngine) else None
+    context = min((size for size in (own, model.context_tokens) if size is not None), default=None)
+    if context is not None and recipe.sampling.max_tokens >= context:
+        raise RecipeError(
+            f"{loaded.where(('sampling', 'max_tokens'))}: {recipe.sampling.max_tokens} tokens leave no room for a prompt in the "
+            f"context of {context}; lower it, or raise engine.max_model_len up to the model's {model.context_tokens}"
+        )
+
+
+def _planned(store: Store, begun: Begun, key: str, prompts: Sequence[Prompt] | None) -> Begun:
+    """Write the plan, unless it is there, and find the shards that lack samples."""
+    recipe, entry = begun.recipe, store.finished("prompts", key)
+    if entry is None:
+        per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
+        size = max(1, recipe.run.shard_samples // per_prompt)
+        prompts = list(plan(recipe, begun.base)) if prompts is None else prompts
+        groups = [prompt_table(prompts[at : at + size]) for at in range(0, len(prompts), size)]
+        families: dict[str, int] = {}
+        for prompt in prompts:
+            families[prompt.family] = families.get(prompt.family, 0) + 1
+        facts = {"shards": len(groups), "prompts": len(prompts), "families": families}
+        entry = store.write_groups("prompts", PROMPTS, groups, key=key, facts=facts)
+    shards, hashed = int(entry.facts["shards"]), 0
+    missing = []
+    for shard in range(shards):
+        done = store.finished(f"samples/{shard_name(shard)}", key, hashed=hashed < HASHED_BYTES)
+        if done is not None:
+            hashed += done.bytes
+        if done is None or not complete(done, recipe.sampling):
+            missing.append(shard)
+    for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished a moment before the end
+        if int(name.partition("-")[0]) not in missing:
+            store.remove(f"{journal.FOLDER}/{name}")
+    return replace(begun, shards=shards, missing=missing)
+
+
+def _open(store: Store, manifest: RunManifest) -> None:
+    """Write run.json, or compare with the one there: filters and dataset may change, what is sampled may not."""
+    found = store.manifest()
+    if found is not None and found.sampling_key != manifest.sampling_key:
+        theirs, ours = found.model.get("decides", {}), manifest.model["decides"]
+        changed = ", ".join(_differences(theirs, ours, "")) or "what is sampled"
+        raise StoreError(
+            f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
+            "choose another directory with --out, or remove this one"
+        )
+    if found is None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        store.write_bytes("begun.json", f'{{"begun": "{now}"}}\n'.encode())
+    if found is None or (found.recipe, found.base) != (manifest.recipe, manifest.base):
+        store.write_model("run.json", manifest)
+
+
+def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted(theirs.keys() | ours.keys()):
+            yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}".removeprefix("."))
+    elif theirs != ours:
+        yield f"{key} was {str(theirs)[:60]} and is now {str(ours)[:60]}"
+
+
+def _fingerprints(recipe: Recipe, base: Path) -> dict[str, str]:
+    files = [base / s.source.path for s in recipe.prompts if isinstance(s.source, JsonlSource | ParquetSource)]
+    return {file.name: _fingerprint(file) for file in files if file.is_file()}
+
+
+def _fingerprint(file: Path) -> str:
+    """Hash of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _prompt_format(recipe: Recipe, model: models.Model) -> str:
+    if isinstance(recipe.engine, HttpEngine):
+        return "chat" if recipe.engine.api == "chat" else "text"
+    wanted = recipe.model.prompt_format
+    return wanted if wanted != "auto" else "chat" if model.chat_template_sha256 else "text"

@@ -1,0 +1,151 @@
+"""What a run shows while it samples: bars in a terminal, plain lines elsewhere; rate, hits so far and the time it will take."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+
+from schemas.recipe import Sampling
+from thresher.samplers.sampler import EngineFacts
+
+LINE_EVERY_S = 10.0
+REPORT_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts samples and tokens as they are drawn, and hits as they are found; may be told from any thread. A context manager.
+
+    `report` is called with the share done (0 to 1) and a line of text every ten seconds, and at the end. What is sent to another
+    process counts there anew and shows nothing.
+    """
+
+    def __init__(self, stream: TextIO | None = None, report: Callable[[float, str], None] | None = None) -> None:
+        self._report, self._reported = report, 0.0
+        self._console = Console(file=stream or sys.stderr)
+        self._lock = threading.Lock()
+        self._bars: Bars | None = None
+        self.samples = self.tokens = self.total = self.hits = 0
+        self._hits_of: dict[int, int] = {}
+        self._target: int | None = None
+        self._adaptive = False
+        self._prompts = self._closed = 0
+        self._first = self._last_line = 0.0
+        self.times: dict[str, float] = {}
+        """Seconds since 1970 at which an engine was `begun`, was `warm`, and gave its `first` samples; on a cluster, its first
+        shard."""
+        self._lap = time.perf_counter()
+
+    def __reduce__(self) -> tuple[type["Progress"], tuple[()]]:
+        return Progress, ()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+        elif self._first:
+            self._line()
+        if self._first and self._report is not None:
+            self._report(self.done if error is not None else 1.0, self.line())
+
+    def begin(self, sampling: Sampling, *, prompts: int, shards: int, missing: int, hits: int) -> None:
+        """Show what will be sampled, before the engine starts. `prompts` and `shards` are those of the whole plan, `missing` the
+        shards that lack samples, `hits` what the run has already."""
+        self.times.setdefault("begun", time.time())
+        per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
+        self.total += round(prompts * per_prompt * missing / max(1, shards))
+        self.hits, self._target = hits, sampling.target_rows
+        self._adaptive = sampling.target_hits is not None
+        self._prompts = round(prompts * missing / max(1, shards))
+        each = f"{per_prompt}" if not self._adaptive else f"{per_prompt} to {sampling.most + sampling.anchor}"
+        self.say(f"{prompts} prompts x {each} in {shards} shards, {missing} to sample; starting the engine")
+
+    def sampling(self, facts: EngineFacts) -> None:
+        """Start counting: the engine is warm."""
+        self._first = self._last_line = self._lap = time.perf_counter()
+        self.times.setdefault("warm", time.time())
+        if self._console.is_terminal:
+            self._bars = Bars(
+                TextColumn("sampling"),
+                BarColumn(),
+                TextColumn("{task.fields[said]}"),
+                console=self._console,
+            )
+            self._bars.add_task("sampling", total=1.0, said="")
+            self._bars.start()
+        else:
+            self.say(f"{facts.engine} {facts.version} is warm, sampling")
+
+    def drawn(self, samples: int, tokens: int) -> None:
+        with self._lock:
+            self.times.setdefault("first", time.time())
+            self.samples += samples
+            self.tokens += tokens
+            self._show()
+
+    def closed(self, prompts: int) -> None:
+        """Count prompts that get no further wave."""
+        with self._lock:
+            self._closed += prompts
+
+    def judged(self, shard: int, hits: int) -> None:
+        """Count the hits of a shard that has been filtered; a shard filtered again replaces what it had."""
+        with self._lock:
+            self.hits += hits - self._hits_of.get(shard, 0)
+            self._hits_of[shard] = hits
+            self._show()
+
+    def _show(self) -> None:
+        now = time.perf_counter()
+        if self._bars is not None:
+            self._bars.update(self._bars.task_ids[0], completed=self.done, said=self.line())
+        elif self._first and now - self._last_line > LINE_EVERY_S:
+            self._line()
+        if self._report is not None and self._first and now - self._reported > REPORT_EVERY_S:
+            self._reported = now
+            self._report(self.done, self.line())
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1: of the samples, with target_hits of the prompts that get no more; of target_rows
+        where that is nearer."""
+        drawn = self._closed / max(1, self._prompts) if self._adaptive else self.samples / max(1, self.total)
+        rows = self.hits / self._target if self._target else 0.0
+        return min(1.0, max(drawn, rows))
+
+    def line(self) -> str:
+        """Samples, rates, hits and the time left, in one line."""
+        seconds = max(time.perf_counter() - self._first, 1e-9)
+        goal = f"at least {self.total:,}" if self._adaptive else f"{self.total:,}"
+        hits = f"{self.hits:,} of {self._target:,} hits" if self._target else f"{self.hits:,} hits"
+        left = "" if not 0 < self.done < 1 else f", {_clock(seconds * (1 / self.done - 1))} left"
+        rate = f"{self.samples / seconds:,.1f} samples/s, {self.tokens / seconds:,.0f} tokens/s"
+        return f"{self.samples:,} of {goal} samples ({100 * self.done:.0f} %), {rate}, {hits}, {_clock(seconds)} passed{left}"
+
+    def lap(self) -> float:
+        """Seconds since the last call, or since sampling began: of shards that overlap they add up to the wall clock."""
+        with self._lock:
+            now = time.perf_counter()
+            seconds, self._lap = now - self._lap, now
+            return seconds
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _line(self) -> None:
+        self._last_line = time.perf_counter()
+        self.say(self.line())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
