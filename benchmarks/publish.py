@@ -34,7 +34,7 @@ from thresher.dataset.write import write_dataset
 from thresher.pool import judged
 from thresher.pool.store import Store, parquet_options, shard_name
 
-HUB = Path(__file__).parents[1] / "tests" / "hub_server.py"
+HUB = Path(__file__).parents[1] / "tests" / "helpers" / "hub_server.py"
 READS = """
 import sys, time, json
 sys.path.insert(0, {folder!r})

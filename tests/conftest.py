@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from hypothesis import settings
+
+from helpers import FOLDER
+from helpers.prefect_server import Server
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("thresher", deadline=None)
@@ -78,7 +80,7 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real Prefect server with a database of its own. Starting it takes 25 s, and a process sends all its events to the first
     server that it meets, so there is one."""
-    with runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["Server"](tmp_path_factory.mktemp("prefect")) as made:
+    with Server(tmp_path_factory.mktemp("prefect")) as made:
         yield made
 
 
@@ -121,9 +123,10 @@ def s3(s3_server: str) -> Iterator[str]:
 @pytest.fixture
 def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A Hub on 127.0.0.1, and `hub.environment` for programs that are to use it; the parameter says how files are sent."""
-    server_file = runpy.run_path(str(Path(__file__).with_name("hub_server.py")))
-    with server_file["Hub"](tmp_path / "hub") as server:
-        server.Fault = server_file["Fault"]
+    from helpers.hub_server import Fault, Hub
+
+    with Hub(tmp_path / "hub") as server:
+        server.Fault = Fault
         server.environment = os.environ | {
             "HF_ENDPOINT": server.url,
             "HF_HOME": str(tmp_path / "home"),
@@ -137,10 +140,10 @@ def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
         clients: dict[str, subprocess.Popen[str]] = {}
 
         def ask(**asked: list[str]) -> tuple[int, str, str]:
-            """A command of thresher, or what `load_dataset` reads: status, output, errors (tests/hub_client.py)."""
+            """A command of thresher, or what `load_dataset` reads: status, output, errors (tests/helpers/hub_client.py)."""
             key = json.dumps(server.environment, sort_keys=True)
             if key not in clients:
-                program = [sys.executable, str(Path(__file__).with_name("hub_client.py"))]
+                program = [sys.executable, str(FOLDER / "hub_client.py")]
                 with (tmp_path / "clients.log").open("a") as log:
                     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
                     clients[key] = subprocess.Popen(program, env=server.environment, **pipes)

@@ -71,9 +71,9 @@ def rows(repo: Path, cache: Path) -> dict[str, int]:
 
 
 def test_the_fixtures_are_as_they_were_made(folder: Path) -> None:
-    found = {name: before.described(folder / name) for name in EXPECTED["runs"]}
+    actual = {name: before.described(folder / name) for name in EXPECTED["runs"]}
 
-    assert found == EXPECTED["runs"]
+    assert actual == EXPECTED["runs"]
 
 
 @pytest.mark.parametrize("name", ["complete", "web"])
@@ -141,8 +141,8 @@ def test_a_raised_number_of_samples_draws_the_same_further_ones(folder: Path) ->
     with before.server() as url:
         run("web", "--set", f"engine.base_urls=[{url}]", "--set", before.MORE, recipe="web.yaml")
 
-    found = before.described(folder / "web")
-    assert {name: found[name] for name in ("samples", "sample_ids")} | {"rows": before.rows_digest(folder / "web")} == EXPECTED[
+    actual = before.described(folder / "web")
+    assert {name: actual[name] for name in ("samples", "sample_ids")} | {"rows": before.rows_digest(folder / "web")} == EXPECTED[
         "more"
     ]
 

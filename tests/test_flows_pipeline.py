@@ -1,19 +1,16 @@
 """The flows under a real Prefect server."""
 
 import json
-import runpy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from helpers.prefect_server import task_runs
+
 Write = Callable[..., Path]
-
-
-task_runs: Any = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["task_runs"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import http.server
 import io
 import json
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from helpers.deployment_page import block
+from helpers.prefect_server import Server, free_port
 
 Write = Callable[..., Path]
 pytestmark = pytest.mark.slow
@@ -535,22 +537,21 @@ def test_a_schedule_fires_with_postgresql(tmp_path_factory: pytest.TempPathFacto
     if user:
         os.chown(data, 65534, 65534)
     subprocess.run([program, "-D", data / "db", "-U", "thresher", "-A", "trust", "--no-sync"], check=True, cwd=data, **user)
-    made = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))
-    port = made["free_port"]()
+    port = free_port()
     told = (f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={data}", "fsync=off")
     options = [part for one in told for part in ("-c", one)]
     postgres = subprocess.Popen([bin_ / "postgres", "-D", data / "db", *options], cwd=data, **user)
     try:
         ready = [bin_ / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
         until(lambda: subprocess.run(ready, check=False).returncode == 0)
-        page = runpy.run_path(str(Path(__file__).with_name("deployment_page.py")))["block"]("postgresql")
+        page = block("postgresql")
         settings = dict(line.removeprefix("export ").split("=", 1) for line in page.splitlines() if line.startswith("export "))
         address = "prefect:PASSWORD@db/prefect"
         settings = {name: value.replace(address, f"thresher@127.0.0.1:{port}/postgres") for name, value in settings.items()}
         assert (len(settings), address in str(settings)) == (2, False)
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         folder = tmp_path_factory.mktemp("postgres")
-        with made["Server"](folder, PYTHONPATH=path, **settings) as server:
+        with Server(folder, PYTHONPATH=path, **settings) as server:
             server.start([sys.executable, "-m", "thresher.cli", "serve"], "serve.log")
             for client in client_of(server, monkeypatch):
                 fires(client, recipe, tmp_path, "fires")
@@ -688,7 +689,7 @@ def test_without_a_server_it_says_how_to_start_one(
         assert main(["schedules"]) == 1
         said = capsys.readouterr().err
         assert f"the Prefect server at {url} (PREFECT_API_URL) is of version 2.19, wanted is 3.7 or later; upgrade it" in said
-    port = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["free_port"]()
+    port = free_port()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
         for command in (["schedule", str(recipe()), "--interval", "6h"], ["serve"], ["schedule", "small", "--pause"]):
             assert main(command) == 1

@@ -1,7 +1,5 @@
 import json
-import runpy
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,13 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.small_run import FILTERS, READABLE, small_run, write_shard
 from schemas.sample import SAMPLES
 from thresher.audit.count_run import audit, check
 from thresher.errors import AuditError, StoreError
 from thresher.pool.store import Store
-
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run, FILTERS, PLAN = SMALL["small_run"], SMALL["FILTERS"], SMALL["PLAN"]
 
 
 def rewrite(store, name, change):
@@ -106,8 +102,8 @@ def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path):
 def test_shard_without_a_row_is_fine(tmp_path):
     plan = [("sums", ["right", "torn"], None), ("sums", ["right"], None)]
     store = small_run(tmp_path, plan, origin="brought", shard_prompts=1)
-    filters = [SMALL["READABLE"], *FILTERS]
-    SMALL["write_shard"](store, 1, SAMPLES.empty_table(), whats=[], filters=filters)
+    filters = [READABLE, *FILTERS]
+    write_shard(store, 1, SAMPLES.empty_table(), whats=[], filters=filters)
 
     result = audit(store)
 

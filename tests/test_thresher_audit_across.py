@@ -2,17 +2,14 @@
 
 import json
 import os
-import runpy
-from pathlib import Path
 
 import pytest
 
+from helpers.small_run import small_run
 from thresher.audit import runs_table as module
 from thresher.audit.runs_table import KEPT, across, short_table
 from thresher.cli import main
 
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run = SMALL["small_run"]
 GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
 BAD = [("sums", ["wrong", "wrong", "wrong", "right" if number % 2 else "wrong"], None) for number in range(12)]
 

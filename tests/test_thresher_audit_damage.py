@@ -1,16 +1,14 @@
 """Damaged runs, and damaged neighbours of sound ones: every command says what is wrong, none breaks, nothing is changed."""
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
 
+from helpers.small_run import small_run
 from thresher.cli import main
 
 pytestmark = pytest.mark.slow  # what draws charts takes a second to import
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run = SMALL["small_run"]
 GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.small_run import small_run
 from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
 from thresher.audit.count_run import audit
@@ -20,8 +20,6 @@ from thresher.pool.older_format import fitted
 from thresher.pool.store import Store
 
 pytestmark = pytest.mark.slow  # what draws charts takes a second to import
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run, PLAN = SMALL["small_run"], SMALL["PLAN"]
 SINCE_2 = ["temperature", "seed", "source", "error"]
 """Columns of samples that pools of format 1 lack."""
 

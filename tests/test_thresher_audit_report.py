@@ -1,18 +1,15 @@
 """The report in a real browser: charts drawn, examples chosen, nothing of what a model wrote is markup."""
 
-import runpy
 import shutil
-from pathlib import Path
 
 import pytest
 
+from helpers.small_run import FILTERS, small_run
 from thresher.audit.report import report, write_report
 from thresher.audit.runs_table import across, page
 from thresher.cli import main
 from thresher.errors import AuditError
 
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run = SMALL["small_run"]
 BAD = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">&lt;b&gt; \u2028 <!--'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -20,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture
 def hostile(tmp_path):
     """A run whose prompts, completions, reasons and details try to break out."""
-    store = small_run(tmp_path / "run", corpus=True, filters=[{**one, "label": one["label"]} for one in SMALL["FILTERS"]])
+    store = small_run(tmp_path / "run", corpus=True, filters=[{**one, "label": one["label"]} for one in FILTERS])
     for shard in range(3):
         entry, table = store.entry(f"samples/0000{shard}"), store.read_table(f"samples/0000{shard}")
         texts = [f"{text} {BAD}" for text in table["completion"].to_pylist()]

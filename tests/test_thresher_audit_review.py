@@ -1,20 +1,17 @@
 """Marks of a person on a sample of what was passed and dropped: what they are asked, what follows from it."""
 
 import json
-import runpy
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.small_run import small_run
 from thresher.audit.report import report
 from thresher.audit.review import Stratum, estimated, lines_of, read_review, reviewed, write_review
 from thresher.cli import main
 from thresher.errors import AuditError
 
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run = SMALL["small_run"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PLAN = [("sums", ["right", "right", "wrong", "wrong", "open"], "right")] * 5
 PLAN += [("words", ["right", "wrong", "cut", "cut", "cut"], "cut")] * 5

@@ -1,8 +1,6 @@
 import io
-import runpy
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from helpers.small_run import small_run
 from thresher.audit.count_run import audit
 from thresher.audit.show import families_table, funnel_table, markdown, percent, print_audit
 from thresher.estimators.intervals import expanded_tail, pass_rate_interval, wilson
-
-small_run = runpy.run_path(str(Path(__file__).with_name("small_run.py")))["small_run"]
-
 
 # -- intervals -----------------------------------------------------------------------------------------------------------
 

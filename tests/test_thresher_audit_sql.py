@@ -3,18 +3,14 @@
 import csv
 import io
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 
+from helpers.small_run import small_run
 from thresher.audit.count_run import audit
 from thresher.audit.query import query
 from thresher.audit.statistics import statistics
 from thresher.cli import main
-
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run = SMALL["small_run"]
 
 
 @pytest.fixture

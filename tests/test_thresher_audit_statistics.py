@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import math
-import runpy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from helpers.small_run import small_run
 from schemas.recipe import Recipe
 from schemas.sample import SAMPLES
 from thresher.audit.compare import since
@@ -25,9 +25,8 @@ from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pas
 from thresher.cli import main
 from thresher.errors import AuditError
 from thresher.pool import judged as pool
+from thresher.pool.store import Store
 
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run = SMALL["small_run"]
 PLAN = [
     (
         family,
@@ -94,7 +93,7 @@ def test_near_misses_and_duplicates_in_sql(tmp_path):
     (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "near", "filters": filters, "run": {"filter_workers": 0}}))
     begun = steps.begin_brought(recipe_file.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
     steps.run(begun, Progress())
-    store = SMALL["Store"](tmp_path / "run")
+    store = Store(tmp_path / "run")
 
     found = query(store, 'select kind, nearest, similarity from samples order by shard, "row"').to_pylist()
 
@@ -524,7 +523,7 @@ def test_runs_side_by_side(tmp_path, capsys):
 
     rows = {Path(row["run"]).name: row for row in json.loads(capsys.readouterr().out)}
     assert [rows[name]["complete"] for name in ("first", "second", "third", "broken")] == [True, True, False, None]
-    assert rows["first"]["pass_rate"] == audit(SMALL["Store"](tmp_path / "first")).total.pass_rate
+    assert rows["first"]["pass_rate"] == audit(Store(tmp_path / "first")).total.pass_rate
     assert "not a run of thresher" in rows["broken"]["error"]
     assert main(["audit", "--all", str(tmp_path / "first" / "samples")]) == 1
     assert "holds no runs" in capsys.readouterr().err

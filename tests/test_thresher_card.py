@@ -1,16 +1,14 @@
-import runpy
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import yaml
 
+from helpers.small_run import small_run
 from schemas.recipe import Sampling
 from thresher.audit.count_run import audit
 from thresher.dataset import views
 from thresher.dataset.card import sampling_words
 from thresher.dataset.write import write_dataset
-
-small_run = runpy.run_path(str(Path(__file__).with_name("small_run.py")))["small_run"]
 
 
 def written(store):

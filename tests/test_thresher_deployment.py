@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shlex
 import shutil
 import signal
@@ -13,14 +12,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from helpers.deployment_page import block, blocks
+
 pytestmark = pytest.mark.slow
 
-_page: Any = runpy.run_path(str(Path(__file__).with_name("deployment_page.py")))
-block, blocks = _page["block"], _page["blocks"]
 Write = Callable[..., Path]
 MARK = "THRESHER_TEST"
 

@@ -1,11 +1,11 @@
 """Drift since the run before: a gate of releases, and a word on the card and in the report."""
 
 import os
-import runpy
 from pathlib import Path
 
 import pytest
 
+from helpers.small_run import small_run
 from schemas.recipe import GatesSpec, PublishSpec
 from thresher.audit.compare import run_before, since
 from thresher.audit.count_run import audit
@@ -18,7 +18,6 @@ from thresher.releases.gates import drifted
 from thresher.releases.publish import publish
 from thresher.releases.repository import releases
 
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
 GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
 BAD = [("sums", ["wrong", "wrong", "wrong", "right" if number % 2 else "wrong"], None) for number in range(12)]
 pytestmark = pytest.mark.slow
@@ -31,7 +30,7 @@ def run(tmp_path):
     made = []
 
     def write(name, plan, *, recipe_name="small", **more):
-        store = SMALL["small_run"](tmp_path / "runs" / name, plan, first=100 * len(made), **more)
+        store = small_run(tmp_path / "runs" / name, plan, first=100 * len(made), **more)
         changed = {"sampling_key": name.ljust(32, "0"), "name": recipe_name}
         store.write_model("run.json", store.manifest().model_copy(update=changed))
         made.append(name)

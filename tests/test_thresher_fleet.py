@@ -1,7 +1,6 @@
 """thresher fleet: servers on a Ray cluster that are begun again when they end, and a run that follows them."""
 
 import os
-import runpy
 import shlex
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from helpers.deployment_page import block
 from schemas.recipe import VllmEngine
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError, StoreError
@@ -48,7 +48,7 @@ def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     file, out, log = tmp_path / "fleet", tmp_path / "run", tmp_path / "log"
     changed = {"recipe.yaml": DEMO, "other.yaml": DEMO, "/shared/fleet": str(file), "replicas=4": "replicas=1"}
-    page = runpy.run_path(str(Path(__file__).with_name("deployment_page.py")))["block"]("fleet")
+    page = block("fleet")
     for old, new in changed.items():
         page = page.replace(old, new)
     fleet_of, run_of = ([sys.executable, "-m", "thresher.cli", *shlex.split(line)[1:]] for line in page.splitlines())

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import runpy
 import shutil
 import subprocess
 import sys
@@ -18,11 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from helpers.small_run import small_run
 from schemas.recipe import GatesSpec, PublishSpec
 from schemas.release import Release, RepositoryManifest
 from thresher.audit.count_run import audit
 from thresher.dataset.write import write_dataset
 from thresher.errors import PublishError
+from thresher.pool.store import Store
 from thresher.releases.change import compact, revoke, rollback
 from thresher.releases.gates import against, figures, gates
 from thresher.releases.places import folder as folders
@@ -34,7 +35,6 @@ from thresher.releases.readme import END
 from thresher.releases.repository import releases
 from thresher.releases.validation import validate
 
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
 LOOSE = {"undecided": 1.0, "self_check": False}
 
 
@@ -51,9 +51,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 
     def made(name: str, **more: Any) -> Path:
         more["first"] = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
-        store = SMALL["small_run"](
-            tmp_path / name, [(name, ["right", "wrong"], "right"), (name, ["right", "wrong"], "right")], **more
-        )
+        store = small_run(tmp_path / name, [(name, ["right", "wrong"], "right"), (name, ["right", "wrong"], "right")], **more)
         manifest = store.manifest()
         store.write_model("run.json", manifest.model_copy(update={"sampling_key": f"{name:0>32}"}))
         write_dataset(store, audit=audit(store))
@@ -154,7 +152,7 @@ def test_columns_that_drifted_are_refused_with_a_diff(run: Callable[..., Path], 
 
 
 def test_each_gate_has_its_reason(run: Callable[..., Path]) -> None:
-    found = audit(SMALL["Store"](run("one")))
+    found = audit(Store(run("one")))
     loose = GatesSpec.model_validate({**LOOSE})
     assert gates(found, loose) == []
     faulty = replace(found, problems=("counts",), calibration_faults=("not at temperature 1",), alarms=("all unparsed",))

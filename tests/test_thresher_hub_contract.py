@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-CONTRACT = Path(__file__).with_name("hub_contract.py")
+from helpers import FOLDER
 
 
 def kept(repo: str, environment: dict[str, str]) -> None:
-    command = [sys.executable, str(CONTRACT), repo]
+    command = [sys.executable, str(FOLDER / "hub_contract.py"), repo]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("contract kept\n")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from helpers import FOLDER
 from schemas.release import RepositoryManifest
 from thresher.inputs.recipe_file import load
 from thresher.releases.readme import END, readme
@@ -162,7 +163,7 @@ def test_publishers_side_by_side_lose_nothing(hub: Any, run: Callable[..., Path]
     def begun(publisher: int) -> subprocess.Popen[str]:
         """All five of a publisher, whichever were published before."""
         with (tmp_path / "publishers.log").open("a") as log:
-            program = [sys.executable, str(Path(__file__).with_name("hub_client.py"))]
+            program = [sys.executable, str(FOLDER / "hub_client.py")]
             made = subprocess.Popen(
                 program, env=hub.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )

@@ -1,7 +1,6 @@
 import contextlib
 import hashlib
 import os
-import runpy
 import sys
 from pathlib import Path
 
@@ -9,13 +8,12 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.small_run import METADATA, small_run
 from thresher.audit.count_run import audit
 from thresher.dataset import parquet_files, views, write
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.errors import StoreError
 
-SMALL = runpy.run_path(str(Path(__file__).with_name("small_run.py")))
-small_run, METADATA = SMALL["small_run"], SMALL["METADATA"]
 NO_HITS = [("sums", ["wrong", "cut"], "wrong"), ("sums", ["open", "wrong"], "right")]
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from helpers.prefect_server import task_runs
 from schemas.recipe import RayExecutorSpec, ReplayEngine
 from thresher.cli import main
 from thresher.errors import EngineError, StoreError
@@ -39,7 +40,6 @@ pytestmark = [
 ]
 
 FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
-task_runs: Any = runpy.run_path(str(Path(__file__).with_name("prefect_server.py")))["task_runs"]
 Write = Callable[..., Path]
 DEMO = "data/recipes/demo.yaml"
 PROMPTS, SAMPLES = 120, 6

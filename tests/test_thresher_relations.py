@@ -13,6 +13,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
+from helpers import FOLDER
 from thresher.audit.count_run import audit
 from thresher.inputs.recipe_file import load
 from thresher.judging.winnow import winnow_corpus, winnow_shard
@@ -173,7 +174,7 @@ def test_verdicts_are_the_same_however_the_run_is_cut(run: Callable[..., Path], 
 @pytest.mark.slow
 def test_trl_trains_on_the_views_as_they_are(run: Callable[..., Path]) -> None:
     """Two steps each of SFT, DPO, KTO and GRPO."""
-    script, dataset = Path(__file__).with_name("train_two_steps.py"), run(samples()) / "dataset"
+    script, dataset = FOLDER / "train_two_steps.py", run(samples()) / "dataset"
     command = [sys.executable, "-W", "ignore", str(script), str(dataset), "sft", "preference", "unpaired", "prompts"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from helpers import FOLDER
 from schemas.sample import Message, Prompt
 from thresher.cli import main
 from thresher.errors import ThresherError
@@ -577,10 +578,11 @@ def test_training_compares_models_on_prompts_they_have_not_seen(
     """Two steps of TRL for each way of training, on a tiny Llama; the answers to held-out prompts come from a table, so that
     every model does as well as the one before it, and the differences are nothing. Nothing of it is published."""
     program = f"""
-import runpy, sys
-tiny = runpy.run_path({str(Path(__file__).with_name("train_two_steps.py"))!r})
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+from train_two_steps import bytes_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
-tokenizer = tiny["bytes_tokenizer"]()
+tokenizer = bytes_tokenizer()
 shape = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), pad_token_id=0, eos_token_id=0, bos_token_id=0, **shape))
 model.save_pretrained(sys.argv[1]); tokenizer.save_pretrained(sys.argv[1])

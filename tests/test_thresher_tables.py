@@ -3,16 +3,13 @@
 import csv
 import io
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 
+from helpers.small_run import small_run
 from thresher.audit.count_run import audit
 from thresher.audit.show import table_of
 from thresher.cli import main
-
-small_run = runpy.run_path(str(Path(__file__).with_name("small_run.py")))["small_run"]
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.small_run import small_run
 from schemas.manifest import RunManifest
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
 from thresher.dataset import views
@@ -17,7 +17,6 @@ RESERVED_BY_TRL = {
     *("input_ids", "labels", "completion_mask", "assistant_masks", "tools", "margin", "label", "seq_lengths"),
     *("environment", "ref_chosen_logps", "ref_rejected_logps", "images", "image", "messages", "text"),
 }
-small_run = runpy.run_path(str(Path(__file__).with_name("small_run.py")))["small_run"]
 
 
 def read(store, shard=0):

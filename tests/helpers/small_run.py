@@ -1,4 +1,4 @@
-"""Writes a finished run by hand, as the steps would: prompts, samples, verdicts. Tests load it with runpy.
+"""Writes a finished run by hand, as the steps would: prompts, samples, verdicts.
 
 A plan is a list of (family, what each sample is, what the anchor is or None). What a sample is decides its fate:
 right and good are hits, again repeats a hit, wrong is wrong, cut is truncated, open cannot be judged, near repeats a hit of

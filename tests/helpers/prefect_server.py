@@ -1,4 +1,4 @@
-"""A real Prefect server on 127.0.0.1, a process of its own; tests load this with runpy."""
+"""A real Prefect server on 127.0.0.1, a process of its own."""
 
 import contextlib
 import os

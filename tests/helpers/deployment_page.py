@@ -1,9 +1,9 @@
-"""The blocks of docs/deployment.md that tests run; tests load this with runpy."""
+"""The blocks of docs/deployment.md that tests run."""
 
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
 
 
 def block(name: str, kind: str = "sh") -> str:

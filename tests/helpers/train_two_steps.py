@@ -1,4 +1,4 @@
-"""Trains a tiny Llama for two steps on views, as published: python tests/train_two_steps.py DATASET VIEW..."""
+"""Trains a tiny Llama for two steps on views, as published: python tests/helpers/train_two_steps.py DATASET VIEW..."""
 
 import sys
 import tempfile

@@ -1,4 +1,4 @@
-"""A Hub of Hugging Face on 127.0.0.1, for the real clients: repositories, commits, tags, LFS and Xet over HTTP. Loaded by runpy.
+"""A Hub of Hugging Face on 127.0.0.1, for the real clients: repositories, commits, tags, LFS and Xet over HTTP.
 
     with Hub(folder) as hub: os.environ["HF_ENDPOINT"] = hub.url     before huggingface_hub is imported
 
