@@ -117,7 +117,7 @@ def test_revision_pins_a_directory(tmp_path: Path) -> None:
 def test_name_that_is_nothing_gets_a_suggestion(tmp_path: Path, name: str, nearest: str) -> None:
     fill(tmp_path / "poet-7b")
 
-    assert message_of(name, tmp_path).endswith(f"did you mean {nearest!r}?")
+    assert message_of(name, tmp_path).endswith(f"; did you mean {nearest}?")
 
 
 @pytest.mark.parametrize(
