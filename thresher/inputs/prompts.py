@@ -21,9 +21,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from schemas.recipe import PromptSet, Recipe
 from schemas.sample import PROMPTS, Message, Prompt, to_json
+from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError
-from thresher.inputs.sources import Row, nearest, plain, rows, text
+from thresher.inputs.sources import Row, plain, rows, text
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def prompts(prompt_set: PromptSet, base: Path) -> Iterator[Prompt]:
         for wanted in templates.answer:
             if wanted not in fields:
                 raise SourceError(
-                    f"reference: no row has the field {wanted!r}{nearest(wanted, fields)}; "
+                    f"reference: no row has the field {wanted!r}{did_you_mean(wanted, fields)}; "
                     f"the rows have {', '.join(fields)}; name one of these, or set reference: null"
                 )
     except SourceError as error:
@@ -144,7 +145,7 @@ def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) 
         kept = tuple(name for name in values if name not in templates.answer)
     for name in kept:
         if name not in values:
-            raise SourceError(f"{where}: metadata: no field {name!r}{nearest(name, row)}; the row has {', '.join(row)}")
+            raise SourceError(f"{where}: metadata: no field {name!r}{did_you_mean(name, row)}; the row has {', '.join(row)}")
     first = (Message("system", system),) if system.strip() else ()
     messages = (*first, *templates.shots, Message("user", asked))
     metadata = {name: values[name] for name in kept}
@@ -165,7 +166,7 @@ def _rendered(template: Template, values: Mapping[str, Any], row: Row, where: st
         raise
     except UndefinedError as error:
         missing = _UNDEFINED.fullmatch(error.message or "")
-        hint = nearest(missing[1], row) if missing else ""
+        hint = did_you_mean(missing[1], row) if missing else ""
         raise SourceError(f"{where}: {error.message}{hint}; the row has {', '.join(row)}") from error
     except Exception as error:  # a template calls what it likes: divisions by zero, bad arguments
         raise SourceError(f"{where}: {type(error).__name__}: {error}") from error

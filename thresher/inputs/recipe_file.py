@@ -4,7 +4,6 @@ Every fault is reported with file, line and key, what was wanted, what was found
 """
 
 import copy
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from jsonschema.exceptions import ValidationError as SchemaFault
 from pydantic import ValidationError
 
 from schemas.recipe import Recipe
+from schemas.suggest import did_you_mean
 from thresher.errors import RecipeError
 
 Key = tuple[str | int, ...]
@@ -132,18 +132,18 @@ def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
                     yield from _explain(inner, loaded)
         else:
             found = f"found {kind!r}" if kind is not None else "it is missing"
-            yield f"{where}.kind: wanted one of {', '.join(kinds)}; {found}{_nearest(kind, kinds)}"
+            yield f"{where}.kind: wanted one of {', '.join(kinds)}; {found}{did_you_mean(kind, kinds)}"
     elif fault.validator == "additionalProperties":
         valid = list(schema.get("properties", {}))
         for name in instance:
             if name not in valid:
-                yield f"{loaded.where((*key, name))}: no such key{_nearest(name, valid)}; valid here: {', '.join(valid)}"
+                yield f"{loaded.where((*key, name))}: no such key{did_you_mean(name, valid)}; valid here: {', '.join(valid)}"
     elif fault.validator == "required":
         missing = [name for name in limit if name not in instance]
         yield f"{where}: lacks the key {missing[0]}" if key else f"{where}: the recipe lacks the key {missing[0]}"
     else:
         allowed = schema.get("enum", [])
-        hint = _nearest(instance, [str(value) for value in allowed])
+        hint = did_you_mean(instance, [str(value) for value in allowed])
         yield f"{where}: wanted {_wanted(schema)}, found {_found(instance)}{hint}"
 
 
@@ -187,11 +187,6 @@ def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
 def _found(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _nearest(name: Any, valid: Sequence[str] | dict[str, Any]) -> str:
-    close = difflib.get_close_matches(str(name), list(valid), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _marks(node: yaml.Node | None, key: Key) -> Iterator[tuple[Key, int, bool]]:

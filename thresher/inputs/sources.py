@@ -6,12 +6,11 @@ Rows are read as they are asked for, so memory is flat in the size of a file. Ea
 
 import base64
 import codecs
-import difflib
 import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import date, time, timedelta
 from decimal import Decimal
 from importlib.metadata import version
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from filters.reasoning_gym import EVALUATING
 from schemas.recipe import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource, Source
+from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
 
 Row = dict[str, Any]
@@ -68,12 +68,6 @@ def _opened(source: Source, base: Path) -> tuple[str, Placed]:
         case GridSource():
             every = enumerate(itertools.product(*source.fields.values()))
             return "grid", ((f"grid row {row}", dict(zip(source.fields, one, strict=True))) for row, one in every)
-
-
-def nearest(name: str, among: Iterable[str]) -> str:
-    """`; did you mean X?` for the closest of these names, or nothing."""
-    close = difflib.get_close_matches(name, list(among), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -212,7 +206,7 @@ def _values(column: pa.Array) -> list[Any]:
 def _existing(path: str, base: Path) -> Path:
     found = base / path
     if not found.exists():
-        hint = nearest(found.name, (one.name for one in found.parent.glob("*")))
+        hint = did_you_mean(found.name, (one.name for one in found.parent.glob("*")))
         raise SourceError(f"{path}: no such file; looked for {found}, as paths are relative to the recipe{hint}")
     return found
 
@@ -261,7 +255,7 @@ def _loaded(source: DatasetSource, base: Path, called: str) -> Any:
     if (local / "dataset_dict.json").exists():
         saved = datasets.load_from_disk(str(local))
         if source.split not in saved:
-            raise SourceError(f"{called}: no such split{nearest(source.split, saved)}; there are {', '.join(saved)}")
+            raise SourceError(f"{called}: no such split{did_you_mean(source.split, saved)}; there are {', '.join(saved)}")
         return saved[source.split]
     if (local / "state.json").exists():
         return datasets.load_from_disk(str(local))
@@ -281,7 +275,7 @@ def _reasoning_gym(source: ReasoningGymSource, called: str) -> Placed:
     except ImportError as error:
         raise SourceError(f"{called}: reasoning-gym is missing ({error}); pip install 'thresher[reasoning]'") from error
     if source.name not in DATASETS:
-        raise SourceError(f"{called}: no such family{nearest(source.name, DATASETS)}")
+        raise SourceError(f"{called}: no such family{did_you_mean(source.name, DATASETS)}")
     # Its __version__ says 0.1.19 in 0.1.25.
     facts = {"name": source.name, "config": source.config, "seed": source.seed, "version": version("reasoning-gym")}
     try:

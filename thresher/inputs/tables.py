@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
-from thresher.inputs.sources import nearest
 
 BATCH_ROWS = 65_536
 FILE_BYTES = 1 << 29
@@ -75,7 +75,7 @@ def _by_datasets(data: str, path: Path, config: str | None, split: str | None) -
     try:
         if any(one in ending for one in (".jsonl", ".json", ".ndjson")):
             if not path.is_file():
-                raise SourceError(f"{data}: no such file{nearest(path.name, (one.name for one in path.parent.glob('*')))}")
+                raise SourceError(f"{data}: no such file{did_you_mean(path.name, (one.name for one in path.parent.glob('*')))}")
             found = datasets.load_dataset("json", data_files=str(path), split=split)
         else:
             found = datasets.load_dataset(data, config, split=split)

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from schemas.recipe import EVERY_FAMILY
 from schemas.sample import PROMPTS, SAMPLES, Message, to_json
+from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError, StoreError
-from thresher.inputs.sources import Row, arrow_rows, lines, nearest, parse_line, plain, text
+from thresher.inputs.sources import Row, arrow_rows, lines, parse_line, plain, text
 from thresher.pool.store import Store, shard_name
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def ingest(file: Path, store: Store, *, key: str, shard_rows: int = 25_000) -> i
 def _count(file: Path) -> int:
     """Rows of the file. Raises SourceError where the file as a whole is at fault."""
     if not file.is_file():
-        hint = nearest(file.name, (one.name for one in file.parent.glob("*")))
+        hint = did_you_mean(file.name, (one.name for one in file.parent.glob("*")))
         raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion{hint}")
     ending = file.suffix.lower()
     if ending in _JSONL:
@@ -105,7 +106,7 @@ def _needed(file: Path, columns: list[str], there: Any) -> None:
     """Raise SourceError unless all (or any, as `there` says) of the needed columns are there."""
     if not there(name in columns for name in _NEEDED):
         missing = next(name for name in _NEEDED if name not in columns)
-        hint = nearest(missing, columns)
+        hint = did_you_mean(missing, columns)
         raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours to it{hint}")
 
 
@@ -248,7 +249,7 @@ def _fill(made: Row, row: Row, where: str) -> None:
 
 def _given(row: Row, name: str, where: str) -> Any:
     if row.get(name) is None:
-        hint = nearest(name, row.keys() - _OURS)
+        hint = did_you_mean(name, row.keys() - _OURS)
         raise SourceError(f"{where}: no {name}: the row has {', '.join(row) or 'no fields'}{hint}")
     return row[name]
 

@@ -13,7 +13,6 @@ request nobody knows. vLLM seeds choice i with seed + i; other servers are then 
 """
 
 import asyncio
-import difflib
 import heapq
 import ipaddress
 import logging
@@ -41,6 +40,7 @@ from numpy.typing import NDArray
 
 from schemas.recipe import HttpEngine
 from schemas.sample import Message
+from schemas.suggest import did_you_mean
 from thresher.errors import EngineError, SourceError, ThresherError
 from thresher.estimators.calibration import TOP_K, Quota, Sums
 from thresher.samplers.openai_answers import Answer, Response, label_logprobs, read_answer
@@ -416,8 +416,7 @@ class HttpSampler:
                 f"{self._clean(response.text)[:80]!r}; engine.base_urls are the roots of the API, which mostly end in /v1"
             ) from error
         if self._name not in cards:
-            near = difflib.get_close_matches(self._name, cards, n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(self._name, cards, cutoff=0.0)
             raise EngineError(f"{endpoint.url} does not serve {self._name}, only {', '.join(sorted(cards)) or 'nothing'}{hint}")
         card = cards[self._name]
         endpoint.vllm = self._spec.extensions == "vllm" or card.get("owned_by") == "vllm"

@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from thresher.durable import replace_file, sync
 from thresher.errors import PublishError
 from thresher.releases.places.place import Change, Gated, Made, MovedError, backoff
 
@@ -110,7 +111,7 @@ class Folder:
             return
         part = f"{target}.{os.getpid()}.part"
         self._fs.put_file(str(file), part)
-        _sync(part)
+        sync(part)
         os.replace(part, target)
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:  # noqa: ARG002 - nobody sees what no card names
@@ -169,7 +170,7 @@ class Folder:
             if self._local:
                 part = f"{target}.{os.getpid()}.part"
                 Path(part).write_bytes(data)
-                _sync(part)
+                sync(part)
                 try:
                     os.link(part, target)
                 finally:
@@ -195,18 +196,7 @@ class Folder:
         if not self._local:
             self._fs.pipe_file(target, data)
             return
-        part = f"{target}.{os.getpid()}.part"
-        Path(part).write_bytes(data)
-        _sync(part)
-        os.replace(part, target)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        replace_file(target, data)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
