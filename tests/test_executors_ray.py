@@ -4,7 +4,6 @@ again."""
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from helpers.fake_openai import FakeOpenAI
 from helpers.prefect_server import task_runs
 from schemas.recipe import RayExecutorSpec, ReplayEngine
 from thresher.cli import main
@@ -39,7 +39,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
 ]
 
-FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 Write = Callable[..., Path]
 DEMO = "data/recipes/demo.yaml"
 PROMPTS, SAMPLES = 120, 6

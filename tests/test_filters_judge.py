@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import filters
 from filters.asking import openers
 from filters.base import FilterError, Role
 from filters.judging import judge
+from helpers.fake_openai import FakeOpenAI
 from schemas.recipe import ModelSpec, VllmEngine
 from schemas.sample import SAMPLES, Message, to_json
 from thresher.judging import model_engines
 
-FakeOpenAI = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 CAPITALS = [
     ("Peru", "Lima"),
     ("Cuba", "Havana"),
@@ -73,7 +72,7 @@ def parts(question: str) -> list[str]:
     return [one.strip("\n") for one in question.split(line[0])[2::2]]
 
 
-class Judge(FakeOpenAI):  # type: ignore[misc, valid-type]
+class Judge(FakeOpenAI):
     """A server whose model answers questions: `thinks` takes a question and gives the log-odds of A."""
 
     def __init__(self, thinks: Callable[[str], float], *, logprobs: bool = True, owned_by: str = "vllm") -> None:
@@ -83,7 +82,7 @@ class Judge(FakeOpenAI):  # type: ignore[misc, valid-type]
         super().__init__(owned_by=owned_by, misbehave=misbehave, context=100_000)
         self._thinks = thinks
 
-    def _draw(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+    def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
         assert chat
         odds = self._thinks(body["messages"][-1]["content"])
         letter = "A" if odds > 0 else "B"

@@ -2,22 +2,19 @@
 
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from helpers.fake_openai import FakeOpenAI
 from thresher.inputs import recipe_file
 from thresher.pool.store import Store
 from thresher.run import steps
-
-FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 
 KILLS = 25
 PROMPTS, SAMPLES, IN_FLIGHT = 400, 8, 16

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import runpy
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from helpers.fake_openai import FakeOpenAI
 from schemas.recipe import HttpEngine
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
@@ -29,8 +29,6 @@ from thresher.samplers.openai_answers import calibrate, logprobs_of, read_answer
 from thresher.samplers.openai_http import HttpSampler, addresses
 from thresher.samplers.orphans import _descendants, kill
 from thresher.samplers.sampler import NEUTRAL, Drawn, Group
-
-FakeOpenAI: Any = runpy.run_path(str(Path(__file__).with_name("fake_openai.py")))["FakeOpenAI"]
 
 VLLM_FIELDS = {
     "top_k": 0,
@@ -307,7 +305,7 @@ def test_the_others_take_over_from_a_server_that_hangs(caplog: pytest.LogCapture
         wanted = hanging.hang()
         drawn = first + collect(stream, 100 - len(first))
         assert sorted(one.number for one in drawn) == list(range(100))
-        assert slow.source_of(drawn)
+        assert slow.drew_any(drawn)
         assert [url for url in (alive.url, hanging.url, slow.url) if f"{url} does not answer" in caplog.text] == [hanging.url]
         wanted.set()
         until(lambda: f"{hanging.url} answers again" in caplog.text)
@@ -346,7 +344,7 @@ def test_the_others_take_over_from_a_server_that_dies_and_comes_back() -> None:
         with FakeOpenAI(delay_s=0.02, port=dying.port) as again:
             for number in range(100):
                 stream.submit([group(number) for _ in range(8)])
-                if again.source_of(collect(stream, 8)):
+                if again.drew_any(collect(stream, 8)):
                     break
 
     assert again.bodies
@@ -479,14 +477,14 @@ def test_servers_come_and_go_with_the_file_of_a_fleet(monkeypatch: pytest.Monkey
         with held, held.stream() as stream:
             stream.submit([group(number) for number in range(20)])
             drawn = collect(stream, 20)
-            assert first.source_of(drawn)
-            assert not second.source_of(drawn)
+            assert first.drew_any(drawn)
+            assert not second.drew_any(drawn)
             file.write_text(f"{first.url}\n{second.url}\n")
             until(lambda: len(held._endpoints) == 2 and all(one.up for one in held._endpoints))
             stream.submit([group(number) for number in range(100)])
             drawn = collect(stream, 100)
-            assert first.source_of(drawn)
-            assert second.source_of(drawn)
+            assert first.drew_any(drawn)
+            assert second.drew_any(drawn)
             file.write_text(f"{second.url}\n")
             first.stop()
             stream.submit([group(number) for number in range(100)])
@@ -509,7 +507,7 @@ def test_requests_in_flight_grow_and_shrink() -> None:
         stream.submit([group(number) for number in range(200)])
         collect(stream, 200)
         [endpoint] = held._endpoints
-        assert endpoint.limit == 12 and 8 < server.most <= 12
+        assert endpoint.limit == 12 and 8 < server.most_in_progress <= 12
 
         server.misbehave = lambda number, body: 429 if number < 215 else None
         stream.submit([group(number) for number in range(20)])

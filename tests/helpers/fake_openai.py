@@ -1,15 +1,16 @@
-"""An OpenAI-compatible server on 127.0.0.1 that draws from a known distribution and misbehaves as told. Tests load it with runpy.
+"""An OpenAI-compatible server on 127.0.0.1 that samples from a known distribution and fails on request.
 
-`misbehave(number, body)` is asked at each request for completions, the first being 0: None answers it; a number is a status;
-(status, headers, message) says more; `cut` breaks off in the middle of the answer, `drop` before it, `half` sends half the JSON.
+`misbehave(number, body)` is called for each request for completions; the first has number 0. It returns None for a correct
+answer, a status, or (status, headers, message). `cut` closes the connection in the middle of the answer, `drop` before it, and
+`half` sends half of the JSON.
 """
 
 import asyncio
 import json
 import random
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +20,14 @@ ORDER = np.argsort(-CHAIN, axis=1, kind="stable").tolist()
 LOGPROBS = np.log(CHAIN).tolist()
 
 
+class _FromServer(Protocol):
+    @property
+    def source(self) -> str: ...
+
+
 class FakeOpenAI:
+    """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does."""
+
     def __init__(
         self,
         *,
@@ -37,13 +45,13 @@ class FakeOpenAI:
         self.choices = choices
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
-        self.at_once = self.most = 0
+        self.in_progress = self.most_in_progress = self.lists_of_models = 0
         self._random = random.Random(3)
         weights = CHAIN.copy()
         if only is not None:
             np.put_along_axis(weights, np.argsort(-CHAIN, axis=1, kind="stable")[:, only:], 0.0, axis=1)
         self._weights = np.cumsum(weights, axis=1).tolist()
-        self._port, self._ready = port, threading.Event()
+        self.port, self._ready = port, threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     def __enter__(self) -> "FakeOpenAI":
@@ -58,15 +66,15 @@ class FakeOpenAI:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def source_of(self, drawn: list[Any]) -> bool:
-        """Whether any of these comes from here."""
-        return any(one.source == f"127.0.0.1:{self.port}" for one in drawn)
+    def drew_any(self, drawn: Iterable[_FromServer]) -> bool:
+        """Whether any of these groups was drawn by this server."""
+        return any(group.source == f"127.0.0.1:{self.port}" for group in drawn)
 
     def hang(self) -> threading.Event:
-        """Do nothing, connections open, until this is set."""
-        wanted = threading.Event()
-        self._loop.call_soon_threadsafe(wanted.wait)
-        return wanted
+        """Stop working with all connections open, until the returned event is set."""
+        release = threading.Event()
+        self._loop.call_soon_threadsafe(release.wait)
+        return release
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -74,12 +82,13 @@ class FakeOpenAI:
             self._thread.join()
 
     async def _serve(self) -> None:
-        self._loop, self._stop, self._writers = asyncio.get_running_loop(), asyncio.Event(), set()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", self._port)
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        for listening in server.sockets:  # a server that is closed leaves the sockets of connections that just come in
+        for listening in server.sockets:  # Server.close() would leave the sockets of connections being accepted
             self._loop.remove_reader(listening.fileno())
         await asyncio.sleep(0.01)
         server.close()
@@ -98,16 +107,16 @@ class FakeOpenAI:
                 line, *fields = head.strip().split("\r\n")
                 headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
                 content = await reader.readexactly(int(headers.get("content-length", 0)))
-                status, more, answer, how = await self._answer(line.split()[1], headers, content)
-                if how == "drop":
+                status, more, answer, fault = await self._answer(line.split()[1], headers, content)
+                if fault == "drop":
                     break
                 text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                text = text[: len(text) // 2] if how == "half" else text
+                text = text[: len(text) // 2] if fault == "half" else text
                 extra = "".join(f"{name}: {value}\r\n" for name, value in more.items())
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(text)}\r\n{extra}\r\n".encode())
-                writer.write(text[: len(text) // 2] if how == "cut" else text)
+                writer.write(text[: len(text) // 2] if fault == "cut" else text)
                 await writer.drain()
-                if how == "cut":
+                if fault == "cut":
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -116,42 +125,46 @@ class FakeOpenAI:
             writer.transport.abort()
 
     async def _answer(self, path: str, headers: dict[str, str], content: bytes) -> tuple[int, dict[str, str], Any, str]:
+        """Status, headers, body, and the fault with which to send them."""
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return 401, {}, {"error": {"message": f"wrong key {headers.get('authorization')}"}}, ""
         if path == "/version":
             return 200, {}, {"version": "0.32.0"}, ""
         if path == "/v1/models":
+            self.lists_of_models += 1
             cards = [{"id": model, "owned_by": self.owned_by, "max_model_len": self.context} for model in self.models]
             return 200, {}, {"data": cards}, ""
         if not path.endswith("/completions"):
             return 404, {}, {"detail": "Not Found"}, ""
         body = json.loads(content)
         self.bodies.append(body)
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
+        self.in_progress += 1
+        self.most_in_progress = max(self.most_in_progress, self.in_progress)
         try:
             await asyncio.sleep(self.delay_s)
         finally:
-            self.at_once -= 1
-        how = self.misbehave(len(self.bodies) - 1, body)
-        if isinstance(how, int):
-            how = (how, {}, "no")
-        if isinstance(how, tuple):
-            return how[0], how[1], {"error": {"message": how[2]}}, ""
-        return 200, {}, self._draw(body, chat="messages" in body), how or ""
+            self.in_progress -= 1
+        fault = self.misbehave(len(self.bodies) - 1, body)
+        if isinstance(fault, int):
+            fault = (fault, {}, "no")
+        if isinstance(fault, tuple):
+            return fault[0], fault[1], {"error": {"message": fault[2]}}, ""
+        return 200, {}, self.complete(body, chat="messages" in body), fault or ""
 
-    def _draw(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+    def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+        """The body of a correct answer."""
         return {
             "choices": [self._choice(body, index, chat) for index in range(self.choices(body["n"]))],
             "prompt_token_ids": [1, 2, 3],
         }
 
     def _choice(self, body: dict[str, Any], index: int, chat: bool) -> dict[str, Any]:
-        """A choice as vLLM writes it: the drawn token is listed first, beside the likeliest or in the place of the last."""
-        tokens, entries = [], []
+        """A choice as vLLM writes it: the drawn token is listed first, beside the likeliest or instead of the last of them."""
+        tokens: list[int] = []
+        entries: list[list[tuple[str, float]]] = []
         named = body.get("return_tokens_as_token_ids")
         k = (body.get("top_logprobs") if chat else body.get("logprobs")) or 0
-        while len(tokens) < body.get("max_tokens", body.get("max_completion_tokens")) and tokens[-1:] != [0]:
+        while len(tokens) < (body.get("max_tokens") or body["max_completion_tokens"]) and tokens[-1:] != [0]:
             before = tokens[-1] if tokens else 1
             [token] = self._random.choices(range(len(CHAIN)), cum_weights=self._weights[before])
             if body["temperature"] == 0:
