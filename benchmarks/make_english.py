@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from filters import coherence_model as model
-from filters import coherence_page as pages
+from filters.coherence import model
+from filters.coherence import page as pages
+from filters.coherence.masks import LOWER, SPACE, UPPER
 
 COMMON_WORDS = 12_000
 OPENERS = 1_000
@@ -40,11 +41,11 @@ def letter_costs(texts: list[str]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]],
     class_of = np.zeros(128, np.int64)
     for first in range(0, len(texts), 2000):
         page = pages.lay_out(texts[first : first + 2000])
-        shown = np.flatnonzero((page.kinds != pages.SPACE) & (page.codes < 128))
+        shown = np.flatnonzero((page.kinds != SPACE) & (page.codes < 128))
         codes = page.codes[shown].astype(np.int64)
         seen += np.bincount(codes, minlength=128)
         class_of[codes] = page.classes[shown]
-        for case, kind in enumerate((pages.LOWER, pages.UPPER)):
+        for case, kind in enumerate((LOWER, UPPER)):
             at = np.flatnonzero(page.kinds == kind)
             cases[:, case] += np.bincount(page.kinds[at - 1], minlength=8)
     signs = np.zeros(128)
@@ -109,7 +110,6 @@ def main() -> int:
         known=sorted(known),
         common=[word for word in common if len(word) > 1],
         beginnings=sorted({word[:cut] for word in common for cut in range(3, len(word) - 1)}),
-        endings=sorted({word[cut:] for word in common for cut in range(2, len(word) - 2)}),
         names=sorted(names),
         openers=sorted(word for word, _ in openers.most_common(OPENERS)),
     )

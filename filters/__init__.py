@@ -3,7 +3,6 @@
 To add a filter that comes with thresher, add a line to FILTERS. Somebody else's is named `module:build` and needs no line.
 """
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,20 +13,21 @@ from pydantic import BaseModel, ValidationError
 
 from filters.base import Filter, FilterError
 from schemas.sample import SAMPLES
+from schemas.suggest import did_you_mean
 
 FILTERS: dict[str, str] = {
     "finished": "filters.finished",
-    "exact_answer": "filters.exact_answer",
-    "json_shape": "filters.json_shape",
+    "exact_answer": "filters.answers.exact_answer",
+    "json_shape": "filters.answers.json_shape",
     "math_answer": "filters.math_answer",
     "code_tests": "filters.code_tests",
     "reasoning_gym": "filters.reasoning_gym",
-    "regex": "filters.regex",
-    "instruction": "filters.instruction",
-    "coherence": "filters.coherence",
+    "regex": "filters.answers.regex",
+    "instruction": "filters.answers.instruction",
+    "coherence": "filters.coherence.coherence",
     "decontaminate": "filters.decontaminate",
     "python": "filters.python",
-    "majority": "filters.majority",
+    "majority": "filters.answers.majority",
     "judge": "filters.judge",
     "reward": "filters.reward",
     "exact_duplicate": "filters.exact_duplicate",
@@ -64,7 +64,7 @@ def build(name: str, parameters: Mapping[str, Any], base: Path | None = None) ->
     unknown = sorted(set(made.columns) - set(SAMPLES.names))
     if unknown:
         raise FilterError(
-            f"{name}: asks for the column {unknown[0]}{_near(unknown[0], SAMPLES.names)}; samples have {SAMPLES.names}"
+            f"{name}: asks for the column {unknown[0]}{did_you_mean(unknown[0], SAMPLES.names)}; samples have {SAMPLES.names}"
         )
     # The key of a verdict holds the parameters: without them, verdicts under other parameters would pass for these.
     made = replace(made, parameters={**filled, **made.parameters})
@@ -89,7 +89,7 @@ def _located(name: str) -> tuple[Any, Any]:
     if not colon:
         if name not in FILTERS:
             raise FilterError(
-                f"no filter is called {name!r}{_near(name, FILTERS)}; registered are {', '.join(FILTERS)}; "
+                f"no filter is called {name!r}{did_you_mean(name, FILTERS)}; registered are {', '.join(FILTERS)}; "
                 "name your own as module:build"
             )
         path, attribute = FILTERS[name], "build"
@@ -99,7 +99,7 @@ def _located(name: str) -> tuple[Any, Any]:
         raise FilterError(f"{name}: cannot import {path}: {error}; is it on the path (PYTHONPATH) or installed?") from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise FilterError(f"{name}: {path} has no function {attribute!r}{_near(attribute, dir(module))}")
+        raise FilterError(f"{name}: {path} has no function {attribute!r}{did_you_mean(attribute, dir(module))}")
     return module, function
 
 
@@ -107,7 +107,7 @@ def _explained(name: str, config: type[BaseModel], fault: Any) -> str:
     key = ".".join(map(str, fault["loc"]))
     valid = [field.alias or field_name for field_name, field in config.model_fields.items()]
     if fault["type"] == "extra_forbidden":
-        return f"{name}: parameters.{key}: no such key{_near(key, valid)}; valid here: {', '.join(valid) or 'none'}"
+        return f"{name}: parameters.{key}: no such key{did_you_mean(key, valid)}; valid here: {', '.join(valid) or 'none'}"
     said = fault["msg"].removeprefix("Value error, ")
     return f"{name}: parameters{'.' + key if key else ''}: {said}, found {str(fault['input'])[:60]!r}"
 
@@ -116,8 +116,3 @@ def _keys(config: type[BaseModel]) -> set[str]:
     """Every spelling of a key that the model takes, its own check of them coming after."""
     aliases = {field.alias for field in config.model_fields.values() if field.alias}
     return aliases | set(config.model_fields)
-
-
-def _near(name: str, valid: Any) -> str:
-    close = difflib.get_close_matches(str(name), [str(one) for one in valid], n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -1,8 +1,7 @@
-"""The answer equals the reference after normalisation: the whole answer, never a part of it."""
+"""Keep a completion that equals the reference after normalisation: the whole answer, never a part of it."""
 
 import json
 import unicodedata
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
+from filters.answers.references import accepted_texts
 from filters.base import Filter, Role, Scope, verdict_table
 from schemas.sample import Outcome
 
@@ -31,15 +31,15 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     after: str | None = None
-    """Judge the text after the last occurrence of this marker; an answer without it is dropped as `no_answer`."""
+    """Judge the text after the last occurrence of this marker; an answer without the marker is dropped as `no_answer`."""
     case_sensitive: bool = True
-    """Tell upper from lower case."""
+    """Distinguish upper and lower case."""
     strip: str = ""
-    """Characters taken off both ends besides white space, such as `.!`."""
+    """Characters removed from both ends besides white space, such as `.!`."""
     collapse_whitespace: bool = True
-    """Any run of white space counts as one space."""
+    """Treat any run of white space as one space."""
     nfkc: bool = True
-    """Unicode compatibility forms are equal: full-width digits, ligatures."""
+    """Treat Unicode compatibility forms as equal: full-width digits, ligatures."""
 
 
 def normalise(text: str, config: Config) -> str:
@@ -52,34 +52,26 @@ def normalise(text: str, config: Config) -> str:
     return text if config.case_sensitive else text.casefold()
 
 
-def _texts(reference: Any) -> Iterable[str] | None:
-    """The acceptable answers as text; None where the reference is neither text, number nor a list of them."""
-    accepted = reference if isinstance(reference, list) else [reference]
-    if not accepted or any(isinstance(one, bool) or not isinstance(one, str | int | float) for one in accepted):
-        return None
-    return [one if isinstance(one, str) else json.dumps(one) for one in accepted]
-
-
 def build(config: Config) -> Filter:
     """Drop `wrong_answer` and `no_answer`; undecided with `no_reference` or `bad_reference`."""
 
     @lru_cache(maxsize=65536)  # the samples of a prompt share their reference
     def accepted(reference: str) -> frozenset[str] | None:
-        texts = _texts(json.loads(reference))
+        texts = accepted_texts(json.loads(reference))
         forms = frozenset(normalise(text, config) for text in texts or ())
         return None if not forms or "" in forms else forms
 
     def reason(completion: str, reference: str | None) -> str:
         if reference is None or reference == "null":
             return "no_reference"
-        right = accepted(reference)
-        if right is None:
+        forms = accepted(reference)
+        if forms is None:
             return "bad_reference"
         if config.after is not None:
             _, marker, completion = completion.rpartition(config.after)
             if not marker:
                 return "no_answer"
-        return "" if normalise(completion, config) in right else "wrong_answer"
+        return "" if normalise(completion, config) in forms else "wrong_answer"
 
     def judge(table: pa.Table) -> pa.Table:
         reasons = pa.array(
@@ -88,16 +80,16 @@ def build(config: Config) -> Filter:
         return verdict_table(_OUTCOMES.take(pc.index_in(reasons, value_set=_REASONS)), reasons)
 
     def gold(reference: Any) -> str | None:
-        texts = None if reference is None else _texts(reference)
-        return None if texts is None else f"{config.after or ''}{next(iter(texts))}"
+        texts = None if reference is None else accepted_texts(reference)
+        return None if texts is None else f"{config.after or ''}{texts[0]}"
 
     def wrong(reference: Any) -> str | None:
-        texts = None if reference is None else _texts(reference)
+        texts = None if reference is None else accepted_texts(reference)
         if texts is None:
             return None
         right = {normalise(text, config) for text in texts}
-        made = (f"{next(iter(texts))} {ending}" for ending in ("x", "0", "?"))
-        return next((f"{config.after or ''}{text}" for text in made if normalise(text, config) not in right), None)
+        candidates = (f"{texts[0]} {ending}" for ending in ("x", "0", "?"))
+        return next((f"{config.after or ''}{text}" for text in candidates if normalise(text, config) not in right), None)
 
     columns = ("completion", "reference")
     parameters = config.model_dump(mode="json")

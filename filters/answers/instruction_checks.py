@@ -1,23 +1,10 @@
-"""Verifiable instructions, checked: so many words, no commas, a title in <<angle brackets>>.
-
-The checks and their names are those of IFEval (Zhou et al. 2023, arXiv 2311.07911), own code. They come from the recipe
-(`checks`) or from the prompt's reference: `{"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}`, as IFEval's own
-file has them. An unknown one is refused, never passed. Nothing is random and nothing is downloaded: the same text has the same
-verdict everywhere.
-"""
+"""The checks of IFEval by name: each takes a text and arguments, and returns whether the instruction is followed."""
 
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
-
-from filters.base import Filter, FilterError, Role, Scope
-from schemas.sample import Verdict
 
 _WORDS = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?=[\s\"')\]]|$)")
@@ -34,96 +21,26 @@ SCRIPTS = {
     "de": "LATIN", "en": "LATIN", "es": "LATIN", "fi": "LATIN", "fr": "LATIN", "it": "LATIN", "pl": "LATIN", "pt": "LATIN",
     "sv": "LATIN", "sw": "LATIN", "vi": "LATIN",
 }  # fmt: skip
-"""Script by language. Languages that share a script are not told apart."""
+"""Script by language. Languages that share a script are not distinguished."""
 
 Arguments = Mapping[str, Any]
 
 
-class Config(BaseModel):
-    """Parameters of `instruction`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    checks: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Checks that every completion must pass: name to arguments, such as {"length_constraints:number_words": {"relation": "at
-    least", "num_words": 50}}. None: those of the prompt's reference."""
-
-
-def build(config: Config) -> Filter:
-    """Drop `instruction_not_followed`, with the names that failed; undecided with `no_reference`, `bad_reference`. The score is
-    the share of instructions followed."""
-    fixed = _read(list(config.checks), list(config.checks.values())) if config.checks else None
-    if isinstance(fixed, str):
-        raise FilterError(f"instruction: parameters.checks: {fixed}")
-
-    @lru_cache(maxsize=65_536)  # the samples of a prompt share their reference
-    def wanted(reference: str) -> list[tuple[str, Arguments]] | str:
-        value = json.loads(reference)
-        if not isinstance(value, dict) or not isinstance(value.get("instruction_id_list"), list):
-            return "wanted an object with instruction_id_list and kwargs"
-        names = value["instruction_id_list"]
-        return _read(names, value.get("kwargs") or [{}] * len(names))
-
-    def verdict(completion: str, reference: str | None) -> Verdict:
-        if fixed is None and (reference is None or reference == "null"):
-            return Verdict.undecided("no_reference")
-        checks = wanted(reference or "") if fixed is None else fixed
-        if isinstance(checks, str):
-            return Verdict.undecided("bad_reference", why=checks)
-        failed = [name for name, arguments in checks if not CHECKS[name](completion, arguments)]
-        score = 1 - len(failed) / len(checks)
-        return Verdict.drop("instruction_not_followed", score, failed=failed) if failed else Verdict.keep(score)
-
-    def judge(table: pa.Table) -> list[Verdict]:
-        references: Sequence[str | None] = [None] * table.num_rows if fixed is not None else table["reference"].to_pylist()
-        return [verdict(c, r) for c, r in zip(table["completion"].to_pylist(), references, strict=True)]
-
-    # No text can be made of instructions; that they can be read is seen with the first sample.
-    columns = ("completion",) if fixed is not None else ("completion", "reference")
-    parameters = config.model_dump(mode="json")
-    return Filter("instruction", "1", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, _nothing, _nothing, cost_us=30.0)
-
-
-def _nothing(_: Any) -> None:
-    return None
-
-
-def _read(names: Sequence[Any], arguments: Sequence[Any]) -> list[tuple[str, Arguments]] | str:
-    """The checks by name with their arguments, or what is wrong with them."""
-    if not names or len(names) != len(arguments):
-        return f"{len(names)} instructions and arguments of {len(arguments)}; one each is wanted"
-    found: list[tuple[str, Arguments]] = []
-    for name, given in zip(names, arguments, strict=True):
-        if name not in CHECKS:
-            return f"no instruction is called {name!r}; known are {', '.join(CHECKS)}"
-        kept = {key: value for key, value in (given or {}).items() if value is not None}
-        try:
-            CHECKS[name]("A text to try it on.", kept)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            return f"{name}: {type(error).__name__}: {error}; its arguments are {json.dumps(kept)[:120]}"
-        found.append((name, kept))
-    return found
-
-
-# -- what is counted ----------------------------------------------------------------------------------------------------------
-
-
 def _related(count: int, arguments: Arguments, key: str, relation: str = "relation") -> bool:
-    said, number = arguments.get(relation, "at least"), int(arguments[key])
-    if said not in ("at least", "less than", "at most", "exactly"):
-        raise ValueError(f"{relation} is {said!r}; at least, at most, less than and exactly are known")
-    return {"at least": count >= number, "less than": count < number, "at most": count <= number, "exactly": count == number}[
-        said
-    ]
+    wanted, number = arguments.get(relation, "at least"), int(arguments[key])
+    if wanted not in ("at least", "less than", "at most", "exactly"):
+        raise ValueError(f"{relation} is {wanted!r}; at least, at most, less than and exactly are known")
+    holds = {"at least": count >= number, "less than": count < number, "at most": count <= number, "exactly": count == number}
+    return holds[wanted]
 
 
 def words(text: str) -> int:
-    """Runs of letters, digits and underscores; `don't` and `well-known` are one each."""
+    """Count runs of letters, digits and underscores; `don't` and `well-known` are one word each."""
     return len(_WORDS.findall(text))
 
 
 def sentences(text: str) -> int:
-    """Ends of sentences, and one more where the text goes on after the last."""
+    """Count ends of sentences, and one more if the text continues after the last."""
     ends = list(_SENTENCE_END.finditer(text))
     return len(ends) + bool(text[ends[-1].end() if ends else 0 :].strip(" \n\t\"')]"))
 
@@ -163,13 +80,13 @@ def _first_word(text: str, arguments: Arguments) -> bool:
         raise ValueError("nth_paragraph counts from 1")
     if len(blocks) != int(arguments["num_paragraphs"]) or wanted > len(blocks):
         return False
-    found = _WORDS.search(blocks[wanted - 1])
-    return found is not None and found.group().lower() == str(arguments["first_word"]).lower()
+    word = _WORDS.search(blocks[wanted - 1])
+    return word is not None and word.group().lower() == str(arguments["first_word"]).lower()
 
 
 def _two_responses(text: str, _: Arguments) -> bool:
     parts = [part.strip() for part in text.split("******")]
-    parts = [part for at, part in enumerate(parts) if part or at not in (0, len(parts) - 1)]
+    parts = [part for number, part in enumerate(parts) if part or number not in (0, len(parts) - 1)]
     return len(parts) == 2 and all(parts) and parts[0] != parts[1]
 
 
@@ -191,15 +108,15 @@ def _letters(text: str, arguments: Arguments) -> bool:
 
 
 def _sections(text: str, arguments: Arguments) -> bool:
-    found = re.findall(rf"^\s*{re.escape(str(arguments['section_spliter']))}\s+\d+", text, re.MULTILINE)
-    return len(found) >= int(arguments["num_sections"])
+    sections = re.findall(rf"^\s*{re.escape(str(arguments['section_spliter']))}\s+\d+", text, re.MULTILINE)
+    return len(sections) >= int(arguments["num_sections"])
 
 
 def _listed(arguments: Arguments, key: str) -> list[str]:
     value = arguments[key]
     if not isinstance(value, list) or not value:
         raise ValueError(f"{key} wants a list of words")
-    return [str(one) for one in value]
+    return [str(word) for word in value]
 
 
 CHECKS: dict[str, Callable[[str, Arguments], bool]] = {
@@ -207,8 +124,8 @@ CHECKS: dict[str, Callable[[str, Arguments], bool]] = {
     "length_constraints:number_sentences": lambda t, a: _related(sentences(t), a, "num_sentences"),
     "length_constraints:number_paragraphs": lambda t, a: len(_paragraphs(t)) == int(a["num_paragraphs"]),
     "length_constraints:nth_paragraph_first_word": _first_word,
-    "keywords:existence": lambda t, a: all(_keyword(t, one) for one in _listed(a, "keywords")),
-    "keywords:forbidden_words": lambda t, a: not any(_keyword(t, one) for one in _listed(a, "forbidden_words")),
+    "keywords:existence": lambda t, a: all(_keyword(t, word) for word in _listed(a, "keywords")),
+    "keywords:forbidden_words": lambda t, a: not any(_keyword(t, word) for word in _listed(a, "forbidden_words")),
     "keywords:frequency": lambda t, a: _related(_keyword(t, a["keyword"]), a, "frequency"),
     "keywords:letter_frequency": _letters,
     "language:response_language": lambda t, a: _script(t, a["language"]),
@@ -229,4 +146,4 @@ CHECKS: dict[str, Callable[[str, Arguments], bool]] = {
     "change_case:english_lowercase": lambda t, _: t.islower(),
     "punctuation:no_comma": lambda t, _: "," not in t,
 }
-"""Check by name: completion and arguments to whether it is followed. Bad arguments raise KeyError, ValueError or TypeError."""
+"""Check by name. Bad arguments raise KeyError, ValueError or TypeError."""

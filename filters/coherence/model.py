@@ -1,23 +1,24 @@
 """What `coherence` knows of English: the surprisal of four letters in a row, and sets of words as bits of hash tables.
 
-The data file is made by benchmarks/make_english.py; the words are SCOWL's, whose notice stands in filters/data/NOTICE.txt,
-and those of the documents learned from.
+benchmarks/make_english.py makes the data file. Its words come from SCOWL (see filters/data/NOTICE.txt for the licence) and from
+the documents it was trained on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from filters.coherence_page import BLANK, CLASSES, SPACE, Bits, Bytes, Hashes, Ints, Page, word_hashes
+from filters.coherence.masks import SPACE, Bits, Bytes, Ints
+from filters.coherence.page import BLANK, CLASSES, Hashes, Page, word_hashes
 
-PATH = Path(__file__).with_name("data") / "english.npz"
-SIZES = {"known": 24, "common": 20, "beginnings": 20, "endings": 20, "names": 20, "openers": 16}
-"""Bits of an index into each set. Two probes per word: at most 0.3 % of strange words are taken for members."""
+PATH = Path(__file__).parents[1] / "data" / "english.npz"
+SIZES = {"known": 24, "common": 20, "beginnings": 20, "names": 20, "openers": 16}
+"""Bits of an index into each set. With two probes a word, at most 0.3 % of unknown words are taken for members."""
 
 FUNCTION_WORDS = (
     "a about above after again against all almost also although always am among an and another any are as at be became because "
@@ -39,42 +40,44 @@ class WordSet:
     size: int
 
     def holds(self, hashes: Hashes) -> Bits:
-        found = np.ones(len(hashes), bool)
+        """Whether each word is a member; a few unknown words are taken for members."""
+        members = np.ones(len(hashes), bool)
         for probe in _probes(hashes, self.size):
-            found &= (self.bits[probe >> 3] >> (probe & 7).astype(np.uint8)) & 1 == 1
-        return found
+            members &= (self.bits[probe >> 3] >> (probe & 7).astype(np.uint8)) & 1 == 1
+        return members
 
 
 @dataclass(frozen=True)
 class English:
-    """Everything the rules look up."""
+    """Everything that the rules look up."""
 
     spelling: Bytes
     """CLASSES**4 surprisals in tenths of a bit."""
     sign_bits: Bytes
-    """128: what an ASCII character costs beyond its class, in tenths of a bit."""
+    """128: cost of an ASCII character beyond its class, in tenths of a bit."""
     case_bits: Bytes
-    """8 x 128: what the case of a letter costs after a character of that kind, in tenths of a bit; 0 for what is no letter."""
+    """8 x 128: cost of a letter's case after a character of each kind, in tenths of a bit; 0 for characters that are not
+    letters."""
     known: WordSet
     common: WordSet
     beginnings: WordSet
-    endings: WordSet
-    """Pieces of common words: at least three letters (endings: two), at least two missing."""
+    """Common words cut short: at least three letters, with at least two missing."""
     names: WordSet
-    """Words with capitals inside, marked by where they stand."""
+    """Words with capitals inside, with the places of the capitals marked."""
     openers: WordSet
-    """Words that often begin a sentence."""
+    """Words that often start a sentence."""
     function_words: Hashes
 
     def is_function_word(self, hashes: Hashes) -> Bits:
-        at = np.searchsorted(self.function_words, hashes)
-        found: Bits = self.function_words[np.minimum(at, len(self.function_words) - 1)] == hashes
-        return found
+        """Whether each word is one of FUNCTION_WORDS."""
+        places = np.searchsorted(self.function_words, hashes)
+        equal: Bits = self.function_words[np.minimum(places, len(self.function_words) - 1)] == hashes
+        return equal
 
 
-@lru_cache(maxsize=1)
+@cache
 def english() -> English:
-    """Read the data file, once a process."""
+    """Read the data file. It is a constant of the package, so each process reads it once."""
     with np.load(PATH, allow_pickle=False) as data:
         sets = {name: WordSet(data[name], size) for name, size in SIZES.items()}
         tables: dict[str, Any] = {"spelling": _surprisals(data["counts"])}
@@ -83,36 +86,36 @@ def english() -> English:
 
 
 SMOOTHING = (0.5, 4.0, 8.0, 10.0)
-"""Weight of the lower order, for the orders 1 to 4."""
+"""Weight of the lower order, for orders 1 to 4."""
 
 
 def _surprisals(levels: Bytes) -> Bytes:
-    """Tenths of a bit of a character after the three before it, from the counts of four in a row."""
+    """Surprisal of a character after the three before it, in tenths of a bit, from the counts of four in a row."""
     probability = np.full((CLASSES,) * 4, 1 / CLASSES)
     counts = np.where(levels == 0, 0, 2.0 ** ((levels.astype(np.float32) - 1) / 4)).reshape(probability.shape)
     for order, weight in enumerate(SMOOTHING):
-        seen = counts.sum(axis=tuple(range(3 - order)), keepdims=True)
-        probability = (seen + weight * probability) / (seen.sum(axis=3, keepdims=True) + weight)
-    found: Bytes = np.minimum(np.rint(-10 * np.log2(probability)), 255).astype(np.uint8).reshape(-1)
-    return found
+        totals = counts.sum(axis=tuple(range(3 - order)), keepdims=True)
+        probability = (totals + weight * probability) / (totals.sum(axis=3, keepdims=True) + weight)
+    surprisals: Bytes = np.minimum(np.rint(-10 * np.log2(probability)), 255).astype(np.uint8).reshape(-1)
+    return surprisals
 
 
 def save(path: Path, counts: Ints, sign_bits: Bytes, case_bits: Bytes, **sets: Sequence[str]) -> None:
-    """Write the data file. `counts` of four classes in a row are kept as quarters of their logarithm to base 2."""
+    """Write the data file. `counts` of four classes in a row are stored as quarters of their logarithm to base 2."""
     levels = np.where(counts == 0, 0, 1 + np.rint(4 * np.log2(np.maximum(counts, 1)))).astype(np.uint8)
-    made: dict[str, Any] = {"counts": levels, "sign_bits": sign_bits, "case_bits": case_bits}
+    arrays: dict[str, Any] = {"counts": levels, "sign_bits": sign_bits, "case_bits": case_bits}
     for name, words in sets.items():
         bits = np.zeros(1 << SIZES[name], np.uint8)
         hashes = word_hashes([marked(word) for word in words] if name == "names" else words)
         for probe in _probes(hashes, SIZES[name]):
             bits[probe] = 1
-        made[name] = np.packbits(bits, bitorder="little")
+        arrays[name] = np.packbits(bits, bitorder="little")
     path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, **made)
+    np.savez_compressed(path, **arrays)
 
 
 def marked(word: str) -> str:
-    """A word with its capitals told apart, for hashes that are blind to case."""
+    """Mark the capitals of a word, because hashes ignore case."""
     return "".join(f"^{letter}" if letter.isupper() else letter for letter in word)
 
 
@@ -122,25 +125,25 @@ def _probes(hashes: Hashes, size: int) -> tuple[Ints, Ints]:
 
 
 def surprisals(page: Page, english: English) -> tuple[npt.NDArray[np.int64], Ints]:
-    """Tenths of a bit of every character but blanks in a row, from the fourth on, and where on the page it stands."""
-    classes, kept = squeezed(page)
+    """Tenths of a bit of every character from the fourth on, and its position on the page. Runs of blanks count as one."""
+    classes, positions = squeezed(page)
     bits = english.spelling[four_grams(classes)].astype(np.int64)
-    kept = kept[3:]
-    codes = np.minimum(page.codes[kept], 127)
-    shown = page.kinds[kept] != SPACE
-    bits += np.where(shown, english.sign_bits[codes].astype(np.int64) + english.case_bits[page.kinds[kept - 1], codes], 0)
-    return bits, kept
+    positions = positions[3:]
+    codes = np.minimum(page.codes[positions], 127)
+    shown = page.kinds[positions] != SPACE
+    costs = english.sign_bits[codes].astype(np.int64) + english.case_bits[page.kinds[positions - 1], codes]
+    return bits + np.where(shown, costs, 0), positions
 
 
 def squeezed(page: Page) -> tuple[Bytes, Ints]:
-    """The page's classes with every run of blanks made one, and where on the page each of them stands."""
+    """Classes of the page with every run of blanks reduced to one, and the position of each on the page."""
     blank = page.classes == BLANK
-    kept = np.flatnonzero(~(blank[1:] & blank[:-1]))
-    return page.classes[kept], kept
+    positions = np.flatnonzero(~(blank[1:] & blank[:-1]))
+    return page.classes[positions], positions
 
 
 def four_grams(classes: Bytes) -> Ints:
-    """Index into `spelling` for every character from the fourth on."""
+    """Index into `English.spelling` of every character from the fourth on."""
     wide = classes.astype(np.int32)
     pairs = wide[:-1] * CLASSES + wide[1:]
     return (pairs[:-2] * (CLASSES * CLASSES) + pairs[2:]).astype(np.int64)

@@ -1,38 +1,37 @@
 # ruff: noqa: E501, RUF001, Q003 - texts as they come
-"""coherence: each kind of fault with its span, what is left alone, and how often it is wrong on text that it has not seen.
+"""coherence: each kind of fault with its span, what is left alone, and the rate of false alarms on unseen text.
 
-The clean sentences are the documentation of the Python packages that are installed, of those that nothing was learned from.
+The clean sentences come from the documentation of installed Python packages that were not in the training data.
 """
 
 import json
 import random
-import runpy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import text_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
 import filters
-from filters.coherence import highest_runs
+from filters.coherence.coherence import highest_runs
 from filters.judging import judge
+from helpers.filter_tables import verdicts_of
 
-CORPUS = runpy.run_path("benchmarks/text_corpus.py")
 CLEAN = "The library opens at nine and closes when the last reader has gone home, which is often late in the evening."
 LONGER = f"{CLEAN} Most people who work there know every shelf, and they like to tell you where the best books are."
 
 
 def verdicts(*texts: str, **parameters: Any) -> list[dict[str, Any]]:
-    held = pa.table({"completion": list(texts)})
-    found = judge(filters.build("coherence", parameters), held).to_pylist()
-    return [{**one, "detail": json.loads(one["detail"] or "{}"), "said": one["reason"] or one["outcome"]} for one in found]
+    """Verdicts on completions."""
+    return verdicts_of("coherence", parameters, pa.table({"completion": list(texts)}))
 
 
-def said(*texts: str, **parameters: Any) -> list[str]:
-    return [one["said"] for one in verdicts(*texts, **parameters)]
+def results(*texts: str, **parameters: Any) -> list[str]:
+    """The reason per completion, `keep` where kept."""
+    return [verdict["result"] for verdict in verdicts(*texts, **parameters)]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +50,13 @@ def said(*texts: str, **parameters: Any) -> list[str]:
     ],
 )  # fmt: skip
 def test_what_breaks_at_temperature_one_is_found_with_its_span(text: str, reason: str, span: str) -> None:
-    """The span is the completion's text between start and end, or begins so."""
-    [found] = verdicts(text)
-    assert found["said"] == reason
-    assert span in found["detail"]["span"]
-    assert text[found["detail"]["start"] :].startswith(found["detail"]["span"])
-    assert found["score"] < 1
-    assert said(text, ignore=[reason]) != [reason]
+    """The span is the completion's text between start and end, or the first part of it."""
+    [verdict] = verdicts(text)
+    assert verdict["result"] == reason
+    assert span in verdict["detail"]["span"]
+    assert text[verdict["detail"]["start"] :].startswith(verdict["detail"]["span"])
+    assert verdict["score"] < 1
+    assert results(text, ignore=[reason]) != [reason]
 
 
 @pytest.mark.parametrize(
@@ -92,28 +91,28 @@ def test_what_breaks_at_temperature_one_is_found_with_its_span(text: str, reason
     ],
 )  # fmt: skip
 def test_code_maths_names_and_other_languages_are_left_alone(text: str) -> None:
-    """And clean prose, and what is too short to say anything of."""
-    [found] = verdicts(text)
-    assert found["said"] == "keep", found
-    assert found["score"] == 1
+    """And so are clean prose and texts that are too short to judge."""
+    [verdict] = verdicts(text)
+    assert verdict["result"] == "keep", verdict
+    assert verdict["score"] == 1
 
 
 def test_the_score_is_the_share_of_sound_windows_and_windows_may_be_required() -> None:
-    """A long text is not dropped for one fault, where two are asked for."""
+    """A long text is not dropped for one fault if two are required."""
     bad = "We can see that the answer is xqzvkjwp because the sum of both is even, as was said before in this text."
-    other = bad.replace("xqzvkjwp", "vqkzzjxw")
+    second = bad.replace("xqzvkjwp", "vqkzzjxw")
     rest = [CLEAN, "Most people who work there know every shelf of it.", "They like to tell you where the best books are."]
     text = "\n\n".join([bad, *rest])
-    [one] = verdicts(text)
-    assert one["said"] == "strange_word"
-    assert one["score"] == 0.75
-    assert (one["detail"]["windows"], one["detail"]["flagged"]) == (4, 1)
-    assert said(text, windows=2) == ["keep"]
-    assert said(f"{bad}\n\n{CLEAN}\n\n{other}", windows=2) == ["strange_word"]
+    [verdict] = verdicts(text)
+    assert verdict["result"] == "strange_word"
+    assert verdict["score"] == 0.75
+    assert (verdict["detail"]["windows"], verdict["detail"]["flagged"]) == (4, 1)
+    assert results(text, windows=2) == ["keep"]
+    assert results(f"{bad}\n\n{CLEAN}\n\n{second}", windows=2) == ["strange_word"]
 
 
-def test_samples_of_a_batch_do_not_touch_one_another() -> None:
-    """Whatever stands before and after, the verdict is the same."""
+def test_samples_of_a_batch_do_not_affect_each_other() -> None:
+    """A sample has the same verdict alone and between any others."""
     texts = [
         CLEAN,
         "The next step is the generatiOn of a new table from all of the rows we have.",
@@ -122,45 +121,45 @@ def test_samples_of_a_batch_do_not_touch_one_another() -> None:
         LONGER,
         "Ã©\x00é",
     ] * 3
-    alone = [said(text)[0] for text in texts]
-    assert said(*texts) == alone
-    assert said(*reversed(texts)) == alone[::-1]
+    alone = [results(text)[0] for text in texts]
+    assert results(*texts) == alone
+    assert results(*reversed(texts)) == alone[::-1]
 
 
 @pytest.mark.slow
 @given(st.lists(st.text(max_size=200), max_size=8))
 def test_any_text_has_a_verdict(texts: list[str]) -> None:
-    """Halves of surrogate pairs, control characters, scripts: spans lie inside of the text."""
-    for text, found in zip(texts, verdicts(*texts), strict=True):
-        if found["said"] != "keep":
-            assert 0 <= found["detail"]["start"] < found["detail"]["end"] <= len(text)
+    """With halves of surrogate pairs, control characters and any script; spans lie inside the text."""
+    for text, verdict in zip(texts, verdicts(*texts), strict=True):
+        if verdict["result"] != "keep":
+            assert 0 <= verdict["detail"]["start"] < verdict["detail"]["end"] <= len(text)
 
 
 def test_surprising_runs_of_tokens_are_found_where_the_pool_has_logprobs() -> None:
-    """The highest mean of five in a row, of each sample by itself; null where there are none."""
+    """The highest mean of five in a row, for each sample by itself; a sample without log-probabilities is kept."""
     flat, peak = [-1.0] * 20, [-1.0] * 8 + [-12.0] * 5 + [-1.0] * 8
     logprobs = [flat, peak, None, [-20.0] * 4, flat]
-    held = pa.table({"completion": [CLEAN] * 5, "logprobs": pa.array(logprobs, pa.list_(pa.float32()))})
-    found = judge(filters.build("coherence", {"surprisal": 11.0}), held).to_pylist()
-    assert [one["reason"] for one in found] == ["", "surprising", "", "", ""]
-    assert json.loads(found[1]["detail"])["token"] == 8
+    table = pa.table({"completion": [CLEAN] * 5, "logprobs": pa.array(logprobs, pa.list_(pa.float32()))})
+    rows = judge(filters.build("coherence", {"surprisal": 11.0}), table).to_pylist()
+    assert [row["reason"] for row in rows] == ["", "surprising", "", "", ""]
+    assert json.loads(rows[1]["detail"])["token"] == 8
     assert highest_runs(np.array(peak, np.float32)) == 12
     assert highest_runs(np.array([-1.0] * 4, np.float32)) is None
 
 
 @pytest.fixture(scope="module")
 def sentences() -> list[str]:
-    held_back: Callable[[], list[str]] = CORPUS["held_back"]
-    found = held_back()
-    random.Random(0).shuffle(found)
-    assert len(found) > 2000
-    return found
+    """Clean sentences in a random order."""
+    clean = text_corpus.held_back()
+    random.Random(0).shuffle(clean)
+    assert len(clean) > 2000
+    return clean
 
 
 @pytest.mark.slow
-def test_one_clean_sentence_in_a_hundred_is_flagged_at_most(sentences: list[str]) -> None:
-    """Of documents that the filter has never seen."""
-    flagged = [one for one in said(*sentences) if one != "keep"]
+def test_at_most_one_clean_sentence_in_a_hundred_is_flagged(sentences: list[str]) -> None:
+    """In documents outside the training data."""
+    flagged = [result for result in results(*sentences) if result != "keep"]
     assert len(flagged) <= 0.01 * len(sentences)
 
 
@@ -179,9 +178,8 @@ def test_one_clean_sentence_in_a_hundred_is_flagged_at_most(sentences: list[str]
     ],
 )
 def test_splices_are_found(kinds: list[str], least: float, sentences: list[str]) -> None:
-    """Put into clean sentences at random places: the share found, give or take two standard errors, for which documents are
-    installed decides which sentences are drawn."""
-    spoilt = CORPUS["spoilt"]
-    made = [spoilt(kind, sentences[at], sentences[-1 - at], at) for kind in kinds for at in range(1000)]
-    found = sum(one != "keep" for one in said(*made))
-    assert found + 2 * (len(made) * least * (1 - least)) ** 0.5 >= least * len(made)
+    """At random places in clean sentences. The share found may fall short by two standard errors, because the sentences depend on
+    the documents that are installed."""
+    texts = [text_corpus.spoilt(kind, sentences[row], sentences[-1 - row], row) for kind in kinds for row in range(1000)]
+    found = sum(result != "keep" for result in results(*texts))
+    assert found + 2 * (len(texts) * least * (1 - least)) ** 0.5 >= least * len(texts)

@@ -1,0 +1,87 @@
+"""Keep the answer that most samples of a prompt agree on: self-consistency (Wang et al. 2022, arXiv 2203.11171).
+
+For prompts without a reference. Every sample has one vote for its canonical answer. The answer with the most votes is the
+pseudo-reference, which the detail of every verdict names. Ties, and leads below the margin, are undecided. The votes of one model
+are not independent, so agreement is not proof.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from filters.base import Filter, Role, Scope
+from filters.judging import per_prompt
+from filters.maths.cleaning import cleaned
+from filters.maths.extraction import final_answer, hedged
+from filters.maths.plain import number_of
+from schemas.sample import Sample, Verdict
+
+SHOWN_CHARS = 200
+
+
+class Config(BaseModel):
+    """Parameters of `majority`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    answer: Literal["maths", "text"] = "maths"
+    """What votes. `maths` reads the final answer as math_answer does and compares numbers by value; `text` takes the whole
+    completion, ignoring case and white space."""
+    min_votes: int = Field(default=3, ge=1)
+    """Least number of votes, that is of samples with a readable answer. Below it the samples are undecided."""
+    margin: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the votes by which the first answer must lead the second. A tie is undecided at any margin."""
+
+
+def canonical_maths(text: str) -> str | None:
+    """The final answer in the form in which it votes; None where there is no answer or more than one."""
+    answer = final_answer(text).answer
+    if answer is None or hedged(answer):
+        return None
+    answer = cleaned(answer)
+    number = number_of(answer.lstrip("$ "))
+    return format(number.normalize(), "f") if number is not None else answer.replace(" ", "") or None
+
+
+def canonical_text(text: str) -> str | None:
+    """The whole completion in NFKC and lower case, with single spaces; None if it is empty."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()) or None
+
+
+def build(config: Config) -> Filter:
+    """Drop `minority_answer`; undecided with `no_majority` (a tie, a small lead, few votes) and `unparsed`.
+
+    The score is the share of the votes for the sample's own answer.
+    """
+    canonical: Callable[[str], str | None] = canonical_maths if config.answer == "maths" else canonical_text
+
+    def judge(samples: Sequence[Sample]) -> list[Verdict]:
+        answers = [canonical(sample.completion) for sample in samples]
+        votes = Counter(answer for answer in answers if answer is not None)
+        total = votes.total()
+        # Equal counts are ordered by the answer, so that nothing depends on the order of the samples.
+        ranking = sorted(votes.items(), key=lambda item: (-item[1], item[0])) or [("", 0)]
+        winner, most = ranking[0]
+        lead = (most - (ranking[1][1] if len(ranking) > 1 else 0)) / total if total else 0.0
+        vote = {"pseudo_reference": winner[:SHOWN_CHARS], "votes": most, "of": total, "margin": round(lead, 4)}
+        agreed = total >= config.min_votes and lead > 0 and lead >= config.margin
+        return [_verdict(answer, winner, votes, agreed=agreed, vote=vote) for answer in answers]
+
+    columns = ("prompt_id", "completion")
+    parameters = config.model_dump(mode="json")
+    judge_prompts = per_prompt(judge, columns)
+    return Filter("majority", "1", Scope.PROMPT, Role.VERIFIER, judge_prompts, columns, parameters, cost_us=15.0)
+
+
+def _verdict(answer: str | None, winner: str, votes: Counter[str], *, agreed: bool, vote: dict[str, object]) -> Verdict:
+    if answer is None:
+        return Verdict.undecided("unparsed", **vote)
+    if not agreed:
+        return Verdict.undecided("no_majority", **vote)
+    share = votes[answer] / votes.total()
+    if answer == winner:
+        return Verdict.keep(share, **vote)
+    return Verdict.drop("minority_answer", share, found=answer[:SHOWN_CHARS], **vote)

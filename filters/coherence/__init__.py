@@ -1,0 +1,1 @@
+"""The filter `coherence`: finds prose that broke while it was sampled."""
