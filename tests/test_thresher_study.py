@@ -24,12 +24,12 @@ from schemas.sample import Message, Prompt
 from thresher.cli import main
 from thresher.errors import ThresherError
 from thresher.pool.store import Store
-from thresher.study.drawing import VARIANT, Design, temperatures_of
-from thresher.study.figures import Look, over_prompts, spearman
-from thresher.study.findings import findings
+from thresher.study.draw_runs import VARIANT, Design, temperatures_of
+from thresher.study.bootstrap import Look, over_prompts, spearman
+from thresher.study.results import findings
 from thresher.study.hypotheses import FEWEST, bimodal, hypotheses, recommended, valley
 from thresher.study.measures import COUNTS, THIRDS, Measures, _chance, _masses, chao_shen, measure
-from thresher.study.rewording import checked_wordings, variants
+from thresher.study.prompt_variants import checked_wordings, variants
 
 Write = Callable[..., Path]
 ONE = 8

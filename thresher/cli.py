@@ -588,10 +588,10 @@ def study(options: argparse.Namespace) -> int:
     """thresher study"""
     from thresher.audit.show import print_table
     from thresher.inputs import recipe_file
-    from thresher.study.drawing import Design, temperatures_of
-    from thresher.study.report import lines_of, short_table, training_table, whole_table
-    from thresher.study.rewording import checked_wordings
-    from thresher.study.whole import run_study
+    from thresher.study.draw_runs import Design, temperatures_of
+    from thresher.study.study_page import lines_of, short_table, training_table, whole_table
+    from thresher.study.prompt_variants import checked_wordings
+    from thresher.study.run_study import run_study
 
     if options.steps < 1:
         raise ThresherError(f"--steps: wanted 1 or more, found {options.steps}")

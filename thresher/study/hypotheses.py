@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from thresher.estimators.intervals import student
-from thresher.study.figures import Figure, Interval, Look, percentiles, quotient, spearman
+from thresher.study.bootstrap import Figure, Interval, Look, percentiles, quotient, spearman
 from thresher.study.measures import F64, LONG, THIRDS
 
 WORTH = 0.1

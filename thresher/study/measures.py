@@ -2,7 +2,7 @@
 
 Temperature 0 is the greedy answer (the anchor). A draw *passes* when every verifier kept it; it *departs* when its text is not
 the greedy answer's. Passing draws that repeat each other, at whatever temperature, are one *solution*. All arrays have a row per
-prompt; sums over them, and over draws, make every figure of thresher.study.findings."""
+prompt; sums over them, and over draws, make every figure of thresher.study.results."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from schemas.sample import Kind, Outcome
 from thresher.audit.statistics import of_k
 from thresher.pool import judged as pool
 from thresher.pool.store import Store
-from thresher.study.drawing import VARIANT
+from thresher.study.draw_runs import VARIANT
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]

@@ -48,8 +48,8 @@ from thresher.pool.store import Store
 from thresher.run import steps
 from thresher.run.open_run import model_for
 from thresher.run.progress import Progress
-from thresher.study.drawing import judged
-from thresher.study.figures import Figure, over_prompts
+from thresher.study.bootstrap import Figure, over_prompts
+from thresher.study.draw_runs import judged
 from thresher.study.measures import solution_of
 
 STEPS, BATCH, RATE = 60, 4, 5e-5
@@ -203,7 +203,7 @@ def _trained(folder: Path, kind: str, rows: Rows, start: _Weights, count: int) -
     pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
     (folder / "job.json").write_text(json.dumps(job, indent=1))
     ended = subprocess.run(
-        [sys.executable, "-m", "thresher.study.trainer", str(folder / "job.json")], check=False, capture_output=True, text=True
+        [sys.executable, "-m", "thresher.study.trl_trainer", str(folder / "job.json")], check=False, capture_output=True, text=True
     )
     (folder / "train.log").write_text(ended.stdout + ended.stderr)
     if ended.returncode:

@@ -14,10 +14,10 @@ from thresher.audit.show import finite
 from thresher.errors import RecipeError
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool.store import Store
-from thresher.study.drawing import Design, draw
-from thresher.study.findings import Study, findings
+from thresher.study.draw_runs import Design, draw
 from thresher.study.measures import Measures, measure
-from thresher.study.report import page
+from thresher.study.results import Study, findings
+from thresher.study.study_page import page
 from thresher.study.training import Training, ready, train
 
 

@@ -6,10 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from thresher.study.figures import Look
+from thresher.study.bootstrap import Look
 from thresher.study.hypotheses import Hypothesis, hypotheses, recommended
 from thresher.study.measures import Measures
-from thresher.study.rows import AtTemperature, AtVolume, Change, Equivalent, at_temperatures, at_volumes, changes, equivalent
+from thresher.study.result_tables import (
+    AtTemperature,
+    AtVolume,
+    Change,
+    Equivalent,
+    at_temperatures,
+    at_volumes,
+    changes,
+    equivalent,
+)
 
 
 @dataclass(frozen=True)

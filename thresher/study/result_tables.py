@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.study.figures import Figure, Look, quotient
+from thresher.study.bootstrap import Figure, Look, quotient
 from thresher.study.measures import F64
 
 

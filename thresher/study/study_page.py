@@ -9,8 +9,8 @@ import pyarrow as pa
 from thresher import __version__
 from thresher.audit.page import rendered
 from thresher.audit.show import table_of
-from thresher.study.figures import Figure
-from thresher.study.findings import Study
+from thresher.study.bootstrap import Figure
+from thresher.study.results import Study
 from thresher.study.training import Arm, Difference, Training
 
 

@@ -1,4 +1,4 @@
-"""Trains a model by TRL, in a process of its own: python -m thresher.study.trainer JOB.json, which thresher.study.training
+"""Trains a model by TRL, in a process of its own: python -m thresher.study.trl_trainer JOB.json, which thresher.study.training
 wrote."""
 
 import json

@@ -17,7 +17,7 @@ from thresher.pool.store import Store
 from thresher.run import steps
 from thresher.run.begun import Begun
 from thresher.run.progress import Progress
-from thresher.study.rewording import WORDINGS, variants
+from thresher.study.prompt_variants import WORDINGS, variants
 
 TEMPERATURES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 SAMPLES = 16
