@@ -390,8 +390,11 @@ def _shards(run: Path, folder: str) -> int:
 
 
 def _journal_rows(run: Path) -> int:
+    """Rows in journals of shards that are not finished."""
     rows = 0
     for file in run.glob("journal/*.arrows"):
+        if (run / "samples" / f"{file.name.split('-')[0]}.json").exists():
+            continue
         try:
             with pa.ipc.open_stream(pa.py_buffer(file.read_bytes())) as stream:
                 for batch in stream:
