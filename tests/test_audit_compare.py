@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from thresher.audit.report import report
 from thresher.cli import main
 from thresher.dataset.write import write_dataset
 from thresher.errors import PublishError
+from thresher.pool.store import Store
 from thresher.releases.gates import drifted
 from thresher.releases.publish import publish
 from thresher.releases.repository import releases
@@ -25,11 +27,11 @@ LOOSE = {"undecided": 1.0, "self_check": False, "pass_rate_drop": 1.0, "diversit
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     """A run in a folder of runs; each begins a second after the one before."""
     made = []
 
-    def write(name, plan, *, recipe_name="small", **more):
+    def write(name: Any, plan: Any, *, recipe_name: str = "small", **more: Any) -> Any:
         store = small_run(tmp_path / "runs" / name, plan, first=100 * len(made), **more)
         changed = {"sampling_key": name.ljust(32, "0"), "name": recipe_name}
         store.write_model("run.json", store.manifest().model_copy(update=changed))
@@ -42,15 +44,15 @@ def run(tmp_path):
     return write
 
 
-def released(store, repo, **gates):
+def released(store: Store, repo: Any, **gates: Any) -> Any:
     return publish(store.root, PublishSpec.model_validate({"repo": str(repo), "gates": LOOSE | gates}))
 
 
-def card(repo):
+def card(repo: Any) -> Any:
     return (repo / "README.md").read_text()
 
 
-def test_gate_refuses_what_drifted_and_says_what(run, tmp_path):
+def test_gate_refuses_what_drifted_and_says_what(run: Any, tmp_path: Path) -> None:
     good, bad, repo = run("good", GOOD), run("bad", BAD), tmp_path / "repo"
     released(good, repo, drift="refuse")
     found = {one.of: one for one in drift(bad, good)}
@@ -69,7 +71,7 @@ def test_gate_refuses_what_drifted_and_says_what(run, tmp_path):
     assert main(["publish", bad.root, "--repo", str(repo), "--gate", "drift=maybe"]) == 1
 
 
-def test_card_says_what_drifted_where_it_is_allowed_and_where_it_is_forced(run, tmp_path):
+def test_card_says_what_drifted_where_it_is_allowed_and_where_it_is_forced(run: Any, tmp_path: Path) -> None:
     good, bad, repo = run("good", GOOD), run("bad", BAD), tmp_path / "repo"
     released(good, repo)
     assert "## Drift" not in card(repo)
@@ -88,7 +90,7 @@ def test_card_says_what_drifted_where_it_is_allowed_and_where_it_is_forced(run, 
     assert str(tmp_path / "runs") not in card(other)
 
 
-def test_report_says_what_drifted_without_being_asked(run, capsys):
+def test_report_says_what_drifted_without_being_asked(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad, again = run("good", GOOD), run("bad", BAD), run("again", BAD)
 
     assert "<h2>Drift</h2>" not in report(good)
@@ -102,7 +104,7 @@ def test_report_says_what_drifted_without_being_asked(run, capsys):
     assert ["pass rate 50.0 % to 12.5 %" in row for row in rows] == [False, False, True, False]
 
 
-def test_run_before_is_the_last_complete_one_of_that_name(run, tmp_path):
+def test_run_before_is_the_last_complete_one_of_that_name(run: Any, tmp_path: Path) -> None:
     first = run("first", GOOD)
     run("stranger", BAD, recipe_name="other")
     run("cut", BAD, stop_after=2)
@@ -120,7 +122,7 @@ def test_run_before_is_the_last_complete_one_of_that_name(run, tmp_path):
     assert since(first) is None
 
 
-def test_gate_is_off_by_default_and_silent_without_a_run_before(run):
+def test_gate_is_off_by_default_and_silent_without_a_run_before(run: Any) -> None:
     run("good", GOOD)
     found = since(run("bad", BAD))
 

@@ -1,5 +1,7 @@
 import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,13 +16,13 @@ from thresher.errors import AuditError, StoreError
 from thresher.pool.store import Store
 
 
-def rewrite(store, name, change):
+def rewrite(store: Store, name: Any, change: Any) -> None:
     """Write a changed table with an entry that fits it."""
     entry = store.entry(name)
     store.write_table(name, change(store.read_table(name)), key=entry.key, facts=entry.facts)
 
 
-def replaced(table, column, values):
+def replaced(table: pa.Table, column: Any, values: Any) -> Any:
     at = table.schema.get_field_index(column)
     return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
 
@@ -28,7 +30,7 @@ def replaced(table, column, values):
 # -- numbers -------------------------------------------------------------------------------------------------------------
 
 
-def test_whole_run_adds_up(tmp_path):
+def test_whole_run_adds_up(tmp_path: Path) -> None:
     found = audit(small_run(tmp_path, corpus=True)).to_dict()
 
     assert found["problems"] == []
@@ -48,7 +50,7 @@ def test_whole_run_adds_up(tmp_path):
     assert json.loads(json.dumps(found)) == found
 
 
-def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path):
+def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path: Path) -> None:
     found = audit(small_run(tmp_path)).to_dict()
     names = ("family", "prompts", "samples", "passed", "undecided", "hits", "anchors", "anchors_passed", "truncated")
 
@@ -62,7 +64,7 @@ def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path
     assert 0 <= low <= 6 / 14 <= high <= 1
 
 
-def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path):
+def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path: Path) -> None:
     filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
     for found in (audit(small_run(tmp_path / "all", corpus=True)), audit(small_run(tmp_path / "some", filters=filters))):
         for one in found.filters:
@@ -78,7 +80,7 @@ def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path):
     assert (found.reasons[0].filter, found.reasons[0].share) == ("answer", found.reasons[0].samples / 20)
 
 
-def test_nothing_decided_has_no_rate(tmp_path):
+def test_nothing_decided_has_no_rate(tmp_path: Path) -> None:
     found = audit(small_run(tmp_path, [("sums", ["open", "open"], None)])).to_dict()
 
     assert found["total"]["pass_rate"] is None
@@ -87,7 +89,7 @@ def test_nothing_decided_has_no_rate(tmp_path):
     assert found["problems"] == []
 
 
-def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path):
+def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path: Path) -> None:
     plan = [("sums", ["torn", "right"], None), ("sums", ["torn", "torn", "torn"], None)]
 
     found = audit(small_run(tmp_path, plan, origin="brought")).to_dict()
@@ -99,7 +101,7 @@ def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path):
     assert (found["total"]["prompts"], found["total"]["samples"], found["total"]["pass_rate"]) == (1, 5, 1.0)
 
 
-def test_shard_without_a_row_is_fine(tmp_path):
+def test_shard_without_a_row_is_fine(tmp_path: Path) -> None:
     plan = [("sums", ["right", "torn"], None), ("sums", ["right"], None)]
     store = small_run(tmp_path, plan, origin="brought", shard_prompts=1)
     filters = [READABLE, *FILTERS]
@@ -110,7 +112,7 @@ def test_shard_without_a_row_is_fine(tmp_path):
     assert (result.problems, result.samples, result.total.hits) == ((), 2, 1)
 
 
-def test_filter_of_some_families_sees_only_those(tmp_path):
+def test_filter_of_some_families_sees_only_those(tmp_path: Path) -> None:
     filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
 
     found = audit(small_run(tmp_path, filters=filters)).to_dict()
@@ -128,7 +130,9 @@ whats = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
 )
 @settings(max_examples=15)
 @pytest.mark.slow
-def test_numbers_do_not_depend_on_how_the_run_is_cut(tmp_path_factory, plan, shard_prompts):
+def test_numbers_do_not_depend_on_how_the_run_is_cut(
+    tmp_path_factory: pytest.TempPathFactory, plan: Any, shard_prompts: Any
+) -> None:
     folder = tmp_path_factory.mktemp("runs")
     whole = audit(small_run(folder / "whole", plan, shard_prompts=len(plan))).to_dict()
 
@@ -142,13 +146,13 @@ def test_numbers_do_not_depend_on_how_the_run_is_cut(tmp_path_factory, plan, sha
     assert whole["kinds"]["hit"] == kinds["right"] + kinds["near"]
 
 
-def test_numbers_do_not_depend_on_who_counts(tmp_path):
+def test_numbers_do_not_depend_on_who_counts(tmp_path: Path) -> None:
     """Parts counted apart, and travelled, come to what one process counts."""
     import pickle
 
     store = small_run(tmp_path, shard_prompts=1, corpus=True)
 
-    def apart(function, items):
+    def apart(function: Any, items: Any) -> Any:
         return [pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps(item))))) for item in items]
 
     assert audit(store, apart).to_dict() == audit(store).to_dict()
@@ -157,7 +161,7 @@ def test_numbers_do_not_depend_on_who_counts(tmp_path):
 # -- problems ------------------------------------------------------------------------------------------------------------
 
 
-def test_unfinished_run_is_counted_as_far_as_it_is(tmp_path):
+def test_unfinished_run_is_counted_as_far_as_it_is(tmp_path: Path) -> None:
     result = audit(small_run(tmp_path, stop_after=1))
 
     assert result.complete is False
@@ -167,7 +171,7 @@ def test_unfinished_run_is_counted_as_far_as_it_is(tmp_path):
         check(result)
 
 
-def test_run_without_a_plan_is_unfinished(tmp_path):
+def test_run_without_a_plan_is_unfinished(tmp_path: Path) -> None:
     store = small_run(tmp_path)
     store.remove("prompts.json")
 
@@ -177,7 +181,7 @@ def test_run_without_a_plan_is_unfinished(tmp_path):
     assert "nothing is planned yet" in result.problems[0]
 
 
-def test_corpus_filter_that_is_half_done_is_unfinished(tmp_path):
+def test_corpus_filter_that_is_half_done_is_unfinished(tmp_path: Path) -> None:
     store = small_run(tmp_path, corpus=True)
     store.remove("corpus/00-00002.json")
 
@@ -186,7 +190,7 @@ def test_corpus_filter_that_is_half_done_is_unfinished(tmp_path):
     assert (result.complete, result.shards.judged) == (False, 2)
 
 
-def test_recipe_with_more_filters_than_verdicts_is_a_problem(tmp_path):
+def test_recipe_with_more_filters_than_verdicts_is_a_problem(tmp_path: Path) -> None:
     store = small_run(tmp_path, corpus=True)
     for shard in range(3):
         store.remove(f"corpus/00-0000{shard}.json")
@@ -194,13 +198,13 @@ def test_recipe_with_more_filters_than_verdicts_is_a_problem(tmp_path):
     assert "the recipe has 4 filters, the verdicts are of 3" in audit(store).problems[0]
 
 
-def test_directory_without_a_run_is_an_error(tmp_path):
+def test_directory_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"it has no run\.json"):
         audit(Store(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["samples/00001", "verdicts/00001"])
-def test_damaged_file_is_named(tmp_path, name):
+def test_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     store = small_run(tmp_path)
     path = tmp_path / f"{name}.parquet"
     path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
@@ -210,40 +214,40 @@ def test_damaged_file_is_named(tmp_path, name):
     assert any(f"{name}.parquet: damaged" in problem for problem in problems)
 
 
-def drop_first(table):
+def drop_first(table: pa.Table) -> Any:
     return table.slice(1)
 
 
-def repeat_first(table):
+def repeat_first(table: pa.Table) -> Any:
     return pa.concat_tables([table, table.slice(0, 1)])
 
 
-def repeat_ended(table):
+def repeat_ended(table: pa.Table) -> Any:
     ended = table.filter(pc.not_equal(table["outcome"], "keep")).slice(0, 1)
     return pa.concat_tables([table, replaced(ended, "filter", ["answer"])])
 
 
-def change_outcome(table):
+def change_outcome(table: pa.Table) -> Any:
     return replaced(table, "outcome", [table["outcome"][0].as_py(), "perhaps", *table["outcome"].to_pylist()[2:]])
 
 
-def keep_dropped(table):
+def keep_dropped(table: pa.Table) -> Any:
     return replaced(table, "outcome", ["keep"] * table.num_rows)
 
 
-def move_outside(table):
+def move_outside(table: pa.Table) -> Any:
     return replaced(table, "row", [99, *table["row"].to_pylist()[1:]])
 
 
-def name_another_sample(table):
+def name_another_sample(table: pa.Table) -> Any:
     return replaced(table, "sample_id", ["0", *table["sample_id"].to_pylist()[1:]])
 
 
-def name_another_filter(table):
+def name_another_filter(table: pa.Table) -> Any:
     return replaced(table, "filter", ["stranger", *table["filter"].to_pylist()[1:]])
 
 
-def judge_by_others_first(table):
+def judge_by_others_first(table: pa.Table) -> Any:
     return table.filter(pc.not_equal(table["filter"], "finished"))
 
 
@@ -261,7 +265,7 @@ WRONG_VERDICTS = [
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG_VERDICTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_verdicts_that_contradict_the_pool_are_problems(tmp_path, change, message):
+def test_verdicts_that_contradict_the_pool_are_problems(tmp_path: Path, change: Any, message: Any) -> None:
     store = small_run(tmp_path)
     rewrite(store, "verdicts/00000", change)
 
@@ -284,7 +288,7 @@ WRONG_SAMPLES = [
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG_SAMPLES, ids=["missing", "foreign", "twice", "no_anchors"])
-def test_samples_that_contradict_the_plan_are_problems(tmp_path, change, message):
+def test_samples_that_contradict_the_plan_are_problems(tmp_path: Path, change: Any, message: Any) -> None:
     store = small_run(tmp_path)
     rewrite(store, "samples/00000", change)
 
@@ -293,14 +297,14 @@ def test_samples_that_contradict_the_plan_are_problems(tmp_path, change, message
     assert any(message in problem for problem in problems), problems
 
 
-def test_entry_that_counts_other_rows_is_a_problem(tmp_path):
+def test_entry_that_counts_other_rows_is_a_problem(tmp_path: Path) -> None:
     store = small_run(tmp_path)
     store.write_model("samples/00000.json", store.entry("samples/00000").model_copy(update={"rows": 11}))
 
     assert any("10 rows found, 11 noted" in problem for problem in audit(store).problems)
 
 
-def test_shards_judged_by_different_filters_are_a_problem(tmp_path):
+def test_shards_judged_by_different_filters_are_a_problem(tmp_path: Path) -> None:
     store = small_run(tmp_path)
     entry = store.entry("verdicts/00001")
     entry.facts["filters"][1]["key"] = "older"

@@ -1,6 +1,8 @@
 """Which samples a report shows, and where their faults are marked."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from thresher.run import steps
 from thresher.run.progress import Progress
 
 
-def brought(tmp_path, rows, filters, **recipe):
+def brought(tmp_path: Path, rows: Any, filters: Any, **recipe: Any) -> Any:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     document = {"name": "some", "filters": filters, "run": {"filter_workers": 0}, **recipe}
     (tmp_path / "recipe.yaml").write_text(json.dumps(document))
@@ -38,19 +40,19 @@ def brought(tmp_path, rows, filters, **recipe):
         (None, "hit", "right", None),
     ],
 )
-def test_the_fault_is_where_the_filter_says(detail, kind, text, found):
+def test_the_fault_is_where_the_filter_says(detail: Any, kind: str | None, text: Any, found: str | None) -> None:
     at = located(None if detail is None else json.dumps(detail), kind, text)
 
     assert (None if at is None else text[at[0] : at[1]]) == found
 
 
-def row(**changed):
+def row(**changed: Any) -> Any:
     given = dict.fromkeys(("similarity", "logprob", "detail", "reference", "error", "nearest_id", "nearest"))
     given |= {"sample_id": "s", "family": "f", "outcome": "drop", "kind": None, "filter": "x", "reason": "", "completion": ""}
     return given | {"messages": [{"role": "user", "content": "what?"}]} | changed
 
 
-def test_long_texts_are_cut_to_the_part_around_the_fault():
+def test_long_texts_are_cut_to_the_part_around_the_fault() -> None:
     text = "x" * 5000 + "SECRET" + "y" * 5000
     made = shown(row(completion=text, detail=json.dumps({"start": 5000, "end": 5006})), {})
 
@@ -68,7 +70,7 @@ def test_long_texts_are_cut_to_the_part_around_the_fault():
     assert (early["cut"], shown(row(reason="truncated", completion="z"), {})["cut"]) == (False, True)
 
 
-def test_what_came_before_is_kept_once():
+def test_what_came_before_is_kept_once() -> None:
     contexts = {}
     turns = [{"role": "system", "content": "Shout."}, {"role": "user", "content": "hello"}]
     made = [shown(row(messages=turns), contexts), shown(row(), contexts), shown(row(messages=turns), contexts)]
@@ -78,7 +80,7 @@ def test_what_came_before_is_kept_once():
     assert [one["prompt"] for one in made] == ["hello", "what?", "hello"]
 
 
-def test_near_misses_are_shown_however_many_misses_there_are(tmp_path):
+def test_near_misses_are_shown_however_many_misses_there_are(tmp_path: Path) -> None:
     rows = [{"prompt": "what?", "reference": "42", "completion": "so the answer must be 42"}]
     rows += [{"prompt": "what?", "reference": "42", "completion": f"no idea {number} at all, none"} for number in range(300)]
     rows += [{"prompt": "what?", "reference": "42", "completion": "so the answer must be 41"}]

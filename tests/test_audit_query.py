@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +16,16 @@ from thresher.cli import main
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     return small_run(tmp_path / "run")
 
 
-def asked(capsys, run, sql, *how):
+def asked(capsys: pytest.CaptureFixture[str], run: Any, sql: Any, *how: Any) -> Any:
     assert main(["sql", run.root, sql, *how]) == 0
     return capsys.readouterr().out
 
 
-def test_columns_of_one_name_are_told_apart(run, capsys):
+def test_columns_of_one_name_are_told_apart(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     sql = 'select v.sample_id, s.sample_id, 1 as sample_id from verdicts v join samples s using (shard, "row") limit 2'
 
     assert asked(capsys, run, sql, "--csv").splitlines()[0] == "sample_id,sample_id_2,sample_id_3"
@@ -31,13 +33,13 @@ def test_columns_of_one_name_are_told_apart(run, capsys):
     assert main(["sql", run.root, "select * from verdicts join samples using (sample_id)"]) == 0
 
 
-def test_numbers_are_numbers_and_what_is_none_is_null(run, capsys):
+def test_numbers_are_numbers_and_what_is_none_is_null(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "select sum(len(completion_ids)) as s, 'nan'::double as n, 1.5::decimal(4, 2) as d, 1e30::hugeint as h from samples"
 
     assert json.loads(asked(capsys, run, sql, "--json")) == [{"s": 100, "n": None, "d": 1.5, "h": 1e30}]
 
 
-def test_lists_are_json_in_csv(run, capsys):
+def test_lists_are_json_in_csv(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     text = asked(capsys, run, "select completion_ids, messages from samples order by sample_id limit 1", "--csv")
 
     (row,) = csv.DictReader(io.StringIO(text))
@@ -45,7 +47,7 @@ def test_lists_are_json_in_csv(run, capsys):
     assert json.loads(row["messages"])[0] == {"role": "system", "content": "Be brief."}
 
 
-def test_a_terminal_shows_texts_and_does_nothing_else(run, capsys):
+def test_a_terminal_shows_texts_and_does_nothing_else(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     shown = asked(capsys, run, "select ':smile: [bold]x[/bold]' as a, chr(27) || '[31m' as b")
 
     assert ":smile: [bold]x[/bold]" in shown
@@ -53,7 +55,9 @@ def test_a_terminal_shows_texts_and_does_nothing_else(run, capsys):
     assert "\x1b" not in shown
 
 
-def test_wide_rows_are_shown_a_value_a_line(run, capsys, monkeypatch):
+def test_wide_rows_are_shown_a_value_a_line(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shown = asked(capsys, run, "select * from samples limit 2")
 
@@ -62,7 +66,7 @@ def test_wide_rows_are_shown_a_value_a_line(run, capsys, monkeypatch):
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_stats_has_every_number_of_the_audit_and_says_what_it_is_of(run):
+def test_stats_has_every_number_of_the_audit_and_says_what_it_is_of(run: Any) -> None:
     found = {(row["section"], row["of"], row["name"]): row["value"] for row in query(run, "select * from stats").to_pylist()}
     now, said = audit(run), statistics(run)
 

@@ -1,6 +1,8 @@
 """The report in a real browser: charts drawn, examples chosen, nothing of what a model wrote is markup."""
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture
-def hostile(tmp_path):
+def hostile(tmp_path: Path) -> Any:
     """A run whose prompts, completions, reasons and details try to break out."""
     store = small_run(tmp_path / "run", corpus=True, filters=[{**one, "label": one["label"]} for one in FILTERS])
     for shard in range(3):
@@ -27,7 +29,7 @@ def hostile(tmp_path):
 
 
 @pytest.mark.slow
-def test_texts_are_never_markup(hostile):
+def test_texts_are_never_markup(hostile: Any) -> None:
     text = report(hostile)
 
     assert "window.hacked = 1</script>" not in text
@@ -39,7 +41,7 @@ def test_texts_are_never_markup(hostile):
 
 
 @pytest.mark.slow
-def test_reports_of_runs_that_lack_something(tmp_path):
+def test_reports_of_runs_that_lack_something(tmp_path: Path) -> None:
     cut = report(small_run(tmp_path / "cut", stop_after=1))
     assert "1 of 3 shards are sampled and judged" in cut
     assert "There are no samples yet." in report(small_run(tmp_path / "empty", stop_after=0))
@@ -52,7 +54,7 @@ def test_reports_of_runs_that_lack_something(tmp_path):
 
 
 @pytest.mark.slow
-def test_where_it_is_written(tmp_path, capsys):
+def test_where_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = small_run(tmp_path / "run")
     assert write_report(store) == f"{store.root}/report.html"
     with pytest.raises(AuditError, match="name another file with --html"):
@@ -65,7 +67,7 @@ def test_where_it_is_written(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
-def test_in_a_browser(hostile, tmp_path, width, scheme):
+def test_in_a_browser(hostile: Any, tmp_path: Path, width: int, scheme: str) -> None:
     from playwright.sync_api import sync_playwright
 
     write_report(hostile, tmp_path / "report.html", before=hostile)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +13,20 @@ from thresher.audit.report import report
 from thresher.audit.review import Stratum, estimated, lines_of, read_review, reviewed, write_review
 from thresher.cli import main
 from thresher.errors import AuditError
+from thresher.pool.store import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PLAN = [("sums", ["right", "right", "wrong", "wrong", "open"], "right")] * 5
 PLAN += [("words", ["right", "wrong", "cut", "cut", "cut"], "cut")] * 5
 
 
-def marked(store, mark):
+def marked(store: Store, mark: Any) -> Any:
     lines = [one.model_copy(update={"mark": mark(one)}) for one in read_review(store)]
     store.write_bytes("review.jsonl", "".join(one.model_dump_json() + "\n" for one in lines).encode())
     return lines
 
 
-def test_what_is_asked_stands_for_all_that_verifiers_judged(tmp_path):
+def test_what_is_asked_stands_for_all_that_verifiers_judged(tmp_path: Path) -> None:
     store = small_run(tmp_path / "run", PLAN)
 
     write_review(store, 8)
@@ -39,7 +42,7 @@ def test_what_is_asked_stands_for_all_that_verifiers_judged(tmp_path):
     assert all((one.completion.split()[0] == "right") == (one.verdict == "passed") for one in lines)
 
 
-def test_marks_stay_and_are_told_in_audit_and_report(tmp_path, capsys):
+def test_marks_stay_and_are_told_in_audit_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = small_run(tmp_path / "run", PLAN)
     assert main(["audit", store.root, "--review", "8"]) == 0
     assert f"to mark: {store.root}/review.html" in capsys.readouterr().out
@@ -59,7 +62,7 @@ def test_marks_stay_and_are_told_in_audit_and_report(tmp_path, capsys):
     assert "8 of 20 samples that a person marked" in report(store)
 
 
-def test_files_that_are_no_review_are_named(tmp_path):
+def test_files_that_are_no_review_are_named(tmp_path: Path) -> None:
     store = small_run(tmp_path / "run", PLAN)
     with pytest.raises(AuditError, match="wanted 2 samples or more, found 1"):
         write_review(store, 1)
@@ -82,7 +85,7 @@ def test_files_that_are_no_review_are_named(tmp_path):
     ],
     ids=["few large strata", "many", "very many and small shares", "three marks each"],
 )
-def test_intervals_cover_the_truth(passed, dropped, marks):
+def test_intervals_cover_the_truth(passed: Any, dropped: Any, marks: int) -> None:
     """Strata of different sizes, of which different shares are judged wrongly; few marks of each of many strata."""
     draw = np.random.default_rng(11)
     wrong, right = (sum(size * share for size, share in strata) for strata in (passed, dropped))
@@ -109,7 +112,7 @@ def test_intervals_cover_the_truth(passed, dropped, marks):
     assert all(0.89 <= count / 200 <= 1 for count in covered.values()), covered
 
 
-def test_no_marks_of_a_stratum_widen_the_interval_and_none_at_all_say_nothing():
+def test_no_marks_of_a_stratum_widen_the_interval_and_none_at_all_say_nothing() -> None:
     half = [Stratum("passed", 100, 100, 0), Stratum("passed", 100, 0, 0)]
     found = estimated(half, asked=200)
     assert (found.wrong_among_passed.value, found.wrong_among_passed.low) == (0, 0)
@@ -120,7 +123,7 @@ def test_no_marks_of_a_stratum_widen_the_interval_and_none_at_all_say_nothing():
     assert lines_of(found) == ["verifiers, by 100 of 200 samples that a person marked: wrong among what passed 0.0 % [0.0, 50.0]"]
 
 
-def test_marks_are_of_answers_and_outlast_a_change_of_filters(tmp_path):
+def test_marks_are_of_answers_and_outlast_a_change_of_filters(tmp_path: Path) -> None:
     """The same answers, once as a verifier that drops half of the right ones left them, once as a better one did."""
     strict = small_run(tmp_path / "run", [("sums", ["right", "wrong", "wrong", "right"], None)] * 10)
     write_review(strict, 80)
@@ -134,7 +137,7 @@ def test_marks_are_of_answers_and_outlast_a_change_of_filters(tmp_path):
     assert (found.marked, found.wrong_among_passed.value, found.right_among_dropped) == (40, 0, None)
 
 
-def test_texts_with_other_ends_of_lines_stay_one_line(tmp_path, capsys):
+def test_texts_with_other_ends_of_lines_stay_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = small_run(tmp_path / "run", PLAN)
     for shard in range(len(list((tmp_path / "run" / "samples").glob("*.json")))):
         entry, table = store.entry(f"samples/{shard:05d}"), store.read_table(f"samples/{shard:05d}")
@@ -153,7 +156,7 @@ def test_texts_with_other_ends_of_lines_stay_one_line(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
-def test_marking_in_a_browser(tmp_path):
+def test_marking_in_a_browser(tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     store = small_run(tmp_path / "run", PLAN)

@@ -2,6 +2,8 @@
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,18 +11,19 @@ from helpers.small_run import small_run
 from thresher.audit import runs_table as module
 from thresher.audit.runs_table import KEPT, across, short_table
 from thresher.cli import main
+from thresher.pool.store import Store
 
 GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
 BAD = [("sums", ["wrong", "wrong", "wrong", "right" if number % 2 else "wrong"], None) for number in range(12)]
 
 
 @pytest.fixture
-def counted(monkeypatch):
+def counted(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The runs that were counted."""
     found = []
     audit = module.audit
 
-    def noted(store, *more):
+    def noted(store: Store, *more: Any) -> Any:
         found.append(store.root.rsplit("/", 1)[-1])
         return audit(store, *more)
 
@@ -28,12 +31,12 @@ def counted(monkeypatch):
     return found
 
 
-def begun(store, second):
+def begun(store: Store, second: Any) -> Any:
     os.utime(store.path("run.json"), (1_700_000_000 + second,) * 2)
     return store
 
 
-def test_a_run_is_counted_again_only_when_its_files_change(tmp_path, counted):
+def test_a_run_is_counted_again_only_when_its_files_change(tmp_path: Path, counted: Any) -> None:
     first = begun(small_run(tmp_path / "first", GOOD), 1)
     begun(small_run(tmp_path / "second", BAD, first=100), 2)
     before = across(tmp_path)
@@ -50,7 +53,7 @@ def test_a_run_is_counted_again_only_when_its_files_change(tmp_path, counted):
     assert (now[0].repo, now[0].release, now[1]) == ("mine/sums", "v1.0.0", before[1])
 
 
-def test_what_was_kept_by_another_thresher_or_is_torn_is_not_believed(tmp_path, counted):
+def test_what_was_kept_by_another_thresher_or_is_torn_is_not_believed(tmp_path: Path, counted: Any) -> None:
     begun(small_run(tmp_path / "one", GOOD), 1)
     before = across(tmp_path)
     for torn in ("{", '{"format": ["9.9.9"], "runs": {}}', "[]"):
@@ -60,7 +63,9 @@ def test_what_was_kept_by_another_thresher_or_is_torn_is_not_believed(tmp_path, 
     assert json.loads((tmp_path / KEPT).read_text())["runs"].keys() == {"one"}
 
 
-def test_a_folder_that_cannot_be_written_to_and_brackets_in_a_name(tmp_path, counted, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_and_brackets_in_a_name(
+    tmp_path: Path, counted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "runs [1]"
     begun(small_run(folder / "one", GOOD), 1)
     monkeypatch.setattr(module.Store, "write_bytes", lambda *_: (_ for _ in ()).throw(module.StoreError("read-only")))
@@ -70,7 +75,7 @@ def test_a_folder_that_cannot_be_written_to_and_brackets_in_a_name(tmp_path, cou
 
 
 @pytest.mark.slow
-def test_runs_on_an_object_store(tmp_path, capsys):
+def test_runs_on_an_object_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = f"memory://{tmp_path.name}"
     for name, plan, first in (("a", GOOD, 0), ("b", BAD, 100)):
         small_run(f"{folder}/{name}", plan, first=first)
@@ -83,7 +88,9 @@ def test_runs_on_an_object_store(tmp_path, capsys):
     assert f"report: {folder}/runs.html" in capsys.readouterr().out
 
 
-def test_the_table_of_a_terminal_is_narrow_and_says_what_is_wrong(tmp_path, capsys, monkeypatch):
+def test_the_table_of_a_terminal_is_narrow_and_says_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     begun(small_run(tmp_path / "whole", GOOD), 1)
     begun(small_run(tmp_path / "cut", GOOD, first=100, stop_after=1), 2)

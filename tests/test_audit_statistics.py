@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -44,11 +45,11 @@ PLAN = [
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     return small_run(tmp_path / "run", PLAN, shard_prompts=2)
 
 
-def judged(store):
+def judged(store: Store) -> Any:
     """Every row by the rules of the pool, in the order of shards."""
     tables = [
         table.append_column("shard", pa.array([shard] * table.num_rows)) for shard, table in enumerate(pool.each_judged(store))
@@ -60,7 +61,7 @@ def judged(store):
 
 
 @pytest.mark.parametrize("corpus", [False, True])
-def test_samples_in_sql_became_what_the_pool_says(tmp_path, corpus):
+def test_samples_in_sql_became_what_the_pool_says(tmp_path: Path, corpus: bool) -> None:
     store = small_run(tmp_path, corpus=corpus)
     names = [
         "sample_id",
@@ -80,7 +81,7 @@ def test_samples_in_sql_became_what_the_pool_says(tmp_path, corpus):
     assert found == [{name: row[name] for name in names} for row in judged(store)]
 
 
-def test_near_misses_and_duplicates_in_sql(tmp_path):
+def test_near_misses_and_duplicates_in_sql(tmp_path: Path) -> None:
     """Of a run with real filters, which name what they are near to."""
     from thresher.inputs import recipe_file
     from thresher.run import steps
@@ -101,7 +102,7 @@ def test_near_misses_and_duplicates_in_sql(tmp_path):
     assert {"near_miss", "duplicate"} <= {row["kind"] for row in found}
 
 
-def test_sql_has_the_four_tables_and_says_what_is_wrong(run, capsys):
+def test_sql_has_the_four_tables_and_says_what_is_wrong(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     one = main(["sql", run.root, "select reason, count(*) as n from verdicts group by 1 order by 2 desc, 1", "--csv"])
     given = Counter(reason for shard in range(3) for reason in pool.verdicts(run, shard)[0]["reason"].to_pylist())
     lines = [f"{reason},{n}" for reason, n in sorted(given.items(), key=lambda item: (-item[1], item[0]))]
@@ -120,7 +121,7 @@ def test_sql_has_the_four_tables_and_says_what_is_wrong(run, capsys):
 
 
 @pytest.mark.parametrize(("n", "c"), [(6, 0), (6, 1), (6, 3), (6, 6), (5, 2)])
-def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n, c):
+def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n: int, c: int) -> None:
     passed = [True] * c + [False] * (n - c)
     for k in range(1, n + 1):
         subsets = list(itertools.combinations(passed, k))
@@ -129,7 +130,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n, c):
 
 
 @pytest.mark.slow
-def test_pass_at_k_is_unbiased_and_its_interval_covers():
+def test_pass_at_k_is_unbiased_and_its_interval_covers() -> None:
     """Prompts with rates of their own, 16 draws each: the truth is the mean of 1 - (1 - p)^k."""
     draw = np.random.default_rng(5)
     k, estimates, covered = 4, [], 0
@@ -144,7 +145,7 @@ def test_pass_at_k_is_unbiased_and_its_interval_covers():
     assert 0.91 <= covered / 300 <= 0.99
 
 
-def test_each_prompts_pass_at_k_in_quantiles_and_in_sql(run):
+def test_each_prompts_pass_at_k_in_quantiles_and_in_sql(run: Any) -> None:
     """The quantiles are numpy's of the prompts' own values; SQL gives each of those."""
     rows = [row for row in judged(run) if not row["anchor"]]
     became = {name: [row for row in rows if row["prompt_id"] == name] for name in dict.fromkeys(row["prompt_id"] for row in rows)}
@@ -175,14 +176,14 @@ def test_each_prompts_pass_at_k_in_quantiles_and_in_sql(run):
         assert one.quantiles == pytest.approx(np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
 
 
-def test_intervals_of_what_does_not_vary():
+def test_intervals_of_what_does_not_vary() -> None:
     ones, weights = np.ones(1), np.array([20])
     assert mean_interval(ones, weights, 1) == (pytest.approx(0.8389, abs=1e-3), 1.0)
     assert mean_interval(ones * 0.5, weights, 1) == pytest.approx((0.2993, 0.7007), abs=1e-3)  # Wilson's, as of the pass rate
     assert mean_interval(ones * 2.5, weights, 1) == (2.5, 2.5)
 
 
-def test_pass_at_k_of_an_adaptive_run_takes_the_first_draws_only(tmp_path):
+def test_pass_at_k_of_an_adaptive_run_takes_the_first_draws_only(tmp_path: Path) -> None:
     plan = [("sums", ["wrong", "wrong", "right", "right"], None)] * 8
     store = small_run(tmp_path, plan, sampling={"samples_per_prompt": 2, "target_hits": 2, "max_samples_per_prompt": 4})
 
@@ -194,13 +195,13 @@ def test_pass_at_k_of_an_adaptive_run_takes_the_first_draws_only(tmp_path):
 # -- the rest ------------------------------------------------------------------------------------------------------------
 
 
-def test_each_figure_is_what_a_loop_over_the_rows_finds(run):
+def test_each_figure_is_what_a_loop_over_the_rows_finds(run: Any) -> None:
     found, rows = statistics(run), judged(run)
     drawn = [row for row in rows if not row["anchor"]]
     anchors = {row["prompt_id"]: row for row in rows if row["anchor"] and row["outcome"] != "undecided"}
     passed = ("hit", "duplicate")
 
-    def became(row):
+    def became(row: Any) -> Any:
         return "undecided" if row["outcome"] == "undecided" else row["kind"] or "unfit"
 
     for one in found.lengths:
@@ -229,7 +230,7 @@ def test_each_figure_is_what_a_loop_over_the_rows_finds(run):
     assert json.loads(json.dumps(found.to_dict()))["rates"][0]["tenths"][3] == 1
 
 
-def test_empty_and_unfinished_runs_have_statistics_too(tmp_path):
+def test_empty_and_unfinished_runs_have_statistics_too(tmp_path: Path) -> None:
     assert statistics(small_run(tmp_path / "cut", PLAN, stop_after=1)).lengths
     nothing = statistics(small_run(tmp_path / "empty", PLAN, stop_after=0))
     assert (nothing.pass_at_k, nothing.lengths, nothing.agreement) == ((), (), ())
@@ -241,7 +242,7 @@ def test_empty_and_unfinished_runs_have_statistics_too(tmp_path):
 # -- entropy of answers --------------------------------------------------------------------------------------------------
 
 
-def drawn_of(answers):
+def drawn_of(answers: Any) -> Any:
     """A connection to draws (prompts, n) of numbered answers, as statistics() has them."""
     prompts, n = answers.shape
     columns = {
@@ -264,12 +265,12 @@ def drawn_of(answers):
     return connection
 
 
-def plug_in(texts):
+def plug_in(texts: Any) -> Any:
     shares = [count / len(texts) for count in Counter(texts).values()]
     return -sum(share * math.log(share) for share in shares)
 
 
-def chao_shen(texts):
+def chao_shen(texts: Any) -> Any:
     """As in the paper, a text at a time."""
     n, counts = len(texts), Counter(texts)
     singles = sum(1 for count in counts.values() if count == 1)
@@ -281,7 +282,7 @@ def chao_shen(texts):
     return total
 
 
-def test_entropy_of_answers_is_what_a_loop_finds(tmp_path):
+def test_entropy_of_answers_is_what_a_loop_finds(tmp_path: Path) -> None:
     """Texts are given; prompts of one draw, anchors and what could not be drawn say nothing."""
     said = [["a", "a", "b", "c"], ["a", "b", "c", "d"], ["e", "e", "e", "e"], ["f", "f", "f", "g"], ["h", None, None, None]]
     families = ["sums", "sums", "sums", "words", "words"]
@@ -310,7 +311,7 @@ def test_entropy_of_answers_is_what_a_loop_finds(tmp_path):
     assert found["words"].interval is None
 
 
-def test_entropy_of_hits_near_misses_and_misses_is_what_a_loop_finds():
+def test_entropy_of_hits_near_misses_and_misses_is_what_a_loop_finds() -> None:
     """Texts of each are counted by themselves; a prompt with one such draw says nothing of them."""
     draw = np.random.default_rng(3)
     texts, kinds = draw.integers(0, 4, (30, 8)), draw.choice(["hit", "duplicate", "near_miss", "miss", None], (30, 8))
@@ -331,7 +332,7 @@ def test_entropy_of_hits_near_misses_and_misses_is_what_a_loop_finds():
 
 
 @pytest.mark.parametrize(("answers", "power", "n"), [(100, 1.0, 16), (20, 1.0, 16), (5, 1.0, 8)])
-def test_entropy_is_less_biased_than_by_the_plain_formula(answers, power, n):
+def test_entropy_is_less_biased_than_by_the_plain_formula(answers: int, power: float, n: int) -> None:
     """Answers with probabilities falling as 1 / rank, whose entropy is known; the mean over prompts is the estimators' own."""
     share = np.arange(1, answers + 1) ** -power
     share /= share.sum()
@@ -349,11 +350,11 @@ def test_entropy_is_less_biased_than_by_the_plain_formula(answers, power, n):
 
 
 @pytest.mark.slow
-def test_interval_of_entropy_covers_the_mean_over_prompts():
+def test_interval_of_entropy_covers_the_mean_over_prompts() -> None:
     """Of prompts with distributions of their own: the interval is for the estimator's mean over such prompts."""
     draw = np.random.default_rng(7)
 
-    def texts(prompts):
+    def texts(prompts: Any) -> Any:
         shares = draw.dirichlet(np.full(6, 0.5), prompts)
         return np.array([draw.choice(6, 8, p=one) for one in shares])
 
@@ -366,7 +367,7 @@ def test_interval_of_entropy_covers_the_mean_over_prompts():
 # -- spread over workers -------------------------------------------------------------------------------------------------
 
 
-def near(found, wanted):
+def near(found: Any, wanted: Any) -> None:
     """Equal, but for the last digits of sums whose order differs."""
     if isinstance(wanted, dict):
         assert found.keys() == wanted.keys()
@@ -382,14 +383,14 @@ def near(found, wanted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("root", ["local", "memory"])
-def test_parts_add_up_to_the_whole(tmp_path, root):
+def test_parts_add_up_to_the_whole(tmp_path: Path, root: str) -> None:
     """Prompts lie in shards of one each; 20 shards make 10 blocks and 10 parts. What is written for the while is gone after."""
     place = str(tmp_path / "run") if root == "local" else f"memory://{tmp_path.name}/run"
     store = small_run(place, PLAN * 4, shard_prompts=1)
     before = sorted(store.fs.find(store.path("")))
     calls = []
 
-    def gather(function, items):
+    def gather(function: Any, items: Any) -> Any:
         calls.append((function.__name__, len(items)))
         assert len({item[0] for item in items}) == 1
         return [function(*item) for item in items]
@@ -404,10 +405,10 @@ def test_parts_add_up_to_the_whole(tmp_path, root):
 
 
 @pytest.mark.slow
-def test_what_was_written_for_the_while_is_gone_after_an_error(tmp_path):
+def test_what_was_written_for_the_while_is_gone_after_an_error(tmp_path: Path) -> None:
     store = small_run(tmp_path / "run", PLAN * 4, shard_prompts=1)
 
-    def gather(function, items):
+    def gather(function: Any, items: Any) -> Any:
         if function.__name__ == "_sum":
             assert list((tmp_path / "run").glob("statistics-*"))
             raise AuditError("no worker is left")
@@ -419,7 +420,7 @@ def test_what_was_written_for_the_while_is_gone_after_an_error(tmp_path):
 
 
 @pytest.mark.slow
-def test_audit_spreads_over_processes(tmp_path, capsys):
+def test_audit_spreads_over_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """thresher audit --spread, by the recipe's two filter workers, says what it says without."""
     small_run(tmp_path / "run", PLAN * 4, shard_prompts=1)
     assert main(["audit", str(tmp_path / "run"), "--json"]) == 0
@@ -435,16 +436,16 @@ def test_audit_spreads_over_processes(tmp_path, capsys):
 # -- drift ---------------------------------------------------------------------------------------------------------------
 
 
-def sums(n, d):
+def sums(n: Any, d: Any) -> Any:
     return Sums(len(n), n.sum(), d.sum(), (n * n).sum(), (n * d).sum(), (d * d).sum())
 
 
 @pytest.mark.slow
-def test_drift_is_seldom_found_where_there_is_none_and_found_where_there_is():
+def test_drift_is_seldom_found_where_there_is_none_and_found_where_there_is() -> None:
     """Draws of a prompt resemble each other: a plain two-proportion test would be wrong far more often."""
     draw = np.random.default_rng(3)
 
-    def share(prompts, a):
+    def share(prompts: Any, a: Any) -> Any:
         n = draw.integers(4, 17, prompts).astype(float)
         return sums(n, draw.binomial(n.astype(int), draw.beta(a, 1.5, prompts)).astype(float))
 
@@ -455,7 +456,7 @@ def test_drift_is_seldom_found_where_there_is_none_and_found_where_there_is():
     assert np.mean(found) > 0.9
 
 
-def test_holm_by_hand_and_few_prompts():
+def test_holm_by_hand_and_few_prompts() -> None:
     few = compared("few", sums(np.ones(3), np.ones(3)), sums(np.ones(3), np.zeros(3)))
     assert (few.z, few.p, few.before, few.after) == (None, None, 1.0, 0.0)
     made = [
@@ -472,7 +473,7 @@ def test_holm_by_hand_and_few_prompts():
 
 
 @pytest.mark.slow
-def test_drift_between_runs_is_told_per_filter(tmp_path, capsys):
+def test_drift_between_runs_is_told_per_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = small_run(tmp_path / "good", [("sums", ["right", "right", "wrong", "cut"], None)] * 12)
     bad = small_run(
         tmp_path / "bad", [("sums", ["wrong", "wrong", "wrong", "right" if n % 2 else "wrong"], None) for n in range(12)]
@@ -492,7 +493,7 @@ def test_drift_between_runs_is_told_per_filter(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_total_drift_and_what_cannot_be_judged_any_more_are_found(tmp_path):
+def test_total_drift_and_what_cannot_be_judged_any_more_are_found(tmp_path: Path) -> None:
     """Where all prompts of a run agree there is no variance over prompts; undecided verdicts are a share of their own."""
     right, wrong, cut, unsure = ([("sums", [what] * 4, None)] * 12 for what in ("right", "wrong", "cut", "open"))
     right, wrong, cut, unsure = (small_run(tmp_path / str(n), plan) for n, plan in enumerate((right, wrong, cut, unsure)))
@@ -512,7 +513,7 @@ def test_total_drift_and_what_cannot_be_judged_any_more_are_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_runs_side_by_side(tmp_path, capsys):
+def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("first", "second"):
         small_run(tmp_path / name)
     small_run(tmp_path / "third", stop_after=1)
@@ -530,7 +531,7 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert main(["audit"]) == 1
 
 
-def test_a_file_of_another_shape_is_no_sample(tmp_path):
+def test_a_file_of_another_shape_is_no_sample(tmp_path: Path) -> None:
     """Recipe and Parquet as in an older pool: what is missing is not invented."""
     store = small_run(tmp_path, PLAN)
     entry, table = store.entry("samples/00000"), store.read_table("samples/00000").drop_columns(["temperature"])

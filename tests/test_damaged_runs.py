@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.slow  # what draws charts takes a second to import
 GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
 
 
-def footer(path):
+def footer(path: Path) -> None:
     """Flip the bytes of a Parquet file's footer; its size stays."""
     data = bytearray(path.read_bytes())
     for at in range(len(data) - 60, len(data) - 44):
@@ -37,7 +38,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_named_by_the_audit_and_left_out_elsewhere(tmp_path, capsys, name):
+def test_damage_is_named_by_the_audit_and_left_out_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: Any
+) -> None:
     damage, said = DAMAGE[name]
     run = Path(small_run(tmp_path / "run", GOOD).root)
     damage(run)
@@ -56,7 +59,9 @@ def test_damage_is_named_by_the_audit_and_left_out_elsewhere(tmp_path, capsys, n
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
-def test_a_damaged_neighbour_takes_nothing_from_a_sound_run(tmp_path, capsys, caplog):
+def test_a_damaged_neighbour_takes_nothing_from_a_sound_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "runs"
     damaged, sound = (Path(small_run(folder / name, GOOD, first=at).root) for at, name in enumerate(("a", "b")))
     footer(damaged / "samples/00001.parquet")
@@ -75,7 +80,9 @@ def test_a_damaged_neighbour_takes_nothing_from_a_sound_run(tmp_path, capsys, ca
     assert "not a run of thresher" in json.loads(capsys.readouterr().out)[2]["error"]
 
 
-def test_a_run_is_found_by_any_of_its_paths(tmp_path, capsys, monkeypatch):
+def test_a_run_is_found_by_any_of_its_paths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     small_run(tmp_path / "a", GOOD)
     small_run(tmp_path / "b", GOOD, first=100)
     (tmp_path / "link").symlink_to(tmp_path / "b")
@@ -88,7 +95,7 @@ def test_a_run_is_found_by_any_of_its_paths(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("option", [["--against", "x"], ["--review", "8"], ["--spread"]])
-def test_what_is_of_one_run_is_refused_for_many(tmp_path, capsys, option):
+def test_what_is_of_one_run_is_refused_for_many(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
     small_run(tmp_path / "a", GOOD)
 
     assert main(["audit", "--all", str(tmp_path), *option]) == 1

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
@@ -9,17 +10,18 @@ from thresher.audit.count_run import audit
 from thresher.dataset import views
 from thresher.dataset.card import sampling_words
 from thresher.dataset.write import write_dataset
+from thresher.pool.store import Store
 
 
-def written(store):
+def written(store: Store) -> Any:
     return Path(write_dataset(store, audit=audit(store)))
 
 
-def front_matter(folder):
+def front_matter(folder: Path) -> Any:
     return yaml.safe_load((folder / "README.md").read_text().split("\n---\n")[0])
 
 
-def test_front_matter_tells_sizes_licence_and_configs(tmp_path):
+def test_front_matter_tells_sizes_licence_and_configs(tmp_path: Path) -> None:
     folder = written(small_run(tmp_path, dataset={"license": "mit", "pretty_name": "My: set", "tags": ["math", "trl"]}))
     found = front_matter(folder)
 
@@ -38,7 +40,7 @@ def test_front_matter_tells_sizes_licence_and_configs(tmp_path):
         assert info["splits"][0]["num_examples"] == sum(pq.read_metadata(file).num_rows for file in files)
 
 
-def test_card_holds_funnel_recipe_and_columns(tmp_path):
+def test_card_holds_funnel_recipe_and_columns(tmp_path: Path) -> None:
     text = (written(small_run(tmp_path)) / "README.md").read_text()
 
     assert "| answer | 18 | 6 (33.3 %) | 6 | 6 | wrong_answer 6, no_reference 6 |" in text
@@ -50,14 +52,14 @@ def test_card_holds_funnel_recipe_and_columns(tmp_path):
             assert meaning in text
 
 
-def test_card_names_every_parameter_that_is_not_neutral(tmp_path):
+def test_card_names_every_parameter_that_is_not_neutral(tmp_path: Path) -> None:
     text = (written(small_run(tmp_path, sampling={"temperature": 0.7, "top_k": 20})) / "README.md").read_text()
 
     assert "changed by temperature 0.7, top_k 20; everything else neutral" in text
     assert sampling_words(Sampling()).startswith("the model's own: temperature 1")
 
 
-def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path):
+def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path: Path) -> None:
     settings = {"description": "A set.\n---\n{{ x }} <b>", "pretty_name": "---\nlicense: evil", "tags": ["````"]}
     folder = written(small_run(tmp_path, dataset=settings))
     text = (folder / "README.md").read_text()
@@ -70,7 +72,7 @@ def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path):
     assert "No licence is given" in text
 
 
-def test_views_are_written_in_the_order_of_the_recipe(tmp_path):
+def test_views_are_written_in_the_order_of_the_recipe(tmp_path: Path) -> None:
     folder = written(small_run(tmp_path, dataset={"views": ["rollouts", "prompts"]}))
 
     assert [c["config_name"] for c in front_matter(folder)["configs"]] == ["rollouts", "prompts"]

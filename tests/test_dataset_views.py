@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from schemas.manifest import RunManifest
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
 from thresher.dataset import views
 from thresher.pool import judged as pool
+from thresher.pool.store import Store
 
 RESERVED_BY_TRL = {
     *("input_ids", "labels", "completion_mask", "assistant_masks", "tools", "margin", "label", "seq_lengths"),
@@ -19,13 +21,13 @@ RESERVED_BY_TRL = {
 }
 
 
-def read(store, shard=0):
+def read(store: Store, shard: int = 0) -> Any:
     samples = store.read_table(f"samples/{shard:05d}")
     verdicts, filters = pool.verdicts(store, shard)
     return pool.judged(samples, verdicts, filters), verdicts, filters
 
 
-def test_sft_holds_the_hits_and_no_anchor(tmp_path):
+def test_sft_holds_the_hits_and_no_anchor(tmp_path: Path) -> None:
     judged, _, _ = read(small_run(tmp_path))
 
     rows = views.sft(judged, "chat").to_pylist()
@@ -39,7 +41,7 @@ def test_sft_holds_the_hits_and_no_anchor(tmp_path):
     assert (rows[0]["completion_tokens"], rows[0]["cumulative_logprob"]) == (3, -1.5)
 
 
-def test_text_format_gives_plain_strings(tmp_path):
+def test_text_format_gives_plain_strings(tmp_path: Path) -> None:
     judged, verdicts, filters = read(small_run(tmp_path, prompt_format="text"))
 
     for made in (
@@ -51,7 +53,7 @@ def test_text_format_gives_plain_strings(tmp_path):
     assert views.sft(judged, "text")["completion"][0].as_py() == "right answer 0 to 0"
 
 
-def test_prompts_count_samples_without_the_anchor(tmp_path):
+def test_prompts_count_samples_without_the_anchor(tmp_path: Path) -> None:
     judged, _, _ = read(small_run(tmp_path, shard_prompts=5))
     names = ["samples", "decided", "passed", "hits", "duplicates", "undecided", "pass_rate", "anchor_passed"]
 
@@ -66,20 +68,20 @@ def test_prompts_count_samples_without_the_anchor(tmp_path):
     ]
 
 
-def test_prompt_without_anchor_has_null_there(tmp_path):
+def test_prompt_without_anchor_has_null_there(tmp_path: Path) -> None:
     judged, _, _ = read(small_run(tmp_path, [("sums", ["right", "wrong"], None)]))
 
     assert views.prompts(judged, "chat")["anchor_passed"].to_pylist() == [None]
 
 
-def test_reference_is_its_text_or_its_json(tmp_path):
+def test_reference_is_its_text_or_its_json(tmp_path: Path) -> None:
     plan = [("sums", ["right"], None)] * 5
     judged, _, _ = read(small_run(tmp_path, plan, shard_prompts=5))
 
     assert views.prompts(judged, "chat")["reference"].to_pylist() == ["0", '{"n":1}', None, "null", "1.5"]
 
 
-def test_rollouts_hold_every_sample_in_the_order_of_the_pool(tmp_path):
+def test_rollouts_hold_every_sample_in_the_order_of_the_pool(tmp_path: Path) -> None:
     judged, verdicts, filters = read(small_run(tmp_path, shard_prompts=5, corpus=True))
 
     made = views.rollouts(judged, verdicts, filters, "chat")
@@ -93,7 +95,7 @@ def test_rollouts_hold_every_sample_in_the_order_of_the_pool(tmp_path):
     assert made["kind"].to_pylist() == [kinds.get(what) for what in said]
 
 
-def test_rollouts_carry_the_verdicts_in_the_order_of_the_filters(tmp_path):
+def test_rollouts_carry_the_verdicts_in_the_order_of_the_filters(tmp_path: Path) -> None:
     judged, verdicts, filters = read(small_run(tmp_path))
 
     again = views.rollouts(judged, verdicts, filters, "chat").to_pylist()[2]
@@ -107,7 +109,7 @@ def test_rollouts_carry_the_verdicts_in_the_order_of_the_filters(tmp_path):
     assert json.loads(again["verdicts"][2]["detail"]) == json.loads(again["detail"]) == {"found": "again"}
 
 
-def test_unreadable_rows_are_rollouts_and_no_prompt(tmp_path):
+def test_unreadable_rows_are_rollouts_and_no_prompt(tmp_path: Path) -> None:
     plan = [("sums", ["torn", "torn"], None), ("sums", ["right", "torn", "wrong"], None)]
     judged, verdicts, filters = read(small_run(tmp_path, plan, origin="brought"))
 
@@ -120,7 +122,7 @@ def test_unreadable_rows_are_rollouts_and_no_prompt(tmp_path):
     assert views.sft(judged, "chat")["completion_tokens"].to_pylist() == [None]
 
 
-def test_a_shard_without_hits_gives_an_empty_table(tmp_path):
+def test_a_shard_without_hits_gives_an_empty_table(tmp_path: Path) -> None:
     judged, _, _ = read(small_run(tmp_path, [("sums", ["wrong"], "wrong")]))
 
     made = views.sft(judged, "chat")
@@ -130,13 +132,13 @@ def test_a_shard_without_hits_gives_an_empty_table(tmp_path):
 
 
 @pytest.mark.parametrize("view", views.COLUMNS)
-def test_no_column_has_a_name_that_trl_reserves(view):
+def test_no_column_has_a_name_that_trl_reserves(view: Any) -> None:
     meant = {"label"} if view == "unpaired" else set()
     assert not (RESERVED_BY_TRL - meant) & set(views.schema(view, "chat").names)
 
 
 @pytest.mark.parametrize("wanted", [["sft"], ["prompts"], ["sft", "prompts"]], ids="+".join)
-def test_columns_that_are_not_read_are_not_needed(tmp_path, wanted):
+def test_columns_that_are_not_read_are_not_needed(tmp_path: Path, wanted: list[str]) -> None:
     store = small_run(tmp_path)
     samples = store.read_table("samples/00000")
     judged = pool.judged(samples.drop_columns(sorted(views.unread(wanted))), *pool.verdicts(store, 0))
@@ -154,8 +156,8 @@ json_values = st.recursive(
 
 @given(st.lists(st.none() | st.dictionaries(st.text(max_size=4), json_values, max_size=3), max_size=4))
 @settings(max_examples=60)
-def test_json_survives_but_for_integers_beyond_64_bits(values):
-    def shortened(value):
+def test_json_survives_but_for_integers_beyond_64_bits(values: Any) -> None:
+    def shortened(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: shortened(one) for name, one in value.items()}
         if isinstance(value, list):
@@ -174,7 +176,7 @@ def test_json_survives_but_for_integers_beyond_64_bits(values):
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["hit", "duplicate", "miss", None]), st.booleans())))
 @settings(max_examples=60)
-def test_counts_of_prompts_add_up_to_the_samples(rows):
+def test_counts_of_prompts_add_up_to_the_samples(rows: Any) -> None:
     outcome = ["keep" if kind == "hit" else "undecided" if kind is None else "drop" for _, kind, _ in rows]
     judged = pa.table(
         {
@@ -198,7 +200,7 @@ def test_counts_of_prompts_add_up_to_the_samples(rows):
 # -- docs/formats.md -----------------------------------------------------------------------------------------------------
 
 
-def documented(heading):
+def documented(heading: Any) -> Any:
     text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
     section = text.split(f"\n### {heading}\n")[1].split("\n#")[0]
     return [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
@@ -215,5 +217,5 @@ def documented(heading):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_column_is_documented(heading, names):
+def test_every_column_is_documented(heading: Any, names: Any) -> None:
     assert documented(heading) == names

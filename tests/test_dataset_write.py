@@ -3,6 +3,7 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
@@ -13,25 +14,26 @@ from thresher.audit.count_run import audit
 from thresher.dataset import parquet_files, views, write
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.errors import StoreError
+from thresher.pool.store import Store
 
 NO_HITS = [("sums", ["wrong", "cut"], "wrong"), ("sums", ["open", "wrong"], "right")]
 
 
-def written(store):
+def written(store: Store) -> Any:
     return Path(write_dataset(store, audit=audit(store)))
 
 
-def contents(folder):
+def contents(folder: Path) -> Any:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture
-def load(tmp_path_factory, monkeypatch):
+def load(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "TORCH_AVAILABLE", False)  # Streaming would import torch, which takes seconds.
     cache = tmp_path_factory.mktemp("cache")
 
-    def load(folder, view, *, streaming=False, split="train"):
+    def load(folder: Path, view: Any, *, streaming: bool = False, split: str = "train") -> Any:
         return datasets.load_dataset(str(folder), view, split=split, streaming=streaming, cache_dir=str(cache))
 
     datasets.disable_progress_bars()
@@ -42,7 +44,7 @@ def load(tmp_path_factory, monkeypatch):
 
 
 @pytest.mark.slow
-def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path, load):
+def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path: Path, load: Any) -> None:
     """No prompt is on both sides, no row is lost, and a larger share holds out the same prompts and further ones."""
     plan = [("sums", ["right", "wrong"], "wrong")] * 16
     plain = written(small_run(tmp_path / "plain", plan))
@@ -61,7 +63,7 @@ def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path, lo
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
-def test_every_view_is_a_config_that_datasets_reads(tmp_path, load, streaming):
+def test_every_view_is_a_config_that_datasets_reads(tmp_path: Path, load: Any, streaming: bool) -> None:
     folder = written(small_run(tmp_path, corpus=True))
 
     rows = {
@@ -80,14 +82,14 @@ def test_every_view_is_a_config_that_datasets_reads(tmp_path, load, streaming):
     assert rows["sft"][0]["completion"] == [{"role": "assistant", "content": "right answer 0 to 0"}]
 
 
-def test_text_format_is_read_as_strings(tmp_path, load):
+def test_text_format_is_read_as_strings(tmp_path: Path, load: Any) -> None:
     folder = written(small_run(tmp_path, prompt_format="text"))
 
     assert load(folder, "sft")[0]["prompt"] == "Be brief.\n\nQuestion 0?"
     assert load(folder, "sft")[0]["completion"] == "right answer 0 to 0"
 
 
-def test_brought_samples_are_read(tmp_path, load):
+def test_brought_samples_are_read(tmp_path: Path, load: Any) -> None:
     plan = [("sums", ["torn", "right", "wrong"], None), ("words", ["torn"], None)]
     folder = written(small_run(tmp_path, plan, origin="brought"))
 
@@ -96,13 +98,13 @@ def test_brought_samples_are_read(tmp_path, load):
     assert "were brought along in `mine.jsonl`" in (folder / "README.md").read_text()
 
 
-def test_integers_beyond_64_bits_are_read_as_text(tmp_path, load):
+def test_integers_beyond_64_bits_are_read_as_text(tmp_path: Path, load: Any) -> None:
     folder = written(small_run(tmp_path, metadata={"n": 2**64, "m": 2**64 - 1, "k": [-(2**63), 10**30]}))
 
     assert load(folder, "sft")[0]["metadata"] == {"n": str(2**64), "m": 2**64 - 1, "k": [-(2**63), str(10**30)]}
 
 
-def test_empty_view_is_a_config_without_rows(tmp_path, load):
+def test_empty_view_is_a_config_without_rows(tmp_path: Path, load: Any) -> None:
     folder = written(small_run(tmp_path, NO_HITS))
 
     streamed = load(folder, "sft", streaming=True)
@@ -116,7 +118,7 @@ def test_empty_view_is_a_config_without_rows(tmp_path, load):
 
 
 @pytest.mark.slow
-def test_sft_is_what_trl_trains_on(tmp_path, load):
+def test_sft_is_what_trl_trains_on(tmp_path: Path, load: Any) -> None:
     trl = pytest.importorskip("trl.data_utils")
     chat, text = (load(written(small_run(tmp_path / form, prompt_format=form)), "sft")[0] for form in ("chat", "text"))
 
@@ -127,7 +129,7 @@ def test_sft_is_what_trl_trains_on(tmp_path, load):
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 
-def test_files_are_named_by_their_hash(tmp_path):
+def test_files_are_named_by_their_hash(tmp_path: Path) -> None:
     folder = written(small_run(tmp_path))
 
     for file in folder.rglob("*.parquet"):
@@ -137,14 +139,14 @@ def test_files_are_named_by_their_hash(tmp_path):
         assert b"huggingface" in pq.read_schema(file).metadata
 
 
-def test_same_pool_gives_the_same_bytes(tmp_path):
+def test_same_pool_gives_the_same_bytes(tmp_path: Path) -> None:
     first = contents(written(small_run(tmp_path / "a")))
 
     assert contents(written(small_run(tmp_path / "b"))) == first
 
 
 @pytest.mark.slow
-def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
+def test_rows_roll_over_into_groups_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
     monkeypatch.setattr(parquet_files, "GROUP_ROWS", 6)
     monkeypatch.setattr(parquet_files, "FILE_BYTES", 10_000)
     plan = [("sums", ["right", "wrong"], "right")] * 12
@@ -160,7 +162,7 @@ def test_rows_roll_over_into_groups_and_files(tmp_path, monkeypatch, load):
     assert indices == [-1, 0, 1] * 12
 
 
-def test_a_large_shard_is_cut_into_row_groups(tmp_path, monkeypatch):
+def test_a_large_shard_is_cut_into_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_files, "GROUP_ROWS", 5)
     folder = written(small_run(tmp_path, shard_prompts=5))
     (file,) = (folder / "rollouts" / "train").iterdir()
@@ -173,7 +175,7 @@ def test_a_large_shard_is_cut_into_row_groups(tmp_path, monkeypatch):
 # -- finished, interrupted, elsewhere ------------------------------------------------------------------------------------
 
 
-def test_finished_dataset_is_left_alone(tmp_path):
+def test_finished_dataset_is_left_alone(tmp_path: Path) -> None:
     store = small_run(tmp_path)
     assert not dataset_finished(store)
     folder = written(store)
@@ -186,7 +188,7 @@ def test_finished_dataset_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["verdicts", "recipe", "file", "card", "shard"])
-def test_dataset_made_from_something_else_is_not_finished(tmp_path, what):
+def test_dataset_made_from_something_else_is_not_finished(tmp_path: Path, what: str) -> None:
     store = small_run(tmp_path)
     folder = written(store)
     if what == "verdicts":
@@ -206,7 +208,7 @@ def test_dataset_made_from_something_else_is_not_finished(tmp_path, what):
     assert not dataset_finished(store)
 
 
-def test_new_dataset_replaces_the_old_one_whole(tmp_path):
+def test_new_dataset_replaces_the_old_one_whole(tmp_path: Path) -> None:
     store = small_run(tmp_path)
     folder = written(store)
     small_run(tmp_path, dataset={"views": ["sft"]})
@@ -217,11 +219,11 @@ def test_new_dataset_replaces_the_old_one_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if "dataset" in path.name) == ["dataset", "dataset.json"]
 
 
-def rename_fails_at(monkeypatch, number):
+def rename_fails_at(monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
     """Let the renames of whole directories fail from that one on, as if the process were killed there."""
     real, calls = Path.rename, []
 
-    def rename(self, target):
+    def rename(self, target: Any) -> Any:
         if self.name.startswith("dataset"):
             calls.append(self)
             if len(calls) >= number:
@@ -233,7 +235,7 @@ def rename_fails_at(monkeypatch, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
-def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path, monkeypatch, number):
+def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     store = small_run(tmp_path / "run")
     folder = written(store)
     small_run(tmp_path / "run", dataset={"views": ["sft"]})
@@ -251,12 +253,12 @@ def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path, monkeypatch, 
     assert not (tmp_path / "run" / "dataset.old").exists()
 
 
-def test_crash_while_writing_leaves_the_old_dataset(tmp_path, monkeypatch):
+def test_crash_while_writing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = small_run(tmp_path)
     before = contents(written(store))
     small_run(tmp_path, dataset={"views": ["sft"]})
 
-    def killed(*_, **__):
+    def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -269,7 +271,7 @@ def test_crash_while_writing_leaves_the_old_dataset(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.getuid() == 0, reason="root may write anywhere")
-def test_unwritable_directory_is_a_store_error(tmp_path):
+def test_unwritable_directory_is_a_store_error(tmp_path: Path) -> None:
     store = small_run(tmp_path)
     tmp_path.chmod(0o500)
     try:
@@ -279,7 +281,7 @@ def test_unwritable_directory_is_a_store_error(tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_run_that_is_not_on_a_local_disk_gets_its_dataset_too(tmp_path):
+def test_run_that_is_not_on_a_local_disk_gets_its_dataset_too(tmp_path: Path) -> None:
     root = "memory://runs/small"
     memory = fsspec.filesystem("memory")
     store = small_run(root)

@@ -1,5 +1,7 @@
 """The adaptive budget: its schedule, when a prompt stops, and that the pass rates stay unbiased although it does."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ BUDGETS = [
 ]
 
 
-def adaptive(**changes) -> Sampling:
+def adaptive(**changes: Any) -> Sampling:
     return Sampling(samples_per_prompt=4, **changes)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -138,7 +139,7 @@ def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
     calls = []
     real = ReplaySampler.stream
 
-    def fails_once(self, priority):  # type: ignore[no-untyped-def]
+    def fails_once(self, priority: Any) -> Any:  # type: ignore[no-untyped-def]
         calls.append(priority)
         if len(calls) == 1:
             raise EngineError("the engine died")

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +29,14 @@ SINCE_2 = ["temperature", "seed", "source", "error"]
 class Page(HTMLParser):
     """What a page says: `notes` (missing), `bad` (problems), `figures`, and by heading the rows of its tables and its ids."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.notes, self.bad, self.figures, self.rows, self.charts = [], [], {}, {}, set()
         self.into, self.heading, self.text = None, None, ""
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: Any, attrs: Any) -> None:
         given = dict(attrs)
         if tag == "div" and given.get("class") == "chart":
             self.charts.add(given["id"])
@@ -43,7 +45,7 @@ class Page(HTMLParser):
         if tag == "tr":
             self.rows.setdefault(self.heading, []).append([])
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         if self.into:
             self.text += data
         elif self.figure and data.strip():
@@ -52,7 +54,7 @@ class Page(HTMLParser):
 
     figure = None
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: Any) -> None:
         if self.into is None or tag != self.into[0]:
             return
         text = " ".join(self.text.split())
@@ -67,7 +69,7 @@ class Page(HTMLParser):
         self.into = None
 
 
-def seen(store, capsys):
+def seen(store: Store, capsys: pytest.CaptureFixture[str]) -> Any:
     """Status, what the terminal shows in one line, the errors, and the page."""
     place = Path(store.root).parent / "page.html"
     status = main(["audit", store.root, "--html", str(place)])
@@ -75,7 +77,7 @@ def seen(store, capsys):
     return status, " ".join(said.out.split()), said.err, Page(place.read_text())
 
 
-def test_run_that_was_cut_short(tmp_path, capsys):
+def test_run_that_was_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err, page = seen(small_run(tmp_path / "run", stop_after=1), capsys)
 
     assert status == 1
@@ -89,7 +91,7 @@ def test_run_that_was_cut_short(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("planned", [True, False])
-def test_empty_pool(tmp_path, capsys, planned):
+def test_empty_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str], planned: bool) -> None:
     store = small_run(tmp_path / "run", stop_after=0)
     if not planned:
         store.remove("prompts.json")
@@ -107,7 +109,7 @@ def test_empty_pool(tmp_path, capsys, planned):
     assert [row[0] for row in page.rows["Families"][1:]] == []
 
 
-def test_pool_of_rows_that_none_can_read(tmp_path, capsys):
+def test_pool_of_rows_that_none_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, _, page = seen(small_run(tmp_path / "run", [("sums", ["torn", "torn"], None)] * 3, origin="brought"), capsys)
 
     assert status == 0
@@ -117,7 +119,7 @@ def test_pool_of_rows_that_none_can_read(tmp_path, capsys):
     assert page.figures["undecided"] == "6"
 
 
-def test_zero_hits(tmp_path, capsys):
+def test_zero_hits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _, page = seen(small_run(tmp_path / "run", [("sums", ["wrong", "cut"], "wrong")] * 4), capsys)
 
     assert status == 0
@@ -127,7 +129,7 @@ def test_zero_hits(tmp_path, capsys):
     assert page.rows["Cost"][1][-1] == ""
 
 
-def test_one_prompt_of_brought_samples_without_log_probabilities(tmp_path, capsys):
+def test_one_prompt_of_brought_samples_without_log_probabilities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, _, page = seen(small_run(tmp_path / "run", [("sums", ["right", "wrong"], None)], origin="brought"), capsys)
 
     assert status == 0
@@ -141,7 +143,9 @@ def test_one_prompt_of_brought_samples_without_log_probabilities(tmp_path, capsy
     assert page.rows["Length"][1][-2] == "characters"
 
 
-def test_families_without_references_and_some_without_log_probabilities(tmp_path, capsys):
+def test_families_without_references_and_some_without_log_probabilities(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = small_run(tmp_path / "run", [("sums", ["right"] * 2, "right"), ("words", ["open"] * 2, "open")])
     entry, rows = store.entry("samples/00000"), store.read_table("samples/00000").to_pylist()
     for row in rows:
@@ -159,7 +163,7 @@ def test_families_without_references_and_some_without_log_probabilities(tmp_path
 
 
 @pytest.mark.parametrize("name", ["samples/00001", "verdicts/00001"])
-def test_file_that_was_cut_off(tmp_path, capsys, name):
+def test_file_that_was_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     store = small_run(tmp_path / "run")
     file = tmp_path / "run" / f"{name}.parquet"
     file.write_bytes(file.read_bytes()[:-20])
@@ -175,7 +179,7 @@ def test_file_that_was_cut_off(tmp_path, capsys, name):
 # -- older formats -------------------------------------------------------------------------------------------------------
 
 
-def made_older(store, *, lose=SINCE_2, add="flavour"):
+def made_older(store: Store, *, lose: Any = SINCE_2, add: str = "flavour") -> Any:
     """Make of a run what an older thresher might have written: columns fewer and others, entries and a recipe of other shape."""
     root = Path(store.root)
     for shard in range(3):
@@ -194,13 +198,13 @@ def made_older(store, *, lose=SINCE_2, add="flavour"):
     return store
 
 
-def same(found):
+def same(found: Any) -> Any:
     """Of an audit what does not hang on the format."""
     parts = ("samples", "anchors", "outcomes", "kinds", "filters", "total", "families", "tokens", "problems", "complete")
     return {name: found[name] for name in parts}
 
 
-def test_older_format_is_audited_as_far_as_it_goes(tmp_path, capsys):
+def test_older_format_is_audited_as_far_as_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     now = audit(small_run(tmp_path / "now")).to_dict()
     older = made_older(small_run(tmp_path / "then"))
     before = {file: file.read_bytes() for file in Path(older.root).rglob("*") if file.is_file()}
@@ -230,7 +234,7 @@ def test_older_format_is_audited_as_far_as_it_goes(tmp_path, capsys):
     assert {file: file.read_bytes() for file in Path(older.root).rglob("*") if file.is_file()} == before
 
 
-def test_older_format_that_lacks_what_the_report_shows(tmp_path, capsys):
+def test_older_format_that_lacks_what_the_report_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lost = [*SINCE_2, "reference", "completion_ids", "logprobs", "cumulative_logprob", "finish_reason", "metadata", "messages"]
 
     status, _, _, page = seen(made_older(small_run(tmp_path / "run"), lose=lost), capsys)
@@ -244,7 +248,7 @@ def test_older_format_that_lacks_what_the_report_shows(tmp_path, capsys):
     assert page.rows["Length"][1][-2:] == ["characters", ""]
 
 
-def test_older_format_without_what_counting_needs(tmp_path, capsys):
+def test_older_format_without_what_counting_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err, page = seen(made_older(small_run(tmp_path / "run"), lose=["prompt_id"]), capsys)
 
     assert status == 1
@@ -252,7 +256,7 @@ def test_older_format_without_what_counting_needs(tmp_path, capsys):
     assert page.figures["samples"] == "0"
 
 
-def test_older_runs_are_compared_and_listed(tmp_path, capsys):
+def test_older_runs_are_compared_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     older, now = made_older(small_run(tmp_path / "then")), small_run(tmp_path / "now")
 
     assert main(["audit", now.root, "--against", older.root, "--csv"]) == 0
@@ -263,7 +267,9 @@ def test_older_runs_are_compared_and_listed(tmp_path, capsys):
     assert [one["error"] for one in json.loads(capsys.readouterr().out)] == [None, None]
 
 
-def test_everything_that_writes_refuses_older_formats(tmp_path, recipe, capsys):
+def test_everything_that_writes_refuses_older_formats(
+    tmp_path: Path, recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     older = made_older(small_run(tmp_path / "run"))
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     before = {file: file.read_bytes() for file in Path(older.root).rglob("*") if file.is_file()}
@@ -279,7 +285,7 @@ def test_everything_that_writes_refuses_older_formats(tmp_path, recipe, capsys):
     assert not (tmp_path / "repository").exists()
 
 
-def test_newer_format_is_refused_by_the_audit_too(tmp_path, capsys):
+def test_newer_format_is_refused_by_the_audit_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = small_run(tmp_path)
     store.write_model("run.json", store.manifest().model_copy(update={"pool_version": 3}))
 
@@ -290,7 +296,7 @@ def test_newer_format_is_refused_by_the_audit_too(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["fine", "no name at all!"])
-def test_recipe_keeps_what_is_one_today(name):
+def test_recipe_keeps_what_is_one_today(name: str) -> None:
     given = {
         "name": name,
         "prompts": [{"family": "a", "source": {"kind": "jsonl", "path": "x.jsonl", "colour": 1}}, {"source": 3}, 7],
@@ -310,7 +316,7 @@ def test_recipe_keeps_what_is_one_today(name):
         assert found == Recipe(name="run")
 
 
-def test_footer_is_enough(tmp_path):
+def test_footer_is_enough(tmp_path: Path) -> None:
     """The notes cost no reading: what is missing is told of a run whose pages are gone, too."""
     from thresher.audit.older_runs import lacking, opened
 

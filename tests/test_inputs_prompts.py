@@ -3,6 +3,8 @@
 import json
 import math
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,14 +19,14 @@ from thresher.inputs.prompts import plan, prompt_table, prompts, prompts_of
 ROWS = [{"question": "1+1?", "answer": 2, "level": "easy"}, {"question": "2+2?", "answer": 4, "level": "easy"}]
 
 
-def made(folder, rows=ROWS, **changes):
+def made(folder: Path, rows: Any = ROWS, **changes: Any) -> Any:
     """The prompts of a set over these rows."""
     (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"kind": "jsonl", "path": "x.jsonl"}
     return list(prompts(PromptSet.model_validate({"family": "sums", "source": source, **changes}), folder))
 
 
-def test_defaults_ask_the_question_and_keep_the_rest(tmp_path):
+def test_defaults_ask_the_question_and_keep_the_rest(tmp_path: Path) -> None:
     """The reference is no metadata: a model that reads the metadata must not read the answer."""
     (first, second) = made(tmp_path)
 
@@ -35,7 +37,7 @@ def test_defaults_ask_the_question_and_keep_the_rest(tmp_path):
     assert second.prompt_id != first.prompt_id
 
 
-def test_messages_are_system_then_examples_then_the_question(tmp_path):
+def test_messages_are_system_then_examples_then_the_question(tmp_path: Path) -> None:
     """System and user message are templates over the same fields; the examples are plain text."""
     shots = [{"user": "0+1? {{ x }}", "assistant": "1"}, {"user": "1+2?", "assistant": "3"}]
     found = made(tmp_path, system="Level: {{ level }}.", few_shot=shots, template="{{ question }}\n")[0]
@@ -50,14 +52,14 @@ def test_messages_are_system_then_examples_then_the_question(tmp_path):
     ]
 
 
-def test_system_message_that_renders_to_nothing_is_left_out(tmp_path):
+def test_system_message_that_renders_to_nothing_is_left_out(tmp_path: Path) -> None:
     """So a template can give some rows a system message and others none."""
     found = made(tmp_path, system="{% if answer > 2 %}Be careful.{% endif %}")
 
     assert [one.messages[0].role for one in found] == ["user", "system"]
 
 
-def test_reference_template_makes_text_and_keeps_the_answer_field(tmp_path):
+def test_reference_template_makes_text_and_keeps_the_answer_field(tmp_path: Path) -> None:
     """The field named by `reference` is then metadata like any other."""
     found = made(tmp_path, reference_template="{{ answer + 1 }}")[0]
 
@@ -65,7 +67,7 @@ def test_reference_template_makes_text_and_keeps_the_answer_field(tmp_path):
     assert found.metadata["answer"] == 2
 
 
-def test_several_fields_make_one_reference(tmp_path):
+def test_several_fields_make_one_reference(tmp_path: Path) -> None:
     """As the tests of a program have them; a row may lack one, but not all rows, and none of them is metadata."""
     rows = [{"question": "f?", "test": "a", "entry_point": "f"}, {"question": "g?", "test": "b"}]
     found = made(tmp_path, rows, reference=["test", "entry_point"])
@@ -76,7 +78,7 @@ def test_several_fields_make_one_reference(tmp_path):
         made(tmp_path, rows, reference=["test", "entry_pint"])
 
 
-def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path):
+def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path: Path) -> None:
     """NaN in a field that nobody uses is nobody's concern."""
     rows = [{**row, "junk": math.nan} for row in ROWS]
 
@@ -85,7 +87,7 @@ def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path):
         made(tmp_path, rows)
 
 
-def test_template_text_is_not_escaped_for_html(tmp_path):
+def test_template_text_is_not_escaped_for_html(tmp_path: Path) -> None:
     """Neither values nor tojson."""
     rows = [{"question": "a < b & 'é'", "answer": ["<é>"]}]
     found = made(tmp_path, rows, template="{{ question }} {{ answer | tojson }}")[0]
@@ -93,14 +95,14 @@ def test_template_text_is_not_escaped_for_html(tmp_path):
     assert found.messages[0].content == "a < b & 'é' [\"<é>\"]"
 
 
-def test_single_rows_may_lack_the_reference(tmp_path):
+def test_single_rows_may_lack_the_reference(tmp_path: Path) -> None:
     """They have none, and so has a row whose answer is null."""
     rows = [ROWS[0], {"question": "?"}, {"question": "??", "answer": None}]
 
     assert [one.reference for one in made(tmp_path, rows)] == [2, None, None]
 
 
-def test_reference_that_no_row_has_names_the_nearest(tmp_path):
+def test_reference_that_no_row_has_names_the_nearest(tmp_path: Path) -> None:
     """Unless the set says that it has none."""
     with pytest.raises(SourceError) as error:
         made(tmp_path, [{"question": "?", "anwser": 1}])
@@ -112,7 +114,7 @@ def test_reference_that_no_row_has_names_the_nearest(tmp_path):
     assert made(tmp_path, [{"question": "?"}], reference=None)[0].reference is None
 
 
-def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path):
+def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path: Path) -> None:
     """A bad row behind the limit is not seen."""
     assert [one.reference for one in made(tmp_path, [*ROWS, {"nothing": 1}], limit=2)] == [2, 4]
 
@@ -145,7 +147,7 @@ def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path):
         "syntax", "random", "metadata", "surrogate", "shot surrogate", "missing file", "no rows",
     ],
 )  # fmt: skip
-def test_faults_name_the_family_the_row_and_what_there_is(tmp_path, changes, said):
+def test_faults_name_the_family_the_row_and_what_there_is(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     """One message for each way a set can fail."""
     (tmp_path / "empty.jsonl").touch()
 
@@ -154,7 +156,7 @@ def test_faults_name_the_family_the_row_and_what_there_is(tmp_path, changes, sai
     assert str(error.value).startswith(f"prompts: family sums: {said}")
 
 
-def test_null_field_is_an_error_until_the_template_says_what_to_write(tmp_path):
+def test_null_field_is_an_error_until_the_template_says_what_to_write(tmp_path: Path) -> None:
     """Jinja would write the word None into the prompt."""
     rows = [{"question": None, "answer": 1}]
 
@@ -163,7 +165,7 @@ def test_null_field_is_an_error_until_the_template_says_what_to_write(tmp_path):
     assert made(tmp_path, rows, template="{{ question or 'unknown' }}")[0].messages[0].content == "unknown"
 
 
-def test_plan_drops_and_counts_repeated_prompts(tmp_path, caplog):
+def test_plan_drops_and_counts_repeated_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The same messages with another reference are another prompt; the same in another family are not."""
     rows = [*ROWS, ROWS[0], {**ROWS[0], "answer": "two"}]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -199,7 +201,7 @@ PROMPT = st.builds(
 
 @settings(max_examples=50)
 @given(st.lists(PROMPT, max_size=4))
-def test_prompts_survive_their_table(given_prompts):
+def test_prompts_survive_their_table(given_prompts: Any) -> None:
     """Any JSON value comes back as it was, and null stays apart from the text null."""
     table = prompt_table(given_prompts)
 

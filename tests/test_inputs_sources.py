@@ -8,6 +8,7 @@ from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -24,16 +25,16 @@ TABLE = pa.table({"country": ["Peru", "Chad", "Cuba"], "n": [1, 2, None]})
 READ = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]
 
 
-def jsonl(folder, content):
+def jsonl(folder: Path, content: Any) -> Any:
     (folder / "x.jsonl").write_bytes(content)
     return list(rows(JsonlSource(kind="jsonl", path="x.jsonl"), folder))
 
 
-def parquet(folder, name):
+def parquet(folder: Path, name: Any) -> Any:
     return list(rows(ParquetSource(kind="parquet", path=name), folder))
 
 
-def test_jsonl_rows_carry_their_line(tmp_path):
+def test_jsonl_rows_carry_their_line(tmp_path: Path) -> None:
     """Blank lines are no rows but count as lines; a byte order mark and Windows line ends are no part of a row."""
     found = jsonl(tmp_path, b'\xef\xbb\xbf{"a": "\xc3\xa9"}\r\n\n  \n{"a": NaN}\n')
 
@@ -53,7 +54,7 @@ def test_jsonl_rows_carry_their_line(tmp_path):
     ],
     ids=["torn", "list", "null", "latin-1", "huge number", "deep"],
 )
-def test_bad_line_is_named_after_the_good_ones(tmp_path, line, said):
+def test_bad_line_is_named_after_the_good_ones(tmp_path: Path, line: Any, said: str) -> None:
     """The error says file and line, what was wanted and what was found."""
     (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
     found = rows(JsonlSource(kind="jsonl", path="x.jsonl"), tmp_path)
@@ -63,7 +64,7 @@ def test_bad_line_is_named_after_the_good_ones(tmp_path, line, said):
         next(found)
 
 
-def test_missing_file_names_the_nearest(tmp_path):
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     """So does a missing Parquet file; a directory is no JSONL."""
     (tmp_path / "capitals.jsonl").touch()
 
@@ -75,7 +76,7 @@ def test_missing_file_names_the_nearest(tmp_path):
         list(rows(JsonlSource(kind="jsonl", path="."), tmp_path))
 
 
-def test_source_without_rows_is_an_error(tmp_path):
+def test_source_without_rows_is_an_error(tmp_path: Path) -> None:
     """Nothing is planned from nothing."""
     pq.write_table(TABLE.slice(0, 0), tmp_path / "x.parquet")
 
@@ -85,7 +86,7 @@ def test_source_without_rows_is_an_error(tmp_path):
         parquet(tmp_path, "x.parquet")
 
 
-def test_parquet_and_both_kinds_of_arrow_files_read_alike(tmp_path):
+def test_parquet_and_both_kinds_of_arrow_files_read_alike(tmp_path: Path) -> None:
     """The first bytes decide, not the name; rows count from 0."""
     pq.write_table(TABLE, tmp_path / "x.parquet", row_group_size=2)
     for name, make in (("file.arrow", pa.ipc.new_file), ("stream.bin", pa.ipc.new_stream)):
@@ -96,7 +97,7 @@ def test_parquet_and_both_kinds_of_arrow_files_read_alike(tmp_path):
         assert parquet(tmp_path, name) == [(f"{name} row {number}", row) for number, row in enumerate(READ)]
 
 
-def test_directory_reads_each_file_with_its_own_columns(tmp_path):
+def test_directory_reads_each_file_with_its_own_columns(tmp_path: Path) -> None:
     """A column that the first file lacks is not lost; files that are not Parquet are left alone."""
     (tmp_path / "d" / "b").mkdir(parents=True)
     pq.write_table(TABLE.select(["n"]), tmp_path / "d" / "a.parquet")
@@ -111,7 +112,7 @@ def test_directory_reads_each_file_with_its_own_columns(tmp_path):
         parquet(tmp_path, "empty")
 
 
-def test_damaged_parquet_is_named(tmp_path):
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     """A torn file, and one that is something else."""
     pq.write_table(TABLE, tmp_path / "x.parquet")
     whole = (tmp_path / "x.parquet").read_bytes()
@@ -124,7 +125,7 @@ def test_damaged_parquet_is_named(tmp_path):
         parquet(tmp_path, "text.parquet")
 
 
-def test_arrow_values_that_python_cannot_hold_are_read(tmp_path):
+def test_arrow_values_that_python_cannot_hold_are_read(tmp_path: Path) -> None:
     """Arrow's JSON is parsed; nanoseconds survive as pandas keeps them; a far date is text."""
     columns = {
         "json": pa.array(['{"a": [1, null]}', None], pa.json_()),
@@ -146,7 +147,7 @@ def test_arrow_values_that_python_cannot_hold_are_read(tmp_path):
     assert second["json"] is None
 
 
-def test_grid_is_every_combination_in_written_order():
+def test_grid_is_every_combination_in_written_order() -> None:
     """The last field turns fastest."""
     found = list(rows(GridSource(kind="grid", fields={"b": [1, 2], "a": ["x", None]}), Path()))
 
@@ -168,7 +169,7 @@ def test_grid_is_every_combination_in_written_order():
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
-def test_values_become_json(value, made):
+def test_values_become_json(value: Any, made: Any) -> None:
     """What rows hold in Python, NumPy and Arrow has one JSON value."""
     found = plain(value, "x")
 
@@ -188,25 +189,25 @@ def test_values_become_json(value, made):
     ],
     ids=["nan", "inside", "numpy", "surrogate", "surrogate key", "set"],
 )
-def test_values_that_json_cannot_hold_are_refused(value, said):
+def test_values_that_json_cannot_hold_are_refused(value: Any, said: str) -> None:
     """With the place they stand in."""
     with pytest.raises(SourceError, match=said):
         plain(value, "x")
 
 
-def test_deep_nesting_is_refused():
+def test_deep_nesting_is_refused() -> None:
     """Not a RecursionError: it would end the run without naming the row."""
     with pytest.raises(SourceError, match="x: nested too deeply"):
         plain(reduce(lambda inner, _: [inner], range(2000), []), "x")
 
 
-def test_non_finite_numbers_can_be_kept_as_texts():
+def test_non_finite_numbers_can_be_kept_as_texts() -> None:
     """For columns that are only carried along."""
     assert plain([float("nan"), np.float32("-inf"), 1.0], "x", finite=False) == ["NaN", "-Infinity", 1.0]
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Directories as `datasets` writes them, and as people upload them."""
     import datasets
 
@@ -222,11 +223,11 @@ def saved(tmp_path_factory):
     return folder
 
 
-def dataset(folder, path, **settings):
+def dataset(folder: Path, path: Path, **settings: Any) -> Any:
     return list(rows(DatasetSource(kind="dataset", path=path, **settings), folder))
 
 
-def test_local_datasets_are_read(saved):
+def test_local_datasets_are_read(saved: Any) -> None:
     """One that was saved, one split of several, and a directory in the shape of the Hub."""
     assert [row for _, row in dataset(saved, "one")] == READ
     assert dataset(saved, "many", split="test") == [("many test row 0", READ[2])]
@@ -245,18 +246,18 @@ def test_local_datasets_are_read(saved):
     ],
     ids=["saved split", "split", "config", "no config", "directory", "file"],
 )
-def test_dataset_that_cannot_be_loaded_is_explained(saved, path, settings, said):
+def test_dataset_that_cannot_be_loaded_is_explained(saved: Any, path: str, settings: dict[str, Any], said: str) -> None:
     """The splits or configs there are stand in the message."""
     with pytest.raises(SourceError, match=said):
         dataset(saved, path, **settings)
 
 
-def gym(name, **settings):
+def gym(name: Any, **settings: Any) -> Any:
     return list(rows(ReasoningGymSource(kind="reasoning_gym", name=name, **settings), Path()))
 
 
 @pytest.mark.slow
-def test_reasoning_gym_items_say_how_to_make_them_again():
+def test_reasoning_gym_items_say_how_to_make_them_again() -> None:
     """Item i uses seed + i, so the same item comes from two seeds."""
     found = gym("chain_sum", size=3, seed=7, config={"max_terms": 3})
     where, row = found[1]
@@ -268,14 +269,14 @@ def test_reasoning_gym_items_say_how_to_make_them_again():
 
 
 @pytest.mark.parametrize("name", sorted(EVALUATING))
-def test_families_that_run_answers_are_refused(name):
+def test_families_that_run_answers_are_refused(name: Any) -> None:
     """Before reasoning-gym is even imported."""
     with pytest.raises(SourceError, match=f"^reasoning_gym {name}: refused, as its scorer runs answers as code"):
         gym(name, size=1)
 
 
 @pytest.mark.slow
-def test_bad_reasoning_gym_family_or_config_is_explained():
+def test_bad_reasoning_gym_family_or_config_is_explained() -> None:
     """An unknown family with the nearest, and a config that the family does not take."""
     with pytest.raises(SourceError, match=r"^reasoning_gym chain_sun: no such family; did you mean chain_sum\?"):
         gym("chain_sun", size=1)
@@ -283,7 +284,7 @@ def test_bad_reasoning_gym_family_or_config_is_explained():
         gym("chain_sum", size=1, config={"max_terms": 1})
 
 
-def test_missing_reasoning_gym_names_the_extra(monkeypatch):
+def test_missing_reasoning_gym_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is optional."""
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
 
@@ -292,7 +293,7 @@ def test_missing_reasoning_gym_names_the_extra(monkeypatch):
 
 
 @pytest.mark.slow
-def test_families_that_depend_on_the_hash_seed_want_it_fixed(monkeypatch):
+def test_families_that_depend_on_the_hash_seed_want_it_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Setting the variable inside a running Python would have no effect, so the interpreter's own flag is asked."""
     name = max(HASH_DEPENDENT)
 

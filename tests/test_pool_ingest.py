@@ -6,6 +6,8 @@ import math
 import random
 import tracemalloc
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +22,7 @@ from thresher.pool.store import Store, shard_name
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
 
 
-def taken(folder, content, *, name="x.jsonl", **settings):
+def taken(folder: Path, content: Any, *, name: str = "x.jsonl", **settings: Any) -> Any:
     """The store after ingesting a file of these bytes, or of these rows as JSONL."""
     if isinstance(content, list):
         content = b"".join(json.dumps(row).encode() + b"\n" for row in content)
@@ -28,13 +30,13 @@ def taken(folder, content, *, name="x.jsonl", **settings):
     return stored(folder, name, **settings)
 
 
-def stored(folder, name="x.jsonl", **settings):
+def stored(folder: Path, name: str = "x.jsonl", **settings: Any) -> Any:
     store = Store(folder / "run")
     ingest(folder / name, store, key="k", **settings)
     return store
 
 
-def pool(store):
+def pool(store: Store) -> Any:
     """All rows of the pool, by shards."""
     shards = store.entry("prompts").facts["shards"]
     tables = [store.read_table(f"samples/{shard_name(shard)}") for shard in range(shards)]
@@ -42,7 +44,7 @@ def pool(store):
     return pa.concat_tables(tables).to_pylist()
 
 
-def test_a_prompt_of_two_families_is_counted_in_each(tmp_path):
+def test_a_prompt_of_two_families_is_counted_in_each(tmp_path: Path) -> None:
     """Two models asked the same: one always right, one never."""
     from thresher.audit.count_run import audit
     from thresher.audit.statistics import statistics
@@ -68,7 +70,7 @@ def test_a_prompt_of_two_families_is_counted_in_each(tmp_path):
     assert [one.value for one in statistics(Store(tmp_path / "run")).pass_at_k if one.k == 1] == [1.0, 0.0, 0.5]
 
 
-def test_text_prompts_and_all_columns_arrive(tmp_path):
+def test_text_prompts_and_all_columns_arrive(tmp_path: Path) -> None:
     """What the pool knows goes into its columns; what it does not know is metadata, untouched."""
     further = {"score": 0.5, "metadata": {"a": None}, "tags": [1, "2"], "ü": "null"}
     engine = {"finish_reason": "length", "completion_ids": [5, 6], "logprobs": [-0.5, -1]}
@@ -88,7 +90,7 @@ def test_text_prompts_and_all_columns_arrive(tmp_path):
     assert store.entry("prompts").facts == {"shards": 1, "prompts": 1}
 
 
-def test_messages_and_defaults(tmp_path):
+def test_messages_and_defaults(tmp_path: Path) -> None:
     """The last assistant's message is the completion; there is no reference and the family is default."""
     said = [{"role": role, "content": text} for role, text in (("assistant", "3"), ("tool", "no"), ("assistant", "2"))]
     (found,) = pool(taken(tmp_path, [{"prompt": CHAT, "completion": said, "finish_reason": None}]))
@@ -97,7 +99,7 @@ def test_messages_and_defaults(tmp_path):
     assert (found["completion"], found["family"], found["reference"], found["metadata"]) == ("2", "default", None, "{}")
 
 
-def test_samples_are_counted_per_prompt_in_the_order_of_the_file(tmp_path):
+def test_samples_are_counted_per_prompt_in_the_order_of_the_file(tmp_path: Path) -> None:
     """A blank line is no row. The same completion twice is two samples with two ids."""
     lines = [json.dumps({"prompt": p, "completion": c}) for p, c in ["ax", "bx", "ax", "ay"]]
     store = taken(tmp_path, "\n\n".join(lines).encode())
@@ -110,11 +112,11 @@ def test_samples_are_counted_per_prompt_in_the_order_of_the_file(tmp_path):
     assert [turns[0]["content"] for turns in prompts["messages"].to_pylist()] == ["a", "b"]
 
 
-def rows_of(prompts, each):
+def rows_of(prompts: Any, each: Any) -> Any:
     return [{"prompt": f"p{i % prompts}", "completion": f"c{i % 7}", "i": i} for i in range(prompts * each)]
 
 
-def test_sample_ids_do_not_depend_on_the_order_of_the_file(tmp_path):
+def test_sample_ids_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
     """Nor on how many shards it makes; unreadable rows included."""
     rows = [*rows_of(10, 9), {"prompt": "a"}, {"prompt": "a"}, {"prompt": "b"}]
     first = pool(taken(tmp_path, rows))
@@ -126,7 +128,7 @@ def test_sample_ids_do_not_depend_on_the_order_of_the_file(tmp_path):
     assert len({row["sample_id"] for row in first}) == len({row["prompt_id"] for row in first}) + 80 == 93
 
 
-def test_shards_hold_whole_prompts_in_the_order_of_the_file(tmp_path):
+def test_shards_hold_whole_prompts_in_the_order_of_the_file(tmp_path: Path) -> None:
     """Every row is there once; the prompts of shard i are row group i."""
     store = taken(tmp_path, rows_of(20, 9), shard_rows=50)
     tables = [store.read_table(f"samples/{shard_name(shard)}").to_pylist() for shard in range(4)]
@@ -140,7 +142,7 @@ def test_shards_hold_whole_prompts_in_the_order_of_the_file(tmp_path):
     assert store.entry("prompts").facts == {"shards": 4, "prompts": 20}
 
 
-def test_shard_without_prompts_is_an_empty_one(tmp_path):
+def test_shard_without_prompts_is_an_empty_one(tmp_path: Path) -> None:
     """One prompt alone can fill one shard only."""
     store = taken(tmp_path, rows_of(1, 30), shard_rows=10)
     sizes = [store.entry(f"samples/{shard_name(shard)}").rows for shard in range(3)]
@@ -149,7 +151,7 @@ def test_shard_without_prompts_is_an_empty_one(tmp_path):
     assert [store.read_group("prompts", shard).num_rows for shard in range(3)] == [size // 30 for size in sizes]
 
 
-def test_finished_shards_are_not_written_again(tmp_path):
+def test_finished_shards_are_not_written_again(tmp_path: Path) -> None:
     """A shard that is gone comes back the same; a finished ingest does not even read the file."""
     store = taken(tmp_path, rows_of(20, 9), shard_rows=50)
     run = tmp_path / "run"
@@ -197,7 +199,7 @@ GOOD = {"prompt": "1+1?", "completion": "2"}
         "number said", "nothing said", "surrogate", "nan", "family", "metadata",
     ],
 )  # fmt: skip
-def test_unreadable_row_is_kept_with_its_reason(tmp_path, caplog, line, said):
+def test_unreadable_row_is_kept_with_its_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes, said: str) -> None:
     """It is one row of the pool, in its place, and no prompt of the plan."""
     good = json.dumps(GOOD).encode()
     store = taken(tmp_path, b"\n".join([good, b"", line, good]))
@@ -213,7 +215,7 @@ def test_unreadable_row_is_kept_with_its_reason(tmp_path, caplog, line, said):
     assert record.getMessage().endswith(f"the first: {torn['unreadable']}")
 
 
-def test_unreadable_row_keeps_what_could_be_read(tmp_path):
+def test_unreadable_row_keeps_what_could_be_read(tmp_path: Path) -> None:
     """Its prompt, so that a person can find it; but its id is that of its bytes, and its occurrence among them."""
     rows = [GOOD, {"prompt": CHAT, "family": "sums"}, {"prompt": CHAT, "family": "sums"}]
     _, first, second = pool(taken(tmp_path, rows))
@@ -222,7 +224,7 @@ def test_unreadable_row_keeps_what_could_be_read(tmp_path):
     assert first["prompt_id"] != second["prompt_id"]
 
 
-def test_problems_are_logged_once_per_kind(tmp_path, caplog):
+def test_problems_are_logged_once_per_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With how many rows have it and the first of them."""
     caplog.set_level(logging.WARNING)
     taken(tmp_path, b'{"a\n' + b'{"prompt": "a"}\n' * 3 + b"nul\n" + b"x" * 2000 + b"\n")
@@ -241,7 +243,7 @@ def test_problems_are_logged_once_per_kind(tmp_path, caplog):
     ],
     ids=["lengths", "negative", "text", "no number", "too big", "reason"],
 )  # fmt: skip
-def test_engine_columns_of_another_kind_stay_metadata(tmp_path, engine):
+def test_engine_columns_of_another_kind_stay_metadata(tmp_path: Path, engine: dict[str, Any]) -> None:
     """They are the user's, whatever they mean; the row is judged all the same."""
     (found,) = pool(taken(tmp_path, [{**GOOD, **engine}]))
 
@@ -249,14 +251,14 @@ def test_engine_columns_of_another_kind_stay_metadata(tmp_path, engine):
     assert (found["completion_ids"], found["logprobs"], found["finish_reason"], found["unreadable"]) == (None,) * 4
 
 
-def test_numbers_that_json_lacks_are_texts_in_metadata(tmp_path):
+def test_numbers_that_json_lacks_are_texts_in_metadata(tmp_path: Path) -> None:
     """pandas writes NaN for what is missing; that is no reason to lose a sample."""
     (found,) = pool(taken(tmp_path, [{**GOOD, "x": [math.nan, -math.inf]}]))
 
     assert json.loads(found["metadata"]) == {"x": ["NaN", "-Infinity"]}
 
 
-def test_parquet_columns_of_any_type_become_metadata(tmp_path):
+def test_parquet_columns_of_any_type_become_metadata(tmp_path: Path) -> None:
     """Messages are lists of structs; dates are ISO texts, bytes are base64, Arrow's JSON is JSON."""
     message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("name", pa.string())]))
     chat = [[{"role": "user", "content": "1+1?", "name": None}], [{"role": "user", "content": "1+1?", "name": "Ann"}]]
@@ -293,7 +295,7 @@ def test_parquet_columns_of_any_type_become_metadata(tmp_path):
     ],
     ids=["missing", "empty", "empty Parquet", "kind", "no Parquet", "column", "fields"],
 )
-def test_file_at_fault_as_a_whole_is_refused(tmp_path, name, content, said):
+def test_file_at_fault_as_a_whole_is_refused(tmp_path: Path, name: str, content: Any, said: str) -> None:
     """Nothing is written then."""
     if isinstance(content, pa.Table):
         pq.write_table(content, tmp_path / name)
@@ -306,7 +308,7 @@ def test_file_at_fault_as_a_whole_is_refused(tmp_path, name, content, said):
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_shard(tmp_path):
+def test_memory_is_that_of_a_shard(tmp_path: Path) -> None:
     """Python's own, while 10 MB are dealt out to ten shards."""
     with (tmp_path / "x.jsonl").open("w") as file:
         for i in range(400):

@@ -88,7 +88,8 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_table("samples/00000", TABLE, key="k")
     code = (
-        "import resource, signal, sys, pyarrow as pa; from thresher.pool.store import Store; from thresher.errors import StoreError\n"
+        "import resource, signal, sys, pyarrow as pa\n"
+        "from thresher.pool.store import Store; from thresher.errors import StoreError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))\n"
         "try: Store(sys.argv[1]).write_table('samples/00001', pa.table({'a': list(range(1000))}), key='k')\n"

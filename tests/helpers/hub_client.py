@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import sys
+from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
@@ -12,7 +13,7 @@ from huggingface_hub import HfApi
 from thresher.cli import main
 
 
-def load(repo, config, *revisions):
+def load(repo: Any, config: Any, *revisions: Any) -> Any:
     """The names of one config's rows by revision, after every split of every config was loaded and streamed."""
     found = {}
     for name_of in revisions:

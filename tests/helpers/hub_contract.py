@@ -6,6 +6,7 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -29,7 +30,7 @@ dataset_info:
 api = HfApi()
 
 
-def shard(folder, first, rows=2000):
+def shard(folder: Path, first: Any, rows: int = 2000) -> Any:
     table = pa.table(
         {"n": pa.array(range(first, first + rows)), "text": [hashlib.sha256(b"%d" % n).hexdigest() for n in range(rows)]}
     )
@@ -38,25 +39,25 @@ def shard(folder, first, rows=2000):
     return path
 
 
-def refused(status, call):
+def refused(status: Any, call: Any) -> None:
     with pytest.raises(HfHubHTTPError) as error:
         call()
     assert error.value.response.status_code == status
 
 
-def commit(operations, message, **more):
+def commit(operations: Any, message: Any, **more: Any) -> Any:
     return api.create_commit(REPO, operations, repo_type="dataset", commit_message=message, **more)
 
 
-def head(revision=None):
+def head(revision: Any = None) -> Any:
     return api.dataset_info(REPO, revision=revision).sha
 
 
-def rows(revision):
+def rows(revision: Any) -> Any:
     return datasets.load_dataset(REPO, "one", split="train", revision=revision)["n"][:]
 
 
-def main(folder):
+def main(folder: Path) -> None:
     assert api.whoami()["name"]
     with pytest.raises(RepositoryNotFoundError):
         api.dataset_info(REPO)

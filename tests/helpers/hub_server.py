@@ -19,9 +19,11 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import lz4.frame
+import pytest
 import uvicorn
 import yaml
 from starlette.requests import Request
@@ -36,7 +38,7 @@ ORGANISATION = "acme"
 class RefusedError(Exception):
     """An answer that is an error, as the Hub words it."""
 
-    def __init__(self, status, message, code=None, **body):
+    def __init__(self, status: Any, message: Any, code: Any = None, **body: Any) -> None:
         self.status, self.message, self.code, self.body = status, message, code, {"error": message, **body}
 
 
@@ -71,11 +73,11 @@ class Commit:
 
 
 class Repository:
-    def __init__(self, name, private):
+    def __init__(self, name: Any, private: Any) -> None:
         self.name, self.private, self.lock = name, private, threading.Lock()
         self.commits, self.refs, self.requests, self.gated = {}, {}, [], False
 
-    def at(self, revision):
+    def at(self, revision: Any) -> Any:
         """The commit that a branch, tag, reference or hash names."""
         for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
             if name in self.refs:
@@ -85,7 +87,7 @@ class Repository:
             raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self.commits[found[0]]
 
-    def add(self, reference, parent, tree, title, author):
+    def add(self, reference: Any, parent: Any, tree: Any, title: Any, author: Any) -> Any:
         written = json.dumps([sorted((path, one.oid) for path, one in tree.items()), parent, title, time.time_ns()])
         oid = hashlib.sha1(written.encode()).hexdigest()
         self.commits[oid] = Commit(oid, parent, tree, title, author, time.time())
@@ -93,23 +95,23 @@ class Repository:
         return oid
 
 
-def git_oid(data):
+def git_oid(data: Any) -> Any:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def moment(seconds):
+def moment(seconds: Any) -> Any:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 # -- Xet: formats of shards and xorbs (xet-core) ---------------------------------------------------------------------------
 
 
-def hex_of(raw):
+def hex_of(raw: Any) -> Any:
     """A hash is four little-endian words."""
     return b"".join(raw[at : at + 8][::-1] for at in range(0, 32, 8)).hex()
 
 
-def files_in(shard):
+def files_in(shard: Any) -> Any:
     """(hash, sha256 or None, [(xorb, bytes, first chunk, end)]) of each file that a shard describes."""
     at, found = 48, []
     while shard[at : at + 32] != b"\xff" * 32:
@@ -123,7 +125,7 @@ def files_in(shard):
     return found
 
 
-def chunks_in(xorb):
+def chunks_in(xorb: Any) -> Any:
     """(place, bytes with header, bytes unpacked, scheme) of each chunk."""
     at, found = 0, []
     while at + 8 <= len(xorb) and xorb[at] == 0:
@@ -133,7 +135,7 @@ def chunks_in(xorb):
     return found
 
 
-def unpacked(xorb, chunk):
+def unpacked(xorb: Any, chunk: Any) -> Any:
     at, size, length, scheme = chunk
     data = xorb[at + 8 : at + size]
     if scheme:
@@ -150,7 +152,7 @@ def unpacked(xorb, chunk):
 class Hub:
     """The server; a context manager."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.repositories, self.faults, self.log = {}, [], []
@@ -159,18 +161,18 @@ class Hub:
 
     # -- content -------------------------------------------------------------------------------------------------------
 
-    def put(self, name, data):
+    def put(self, name: Any, data: Any) -> None:
         path = self.folder / name
         work = path.with_suffix(f".{threading.get_ident()}.tmp")
         work.write_bytes(data)
         work.replace(path)
 
-    def content(self, file):
+    def content(self, file: Any) -> Any:
         if file.sha256 is not None and not self.has(file.sha256):
             raise RefusedError(404, "no such content")
         return (self.folder / (file.sha256 or file.oid)).read_bytes()
 
-    def has(self, sha256):
+    def has(self, sha256: Any) -> Any:
         """Whether content is there; what came by Xet is put together first."""
         if (self.folder / sha256).exists():
             return True
@@ -187,7 +189,7 @@ class Hub:
 
     # -- who and what --------------------------------------------------------------------------------------------------
 
-    def user(self, request, *, needed=True):
+    def user(self, request: pytest.FixtureRequest, *, needed: bool = True) -> Any:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if given and given not in TOKENS:
             raise RefusedError(401, "Invalid credentials in Authorization header")
@@ -195,7 +197,7 @@ class Hub:
             raise RefusedError(401, "Invalid username or password.")
         return TOKENS.get(given)
 
-    def repository(self, request, name, *, write=False):
+    def repository(self, request: pytest.FixtureRequest, name: Any, *, write: bool = False) -> Any:
         user = self.user(request, needed=write)
         found = self.repositories.get(name)
         if found is None or (found.private and user is None):
@@ -204,7 +206,7 @@ class Hub:
             raise RefusedError(403, "Forbidden: you are not allowed to write to this repository")
         return found
 
-    def describe(self, repository, commit, *, blobs=False):
+    def describe(self, repository: Any, commit: Any, *, blobs: bool = False) -> Any:
         card = {}
         if "README.md" in commit.tree:
             matter = re.match(r"---\n(.*?)\n---", self.content(commit.tree["README.md"]).decode(), re.DOTALL)
@@ -220,7 +222,7 @@ class Hub:
             "cardData": json.loads(json.dumps(card, default=str)), "siblings": siblings,
         }  # fmt: skip
 
-    def item(self, path, file):
+    def item(self, path: Path, file: Any) -> Any:
         found = {"type": "file", "oid": file.oid, "size": file.size, "path": path}
         if file.sha256:
             found["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 134}
@@ -230,7 +232,7 @@ class Hub:
 
     # -- the API -------------------------------------------------------------------------------------------------------
 
-    async def answer(self, request, path):
+    async def answer(self, request: pytest.FixtureRequest, path: Path) -> Any:
         method = request.method
         if path == "/api/whoami-v2":
             user = self.user(request)
@@ -256,7 +258,7 @@ class Hub:
             return await self.lfs(request, found[1], verify=bool(found[2]))
         return await self.xet(request, method, path)
 
-    def create(self, request, asked):
+    def create(self, request: pytest.FixtureRequest, asked: Any) -> Any:
         user = self.user(request)
         name = f"{asked.get('organization') or user}/{asked['name']}"
         if name.split("/", maxsplit=1)[0] not in (user, ORGANISATION):
@@ -272,7 +274,7 @@ class Hub:
             self.repositories[name] = made
         return {"url": url, "name": name}
 
-    async def dataset(self, request, method, name, rest):
+    async def dataset(self, request: pytest.FixtureRequest, method: Any, name: Any, rest: Any) -> Any:
         what, _, more = rest.partition("/")
         writes = method in ("POST", "PUT", "DELETE") and what != "paths-info"
         repository = self.repository(request, name, write=writes or what.startswith("xet-write"))
@@ -318,7 +320,7 @@ class Hub:
             return JSONResponse(told, headers=headers)
         raise RefusedError(404, f"no such route: {rest}")
 
-    def preupload(self, commit, asked):
+    def preupload(self, commit: Any, asked: Any) -> Any:
         globs = [line.split()[0] for line in self.content(commit.tree[".gitattributes"]).decode().splitlines()]
         found = []
         for one in asked["files"]:
@@ -329,7 +331,7 @@ class Hub:
             found.append(told)
         return {"files": found, "commitOid": commit.oid}
 
-    def commit(self, request, repository, revision, body):
+    def commit(self, request: pytest.FixtureRequest, repository: Any, revision: Any, body: Any) -> Any:
         lines = [json.loads(line) for line in body.split(b"\n") if line.strip()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         for line in lines:
@@ -352,7 +354,7 @@ class Hub:
         request_url = {"pullRequestUrl": f"{url}/discussions/{len(repository.requests)}"} if asks else {}
         return {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}", "hookOutput": "", **request_url}
 
-    def change(self, tree, key, value):
+    def change(self, tree: Any, key: Any, value: Any) -> None:
         """Apply one line of a commit to a tree."""
         path = value.get("path", "")
         if key == "file":
@@ -369,7 +371,7 @@ class Hub:
             for one in gone:
                 del tree[one]
 
-    def tree(self, request, commit, folder):
+    def tree(self, request: pytest.FixtureRequest, commit: Any, folder: Path) -> Any:
         recursive = request.query_params.get("recursive", "").lower() in ("true", "1")
         start, items, folders = f"{folder}/" if folder else "", [], set()
         for path, file in sorted(commit.tree.items()):
@@ -393,7 +395,7 @@ class Hub:
             headers["Link"] = f'<{self.url}{request.url.path}?{asked}&cursor={first + 1000}>; rel="next"'
         return JSONResponse(items[first : first + 1000], headers=headers)
 
-    def reference(self, repository, method, kind, name, asked):
+    def reference(self, repository: Any, method: Any, kind: Any, name: Any, asked: Any) -> Any:
         with repository.lock:
             if kind == "tag" and method == "POST":
                 reference, start = f"refs/tags/{asked['tag']}", name
@@ -408,7 +410,7 @@ class Hub:
             repository.refs[reference] = repository.at(start).oid
         return {}
 
-    def resolve(self, request, name, revision, path):
+    def resolve(self, request: pytest.FixtureRequest, name: Any, revision: Any, path: Path) -> Any:
         commit = self.repository(request, name).at(revision)
         if path not in commit.tree:
             raise RefusedError(404, "Entry not found", "EntryNotFound")
@@ -425,7 +427,7 @@ class Hub:
 
     # -- LFS and Xet ---------------------------------------------------------------------------------------------------
 
-    def batch(self, _repository, asked):
+    def batch(self, _repository: Any, asked: Any) -> Any:
         found = []
         for one in asked["objects"]:
             told = {"oid": one["oid"], "size": one["size"]}
@@ -435,7 +437,7 @@ class Hub:
             found.append(told)
         return JSONResponse({"transfer": "basic", "objects": found}, media_type="application/vnd.git-lfs+json")
 
-    async def lfs(self, request, sha256, *, verify):
+    async def lfs(self, request: pytest.FixtureRequest, sha256: Any, *, verify: Any) -> Any:
         if verify:
             if not self.has(sha256):
                 raise RefusedError(404, "not found")
@@ -446,7 +448,7 @@ class Hub:
         self.put(sha256, data)
         return Response()
 
-    async def xet(self, request, method, path):
+    async def xet(self, request: pytest.FixtureRequest, method: Any, path: Path) -> Any:
         if found := re.fullmatch(r"/v1/xorbs/[^/]+/([0-9a-f]+)", path):
             there = (self.folder / f"xorb-{found[1]}").exists()
             if method == "POST":
@@ -467,7 +469,7 @@ class Hub:
             return self.reconstruction(request, self.xet_files[found[1]])
         raise RefusedError(404, f"no such route: {method} {path}")
 
-    def reconstruction(self, request, terms):
+    def reconstruction(self, request: pytest.FixtureRequest, terms: Any) -> Any:
         asked = re.match(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
         low, high = (int(asked[1]), int(asked[2] or 2**62)) if asked else (0, 2**62)
         if terms and low >= sum(term[1] for term in terms):
@@ -495,7 +497,7 @@ class Hub:
 
     # -- the server ----------------------------------------------------------------------------------------------------
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return None
         path = scope["raw_path"].decode().split("?")[0]  # one revision is one segment, its slashes encoded
@@ -518,19 +520,19 @@ class Hub:
         await response(scope, receive, send)
         return None
 
-    def fault(self, method, path):
+    def fault(self, method: Any, path: Path) -> Any:
         for fault in self.faults:
             if fault.times > 0 and fault.path in path and fault.method in (None, method):
                 fault.times -= 1
                 return fault
         return None
 
-    async def broken(self, fault, scope, receive, send):
+    async def broken(self, fault: Any, scope: Any, receive: Any, send: Any) -> None:
         if fault.status is None:
             raise ConnectionResetError("injected")
         await JSONResponse({"error": "injected"}, fault.status, headers=fault.headers)(scope, receive, send)
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -542,12 +544,12 @@ class Hub:
             time.sleep(0.01)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
         self.thread.join(10)
 
 
-def ranged(request, data, headers):
+def ranged(request: pytest.FixtureRequest, data: Any, headers: Any) -> Any:
     """The content, or the range of it that was asked for."""
     asked = re.match(r"bytes=(\d*)-(\d*)$", request.headers.get("range", ""))
     if not asked:

@@ -6,6 +6,9 @@ another prompt (for the filter over the corpus), torn could not be read.
 """
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,20 +48,20 @@ READABLE = {
 
 
 def small_run(
-    root,
-    plan=PLAN,
+    root: Path,
+    plan: Any = PLAN,
     *,
-    origin="sampled",
-    prompt_format="chat",
-    filters=FILTERS,
-    corpus=False,
-    shard_prompts=2,
-    dataset=None,
-    metadata=METADATA,
-    sampling=None,
-    stop_after=None,
-    first=0,
-):
+    origin: str = "sampled",
+    prompt_format: str = "chat",
+    filters: Any = FILTERS,
+    corpus: bool = False,
+    shard_prompts: int = 2,
+    dataset: Any = None,
+    metadata: Any = METADATA,
+    sampling: Any = None,
+    stop_after: Any = None,
+    first: int = 0,
+) -> Any:
     """Write the run and return its store; `stop_after` leaves it unfinished after so many shards. Questions are numbered from
     `first`."""
     store = Store(root)
@@ -100,7 +103,7 @@ def small_run(
     return store
 
 
-def write_shard(store, shard, samples, *, whats, filters=FILTERS, corpus=False):
+def write_shard(store: Store, shard: Any, samples: Any, *, whats: Any, filters: Any = FILTERS, corpus: bool = False) -> None:
     anchors = sum(samples["anchor"].to_pylist())
     facts = {"samples": len(whats) - anchors, "anchors": anchors, "prompt_tokens": 10, "completion_tokens": 30}
     name = f"samples/{shard_name(shard)}"
@@ -116,12 +119,12 @@ def write_shard(store, shard, samples, *, whats, filters=FILTERS, corpus=False):
         store.write_table(f"corpus/00-{shard_name(shard)}", table, key="c", facts={"filters": [filter_facts(CORPUS)]})
 
 
-def filter_facts(one):
+def filter_facts(one: Any) -> Any:
     named = {name: one.get(name) for name in ("label", "role", "scope", "families")}
     return {**named, "name": one["label"], "version": "1", "key": "k", "parameters": {}, "seconds": 0.25}
 
 
-def verdicts(samples, whats, alive, one):
+def verdicts(samples: Any, whats: Any, alive: Any, one: Any) -> Any:
     """The rows of one filter; `alive` is updated."""
     rows = []
     for row, (what, sample) in enumerate(zip(whats, samples.select(["sample_id", "family", "anchor"]).to_pylist(), strict=True)):
@@ -145,7 +148,7 @@ def verdicts(samples, whats, alive, one):
     return pa.Table.from_pylist(rows, VERDICTS)
 
 
-def _shard(planned, origin, metadata, recipe):
+def _shard(planned: Any, origin: Any, metadata: Any, recipe: Callable[..., Path]) -> Any:
     prompts, samples, whats = [], [], []
     for number, (family, drawn, anchor) in planned:
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Question {number}?"}]
@@ -168,7 +171,7 @@ def _shard(planned, origin, metadata, recipe):
     )
 
 
-def _sample(number, index, what, origin, recipe):
+def _sample(number: Any, index: Any, what: Any, origin: Any, recipe: Callable[..., Path]) -> Any:
     sample = {
         "sample_id": ids.digest("s", number, index),
         "index": index,

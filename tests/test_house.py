@@ -1,0 +1,197 @@
+"""The rules of the source tree that no linter checks: sizes, names, imports, and a test file for each module.
+
+Every exception is listed here with its present value or its reason. An exception may only shrink: a test fails when a listed
+value has grown, and also when an entry is no longer needed.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("schemas", "filters", "thresher", "flows")
+
+MOST_LINES = 400
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_MODULES = 14
+"""In one folder, not counting __init__.py."""
+
+LONG_FILES: dict[str, int] = {}
+LONG_FUNCTIONS: dict[str, int] = {}
+FULL_FOLDERS: dict[str, int] = {}
+REPEATED_STEMS: dict[str, int] = {}
+"""Stems of several modules under thresher/, and how many there are."""
+DEFERRED_IMPORTS: dict[str, int] = {}
+"""Imports of our own packages inside functions. These open a heavy backend only when its kind is asked for."""
+ASSERTED_MANIFESTS: dict[str, int] = {}
+"""Asserts that a manifest, an entry or a model is not None, where a type should say it."""
+
+UNTESTED: dict[str, str] = {}
+"""Modules without a test file of their own, and where their behaviour is tested instead."""
+
+SPANNING: dict[str, str] = {}
+"""Test files that test no single module, and what they test."""
+
+
+def modules() -> list[Path]:
+    return sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def named_modules() -> list[Path]:
+    return [path for path in modules() if path.name not in ("__init__.py", "__main__.py")]
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(), str(path))
+
+
+def test_file_of(path: Path) -> str:
+    """The test file of a module: its package path, joined with `_`; `thresher_` is left out but for modules directly in thresher/."""
+    parts = path.with_suffix("").parts
+    if parts[0] == "thresher" and len(parts) > 2:
+        parts = parts[1:]
+    return f"test_{'_'.join(parts)}.py"
+
+
+test_file_of.__test__ = False  # type: ignore[attr-defined]
+
+
+def assert_only_listed(values: dict[str, int], listed: dict[str, int], most: int = 0) -> None:
+    """Nothing above `most` but what is listed, no listed value has grown, and no entry is superfluous."""
+    too_much = [f"{name}: {value}" for name, value in values.items() if value > listed.get(name, most)]
+    superfluous = [name for name in listed if values.get(name, 0) <= most]
+
+    assert_none(too_much, f"above the limit of {most}, or above the listed exception")
+    assert_none(superfluous, "within the limit now: remove these exceptions")
+
+
+def assert_none(faults: Iterable[str], advice: str) -> None:
+    """Fail with the whole list, which pytest would cut."""
+    lines = [f"  {fault}" for fault in sorted(faults)]
+    if lines:
+        pytest.fail("\n".join([f"{advice}:", *lines]), pytrace=False)
+
+
+def own_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports of our own packages anywhere below a node."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.ImportFrom) and child.level == 0 and child.module:
+            names = [child.module]
+        elif isinstance(child, ast.Import):
+            names = [alias.name for alias in child.names]
+        else:
+            continue
+        if any(name.split(".")[0] in PACKAGES for name in names):
+            yield child
+
+
+def test_no_source_file_is_too_long() -> None:
+    lines = {str(path): len((ROOT / path).read_text().splitlines()) for path in modules()}
+
+    assert_only_listed(lines, LONG_FILES, MOST_LINES)
+
+
+def test_no_function_is_too_long() -> None:
+    lines: dict[str, int] = defaultdict(int)
+    for path in modules():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{path}:{node.name}"
+                lines[name] = max(lines[name], (node.end_lineno or node.lineno) - node.lineno + 1)
+
+    assert_only_listed(lines, LONG_FUNCTIONS, MOST_LINES_OF_A_FUNCTION)
+
+
+def test_no_folder_is_too_full() -> None:
+    counts: dict[str, int] = defaultdict(int)
+    for path in named_modules():
+        counts[str(path.parent)] += 1
+
+    assert_only_listed(counts, FULL_FOLDERS, MOST_MODULES)
+
+
+def test_no_two_modules_of_thresher_have_the_same_stem() -> None:
+    counts: dict[str, int] = defaultdict(int)
+    for path in named_modules():
+        if path.parts[0] == "thresher":
+            counts[path.stem] += 1
+
+    assert_only_listed(counts, REPEATED_STEMS, 1)
+
+
+def test_no_import_of_our_own_is_deferred_below_the_command_line() -> None:
+    counts: dict[str, int] = defaultdict(int)
+    for path in modules():
+        if path.parts[:2] == ("thresher", "cli"):
+            continue
+        functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        deferred = {child.lineno for node in functions for child in own_imports(node)}
+        if deferred:
+            counts[str(path)] = len(deferred)
+
+    assert_only_listed(counts, DEFERRED_IMPORTS)
+
+
+def test_no_import_of_our_own_is_for_type_checkers_only() -> None:
+    """Such an import hides a circle. The command line may: it keeps its start fast."""
+    hidden = []
+    for path in modules():
+        if path.parts[:2] == ("thresher", "cli"):
+            continue
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                hidden += [f"{path}:{child.lineno}" for child in own_imports(node)]
+
+    assert_none(hidden, "imported for type checkers only")
+
+
+def test_no_manifest_is_asserted_to_exist() -> None:
+    counts: dict[str, int] = defaultdict(int)
+    for path in modules():
+        for node in ast.walk(tree_of(path)):
+            if path.parts[0] == "thresher" and isinstance(node, ast.Assert):
+                text = ast.unparse(node.test)
+                counts[str(path)] += any(f"{name} is not None" in text for name in ("manifest", "entry", "model"))
+
+    assert_only_listed(counts, ASSERTED_MANIFESTS)
+
+
+def test_every_module_has_its_test_file() -> None:
+    missing = {str(path) for path in named_modules() if not (ROOT / "tests" / test_file_of(path)).exists()}
+
+    assert_none(missing - set(UNTESTED), "without a tests/test_<package>_<module>.py")
+    assert_none(set(UNTESTED) - missing, "tested now, or gone: remove these entries")
+
+
+def test_every_test_file_is_named_after_a_module_or_listed() -> None:
+    """A test file whose module was moved away is found here."""
+    of_modules = {test_file_of(path) for path in named_modules()} | {Path(__file__).name}
+    stray = {path.name for path in (ROOT / "tests").glob("test_*.py")} - of_modules
+
+    assert_none(stray - set(SPANNING), "name it after its module, or list it")
+    assert_none(set(SPANNING) - stray, "named after a module now, or gone: remove these entries")
+
+
+def test_tests_do_not_load_modules_by_path() -> None:
+    """What tests share is a module of tests/helpers."""
+    paths = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    loading = [str(path.relative_to(ROOT)) for path in paths if "runpy" in path.read_text()]
+
+    assert_none(loading, "import it from helpers instead")
+
+
+@pytest.mark.parametrize(
+    ("path", "test_file"),
+    [
+        ("schemas/recipe.py", "test_schemas_recipe.py"),
+        ("filters/code/values.py", "test_filters_code_values.py"),
+        ("thresher/ids.py", "test_thresher_ids.py"),
+        ("thresher/run/steps.py", "test_run_steps.py"),
+        ("thresher/releases/places/folder.py", "test_releases_places_folder.py"),
+    ],
+)
+def test_a_test_file_is_named_after_its_module(path: str, test_file: str) -> None:
+    assert test_file_of(Path(path)) == test_file
