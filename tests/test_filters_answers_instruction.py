@@ -9,7 +9,7 @@ from helpers.filter_tables import results, verdicts
 
 def test_the_share_of_instructions_followed_is_the_score() -> None:
     """The detail names the instructions that were not followed."""
-    checks = {"punctuation:no_comma": {}, "change_case:english_lowercase": {}}
+    checks: dict[str, dict[str, str]] = {"punctuation:no_comma": {}, "change_case:english_lowercase": {}}
     (verdict,) = verdicts("instruction", {"checks": checks}, {"completion": "A b"})
 
     assert (verdict["score"], verdict["detail"]) == (0.5, {"failed": ["change_case:english_lowercase"]})

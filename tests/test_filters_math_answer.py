@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import filters
 from filters.judging import judge
 from filters.math_answer import golds_of
-from filters.maths.expressions import UnknownError, values
+from filters.maths.expressions import values
 from filters.maths.extraction import final_answer
 from filters.maths.guard import refusal
 from filters.maths.plain import same
+from filters.maths.tokens import UnknownError
 from filters.maths.verify import verified
 from schemas.sample import SAMPLES, to_json
 

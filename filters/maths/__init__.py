@@ -1,4 +1,4 @@
-"""Whether a mathematical answer equals the reference: extraction, plain numbers, typed comparison, numeric evaluation.
+"""Decide whether a mathematical answer equals the reference: extraction, plain numbers, typed comparison, numeric evaluation.
 
-filters.math_answer puts these together. None of it executes text, and none calls sympy's sympify or parse_expr.
+The filter math_answer combines these modules. None of them executes text, and none calls sympy's sympify or parse_expr.
 """

@@ -1,4 +1,4 @@
-"""Brings answers into one form: LaTeX that only lays out is taken away, signs that look alike become one."""
+"""Bring answers into one form: remove LaTeX that only affects layout, and replace signs that look alike by one of them."""
 
 import re
 import unicodedata
@@ -26,7 +26,7 @@ _DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\circ(?![A-
 
 
 def cleaned(text: str) -> str:
-    """The one form in which answers are compared. Linear in the length of the text."""
+    """The form in which answers are compared. Takes time linear in the length of the text."""
     text = text.strip()
     boxed = _BOX.match(text)
     text = boxed.group(1) if boxed else text
@@ -53,8 +53,8 @@ def cleaned(text: str) -> str:
     text = re.sub(r"\\(?:le|leq|leqslant)(?![A-Za-z])", "<=", text).replace("\\lt", "<")
     text = re.sub(r"\\(?:ge|geq|geqslant)(?![A-Za-z])", ">=", text).replace("\\gt", ">")
     for _ in range(3):
-        text, found = _TEXT.subn(lambda m: m[1] if m[1] in ("e", "i", "d", "") else f" {m[1]} ", text)
-        if not found:
+        text, replaced = _TEXT.subn(lambda m: m[1] if m[1] in ("e", "i", "d", "") else f" {m[1]} ", text)
+        if not replaced:
             break
     text = " ".join(text.split())
     return text.removesuffix(".").strip() if not text.endswith("..") else text

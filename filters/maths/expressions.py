@@ -1,64 +1,56 @@
-"""Evaluates mathematical expressions, LaTeX or plain, to 60 digits: a recursive-descent parser over mpmath, and nothing else.
+"""Evaluate mathematical expressions, LaTeX or plain, to 60 digits, with a recursive-descent parser over mpmath.
 
-Variables get fixed pseudo-random values, so that two expressions in variables are equal where they agree at three points; by the
-Schwartz-Zippel lemma polynomials that differ agree there with a probability of practically 0. What the parser does not know
+Variables get fixed pseudo-random values, so two expressions in variables count as equal if they agree at three points. By the
+Schwartz-Zippel lemma, different polynomials agree there with a probability of practically 0. Syntax that the parser does not know
 raises UnknownError: it never guesses.
 """
 
 import hashlib
-import re
 from collections.abc import Callable
 from typing import Any
 
 from filters.maths.guard import MOST_DEPTH
+from filters.maths.tokens import FUNCTIONS, UnknownError, tokens_of
 
 DIGITS = 60
 EQUAL = 1e-30
-"""Two values are equal where they differ by less than this share of the larger."""
+"""Two values are equal if they differ by less than this share of the larger."""
 ZERO = 1e-45
 POINTS = 3
 MOST_FACTORIAL = 2_000
 
-_TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)|(\\[A-Za-z]+|\\[|%])|([A-Za-z\u00b0\u221e])|([-+*/^_!()\[\]{}|,=<>']))")
-_FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan asin acos atan sinh cosh tanh ln log lg exp sqrt abs floor ceil"
-_NAMED = frozenset(_FUNCTIONS.split())
 _OF_ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _LETTERS = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi chi psi "
     "omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
 )
 _GREEK = frozenset(_LETTERS.split())
-_WORD = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,}")
-
-
-class UnknownError(ValueError):
-    """An expression that the parser does not know."""
 
 
 def values(text: str) -> list[Any]:
-    """The values of an expression (mpmath complex numbers) at each of POINTS points; one where it has no variables.
+    """The values of an expression (mpmath complex numbers) at each of POINTS points; a single one if it has no variables.
 
-    Raises UnknownError, and ZeroDivisionError or ValueError where it has no value.
+    Raises UnknownError, and ZeroDivisionError or ValueError if it has no value.
     """
     from mpmath import mp
 
     mp.dps = DIGITS
-    tokens = _tokens(text)
-    first = _Parser(tokens, 0)
-    found = [first.whole()]
-    if first.variables:
-        found += [_Parser(tokens, point).whole() for point in range(1, POINTS)]
-    return found
+    tokens = tokens_of(text)
+    parser = _Parser(tokens, 0)
+    results = [parser.whole()]
+    if parser.variables:
+        results += [_Parser(tokens, point).whole() for point in range(1, POINTS)]
+    return results
 
 
 def equal_values(first: list[Any], second: list[Any]) -> bool:
-    """Whether two lists of values are one and the same at every point."""
+    """Whether two lists of values are equal at every point."""
     length = max(len(first), len(second))
     return all(_close(a, b) for a, b in zip(_stretched(first, length), _stretched(second, length), strict=True))
 
 
-def _stretched(given: list[Any], length: int) -> list[Any]:
-    return given * length if len(given) == 1 else given
+def _stretched(results: list[Any], length: int) -> list[Any]:
+    return results * length if len(results) == 1 else results
 
 
 def _close(a: Any, b: Any) -> bool:
@@ -72,71 +64,50 @@ def _close(a: Any, b: Any) -> bool:
     return bool(largest < ZERO or abs(a - b) <= EQUAL * largest)
 
 
-def _tokens(text: str) -> list[str]:
-    text = _WORD.sub(_known_word, text)
-    found, at = [], 0
-    text = text.rstrip()
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise UnknownError(f"{text[at : at + 10]!r}")
-        found.append(match.group().strip())
-        at = match.end()
-    if not found:
-        raise UnknownError("nothing")
-    return found
-
-
-def _known_word(match: "re.Match[str]") -> str:
-    word = match.group()
-    if word in _NAMED or word in ("pi", "infty"):
-        return f"\\{word} "
-    if word in ("inf", "infinity", "oo"):
-        return "\\infty "
-    if len(word) > 2:
-        raise UnknownError(f"the word {word[:20]!r}")
-    return word
-
-
 class _Parser:
+    """Evaluates one list of tokens at one point; each method reads one rule of the grammar."""
+
     def __init__(self, tokens: list[str], point: int) -> None:
         from mpmath import mp
 
-        self.mp, self.tokens, self.point, self.at, self.depth = mp, tokens, point, 0, 0
+        self.mp, self.tokens, self.point, self.position, self.depth = mp, tokens, point, 0, 0
         self.variables: set[str] = set()
         self.angles = 0
 
     def whole(self) -> Any:
         value = self.sum()
-        if self.at < len(self.tokens):
-            raise UnknownError(f"{self.tokens[self.at]!r} after the expression")
+        if self.position < len(self.tokens):
+            raise UnknownError(f"{self.tokens[self.position]!r} after the expression")
         return value
 
     def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def take(self, wanted: str = "") -> str:
         mark = self.peek()
         if not mark or (wanted and mark != wanted):
             raise UnknownError(f"wanted {wanted or 'more'}, found {mark or 'the end'!r}")
-        self.at += 1
+        self.position += 1
         return mark
 
     def sum(self) -> Any:
         self.depth += 1
         if self.depth > 3 * MOST_DEPTH:
             raise UnknownError("nested too deep")
-        value = self.signed()
+        value = self.signed_product()
         while self.peek() in ("+", "-"):
             value = value + self.product() if self.take() == "+" else value - self.product()
         self.depth -= 1
         return value
 
-    def signed(self) -> Any:
+    def sign(self) -> int:
         sign = 1
         while self.peek() in ("+", "-"):
             sign = -sign if self.take() == "-" else sign
-        return sign * self.product()
+        return sign
+
+    def signed_product(self) -> Any:
+        return self.sign() * self.product()
 
     def product(self) -> Any:
         value = self.power()
@@ -144,24 +115,21 @@ class _Parser:
             mark = self.peek()
             if mark in ("*", "\\cdot", "\\times", "\\ast"):
                 self.take()
-                value = value * self.after_sign()
+                value = value * self.signed_power()
             elif mark in ("/", "\\div"):
                 self.take()
-                value = value / self.after_sign()
-            elif mark and self.begins(mark):
-                if self.tokens[self.at - 1][0].isdigit() and mark[0].isdigit():
+                value = value / self.signed_power()
+            elif mark and self.starts_factor(mark):
+                if self.tokens[self.position - 1][0].isdigit() and mark[0].isdigit():
                     raise UnknownError("two numbers side by side")
                 value = value * self.power()
             else:
                 return value
 
-    def after_sign(self) -> Any:
-        sign = 1
-        while self.peek() in ("+", "-"):
-            sign = -sign if self.take() == "-" else sign
-        return sign * self.power()
+    def signed_power(self) -> Any:
+        return self.sign() * self.power()
 
-    def begins(self, mark: str) -> bool:
+    def starts_factor(self, mark: str) -> bool:
         if mark[0] == "\\":
             return mark not in ("\\cup", "\\cap", "\\pm", "\\mp", "\\to", "\\%")
         return mark[0].isalnum() or mark in ("(", "{", "[", ".", "\u221e", "\u00b0")
@@ -170,7 +138,8 @@ class _Parser:
         value = self.postfix(self.primary())
         if self.peek() == "^":
             self.take()
-            if self.peek() == "\\circ" or (self.peek() == "{" and self.tokens[self.at + 1 : self.at + 3] == ["\\circ", "}"]):
+            following = self.tokens[self.position : self.position + 3]
+            if following[:1] == ["\\circ"] or following == ["{", "\\circ", "}"]:
                 raise UnknownError("degrees")
             exponent = self.exponent()
             if value == 0 and self.mp.re(exponent) < 0:
@@ -182,9 +151,7 @@ class _Parser:
         return value
 
     def exponent(self) -> Any:
-        sign = 1
-        while self.peek() in ("+", "-"):
-            sign = -sign if self.take() == "-" else sign
+        sign = self.sign()
         if self.peek() == "{":
             return sign * self.group("{", "}")
         return sign * self.power()
@@ -260,12 +227,12 @@ class _Parser:
         return name
 
     def argument(self) -> Any:
-        """What a command takes: a group, or the next mark alone (`\\frac12`)."""
+        """The argument of a command: a group, or the next mark alone (`\\frac12`)."""
         mark = self.peek()
         if mark == "{":
             return self.group("{", "}")
         if mark[:1].isdigit() and len(mark) > 1 and mark.isdigit():
-            self.tokens[self.at : self.at + 1] = list(mark)
+            self.tokens[self.position : self.position + 1] = list(mark)
             mark = self.peek()
         return self.primary()
 
@@ -276,25 +243,28 @@ class _Parser:
             below = self.argument()
             return above / below
         if name == "sqrt":
-            degree = self.group("[", "]") if self.peek() == "[" else 2
-            self.tokens = list(self.tokens)
-            value = self.argument()
-            if degree == 2:
-                return self.mp.sqrt(value)
-            if degree == 0:
-                raise ZeroDivisionError
-            if self.mp.im(value) == 0 and self.mp.re(value) < 0 and degree == self.mp.floor(degree) and int(degree) % 2:
-                return -self.mp.power(-value, 1 / self.mp.mpf(degree))
-            return self.mp.power(value, 1 / self.mp.mpf(degree))
+            return self.root()
         if name == "pi":
             return self.mp.pi
         if name == "infty":
             return self.mp.inf
-        if name in _NAMED:
+        if name in FUNCTIONS:
             return self.function(name)
         if name in _GREEK:
             return self.variable("\\" + name)
         raise UnknownError(f"\\{name}")
+
+    def root(self) -> Any:
+        degree = self.group("[", "]") if self.peek() == "[" else 2
+        self.tokens = list(self.tokens)
+        value = self.argument()
+        if degree == 2:
+            return self.mp.sqrt(value)
+        if degree == 0:
+            raise ZeroDivisionError
+        if self.mp.im(value) == 0 and self.mp.re(value) < 0 and degree == self.mp.floor(degree) and int(degree) % 2:
+            return -self.mp.power(-value, 1 / self.mp.mpf(degree))
+        return self.mp.power(value, 1 / self.mp.mpf(degree))
 
     def function(self, name: str) -> Any:
         base: Any = None
@@ -311,19 +281,19 @@ class _Parser:
             value = self.primary()
         else:  # \sin 2x, up to the next sum or function
             value = self.power()
-            while (mark := self.peek()) and self.begins(mark) and mark[1:] not in _NAMED and mark not in ("(", "["):
+            while (mark := self.peek()) and self.starts_factor(mark) and mark[1:] not in FUNCTIONS and mark not in ("(", "["):
                 value = value * self.power()
         self.angles -= name in _OF_ANGLES
         if name in ("log", "ln", "lg") and value == 0:
             raise ZeroDivisionError
-        found = self.mp.log(value) / self.mp.log(base) if base is not None else self.known()[name](value)
+        result = self.mp.log(value) / self.mp.log(base) if base is not None else self.functions()[name](value)
         if exponent is None:
-            return found
+            return result
         if exponent == -1 and name in ("sin", "cos", "tan"):
-            return self.known()["arc" + name](value)
-        return self.mp.power(found, exponent)
+            return self.functions()["arc" + name](value)
+        return self.mp.power(result, exponent)
 
-    def known(self) -> dict[str, Callable[[Any], Any]]:
+    def functions(self) -> dict[str, Callable[[Any], Any]]:
         mp = self.mp
         return {
             "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "cot": mp.cot, "sec": mp.sec, "csc": mp.csc,
@@ -333,6 +303,6 @@ class _Parser:
         }  # fmt: skip
 
     def log(self, value: Any) -> Any:
-        """A logarithm without a base may be of any: it has a value of its own, so that it equals itself alone."""
+        """A logarithm without a base may have any base, so its value is one that only it has: it equals itself alone."""
         self.variables.add("log")
         return self.mp.log(value) * (self.mp.mpf("1.7") + self.point)

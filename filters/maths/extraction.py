@@ -1,22 +1,22 @@
-"""The final answer of a completion, by one rule.
+"""Read the final answer of a completion, by one rule.
 
-1. The last balanced `\\boxed{...}` (or `\\fbox{...}`). Another box with other content in the same sentence is a hedge.
-2. Else what follows a marker to the end of its line: `<answer>...</answer>`, `####`, `final answer:`, `answer is`, `answer:`. All
-   that markers announce must be one and the same.
-3. Else the whole completion, where it is one line of at most 200 characters and nothing but an answer.
+1. The last balanced `\\boxed{...}` (or `\\fbox{...}`). A second box with other content in the same sentence is a hedge.
+2. Else the rest of the line after a marker: `<answer>...</answer>`, `####`, `final answer:`, `answer is`, `answer:`. All markers
+   must announce the same answer.
+3. Else the whole completion, if it is one line of at most 200 characters and nothing but an answer.
 
-There is exactly one candidate or none: `5 or 6` is none. Linear in the length of the text.
+There is exactly one candidate or none: `5 or 6` is none. Takes time linear in the length of the text.
 """
 
 import re
 from typing import NamedTuple
 
 SCANNED_CHARS = 65_536
-"""The end of a completion that is looked at."""
+"""Characters at the end of a completion that are searched."""
 ANSWER_CHARS = 1_000
 WHOLE_CHARS = 200
 BOXES = 64
-"""Boxes looked at, from the end."""
+"""Boxes that are read, from the end."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=\S)")
 _SIMPLE = re.compile(r"\\boxed\{([A-Za-z0-9.,+/-]{1,60})\}")
@@ -34,100 +34,100 @@ _UNSURE = re.compile(
 _PROSE = re.compile(r"[A-Za-z]{2,}(?:[ ,]+[A-Za-z]{2,}){4,}")
 
 
-class Found(NamedTuple):
-    """A candidate, or none and why."""
+class Candidate(NamedTuple):
+    """A candidate, or None and the reason."""
 
     answer: str | None
     why: str = ""
 
 
-def final_answer(text: str) -> Found:
+def final_answer(text: str) -> Candidate:
     """The one candidate of a completion."""
     if len(text) > SCANNED_CHARS:
         text = text[-SCANNED_CHARS:]
     boxes = text.count("\\boxed") + text.count("\\fbox")
     if boxes == 1 and (simple := _SIMPLE.search(text)):
-        return Found(simple[1])
+        return Candidate(simple[1])
     if boxes:
         return _boxed(text)
     if "answer" in (low := text.lower()) or "####" in text:
-        found = _marked(text, low)
-        if found is not None:
-            return found
+        candidate = _marked(text, low)
+        if candidate is not None:
+            return candidate
     whole = text.strip()
     if not whole or len(whole) > WHOLE_CHARS or "\n" in whole or _PROSE.search(whole):
-        return Found(None, "no box, no marker, and the completion is more than an answer")
-    return _one(whole)
+        return Candidate(None, "no box, no marker, and the completion is more than an answer")
+    return _candidate(whole)
 
 
 def hedged(answer: str) -> bool:
-    """Whether an answer names several, or doubts itself."""
+    """Whether an answer names several answers or expresses doubt."""
     return _HEDGE.search(answer) is not None or _UNSURE.search(answer) is not None
 
 
-def _one(answer: str) -> Found:
+def _candidate(answer: str) -> Candidate:
     answer = answer.strip().strip("*").strip()
     if not answer:
-        return Found(None, "an empty answer")
+        return Candidate(None, "an empty answer")
     if len(answer) > ANSWER_CHARS:
-        return Found(None, f"an answer of more than {ANSWER_CHARS} characters")
-    return Found(answer)
+        return Candidate(None, f"an answer of more than {ANSWER_CHARS} characters")
+    return Candidate(answer)
 
 
-def _boxed(text: str) -> Found:
+def _boxed(text: str) -> Candidate:
     starts = [(match.start(), match.end()) for match in _BOX.finditer(text)][-BOXES:]
-    boxes = [(at, *_balanced(text, begin)) for at, begin in starts]
-    whole = [(at, end, inner) for at, end, inner in boxes if inner is not None]
-    if not whole:
-        return Found(None, "a box that is not closed")
-    at, _, answer = whole[-1]
+    boxes = [(start, *_balanced(text, opening)) for start, opening in starts]
+    closed = [(start, end, content) for start, end, content in boxes if content is not None]
+    if not closed:
+        return Candidate(None, "a box that is not closed")
+    start, _, answer = closed[-1]
     if boxes[-1][2] is None:
-        return Found(None, "the last box is not closed")
-    inner = [box for box in whole[:-1] if box[1] <= at]
-    if inner:
-        _, end, before = inner[-1]
-        if _squeezed(before) != _squeezed(answer) and not _SENTENCE.search(text, end, at):
-            return Found(None, "several boxes in one sentence")
-    return _one(answer)
+        return Candidate(None, "the last box is not closed")
+    earlier = [box for box in closed[:-1] if box[1] <= start]
+    if earlier:
+        _, end, before = earlier[-1]
+        if _squeezed(before) != _squeezed(answer) and not _SENTENCE.search(text, end, start):
+            return Candidate(None, "several boxes in one sentence")
+    return _candidate(answer)
 
 
-def _balanced(text: str, begin: int) -> tuple[int, str | None]:
-    """The end of a group that opens at `begin`, and what is in it; without a brace the one character there."""
-    if text[begin] != "{":
-        return begin + 1, text[begin]
+def _balanced(text: str, start: int) -> tuple[int, str | None]:
+    """The end of the group that opens at `start`, and its content; without a brace, the single character there."""
+    if text[start] != "{":
+        return start + 1, text[start]
     depth = 0
-    at = begin
-    limit = min(len(text), begin + ANSWER_CHARS + 400)
-    while at < limit:
-        mark = text[at]
+    position = start
+    limit = min(len(text), start + ANSWER_CHARS + 400)
+    while position < limit:
+        mark = text[position]
         if mark == "\\":
-            at += 2
+            position += 2
             continue
         if mark == "{":
             depth += 1
         elif mark == "}":
             depth -= 1
             if depth == 0:
-                return at + 1, text[begin + 1 : at]
-        at += 1
+                return position + 1, text[start + 1 : position]
+        position += 1
     return len(text), None
 
 
-def _marked(text: str, low: str) -> Found | None:
+def _marked(text: str, low: str) -> Candidate | None:
     tags = [match.group(1) for match in _TAG.finditer(text)] if "<answer>" in low else []
     candidates = tags or [_line(text, match.end()) for match in _MARKER.finditer(text)]
-    candidates = [one for one in candidates if one.strip()]
+    candidates = [answer for answer in candidates if answer.strip()]
     if not candidates:
         return None
-    if len({_squeezed(one) for one in candidates}) > 1:
-        return Found(None, "markers announce different answers")
-    return _one(candidates[-1])
+    if len({_squeezed(answer) for answer in candidates}) > 1:
+        return Candidate(None, "markers announce different answers")
+    return _candidate(candidates[-1])
 
 
-def _line(text: str, begin: int) -> str:
-    """The rest of a line, or of the next one where nothing stands after the marker; up to the end of its sentence."""
-    end = text.find("\n", begin)
-    line = text[begin : len(text) if end < 0 else end]
+def _line(text: str, start: int) -> str:
+    """The rest of the line, or the next line if the rest is empty, up to the end of its sentence."""
+    end = text.find("\n", start)
+    line = text[start : len(text) if end < 0 else end]
     if not line.strip() and end >= 0:
         after = text.find("\n", end + 1)
         line = text[end + 1 : len(text) if after < 0 else after]

@@ -1,16 +1,14 @@
-"""Plain numbers and equal texts: what most answers are, decided without further ado."""
+"""Compare plain numbers and equal texts, which most answers are, without parsing an expression."""
 
 import re
 from decimal import Decimal
-from functools import lru_cache
 
 _OUTSIDE = " \t\r\n$*`"
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,200})(?:\.\d{0,200})?|[+-]?\.\d{1,200}", re.ASCII)
 
 
-@lru_cache(maxsize=65_536)
 def number_of(text: str) -> Decimal | None:
-    """The number that a text plainly is, with separators of thousands or without; None for anything else."""
+    """The number that a text is, with or without thousands separators; None for any other text."""
     text = text.strip(_OUTSIDE).removesuffix(".")
     if not _NUMBER.fullmatch(text):
         return None
@@ -18,7 +16,7 @@ def number_of(text: str) -> Decimal | None:
 
 
 def same(gold: str, answer: str) -> bool | None:
-    """Whether two answers are equal, where that is plain; None where it is not."""
+    """Whether two answers are equal; None if this module cannot decide."""
     if gold == answer:
         return True
     first = number_of(gold)
