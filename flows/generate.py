@@ -37,9 +37,28 @@ async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any])
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def sample_shard(root: str, shard: int, engines: Engines, progress: Progress) -> dict[str, Any]:
-    """Sample one shard; what is done is read from the run directory, never from Prefect."""
-    return steps.sample_on(engines, root, shard, progress)
+def sample_shard(plain: steps.Plain, shard: int, engines: Engines) -> dict[str, Any]:
+    """Sample one shard. What is done is read from the run directory, never from Prefect."""
+    return plain.sample(shard, engines)
+
+
+class SampleSteps:
+    """The steps of a run that is sampled and not judged (thresher.run.steps.Steps)."""
+
+    def __init__(self, plain: steps.Plain) -> None:
+        self.plain = plain
+
+    def sample(self, shard: int, engines: Engines) -> dict[str, Any]:
+        return sample_shard(self.plain, shard, engines)
+
+    def judge(self, shard: int) -> None:
+        return None
+
+    def compare(self) -> None:
+        return None
+
+    def finish(self) -> steps.Finished:
+        return self.plain.finish()
 
 
 class Reported:
@@ -72,11 +91,5 @@ def generate(recipe: str, out: str | None = None, overrides: list[str] | None = 
     """Sample a recipe into its run directory, without filtering; returns the directory."""
     begun = steps.begin(recipe_file.load(recipe, overrides or ()), out, salt=salt)
     with Reported() as report, Progress(report=report) as progress, open_executor(begun.recipe) as executor:
-        steps.drive(
-            begun,
-            progress,
-            executor,
-            sample=lambda shard, engines: sample_shard(begun.root, shard, engines, progress),
-            judge=lambda shard: None,
-        )
+        steps.fill_pool(begun, SampleSteps(steps.Plain(begun.run, progress, executor)), progress, executor)
     return begun.root

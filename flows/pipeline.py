@@ -1,6 +1,7 @@
 """The whole way, from a recipe to a dataset: what deployments name."""
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -9,15 +10,41 @@ from prefect.settings import PREFECT_API_URL
 
 from flows import reporting, slots
 from flows.generate import Reported, sample_shard
+from flows.judge import compare, judge_shard
 from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
-from flows.release import publish_run, release_run
+from flows.release import Opaque, publish_run, release_run
 from flows.servers import server
-from flows.winnow import winnow_corpus, winnow_shard
 from thresher.errors import ScheduleError
 from thresher.executors import open_executor
-from thresher.pool.store import Store
+from thresher.executors.executor import Engines
 from thresher.run import steps
 from thresher.run.progress import Progress
+
+
+class Tasks:
+    """The steps of a run as Prefect tasks, with retries and artifacts (thresher.run.steps.Steps)."""
+
+    def __init__(self, plain: steps.Plain) -> None:
+        self.plain = plain
+        self.results: dict[str, Any] = {}
+        """What the flow returns, once `finish` is done: JSON values of the audit, the dataset, the report and the release."""
+
+    def sample(self, shard: int, engines: Engines) -> dict[str, Any]:
+        return sample_shard(self.plain, shard, engines)
+
+    def judge(self, shard: int) -> dict[str, Any]:
+        return judge_shard(self.plain, shard)
+
+    def compare(self) -> None:
+        compare(self.plain)
+
+    def finish(self) -> steps.Finished:
+        run, executor = self.plain.run, self.plain.executor
+        audit, dataset, report = release_run(Opaque(run), executor)
+        self.results = {"audit": audit.to_dict(), "dataset": dataset, "report": report}
+        published = publish_run(Opaque(run)) if run.recipe.publish.repo else None
+        self.results["published"] = None if published is None else asdict(published)
+        return steps.Finished(audit, dataset, published)
 
 
 @flow(name="thresher", validate_parameters=True)
@@ -43,18 +70,12 @@ def pipeline(
     out, salt = out or None, salt or None
     with slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt)) as begun:
         with Reported() as report, Progress(report=report) as progress, open_executor(begun.recipe) as executor:
-            steps.drive(
-                begun,
-                progress,
-                executor,
-                sample=lambda shard, engines: sample_shard(begun.root, shard, engines, progress),
-                judge=lambda shard: winnow_shard(begun.root, shard, executor),
-                corpus=lambda: winnow_corpus(begun.root, executor),
-            )
+            tasks = Tasks(steps.Plain(begun.run, progress, executor))
+            steps.fill_pool(begun, tasks, progress, executor)
             if slot := runtime.flow_run.scheduled_start_time:
-                reporting.sampled(Store(begun.root), progress, slot)
-            done = release_run(begun.root, executor.gather)
-        return done | {"published": publish_run(begun.root) if begun.recipe.publish.repo else None}
+                reporting.sampled(begun.run, progress, slot)
+            tasks.finish()
+        return tasks.results
 
 
 def run_here(recipe: str, overrides: list[str], out: str, salt: str | None) -> None:

@@ -3,7 +3,7 @@
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +65,7 @@ def schedule(
     when = _when(cron, interval, timezone)
     given = _variables(env, pool)
     loaded = recipe_file.load(recipe, overrides)
-    build_filters(loaded)
+    build_filters(loaded.recipe, loaded.base, imported=False, where=loaded.where)
     name, overrides = name or loaded.recipe.name, list(overrides)
     if wrong := sorted(set(name) & set(NAMELESS)):
         raise ScheduleError(f"--name {name}: Prefect takes no {wrong[0]} in a name; give another")
@@ -116,6 +116,29 @@ def schedules() -> list[dict[str, Any]]:
     """Every schedule of thresher's on the server, by name. Raises ScheduleError."""
     with server() as client:
         return [_row(client, one) for one in every(client)]
+
+
+def short_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of `schedules` with the columns that fit a terminal; times are UTC, to the minute."""
+    return [
+        {
+            "name": row["name"],
+            "schedule": row["schedule"],
+            "next (UTC)": "paused" if row["paused"] else _minutes(row["next"]),
+            "last (UTC)": _minutes(row["last"]),
+            "ended": row["last_state"],
+        }
+        for row in rows
+    ]
+
+
+def lines_of(row: Mapping[str, Any]) -> list[str]:
+    """Return a row of `schedules` as lines of text, with the command that executes its runs."""
+    lines = [f"{row['name']}: {row['schedule']}{', paused' if row['paused'] else ''}; run directories go to {row['out']}"]
+    if row["next"]:
+        start = f"prefect worker start --pool {row['pool']}" if row["pool"] else f"thresher serve {row['name']}"
+        lines.append(f"next run: {row['next']}, executed by: {start}")
+    return lines
 
 
 def change(name: str, what: Literal["pause", "resume", "remove"]) -> None:
@@ -265,6 +288,10 @@ def _spelled(when: Any) -> str:
         letter, size = next((letter, size) for letter, size in LENGTHS.items() if seconds % size == 0)
         return f"every {seconds // size}{letter}"
     return str(when)
+
+
+def _minutes(time: str | None) -> str | None:
+    return None if time is None else time[:16].replace("T", " ")
 
 
 def _iso(time: Any) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.recipe import Recipe
 from schemas.sample import POOL_VERSION
 
 
@@ -43,7 +44,7 @@ class RunManifest(BaseModel):
     """`sampled` from an engine, or `brought` along by `thresher filter`."""
     sampling_key: str
     """Hash of all that decides which samples are drawn: prompts, model, sampling, salt."""
-    recipe: dict[str, Any]
+    recipe: Recipe
     """The recipe in full, defaults filled in."""
     base: str = ""
     """The recipe's directory, as it was named: paths in the recipe are relative to it. It stays on this machine."""

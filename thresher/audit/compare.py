@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from thresher.audit import drift as drifting
+from thresher.audit.cache import cached_drift_sums
 from thresher.audit.count_run import is_complete
-from thresher.audit.drift import Drift, drift
-from thresher.audit.older_runs import opened
+from thresher.audit.drift import Drift
 from thresher.errors import StoreError, ThresherError
+from thresher.pool.run import Run, open_run
 from thresher.pool.store import Store
 
 log = logging.getLogger(__name__)
@@ -39,38 +40,39 @@ class Since:
         return drifting.told(self.found) + ("" if self.complete else " That run is unfinished.")
 
 
-def since(store: Store, before: Store | None = None) -> Since | None:
-    """Compare a run with an earlier one: the last complete one of the same name in the same folder, if none is given. None where
-    there is none, or where it turns out that it cannot be read. Raises StoreError, AuditError where the run, or the one that was
-    named, cannot be read."""
+def since(run: Run, before: Run | None = None) -> Since | None:
+    """Compare a run with an earlier one: by default the last complete one of the same name in the same folder. None where there
+    is none, or where it cannot be read after all. Raises AuditError where the run, or the one that was named, cannot be read."""
     if before is not None:
-        return Since(before.root, begun(before), is_complete(before), drift(store, before))
-    earlier, now = run_before(store), None
+        found = drifting.between(cached_drift_sums(run), cached_drift_sums(before))
+        return Since(before.root, begun(before.store), is_complete(before), found)
+    earlier = run_before(run)
     if earlier is None:
         return None
-    now = drifting.sums(store)
+    now = cached_drift_sums(run)
     try:
-        found = drifting.between(now, drifting.sums(earlier))
+        found = drifting.between(now, cached_drift_sums(earlier))
     except ThresherError as error:  # a damaged neighbour is not this run's fault
-        log.warning("drift was not looked for: %s", error)
+        log.warning("drift was not tested: %s", error)
         return None
-    return Since(earlier.root, begun(earlier), complete=True, found=found)
+    return Since(earlier.root, begun(earlier.store), complete=True, found=found)
 
 
-def run_before(store: Store) -> Store | None:
-    """The last complete run of the same name in the same folder that was begun before this one."""
+def run_before(run: Run) -> Run | None:
+    """The last complete run of the same name in the same folder that was started before this one."""
+    store = run.store
     own = os.path.realpath(store.base) if store.local else store.root.rstrip("/")
-    folder, name = own.rpartition("/")[0] or "/", opened(store).name
-    roots = _roots(folder)
+    folder = own.rpartition("/")[0] or "/"
+    roots = run_roots(folder)
     for root in reversed(roots[: roots.index(own)] if own in roots else []):
-        one = Store(root)
-        with suppress(ThresherError):  # what cannot be read is no run to compare with
-            if opened(one).name == name and is_complete(one):
-                return one
+        with suppress(ThresherError):  # a run that cannot be read is none to compare with
+            earlier = open_run(root)
+            if earlier.manifest.name == run.manifest.name and is_complete(earlier):
+                return earlier
     return None
 
 
-def _roots(folder: str) -> list[str]:
+def run_roots(folder: str) -> list[str]:
     """The runs in a folder, and itself if it is one, the oldest first."""
     base = Store(folder)
     there = [name for name in ("", *base.folders()) if base.exists(f"{name}/run.json".lstrip("/"))]

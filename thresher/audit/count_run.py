@@ -6,22 +6,24 @@ the mean over prompts of their unbiased estimates (thresher.estimators.pass_rate
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from filters.base import Role
 from schemas.manifest import RunManifest
+from schemas.recipe import VllmEngine
 from schemas.sample import Kind, Outcome
 from thresher import ids
 from thresher.audit.count_shard import AGAIN, Counts, count_shard
 from thresher.audit.evidence import Evidence, alarms, classes_of, correlation
-from thresher.audit.older_runs import is_older, lacking, opened
 from thresher.errors import AuditError, StoreError
 from thresher.estimators.calibration import Calibration, calibrations, merged
 from thresher.estimators.diversity import Diversity, diversities
 from thresher.estimators.intervals import pass_rate_interval
+from thresher.executors.executor import Map, map_here
 from thresher.pool import judged as pool
+from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 
 PASSED = (Kind.HIT.value, Kind.DUPLICATE.value)
@@ -224,64 +226,50 @@ class Part:
     problems: list[str]
 
 
-Gather = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
-"""Calls a function with each tuple of arguments, wherever that is done, and returns what it returns, in order."""
-
-
-def here(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """In this process."""
-    return [function(*item) for item in items]
-
-
 BLOCK = 64
 """Shards that are counted in one call, at most."""
 
 
-def audit(store: Store, gather: Gather = here) -> Audit:
-    """Count a run, a shard at a time, and list what does not add up. An unfinished run is counted as far as it is. `gather`
-    spreads the counting over the workers of an executor; what comes back from each is sums.
-
-    Raises StoreError where there is no run.
+def count(run: Run, map_shards: Map = map_here) -> Audit:
+    """Count a run, a shard at a time, and list what does not add up. An unfinished run is counted as far as it is. `map_shards`
+    spreads the counting over the workers of an executor; each returns sums. `thresher.audit.cache.cached_audit` counts only once.
     """
-    manifest = opened(store)
-    planned = pool.shards(store)
-    sampled, judged, problems = _progress(store, planned, manifest)
+    store, planned = run.store, pool.shards(run.store)
+    sampled, judged, problems = _progress(run, planned)
     problems += _plan_is_whole(store)
     counts, facts = Counts(), dict.fromkeys(_FACTS, 0.0)
     filters: dict[str, dict[str, Any]] = {}
     calibrated: list[Any] = []
-    size = max(1, len(sampled) if gather is here else min(BLOCK, -(-len(sampled) // 16)))
-    there = set(judged)
-    blocks = [sampled[at : at + size] for at in range(0, len(sampled), size)]
-    for part in gather(count_part, [(store.root, tuple((one, one in there) for one in block)) for block in blocks]):
+    size = max(1, len(sampled) if map_shards is map_here else min(BLOCK, -(-len(sampled) // 16)))
+    judged_too = set(judged)
+    blocks = [sampled[first : first + size] for first in range(0, len(sampled), size)]
+    for part in map_shards(count_part, [(run, tuple((shard, shard in judged_too) for shard in block)) for block in blocks]):
         counts.add(part.counts)
         for name in facts:
             facts[name] += part.facts[name]
         calibrated += part.calibrated
         problems += part.problems
         problems += _same_filters(store, part.filters, filters)
-    complete = _complete(store, manifest, planned, sampled, judged)
-    if complete and not is_older(manifest):
-        problems += _whole_cascade(store, manifest, filters)
+    complete = _complete(run, planned, sampled, judged)
+    if complete:
+        problems += _whole_cascade(run, filters)
     return _audited(
-        store,
-        manifest,
+        run,
         shards=Shards(planned, len(sampled), len(judged)),
         complete=complete,
         counts=counts,
         facts=facts,
         filters=filters,
         calibration=calibrations(merged(calibrated)),
-        older=list(lacking(store, manifest, sampled)),
         problems=problems,
     )
 
 
-def is_complete(store: Store) -> bool:
-    """Whether a run is sampled and judged to its end. Raises StoreError where there is no run."""
-    manifest, planned = opened(store), pool.shards(store)
-    sampled, judged, _ = _progress(store, planned, manifest)
-    return _complete(store, manifest, planned, sampled, judged)
+def is_complete(run: Run) -> bool:
+    """Whether a run is sampled and judged to its end."""
+    planned = pool.shards(run.store)
+    sampled, judged, _ = _progress(run, planned)
+    return _complete(run, planned, sampled, judged)
 
 
 def check(audit: Audit, *, calibration: bool = False) -> None:
@@ -307,32 +295,32 @@ def _plan_is_whole(store: Store) -> Iterator[str]:
         yield f"{store.path(entry.path)}: damaged, it is not what was written; {AGAIN}"
 
 
-def _progress(store: Store, planned: int, manifest: RunManifest) -> tuple[list[int], list[int], list[str]]:
+def _progress(run: Run, planned: int) -> tuple[list[int], list[int], list[str]]:
     """Shards that are sampled, those that are judged too, and what is missing."""
+    store = run.store
     sampled = pool.sampled(store)
     given = pool.verdict_files(store)
     files = max(given.values(), default=0)
     judged = [shard for shard in sampled if given[shard] == files > 0]
-    again = "run `thresher filter` again" if manifest.origin == "brought" else "run `thresher run` again"
+    again = f"run `{run.command}` again"
     if not planned:
         return [], [], [f"{store.root}: nothing is planned yet; {again} to complete the run"]
-    if len(judged) == planned or (len(judged) == len(sampled) and pool.enough(store, manifest)):
+    if len(judged) == planned or (len(judged) == len(sampled) and pool.enough(run)):
         return sampled, judged, []
     short = f"{planned} shards planned, {len(sampled)} sampled and {len(judged)} judged"
     return sampled, judged, [f"{store.root}: unfinished: {short}; {again} to complete the run"]
 
 
-def _complete(store: Store, manifest: RunManifest, planned: int, sampled: list[int], judged: list[int]) -> bool:
-    return len(judged) == len(sampled) > 0 and (len(sampled) == planned or pool.enough(store, manifest))
+def _complete(run: Run, planned: int, sampled: list[int], judged: list[int]) -> bool:
+    return len(judged) == len(sampled) > 0 and (len(sampled) == planned or pool.enough(run))
 
 
 _FACTS = ("prompt_tokens", "completion_tokens", "seconds")
 
 
-def count_part(root: str, shards: Sequence[tuple[int, bool]]) -> Part:
+def count_part(run: Run, shards: Sequence[tuple[int, bool]]) -> Part:
     """Count some shards, each with whether it is judged."""
-    store = Store(root)
-    manifest = opened(store)
+    store = run.store
     part = Part(Counts(), dict.fromkeys(_FACTS, 0.0), {}, [], [])
     calibrated: list[Any] = []
     for shard, judged in shards:
@@ -347,7 +335,7 @@ def count_part(root: str, shards: Sequence[tuple[int, bool]]) -> Part:
         if not judged or entry is None:
             continue
         try:
-            found, wrong = count_shard(store, shard, manifest)
+            found, wrong = count_shard(run, shard)
         except StoreError as error:
             part.problems.append(str(error))
             continue
@@ -380,22 +368,20 @@ def _same_filters(store: Store, mine: Mapping[str, dict[str, Any]], filters: dic
         )
 
 
-def _whole_cascade(store: Store, manifest: RunManifest, filters: Mapping[str, Any]) -> Iterator[str]:
-    dedupe, near_miss = manifest.recipe.get("dedupe"), manifest.recipe.get("near_miss")
-    wanted = len(manifest.recipe["filters"]) + (manifest.origin == "brought") + (near_miss is not None)
-    wanted += (
-        sum(dedupe.get(scope) is not None for scope in ("within_prompt", "semantic", "within_run", "released")) if dedupe else 0
-    )
+def _whole_cascade(run: Run, filters: Mapping[str, Any]) -> Iterator[str]:
+    recipe = run.recipe
+    wanted = len(recipe.filters) + (not run.sampled) + (recipe.near_miss is not None)
+    if (dedupe := recipe.dedupe) is not None:
+        wanted += sum(scope is not None for scope in (dedupe.within_prompt, dedupe.semantic, dedupe.within_run, dedupe.released))
     if len(filters) != wanted:
         yield (
-            f"{store.root}: the recipe has {wanted} filters, the verdicts are of {len(filters)} ({', '.join(filters)}); "
+            f"{run.root}: the recipe has {wanted} filters, the verdicts are of {len(filters)} ({', '.join(filters)}); "
             "run the same command again: it judges by the recipe"
         )
 
 
 def _audited(
-    store: Store,
-    manifest: RunManifest,
+    run: Run,
     *,
     shards: Shards,
     complete: bool,
@@ -403,9 +389,9 @@ def _audited(
     facts: Mapping[str, float],
     filters: Mapping[str, Mapping[str, Any]],
     calibration: list[Calibration],
-    older: list[str],
     problems: list[str],
 ) -> Audit:
+    store, manifest = run.store, run.manifest
     drawn = Counter[tuple[str, str | None]]()
     for (_, anchor, outcome, kind, _), count in counts.samples.items():
         if not anchor:
@@ -433,7 +419,7 @@ def _audited(
         reasons=tuple(_reasons(stats, samples)),
         families=tuple(_family(family, counts, manifest, family, filters) for family in families),
         total=total,
-        diversity=tuple(diversities(counts.diversity, counts.distinct, multiplicities=not is_older(manifest))),
+        diversity=tuple(diversities(counts.diversity, counts.distinct)),
         tokens=Tokens(int(facts["prompt_tokens"]), tokens, tokens / total.hits if total.hits and tokens else None),
         seconds=_seconds(manifest, facts["seconds"], stats),
         temperatures=tuple(_temperatures(counts, total, adaptive=_adaptive(manifest))) if manifest.origin == "sampled" else (),
@@ -443,7 +429,7 @@ def _audited(
         calibration_faults=tuple(_faults(calibration, manifest)),
         overlaps=tuple(_overlaps(counts)),
         alarms=tuple(alarms(stats, filters)),
-        missing=(*older, *_missing(counts, total, complete=complete, shards=shards)),
+        missing=tuple(_missing(counts, total, complete=complete, shards=shards)),
         problems=tuple(problems),
     )
 
@@ -476,15 +462,16 @@ def _missing(counts: Counts, total: FamilyStats, *, complete: bool, shards: Shar
 
 
 def _seconds(manifest: RunManifest, sampling: float, stats: tuple[FilterStats, ...]) -> Seconds:
-    engine = manifest.recipe["engine"]
-    here = manifest.origin == "sampled" and engine["kind"] == "vllm"
-    devices = round(sampling * int(engine["tensor_parallel_size"]), 3) if here else None
+    engine = manifest.recipe.engine
+    devices = None
+    if manifest.origin == "sampled" and isinstance(engine, VllmEngine):
+        devices = round(sampling * engine.tensor_parallel_size, 3)
     return Seconds(round(sampling, 3), round(sum(one.seconds for one in stats), 3), devices)
 
 
 def _adaptive(manifest: RunManifest) -> bool:
     """Whether drawing stopped because of what was found, so that shares of all draws are biased."""
-    return manifest.origin == "sampled" and manifest.recipe["sampling"]["target_hits"] is not None
+    return manifest.origin == "sampled" and manifest.recipe.sampling.target_hits is not None
 
 
 def _temperatures(counts: Counts, total: FamilyStats, *, adaptive: bool) -> Iterator[TemperatureStats]:
@@ -500,7 +487,7 @@ def _temperatures(counts: Counts, total: FamilyStats, *, adaptive: bool) -> Iter
 
 
 def _faults(calibration: list[Calibration], manifest: RunManifest) -> Iterator[str]:
-    meant = manifest.origin == "sampled" and manifest.recipe["sampling"]["calibration"]["expect"] == "declared"
+    meant = manifest.origin == "sampled" and manifest.recipe.sampling.calibration.expect == "declared"
     for one in calibration:
         if one.exceeds and not (one.declared and meant):
             beyond = ", ".join(

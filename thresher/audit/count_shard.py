@@ -5,6 +5,7 @@ Nothing that a step has counted is believed: who should have seen a sample is wo
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +15,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Role, Scope
-from schemas.manifest import Entry, RunManifest
-from schemas.recipe import Recipe, Sampling
-from schemas.sample import SAMPLES, VERDICTS, Outcome
+from schemas.manifest import Entry
+from schemas.recipe import Sampling
+from schemas.sample import Outcome
 from thresher.audit.evidence import Evidence, evidence_of
-from thresher.audit.older_runs import is_older
 from thresher.errors import StoreError
 from thresher.estimators.diversity import Sums, sums_of
 from thresher.pool import judged as pool
 from thresher.pool.judged import pass_rates, prompt_counts
+from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
 
 COLUMNS = [
@@ -76,20 +77,20 @@ class Counts:
         self.evidence.add(other.evidence)
 
 
-def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts, list[str]]:
+def count_shard(run: Run, shard: int) -> tuple[Counts, list[str]]:
     """Count a shard that is sampled and judged, and list what is wrong with it. Raises StoreError on a damaged file."""
-    name, older = f"samples/{shard_name(shard)}", is_older(manifest)
+    store, name = run.store, f"samples/{shard_name(shard)}"
     entry, problems = _entry(store, name), list[str]()
     tables, facts = list[pa.Table](), list[dict[str, Any]]()
     for verdicts in pool.verdict_names(store, shard):
-        given, made = store.read_table(verdicts, like=VERDICTS if older else None), _entry(store, verdicts, "filters")
+        given, made = store.read_table(verdicts), _entry(store, verdicts, "filters")
         problems += _rows_agree(store.path(made.path), made.rows, given)
         tables.append(given)
         facts += made.facts["filters"]
     given = pa.concat_tables(tables)
     scored = given["score"].null_count < given.num_rows  # lengths are only read to be set against scores
     columns = [*COLUMNS, *(["completion"] if scored else [])]
-    samples = store.read_table(name, columns, like=SAMPLES if older else None)
+    samples = store.read_table(name, columns)
     characters: Rows = np.zeros(samples.num_rows, np.int64)
     if scored:
         characters = pc.utf8_length(samples["completion"]).to_numpy().astype(np.int64)
@@ -102,16 +103,16 @@ def count_shard(store: Store, shard: int, manifest: RunManifest) -> tuple[Counts
             problems.append(f"{path}: {found} {fact} found, {entry.facts[fact]} noted in {name}.json; {AGAIN}")
     if repeated := samples.num_rows - len(pc.unique(samples["sample_id"])):
         problems.append(f"{path}: {repeated} sample ids stand there twice, none may; {AGAIN}")
-    if manifest.origin == "sampled":
-        problems += _as_planned(store, shard, manifest, samples, path)
+    if run.sampled:
+        problems += _as_planned(run, shard, samples, path)
     where = store.path(f"verdicts/{shard_name(shard)}.parquet")
     given, found_wrong = sound(samples, given, facts, where)
     problems += found_wrong
     problems += cascade(samples, given, facts, where)
     known = [one for made in pool.verdict_entries(store, shard) for one in pool.filters_of(made)]
-    sampling = Recipe.model_validate(manifest.recipe).sampling
     judged = pool.judged(samples, given, known)
-    counts = counted(judged, given, sampling)
+    problems += _keep(store, shard, judged)
+    counts = counted(judged, given, run.recipe.sampling)
     counts.diversity.update(sums_of(judged))
     counts.distinct.update((store.entry(f"verdicts/{shard_name(shard)}") or entry).facts.get("distinct", {}))
     counts.evidence.add(evidence_of(given, facts, samples["anchor"].to_numpy(), characters))
@@ -212,6 +213,20 @@ AGAIN = "remove this file and run the same command again: it is made anew"
 """What to do about a damaged file."""
 
 
+def _keep(store: Store, shard: int, judged: pa.Table) -> Iterator[str]:
+    """Keep what became of each sample, for everything that reads it. What was kept of the same verdicts must be the same."""
+    key, name = pool.judged_key(store, shard), pool.judged_name(shard)
+    kept = store.entry(name)
+    if key is None:
+        return
+    if kept is not None and kept.key == key and store.whole(kept, hashed=True):
+        if not store.read_table(name).equals(judged.select(list(pool.JUDGED)).cast(pool.JUDGED_SCHEMA)):
+            yield f"{store.path(kept.path)}: not what the verdicts of the shard come to; {AGAIN}"
+        return
+    with suppress(StoreError):  # a run that cannot be written to is audited all the same
+        pool.write_judged(store, shard, judged, key)
+
+
 def _entry(store: Store, name: str, *facts: str) -> Entry:
     """An entry that has these facts. Raises StoreError where it is none."""
     found = store.entry(name)
@@ -225,10 +240,10 @@ def _rows_agree(path: str, noted: int, table: pa.Table) -> Iterator[str]:
         yield f"{path}: {table.num_rows} rows found, {noted} noted in its entry; {AGAIN}"
 
 
-def _as_planned(store: Store, shard: int, manifest: RunManifest, samples: pa.Table, path: str) -> Iterator[str]:
+def _as_planned(run: Run, shard: int, samples: pa.Table, path: str) -> Iterator[str]:
     """Compare the samples of each prompt with the plan: what the recipe asks for, or more where an earlier recipe asked for more;
     with target_hits, no fewer than the first wave."""
-    sampling = Recipe.model_validate(manifest.recipe).sampling
+    store, sampling = run.store, run.recipe.sampling
     each = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
     planned = store.read_group("prompts", shard)["prompt_id"]
     both = pa.chunked_array([*planned.chunks, *samples["prompt_id"].chunks], pa.string()).combine_chunks()

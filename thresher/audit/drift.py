@@ -18,11 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from thresher.audit.older_runs import opened
 from thresher.audit.show import percent
 from thresher.audit.sql_tables import opened_tables
 from thresher.audit.statistics import first_draws
-from thresher.pool.store import Store
+from thresher.pool.run import Run
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -84,9 +83,9 @@ class Sums:
         return max(0.0, m / (m - 1) * (self.dd - 2 * p * self.nd + p * p * self.nn) / self.n**2)
 
 
-def drift(store: Store, before: Store) -> tuple[Drift, ...]:
+def drift(run: Run, before: Run) -> tuple[Drift, ...]:
     """Compare a run with an earlier one. Raises StoreError where one of them is no run, AuditError where it cannot be read."""
-    return between(sums(store), sums(before))
+    return between(sums(run), sums(before))
 
 
 def between(now: Mapping[str, Sums], then: Mapping[str, Sums]) -> tuple[Drift, ...]:
@@ -134,10 +133,10 @@ def holm(found: Sequence[Drift]) -> Iterator[Drift]:
         yield replace(one, p=corrected[at], drifted=corrected[at] < LEVEL) if at in corrected else one
 
 
-def sums(store: Store) -> dict[str, Sums]:
+def sums(run: Run) -> dict[str, Sums]:
     """The sums of the pass rate, of each filter's dropped share, and of what each left undecided."""
-    first = first_draws(opened(store))
-    with opened_tables(store) as connection:
+    first = first_draws(run)
+    with opened_tables(run) as connection:
         return dict(_sums(connection, "" if first is None else f'and s."index" < {first}'))
 
 

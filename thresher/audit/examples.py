@@ -8,7 +8,7 @@ from typing import Any
 
 from filters.near_miss import differing
 from thresher.audit.sql_tables import opened_tables, whole_shards
-from thresher.pool.store import Store
+from thresher.pool.run import Run
 
 PER_REASON = 6
 """Examples of each filter, reason, kind and family; three times as many hits."""
@@ -45,14 +45,14 @@ order by f.family, f.failed_filter, f.reason, f.kind, f.sample_id
 """
 
 
-def examples(store: Store) -> dict[str, Any]:
+def examples(run: Run) -> dict[str, Any]:
     """`rows`, the same at each call; `contexts`, the messages before the last, which many rows share; and `all`: whether there
     was room for every filter, reason, kind and family."""
-    with opened_tables(store, whole_shards(store)) as connection:
+    with opened_tables(run, whole_shards(run)) as connection:
         connection.execute(_FEW)
         few = connection.sql("select * from few").to_arrow_table()
         shards = {shard for (shard,) in connection.execute(_SHARDS).fetchall()}
-    with opened_tables(store, shards) as connection:  # texts are large, and most shards have none of these
+    with opened_tables(run, shards) as connection:  # texts are large, and most shards have none of these
         connection.register("few", few)
         connection.execute(_NEAREST)
         rows = connection.sql(_EXAMPLES).to_arrow_table()

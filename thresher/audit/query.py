@@ -16,25 +16,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from thresher.audit.count_run import audit
+from thresher.audit.cache import cached_audit, cached_statistics
 from thresher.audit.sql_tables import opened_tables, whole_prompts, whole_shards
-from thresher.audit.statistics import statistics
 from thresher.errors import AuditError
-from thresher.pool.store import Store
+from thresher.pool.run import Run
 
 log = logging.getLogger(__name__)
 
 
-def query(store: Store, sql: str) -> pa.Table:
+def query(run: Run, sql: str) -> pa.Table:
     """What a query says of a run; of columns of one name the second has a number. Raises AuditError where it is none that can be
     answered."""
     import duckdb
 
+    store = run.store
     if store.entry("prompts") is not None and not whole_prompts(store):
         log.warning("%s: the plan is damaged and left out; `thresher audit` tells more", store.root)
-    with opened_tables(store, whole_shards(store, warn=True)) as connection:
+    with opened_tables(run, whole_shards(run, warn=True)) as connection:
         if re.search(r"\bstats\b", sql, re.IGNORECASE):
-            connection.register("stats", stats_table(audit(store).to_dict() | statistics(store).to_dict()))
+            connection.register("stats", stats_table(cached_audit(run).to_dict() | cached_statistics(run).to_dict()))
         try:
             found = connection.sql(sql)
             table: pa.Table = pa.table({}) if found is None else found.to_arrow_table()

@@ -8,44 +8,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from thresher import __version__
+from thresher.audit.cache import cached_audit, cached_statistics
 from thresher.audit.charts import charts
 from thresher.audit.compare import since
-from thresher.audit.count_run import Gather, Overlap, audit, here
+from thresher.audit.count_run import Overlap
 from thresher.audit.examples import examples
 from thresher.audit.page import _safe, rendered, write_page
 from thresher.audit.review import lines_of, reviewed
 from thresher.audit.show import calibration_lines, number, summary, trust_lines
-from thresher.audit.statistics import statistics
-from thresher.pool.store import Store
+from thresher.executors.executor import Map, map_here
+from thresher.pool.run import Run
 
 
-def write_report(store: Store, path: str | Path | None = None, *, before: Store | None = None, gather: Gather = here) -> str:
+def write_report(run: Run, path: str | Path | None = None, *, before: Run | None = None, map_shards: Map = map_here) -> str:
     """Write the report of a run, RUN/report.html if no path is given; returns where it is. `before` is an earlier run to compare
-    with, instead of the last complete one of the same name in the same folder. `gather` spreads the counting over the workers of
-    an executor. A run that is cut short, or empty, has a report too, which says what is missing. Raises StoreError where there is
-    no run, AuditError where it cannot be written."""
-    text = report(store, before=before, gather=gather)
+    with, instead of the last complete one of the same name in the same folder. `map_shards` spreads the counting over the workers
+    of an executor. A run that is cut short, or empty, has a report too, which says what is missing. Raises AuditError where it
+    cannot be written."""
+    text = report(run, before=before, map_shards=map_shards)
     if path is None:
-        store.write_bytes("report.html", text.encode())
-        return f"{store.root}/report.html"
+        run.store.write_bytes("report.html", text.encode())
+        return f"{run.root}/report.html"
     return write_page(text, path)
 
 
-def report(store: Store, *, before: Store | None = None, gather: Gather = here) -> str:
-    """The page."""
-    found = audit(store, gather)
-    said, review = statistics(store, gather), reviewed(store)
+def report(run: Run, *, before: Run | None = None, map_shards: Map = map_here) -> str:
+    """The report of a run as HTML."""
+    audit, statistics = cached_audit(run, map_shards), cached_statistics(run, map_shards)
+    review = reviewed(run)
     return rendered(
         "report.html.j2",
-        charts(found, said),
-        audit=found,
-        statistics=said,
-        drift=since(store, before),
-        summary=summary(found),
-        trust=[*(lines_of(review) if review else []), *trust_lines(found), *calibration_lines(found)],
+        charts(audit, statistics),
+        audit=audit,
+        statistics=statistics,
+        drift=since(run, before),
+        summary=summary(audit),
+        trust=[*(lines_of(review) if review else []), *trust_lines(audit), *calibration_lines(audit)],
         listed=_listed,
-        overlaps=_matrix(found.overlaps),
-        examples=_safe(examples(store)),
+        overlaps=_matrix(audit.overlaps),
+        examples=_safe(examples(run)),
         version=__version__,
     )
 

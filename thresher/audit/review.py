@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from thresher.audit.page import rendered
 from thresher.audit.sql_tables import opened_tables
 from thresher.errors import AuditError
+from thresher.pool.run import Run
 from thresher.pool.store import Store
 
 if TYPE_CHECKING:
@@ -121,12 +122,13 @@ class Review:
         return asdict(self)
 
 
-def write_review(store: Store, samples: int) -> str:
+def write_review(run: Run, samples: int) -> str:
     """Write about so many samples of a run to RUN/review.jsonl, and the page to mark them on; marks that are there stay. Returns
     the page's place. Raises AuditError where nothing was judged right or wrong."""
     if samples < 2:
         raise AuditError(f"--review: wanted 2 samples or more, found {samples}")
-    with opened_tables(store) as connection:
+    store = run.store
+    with opened_tables(run) as connection:
         connection.execute(_STRATA)
         connection.execute(_CHOSEN, [samples])
         names = [one[0] for one in connection.description or ()]
@@ -162,12 +164,12 @@ def read_review(store: Store) -> list[Reviewed]:
     return found
 
 
-def reviewed(store: Store, seed: int = 0) -> Review | None:
+def reviewed(run: Run, seed: int = 0) -> Review | None:
     """What a run's marks say of the verdicts as they are now; None where there are none."""
-    lines = read_review(store)
+    lines = read_review(run.store)
     if not any(one.mark for one in lines):
         return None
-    with opened_tables(store) as connection:
+    with opened_tables(run) as connection:
         return estimated(_strata(connection, lines), asked=len(lines), seed=seed)
 
 

@@ -1,33 +1,25 @@
 """Scheduled runs side by side: yield, pass rate, cost and releases over time, and what drifted since the run before.
 
-A run is counted once: what is found of it is kept in the folder of the runs (audits.json), as long as its files are the same by
-name, size and time, so that a page over a year of nightly runs costs what the last night costs."""
+Each run keeps its own audit (thresher.audit.cache), so a page over a year of nightly runs costs what the last night costs."""
 
 import json
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from thresher import __version__, ids
 from thresher.audit import drift as drifting
-from thresher.audit.compare import _roots, begun
-from thresher.audit.count_run import Audit, audit
+from thresher.audit.cache import cached_audit, cached_drift_sums
+from thresher.audit.compare import begun, run_roots
+from thresher.audit.count_run import Audit
 from thresher.audit.page import rendered
 from thresher.audit.show import percent
 from thresher.errors import AuditError, StoreError
+from thresher.pool.run import Run, open_run
 from thresher.pool.store import Store
-
-log = logging.getLogger(__name__)
-
-KEPT = "audits.json"
-"""In a folder of runs: what was found of each."""
-_FOLDERS = ("samples", "verdicts", "corpus", "starts")
-_FILES = ("run.json", "begun.json", "prompts.json", "published.json")
 
 
 @dataclass(frozen=True)
@@ -67,31 +59,21 @@ class RunRow:
 
 def across(folder: str | Path) -> list[RunRow]:
     """Every run in the folder, a directory or an fsspec URL, the oldest first. Raises AuditError where there is none."""
-    there = str(folder).rstrip("/") or "/"
-    roots = _roots(there)
+    place = str(folder).rstrip("/") or "/"
+    roots = run_roots(place)
     if not roots:
         raise AuditError(f"{folder}: holds no runs; give a directory of run directories, such as data/runs")
-    base = Store(there)
-    before = _kept(base)
-    now: dict[str, Any] = {}
-    found: list[RunRow] = []
+    rows: list[RunRow] = []
     last: dict[str, Mapping[str, drifting.Sums]] = {}
     for root in roots:
-        store, name = Store(root), root.rsplit("/", 1)[-1]
-        mark = _mark(store)
-        kept = before.get(name)
-        now[name] = kept if kept and kept["mark"] == mark else {"mark": mark, **_counted(store)}
-        row = RunRow(run=root, begun=begun(store), **now[name]["row"])
-        if now[name]["sums"] is not None:
-            sums = {of: drifting.Sums(*numbers) for of, numbers in now[name]["sums"].items()}
+        row, sums = _counted(root)
+        if sums is not None:
             if row.name in last:
-                row = replace(row, drifted=tuple(one.words for one in drifting.between(sums, last[row.name]) if one.drifted))
+                drifted = tuple(share.words for share in drifting.between(sums, last[row.name]) if share.drifted)
+                row = replace(row, drifted=drifted)
             last[row.name] = sums
-        found.append(row)
-    if now != before:
-        with suppress(StoreError):  # a folder that cannot be written to is counted again
-            base.write_bytes(KEPT, json.dumps({"format": _format(), "runs": now}).encode())
-    return found
+        rows.append(row)
+    return rows
 
 
 def table(rows: list[RunRow]) -> pa.Table:
@@ -162,22 +144,24 @@ def _lines(rows: list[RunRow]) -> dict[str, Any]:
     return {name: chart.properties(width="container", height=180) for name, chart in lines.items()}
 
 
-def _counted(store: Store) -> dict[str, Any]:
-    """A run's row, but for what hangs on other runs, and the sums that drift is told from."""
+def _counted(root: str) -> tuple[RunRow, Mapping[str, drifting.Sums] | None]:
+    """A run's row, without what depends on other runs, and the sums that drift is tested with, of a complete run."""
+    store = Store(root)
     try:
-        found = audit(store)
-        sums = {of: list(asdict(one).values()) for of, one in drifting.sums(store).items()} if found.complete else None
-        return {"row": _row(store, found), "sums": sums}
+        run = open_run(store)
+        audit = cached_audit(run)
+        sums = cached_drift_sums(run) if audit.complete else None
+        return RunRow(run=root, begun=begun(store), **_row(run, audit)), sums
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others are shown
-        name = store.root.rstrip("/").rsplit("/", 1)[-1]
-        return {"row": {"name": name, "error": str(error).split("\n")[0] or type(error).__name__}, "sums": None}
+        name = root.rstrip("/").rsplit("/", 1)[-1]
+        return RunRow(run=root, begun=begun(store), name=name, error=str(error).split("\n")[0] or type(error).__name__), None
 
 
-def _row(store: Store, found: Audit) -> dict[str, Any]:
+def _row(run: Run, found: Audit) -> dict[str, Any]:
     low, high = found.total.interval or (None, None)
     diversity = found.diversity[-1] if found.diversity else None
     tokens, hits = found.tokens.completion, found.total.hits
-    published = _published(store)
+    published = _published(run.store)
     return {
         "name": found.name,
         "complete": found.complete,
@@ -206,33 +190,3 @@ def _published(store: Store) -> dict[str, Any]:
         if store.exists("published.json") and isinstance(found := json.loads(store.read_bytes("published.json")), dict):
             return found
     return {}
-
-
-def _kept(base: Store) -> dict[str, Any]:
-    """What was found before of the runs of a folder; nothing where another thresher found it."""
-    with suppress(StoreError, ValueError, KeyError, TypeError):
-        if base.exists(KEPT):
-            found = json.loads(base.read_bytes(KEPT))
-            if found["format"] == _format():
-                return dict(found["runs"])
-    return {}
-
-
-def _format() -> list[str]:
-    return [__version__, *(field.name for field in fields(RunRow))]
-
-
-def _mark(store: Store) -> str:
-    """Hash of the names, sizes and times of a run's files."""
-    found = []
-    for folder in ("", *_FOLDERS):
-        if not store.exists(folder):
-            continue
-        with store.explained(folder, verb="list"):
-            listed = store.fs.ls(store.path(folder), detail=True)
-        for info in listed:
-            name = str(info["name"]).rsplit("/", 1)[-1]
-            if folder or name in _FILES:
-                time = next((info[key] for key in ("mtime", "LastModified", "created") if key in info), None)
-                found.append([folder, name, info["size"], str(time)])
-    return ids.digest(sorted(found))

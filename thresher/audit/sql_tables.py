@@ -1,17 +1,17 @@
 """A run's prompts, samples and verdicts as tables of DuckDB, read from the pool's Parquet."""
 
 import logging
-from collections.abc import Collection, Iterator
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from filters.base import Role
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
-from thresher.audit.older_runs import opened
 from thresher.errors import AuditError
 from thresher.pool import judged
+from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 
 if TYPE_CHECKING:
@@ -25,33 +25,55 @@ MEMORY = "1GB"
 
 
 @contextmanager
-def opened_tables(store: Store, only: Collection[int] | None = None) -> Iterator["DuckDBPyConnection"]:
-    """A connection that has `prompts`, `samples` and `verdicts` of a run: of the shards that are sampled, judged and whole, or of
-    those alone that are named. Raises StoreError where there is no run, AuditError where its files cannot be read."""
-    opened(store)
-    with reading(store) as connection:
-        shards = whole_shards(store) if only is None else sorted(only)
-        facts = [one for shard in shards[:1] for entry in judged.verdict_entries(store, shard) for one in entry.facts["filters"]]
+def opened_tables(run: Run, only: Collection[int] | None = None) -> Iterator["DuckDBPyConnection"]:
+    """A connection with the tables `prompts`, `samples` and `verdicts` of a run: of the shards that are sampled, judged and whole,
+    or only of the ones named. Raises AuditError where a file cannot be read."""
+    store = run.store
+    with reading(store) as connection, tempfile.TemporaryDirectory(prefix="thresher-") as scratch:
+        shards = whole_shards(run) if only is None else sorted(only)
+        facts = [
+            filter_
+            for shard in shards[:1]
+            for entry in judged.verdict_entries(store, shard)
+            for filter_ in entry.facts["filters"]
+        ]
         filters = pa.table(
             {
-                "filter": pa.array([one["label"] for one in facts], pa.string()),
+                "filter": pa.array([filter_["label"] for filter_ in facts], pa.string()),
                 "place": pa.array(range(len(facts)), pa.int32()),
-                "role": pa.array([one["role"] for one in facts], pa.string()),
+                "role": pa.array([filter_["role"] for filter_ in facts], pa.string()),
             }
         )
         connection.register("filters", filters)
-        samples = [entry.path for shard in shards if (entry := store.entry(f"samples/{shard_name(shard)}"))]
-        verdicts = [entry.path for shard in shards for entry in judged.verdict_entries(store, shard)]
-        _view(connection, store, "_prompts", ["prompts.parquet"] if whole_prompts(store) else [], PROMPTS)
-        _view(connection, store, "_samples", samples, SAMPLES)
-        _view(connection, store, "_verdicts", verdicts, VERDICTS)
+        entries = [entry for shard in shards if (entry := store.entry(f"samples/{shard_name(shard)}"))]
+        samples = [quoted(store, entry.path) for entry in entries]
+        verdicts = [quoted(store, entry.path) for shard in shards for entry in judged.verdict_entries(store, shard)]
+        plan = [quoted(store, "prompts.parquet")] if whole_prompts(store) else []
+        _view(connection, "_prompts", plan, PROMPTS)
+        _view(connection, "_samples", samples, SAMPLES)
+        _view(connection, "_verdicts", verdicts, VERDICTS)
+        _view(connection, "_judged", _judged_files(store, shards, Store(scratch)), judged.JUDGED_SCHEMA)
         connection.execute(_VERDICTS_VIEW)
-        connection.execute(
-            _SAMPLES_VIEW.format(duplicate=Role.DUPLICATE.value, near=Role.NEAR_MISS.value, verifier=Role.VERIFIER.value)
-        )
+        connection.execute(_SAMPLES_VIEW)
         connection.execute(_PROMPTS_VIEW)
         connection.execute(_OF_K)
         yield connection
+
+
+def _judged_files(store: Store, shards: Iterable[int], scratch: Store) -> list[str]:
+    """The files that say what became of the samples of each shard: the kept ones, or, where they are missing or of other verdicts,
+    some made in a scratch folder."""
+    files = []
+    for shard in shards:
+        name, key = judged.judged_name(shard), judged.judged_key(store, shard)
+        kept = store.entry(name)
+        if kept is not None and kept.key == key and store.whole(kept, hashed=True):
+            files.append(quoted(store, kept.path))
+        elif key is not None:
+            table = judged.read_judged(store, shard, ["error", "reference"])
+            judged.write_judged(store, shard, table, key, to=scratch)
+            files.append(quoted(scratch, f"{name}.parquet"))
+    return files
 
 
 @contextmanager
@@ -76,9 +98,10 @@ def reading(store: Store) -> Iterator["DuckDBPyConnection"]:
         connection.close()
 
 
-def whole_shards(store: Store, *, warn: bool = False) -> list[int]:
+def whole_shards(run: Run, *, warn: bool = False) -> list[int]:
     """Shards that are sampled and judged and whose files are what was written: by their sizes, and, up to HASHED_BYTES of them,
     by their hashes. The audit names what is wrong with others; `warn` says that there are some."""
+    store = run.store
     found, hashed = [], 0
     for shard in judged.sampled(store):
         samples, names = store.entry(f"samples/{shard_name(shard)}"), judged.verdict_names(store, shard)
@@ -115,38 +138,9 @@ from _verdicts v left join filters f using (filter)
 
 _SAMPLES_VIEW = """
 create view samples as
-with ended as (
-    select shard, "row",
-        arg_min({{'filter': filter, 'role': role, 'outcome': outcome, 'reason': reason, 'detail': detail}}, place) as first
-    from verdicts where outcome <> 'keep' and role <> '{near}' group by all
-), near as (
-    select shard, "row", any_value(detail) as detail from verdicts where role = '{near}' and outcome <> 'keep' group by all
-)
-select s.*,
-    case when s.error is not null then 'undecided' else coalesce(e.first.outcome, 'keep') end as outcome,
-    case
-        when s.error is not null or e.first.outcome = 'undecided' then null
-        when e.first is null then 'hit'
-        when e.first.role = '{duplicate}' then 'duplicate'
-        when e.first.role = '{verifier}' then case when n.detail is not null then 'near_miss' else 'miss' end
-    end as kind,
-    case when s.error is not null then 'not_sampled' else coalesce(e.first.reason, '') end as reason,
-    case when s.error is null then e.first.filter end as failed_filter,
-    coalesce(
-        case when e.first.role = '{duplicate}' then json_extract_string(e.first.detail, '$.duplicate_of') end,
-        case when e.first.role = '{verifier}' then json_extract_string(n.detail, '$.nearest') end
-    ) as nearest,
-    coalesce(
-        case when e.first.role = '{duplicate}' then try_cast(json_extract_string(e.first.detail, '$.similarity') as double) end,
-        case when e.first.role = '{verifier}' then try_cast(json_extract_string(n.detail, '$.similarity') as double) end
-    ) as similarity,
-    e.first.detail as detail
-from _samples s
-left join ended e on s.shard = e.shard and s."row" = e."row"
-left join near n on s.shard = n.shard and s."row" = n."row"
+select s.*, j.outcome, j.kind, j.reason, j.failed_filter, j.nearest, j.similarity, j.detail, j.multiplicity, j.score, j.answer
+from _samples s join _judged j on s.shard = j.shard and s."row" = j."row"
 """
-
-
 _PROMPTS_VIEW = """
 create view prompts as
 with became as (
@@ -173,27 +167,18 @@ create macro pass_at_k(n, c, k) as
 """
 
 
-def _view(connection: "DuckDBPyConnection", store: Store, name: str, files: list[str], schema: pa.Schema) -> None:
-    """A view of these files in the columns of the schema, with the shard and the row that each row has in the pool; of no files
-    one without rows. A column that the files lack, being of an older format, is null, or blank where it may not be null."""
+def _view(connection: "DuckDBPyConnection", name: str, files: list[str], schema: pa.Schema) -> None:
+    """A view of these files (strings of SQL) in the columns of the schema, with the shard and the row of each row in the pool;
+    without files an empty one."""
     if not files:
-        more = [pa.field(one, pa.int32()) for one in ("shard", "row") if one not in schema.names]
+        more = [pa.field(column, pa.int32()) for column in ("shard", "row") if column not in schema.names]
         connection.register(name, pa.schema([*schema, *more]).empty_table())
         return
-    listed = ", ".join(quoted(store, one) for one in files)
-    source = f"read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true)"
+    source = f"read_parquet([{', '.join(files)}], filename = true, file_row_number = true)"
     added = {
         "shard": r"try_cast(regexp_extract(filename, '(\d+)(-v\d+)?\.parquet$', 1) as integer)",
         "row": "file_row_number::integer",
     }
     columns = [f'{value} as "{column}"' for column, value in added.items() if column not in schema.names and name != "_prompts"]
-    there = {row[0] for row in connection.execute(f"describe select * from {source}").fetchall()}
-    connection.register(f"{name}_columns", schema.empty_table())
-    for column, kind, *_ in connection.execute(f"describe {name}_columns").fetchall():
-        blank = (
-            None
-            if schema.field(column).nullable
-            else {"VARCHAR": "''", "BOOLEAN": "false"}.get(kind, "[]" if "[" in kind else "0")
-        )
-        columns.append(f'"{column}"' if column in there else f'{blank or "null"}::{kind} as "{column}"')
+    columns += [f'"{column}"' for column in schema.names]
     connection.execute(f"create view {name} as select {', '.join(columns)} from {source}")

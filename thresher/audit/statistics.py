@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.manifest import RunManifest
-from schemas.recipe import Recipe
 from thresher import ids
-from thresher.audit.count_run import BLOCK, Gather, here
-from thresher.audit.older_runs import opened
+from thresher.audit.count_run import BLOCK
 from thresher.audit.sql_tables import opened_tables, quoted, reading, whole_shards
 from thresher.errors import StoreError
 from thresher.estimators.intervals import RESAMPLES, expanded_tail, wilson
-from thresher.pool.store import Store
+from thresher.executors.executor import Map, map_here
+from thresher.pool.run import Run
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -137,25 +135,24 @@ class Statistics:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-def statistics(store: Store, gather: Gather = here) -> Statistics:
-    """The statistics of a run, of the shards that are sampled and judged; empty where there are none. `gather` spreads them over
+def statistics(run: Run, map_shards: Map = map_here) -> Statistics:
+    """The statistics of a run, of the shards that are sampled and judged; empty where there are none. `map_shards` spreads them over
     the workers of an executor: each sorts the draws of some shards by prompt into a file of the run directory, then each sums up
     some of the prompts. What comes back is sums; the files are there for the while."""
-    manifest = opened(store)
-    first = first_draws(manifest)
-    seed = int(ids.digest("statistics", manifest.sampling_key), 16)
-    shards = whole_shards(store)
-    size = max(1, len(shards) if gather is here else min(BLOCK, -(-len(shards) // 16)), -(-len(shards) // PARTS))
+    store, first = run.store, first_draws(run)
+    seed = int(ids.digest("statistics", run.key), 16)
+    shards = whole_shards(run)
+    size = max(1, len(shards) if map_shards is map_here else min(BLOCK, -(-len(shards) // 16)), -(-len(shards) // PARTS))
     blocks = [tuple(shards[at : at + size]) for at in range(0, len(shards), size)]
     if len(blocks) < 2:
-        with opened_tables(store, shards) as connection:
-            connection.execute(f"create temp table drawn as {_drawn(store)}")
+        with opened_tables(run, shards) as connection:
+            connection.execute(f"create temp table drawn as {_drawn(run)}")
             return _finished(sums_of(connection, first), seed)
     mark, total = uuid.uuid4().hex, Sums()
     names = [f"{SCRATCH}-{mark}-{number:04d}.parquet" for number in range(len(blocks))]
     try:
-        gather(_sort, [(store.root, block, len(blocks), name) for block, name in zip(blocks, names, strict=True)])
-        for part in gather(_sum, [(store.root, names, number, first) for number in range(len(blocks))]):
+        map_shards(_sort, [(run, block, len(blocks), name) for block, name in zip(blocks, names, strict=True)])
+        for part in map_shards(_sum, [(run, names, number, first) for number in range(len(blocks))]):
             total.add(part)
     finally:
         for name in names:
@@ -164,10 +161,10 @@ def statistics(store: Store, gather: Gather = here) -> Statistics:
     return _finished(total, seed)
 
 
-def first_draws(manifest: RunManifest) -> int | None:
+def first_draws(run: Run) -> int | None:
     """Of an adaptive run the draws of each prompt that are made whatever is found, by their `index`; None where all are."""
-    sampling = Recipe.model_validate(manifest.recipe).sampling
-    adaptive = manifest.origin == "sampled" and sampling.target_hits is not None
+    sampling = run.recipe.sampling
+    adaptive = run.sampled and sampling.target_hits is not None
     return sampling.samples_per_prompt * len(sampling.temperatures) if adaptive else None
 
 
@@ -245,17 +242,17 @@ def _finished(sums: Sums, seed: int) -> Statistics:
     )
 
 
-def _sort(root: str, shards: Sequence[int], parts: int, name: str) -> None:
+def _sort(run: Run, shards: Sequence[int], parts: int, name: str) -> None:
     """Write the draws of some shards to a file of the run, sorted by the part that their prompt is of."""
-    store = Store(root)
-    with opened_tables(store, shards) as connection:
-        query = f"select *, (hash(prompt_id) % {parts})::integer as part from ({_drawn(store)}) order by part"
+    store = run.store
+    with opened_tables(run, shards) as connection:
+        query = f"select *, (hash(prompt_id) % {parts})::integer as part from ({_drawn(run)}) order by part"
         connection.execute(f"copy ({query}) to {quoted(store, name)} (format parquet)")
 
 
-def _sum(root: str, names: Sequence[str], part: int, first: int | None) -> Sums:
+def _sum(run: Run, names: Sequence[str], part: int, first: int | None) -> Sums:
     """Sum up one part of the prompts."""
-    store = Store(root)
+    store = run.store
     with reading(store) as connection:
         files = ", ".join(quoted(store, name) for name in names)
         connection.execute(f"create temp table drawn as select * from read_parquet([{files}]) where part = {part}")
@@ -356,10 +353,9 @@ from samples where unreadable is null
 """
 
 
-def _drawn(store: Store) -> str:
-    # Log-probabilities are many bytes, and read only where they may be all that says how many tokens there are.
-    brought = opened(store).origin == "brought"
-    return _DRAWN.format(tokens="coalesce(len(completion_ids), len(logprobs))" if brought else "len(completion_ids)")
+def _drawn(run: Run) -> str:
+    # Log-probabilities are many bytes: they are read only where nothing else may tell the number of tokens.
+    return _DRAWN.format(tokens="len(completion_ids)" if run.sampled else "coalesce(len(completion_ids), len(logprobs))")
 
 
 _BECAME = "case when outcome = 'undecided' then 'undecided' when kind is null then 'unfit' else kind end"

@@ -83,9 +83,9 @@ def card(
 ) -> str:
     """The card of a dataset with these views. `repo` is the name by which it is loaded; `review` what a person's marks say;
     `drift` what differs from the run before."""
-    recipe = Recipe.model_validate(manifest.recipe)
+    recipe = manifest.recipe
     funnel, families = markdown(audit).split("\n\n")
-    shown = {name: value for name, value in manifest.recipe.items() if name != "publish"}
+    shown = {name: value for name, value in recipe.model_dump(mode="json").items() if name != "publish"}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
     model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
     rendered = _template().render(
@@ -127,7 +127,7 @@ def card(
 def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
     """The card's YAML: what the Hub lists and `datasets` reads."""
 
-    recipe = Recipe.model_validate(manifest.recipe)
+    recipe = manifest.recipe
     found: dict[str, Any] = {
         **({"license": recipe.dataset.license} if recipe.dataset.license else {}),
         "language": list(recipe.dataset.language),

@@ -22,8 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.manifest import Entry, RunManifest
-from schemas.recipe import Recipe
+from schemas.manifest import Entry
 from schemas.sample import SAMPLES
 from thresher import __version__, ids
 from thresher.audit.count_run import Audit
@@ -35,25 +34,26 @@ from thresher.dataset.view_schemas import written_schema
 from thresher.durable import sync
 from thresher.errors import StoreError
 from thresher.pool import judged as pool
+from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
 
 
-def write_dataset(store: Store, *, audit: Audit) -> str:
+def write_dataset(run: Run, *, audit: Audit) -> str:
     """Write the dataset of a finished run, unless it is there already; returns its directory.
 
     `audit` is what the card reports. Raises StoreError when the disk refuses or a shard is damaged.
     """
-    root = f"{store.root}/dataset"
+    store, root = run.store, f"{run.root}/dataset"
     _recover(store)
-    if dataset_finished(store):
+    if dataset_finished(run):
         return root
-    manifest, key = _key(store)
-    assert manifest is not None and key is not None, "the caller has audited the run"
+    if (key := _key(run)) is None:
+        raise StoreError(f"{run.root}: a shard is not sampled and judged yet; run `{run.command}` again to complete the run")
     try:
         with _building(store) as folder:
-            written = _write_views(store, manifest, folder)
+            written = _write_views(run, folder)
             sizes = {view: _by_split(files) for view, files in written.items()}
-            text = card(manifest, audit, sizes, review=reviewed(store)).encode()
+            text = card(run.manifest, audit, sizes, review=reviewed(run)).encode()
             folder.write(text, "README.md")
     except OSError as error:
         raise StoreError(
@@ -75,10 +75,10 @@ def write_dataset(store: Store, *, audit: Audit) -> str:
     return root
 
 
-def dataset_finished(store: Store) -> bool:
+def dataset_finished(run: Run) -> bool:
     """Whether RUN/dataset is whole and was made from the samples, verdicts and recipe as they are now."""
-    entry = store.entry("dataset")
-    if entry is None or entry.key != _key(store)[1] or not store.exists(entry.path):
+    store, entry = run.store, run.store.entry("dataset")
+    if entry is None or entry.key != _key(run) or not store.exists(entry.path):
         return False
     files = {f"dataset/{name}": size for name, size in _file_bytes(entry).items()}
     return all(store.exists(name) and store.size(name) == size for name, size in files.items())
@@ -87,35 +87,33 @@ def dataset_finished(store: Store) -> bool:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _key(store: Store) -> tuple[RunManifest | None, str | None]:
-    """The manifest, and the hash of all that the dataset is made from; None while a shard is missing."""
-    manifest, made = store.manifest(), []
-    if manifest is None:
-        return None, None
+def _key(run: Run) -> str | None:
+    """Hash of everything that the dataset is made from; None while a shard is missing."""
+    store, made = run.store, []
     shards = range(pool.shards(store))
-    for shard in pool.sampled(store) if pool.enough(store, manifest) else shards:
+    for shard in pool.sampled(store) if pool.enough(run) else shards:
         samples, verdicts = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_entries(store, shard)
         if samples is None or not verdicts:
-            return manifest, None
+            return None
         made.append([samples.sha256, [[entry.sha256, _said_by(entry)] for entry in verdicts]])
     if not made:
-        return manifest, None
-    described = {name: value for name, value in manifest.model.items() if name != "path"}
-    recipe = {name: value for name, value in manifest.recipe.items() if name != "publish"}
-    return manifest, ids.digest("dataset", __version__, recipe, described, made)
+        return None
+    described = {name: value for name, value in run.manifest.model.items() if name != "path"}
+    recipe = {name: value for name, value in run.recipe.model_dump(mode="json").items() if name != "publish"}
+    return ids.digest("dataset", __version__, recipe, described, made)
 
 
 def _said_by(entry: Entry) -> list[list[Any]]:
     return [[one[name] for name in ("label", "version", "role")] for one in entry.facts["filters"]]
 
 
-def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict[str, list["_File"]]:
+def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
     """Write every view of the recipe, the shards passing by once; returns the files of each."""
-    wanted, prompt_format = tuple(manifest.recipe["dataset"]["views"]), manifest.model["prompt_format"]
+    store, recipe = run.store, run.recipe
+    wanted, prompt_format = recipe.dataset.views, run.prompt_format
     columns = [name for name in SAMPLES.names if name not in views.unread(wanted)]
     with ExitStack() as stack:
         optional = set(views.OPTIONAL) if set(wanted) - set(views.OPTIONAL) else set()
-        recipe = Recipe.model_validate(manifest.recipe)
         writers = {
             view: stack.enter_context(
                 _ViewWriter(view, prompt_format, folder, optional=view in optional, test_share=recipe.dataset.test_share)
@@ -123,12 +121,10 @@ def _write_views(store: Store, manifest: RunManifest, folder: "_Folder") -> dict
             for view in dict.fromkeys(wanted)
         }
         for shard in pool.sampled(store):
-            samples = store.read_table(f"samples/{shard_name(shard)}", columns)
-            given, filters = pool.verdicts(store, shard)
-            judged = pool.judged(samples, given, filters)
+            judged = pool.read_judged(store, shard, columns)
             for view, writer in writers.items():
                 if view == "rollouts":
-                    writer.add(views.rollouts(judged, given, filters, prompt_format))
+                    writer.add(views.rollouts(judged, *pool.verdicts(store, shard), prompt_format))
                 elif view == "prompts":
                     writer.add(views.prompts(views.lean(judged), prompt_format, recipe.sampling))
                 elif view == "preference":

@@ -19,7 +19,7 @@ files, of which `unite` wants 4 bytes a text. Texts are numbered by 32 bits.
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from filters.similarity import duplicates
 from filters.similarity.duplicates import Clusters, Links, Order, similarities, within
 from filters.similarity.kernel import BANDS, F32, I64, SCHEME, U8, U32, U64, Signed, jit, ordered
 from thresher.errors import SourceError
+from thresher.executors.executor import Map, map_here
 
 MOST_TEXTS = 2**32 - 2
 CHUNK_BYTES = 64 << 20
@@ -43,9 +44,6 @@ _EQUAL, _GROUP = BANDS, BANDS + 1
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 NO_SCOPE, GROUP, ALL = 0, 1, 2
 
-Each = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], None]
-"""Calls a function of this module with each of the arguments, anywhere that sees the folder, and returns when all is done."""
-
 
 class Plan(NamedTuple):
     """How the work on a folder is cut up; whoever takes it up again does it alike."""
@@ -57,13 +55,7 @@ class Plan(NamedTuple):
     """Bytes that one function may use, about."""
 
 
-def here(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-    """One after the other, in this process."""
-    for one in arguments:
-        function(*one)
-
-
-def find(plan: Plan, each: Each = here, *, across: bool = True) -> None:
+def find(plan: Plan, map_parts: Map = map_here, *, across: bool = True) -> None:
     """All steps after `sign`; then `found` has what they found. Raises SourceError on signatures of another scheme."""
     _begin(plan)
     texts = _texts(plan.folder)
@@ -72,16 +64,16 @@ def find(plan: Plan, each: Each = here, *, across: bool = True) -> None:
     wide = max(1, -(-len(texts) * ROW_BYTES // plan.memory))
     whole = [(plan, number, wide) for number in range(wide)]
     if texts.grouped:
-        each(inside, whole)
+        map_parts(inside, whole)
     _mark(plan, "inside")
     if across:
-        each(equal, whole)
+        map_parts(equal, whole)
     _mark(plan, "equal")
     if across:
-        each(join, [(plan, number, wide) for number in range(wide * BANDS)])
-    each(unite, [(plan,)])
-    each(choose, [(plan, number) for number in range(len(_names(plan.folder, "members")))])
-    each(gather, [(plan,)])
+        map_parts(join, [(plan, number, wide) for number in range(wide * BANDS)])
+    map_parts(unite, [(plan,)])
+    map_parts(choose, [(plan, number) for number in range(len(_names(plan.folder, "members")))])
+    map_parts(gather, [(plan,)])
 
 
 class Found(NamedTuple):

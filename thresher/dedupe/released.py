@@ -14,37 +14,36 @@ from filters import near_duplicate
 from filters.base import Filter, FilterError, Scope
 from filters.similarity.kernel import Signed
 from schemas.manifest import Entry
-from schemas.recipe import DedupeSpec, Recipe
+from schemas.recipe import DedupeSpec
 from schemas.sample import Kind
 from thresher.dedupe.index import Index
-from thresher.errors import SourceError
+from thresher.errors import SourceError, StoreError
 from thresher.inputs.tables import Opened, last_said, opened
 from thresher.pool import judged as pool
+from thresher.pool.run import Run
 from thresher.pool.store import Store
 
 
-def add_run(store: Store) -> None:
+def add_run(run: Run) -> None:
     """Add the hits of a run to the index, in the place of what it added before."""
-    manifest, dataset = store.manifest(), store.entry("dataset")
-    assert manifest is not None and dataset is not None, "the dataset is written"
-    spec = Recipe.model_validate(manifest.recipe).dedupe
-    if spec is None or spec.released is None or added(store):
+    store, spec, dataset = run.store, run.recipe.dedupe, run.store.entry("dataset")
+    if spec is None or spec.released is None or added(run):
         return
-    open_index(spec, Path(manifest.base)).add(manifest.sampling_key, _hits(store, spec), version=dataset.key)
+    if dataset is None:
+        raise StoreError(f"{run.root}: has no dataset yet; run `{run.command}` again to complete the run")
+    open_index(spec, run.base).add(run.key, _hits(store, spec), version=dataset.key)
     store.write_model("released.json", dataset.model_copy(update={"path": spec.released.index, "facts": {}}))
 
 
-def added(store: Store) -> bool:
+def added(run: Run) -> bool:
     """Whether the index that the recipe names, if it names one, has the run's dataset as it is."""
-    manifest = store.manifest()
-    assert manifest is not None
-    spec = Recipe.model_validate(manifest.recipe).dedupe
+    store, spec = run.store, run.recipe.dedupe
     if spec is None or spec.released is None:
         return True
     dataset, noted = store.entry("dataset"), _noted(store)
     if dataset is None or noted is None or (noted.key, noted.path) != (dataset.key, spec.released.index):
         return False
-    return manifest.sampling_key in open_index(spec, Path(manifest.base)).manifest.releases
+    return run.key in open_index(spec, run.base).manifest.releases
 
 
 def repeated(store: Store, spec: DedupeSpec, index: Index, known: Collection[str]) -> int:

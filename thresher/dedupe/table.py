@@ -12,8 +12,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from schemas.recipe import DedupeSpec
 from schemas.suggest import did_you_mean
 from thresher.dedupe import out_of_core
 from thresher.errors import SourceError
+from thresher.executors.executor import map_threads
 from thresher.inputs.tables import Files, Opened, is_chat, is_text, last_said, opened
 
 TEXTS = ("completion", "text", "content", "response", "output", "answer", "chosen")
@@ -77,6 +78,16 @@ class Found:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self) | {"largest": list(self.largest)}
+
+    def lines(self) -> list[str]:
+        """Return it as lines of text, rounded."""
+        share = f" ({100 * self.kept / self.rows:.1f} %)" if self.rows else ""
+        return [
+            f"{self.rows:,} rows: {self.kept:,} kept{share}, {self.exact:,} exact and {self.near:,} near duplicates dropped",
+            f"largest clusters: {', '.join(f'{size:,}' for size in self.largest)} rows; "
+            + f"effective number of different texts: {round(self.effective):,}",
+            ", ".join(f"{seconds:.1f} s {step}" for step, seconds in self.seconds.items()),
+        ]
 
 
 class Means(NamedTuple):
@@ -275,13 +286,7 @@ class _Signatures:
             return self._in_memory(choice)
         self._spill()
         plan = out_of_core.Plan(self._folder, choice.threshold, self._means.memory)
-        with ThreadPoolExecutor(self._means.workers) as threads:
-
-            def each(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-                for done in [threads.submit(function, *one) for one in arguments]:
-                    done.result()
-
-            out_of_core.find(plan, each, across=choice.across)
+        out_of_core.find(plan, partial(map_threads, threads=self._means.workers), across=choice.across)
         found = out_of_core.found(plan)
         return Repeated(
             found.originals,

@@ -22,8 +22,9 @@ from schemas.recipe import DedupeSpec, FilterSpec, Recipe
 from schemas.sample import Outcome
 from thresher import ids
 from thresher.dedupe import out_of_core
-from thresher.dedupe.out_of_core import Each, Plan
+from thresher.dedupe.out_of_core import Plan
 from thresher.errors import StoreError
+from thresher.executors.executor import Map
 from thresher.pool import judged as pool
 from thresher.pool import rows as shards
 from thresher.pool.store import Store, shard_name
@@ -33,19 +34,18 @@ UNPACKED = 3
 
 
 class Pass(NamedTuple):
-    """One pass over a run."""
+    """One pass over a run. It is pickled for workers."""
 
-    root: str
+    store: Store
     number: int
     """Of the filter, among those over the corpus."""
     key: str
-    spec: str
-    """The DedupeSpec, as JSON."""
+    spec: DedupeSpec
 
-    def filter(self) -> tuple[DedupeSpec, Filter]:
-        """The filter, and what it is made of."""
-        spec = DedupeSpec.model_validate_json(self.spec)
-        return spec, near_duplicate.within_run(spec)
+    @property
+    def filter(self) -> Filter:
+        """The filter over all samples in memory, of which this pass gives the verdicts."""
+        return near_duplicate.within_run(self.spec)
 
 
 def needed(store: Store, recipe: Recipe) -> bool:
@@ -59,10 +59,10 @@ def needed(store: Store, recipe: Recipe) -> bool:
     return size > recipe.run.dedupe_gib * 2**30
 
 
-def through_files(one: Pass, memory: int, each: Each, scratch: Path | None = None) -> None:
+def through_files(part: Pass, memory: int, map_parts: Map, scratch: Path | None = None) -> None:
     """Write the verdicts of `near_duplicate_run` on all shards, with some bytes of memory in each worker, through a folder that
     all of them reach. Raises StoreError where it cannot be made."""
-    store, threshold = Store(one.root), one.filter()[0].within_run
+    store, threshold = part.store, part.spec.within_run
     assert threshold is not None
     own = scratch is None
     if scratch is None:
@@ -71,35 +71,35 @@ def through_files(one: Pass, memory: int, each: Each, scratch: Path | None = Non
         scratch.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"run.scratch {scratch}: cannot be made ({error.strerror or error}); name another folder") from error
-    folder = str(scratch / f"dedupe-{ids.digest(store.path(''), one.key)[:16]}")  # of this run: others may be at work there
+    folder = str(scratch / f"dedupe-{ids.digest(store.path(''), part.key)[:16]}")  # of this run: others may be at work there
     plan = Plan(folder, threshold, memory)
     sampled = pool.sampled(store)
-    each(sign_shard, [(one, plan, shard) for shard in sampled])
-    out_of_core.find(plan, each)
-    each(write_verdicts, [(one, plan, shard) for shard in sampled])
+    map_parts(sign_shard, [(part, plan, shard) for shard in sampled])
+    out_of_core.find(plan, map_parts)
+    map_parts(write_verdicts, [(part, plan, shard) for shard in sampled])
     shutil.rmtree(folder)
     if own and not any(scratch.iterdir()):
         scratch.rmdir()
 
 
-def sign_shard(one: Pass, plan: Plan, shard: int) -> None:
+def sign_shard(part: Pass, plan: Plan, shard: int) -> None:
     """Sign the hits of a shard."""
     if out_of_core.signed_already(plan.folder, shard):
         return
-    spec, made = one.filter()
-    _, table = _hits(Store(one.root), shard, made.columns)
+    spec = part.spec
+    _, table = _hits(part.store, shard, near_duplicate.COLUMNS)
     names = np.array([name.encode() for name in table["sample_id"].to_pylist()], "S64")
     further = {"names": names, "draws": table["multiplicity"].to_numpy().astype(np.int64)}
     out_of_core.sign(plan.folder, shard, near_duplicate.signed_in_run(table, spec), near_duplicate.order(table, spec), further)
 
 
-def write_verdicts(one: Pass, plan: Plan, shard: int) -> None:
+def write_verdicts(part: Pass, plan: Plan, shard: int) -> None:
     """Write what was found of a shard's hits."""
-    store, name = Store(one.root), pool.corpus_name(one.number, shard)
-    if store.finished(name, one.key):
+    store, name = part.store, pool.corpus_name(part.number, shard)
+    if store.finished(name, part.key):
         return
     began = time.perf_counter()
-    _, made = one.filter()
+    made = part.filter
     rows, table = _hits(store, shard, ("sample_id",))
     found, first = out_of_core.found(plan), out_of_core.first(plan, shard)
     own = np.arange(first, first + len(rows))
@@ -116,7 +116,7 @@ def write_verdicts(one: Pass, plan: Plan, shard: int) -> None:
     )
     hits = int(pc.sum(pc.equal(given["outcome"], Outcome.KEEP.value)).as_py() or 0)
     verdicts = shards.verdict_rows(made.name, made, rows, table["sample_id"], given)
-    store.write_table(name, verdicts, key=one.key, facts={"filters": [facts], "hits": hits})
+    store.write_table(name, verdicts, key=part.key, facts={"filters": [facts], "hits": hits})
 
 
 def _hits(store: Store, shard: int, columns: tuple[str, ...]) -> tuple[NDArray[np.int64], pa.Table]:

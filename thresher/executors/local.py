@@ -1,4 +1,4 @@
-"""This machine: one engine in this process, threads that wait on it, processes that filter."""
+"""This machine: one engine in this process, threads that wait for it, and processes that filter."""
 
 import logging
 import multiprocessing
@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from thresher.errors import DeadlyError
-from thresher.executors.executor import Engines, Executor
+from thresher.executors.executor import Call, Engines, Executor
+from thresher.pool.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 class LocalExecutor(Executor):
-    """A context manager that holds the filter processes; with none, `apart` works in this process."""
+    """A context manager that holds the filter processes; without any, `call` runs in this process."""
 
     def __init__(self, filter_workers: int) -> None:
         self.workers = filter_workers
@@ -37,31 +38,31 @@ class LocalExecutor(Executor):
         if self._processes is not None:
             self._processes.shutdown(cancel_futures=True)
 
-    def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of a module in a filter process and wait for its result. When processes die, what they had is called
-        again, one after the other in a process apart, so that it costs no others theirs. Raises DeadlyError when that dies."""
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a module-level function in a filter process and wait for its result. When a process dies, its calls are repeated
+        one at a time in a process of their own, so that the call at fault costs no other. Raises DeadlyError when that dies too."""
         if (processes := self._processes) is None:
             return function(*args, **kwargs)
         try:
             return processes.submit(function, *args, **kwargs).result()
         except BrokenProcessPool:
-            self._begin_again(processes)
+            self._replace(processes)
         try:
             with self._alone, _processes(1) as alone:
                 return alone.submit(function, *args, **kwargs).result()
         except BrokenProcessPool as error:
-            told = ", ".join(str(one) for one in args if isinstance(one, (str, int)))
+            arguments = ", ".join(str(getattr(value, "root", value)) for value in args if isinstance(value, (str, int, Run)))
             raise DeadlyError(
-                f"{function.__name__}({told}): the filter process died of it twice, the second time with nothing else to do "
-                "(killed, or out of memory?); what is finished is kept, and fewer run.filter_workers leave each more memory"
+                f"{function.__name__}({arguments}): the filter process died twice, the second time with nothing else to do "
+                "(killed, or out of memory?); what is finished is kept; fewer run.filter_workers leave more memory to each"
             ) from error
 
-    def _begin_again(self, broken: ProcessPoolExecutor) -> None:
-        """Have new processes in the place of those of which one died, once for all calls that were under way on them."""
+    def _replace(self, broken: ProcessPoolExecutor) -> None:
+        """Replace the process pool after one of its processes died, once for all calls that were under way."""
         with self._lock:
             if self._processes is broken:
                 self._processes = _processes(self.workers)
-                log.warning("a filter process died; others are begun, and what was under way is done again")
+                log.warning("a filter process died; it is replaced, and what was under way is repeated")
         broken.shutdown(wait=False)
 
     @contextmanager
@@ -69,24 +70,24 @@ class LocalExecutor(Executor):
         self,
         make: Callable[[], AbstractContextManager[Any]],
         *,
-        slots: Callable[[Any], int],  # noqa: ARG002 - there is nothing to share out
+        slots: Callable[[Any], int],  # noqa: ARG002 - one process shares nothing out
         wanted: Callable[[], int | None],  # noqa: ARG002 - there is one
     ) -> Iterator[Engines]:
         """One engine, in this process. Threads call it side by side."""
         with make() as engine:
-            yield Here(engine, self.apart)
+            yield LocalEngine(engine, self.call)
 
 
-class Here:
-    """An engine of this process."""
+class LocalEngine:
+    """The engine of this process."""
 
-    replicas, here = 1, True
+    replicas, in_process = 1, True
 
-    def __init__(self, engine: Any, apart: Callable[..., Any]) -> None:
-        self._engine, self._apart = engine, apart
+    def __init__(self, engine: Any, call: Call) -> None:
+        self._engine, self._call = engine, call
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
-        return function(self._engine, self._apart, *args)
+        return function(self._engine, self._call, *args)
 
     def close(self) -> None:
         self._engine.close()
@@ -98,7 +99,7 @@ def _processes(count: int) -> ProcessPoolExecutor:
 
 
 def end_with_parent() -> None:
-    """Let this process end when the one that started it is gone: after kill -9 of that it would wait for work for ever."""
+    """End this process when its parent is gone: after kill -9 of the parent it would wait for work for ever."""
     parent = multiprocessing.parent_process()
 
     def wait_for_its_end() -> None:

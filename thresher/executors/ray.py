@@ -148,7 +148,7 @@ class RayExecutor(Executor):
             self._holds_all(there, filters=filters)
         return there
 
-    def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of a module on a CPU of the cluster. A machine that is lost is none of its faults: three times it is
         called again elsewhere."""
         with _plain(self._ray, function.__name__):
@@ -245,8 +245,8 @@ class Holder:
         return self._slots(self._engine), os.getpid(), socket.gethostname(), getattr(self._engine, "url", "")
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Call function(engine, apart, *args)."""
-        return function(self._engine, _apart, *args)
+        """Call function(engine, call, *args)."""
+        return function(self._engine, _call, *args)
 
     def close(self) -> None:
         """Close the engine."""
@@ -279,7 +279,7 @@ class Replica:
 class Replicas:
     """The actors, and who is given the next call. Safe to share between threads."""
 
-    here = False
+    in_process = False
 
     def __init__(self, ray: Any, begin: Callable[[], Any], replicas: int, wanted: Callable[[], int | None]) -> None:
         self._ray, self._begin, self._aim, self._wanted = ray, begin, replicas, wanted
@@ -313,7 +313,7 @@ class Replicas:
                 raise self._failure
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Call function(engine, apart, *args) on a replica; again, on another, when it is lost."""
+        """Call function(engine, call, *args) on a replica; again, on another, when it is lost."""
         deaths = 0
         while True:
             alone = deaths >= SUSPECT
@@ -492,8 +492,8 @@ def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return function(*args, **kwargs)
 
 
-def _apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """RayExecutor.apart, from inside an actor."""
+def _call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """RayExecutor.call, from inside an actor."""
     import ray
 
     with _plain(ray, function.__name__):

@@ -1,9 +1,10 @@
 """Builds the filters of a recipe, in the order in which they run."""
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,95 +16,105 @@ from schemas.recipe import FilterSpec, Recipe
 from schemas.sample import Outcome, to_json
 from thresher.dedupe.released import open_index, released_filter
 from thresher.errors import RecipeError
-from thresher.inputs.recipe_file import Loaded
 from thresher.judging import model_engines
+
+Where = Callable[[tuple[str | int, ...]], str]
+"""Names the place of a key in the recipe's file, such as `demo.yaml:12: filters.0` (Loaded.where)."""
 
 
 def _readable(table: pa.Table) -> pa.Table:
-    read = pc.is_null(table["unreadable"])
+    readable = pc.is_null(table["unreadable"])
     detail = [None if text is None else to_json({"error": text}) for text in table["unreadable"].to_pylist()]
     return verdict_table(
-        pc.if_else(read, Outcome.KEEP.value, Outcome.UNDECIDED.value),
-        pc.if_else(read, "", "unreadable_row"),
+        pc.if_else(readable, Outcome.KEEP.value, Outcome.UNDECIDED.value),
+        pc.if_else(readable, "", "unreadable_row"),
         detail=pa.array(detail, pa.string()),
     )
 
 
 READABLE = Filter("readable", "1", Scope.SAMPLE, Role.QUALITY, _readable, ("unreadable",))
-"""Stands first in runs of samples that were brought along: rows that could not be read are undecided."""
+"""The first filter of a run on the user's own samples: rows that could not be read are undecided."""
 
 
-Built = tuple[str, FilterSpec, Filter]
+class Built(NamedTuple):
+    """One filter of a recipe, built."""
+
+    label: str
+    """The filter's name, numbered when the recipe names it twice."""
+    spec: FilterSpec
+    filter: Filter
 
 
-def built_filters(recipe: Recipe, base: Path, *, brought: bool, known: Collection[str] | None = None) -> list[Built]:
-    """(label, spec, filter) in the order they run; a label is the filter's name, numbered when it stands there twice. Paths among
-    parameters are relative to `base`; `known` are the releases that samples may repeat, all by default. Raises FilterError, and
-    RecipeError when a filter over the corpus comes before one over a sample or a prompt."""
+def build_filters(
+    recipe: Recipe, base: Path, *, imported: bool, known: Collection[str] | None = None, where: Where | None = None
+) -> list[Built]:
+    """Build the filters of a recipe, in the order in which they run.
+
+    Paths among parameters are relative to `base`. `imported`: the samples are the user's own, so unreadable rows are possible.
+    `known`: the earlier releases that samples may not repeat, all by default. `where` names places of the recipe in errors.
+
+    Raises RecipeError, which names the filter at fault, and when a filter over the corpus comes before another one.
+    """
     model_engines.ready()
-    built: list[Built] = [("readable", FilterSpec(name="readable"), READABLE)] if brought else []
-    names: dict[str, int] = {}
-    for spec in recipe.filters:
-        made = filters.build(spec.name, spec.parameters, base)
-        names[made.name] = names.get(made.name, 0) + 1
-        label = made.name if names[made.name] == 1 else f"{made.name}_{names[made.name]}"
+    built = [Built("readable", FilterSpec(name="readable"), READABLE)] if imported else []
+    counts: dict[str, int] = {}
+    for number, spec in enumerate(recipe.filters):
+        with _blamed(where, "filters", number):
+            filter_ = filters.build(spec.name, spec.parameters, base)
+        counts[filter_.name] = counts.get(filter_.name, 0) + 1
+        label = filter_.name if counts[filter_.name] == 1 else f"{filter_.name}_{counts[filter_.name]}"
         last = built[-1] if built else None
-        if last and last[2].scope is Scope.CORPUS and made.scope is not Scope.CORPUS:
+        if last and last.filter.scope is Scope.CORPUS and filter_.scope is not Scope.CORPUS:
             raise RecipeError(
-                f"filters: {label} (scope {made.scope}) stands after {last[0]} (scope corpus); "
+                f"filters: {label} (scope {filter_.scope}) comes after {last.label} (scope corpus); "
                 "filters over the whole corpus run last, so put it before"
             )
-        built.append((label, spec, made))
-    built = _with_relations(built, recipe, base, known)
+        built.append(Built(label, spec, filter_))
+    built = _with_relations(built, recipe, base, known, where)
     if recipe.run.filter_order == "written":
         return built
-    # Filters over prompts stay where they stand: what they say depends on what came before them.
-    neighbours = itertools.groupby(built, key=lambda item: item[2].scope is Scope.SAMPLE and item[2] is not READABLE)
-    cheapest = [sorted(run, key=lambda item: item[2].cost_us) if alone else list(run) for alone, run in neighbours]
-    return [item for run in cheapest for item in run]
+    # A filter over prompts keeps its place: its verdicts depend on the filters before it.
+    groups = itertools.groupby(built, key=lambda item: item.filter.scope is Scope.SAMPLE and item.filter is not READABLE)
+    cheapest = [sorted(group, key=lambda item: item.filter.cost_us) if alone else list(group) for alone, group in groups]
+    return [item for group in cheapest for item in group]
 
 
-def _with_relations(built: list[Built], recipe: Recipe, base: Path, known: Collection[str] | None) -> list[Built]:
-    """The filters, and those that tell duplicates and near misses after them."""
+def _with_relations(
+    built: list[Built], recipe: Recipe, base: Path, known: Collection[str] | None, where: Where | None
+) -> list[Built]:
+    """Add the filters that find duplicates and near misses: within shards before, over the corpus after the recipe's own filters
+    over the corpus."""
     local: list[Filter] = []
-    over_all: list[Filter] = []
-    if recipe.dedupe is not None and recipe.dedupe.within_prompt is not None:
-        local.append(near_duplicate.within_prompt(recipe.dedupe))
-    if recipe.dedupe is not None and recipe.dedupe.semantic is not None:
-        local.append(near_duplicate.semantic(recipe.dedupe, base))
+    corpus: list[Filter] = []
+    dedupe = recipe.dedupe
+    if dedupe is not None and dedupe.within_prompt is not None:
+        local.append(near_duplicate.within_prompt(dedupe))
+    if dedupe is not None and dedupe.semantic is not None:
+        local.append(near_duplicate.semantic(dedupe, base))
     if recipe.near_miss is not None:
         local.append(near_miss.build(recipe.near_miss))
-    if recipe.dedupe is not None and recipe.dedupe.within_run is not None:
-        over_all.append(near_duplicate.within_run(recipe.dedupe))
-    if recipe.dedupe is not None and recipe.dedupe.released is not None:
-        with _named():
-            over_all.append(released_filter(recipe.dedupe, base, known))
-    first = next((at for at, item in enumerate(built) if item[2].scope is Scope.CORPUS), len(built))
-    further = [[(made.name, FilterSpec(name=made.name), made) for made in some] for some in (local, over_all)]
+    if dedupe is not None and dedupe.within_run is not None:
+        corpus.append(near_duplicate.within_run(dedupe))
+    if dedupe is not None and dedupe.released is not None:
+        with _blamed(where, "dedupe", "released", "index"):
+            open_index(dedupe, base)
+            corpus.append(released_filter(dedupe, base, known))
+    first = next((number for number, item in enumerate(built) if item.filter.scope is Scope.CORPUS), len(built))
+    further = [[Built(item.name, FilterSpec(name=item.name), item) for item in group] for group in (local, corpus)]
     return [*built[:first], *further[0], *built[first:], *further[1]]
 
 
 @contextmanager
-def _named() -> Iterator[None]:
-    """A filter that breaks its contract is the recipe's fault: it names the filter."""
+def _blamed(where: Where | None, *key: str | int) -> Iterator[None]:
+    """Raise a FilterError as a RecipeError that names the key."""
     try:
         yield
     except FilterError as error:
-        raise RecipeError(f"filters: {error}") from error
+        raise RecipeError(f"{where(key) if where else key[0]}: {error}") from error
 
 
-def build_filters(loaded: Loaded) -> list[tuple[FilterSpec, Filter]]:
-    """Build the recipe's filters in order. Raises RecipeError that names the line of the filter at fault."""
-    built = []
-    for number, spec in enumerate(loaded.recipe.filters):
-        try:
-            built.append((spec, filters.build(spec.name, spec.parameters, loaded.base)))
-        except FilterError as error:
-            raise RecipeError(f"{loaded.where(('filters', number))}: {error}") from error
-    dedupe = loaded.recipe.dedupe
-    if dedupe is not None and dedupe.released is not None:
-        try:
-            open_index(dedupe, loaded.base)
-        except FilterError as error:
-            raise RecipeError(f"{loaded.where(('dedupe', 'released', 'index'))}: {error}") from error
-    return built
+@contextmanager
+def blamed_on_recipe() -> Iterator[None]:
+    """Raise the FilterError of a filter that breaks its contract as a RecipeError."""
+    with _blamed(None, "filters"):
+        yield

@@ -1,8 +1,7 @@
 """Tries a recipe without sampling: are the prompts there, and do its verifiers accept what is right and refuse what is wrong?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,13 @@ import pyarrow as pa
 
 from filters.base import Filter, FilterError, Role, Scope
 from filters.judging import judge
-from schemas.recipe import Recipe
 from schemas.sample import SAMPLES, Outcome, Prompt, to_json
 from thresher.errors import RecipeError
 from thresher.inputs.prompts import plan, prompts_of
 from thresher.inputs.recipe_file import Loaded
-from thresher.judging.build import build_filters, built_filters
+from thresher.judging.build import build_filters
 from thresher.pool import judged as pool
-from thresher.pool.store import Store
+from thresher.pool.run import Run
 
 BATCH = 4096
 SHOWN = 5
@@ -46,12 +44,34 @@ class Report:
     """What filters tried of this machine, by label."""
     faults: tuple[str, ...]
 
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of the tables families, trials and self_tests; a row's `name` is its family or filter."""
+        return {
+            "families": [{"name": family, "prompts": prompts} for family, prompts in self.families.items()],
+            "trials": [
+                {"name": trial.label} | {name: value for name, value in asdict(trial).items() if name != "label"}
+                for trial in self.trials
+            ],
+            "self_tests": [{"name": label, "said": result} for label, result in self.self_tests.items()],
+        }
+
+    def lines(self) -> list[str]:
+        """Return what was tried as lines of text, without the faults."""
+        return [
+            *(f"{family}: {prompts} prompts" for family, prompts in self.families.items()),
+            *(
+                f"{trial.label}: {trial.gold_kept} of {trial.prompts} references accepted, "
+                f"{trial.wrong_dropped} of {trial.wrong_tried} wrong answers refused"
+                for trial in self.trials
+            ),
+            *(f"{label}: {result}" for label, result in self.self_tests.items()),
+        ]
+
 
 def check_recipe(loaded: Loaded) -> Report:
     """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError for
     what cannot be read at all; what reads but fails stands in the report."""
-    build_filters(loaded)
-    built = built_filters(loaded.recipe, loaded.base, brought=False)
+    built = build_filters(loaded.recipe, loaded.base, imported=False, where=loaded.where)
     prompts = list(plan(loaded.recipe, loaded.base))
     families: dict[str, int] = {}
     for prompt in prompts:
@@ -70,14 +90,11 @@ def check_recipe(loaded: Loaded) -> Report:
     return Report(families, tuple(trials), self_tests, tuple(faults))
 
 
-def check_golds(root: str) -> None:
+def check_golds(run: Run) -> None:
     """Try the verifiers of a planned run on the references of run.check_golds of its prompts, spread over the plan. Raises
     RecipeError when one of them refuses a reference: what it would say of samples is worth nothing."""
-    store = Store(root)
-    manifest = store.manifest()
-    assert manifest is not None, "a run is planned before it is sampled"
-    recipe = Recipe.model_validate(manifest.recipe)
-    built = built_filters(recipe, Path(manifest.base), brought=False)
+    store, recipe = run.store, run.recipe
+    built = build_filters(recipe, run.base, imported=False)
     verifiers = [item for item in built if _is_tried(item[2])]
     if not verifiers or not recipe.run.check_golds:
         return

@@ -25,19 +25,21 @@ from numpy.typing import NDArray
 from filters import near_duplicate, sandbox, supervise
 from filters.base import SO_FAR, Filter, Role, Scope
 from filters.judging import judge, judge_corpus
-from schemas.manifest import Entry, RunManifest
+from schemas.manifest import Entry
 from schemas.recipe import FilterSpec, RayExecutorSpec, Recipe
 from schemas.sample import VERDICTS, Kind, Outcome, to_json
 from thresher import ids
 from thresher.dedupe import within_run
-from thresher.dedupe.out_of_core import Each, here
 from thresher.dedupe.released import ASKED, open_index
+from thresher.errors import StoreError
 from thresher.estimators.diversity import distinct_of
-from thresher.judging.build import READABLE, Built, _named, built_filters
+from thresher.executors.executor import Map, map_here
+from thresher.judging.build import READABLE, Built, blamed_on_recipe, build_filters
 from thresher.judging.verdict_cache import earlier_verdicts, judged_once
 from thresher.pool import judged as pool
 from thresher.pool import rows as shards
 from thresher.pool.judged import PromptCount, prompt_count
+from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 
 log = logging.getLogger(__name__)
@@ -62,12 +64,13 @@ def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> Mask:
     return mask
 
 
-def winnow_shard(root: str, shard: int) -> Entry:
+def judge_shard(run: Run, shard: int) -> Entry:
     """Write the verdicts on one shard, unless they are there already. Those that an earlier pass gave are taken from there."""
-    store = Store(root)
+    store, exhaustive = run.store, run.recipe.audit.exhaustive
     entry = store.entry(f"samples/{shard_name(shard)}")
-    assert entry is not None, "a shard is winnowed after it is sampled"
-    local, exhaustive = _local_filters(store)
+    if entry is None:
+        raise StoreError(f"{store.path(f'samples/{shard_name(shard)}')}: not sampled yet; a shard is judged after it is sampled")
+    local = _local_filters(run)
     name, key = f"verdicts/{shard_name(shard)}", winnow_key(local, [entry.sha256], exhaustive=exhaustive)
     if done := store.finished(name, key):
         return done
@@ -80,11 +83,11 @@ def winnow_shard(root: str, shard: int) -> Entry:
     return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
 
 
-def unjudged(root: str, sampled: Iterable[int]) -> tuple[list[int], dict[int, int]]:
+def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int]]:
     """Which of the sampled shards lack verdicts of these filters on these samples; and the hits of the others, by shard. Up to
     HASHED_BYTES of verdicts are hashed, and a damaged file is moved aside."""
-    store = Store(root)
-    local, exhaustive = _local_filters(store)
+    store, exhaustive = run.store, run.recipe.audit.exhaustive
+    local = _local_filters(run)
     left, hits, hashed = [], dict[int, int](), 0
     for shard in sampled:
         name, entry = f"verdicts/{shard_name(shard)}", store.entry(f"samples/{shard_name(shard)}")
@@ -98,29 +101,26 @@ def unjudged(root: str, sampled: Iterable[int]) -> tuple[list[int], dict[int, in
     return left, hits
 
 
-def count_prompts(root: str, samples: pa.Table) -> dict[str, PromptCount]:
+def count_prompts(run: Run, samples: pa.Table) -> dict[str, PromptCount]:
     """Judge samples (schema SAMPLES, whole prompts) and count each prompt's, by prompt_id; nothing is written."""
-    local, _ = _local_filters(Store(root))
+    local = _local_filters(run)
     tables, facts, _ = _cascade(samples.select(_columns(local)), local)
     known = pool.filters_in(facts)
     return prompt_count(pool.judged(samples.select(_columns(local)), pa.concat_tables(tables), known))
 
 
-def _local_filters(store: Store) -> tuple[list[Built], bool]:
-    """The filters over samples and prompts, and whether each is to see every sample."""
-    manifest = store.manifest()
-    assert manifest is not None
-    return _built(to_json(manifest.recipe), manifest.base, manifest.origin == "brought")
+def _local_filters(run: Run) -> list[Built]:
+    """The filters over samples and prompts."""
+    return _built(to_json(run.recipe.model_dump(mode="json")), str(run.base), not run.sampled)
 
 
 @lru_cache(maxsize=4)
-def _built(recipe: str, base: str, brought: bool) -> tuple[list[Built], bool]:
+def _built(recipe: str, base: str, imported: bool) -> list[Built]:
     """Built once, for a filter process is asked for every wave of every prompt."""
-    read = Recipe.model_validate_json(recipe)
-    supervise.set_workers(read.run.verifier_workers)
-    sandbox.set_workers(read.run.verifier_workers)
-    built = [item for item in built_filters(read, Path(base), brought=brought) if item[2].scope is not Scope.CORPUS]
-    return built, read.audit.exhaustive
+    spec = Recipe.model_validate_json(recipe)
+    supervise.set_workers(spec.run.verifier_workers)
+    sandbox.set_workers(spec.run.verifier_workers)
+    return [item for item in build_filters(spec, Path(base), imported=imported) if item.filter.scope is not Scope.CORPUS]
 
 
 def _columns(local: Sequence[Built]) -> list[str]:
@@ -145,7 +145,7 @@ def _cascade(
             rows = np.flatnonzero((everything if wide else alive) & applicable(samples, spec, made))
         began = time.perf_counter()
         seen = samples.take(pa.array(rows))
-        with _named():
+        with blamed_on_recipe():
             given, known = (
                 so_far.judged(made, rows, seen) if set(made.columns) & set(SO_FAR) else judged_once(made, seen, earlier)
             )
@@ -217,56 +217,57 @@ def drawn(samples: pa.Table) -> Mask:
     return found.copy()
 
 
-def winnow_corpus(root: str, each: Each = here, published: Collection[str] = ()) -> int:
-    """Run the filters over the whole corpus, one pass each over the shards that are sampled; returns how many there are. `each`
-    maps the work on duplicates that memory does not hold over workers of this machine. `published` are the runs whose releases
-    are where this one is to go."""
-    store = Store(root)
-    manifest = store.manifest()
-    assert manifest is not None
-    recipe, brought = Recipe.model_validate(manifest.recipe), manifest.origin == "brought"
-    asked = _asked(manifest, published)  # before the filter opens the index, so that it knows no less
-    built = built_filters(recipe, Path(manifest.base), brought=brought, known=asked)
-    over_all = [item for item in built if item[2].scope is Scope.CORPUS]
-    pool.drop_corpus(store, keep=len(over_all))
+def compare(run: Run, map_parts: Map = map_here, published: Collection[str] = ()) -> int:
+    """Run the filters over the whole corpus, one pass each over the sampled shards; returns how many filters there are.
+    `map_parts` spreads the search for duplicates that do not fit in memory over workers. `published`: the runs that were released
+    to where this run is to go."""
+    store, recipe = run.store, run.recipe
+    compared = _compared_with(run, published)  # before the filter opens the index, so that it knows no less
+    built = build_filters(recipe, run.base, imported=not run.sampled, known=compared)
+    corpus = [item for item in built if item.filter.scope is Scope.CORPUS]
+    pool.drop_corpus(store, keep=len(corpus))
     sampled = pool.sampled(store)
-    for number, item in enumerate(over_all):
+    for number, item in enumerate(corpus):
         hashes = [entry.sha256 for shard in sampled for entry in pool.verdict_entries(store, shard, number)]
-        of_index = item[2].name == near_duplicate.RELEASED
-        key = winnow_key([item], [*hashes, *([ids.digest(asked)] if of_index else [])])
+        of_index = item.filter.name == near_duplicate.RELEASED
+        key = winnow_key([item], [*hashes, *([ids.digest(compared)] if of_index else [])])
         names = [pool.corpus_name(number, shard) for shard in sampled]
         if all(store.finished(name, key) for name in names):
             continue
         pool.drop_corpus(store, keep=number)
         if of_index:
-            store.write_bytes(ASKED, (json.dumps(asked, indent=1) + "\n").encode())
-        if item[2].name == near_duplicate.RUN and recipe.dedupe is not None and within_run.needed(store, recipe):
-            one = within_run.Pass(store.root, number, key, recipe.dedupe.model_dump_json())
-            scratch = None if recipe.run.scratch is None else Path(manifest.base, recipe.run.scratch)
-            if scratch is None and not store.local and isinstance(recipe.executor, RayExecutorSpec):
-                log.warning("duplicates are looked for on this machine alone; name a folder that all machines reach: run.scratch")
-                each = here
-            within_run.through_files(one, int(recipe.run.dedupe_gib * 2**30), each, scratch)
+            store.write_bytes(ASKED, (json.dumps(compared, indent=1) + "\n").encode())
+        if item.filter.name == near_duplicate.RUN and recipe.dedupe is not None and within_run.needed(store, recipe):
+            _through_files(run, within_run.Pass(store, number, key, recipe.dedupe), map_parts)
         else:
             _one_pass(store, item, number, key)
-    return len(over_all)
+    return len(corpus)
 
 
-def _asked(manifest: RunManifest, published: Collection[str]) -> dict[str, str]:
-    """The releases that the run's samples may not repeat, and which of its datasets each had: those that its index had before it
-    released itself, and all that are where it is to go."""
-    spec = Recipe.model_validate(manifest.recipe).dedupe
+def _through_files(run: Run, part: within_run.Pass, map_parts: Map) -> None:
+    recipe = run.recipe
+    scratch = None if recipe.run.scratch is None else run.base / recipe.run.scratch
+    if scratch is None and not run.store.local and isinstance(recipe.executor, RayExecutorSpec):
+        log.warning("duplicates are searched for on this machine only; set run.scratch to a folder that all machines reach")
+        map_parts = map_here
+    within_run.through_files(part, int(recipe.run.dedupe_gib * 2**30), map_parts, scratch)
+
+
+def _compared_with(run: Run, published: Collection[str]) -> dict[str, str]:
+    """The releases that the run's samples may not repeat, with the dataset of each: those that its index had before the run
+    released itself, and all that were released to where it is to go."""
+    spec = run.recipe.dedupe
     if spec is None or spec.released is None:
         return {}
-    with _named():
-        index = open_index(spec, Path(manifest.base)).manifest
-    own, every = manifest.sampling_key, index.releases
-    before = set(every[: every.index(own)] if own in every else every) | (set(published) & set(every))
-    return {run: index.versions.get(run, "") for run in every if run in before and run != own}
+    with blamed_on_recipe():
+        index = open_index(spec, run.base).manifest
+    released = index.releases
+    before = set(released[: released.index(run.key)] if run.key in released else released) | (set(published) & set(released))
+    return {name: index.versions.get(name, "") for name in released if name in before and name != run.key}
 
 
 def _judged(made: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    with _named():
+    with blamed_on_recipe():
         yield from judge_corpus(made, batches)
 
 

@@ -5,6 +5,7 @@ Rows of a verdict file carry the row of their sample in its shard, so the join i
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,32 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Role, Scope
-from schemas.manifest import Entry, RunManifest
+from schemas.manifest import Entry
 from schemas.recipe import Sampling
 from schemas.sample import Kind, Outcome, to_json
+from thresher import ids
+from thresher.errors import StoreError
 from thresher.estimators import pass_rate
+from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
 
 JUDGED = ("outcome", "kind", "reason", "failed_filter", "detail", "nearest", "similarity", "multiplicity", "score", "answer")
 """Columns that `judged` adds: see docs/formats.md, and filters.base.SO_FAR for the last three."""
+
+JUDGED_SCHEMA = pa.schema(
+    [
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("kind", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("failed_filter", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("nearest", pa.string()),
+        pa.field("similarity", pa.float64()),
+        pa.field("multiplicity", pa.int32()),
+        pa.field("score", pa.float64()),
+        pa.field("answer", pa.string()),
+    ]
+)
 
 NOT_SAMPLED = "not_sampled"
 """Reason of a sample that the engine could not draw."""
@@ -65,10 +84,10 @@ def hits(store: Store) -> int:
     return sum(int(entry.facts["hits"]) for entries in last for entry in entries)
 
 
-def enough(store: Store, manifest: RunManifest) -> bool:
-    """Whether the run has the rows it was to have, so that what is not sampled yet need not be."""
-    target = manifest.recipe["sampling"]["target_rows"] if manifest.origin == "sampled" else None
-    return target is not None and hits(store) >= int(target)
+def enough(run: Run) -> bool:
+    """Whether a run has its target_rows, so that the shards without samples are not needed."""
+    target = run.recipe.sampling.target_rows if run.sampled else None
+    return target is not None and hits(run.store) >= target
 
 
 def corpus_name(number: int, shard: int) -> str:
@@ -219,11 +238,36 @@ def multiplicities(details: pa.ChunkedArray, before: NDArray[np.int64]) -> NDArr
     return found
 
 
+def judged_name(shard: int) -> str:
+    """The file that keeps the columns of JUDGED of a shard."""
+    return f"judged/{shard_name(shard)}"
+
+
+def judged_key(store: Store, shard: int) -> str | None:
+    """Hash of what those columns are made from: the samples and all verdicts on them. None where there are none."""
+    samples, entries = store.entry(f"samples/{shard_name(shard)}"), verdict_entries(store, shard)
+    if samples is None or not entries:
+        return None
+    return ids.digest("judged", samples.sha256, [[entry.sha256, entry.facts.get("filters", [])] for entry in entries])
+
+
+def write_judged(store: Store, shard: int, table: pa.Table, key: str, *, to: Store | None = None) -> None:
+    """Keep the columns of JUDGED of a shard beside the run, or in another place. `table` is what `judged` returned."""
+    (to or store).write_table(judged_name(shard), table.select(list(JUDGED)).cast(JUDGED_SCHEMA), key=key)
+
+
 def read_judged(store: Store, shard: int, columns: list[str] | None = None) -> pa.Table:
-    """The samples of a shard with the columns of JUDGED."""
-    samples = store.read_table(
-        f"samples/{shard_name(shard)}", None if columns is None else [*columns, *({"error"} - set(columns))]
-    )
+    """The samples of a shard with the columns of JUDGED: those that were kept, where they are of the verdicts as they are now."""
+    name = f"samples/{shard_name(shard)}"
+    kept = store.entry(judged_name(shard))
+    if kept is not None and kept.key == judged_key(store, shard):
+        with suppress(StoreError):  # damaged: it is made from the verdicts
+            became = store.read_table(judged_name(shard))
+            samples = store.read_table(name, columns)
+            for column in JUDGED:
+                samples = samples.append_column(column, became[column])
+            return samples
+    samples = store.read_table(name, None if columns is None else [*columns, *({"error"} - set(columns))])
     return judged(samples, *verdicts(store, shard))
 
 

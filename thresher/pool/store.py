@@ -17,6 +17,7 @@ local disk a file is written under a temporary name, synced and renamed; on an o
 import errno
 import hashlib
 import io
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -31,10 +32,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ValidationError
 
 from schemas.manifest import Entry, RunManifest
-from schemas.recipe import Recipe
 from schemas.sample import POOL_VERSION
+from thresher.durable import replace_file, sync
 from thresher.errors import StoreError
-from thresher.pool.older_format import conformed, format_of, older_manifest
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,9 @@ class Store:
             ) from error
         self.local = isinstance(self.fs, LocalFileSystem)
 
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.root,)
+
     def path(self, name: str) -> str:
         return f"{self.base}/{name}" if name else self.base
 
@@ -130,18 +133,7 @@ class Store:
             if not self.local:
                 self.fs.pipe_file(path, bytes(data))
                 return
-            folder, _, last = path.rpartition("/")
-            temporary = f"{folder}/.{last}.{os.getpid()}.tmp"
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-            _sync_folder(folder)
+            replace_file(path, data)
 
     def write_first(self, name: str, model: BaseModel) -> bool:
         """Write a file unless there is one; returns whether it did. Of several writers one does."""
@@ -158,7 +150,7 @@ class Store:
                     os.fsync(file.fileno())
             except FileExistsError:
                 return False
-            _sync_folder(path.rpartition("/")[0])
+            sync(path.rpartition("/")[0])
             return True
 
     def appending(self, folder: str, begins: str, ending: str) -> "Appending":
@@ -275,9 +267,8 @@ class Store:
             return False
         return not hashed or hashlib.sha256(self.read_bytes(entry.path)).hexdigest() == entry.sha256
 
-    def read_table(self, name: str, columns: list[str] | None = None, *, like: pa.Schema | None = None) -> pa.Table:
-        """Read `name`.parquet, after comparing its hash with its entry. Of a table in an older format those columns are read that
-        are `like` today's, and what it lacks is added (thresher.pool.older_format.conformed). Raises StoreError on a damaged file."""
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read `name`.parquet after comparing its hash with its entry. Raises StoreError on a damaged file."""
         entry = self.entry(name)
         if entry is None:
             raise StoreError(f"{self.path(name)}.parquet: not finished; run `thresher run` again to complete the run")
@@ -287,8 +278,6 @@ class Store:
                 f"{self.path(entry.path)}: damaged, its SHA-256 differs from the one in {name}.json; "
                 "run `thresher run` again: it moves the file aside and makes it anew"
             )
-        if like is not None:
-            return conformed(pq.read_table(pa.BufferReader(data)), like, columns, self.path(entry.path))
         return pq.read_table(pa.BufferReader(data), columns=columns)
 
     def read_group(self, name: str, group: int) -> pa.Table:
@@ -316,30 +305,23 @@ class Store:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    def manifest(self, *, older: bool = False) -> RunManifest | None:
-        """What this run is, or None where there is none yet. Raises StoreError on a pool of another version, unless an `older`
-        one will do: of its recipe remains what is a recipe today."""
+    def manifest(self) -> RunManifest | None:
+        """What this run is; None where there is no run yet. Raises StoreError where run.json is damaged, or of another pool
+        version."""
         if not self.exists("run.json"):
             return None
         data, where = self.read_bytes("run.json"), self.path("run.json")
-        version, writer = format_of(data)
-        version = POOL_VERSION if version is None else version
-        if version > POOL_VERSION or (version < POOL_VERSION and not older):
-            more = "; thresher audit reads it all the same" if version < POOL_VERSION else ""
+        version, writer = _format_of(data)
+        if version not in (None, POOL_VERSION):
             raise StoreError(
-                f"{where}: pool version {version}, this thresher reads {POOL_VERSION}; "
-                f"use the version that wrote it ({writer}){more}"
+                f"{where}: pool version {version}, wanted {POOL_VERSION}; read it with the version of thresher that wrote it: {writer}"
             )
         try:
-            if version != POOL_VERSION:
-                return older_manifest(data)
-            found = RunManifest.model_validate_json(data)
-            recipe = Recipe.model_validate(found.recipe).model_dump(mode="json")  # with what a recipe has had since
+            return RunManifest.model_validate_json(data)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             raise StoreError(f"{where}: not a run of thresher: {key + ': ' if key else ''}{first['msg']}") from error
-        return found.model_copy(update={"recipe": recipe})
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -396,10 +378,12 @@ class Appending:
             self._file.close()
 
 
-def _sync_folder(folder: str) -> None:
-    """Make a rename last: the folder is a file too."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _format_of(data: bytes) -> tuple[int | None, str]:
+    """The pool version that a run.json names, and the version of thresher that wrote it; None where it names none."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        noted = json.loads(data)
+    except ValueError:
+        noted = None
+    noted = noted if isinstance(noted, dict) else {}
+    version = noted.get("pool_version")
+    return version if isinstance(version, int) else None, str(noted.get("thresher_version", "unknown"))

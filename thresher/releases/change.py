@@ -50,6 +50,11 @@ class Changed:
     files: tuple[int, int] = (0, 0)
     """Shards before and after."""
 
+    @property
+    def words(self) -> str:
+        """The result in one line."""
+        return f"{self.repo}: {self.version + ': ' if self.version else ''}{self.said}"
+
 
 def rollback(repo: str, tag: str) -> Changed:
     """Make a repository hold what it held at a tag, in one commit that moves no data."""
@@ -79,6 +84,14 @@ def rollback(repo: str, tag: str) -> Changed:
             return Changed(repo, None, made.revision, f"holds what it held at {tag}")
 
         return again(place, attempt)
+
+
+def read_sample_ids(file: str) -> list[str]:
+    """Read sample ids from a text file, separated by white space. Raises PublishError where it cannot be read."""
+    try:
+        return Path(file).read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishError(f"{file}: cannot be read: {error}; give a text file with one sample_id per line") from error
 
 
 def revoke(repo: str, samples: Iterable[str], reason: str) -> Changed:

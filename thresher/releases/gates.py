@@ -8,9 +8,10 @@ from thresher.audit.compare import Since
 from thresher.audit.count_run import Audit
 from thresher.errors import PublishError, RecipeError
 from thresher.judging.check import check_golds
+from thresher.pool.run import Run
 
 
-def gates(found: Audit, limits: GatesSpec) -> list[str]:
+def gates(run: Run, found: Audit, limits: GatesSpec) -> list[str]:
     """Reasons in the run itself. The verifiers are tried once more on references of its prompts."""
     reasons = list(found.problems)
     if limits.calibration:
@@ -19,7 +20,7 @@ def gates(found: Audit, limits: GatesSpec) -> list[str]:
         reasons += found.alarms
         if found.origin == "sampled":
             try:
-                check_golds(found.run)
+                check_golds(run)
             except RecipeError as error:
                 reasons += str(error).split("\n  ")[1:]
     undecided = found.outcomes.get("undecided", 0) / max(1, found.samples)

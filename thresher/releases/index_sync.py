@@ -8,17 +8,16 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from filters.base import FilterError
 from filters.similarity.kernel import SCHEME, Signed
-from schemas.manifest import RunManifest
-from schemas.recipe import DedupeSpec, Recipe
+from schemas.recipe import DedupeSpec
 from schemas.release import Release, RepositoryManifest
 from thresher.dedupe import released
 from thresher.dedupe.index import Index
 from thresher.dedupe.released import ASKED
 from thresher.errors import PublishError
+from thresher.pool.run import Run
 from thresher.pool.store import Store
 from thresher.releases.places.open_place import open_place
 from thresher.releases.places.place import Change, Place, again
@@ -38,22 +37,20 @@ def asked(store: Store) -> dict[str, str]:
 
 @contextmanager
 def with_index(
-    place: Place, head: str, there: RepositoryManifest, store: Store, made: Change, *, compared: dict[str, str]
+    place: Place, head: str, there: RepositoryManifest, run: Run, made: Change, *, compared: dict[str, str]
 ) -> Iterator[Change]:
     """The change, and the index of what was released, where the recipe names one: its files are never changed, so only new ones
     are sent. Releases that are there and that the run was not `compared` with yet are compared now, and added to those. Raises
     PublishError where it repeats some of what they hold."""
-    manifest = store.manifest()
-    assert manifest is not None
-    spec = Recipe.model_validate(manifest.recipe).dedupe
+    spec = run.recipe.dedupe
     if spec is None or spec.released is None:
         yield made
         return
-    index = released.open_index(spec, Path(manifest.base))
-    runs = _runs(there, manifest)
+    index = released.open_index(spec, run.base)
+    runs = _runs(there, run)
     if new := {run for run, dataset in runs.items() if compared.get(run) != dataset}:
-        _know(place, head, there, index, manifest)
-        if repeats := released.repeated(store, spec, index, new):
+        _know(place, head, there, index, run)
+        if repeats := released.repeated(run.store, spec, index, new):
             raise PublishError(
                 f"{place.name}: {repeats} samples of this run repeat what was released there after it looked, or where it did "
                 f"not look; run it again with publish.repo={place.name} (thresher run, or Retry in Prefect): nothing is drawn "
@@ -67,21 +64,19 @@ def with_index(
         yield Change(adds=adds, deletes=(*made.deletes, *sorted(present - set(wanted))))
 
 
-def take_in(store: Store) -> set[str]:
+def take_in(run: Run) -> set[str]:
     """Have the run's index know what the repository that it is to be released to holds; returns the runs that are there. What
     cannot be read is logged, for the release looks again."""
-    manifest = store.manifest()
-    assert manifest is not None
-    recipe = Recipe.model_validate(manifest.recipe)
+    recipe = run.recipe
     if recipe.publish.repo is None or recipe.dedupe is None or recipe.dedupe.released is None:
         return set()
-    index, place = released.open_index(recipe.dedupe, Path(manifest.base)), open_place(recipe.publish.repo)
+    index, place = released.open_index(recipe.dedupe, run.base), open_place(recipe.publish.repo)
 
     def attempt() -> set[str]:
         head = place.head()
         there = read(place, head)
-        _know(place, head, there, index, manifest)
-        return set(_runs(there, manifest))
+        _know(place, head, there, index, run)
+        return set(_runs(there, run))
 
     try:
         with place.explained():
@@ -94,20 +89,20 @@ def take_in(store: Store) -> set[str]:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _runs(there: RepositoryManifest, but: RunManifest) -> dict[str, str]:
+def _runs(there: RepositoryManifest, but: Run) -> dict[str, str]:
     """The dataset of each other run that has hits there."""
     parts = [part for one in there.releases if VIEW in one.rows for part in one.merged or (one,)]
-    return {part.run: part.dataset for part in parts if part.run != but.sampling_key}
+    return {part.run: part.dataset for part in parts if part.run != but.key}
 
 
-def _know(place: Place, head: str, there: RepositoryManifest, index: Index, own: RunManifest) -> None:
+def _know(place: Place, head: str, there: RepositoryManifest, index: Index, own: Run) -> None:
     """Have an index know every release that is there."""
-    spec = Recipe.model_validate(own.recipe).dedupe
+    spec = own.recipe.dedupe
     assert spec is not None
     if there.releases and not index.manifest.releases:
         _copied(place, head, index)
     for one in there.releases:
-        if own.sampling_key not in {part.run for part in (one, *one.merged)}:  # or it would find itself among them
+        if own.key not in {part.run for part in (one, *one.merged)}:  # or it would find itself among them
             _added(place, head, index, one, spec)
 
 

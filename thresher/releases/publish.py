@@ -24,17 +24,19 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.manifest import Entry, RunManifest
-from schemas.recipe import PublishSpec, Recipe
+from schemas.recipe import PublishSpec
 from schemas.release import Release, RepositoryManifest, Shard
 from thresher import __version__
+from thresher.audit.cache import cached_audit
 from thresher.audit.compare import since
-from thresher.audit.count_run import Audit, audit
+from thresher.audit.count_run import Audit
 from thresher.audit.review import reviewed
 from thresher.dataset import views
 from thresher.dataset.card import card
 from thresher.dataset.write import dataset_finished
 from thresher.dedupe import released
 from thresher.errors import PublishError
+from thresher.pool.run import Run
 from thresher.pool.store import Store
 from thresher.releases.gates import against, drifted, figures, gates, stop_where_refused
 from thresher.releases.index_sync import asked, with_index
@@ -61,36 +63,43 @@ class Published:
     request: str | None = None
     """Address of the pull request, with create_pr."""
 
+    @property
+    def words(self) -> str:
+        """The result in one line."""
+        if self.commit is None:
+            return f"{self.repo}: already holds {self.version} ({counted(self.rows)}); nothing to do"
+        return f"{self.repo}: {self.request or self.version} ({counted(self.rows)}), commit {self.commit[:12]}"
 
-def publish(run: str | Path, spec: PublishSpec | None = None, *, force: str | None = None) -> Published:
+
+def publish(run: Run, spec: PublishSpec | None = None, *, force: str | None = None) -> Published:
     """Append the dataset of a finished run to a repository. `spec` stands in for the recipe's `publish`; `force` is the reason
     for releasing what the gates refuse. Raises PublishError, and then nothing has changed."""
-    store = Store(run)
-    if store.local:
-        return _published(store, store.path("dataset"), spec, force)
+    if run.store.local:
+        return _published(run, run.store.path("dataset"), spec, force)
     with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
-        return _published(store, folder, spec, force)
+        return _published(run, folder, spec, force)
 
 
-def _published(store: Store, folder: str, spec: PublishSpec | None, force: str | None) -> Published:
+def _published(run: Run, folder: str, spec: PublishSpec | None, force: str | None) -> Published:
     """`folder` is the run's dataset, or where its files are copied to from another store."""
-    manifest, entry, found = _finished(store)
-    spec = spec or Recipe.model_validate(manifest.recipe).publish
+    store, manifest = run.store, run.manifest
+    entry, found = _finished(run)
+    spec = spec or run.recipe.publish
     if spec.repo is None:
         raise PublishError(f"{store.root}: its recipe names no repository; set publish.repo, or --repo ORG/NAME")
     files = _files(store, entry, _views(manifest, spec), Path(folder))
     for name, shard in files.items():
         view = shard.path.split("/")[0]
         validate(Path(folder, name), view, manifest.model["prompt_format"])
-    compared = since(store)
-    refused = [*gates(found, spec.gates), *drifted(compared, spec.gates)]
+    compared = since(run)
+    refused = [*gates(run, found, spec.gates), *drifted(compared, spec.gates)]
     place = open_place(spec.repo)
     with place.explained():
         again(place, lambda: place.create(private=spec.private, gated=spec.gated))
         who = again(place, place.who) if force is not None else ""
         before = again(place, lambda: read(place, place.head()))
         stop_where_refused(refused + against(found, before, spec.gates), force, who)
-        released.add_run(store)
+        released.add_run(run)
         known = paths(before)
         for name, shard in files.items():
             if shard.path not in known:
@@ -127,16 +136,16 @@ def _published(store: Store, folder: str, spec: PublishSpec | None, force: str |
             then = RepositoryManifest(
                 prompt_format=manifest.model["prompt_format"],
                 columns=there.columns | columns,
-                test_share=float(manifest.recipe["dataset"]["test_share"]),
+                test_share=run.recipe.dataset.test_share,
                 releases=(*(one for one in there.releases if one.run != release.run), release),
                 revoked=there.revoked,
                 changes=(f"{release.version}: {did}" + (f" (forced by {'; '.join(given)})" if given else ""), *there.changes),
             )
-            made_card = card(manifest, found, sizes(then), repo=place.name, review=reviewed(store), drift=compared)
+            made_card = card(manifest, found, sizes(then), repo=place.name, review=reviewed(run), drift=compared)
             text = readme(made_card, then, place.text(head, "README.md"), repo=place.name, lists_files=place.lists_files)
             by_path = {shard.path: Path(folder, name) for name, shard in files.items()}
             title = f"{release.version}: {did}"
-            with with_index(place, head, there, store, change(there, then, text, by_path), compared=compared_with) as whole:
+            with with_index(place, head, there, run, change(there, then, text, by_path), compared=compared_with) as whole:
                 made = place.commit(whole, title, parent=head, tag=release.version, request=spec.create_pr)
             return Published(place.name, release.version, made.revision, release.rows, made.request)
 
@@ -146,21 +155,18 @@ def _published(store: Store, folder: str, spec: PublishSpec | None, force: str |
     return made
 
 
-def published(store: Store) -> bool:
+def published(run: Run) -> bool:
     """Whether a run's dataset, as it is, was published to where its recipe says."""
-    manifest, entry = store.manifest(), store.entry("dataset")
-    if manifest is None or entry is None or not store.exists(NOTE):
+    store, entry = run.store, run.store.entry("dataset")
+    if entry is None or not store.exists(NOTE):
         return False
     note = json.loads(store.read_bytes(NOTE))
-    return (note["repo"], note["dataset"]) == (Recipe.model_validate(manifest.recipe).publish.repo, entry.key)
+    return (note["repo"], note["dataset"]) == (run.recipe.publish.repo, entry.key)
 
 
-def publish_spec(run: str | Path, changes: Mapping[str, Any], gates: Sequence[str] = ()) -> PublishSpec:
+def publish_spec(run: Run, changes: Mapping[str, Any], gates: Sequence[str] = ()) -> PublishSpec:
     """The `publish` of a run's recipe with these changes, and with gates given as NAME=VALUE. Raises PublishError."""
-    manifest = Store(run).manifest()
-    if manifest is None:
-        raise PublishError(f"{run}: not a run directory (it has no run.json); give the directory of a run")
-    spec = Recipe.model_validate(manifest.recipe).publish.model_dump(mode="json")
+    spec = run.recipe.publish.model_dump(mode="json")
     for gate in gates:
         name, _, value = gate.partition("=")
         spec["gates"][name.strip()] = yaml.safe_load(value)
@@ -174,16 +180,15 @@ def publish_spec(run: str | Path, changes: Mapping[str, Any], gates: Sequence[st
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _finished(store: Store) -> tuple[RunManifest, Entry, Audit]:
-    found = audit(store)
-    manifest, entry = store.manifest(), store.entry("dataset")
-    if manifest is None or entry is None or not dataset_finished(store):
-        raise PublishError(f"{store.root}: has no finished dataset; finish the run first: thresher run (or thresher filter)")
-    return manifest, entry, found
+def _finished(run: Run) -> tuple[Entry, Audit]:
+    entry = run.store.entry("dataset")
+    if entry is None or not dataset_finished(run):
+        raise PublishError(f"{run.root}: has no finished dataset; finish the run first: {run.command}")
+    return entry, cached_audit(run)
 
 
 def _views(manifest: RunManifest, spec: PublishSpec) -> tuple[str, ...]:
-    there = manifest.recipe["dataset"]["views"]
+    there = manifest.recipe.dataset.views
     if missing := [view for view in spec.views or () if view not in there]:
         raise PublishError(f"publish.views: {missing[0]} is not among the dataset's views ({', '.join(there)})")
     return tuple(view for view in there if spec.views is None or view in spec.views)
@@ -266,7 +271,7 @@ def _stop_at_drift(
                 ]
             )
         )
-    test_share = float(manifest.recipe["dataset"]["test_share"])
+    test_share = manifest.recipe.dataset.test_share
     if there.releases and there.test_share != test_share:
         raise PublishError(
             f"{place.name}: holds out {there.test_share:g} of the prompts, the run {test_share:g}; prompts would change "

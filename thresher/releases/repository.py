@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from schemas.release import FORMAT, RepositoryManifest, Shard
 from thresher import __version__
@@ -87,6 +88,40 @@ def stop_at_strangers(place: Place, head: str, there: RepositoryManifest) -> Non
             f"{place.name}: {lost[0]} and {len(lost) - 1} more are gone that releases brought; bring them back with "
             f"thresher rollback {place.name} --to TAG"
         )
+
+
+def rows_of(manifest: RepositoryManifest) -> list[dict[str, Any]]:
+    """Return one row per release, oldest first; `merged_into` is the version of the release that now holds its rows."""
+    listed = [
+        (release, merged_into)
+        for last in manifest.releases
+        for release, merged_into in (*((merged, last.version) for merged in last.merged), (last, None))
+    ]
+    return [
+        {
+            "version": release.version,
+            "name": release.name,
+            "at": release.at,
+            "merged_into": merged_into,
+            "forced": bool(release.forced),
+        }
+        | {f"rows_{view}": count for view, count in release.rows.items()}
+        for release, merged_into in listed
+    ]
+
+
+def lines_of(manifest: RepositoryManifest) -> list[str]:
+    """Return one line per release, oldest first, and one for the revoked samples if there are any."""
+    lines = []
+    for release in manifest.releases:
+        lines += [
+            f"{merged.version}  {merged.name}: {counted(merged.rows)} (merged into {release.version})" for merged in release.merged
+        ]
+        name = "merged" if release.merged else release.name
+        lines.append(f"{release.version}  {name}: {counted(release.rows)}{' (forced)' if release.forced else ''}")
+    if manifest.revoked:
+        lines.append(f"revoked samples: {sum(shard.rows for shard in manifest.revoked)}")
+    return lines
 
 
 def counted(rows: Mapping[str, int]) -> str:

@@ -23,7 +23,6 @@ from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool import judged as pool
 from thresher.pool.judged import pass_rates, prompt_counts
-from thresher.pool.store import Store
 from thresher.run import steps
 from thresher.run.progress import Progress
 
@@ -61,7 +60,35 @@ class Estimate:
     probe_s: float
 
     def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
         return asdict(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per estimated quantity: `of`, `value`, `low`, `high`."""
+        return [{"of": name} | asdict(estimated) for name, estimated, _ in self._quantities()]
+
+    def lines(self) -> list[str]:
+        """Return the probe and the estimates as lines of text, rounded."""
+        return [
+            f"probe: {self.probe_samples} samples of {self.probe_prompts} prompts in {self.probe_s:.1f} s, "
+            + f"{self.tokens_per_s:,.0f} tokens/s, after {self.start_s:.1f} s for the engine to start",
+            f"the whole run, {self.prompts} prompts (95 % interval over prompts):",
+            *(
+                f"  {name:22} {estimated.value:{form}} [{estimated.low:{form}}, {estimated.high:{form}}]"
+                for name, estimated, form in self._quantities()
+            ),
+        ]
+
+    def _quantities(self) -> tuple[tuple[str, Range, str], ...]:
+        """Name, estimate and number format of each estimated quantity."""
+        return (
+            ("samples", self.samples, ",.0f"),
+            ("tokens", self.tokens, ",.0f"),
+            ("seconds of sampling", self.seconds, ",.0f"),
+            ("pass rate", self.pass_rate, ".3f"),
+            ("hits, at most", self.hits, ",.0f"),
+            ("hits per 1,000 tokens", self.hits_per_1000_tokens, ".2f"),
+        )
 
 
 def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PROBE_SAMPLES) -> Estimate:
@@ -86,20 +113,13 @@ def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PRO
     with tempfile.TemporaryDirectory(prefix="thresher-", dir=beside) as folder, open_executor(probed) as executor:
         began = time.perf_counter()
         begun = steps.begin(replace(loaded, recipe=probed), Path(folder) / "probe", prompts=chosen)
-        assert begun.model is not None
         progress = Progress()
-        with steps.engines_of(begun, progress, executor) as engines:
+        with steps.engines_of(begun.run, progress, executor) as engines:
             warm = time.perf_counter()
-            steps.through(
-                begun,
-                engines,
-                progress,
-                executor,
-                sample=lambda shard, engines: steps.sample_on(engines, begun.root, shard, progress),
-                judge=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
-            )
+            judged_only = steps.JudgedOnly(steps.Plain(begun.run, progress, executor))
+            steps.sample_through(begun, engines, judged_only, progress, executor)
             done = time.perf_counter()
-        store = Store(begun.root)
+        store = begun.run.store
         columns = ["prompt_id", "family", "index", "anchor", "completion_ids", "logprobs", "unreadable", "error"]
         judged = pa.concat_tables(pool.each_judged(store, columns))
     return _estimate(loaded, len(every), judged, _Probe(progress.samples, progress.tokens, warm - began, done - warm))

@@ -1,29 +1,53 @@
 """Opens a run: resolves its model, checks its filters, writes `run.json` and the plan, and finds what is left to sample."""
 
 import hashlib
-import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from schemas.manifest import RunManifest
-from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, ReleasedSpec, VllmEngine
+from schemas.manifest import Entry, RunManifest
+from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, VllmEngine
 from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids
-from thresher.errors import ModelError, RecipeError, SourceError, StoreError
+from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import models
 from thresher.inputs.prompts import plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
-from thresher.judging.build import build_filters, built_filters
-from thresher.pool import journal
+from thresher.judging.build import build_filters
+from thresher.pool import journal, judged
 from thresher.pool.ingest import ingest
+from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 from thresher.pool.wanted import complete
-from thresher.run.begun import Begun, Warm
-from thresher.run.progress import Progress
+from thresher.run.warm_engine import model_for
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that may be sampled: its number of shards, and the shards that still lack samples."""
+
+    run: Run
+    shards: int
+    missing: list[int]
+
+    @property
+    def root(self) -> str:
+        """The run directory."""
+        return self.run.root
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe in full."""
+        return self.run.recipe
+
+    @property
+    def enough(self) -> bool:
+        """Whether the run has its target_rows, whatever is left to sample."""
+        return judged.enough(self.run)
+
 
 BUDGET = {
     "samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "target_rows", "anchor", "seeds",
@@ -47,8 +71,7 @@ def begin(
         raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
     store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     recipe = _with_its_index(recipe, store)
-    build_filters(loaded)
-    built_filters(recipe, loaded.base, brought=False)
+    build_filters(recipe, loaded.base, imported=False, where=loaded.where)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
@@ -63,20 +86,18 @@ def begin(
         name=recipe.name,
         origin="sampled",
         sampling_key=ids.digest(decides),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe,
         base=str(loaded.base.absolute()),
         model={**asdict(model), "prompt_format": _prompt_format(recipe, model), "decides": decides},
         thresher_version=__version__,
     )
     _open(store, manifest)
-    begun = Begun(store.root, 0, [], recipe, model, loaded.base)
-    return _planned(store, begun, manifest.sampling_key, prompts)
+    return _planned(Run(store, manifest), loaded.base, prompts)
 
 
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     """Take a user's own samples into a pool, in place of sampling. Raises SourceError, StoreError, RecipeError."""
-    build_filters(loaded)
-    built_filters(loaded.recipe, loaded.base, brought=True)
+    build_filters(loaded.recipe, loaded.base, imported=True, where=loaded.where)
     if not file.is_file():
         raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
     store = Store(out)
@@ -85,44 +106,14 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
         name=loaded.recipe.name,
         origin="brought",
         sampling_key=ids.digest(decides),
-        recipe=loaded.recipe.model_dump(mode="json"),
+        recipe=loaded.recipe,
         base=str(loaded.base.absolute()),
         model={"prompt_format": "chat", "samples": file.name, "decides": decides},
         thresher_version=__version__,
     )
     _open(store, manifest)
     shards = ingest(file, store, key=manifest.sampling_key)
-    return Begun(store.root, shards, [], loaded.recipe, None, loaded.base)
-
-
-@contextmanager
-def warm(root: str, progress: Progress) -> Iterator[Warm]:
-    """Open the engine of a run, on whatever machine this is. Raises StoreError where the run is not to be seen, ModelError where
-    its model is another one here, and what open_sampler raises."""
-    store = Store(root)
-    manifest = store.manifest()
-    if manifest is None:
-        raise StoreError(
-            f"{store.path('run.json')}: not to be seen from {socket.gethostname()}; the run directory must be on storage that "
-            "all machines reach under one name"
-        )
-    recipe, base = Recipe.model_validate(manifest.recipe), Path(manifest.base)
-    model = model_for(recipe, base)
-    if model.revision != manifest.model["revision"]:
-        raise ModelError(
-            f"model {model.name!r}: on {socket.gethostname()} it is {model.revision}, the run was begun with "
-            f"{manifest.model['revision']}; install the same one on all machines"
-        )
-    with Begun(root, 0, [], recipe, model, base).sampler() as sampler:
-        progress.lap()
-        yield Warm(sampler, progress)
-
-
-def model_for(recipe: Recipe, base: Path) -> models.Model:
-    """The model of a recipe: on this machine, or only its name where a server has it. Raises ModelError."""
-    if isinstance(recipe.engine, HttpEngine):
-        return models.Model(recipe.model.name, "", recipe.model.revision, None, None, None)
-    return models.resolve(recipe.model.name, recipe.model.revision, base=base)
+    return Begun(Run(store, manifest), shards, [])
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -136,10 +127,10 @@ def _placed(recipe: Recipe, root: str) -> str:
 def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
     """The index of what was released that a schedule gave a run stays its own, where the recipe says nothing of one."""
     before = store.manifest()
-    had = (before.recipe["dedupe"] or {}).get("released") if before is not None else None
+    had = before.recipe.dedupe.released if before is not None and before.recipe.dedupe is not None else None
     if had is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
         return recipe
-    dedupe = recipe.dedupe.model_copy(update={"released": ReleasedSpec.model_validate(had)})
+    dedupe = recipe.dedupe.model_copy(update={"released": had})
     return recipe.model_copy(update={"dedupe": dedupe})
 
 
@@ -154,31 +145,34 @@ def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
         )
 
 
-def _planned(store: Store, begun: Begun, key: str, prompts: Sequence[Prompt] | None) -> Begun:
-    """Write the plan, unless it is there, and find the shards that lack samples."""
-    recipe, entry = begun.recipe, store.finished("prompts", key)
+def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
+    """Write the plan, unless it is written, and find the shards that lack samples."""
+    store, recipe = run.store, run.recipe
+    entry = store.finished("prompts", run.key)
     if entry is None:
-        per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
-        size = max(1, recipe.run.shard_samples // per_prompt)
-        prompts = list(plan(recipe, begun.base)) if prompts is None else prompts
-        groups = [prompt_table(prompts[at : at + size]) for at in range(0, len(prompts), size)]
-        families: dict[str, int] = {}
-        for prompt in prompts:
-            families[prompt.family] = families.get(prompt.family, 0) + 1
-        facts = {"shards": len(groups), "prompts": len(prompts), "families": families}
-        entry = store.write_groups("prompts", PROMPTS, groups, key=key, facts=facts)
+        entry = _write_plan(run, list(plan(recipe, base)) if prompts is None else list(prompts))
     shards, hashed = int(entry.facts["shards"]), 0
     missing = []
     for shard in range(shards):
-        done = store.finished(f"samples/{shard_name(shard)}", key, hashed=hashed < HASHED_BYTES)
-        if done is not None:
-            hashed += done.bytes
-        if done is None or not complete(done, recipe.sampling):
+        samples = store.finished(f"samples/{shard_name(shard)}", run.key, hashed=hashed < HASHED_BYTES)
+        if samples is not None:
+            hashed += samples.bytes
+        if samples is None or not complete(samples, recipe.sampling):
             missing.append(shard)
-    for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished a moment before the end
+    for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished right before an interruption
         if int(name.partition("-")[0]) not in missing:
             store.remove(f"{journal.FOLDER}/{name}")
-    return replace(begun, shards=shards, missing=missing)
+    return Begun(run, shards, missing)
+
+
+def _write_plan(run: Run, prompts: Sequence[Prompt]) -> Entry:
+    recipe = run.recipe
+    per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
+    size = max(1, recipe.run.shard_samples // per_prompt)
+    groups = [prompt_table(prompts[first : first + size]) for first in range(0, len(prompts), size)]
+    families = Counter(prompt.family for prompt in prompts)
+    facts = {"shards": len(groups), "prompts": len(prompts), "families": dict(families)}
+    return run.store.write_groups("prompts", PROMPTS, groups, key=run.key, facts=facts)
 
 
 def _open(store: Store, manifest: RunManifest) -> None:
@@ -194,7 +188,7 @@ def _open(store: Store, manifest: RunManifest) -> None:
     if found is None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_bytes("begun.json", f'{{"begun": "{now}"}}\n'.encode())
-    if found is None or (found.recipe, found.base) != (manifest.recipe, manifest.base):
+    if found is None or (found.base, found.recipe.model_dump()) != (manifest.base, manifest.recipe.model_dump()):
         store.write_model("run.json", manifest)
 
 

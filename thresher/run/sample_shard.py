@@ -9,18 +9,19 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.manifest import Entry, RunManifest
+from schemas.manifest import Entry
 from schemas.recipe import Recipe
 from schemas.sample import JOURNAL, REPEATED
 from thresher import ids
-from thresher.errors import ThresherError
+from thresher.errors import StoreError, ThresherError
 from thresher.estimators import calibration, pass_rate
+from thresher.executors.executor import Call, call_here
 from thresher.inputs import models
 from thresher.inputs.prompts import prompts_of
 from thresher.judging.winnow import count_prompts
@@ -28,6 +29,7 @@ from thresher.pool import journal
 from thresher.pool import rows as shards
 from thresher.pool.judged import PromptCount
 from thresher.pool.rows import ANCHOR_INDEX, Asked, Series
+from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
 from thresher.pool.wanted import complete, wanted
 from thresher.run.progress import Progress
@@ -40,33 +42,26 @@ LINGER_S = 0.02
 WAIT_S = 1.0
 """Seconds to wait for an engine before looking after the journal."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Counted = Callable[[pa.Table], dict[str, PromptCount]]
 
 
-def here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in this process."""
-    return function(*args, **kwargs)
-
-
-def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress, apart: Callable[..., Any] = here) -> Entry:
-    """Draw and write the samples that a shard lacks, unless it has them all. `apart` calls a function where filters run."""
-    store = Store(root)
-    manifest = store.manifest()
-    assert manifest is not None
-    name, key = f"samples/{shard_name(shard)}", manifest.sampling_key
-    recipe = Recipe.model_validate(manifest.recipe)
+def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, call: Call = call_here) -> Entry:
+    """Draw and write the samples that a shard lacks, unless it has them all. `call` calls a function on a filter worker."""
+    store, recipe = run.store, run.recipe
+    model = run.model
+    if model is None:
+        raise StoreError(f"{run.root}: its samples are the user's own; nothing is drawn for it")
+    name, key = f"samples/{shard_name(shard)}", run.key
     before = store.finished(name, key)
     if before is not None and complete(before, recipe.sampling):
         return before
     prompts = store.read_group("prompts", shard)
-    drawing = Drawing(prompts, recipe, model_of(manifest), sampler, progress)
+    drawing = Drawing(prompts, recipe, model, sampler, progress)
     drawing.known(_earlier(store, shard, before, key))
 
     def count(rows: pa.Table) -> dict[str, PromptCount]:
-        found: dict[str, PromptCount] = apart(count_prompts, root, shards.pool_rows(prompts, rows))
-        return found
+        counts: dict[str, PromptCount] = call(count_prompts, run, shards.pool_rows(prompts, rows))
+        return counts
 
     with journal.Journal(store, shard, key) as written, sampler.stream(shard) as stream:
         for rows in drawing.draw(stream, count):
@@ -75,11 +70,6 @@ def sample_shard(root: str, shard: int, sampler: Sampler, progress: Progress, ap
             else:
                 written.append(rows)
     return _finish(store, shard, before, prompts, key=key, wants=wanted(recipe.sampling), seconds=progress.lap())
-
-
-def model_of(manifest: RunManifest) -> models.Model:
-    """The model that a run samples from."""
-    return models.Model(**{field: manifest.model[field] for field in models.Model.__dataclass_fields__})
 
 
 class Drawing:

@@ -1,266 +1,301 @@
-"""THE FILE TO READ FIRST: from a recipe to a dataset, as plain functions.
+"""THE FILE TO READ FIRST: from a recipe to a dataset.
 
-    begin          recipe  -> RUN/run.json and the plan: prompts, cut into shards                          (thresher.run.open_run)
-    sample_shard   prompts -> samples of one shard, by a warm sampler; once per shard                       (thresher.run.sample_shard)
-    winnow_shard   samples -> verdicts of one shard, by the recipe's filters; while others are sampled      (thresher.judging.winnow)
-    winnow_corpus  verdicts of the filters that must see every sample; once                                 (thresher.judging.winnow)
-    release        the audit, then the dataset: views of pool and verdicts; once                            (thresher.dataset.write)
-    publish        the dataset -> a repository, where the recipe names one (publish.repo); once            (thresher.releases)
+    begin         recipe  -> RUN/run.json and the plan: prompts, cut into shards                       (thresher.run.open_run)
+    sample        prompts -> samples of one shard, drawn by a warm engine                              (thresher.run.sample_shard)
+    judge         samples -> verdicts on one shard, by the recipe's filters, while others are sampled  (thresher.judging.winnow)
+    compare       verdicts of the filters that need every sample: duplicates across prompts            (thresher.judging.winnow)
+    finish        audit -> dataset -> release, where the recipe names a repository                     (thresher.dataset, .releases)
 
-Every step finds its output complete, made from the same input, or makes it whole; so any of them may be stopped at any time and
-called again. What is done is read from the entries in the run directory (thresher.pool.store) and from nowhere else. flows/ adds
-Prefect's retries, schedules and artifacts; `run` here goes without.
+Every step finds its output complete, made from the same input, or makes it whole, so any of them may be stopped at any time and
+called again. What is done is read from the entries in the run directory (thresher.pool.store) and from nowhere else. `Plain` runs
+the steps as they are; flows/ wraps the same steps in Prefect tasks with retries and artifacts.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from schemas.recipe import Recipe
-from thresher.audit.count_run import Audit, Gather, audit, check, here
+from thresher.audit.cache import cached_audit
+from thresher.audit.count_run import Audit, check
 from thresher.dataset.write import dataset_finished, write_dataset
-from thresher.dedupe import out_of_core, released
+from thresher.dedupe import released
 from thresher.errors import StoreError
 from thresher.executors import open_executor
-from thresher.executors.executor import Engines, Executor
+from thresher.executors.executor import Call, Engines, Executor, Map, map_here
 from thresher.judging import winnow
 from thresher.judging.check import check_golds
-from thresher.judging.winnow import winnow_shard
-from thresher.pool import judged as pool
-from thresher.pool.store import Store, shard_name
-from thresher.releases import publish as publishing
+from thresher.judging.winnow import judge_shard
+from thresher.pool import judged
+from thresher.pool.run import Run
+from thresher.pool.store import shard_name
+from thresher.releases import publish
 from thresher.releases.index_sync import take_in
-from thresher.run.begun import Begun, Warm
-from thresher.run.open_run import begin, begin_brought, warm
+from thresher.run.open_run import Begun, begin, begin_brought
 from thresher.run.progress import Progress
+from thresher.run.replicas import replicas_wanted
 from thresher.run.sample_shard import sample_shard
+from thresher.run.shard_loop import overlap
+from thresher.run.warm_engine import Warm, warm
 from thresher.samplers.sampler import EngineFacts
 
 __all__ = [
     "Begun",
+    "Finished",
+    "Plain",
+    "Steps",
     "begin",
     "begin_brought",
+    "compare",
+    "fill_pool",
+    "finish",
     "finished",
-    "publish",
-    "release",
-    "run",
+    "judge_shard",
+    "run_steps",
     "sample_on",
-    "sample_shard",
-    "winnow_corpus",
-    "winnow_shard",
 ]
 
 
-def winnow_corpus(root: str, each: out_of_core.Each = out_of_core.here) -> int:
-    """Run the filters that must see every sample, once what others released meanwhile is known; returns how many there are.
-    `each` spreads the work on duplicates over workers."""
-    return winnow.winnow_corpus(root, each, take_in(Store(root)))
+@dataclass(frozen=True)
+class Finished:
+    """What a run ends with."""
+
+    audit: Audit
+    dataset: str
+    """Directory of the dataset, or its URL."""
+    published: publish.Published | None = None
+    """None where the recipe names no repository."""
 
 
-def release(root: str, gather: Gather = here) -> tuple[Audit, str]:
-    """Audit the run, then write its dataset; returns both. `gather` spreads the audit over an executor's workers. Raises
-    AuditError, and then writes nothing."""
-    store = Store(root)
-    found = audit(store, gather)
-    check(found)
-    dataset = write_dataset(store, audit=found)
-    if _goes_to(store) is None:
-        released.add_run(store)  # else when it is published
-    return found, dataset
+class Steps(Protocol):
+    """The steps of one run, as the loop over its shards calls them, from several threads."""
+
+    def sample(self, shard: int, engines: Engines) -> Any:
+        """Sample one shard on one of the engines."""
+        ...
+
+    def judge(self, shard: int) -> dict[str, Any] | None:
+        """Judge one sampled shard; returns its entry as JSON values, or None where nothing is judged."""
+        ...
+
+    def compare(self) -> None:
+        """Run the filters that need every sample."""
+        ...
+
+    def finish(self) -> Finished:
+        """Audit the run, write its dataset, and publish it where the recipe says so."""
+        ...
 
 
-def publish(root: str) -> publishing.Published | None:
+class Plain:
+    """The steps as they are, without Prefect."""
+
+    def __init__(self, run: Run, progress: Progress, executor: Executor) -> None:
+        self.run, self.progress, self.executor = run, progress, executor
+
+    def sample(self, shard: int, engines: Engines) -> dict[str, Any]:
+        return sample_on(engines, self.run, shard, self.progress)
+
+    def judge(self, shard: int) -> dict[str, Any]:
+        return self.executor.call(judge_shard, self.run, shard).model_dump()
+
+    def compare(self) -> None:
+        compare(self.run, self.executor.map)
+
+    def finish(self) -> Finished:
+        return finish(self.run, self.executor.map)
+
+
+class JudgedOnly:
+    """The steps of a run whose samples are judged and not compared with those of other prompts: probes and studies."""
+
+    def __init__(self, plain: Plain) -> None:
+        self.plain = plain
+
+    def sample(self, shard: int, engines: Engines) -> dict[str, Any]:
+        return self.plain.sample(shard, engines)
+
+    def judge(self, shard: int) -> dict[str, Any]:
+        return self.plain.judge(shard)
+
+    def compare(self) -> None:
+        return None
+
+    def finish(self) -> Finished:
+        raise StoreError(f"{self.plain.run.root}: a run whose samples are not compared has no dataset")
+
+
+def run_steps(begun: Begun, progress: Progress) -> Finished:
+    """All steps of a run, without Prefect."""
+    with open_executor(begun.run.recipe) as executor:
+        steps = Plain(begun.run, progress, executor)
+        fill_pool(begun, steps, progress, executor)
+        return steps.finish()
+
+
+def compare(run: Run, map_parts: Map = map_here) -> None:
+    """Run the filters that need every sample, after taking in what other runs released meanwhile. `map_parts` spreads the search
+    for duplicates over workers."""
+    winnow.compare(run, map_parts, take_in(run))
+
+
+def finish(run: Run, map_shards: Map = map_here) -> Finished:
+    """Audit a run, write its dataset, and publish it where the recipe names a repository. `map_shards` spreads the audit over an
+    executor's workers. Raises AuditError, and then writes nothing; PublishError where a gate refuses the release."""
+    audit, dataset = release(run, map_shards)
+    return Finished(audit, dataset, publish_run(run))
+
+
+def release(run: Run, map_shards: Map = map_here) -> tuple[Audit, str]:
+    """Audit a run and write its dataset; returns both. Raises AuditError, and then writes nothing."""
+    audit = cached_audit(run, map_shards)
+    check(audit)
+    dataset = write_dataset(run, audit=audit)
+    if run.recipe.publish.repo is None:
+        released.add_run(run)  # otherwise when it is published
+    return audit, dataset
+
+
+def publish_run(run: Run) -> publish.Published | None:
     """Publish the dataset to where the recipe says, if it says so. Raises PublishError, also where a gate refuses it."""
-    return None if _goes_to(Store(root)) is None else publishing.publish(root)
+    return None if run.recipe.publish.repo is None else publish.publish(run)
 
 
-def finished(begun: Begun) -> tuple[Audit, str] | None:
+def finished(begun: Begun) -> Finished | None:
     """The audit and the dataset of a run that has nothing left to do, else None."""
-    store = Store(begun.root)
-    if (begun.missing and not begun.enough) or not dataset_finished(store):
+    run = begun.run
+    if (begun.missing and not begun.enough) or not dataset_finished(run):
         return None
-    if not (released.added(store) if begun.recipe.publish.repo is None else publishing.published(store)):
+    if not (released.added(run) if run.recipe.publish.repo is None else publish.published(run)):
         return None
-    if winnow.unjudged(begun.root, pool.sampled(store))[0]:
+    if winnow.unjudged(run, judged.sampled(run.store))[0]:
         return None
-    found = result(begun.root)
-    return None if found[0].to_dict()["problems"] else found
+    result = Finished(cached_audit(run), f"{run.root}/dataset")
+    return None if result.audit.problems else result
 
 
-def result(root: str) -> tuple[Audit, str]:
-    """The audit of a run and where its dataset is."""
-    return audit(Store(root)), f"{root}/dataset"
-
-
-def run(begun: Begun, progress: Progress) -> tuple[Audit, str]:
-    """All steps, without Prefect: sampling and filtering side by side, then the release."""
-    with open_executor(begun.recipe) as executor:
-        drive(
-            begun,
-            progress,
-            executor,
-            sample=lambda shard, engines: sample_on(engines, begun.root, shard, progress),
-            judge=lambda shard: executor.apart(winnow_shard, begun.root, shard).model_dump(),
-            corpus=lambda: winnow_corpus(
-                begun.root, lambda function, items: executor.each(lambda one: executor.apart(function, *one), items)
-            ),
-        )
-        done = release(begun.root, executor.gather)
-    publish(begun.root)
-    return done
-
-
-def _goes_to(store: Store) -> str | None:
-    manifest = store.manifest()
-    assert manifest is not None
-    return Recipe.model_validate(manifest.recipe).publish.repo
-
-
-def drive(
-    begun: Begun,
-    progress: Progress,
-    executor: Executor,
-    *,
-    sample: Callable[[int, Engines], Any],
-    judge: Callable[[int], dict[str, Any] | None],
-    corpus: Callable[[], Any] = lambda: None,
-) -> None:
-    """Sample the missing shards, filter each as soon as it is sampled, and run the filters over the corpus. The arguments are the
-    steps themselves, or Prefect tasks round them. Raises the first error, after what was under way is done; RecipeError before
-    anything is sampled when a verifier refuses references of its own prompts."""
+def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor) -> None:
+    """Sample the missing shards, judge each as soon as it is sampled, and compare them. Raises the first error after what was under
+    way has ended; RecipeError before anything is sampled when a verifier refuses references of its own prompts."""
+    run = begun.run
     if not begun.missing or begun.enough:
-        left, _ = winnow.unjudged(begun.root, pool.sampled(Store(begun.root)))
-        executor.overlap([], left, lambda shard: None, judge, in_flight=lambda: 1)
-        corpus()
-        if not begun.missing or begun.enough:  # other filters may keep fewer
+        left, _ = winnow.unjudged(run, judged.sampled(run.store))
+        _judge_only(left, steps, executor)
+        steps.compare()
+        if not begun.missing or begun.enough:  # changed filters may keep fewer
             return
-    assert begun.model is not None
-    executor.check(begun.root)
-    executor.apart(check_golds, begun.root)
-    announce(begun, progress)
-    with engines_of(begun, progress, executor) as engines:
-        through(begun, engines, progress, executor, sample=sample, judge=judge, corpus=corpus)
+    prepare(begun, progress, executor)
+    with engines_of(run, progress, executor) as engines:
+        sample_through(begun, engines, steps, progress, executor)
 
 
-def announce(begun: Begun, progress: Progress) -> None:
-    """Show what a run will sample, before its engine starts."""
-    store = Store(begun.root)
-    entry = store.entry("prompts")
+def prepare(begun: Begun, progress: Progress, executor: Executor) -> None:
+    """Check machines and verifiers before an engine starts, and show what will be sampled. Raises EngineError, StoreError,
+    RecipeError."""
+    run, shards = begun.run, max(1, begun.shards)
+    executor.check(run.root)
+    executor.call(check_golds, run)
+    plan = run.store.entry("prompts")
     progress.begin(
-        begun.recipe.sampling,
-        prompts=int(entry.facts["prompts"]) if entry else 0,
-        shards=begun.shards,
+        run.recipe.sampling,
+        prompts=int(plan.facts["prompts"]) if plan else 0,
+        shards=shards,
         missing=len(begun.missing),
-        hits=pool.hits(store),
+        hits=judged.hits(run.store),
     )
 
 
 @contextmanager
-def engines_of(begun: Begun, progress: Progress, executor: Executor) -> Iterator[Engines]:
+def engines_of(run: Run, progress: Progress, executor: Executor) -> Iterator[Engines]:
     """The run's engine, warm, or as many of it as the executor holds."""
-    store = Store(begun.root)
     with executor.engines(
-        partial(warm, begun.root, progress), slots=partial(_slots, begun.recipe), wanted=lambda: replicas_wanted(store)
+        partial(warm, run, progress), slots=partial(_slots, run.recipe), wanted=partial(replicas_wanted, run.store)
     ) as engines:
         progress.sampling(engines.call(_facts))
         yield engines
 
 
-def through(
-    begun: Begun,
-    engines: Engines,
-    progress: Progress,
-    executor: Executor,
-    *,
-    sample: Callable[[int, Engines], Any],
-    judge: Callable[[int], dict[str, Any] | None],
-    corpus: Callable[[], Any] = lambda: None,
-) -> None:
-    """Pass the missing shards through engines that are warm, with enough of them in flight to fill each twice; with target_rows
-    until the run has them. What the filters over the corpus drop of those is sampled for again."""
-    sampling = begun.recipe.sampling
-    each = shards_in_flight(begun.recipe, engines.call(_facts))
+def sample_through(begun: Begun, engines: Engines, steps: Steps, progress: Progress, executor: Executor) -> None:
+    """Pass the missing shards through warm engines, with enough of them in flight to fill each engine twice; with target_rows
+    until the run has that many. What the comparison drops of those is sampled for again."""
+    run, target = begun.run, begun.run.recipe.sampling.target_rows
+    per_engine = shards_in_flight(run.recipe, engines.call(_facts))
     todo = begun.missing
-    again = set(todo)
-    every, known = winnow.unjudged(begun.root, (shard for shard in pool.sampled(Store(begun.root)) if shard not in again))
-    for shard, hits in known.items():
-        progress.judged(shard, hits)
+    missing = set(todo)
+    unjudged, hits = winnow.unjudged(run, (shard for shard in judged.sampled(run.store) if shard not in missing))
+    for shard, count in hits.items():
+        progress.judged(shard, count)
 
-    def judged(shard: int) -> None:
-        found = judge(shard)
-        if found is not None:
-            progress.judged(shard, int(found["facts"]["hits"]))
+    def judge(shard: int) -> None:
+        entry = steps.judge(shard)
+        if entry is not None:
+            progress.judged(shard, int(entry["facts"]["hits"]))
 
     while todo:
-        left = executor.overlap(
+        left = overlap(
             todo,
-            [*every, *todo],
-            lambda shard: sample(shard, engines),
-            judged,
-            in_flight=lambda: each * max(1, engines.replicas),
+            [*unjudged, *todo],
+            sample=lambda shard: steps.sample(shard, engines),
+            judge=judge,
+            judges=executor.workers,
+            in_flight=lambda: per_engine * max(1, engines.replicas),
             stop=engines.close,
-            enough=lambda: sampling.target_rows is not None and progress.hits >= sampling.target_rows,
+            enough=lambda: target is not None and progress.hits >= target,
         )
-        corpus()
-        todo, every = ([], every) if begun.enough else (left, [])
-        progress.hits = pool.hits(Store(begun.root)) if todo else progress.hits
+        steps.compare()
+        todo, unjudged = ([], unjudged) if begun.enough else (left, [])
+        progress.hits = judged.hits(run.store) if todo else progress.hits
 
 
-def sample_on(engines: Engines, root: str, shard: int, progress: Progress) -> dict[str, Any]:
-    """Sample one shard on one of the engines; returns its entry, as JSON values. Once per shard."""
-    if engines.here:
-        return engines.call(_sampled, root, shard)
-    before = Store(root).entry(f"samples/{shard_name(shard)}")
-    entry = engines.call(_sampled, root, shard)
-    facts, had = entry["facts"], before.facts if before is not None else {}
-    names = ("samples", "anchors")
-    progress.drawn(
-        sum(facts[name] - had.get(name, 0) for name in names), facts["completion_tokens"] - had.get("completion_tokens", 0)
-    )
+def judge_again(run: Run, steps: Steps, executor: Executor) -> None:
+    """Judge all sampled shards of a run by its filters as they are now, and compare them."""
+    _judge_only(judged.sampled(run.store), steps, executor)
+    steps.compare()
+
+
+def sample_on(engines: Engines, run: Run, shard: int, progress: Progress) -> dict[str, Any]:
+    """Sample one shard on one of the engines; returns its entry as JSON values."""
+    if engines.in_process:
+        return engines.call(_sampled, run, shard)
+    before = run.store.entry(f"samples/{shard_name(shard)}")
+    entry = engines.call(_sampled, run, shard)
+    facts, earlier = entry["facts"], before.facts if before is not None else {}
+    samples = sum(facts[name] - earlier.get(name, 0) for name in ("samples", "anchors"))
+    progress.drawn(samples, facts["completion_tokens"] - earlier.get("completion_tokens", 0))
     return entry
 
 
 def shards_in_flight(recipe: Recipe, facts: EngineFacts) -> int:
-    """Shards that one engine is given at once: enough to fill it twice."""
+    """Shards that one engine is given at the same time: enough to fill it twice."""
     sampling = recipe.sampling
     per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
     shard_samples = max(recipe.run.shard_samples, per_prompt)
     return recipe.run.shards_in_flight or min(64, 2 + -(-2 * facts.sequences // shard_samples))
 
 
-REPLICAS = "replicas.json"
+# -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def scale(store: Store, replicas: int) -> None:
-    """Ask a run that is under way on a cluster for another number of replicas. Raises StoreError for what has none."""
-    if (manifest := store.manifest()) is None:
-        raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
-    sampled = manifest.origin == "sampled"
-    if not sampled or manifest.recipe["executor"]["kind"] == "local":
-        why = "executor.kind is local: one engine, in its process" if sampled else "its samples were brought"
-        raise StoreError(f"{store.root}: {why}; only a run on a cluster (executor.kind: ray) takes another number of engines")
-    if dataset_finished(store) and (pool.enough(store, manifest) or len(pool.sampled(store)) == pool.shards(store)):
-        raise StoreError(f"{store.root}: has sampled all it was to sample, and has no engine; raise sampling, and run it again")
-    store.write_bytes(REPLICAS, f'{{"replicas": {replicas}}}\n'.encode())
+def _judge_only(shards: list[int], steps: Steps, executor: Executor) -> None:
+    overlap(
+        [],
+        shards,
+        sample=lambda _: None,
+        judge=steps.judge,
+        judges=executor.workers,
+        in_flight=lambda: 1,
+        stop=lambda: None,
+        enough=lambda: False,
+    )
 
 
-def replicas_wanted(store: Store) -> int | None:
-    """What `scale` asked for last; None where nobody did."""
-    if not store.exists(REPLICAS):
-        return None
-    return int(json.loads(store.read_bytes(REPLICAS))["replicas"])
+def _sampled(engine: Warm, call: Call, run: Run, shard: int) -> dict[str, Any]:
+    return sample_shard(run, shard, engine.sampler, engine.progress, call).model_dump()
 
 
-# -- where an engine is ----------------------------------------------------------------------------------------------------
-
-
-def _sampled(engine: Warm, apart: Callable[..., Any], root: str, shard: int) -> dict[str, Any]:
-    return sample_shard(root, shard, engine.sampler, engine.progress, apart).model_dump()
-
-
-def _facts(engine: Warm, _apart: Callable[..., Any]) -> EngineFacts:
+def _facts(engine: Warm, _call: Call) -> EngineFacts:
     return engine.sampler.facts
 
 

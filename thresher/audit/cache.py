@@ -1,0 +1,90 @@
+"""What costs a pass over the pool is computed once per state of the run, and kept in RUN/audited/.
+
+    RUN/audited/audit.json        the audit                     (thresher.audit.count_run)
+    RUN/audited/statistics.json   the statistics                (thresher.audit.statistics)
+    RUN/audited/drift.json        the sums that drift is tested with  (thresher.audit.drift)
+
+Each file holds the key of the state it was computed from: thresher's version, and names, sizes and times of all files that are
+read. Report, gates, card, drift and the command line read them. `recount` computes them again whatever is kept: it also finds
+damage that left size and time of a file as they were.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from thresher import __version__, ids
+from thresher.audit import drift
+from thresher.audit.count_run import Audit, count
+from thresher.audit.statistics import Statistics, statistics
+from thresher.errors import StoreError
+from thresher.executors.executor import Map, map_here
+from thresher.pool.run import Run
+
+T = TypeVar("T")
+
+FOLDER = "audited"
+_FOLDERS = ("samples", "verdicts", "corpus", "starts")
+_FILES = ("run.json", "begun.json", "prompts.json", "prompts.parquet")
+
+
+def cached_audit(run: Run, map_shards: Map = map_here, *, recount: bool = False) -> Audit:
+    """The audit of a run as it is now, counted unless that state was counted before."""
+    audit = _cached(run, "audit", Audit, lambda: count(run, map_shards), asdict, recount=recount)
+    return replace(audit, run=run.root)
+
+
+def cached_statistics(run: Run, map_shards: Map = map_here, *, recount: bool = False) -> Statistics:
+    """The statistics of a run as it is now."""
+    return _cached(run, "statistics", Statistics, lambda: statistics(run, map_shards), asdict, recount=recount)
+
+
+def cached_drift_sums(run: Run, *, recount: bool = False) -> dict[str, drift.Sums]:
+    """The sums of a run that drift is tested with."""
+    return _cached(
+        run,
+        "drift",
+        dict[str, drift.Sums],
+        lambda: drift.sums(run),
+        lambda sums: {share: asdict(values) for share, values in sums.items()},
+        recount=recount,
+    )
+
+
+def state_of(run: Run) -> str:
+    """Hash of the names, sizes and times of the files that make up a run's pool and verdicts, from a few listings."""
+    store, listed = run.store, []
+    for folder in ("", *_FOLDERS):
+        if not store.exists(folder):
+            continue
+        with store.explained(folder, verb="list"):
+            infos = store.fs.ls(store.path(folder), detail=True)
+        for info in infos:
+            name = str(info["name"]).rsplit("/", 1)[-1]
+            if folder or name in _FILES:
+                time = next((info[key] for key in ("mtime", "LastModified", "created") if key in info), None)
+                listed.append([folder, name, info["size"], str(time)])
+    return ids.digest("state", __version__, run.root, sorted(listed))
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _cached(
+    run: Run, name: str, kind: Any, compute: Callable[[], T], to_json: Callable[[T], dict[str, Any]], *, recount: bool
+) -> T:
+    store, file, key = run.store, f"{FOLDER}/{name}.json", state_of(run)
+    if not recount and store.exists(file):
+        with suppress(StoreError, ValueError, KeyError, TypeError, ValidationError):  # what cannot be read is computed again
+            kept = json.loads(store.read_bytes(file))
+            if kept["key"] == key:
+                value: T = TypeAdapter(kind).validate_python(kept[name])
+                return value
+    result = compute()
+    with suppress(StoreError):  # a run that cannot be written to is counted each time
+        store.write_bytes(file, json.dumps({"key": key, name: to_json(result)}, default=float).encode())
+    return result

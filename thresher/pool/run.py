@@ -1,0 +1,83 @@
+"""A run, opened: what every step, filter pass, audit and view is given.
+
+It stands below the steps, because everything that reads a pool takes one. `thresher.run.open_run` begins runs; `open_run` here
+opens one that is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from schemas.manifest import RunManifest
+from schemas.recipe import Recipe
+from thresher.errors import StoreError
+from thresher.inputs.models import Model
+from thresher.pool.store import Store
+
+AGAIN = {"sampled": "thresher run", "brought": "thresher filter"}
+"""The command that completes a run, by its origin."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory and what it is. Opened once per process and passed down; it can be pickled, so that filter processes and
+    actors are given it instead of opening the run again."""
+
+    store: Store
+    manifest: RunManifest
+
+    @property
+    def root(self) -> str:
+        """The run directory or its URL, as it was named."""
+        return self.store.root
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe in full, defaults filled in."""
+        return self.manifest.recipe
+
+    @property
+    def base(self) -> Path:
+        """The recipe's directory: relative paths of the recipe start there."""
+        return Path(self.manifest.base)
+
+    @property
+    def key(self) -> str:
+        """The sampling key: hash of everything that decides which samples are drawn."""
+        return self.manifest.sampling_key
+
+    @property
+    def sampled(self) -> bool:
+        """Whether its samples were drawn from an engine; otherwise they are the user's own."""
+        return self.manifest.origin == "sampled"
+
+    @property
+    def command(self) -> str:
+        """The command that completes it."""
+        return AGAIN[self.manifest.origin]
+
+    @property
+    def prompt_format(self) -> str:
+        """`chat` or `text`."""
+        return str(self.manifest.model["prompt_format"])
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The model as the manifest notes it; None where the samples are the user's own."""
+        noted: Mapping[str, Any] = self.manifest.model
+        return Model(**{name: noted[name] for name in Model.__dataclass_fields__}) if self.sampled else None
+
+    def at(self, root: str) -> "Run":
+        """The same run, reached under another name of its directory."""
+        return replace(self, store=Store(root))
+
+
+def open_run(root: str | Path | Store) -> Run:
+    """Open a run directory. Raises StoreError where there is none, and on a pool of another version."""
+    store = root if isinstance(root, Store) else Store(root)
+    manifest = store.manifest()
+    if manifest is None:
+        raise StoreError(f"{store.root}: not a run directory (it has no run.json); give the directory of a run")
+    return Run(store, manifest)
