@@ -161,7 +161,7 @@ def test_what_is_not_run_can_be_parsed() -> None:
     import yaml
 
     from schemas.recipe import Recipe
-    from thresher.cli import _parser
+    from thresher.cli import parser
 
     (slurm,), (job,) = blocks("slurm"), [yaml.safe_load(block("kubernetes", "yaml"))]
     assert subprocess.run(["bash", "-n"], input=slurm, text=True, check=False).returncode == 0
@@ -170,7 +170,7 @@ def test_what_is_not_run_can_be_parsed() -> None:
     found = [shlex.split(line)[1:] for line in lines if line.startswith("thresher ")]
     assert len(found) >= 8
     for one in [*found, ["scale", "RUN", "16"]]:
-        _parser().parse_args(one)
+        parser().parse_args(one)
     settings = [one for one in map(yaml.safe_load, blocks("yaml")) if "apiVersion" not in one]
     assert len(settings) == 2
     for one in settings:

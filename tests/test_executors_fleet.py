@@ -87,7 +87,7 @@ def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
     printed = log.read_text()
     assert f"{first} is lost" in printed
     assert f"{second} is ready" in printed
-    assert "the fleet is ended" in printed
+    assert "the fleet has stopped" in printed
     assert len(engines) >= 2
     for _ in range(300):
         if not (left := [one for one in engines if _started(one[0]) == one[1]]):

@@ -17,7 +17,7 @@ from thresher.pool.store import Store
 from thresher.study.draw_runs import Design, draw
 from thresher.study.measures import Measures, measure
 from thresher.study.results import Study, findings
-from thresher.study.study_page import page
+from thresher.study.study_page import lines_of, page
 from thresher.study.training import Training, ready, train
 
 
@@ -33,6 +33,17 @@ class Done:
         """As JSON values."""
         found: dict[str, Any] = finite({**self.study.to_dict(), "training": self.training and self.training.to_dict()})
         return found | {"page": self.page}
+
+    def lines(self) -> list[str]:
+        """Return the conclusions, the recommended settings and the place of the page as lines of text."""
+        settings = " ".join(f"--set {key}={value}" for key, value in self.study.recommended.items()) or "nothing"
+        return [
+            *lines_of(self.study),
+            *([self.training.says] if self.training else []),
+            f"recommended: {settings}",
+            f"  {self.study.reason}",
+            f"report: {self.page}",
+        ]
 
 
 def run_study(loaded: Loaded, out: str, design: Design, *, train_steps: int | None = None) -> Done:

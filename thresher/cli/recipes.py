@@ -1,0 +1,182 @@
+"""Commands on a recipe: run, check, estimate, study."""
+
+import argparse
+
+from thresher.cli.arguments import add_command, add_formats, add_recipe, require_at_least
+from thresher.cli.output import open_console, print_csv, print_error, print_json, print_line, print_rows, print_table
+from thresher.errors import ScheduleError
+
+TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
+if TYPE_CHECKING:
+    from thresher.run.steps import Finished
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of this module."""
+    command = add_command(
+        commands, "run", run, "Sample a recipe, filter the samples and write the dataset; an interrupted run is resumed."
+    )
+    add_recipe(command)
+    command.add_argument(
+        "--out", metavar="RUN", help="run directory or fsspec URL (default: data/runs/NAME, by the recipe's name)"
+    )
+    command.add_argument("--salt", help="text; each salt draws different samples (default: run.salt of the recipe)")
+    command.add_argument("--no-prefect", action="store_true", help="run the same steps without Prefect")
+
+    command = add_command(commands, "check", check, "Check a recipe without sampling: its prompts, filters and references.")
+    add_recipe(command)
+    add_formats(command)
+
+    command = add_command(commands, "estimate", estimate, "Sample a small probe and estimate yield and cost of the whole run.")
+    add_recipe(command)
+    command.add_argument(
+        "--prompts",
+        type=int,
+        default=16,
+        metavar="N",
+        help="number of prompts in the probe, spread evenly (default: %(default)s)",
+    )
+    command.add_argument("--samples", type=int, default=8, metavar="N", help="samples per prompt (default: %(default)s)")
+    add_formats(command)
+    _add_study(commands)
+
+
+def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = add_command(
+        commands, "study", study, "Measure how temperature and small changes of the prompts affect a recipe's answers."
+    )
+    add_recipe(command)
+    command.add_argument(
+        "--out", metavar="DIR", help="local directory of the study, resumed if it exists (default: data/runs/NAME-study)"
+    )
+    command.add_argument(
+        "--temperatures",
+        metavar="T,...",
+        default="0,0.1,0.2,0.4,0.6,0.8,1.0,1.2,1.5",
+        help="temperatures, as a list or as 0,0.1,...,1.5; must include 1, and 0 is greedy decoding (default: %(default)s)",
+    )
+    command.add_argument(
+        "--samples", type=int, default=16, metavar="N", help="samples per prompt and temperature (default: %(default)s)"
+    )
+    command.add_argument(
+        "--wording",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="rewording of the user's turns, with {} for the turn, as in 'Please: {}'; may be repeated (default: three wordings)",
+    )
+    command.add_argument(
+        "--train",
+        action="store_true",
+        help="also fine-tune on one answer, on many answers and on near misses, and compare (needs thresher[train])",
+    )
+    command.add_argument(
+        "--steps", type=int, default=60, metavar="N", help="optimizer steps of each fine-tuning (default: %(default)s)"
+    )
+    add_formats(command, csv_help="print all tables as CSV")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run `thresher run`."""
+    from thresher.audit.cache import cached_audit
+    from thresher.inputs import recipe_file
+    from thresher.run import steps
+    from thresher.run.progress import Progress
+
+    loaded = recipe_file.load(options.recipe, options.overrides)
+    begun = steps.begin(loaded, options.out, salt=options.salt)
+    if finished := steps.finished(begun):
+        print_line(f"already finished: {begun.root} has nothing left to sample, filter or write")
+        return print_result(finished)
+    if options.no_prefect:
+        with Progress() as progress:
+            return print_result(steps.run_steps(begun, progress))
+    from flows.pipeline import run_here
+
+    try:
+        run_here(options.recipe, options.overrides, begun.root, options.salt)
+    except ScheduleError as error:
+        finished = steps.finished(steps.begin(loaded, options.out, salt=options.salt))
+        if finished is None:
+            raise
+        print_error(f"{error}; the run itself is finished")
+        return print_result(finished)
+    return print_result(steps.Finished(cached_audit(begun.run), f"{begun.root}/dataset"))
+
+
+def check(options: argparse.Namespace) -> int:
+    """Run `thresher check`."""
+    from dataclasses import asdict
+
+    from thresher.audit.show import table_of
+    from thresher.inputs import recipe_file
+    from thresher.judging.check import check_recipe
+
+    loaded = recipe_file.load(options.recipe, options.overrides)
+    report = check_recipe(loaded)
+    for fault in report.faults:
+        print_error(f"{loaded.path}: {fault}")
+    if options.json or options.csv:
+        print_rows(options, table_of(**report.tables()), asdict(report))
+    else:
+        for line in report.lines():
+            print_line(line)
+        if not report.faults:
+            print_line(f"{loaded.path}: ready to run")
+    return 1 if report.faults else 0
+
+
+def estimate(options: argparse.Namespace) -> int:
+    """Run `thresher estimate`."""
+    from thresher.audit.show import table_of
+    from thresher.inputs import recipe_file
+    from thresher.run import estimate as estimates
+
+    require_at_least(options, "prompts", 2)
+    require_at_least(options, "samples", 1)
+    loaded = recipe_file.load(options.recipe, options.overrides)
+    result = estimates.estimate(loaded, prompts=options.prompts, samples=options.samples)
+    if options.json or options.csv:
+        print_rows(options, table_of(rows=result.rows()), result.to_dict())
+    else:
+        for line in result.lines():
+            print_line(line)
+    return 0
+
+
+def study(options: argparse.Namespace) -> int:
+    """Run `thresher study`."""
+    from thresher.inputs import recipe_file
+    from thresher.study.draw_runs import Design, temperatures_of
+    from thresher.study.prompt_variants import checked_wordings
+    from thresher.study.run_study import run_study
+    from thresher.study.study_page import short_table, training_table, whole_table
+
+    require_at_least(options, "steps", 1)
+    design = Design(temperatures_of(options.temperatures), options.samples, checked_wordings(options.wording))
+    loaded = recipe_file.load(options.recipe, options.overrides)
+    out = options.out or f"data/runs/{loaded.recipe.name}-study"
+    result = run_study(loaded, out, design, train_steps=options.steps if options.train else None)
+    if options.json:
+        print_json(result.to_dict())
+    elif options.csv:
+        print_csv(whole_table(result.study, result.training))
+    else:
+        print_table(short_table(result.study))
+        if result.training:
+            print_table(training_table(result.training))
+        for line in result.lines():
+            print_line(line)
+    return 0
+
+
+def print_result(finished: "Finished") -> int:
+    """Print the audit of a finished run and how to read its dataset; return the exit code."""
+    from thresher.audit.show import print_audit
+
+    dataset = finished.dataset
+    print_audit(finished.audit, open_console())
+    view = "sft" if finished.audit.outcomes["keep"] else "rollouts"  # datasets loads no config without rows
+    print_line(f"dataset: {dataset}")
+    print_line(f"""read it: python -c "from datasets import load_dataset; print(load_dataset('{dataset}', '{view}'))\"""")
+    return 0
