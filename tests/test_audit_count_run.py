@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import known
 from helpers.small_run import FILTERS, READABLE, small_run, write_shard
 from schemas.sample import SAMPLES
-from thresher.audit.count_run import audit, check
+from thresher.audit.count_run import check, count
 from thresher.errors import AuditError, StoreError
+from thresher.pool.run import open_run
 from thresher.pool.store import Store
 
 
 def rewrite(store: Store, name: Any, change: Any) -> None:
     """Write a changed table with an entry that fits it."""
-    entry = store.entry(name)
+    entry = known(store.entry(name))
     store.write_table(name, change(store.read_table(name)), key=entry.key, facts=entry.facts)
 
 
@@ -31,7 +33,7 @@ def replaced(table: pa.Table, column: Any, values: Any) -> Any:
 
 
 def test_whole_run_adds_up(tmp_path: Path) -> None:
-    found = audit(small_run(tmp_path, corpus=True)).to_dict()
+    found = count(small_run(tmp_path, corpus=True)).to_dict()
 
     assert found["problems"] == []
     assert found["complete"] is True
@@ -51,7 +53,7 @@ def test_whole_run_adds_up(tmp_path: Path) -> None:
 
 
 def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path: Path) -> None:
-    found = audit(small_run(tmp_path)).to_dict()
+    found = count(small_run(tmp_path)).to_dict()
     names = ("family", "prompts", "samples", "passed", "undecided", "hits", "anchors", "anchors_passed", "truncated")
 
     assert [tuple(family[name] for name in names) for family in found["families"]] == [
@@ -66,7 +68,7 @@ def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path
 
 def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path: Path) -> None:
     filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
-    for found in (audit(small_run(tmp_path / "all", corpus=True)), audit(small_run(tmp_path / "some", filters=filters))):
+    for found in (count(small_run(tmp_path / "all", corpus=True)), count(small_run(tmp_path / "some", filters=filters))):
         for one in found.filters:
             mine = [each for family in found.families for each in family.filters if each.name == one.name]
             assert sum(each.seen for each in mine) == one.seen
@@ -81,7 +83,7 @@ def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path: Path) -> No
 
 
 def test_nothing_decided_has_no_rate(tmp_path: Path) -> None:
-    found = audit(small_run(tmp_path, [("sums", ["open", "open"], None)])).to_dict()
+    found = count(small_run(tmp_path, [("sums", ["open", "open"], None)])).to_dict()
 
     assert found["total"]["pass_rate"] is None
     assert found["total"]["interval"] is None
@@ -92,7 +94,7 @@ def test_nothing_decided_has_no_rate(tmp_path: Path) -> None:
 def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path: Path) -> None:
     plan = [("sums", ["torn", "right"], None), ("sums", ["torn", "torn", "torn"], None)]
 
-    found = audit(small_run(tmp_path, plan, origin="brought")).to_dict()
+    found = count(small_run(tmp_path, plan, origin="brought")).to_dict()
 
     assert found["problems"] == []
     readable = found["filters"][0]
@@ -103,11 +105,11 @@ def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path: Path) -> None
 
 def test_shard_without_a_row_is_fine(tmp_path: Path) -> None:
     plan = [("sums", ["right", "torn"], None), ("sums", ["right"], None)]
-    store = small_run(tmp_path, plan, origin="brought", shard_prompts=1)
+    run = small_run(tmp_path, plan, origin="brought", shard_prompts=1)
     filters = [READABLE, *FILTERS]
-    write_shard(store, 1, SAMPLES.empty_table(), whats=[], filters=filters)
+    write_shard(run.store, 1, SAMPLES.empty_table(), fates=[], filters=filters)
 
-    result = audit(store)
+    result = count(run)
 
     assert (result.problems, result.samples, result.total.hits) == ((), 2, 1)
 
@@ -115,17 +117,17 @@ def test_shard_without_a_row_is_fine(tmp_path: Path) -> None:
 def test_filter_of_some_families_sees_only_those(tmp_path: Path) -> None:
     filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
 
-    found = audit(small_run(tmp_path, filters=filters)).to_dict()
+    found = count(small_run(tmp_path, filters=filters)).to_dict()
 
     assert found["problems"] == []
     assert [one["seen"] for one in found["filters"]] == [20, 7, 12]
 
 
-whats = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
+fates = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.lists(whats, min_size=3, max_size=3), whats), min_size=1, max_size=5),
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.lists(fates, min_size=3, max_size=3), fates), min_size=1, max_size=5),
     st.integers(1, 5),
 )
 @settings(max_examples=15)
@@ -134,9 +136,9 @@ def test_numbers_do_not_depend_on_how_the_run_is_cut(
     tmp_path_factory: pytest.TempPathFactory, plan: Any, shard_prompts: Any
 ) -> None:
     folder = tmp_path_factory.mktemp("runs")
-    whole = audit(small_run(folder / "whole", plan, shard_prompts=len(plan))).to_dict()
+    whole = count(small_run(folder / "whole", plan, shard_prompts=len(plan))).to_dict()
 
-    cut = audit(small_run(folder / "cut", plan, shard_prompts=shard_prompts)).to_dict()
+    cut = count(small_run(folder / "cut", plan, shard_prompts=shard_prompts)).to_dict()
 
     same = ("samples", "anchors", "outcomes", "kinds", "families", "total", "problems")
     assert {name: cut[name] for name in same} == {name: whole[name] for name in same}
@@ -150,19 +152,19 @@ def test_numbers_do_not_depend_on_who_counts(tmp_path: Path) -> None:
     """Parts counted apart, and travelled, come to what one process counts."""
     import pickle
 
-    store = small_run(tmp_path, shard_prompts=1, corpus=True)
+    run = small_run(tmp_path, shard_prompts=1, corpus=True)
 
     def apart(function: Any, items: Any) -> Any:
         return [pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps(item))))) for item in items]
 
-    assert audit(store, apart).to_dict() == audit(store).to_dict()
+    assert count(run, apart).to_dict() == count(run).to_dict()
 
 
 # -- problems ------------------------------------------------------------------------------------------------------------
 
 
 def test_unfinished_run_is_counted_as_far_as_it_is(tmp_path: Path) -> None:
-    result = audit(small_run(tmp_path, stop_after=1))
+    result = count(small_run(tmp_path, stop_after=1))
 
     assert result.complete is False
     assert (result.shards.planned, result.shards.judged, result.samples) == (3, 1, 8)
@@ -172,44 +174,44 @@ def test_unfinished_run_is_counted_as_far_as_it_is(tmp_path: Path) -> None:
 
 
 def test_run_without_a_plan_is_unfinished(tmp_path: Path) -> None:
-    store = small_run(tmp_path)
-    store.remove("prompts.json")
+    run = small_run(tmp_path)
+    run.store.remove("prompts.json")
 
-    result = audit(store)
+    result = count(run)
 
     assert (result.complete, result.samples) == (False, 0)
     assert "nothing is planned yet" in result.problems[0]
 
 
 def test_corpus_filter_that_is_half_done_is_unfinished(tmp_path: Path) -> None:
-    store = small_run(tmp_path, corpus=True)
-    store.remove("corpus/00-00002.json")
+    run = small_run(tmp_path, corpus=True)
+    run.store.remove("corpus/00-00002.json")
 
-    result = audit(store)
+    result = count(run)
 
     assert (result.complete, result.shards.judged) == (False, 2)
 
 
 def test_recipe_with_more_filters_than_verdicts_is_a_problem(tmp_path: Path) -> None:
-    store = small_run(tmp_path, corpus=True)
+    run = small_run(tmp_path, corpus=True)
     for shard in range(3):
-        store.remove(f"corpus/00-0000{shard}.json")
+        run.store.remove(f"corpus/00-0000{shard}.json")
 
-    assert "the recipe has 4 filters, the verdicts are of 3" in audit(store).problems[0]
+    assert "the recipe has 4 filters, the verdicts are of 3" in count(run).problems[0]
 
 
 def test_directory_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"it has no run\.json"):
-        audit(Store(tmp_path))
+        count(open_run(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["samples/00001", "verdicts/00001"])
 def test_damaged_file_is_named(tmp_path: Path, name: str) -> None:
-    store = small_run(tmp_path)
+    run = small_run(tmp_path)
     path = tmp_path / f"{name}.parquet"
     path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
 
-    problems = audit(store).problems
+    problems = count(run).problems
 
     assert any(f"{name}.parquet: damaged" in problem for problem in problems)
 
@@ -266,10 +268,10 @@ WRONG_VERDICTS = [
 
 @pytest.mark.parametrize(("change", "message"), WRONG_VERDICTS, ids=lambda value: getattr(value, "__name__", ""))
 def test_verdicts_that_contradict_the_pool_are_problems(tmp_path: Path, change: Any, message: Any) -> None:
-    store = small_run(tmp_path)
-    rewrite(store, "verdicts/00000", change)
+    run = small_run(tmp_path)
+    rewrite(run.store, "verdicts/00000", change)
 
-    result = audit(store)
+    result = count(run)
 
     assert any(message in problem for problem in result.problems), result.problems
     with pytest.raises(AuditError, match="run the same command again"):
@@ -289,25 +291,25 @@ WRONG_SAMPLES = [
 
 @pytest.mark.parametrize(("change", "message"), WRONG_SAMPLES, ids=["missing", "foreign", "twice", "no_anchors"])
 def test_samples_that_contradict_the_plan_are_problems(tmp_path: Path, change: Any, message: Any) -> None:
-    store = small_run(tmp_path)
-    rewrite(store, "samples/00000", change)
+    run = small_run(tmp_path)
+    rewrite(run.store, "samples/00000", change)
 
-    problems = audit(store).problems
+    problems = count(run).problems
 
     assert any(message in problem for problem in problems), problems
 
 
 def test_entry_that_counts_other_rows_is_a_problem(tmp_path: Path) -> None:
-    store = small_run(tmp_path)
-    store.write_model("samples/00000.json", store.entry("samples/00000").model_copy(update={"rows": 11}))
+    run = small_run(tmp_path)
+    run.store.write_model("samples/00000.json", known(run.store.entry("samples/00000")).model_copy(update={"rows": 11}))
 
-    assert any("10 rows found, 11 noted" in problem for problem in audit(store).problems)
+    assert any("10 rows found, 11 noted" in problem for problem in count(run).problems)
 
 
 def test_shards_judged_by_different_filters_are_a_problem(tmp_path: Path) -> None:
-    store = small_run(tmp_path)
-    entry = store.entry("verdicts/00001")
+    run = small_run(tmp_path)
+    entry = known(run.store.entry("verdicts/00001"))
     entry.facts["filters"][1]["key"] = "older"
-    store.write_model("verdicts/00001.json", entry)
+    run.store.write_model("verdicts/00001.json", entry)
 
-    assert any("judged by other filters or settings" in problem for problem in audit(store).problems)
+    assert any("judged by other filters or settings" in problem for problem in count(run).problems)

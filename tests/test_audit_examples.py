@@ -6,24 +6,13 @@ from typing import Any
 
 import pytest
 
+from helpers.runs import filter_rows
 from thresher.audit.examples import MOST_CHARACTERS, examples, located, shown
-from thresher.inputs import recipe_file
-from thresher.pool.store import Store
-from thresher.run import steps
-from thresher.run.progress import Progress
-
-
-def brought(tmp_path: Path, rows: Any, filters: Any, **recipe: Any) -> Any:
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    document = {"name": "some", "filters": filters, "run": {"filter_workers": 0}, **recipe}
-    (tmp_path / "recipe.yaml").write_text(json.dumps(document))
-    begun = steps.begin_brought(recipe_file.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
-    steps.run(begun, Progress())
-    return Store(tmp_path / "run")
+from thresher.pool.run import open_run
 
 
 @pytest.mark.parametrize(
-    ("detail", "kind", "text", "found"),
+    ("detail", "kind", "text", "fault"),
     [
         ({"start": 3, "end": 6, "span": "def"}, None, "abcdefg", "def"),
         ({"start": 0, "end": 3, "span": "def"}, None, "abc\nabcdef", "def"),  # of the last line alone
@@ -40,10 +29,10 @@ def brought(tmp_path: Path, rows: Any, filters: Any, **recipe: Any) -> Any:
         (None, "hit", "right", None),
     ],
 )
-def test_the_fault_is_where_the_filter_says(detail: Any, kind: str | None, text: Any, found: str | None) -> None:
-    at = located(None if detail is None else json.dumps(detail), kind, text)
+def test_a_fault_is_located_by_the_filters_detail(detail: Any, kind: str | None, text: str, fault: str | None) -> None:
+    span = located(None if detail is None else json.dumps(detail), kind, text)
 
-    assert (None if at is None else text[at[0] : at[1]]) == found
+    assert (None if span is None else text[span[0] : span[1]]) == fault
 
 
 def row(**changed: Any) -> Any:
@@ -70,8 +59,8 @@ def test_long_texts_are_cut_to_the_part_around_the_fault() -> None:
     assert (early["cut"], shown(row(reason="truncated", completion="z"), {})["cut"]) == (False, True)
 
 
-def test_what_came_before_is_kept_once() -> None:
-    contexts = {}
+def test_equal_contexts_are_kept_once() -> None:
+    contexts: dict[str, int] = {}
     turns = [{"role": "system", "content": "Shout."}, {"role": "user", "content": "hello"}]
     made = [shown(row(messages=turns), contexts), shown(row(), contexts), shown(row(messages=turns), contexts)]
 
@@ -84,7 +73,9 @@ def test_near_misses_are_shown_however_many_misses_there_are(tmp_path: Path) -> 
     rows = [{"prompt": "what?", "reference": "42", "completion": "so the answer must be 42"}]
     rows += [{"prompt": "what?", "reference": "42", "completion": f"no idea {number} at all, none"} for number in range(300)]
     rows += [{"prompt": "what?", "reference": "42", "completion": "so the answer must be 41"}]
-    found = examples(brought(tmp_path, rows, [{"name": "exact_answer", "parameters": {"after": "be"}}]))
+    filters = [{"name": "exact_answer", "parameters": {"after": "be"}}]
+
+    found = examples(open_run(filter_rows(tmp_path, rows, {"filters": filters})))
 
     kinds = [one["kind"] for one in found["rows"]]
     assert kinds.count("near_miss") == 1

@@ -9,23 +9,24 @@ from typing import Any
 import pytest
 
 from helpers.small_run import small_run
-from thresher.audit.count_run import audit
+from thresher.audit.count_run import count
 from thresher.audit.query import query
 from thresher.audit.statistics import statistics
 from thresher.cli import main
+from thresher.pool.run import Run
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(tmp_path: Path) -> Run:
     return small_run(tmp_path / "run")
 
 
-def asked(capsys: pytest.CaptureFixture[str], run: Any, sql: Any, *how: Any) -> Any:
+def asked(capsys: pytest.CaptureFixture[str], run: Run, sql: Any, *how: Any) -> Any:
     assert main(["sql", run.root, sql, *how]) == 0
     return capsys.readouterr().out
 
 
-def test_columns_of_one_name_are_told_apart(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_of_one_name_are_told_apart(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     sql = 'select v.sample_id, s.sample_id, 1 as sample_id from verdicts v join samples s using (shard, "row") limit 2'
 
     assert asked(capsys, run, sql, "--csv").splitlines()[0] == "sample_id,sample_id_2,sample_id_3"
@@ -33,13 +34,13 @@ def test_columns_of_one_name_are_told_apart(run: Any, capsys: pytest.CaptureFixt
     assert main(["sql", run.root, "select * from verdicts join samples using (sample_id)"]) == 0
 
 
-def test_numbers_are_numbers_and_what_is_none_is_null(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_are_numbers_and_what_is_none_is_null(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "select sum(len(completion_ids)) as s, 'nan'::double as n, 1.5::decimal(4, 2) as d, 1e30::hugeint as h from samples"
 
     assert json.loads(asked(capsys, run, sql, "--json")) == [{"s": 100, "n": None, "d": 1.5, "h": 1e30}]
 
 
-def test_lists_are_json_in_csv(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_are_json_in_csv(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     text = asked(capsys, run, "select completion_ids, messages from samples order by sample_id limit 1", "--csv")
 
     (row,) = csv.DictReader(io.StringIO(text))
@@ -47,7 +48,7 @@ def test_lists_are_json_in_csv(run: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(row["messages"])[0] == {"role": "system", "content": "Be brief."}
 
 
-def test_a_terminal_shows_texts_and_does_nothing_else(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_shows_texts_and_does_nothing_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     shown = asked(capsys, run, "select ':smile: [bold]x[/bold]' as a, chr(27) || '[31m' as b")
 
     assert ":smile: [bold]x[/bold]" in shown
@@ -56,7 +57,7 @@ def test_a_terminal_shows_texts_and_does_nothing_else(run: Any, capsys: pytest.C
 
 
 def test_wide_rows_are_shown_a_value_a_line(
-    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shown = asked(capsys, run, "select * from samples limit 2")
@@ -66,17 +67,18 @@ def test_wide_rows_are_shown_a_value_a_line(
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_stats_has_every_number_of_the_audit_and_says_what_it_is_of(run: Any) -> None:
-    found = {(row["section"], row["of"], row["name"]): row["value"] for row in query(run, "select * from stats").to_pylist()}
-    now, said = audit(run), statistics(run)
+def test_stats_has_every_number_of_the_audit_and_says_what_it_is_of(run: Run) -> None:
+    rows = query(run, "select * from stats").to_pylist()
+    values = {(row["section"], row["of"], row["name"]): row["value"] for row in rows}
+    audit, figures = count(run), statistics(run)
 
-    for one in now.reasons:
-        assert found["reasons", f"{one.filter} / {one.reason}", "samples"] == one.samples
-    for family in now.families:
-        for one in family.filters:
-            assert found["families", f"{family.family} / {one.name}", "filters.seen"] == one.seen
-    for one in said.pass_at_k:
-        assert found["pass_at_k", f"{one.family} / {one.k}", "value"] == one.value
-    for one in said.answers:
-        assert found["answers", f"{one.family} / {one.of}", "entropy"] == one.entropy
-    assert found["total", "all", "pass_rate"] == now.total.pass_rate
+    for reason in audit.reasons:
+        assert values["reasons", f"{reason.filter} / {reason.reason}", "samples"] == reason.samples
+    for family in audit.families:
+        for counts in family.filters:
+            assert values["families", f"{family.family} / {counts.name}", "filters.seen"] == counts.seen
+    for point in figures.pass_at_k:
+        assert values["pass_at_k", f"{point.family} / {point.k}", "value"] == point.value
+    for answers in figures.answers:
+        assert values["answers", f"{answers.family} / {answers.of}", "entropy"] == answers.entropy
+    assert values["total", "all", "pass_rate"] == audit.total.pass_rate

@@ -2,34 +2,36 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pytest
 
+from helpers import known
 from helpers.small_run import FILTERS, small_run
 from thresher.audit.report import report, write_report
 from thresher.audit.runs_table import across, page
 from thresher.cli import main
 from thresher.errors import AuditError
+from thresher.pool.run import Run
 
 BAD = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">&lt;b&gt; \u2028 <!--'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
-def hostile(tmp_path: Path) -> Any:
+def hostile(tmp_path: Path) -> Run:
     """A run whose prompts, completions, reasons and details try to break out."""
-    store = small_run(tmp_path / "run", corpus=True, filters=[{**one, "label": one["label"]} for one in FILTERS])
+    run = small_run(tmp_path / "run", corpus=True, filters=[{**one, "label": one["label"]} for one in FILTERS])
     for shard in range(3):
-        entry, table = store.entry(f"samples/0000{shard}"), store.read_table(f"samples/0000{shard}")
+        entry, table = known(run.store.entry(f"samples/0000{shard}")), run.store.read_table(f"samples/0000{shard}")
         texts = [f"{text} {BAD}" for text in table["completion"].to_pylist()]
         table = table.set_column(table.column_names.index("completion"), table.schema.field("completion"), [texts])
-        store.write_table(f"samples/0000{shard}", table, key=entry.key, facts=entry.facts)
-    return store
+        run.store.write_table(f"samples/0000{shard}", table, key=entry.key, facts=entry.facts)
+    return run
 
 
 @pytest.mark.slow
-def test_texts_are_never_markup(hostile: Any) -> None:
+def test_texts_are_never_markup(hostile: Run) -> None:
     text = report(hostile)
 
     assert "window.hacked = 1</script>" not in text
@@ -55,11 +57,11 @@ def test_reports_of_runs_that_lack_something(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_where_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = small_run(tmp_path / "run")
-    assert write_report(store) == f"{store.root}/report.html"
+    run = small_run(tmp_path / "run")
+    assert write_report(run) == f"{run.root}/report.html"
     with pytest.raises(AuditError, match="name another file with --html"):
-        write_report(store, tmp_path / "nowhere" / "report.html")
-    main(["audit", store.root, "--html", str(tmp_path / "mine.html")])
+        write_report(run, tmp_path / "nowhere" / "report.html")
+    main(["audit", run.root, "--html", str(tmp_path / "mine.html")])
     assert f"report: {tmp_path / 'mine.html'}" in capsys.readouterr().out
     assert "<h1>small</h1>" in (tmp_path / "mine.html").read_text()
 
@@ -67,7 +69,7 @@ def test_where_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
-def test_in_a_browser(hostile: Any, tmp_path: Path, width: int, scheme: str) -> None:
+def test_in_a_browser(hostile: Run, tmp_path: Path, width: int, scheme: Literal["light", "dark"]) -> None:
     from playwright.sync_api import sync_playwright
 
     write_report(hostile, tmp_path / "report.html", before=hostile)
@@ -77,7 +79,8 @@ def test_in_a_browser(hostile: Any, tmp_path: Path, width: int, scheme: str) -> 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        tab, said = context.new_page(), []
+        tab = context.new_page()
+        said: list[str] = []
         tab.on("console", lambda message: said.append(message.text))
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("request", lambda request: said.append(request.url) if not request.url.startswith("file://") else None)
@@ -87,14 +90,14 @@ def test_in_a_browser(hostile: Any, tmp_path: Path, width: int, scheme: str) -> 
 
         assert tab.locator(".chart svg").count() == tab.locator(".chart").count() == 7
         assert not [text for text in tab.locator(".chart svg").all_text_contents() if "NaN" in text or "undefined" in text]
-        assert tab.locator("#funnel + .wide tr").nth(2).locator("td").last.text_content() == "25.0 %"
+        assert tab.locator("#funnel + .wide tr").nth(2).locator("td").last.inner_text() == "25.0 %"
         rows = tab.locator("#filters tr:not([hidden]) td:first-child + td")
         assert rows.all_text_contents() == ["20", "18", "6", "5"]
         tab.select_option("#funnel_of", "words")
         assert rows.all_text_contents() == ["8", "7", "1", "1"]
         tab.wait_for_selector("#funnel [aria-label*='samples: 7; filter: finished; outcome: kept']")
         tab.select_option("#funnel_of", "all")
-        assert tab.locator(".drift").text_content().startswith("Nothing could be compared: both runs must have 8")
+        assert tab.locator(".drift").inner_text().startswith("Nothing could be compared: both runs must have 8")
         assert tab.evaluate("window.hacked") is None
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == (
@@ -102,7 +105,7 @@ def test_in_a_browser(hostile: Any, tmp_path: Path, width: int, scheme: str) -> 
         )
         every = tab.locator("#count").text_content()
         assert every == "20 of 20 examples"
-        assert BAD in tab.locator("article").first.text_content().replace("\n", " ") or BAD[:40] in tab.content()
+        assert BAD in tab.locator("article").first.inner_text().replace("\n", " ") or BAD[:40] in tab.content()
         tab.select_option("select[name=kind]", "duplicate")
         assert tab.locator("article").count() == 2
         assert tab.locator("article .tag.duplicate").count() == 2

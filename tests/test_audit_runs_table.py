@@ -1,77 +1,44 @@
-"""Runs side by side: what was found of a run is kept while its files are the same."""
+"""Runs side by side, a row each."""
 
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from helpers.small_run import small_run
-from thresher.audit import runs_table as module
-from thresher.audit.runs_table import KEPT, across, short_table
+from helpers.small_run import Plan, small_run
+from thresher.audit.count_run import count
+from thresher.audit.runs_table import across, short_table
 from thresher.cli import main
-from thresher.pool.store import Store
+from thresher.pool.run import Run, open_run
 
-GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
-BAD = [("sums", ["wrong", "wrong", "wrong", "right" if number % 2 else "wrong"], None) for number in range(12)]
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The runs that were counted."""
-    found = []
-    audit = module.audit
-
-    def noted(store: Store, *more: Any) -> Any:
-        found.append(store.root.rsplit("/", 1)[-1])
-        return audit(store, *more)
-
-    monkeypatch.setattr(module, "audit", noted)
-    return found
+GOOD: Plan = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
+BAD: Plan = [("sums", ["wrong", "wrong", "wrong", "right" if number % 2 else "wrong"], None) for number in range(12)]
 
 
-def begun(store: Store, second: Any) -> Any:
-    os.utime(store.path("run.json"), (1_700_000_000 + second,) * 2)
-    return store
+def begun(run: Run, second: int) -> Run:
+    """Set when the run was begun."""
+    os.utime(run.store.path("run.json"), (1_700_000_000 + second,) * 2)
+    return run
 
 
-def test_a_run_is_counted_again_only_when_its_files_change(tmp_path: Path, counted: Any) -> None:
+def test_rows_say_what_drifted_and_where_a_run_was_published(tmp_path: Path) -> None:
     first = begun(small_run(tmp_path / "first", GOOD), 1)
     begun(small_run(tmp_path / "second", BAD, first=100), 2)
-    before = across(tmp_path)
-    assert counted == ["first", "second"]
-    assert [bool(row.drifted) for row in before] == [False, True]
+    first.store.write_bytes("published.json", json.dumps({"repo": "mine/sums", "version": "v1.0.0"}).encode())
 
-    assert across(tmp_path) == before
-    first.write_bytes("report.html", b"...")
-    assert across(tmp_path) == before
-    assert counted == ["first", "second"]
-    first.write_bytes("published.json", json.dumps({"repo": "mine/sums", "version": "v1.0.0"}).encode())
-    now = across(tmp_path)
-    assert counted == ["first", "second", "first"]
-    assert (now[0].repo, now[0].release, now[1]) == ("mine/sums", "v1.0.0", before[1])
+    rows = across(tmp_path)
+
+    assert [bool(row.drifted) for row in rows] == [False, True]
+    assert [(row.repo, row.release) for row in rows] == [("mine/sums", "v1.0.0"), (None, None)]
+    assert across(tmp_path) == rows
 
 
-def test_what_was_kept_by_another_thresher_or_is_torn_is_not_believed(tmp_path: Path, counted: Any) -> None:
-    begun(small_run(tmp_path / "one", GOOD), 1)
-    before = across(tmp_path)
-    for torn in ("{", '{"format": ["9.9.9"], "runs": {}}', "[]"):
-        (tmp_path / KEPT).write_text(torn)
-        assert across(tmp_path) == before
-    assert counted == ["one"] * 4
-    assert json.loads((tmp_path / KEPT).read_text())["runs"].keys() == {"one"}
-
-
-def test_a_folder_that_cannot_be_written_to_and_brackets_in_a_name(
-    tmp_path: Path, counted: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path: Path) -> None:
     folder = tmp_path / "runs [1]"
-    begun(small_run(folder / "one", GOOD), 1)
-    monkeypatch.setattr(module.Store, "write_bytes", lambda *_: (_ for _ in ()).throw(module.StoreError("read-only")))
+    small_run(folder / "one", GOOD)
+
     assert [row.run for row in across(folder)] == [f"{folder}/one"]
-    across(folder)
-    assert counted == ["one", "one"]
 
 
 @pytest.mark.slow
@@ -95,9 +62,9 @@ def test_the_table_of_a_terminal_is_narrow_and_says_what_is_wrong(
     begun(small_run(tmp_path / "whole", GOOD), 1)
     begun(small_run(tmp_path / "cut", GOOD, first=100, stop_after=1), 2)
     broken = begun(small_run(tmp_path / "broken", GOOD, first=200), 3)
-    broken.write_bytes("run.json", b'{"pool_version": 99}')
+    broken.store.write_bytes("run.json", b'{"pool_version": 99}')
     begun(small_run(tmp_path / "worse", BAD, first=300), 4)
-    os.utime(broken.path("run.json"), (1_700_000_003,) * 2)
+    os.utime(broken.store.path("run.json"), (1_700_000_003,) * 2)
 
     assert main(["audit", "--all", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
@@ -106,3 +73,22 @@ def test_the_table_of_a_terminal_is_narrow_and_says_what_is_wrong(
     assert notes[:2] == ["", "unfinished"]
     assert notes[2].startswith("unreadable. run.json: pool version 99")
     assert notes[3].startswith("pass rate 50.0 % to 12.5 %")
+
+
+@pytest.mark.slow
+def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second"):
+        small_run(tmp_path / name)
+    small_run(tmp_path / "third", stop_after=1)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{}")
+
+    assert main(["audit", "--all", str(tmp_path), "--json", "--html", str(tmp_path / "runs.html")]) == 0
+
+    rows = {Path(row["run"]).name: row for row in json.loads(capsys.readouterr().out)}
+    assert [rows[name]["complete"] for name in ("first", "second", "third", "broken")] == [True, True, False, None]
+    assert rows["first"]["pass_rate"] == count(open_run(tmp_path / "first")).total.pass_rate
+    assert "not a run of thresher" in rows["broken"]["error"]
+    assert main(["audit", "--all", str(tmp_path / "first" / "samples")]) == 1
+    assert "holds no runs" in capsys.readouterr().err
+    assert main(["audit"]) == 1

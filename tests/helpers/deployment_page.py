@@ -7,8 +7,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
 
 
 def block(name: str, kind: str = "sh") -> str:
-    (found,) = re.findall(rf"^```{kind} {name}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return found
+    (text,) = re.findall(rf"^```{kind} {name}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return str(text)
 
 
 def blocks(kind: str) -> list[str]:

@@ -15,7 +15,7 @@ from thresher.cli import main
 
 def load(repo: Any, config: Any, *revisions: Any) -> Any:
     """The names of one config's rows by revision, after every split of every config was loaded and streamed."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for name_of in revisions:
         revision = HfApi().dataset_info(repo, revision=name_of).sha  # a branch moves on
         for each in datasets.get_dataset_config_names(repo, revision=revision):

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-import lz4.frame
-import pytest
+import lz4.frame  # type: ignore[import-untyped]  # it publishes no types
 import uvicorn
 import yaml
 from starlette.requests import Request
@@ -33,6 +32,11 @@ ATTRIBUTES = "".join(f"*.{ending} filter=lfs diff=lfs merge=lfs -text\n" for end
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
 TOKENS = {"hf_alice": "alice", "hf_bob": "bob"}
 ORGANISATION = "acme"
+
+Term = tuple[str, int, int, int]
+"""A part of a file: its xorb, its bytes, its first chunk and the end of its chunks."""
+Chunk = tuple[int, int, int, int]
+"""Place in the xorb, bytes with the header, bytes unpacked, scheme."""
 
 
 class RefusedError(Exception):
@@ -52,7 +56,7 @@ class Fault:
     status: int | None = None
     times: int = 1
     after: bool = False
-    headers: dict = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,18 +70,21 @@ class File:
 class Commit:
     oid: str
     parent: str | None
-    tree: dict
+    tree: dict[str, File]
     title: str
     author: str
     date: float
 
 
 class Repository:
-    def __init__(self, name: Any, private: Any) -> None:
+    def __init__(self, name: str, private: bool) -> None:
         self.name, self.private, self.lock = name, private, threading.Lock()
-        self.commits, self.refs, self.requests, self.gated = {}, {}, [], False
+        self.commits: dict[str, Commit] = {}
+        self.refs: dict[str, str] = {}
+        self.requests: list[str] = []
+        self.gated: Any = False
 
-    def at(self, revision: Any) -> Any:
+    def at(self, revision: str) -> Commit:
         """The commit that a branch, tag, reference or hash names."""
         for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
             if name in self.refs:
@@ -87,7 +94,7 @@ class Repository:
             raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self.commits[found[0]]
 
-    def add(self, reference: Any, parent: Any, tree: Any, title: Any, author: Any) -> Any:
+    def add(self, reference: str, parent: str | None, tree: dict[str, File], title: str, author: str) -> str:
         written = json.dumps([sorted((path, one.oid) for path, one in tree.items()), parent, title, time.time_ns()])
         oid = hashlib.sha1(written.encode()).hexdigest()
         self.commits[oid] = Commit(oid, parent, tree, title, author, time.time())
@@ -95,25 +102,26 @@ class Repository:
         return oid
 
 
-def git_oid(data: Any) -> Any:
+def git_oid(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def moment(seconds: Any) -> Any:
+def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 # -- Xet: formats of shards and xorbs (xet-core) ---------------------------------------------------------------------------
 
 
-def hex_of(raw: Any) -> Any:
+def hex_of(raw: bytes) -> str:
     """A hash is four little-endian words."""
     return b"".join(raw[at : at + 8][::-1] for at in range(0, 32, 8)).hex()
 
 
-def files_in(shard: Any) -> Any:
+def files_in(shard: bytes) -> list[tuple[str, str | None, list[Term]]]:
     """(hash, sha256 or None, [(xorb, bytes, first chunk, end)]) of each file that a shard describes."""
-    at, found = 48, []
+    at = 48
+    found: list[tuple[str, str | None, list[Term]]] = []
     while shard[at : at + 32] != b"\xff" * 32:
         name, (flags, count) = hex_of(shard[at : at + 32]), struct.unpack_from("<II", shard, at + 32)
         records = [shard[at + 48 * number : at + 48 * (number + 1)] for number in range(1, count + 1)]
@@ -125,9 +133,10 @@ def files_in(shard: Any) -> Any:
     return found
 
 
-def chunks_in(xorb: Any) -> Any:
+def chunks_in(xorb: bytes) -> list[Chunk]:
     """(place, bytes with header, bytes unpacked, scheme) of each chunk."""
-    at, found = 0, []
+    at = 0
+    found: list[Chunk] = []
     while at + 8 <= len(xorb) and xorb[at] == 0:
         packed, unpacked = (int.from_bytes(xorb[at + start : at + start + 3], "little") for start in (1, 5))
         found.append((at, 8 + packed, unpacked, xorb[at + 4]))
@@ -135,7 +144,7 @@ def chunks_in(xorb: Any) -> Any:
     return found
 
 
-def unpacked(xorb: Any, chunk: Any) -> Any:
+def unpacked(xorb: bytes, chunk: Chunk) -> bytes:
     at, size, length, scheme = chunk
     data = xorb[at + 8 : at + size]
     if scheme:
@@ -155,24 +164,27 @@ class Hub:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.repositories, self.faults, self.log = {}, [], []
-        self.xet_files, self.xet_of = {}, {}
+        self.repositories: dict[str, Repository] = {}
+        self.faults: list[Fault] = []
+        self.log: list[dict[str, Any]] = []
+        self.xet_files: dict[str, list[Term]] = {}
+        self.xet_of: dict[str, str] = {}
         self.lock = threading.Lock()
 
     # -- content -------------------------------------------------------------------------------------------------------
 
-    def put(self, name: Any, data: Any) -> None:
+    def put(self, name: str, data: bytes) -> None:
         path = self.folder / name
         work = path.with_suffix(f".{threading.get_ident()}.tmp")
         work.write_bytes(data)
         work.replace(path)
 
-    def content(self, file: Any) -> Any:
+    def content(self, file: File) -> bytes:
         if file.sha256 is not None and not self.has(file.sha256):
             raise RefusedError(404, "no such content")
         return (self.folder / (file.sha256 or file.oid)).read_bytes()
 
-    def has(self, sha256: Any) -> Any:
+    def has(self, sha256: str) -> bool:
         """Whether content is there; what came by Xet is put together first."""
         if (self.folder / sha256).exists():
             return True
@@ -189,7 +201,7 @@ class Hub:
 
     # -- who and what --------------------------------------------------------------------------------------------------
 
-    def user(self, request: pytest.FixtureRequest, *, needed: bool = True) -> Any:
+    def user(self, request: Request, *, needed: bool = True) -> str | None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if given and given not in TOKENS:
             raise RefusedError(401, "Invalid credentials in Authorization header")
@@ -197,17 +209,17 @@ class Hub:
             raise RefusedError(401, "Invalid username or password.")
         return TOKENS.get(given)
 
-    def repository(self, request: pytest.FixtureRequest, name: Any, *, write: bool = False) -> Any:
+    def repository(self, request: Request, name: str, *, write: bool = False) -> Repository:
         user = self.user(request, needed=write)
         found = self.repositories.get(name)
         if found is None or (found.private and user is None):
             raise RefusedError(404 if user else 401, "Repository not found", "RepoNotFound")
-        if write and name.split("/")[0] not in (user, ORGANISATION):
+        if write and name.split("/", maxsplit=1)[0] not in (user, ORGANISATION):
             raise RefusedError(403, "Forbidden: you are not allowed to write to this repository")
         return found
 
-    def describe(self, repository: Any, commit: Any, *, blobs: bool = False) -> Any:
-        card = {}
+    def describe(self, repository: Repository, commit: Commit, *, blobs: bool = False) -> Any:
+        card: dict[str, Any] = {}
         if "README.md" in commit.tree:
             matter = re.match(r"---\n(.*?)\n---", self.content(commit.tree["README.md"]).decode(), re.DOTALL)
             card = (yaml.safe_load(matter.group(1)) or {}) if matter else {}
@@ -222,8 +234,8 @@ class Hub:
             "cardData": json.loads(json.dumps(card, default=str)), "siblings": siblings,
         }  # fmt: skip
 
-    def item(self, path: Path, file: Any) -> Any:
-        found = {"type": "file", "oid": file.oid, "size": file.size, "path": path}
+    def item(self, path: str, file: File) -> Any:
+        found: dict[str, Any] = {"type": "file", "oid": file.oid, "size": file.size, "path": path}
         if file.sha256:
             found["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 134}
             if file.sha256 in self.xet_of:
@@ -232,7 +244,7 @@ class Hub:
 
     # -- the API -------------------------------------------------------------------------------------------------------
 
-    async def answer(self, request: pytest.FixtureRequest, path: Path) -> Any:
+    async def answer(self, request: Request, path: str) -> Any:
         method = request.method
         if path == "/api/whoami-v2":
             user = self.user(request)
@@ -258,7 +270,7 @@ class Hub:
             return await self.lfs(request, found[1], verify=bool(found[2]))
         return await self.xet(request, method, path)
 
-    def create(self, request: pytest.FixtureRequest, asked: Any) -> Any:
+    def create(self, request: Request, asked: Any) -> Any:
         user = self.user(request)
         name = f"{asked.get('organization') or user}/{asked['name']}"
         if name.split("/", maxsplit=1)[0] not in (user, ORGANISATION):
@@ -270,11 +282,11 @@ class Hub:
             made = Repository(name, private=asked.get("visibility") == "private")
             data = ATTRIBUTES.encode()
             self.put(git_oid(data), data)
-            made.add("refs/heads/main", None, {".gitattributes": File(git_oid(data), len(data))}, "initial commit", user)
+            made.add("refs/heads/main", None, {".gitattributes": File(git_oid(data), len(data))}, "initial commit", str(user))
             self.repositories[name] = made
         return {"url": url, "name": name}
 
-    async def dataset(self, request: pytest.FixtureRequest, method: Any, name: Any, rest: Any) -> Any:
+    async def dataset(self, request: Request, method: Any, name: Any, rest: Any) -> Any:
         what, _, more = rest.partition("/")
         writes = method in ("POST", "PUT", "DELETE") and what != "paths-info"
         repository = self.repository(request, name, write=writes or what.startswith("xet-write"))
@@ -299,19 +311,20 @@ class Hub:
                 for kind, at in kinds.items()
             }
         if what == "commits":
-            found, oid = [], repository.at(revision).oid
+            history: list[dict[str, Any]] = []
+            oid: str | None = repository.at(revision).oid
             while oid:
                 one = repository.commits[oid]
-                told = {"id": oid, "title": one.title, "message": "", "date": moment(one.date), "authors": [{"user": one.author}]}
-                found.append(told)
+                who = [{"user": one.author}]
+                history.append({"id": oid, "title": one.title, "message": "", "date": moment(one.date), "authors": who})
                 oid = one.parent
-            return found
+            return history
         if what == "settings":
             repository.gated = (await request.json()).get("gated", repository.gated)
             return {}
         if what in ("branch", "tag"):
             return self.reference(repository, method, what, unquote(more), json.loads(await request.body() or b"{}"))
-        if found := re.fullmatch(r"xet-(read|write)-token", what):
+        if re.fullmatch(r"xet-(read|write)-token", what):
             if method != "GET":
                 raise RefusedError(405, "wanted GET")
             expires = int(time.time()) + 3600
@@ -331,7 +344,7 @@ class Hub:
             found.append(told)
         return {"files": found, "commitOid": commit.oid}
 
-    def commit(self, request: pytest.FixtureRequest, repository: Any, revision: Any, body: Any) -> Any:
+    def commit(self, request: Request, repository: Any, revision: Any, body: Any) -> Any:
         lines = [json.loads(line) for line in body.split(b"\n") if line.strip()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         for line in lines:
@@ -349,7 +362,7 @@ class Hub:
             if asks:
                 repository.requests.append(header["summary"])
                 reference = f"refs/pr/{len(repository.requests)}"
-            oid = repository.add(reference, head.oid, tree, header["summary"], self.user(request))
+            oid = repository.add(reference, head.oid, tree, header["summary"], str(self.user(request)))
         url = f"{self.url}/datasets/{repository.name}"
         request_url = {"pullRequestUrl": f"{url}/discussions/{len(repository.requests)}"} if asks else {}
         return {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}", "hookOutput": "", **request_url}
@@ -371,9 +384,11 @@ class Hub:
             for one in gone:
                 del tree[one]
 
-    def tree(self, request: pytest.FixtureRequest, commit: Any, folder: Path) -> Any:
+    def tree(self, request: Request, commit: Commit, folder: str) -> Any:
         recursive = request.query_params.get("recursive", "").lower() in ("true", "1")
-        start, items, folders = f"{folder}/" if folder else "", [], set()
+        start = f"{folder}/" if folder else ""
+        items: list[dict[str, Any]] = []
+        folders: set[str] = set()
         for path, file in sorted(commit.tree.items()):
             if not path.startswith(start):
                 continue
@@ -410,7 +425,7 @@ class Hub:
             repository.refs[reference] = repository.at(start).oid
         return {}
 
-    def resolve(self, request: pytest.FixtureRequest, name: Any, revision: Any, path: Path) -> Any:
+    def resolve(self, request: Request, name: Any, revision: Any, path: str) -> Any:
         commit = self.repository(request, name).at(revision)
         if path not in commit.tree:
             raise RefusedError(404, "Entry not found", "EntryNotFound")
@@ -437,7 +452,7 @@ class Hub:
             found.append(told)
         return JSONResponse({"transfer": "basic", "objects": found}, media_type="application/vnd.git-lfs+json")
 
-    async def lfs(self, request: pytest.FixtureRequest, sha256: Any, *, verify: Any) -> Any:
+    async def lfs(self, request: Request, sha256: Any, *, verify: Any) -> Any:
         if verify:
             if not self.has(sha256):
                 raise RefusedError(404, "not found")
@@ -448,7 +463,7 @@ class Hub:
         self.put(sha256, data)
         return Response()
 
-    async def xet(self, request: pytest.FixtureRequest, method: Any, path: Path) -> Any:
+    async def xet(self, request: Request, method: Any, path: str) -> Any:
         if found := re.fullmatch(r"/v1/xorbs/[^/]+/([0-9a-f]+)", path):
             there = (self.folder / f"xorb-{found[1]}").exists()
             if method == "POST":
@@ -469,15 +484,17 @@ class Hub:
             return self.reconstruction(request, self.xet_files[found[1]])
         raise RefusedError(404, f"no such route: {method} {path}")
 
-    def reconstruction(self, request: pytest.FixtureRequest, terms: Any) -> Any:
+    def reconstruction(self, request: Request, terms: Any) -> Any:
         asked = re.match(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
         low, high = (int(asked[1]), int(asked[2] or 2**62)) if asked else (0, 2**62)
         if terms and low >= sum(term[1] for term in terms):
             raise RefusedError(416, "no such range")
-        told, xorbs, at, first = [], {}, 0, 0
+        at, first = 0, 0
+        told: list[dict[str, Any]] = []
+        xorbs: dict[str, list[dict[str, Any]]] = {}
         for xorb, _, start, end in terms:
             table = chunks_in((self.folder / f"xorb-{xorb}").read_bytes())
-            kept = []
+            kept: list[int] = []
             for number in range(start, end):
                 if at + table[number][2] > low and at <= high:
                     if not kept and not told:
@@ -520,7 +537,7 @@ class Hub:
         await response(scope, receive, send)
         return None
 
-    def fault(self, method: Any, path: Path) -> Any:
+    def fault(self, method: Any, path: str) -> Any:
         for fault in self.faults:
             if fault.times > 0 and fault.path in path and fault.method in (None, method):
                 fault.times -= 1
@@ -532,7 +549,7 @@ class Hub:
             raise ConnectionResetError("injected")
         await JSONResponse({"error": "injected"}, fault.status, headers=fault.headers)(scope, receive, send)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> "Hub":
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -549,7 +566,7 @@ class Hub:
         self.thread.join(10)
 
 
-def ranged(request: pytest.FixtureRequest, data: Any, headers: Any) -> Any:
+def ranged(request: Request, data: bytes, headers: dict[str, str]) -> Response:
     """The content, or the range of it that was asked for."""
     asked = re.match(r"bytes=(\d*)-(\d*)$", request.headers.get("range", ""))
     if not asked:

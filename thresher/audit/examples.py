@@ -88,7 +88,7 @@ def shown(row: dict[str, Any], contexts: dict[str, int]) -> dict[str, Any]:
     return made
 
 
-def located(detail: str | None, kind: str, text: str) -> tuple[int, int] | None:
+def located(detail: str | None, kind: str | None, text: str) -> tuple[int, int] | None:
     """Where the fault of a completion lies, in characters: where the filter says; the last place of what it found; or all of it,
     where a short answer is wrong and nothing says more."""
     said = _said(detail)
