@@ -15,10 +15,10 @@ READY := $(VENV)/.ready
 INSTALLED := $(VENV)/.lock
 LOCK := requirements/cpu.lock
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
-RUFF_PATHS := flows filters schemas thresher tests benchmarks
+RUFF_PATHS := flows filters schemas thresher tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check fix schemas lock
+.PHONY: help venv demo test check fix schemas docs lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,13 +44,30 @@ check: $(READY) ## lint, format, types, import layers, generated schemas
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/thresher schema --check
+	$(BIN)/python docs/make_reference.py --check
+	$(BIN)/python -m pytest -q -n0 tests/test_docs_names.py
 
 fix: $(READY) ## let ruff fix and format the code
 	$(BIN)/ruff check --fix $(RUFF_PATHS)
 	$(BIN)/ruff format $(RUFF_PATHS)
 
-schemas: $(READY) ## write the generated JSON schemas
+schemas: $(READY) ## write the generated JSON schemas, and the generated parts of docs/
 	$(BIN)/thresher schema --write
+	$(BIN)/python docs/make_reference.py
+
+# The site loads nothing from the network. Only this installation of its tools does, once.
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
+
+$(DOCS_READY): requirements/docs.txt
+	@$(CHECK_PYTHON)
+	@'$(PYTHON)' -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS_READY) ## build the documentation as a site in site/
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@echo "thresher: open site/index.html"
 
 define CHECK_PYTHON
 py='$(PYTHON)'; \

@@ -1,0 +1,82 @@
+"""The examples of README and docs/ do what they say, and a stale generated page is found."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+
+import filters
+import thresher
+from filters.judging import judge
+from helpers.docs import ROOT, block, make_reference
+from thresher.inputs import recipe_file
+
+Write = Callable[..., Path]
+
+
+def test_the_first_recipe_has_25_lines_at_most_and_loads(tmp_path: Path) -> None:
+    """Saved in the root of a checkout, as README says."""
+    text = block("README.md", "yaml")
+    assert len(text.splitlines()) <= 25
+    (tmp_path / "data" / "prompts").mkdir(parents=True)
+    shutil.copy(ROOT / "data/prompts/capital.jsonl", tmp_path / "data/prompts")
+    (tmp_path / "capitals.yaml").write_text(text)
+
+    loaded = recipe_file.load(str(tmp_path / "capitals.yaml"), [])
+
+    assert loaded.recipe.name == "capitals"
+    assert text == block("docs/tutorial.md", "yaml", "name: capitals")
+
+
+def test_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 200
+
+
+def test_the_filter_of_your_own_drops_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "haste.py").write_text(block("docs/filters.md", "python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (spec,) = yaml.safe_load(block("docs/filters.md", "yaml", "haste"))["filters"]
+    haste = filters.build(spec["name"], spec["parameters"])
+
+    verdicts = judge(haste, pa.table({"completion": ["Sure: 4", "As an AI I do not know"]}))
+
+    assert verdicts["reason"].to_pylist() == ["", "gave_up"]
+
+
+@pytest.mark.skipif(not hasattr(thresher, "open_run"), reason="the Python interface is not there yet")
+def test_the_python_page_runs(
+    recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is written, with a recipe that needs no engine: 4 prompts with 4 samples and an anchor each."""
+    recipe()
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(block("docs/python.md", "python"), "docs/python.md", "exec"), {})
+
+    assert "20 samples" in capsys.readouterr().out
+    assert (tmp_path / "released" / "README.md").is_file()
+
+
+def test_a_stale_page_is_found_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = make_reference()
+    for name in reference.pages():
+        text = (ROOT / "docs" / name).read_text("utf-8")
+        (tmp_path / name).write_text(text.replace("| `samples_per_prompt` |", "| `samples` |"), "utf-8")
+    monkeypatch.setattr(reference, "FOLDER", tmp_path)
+
+    assert reference.main(["--check"]) == 1
+    reference.main([])
+    assert reference.main(["--check"]) == 0
+    assert "| `samples_per_prompt` |" in (tmp_path / "recipe.md").read_text("utf-8")
+
+
+def test_the_generated_part_names_every_key_of_a_recipe() -> None:
+    reference = make_reference()
+    schema = reference.recipe_schema()
+    part = reference.recipe_part()
+
+    assert [key for key in reference.recipe_keys(schema) if f"| `{key.split('.')[-1]}` |" not in part] == []
+    assert {"sampling.max_tokens", "prompts[].source.path", "dedupe.semantic.engine.dtype"} <= reference.recipe_keys(schema)
