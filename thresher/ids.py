@@ -1,6 +1,6 @@
-"""Ids and seeds, all made from content: the same prompt has one id in every run, and no sample is ever counted by position.
+"""Ids and seeds, computed from content: a prompt has the same id in every run, and no sample is identified by its position.
 
-An id is the first 128 bits of a SHA-256 in hex; among 1e9 samples two collide with probability below 2e-21.
+An id is the first 128 bits of a SHA-256 hash, in hex. Two of 1e9 samples share an id with a probability below 2e-21.
 """
 
 import hashlib
@@ -11,40 +11,46 @@ from schemas.sample import Message, to_json
 
 
 def digest(*parts: Any) -> str:
-    """Hash JSON values into 32 hex characters."""
+    """Hash JSON values to 32 hex characters."""
     return hashlib.sha256(to_json(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def prompt_id(messages: Sequence[Message], reference: Any) -> str:
-    """Identify a prompt by what is asked and what answer is wanted."""
+    """Hash the messages of a prompt and the reference answer to its id."""
     return digest("prompt", [[message.role, message.content] for message in messages], reference)
 
 
 def sample_ids(prompt: str, source: str, indices: Iterable[int]) -> list[str]:
-    """Identify samples of a prompt by their indices; `source` is the `source_key` of who draws them, and how."""
-    begins = hashlib.sha256(to_json(["sample", prompt, source])[:-1].encode())
-    found = []
+    """Hash a prompt id, a source key and each index to a sample id.
+
+    The ids are those of `digest("sample", prompt, source, index)`, with the part before the index hashed once.
+    """
+    prefix = hashlib.sha256(to_json(["sample", prompt, source])[:-1].encode())
+    ids = []
     for index in indices:
-        one = begins.copy()
-        one.update(b",%d]" % index)
-        found.append(one.hexdigest()[:32])
-    return found
+        state = prefix.copy()
+        state.update(b",%d]" % index)
+        ids.append(state.hexdigest()[:32])
+    return ids
 
 
 def source_key(model: str, revision: str | None, sampling: dict[str, Any], salt: str) -> str:
-    """Hash of all but the prompt and the index that a sample depends on."""
+    """Hash all that a sample depends on, except its prompt and its index."""
     return digest("source", model, revision, sampling, salt)
 
 
 def sample_seed(sample: str) -> int:
-    """Seed of one sample, in 0 .. 2^62-1, from its id. Never counted up: vLLM seeds the children of a request seed, seed + 1,
-    ..., so neighbouring seeds would share samples."""
+    """Return the seed of a sample, from 0 to 2^62 - 1, computed from its id.
+
+    Seeds are never consecutive numbers: vLLM gives the children of a request the seeds seed, seed + 1, ..., so requests with
+    consecutive seeds would draw the same samples.
+    """
     return int(sample[:16], 16) >> 2
 
 
 def engine_seed(salt: str, start: int) -> int:
-    """Seed of an engine, in 1 .. 2^31-1: another one for each salt and each start of an engine in a run.
+    """Return the seed of an engine, from 1 to 2^31 - 1, for the given start within a run.
 
-    vLLM's own default is 0, with which a restarted engine would draw the noise of its first start again.
+    It differs between starts: with vLLM's default, 0, a restarted engine would draw the random numbers of its first start again.
     """
     return int(digest("engine", salt, start)[:8], 16) % (2**31 - 1) + 1

@@ -1,9 +1,7 @@
 """Shows an audit to people: tables for a terminal of 80 columns or more, and the same as markdown."""
 
-import csv
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -227,59 +225,6 @@ def audit_table(audit: Audit, said: "Statistics", drift: Sequence[Mapping[str, A
     )
 
 
-def print_table(
-    table: pa.Table, console: "Console", *, as_json: bool = False, as_csv: bool = False, whole: Mapping[str, Any] | None = None
-) -> None:
-    """Print rows for people, as CSV, or as JSON: an object per row, or the `whole` that they are taken from."""
-    from rich.markup import escape
-
-    if as_json:
-        shown = table.to_pylist() if whole is None else whole
-        print(json.dumps(finite(shown), indent=1, default=str, ensure_ascii=False))
-        return
-    if as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(table.column_names)
-        writer.writerows([_plain(value) for value in row.values()] for row in table.to_pylist())
-        return
-    from rich import box
-    from rich.table import Table
-
-    rows = [["" if value is None else _cell(value) for value in row.values()] for row in table.to_pylist()]
-    widest = [max(map(len, column)) for column in zip(table.column_names, *rows, strict=True)]
-    if (
-        sum(max(len(name), min(most, READABLE)) + 2 for name, most in zip(table.column_names, widest, strict=True))
-        > console.width
-    ):
-        _print_records(table.column_names, rows, console)
-        return
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for field in table.schema:
-        shown.add_column(field.name, overflow="fold", justify="right" if pa.types.is_primitive(field.type) else "left")
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    console.print(shown)
-
-
-READABLE = 12
-"""Characters of a cell's longest text that a column must have room for."""
-
-
-def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]], console: "Console") -> None:
-    """A line for each value, for what is wider than the terminal."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    for number, row in enumerate(rows, start=1):
-        shown = Table.grid(padding=(0, 2))
-        shown.add_column(style="dim", no_wrap=True)
-        shown.add_column(overflow="fold")
-        for name, value in zip(names, row, strict=True):
-            shown.add_row(escape(name), escape(value))
-        console.print(f"row {number}", style="bold", highlight=False)
-        console.print(shown)
-
-
 def finite(value: Any) -> Any:
     """The same without what JSON has no word for: what is no number is null."""
     if isinstance(value, float):
@@ -291,16 +236,6 @@ def finite(value: Any) -> Any:
 
 def _plain(value: object) -> object:
     return json.dumps(finite(value), ensure_ascii=False, default=str) if isinstance(value, Mapping | list | tuple) else value
-
-
-def _cell(value: object) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(_plain(value))
-    return _visible(text if len(text) <= 300 else f"{text[:299]}…")
-
-
-def _visible(text: str) -> str:
-    """A text whose control characters are shown and do nothing to the terminal."""
-    return "".join(one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text)
 
 
 def number(count: int, gap: str = THIN) -> str:
