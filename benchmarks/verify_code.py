@@ -13,8 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from filters import sandbox
-from filters.sandbox import Job, Limits, launch
+from filters.sandbox import Job, Limits, Sandbox, launch
 from filters.sandbox.launch import Layer
 from filters.sandbox.pool import Pool
 
@@ -58,7 +57,7 @@ def rows() -> list[dict[str, Any]]:
 
 def start_up() -> dict[str, float]:
     """Seconds of the first `run` of a process, self-test and all, and of starting again after `close`."""
-    job = [Job(PROGRAM, ("f(1)",))]
+    job, sandbox = [Job(PROGRAM, ("f(1)",))], Sandbox()
     started = time.perf_counter()
     sandbox.run(job)
     first = time.perf_counter() - started

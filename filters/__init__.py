@@ -1,10 +1,11 @@
-"""Who stays: the registered filters, and how a filter named in a recipe is built.
+"""The registered filters, and how a filter named in a recipe is built.
 
-To add a filter that comes with thresher, add a line to FILTERS. Somebody else's is named `module:build` and needs no line.
+A filter that ships with thresher has a line in FILTERS. A third-party filter is named `module:build` and needs no line.
 """
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from filters.base import Filter, FilterError
+from filters.tools import Tools
 from schemas.sample import SAMPLES
 from schemas.suggest import did_you_mean
 
@@ -19,8 +21,8 @@ FILTERS: dict[str, str] = {
     "finished": "filters.finished",
     "exact_answer": "filters.answers.exact_answer",
     "json_shape": "filters.answers.json_shape",
-    "math_answer": "filters.math_answer",
-    "code_tests": "filters.code_tests",
+    "math_answer": "filters.maths.math_answer",
+    "code_tests": "filters.code.tests",
     "reasoning_gym": "filters.reasoning_gym",
     "regex": "filters.answers.regex",
     "instruction": "filters.answers.instruction",
@@ -28,63 +30,55 @@ FILTERS: dict[str, str] = {
     "decontaminate": "filters.decontaminate",
     "python": "filters.python",
     "majority": "filters.answers.majority",
-    "judge": "filters.judge",
-    "reward": "filters.reward",
+    "judge": "filters.models.judge",
+    "reward": "filters.models.reward",
     "exact_duplicate": "filters.exact_duplicate",
 }
 
 
-def build(name: str, parameters: Mapping[str, Any], base: Path | None = None) -> Filter:
-    """Build the filter a recipe names; paths among its parameters are relative to `base`.
+def build(name: str, parameters: Mapping[str, Any], tools: Tools | None = None) -> Filter:
+    """Build the filter that a recipe names; paths among its parameters are relative to `tools.base`.
 
-    Raises FilterError that says what was wanted, what was found and what is near.
+    Without `tools` the filter gets a Tools of its own, without models, whose processes end when the filter is collected. Raises
+    FilterError, whose message says what was wanted, what was found and which valid name is similar.
     """
-    module, function = _located(name)
-    config = getattr(module, "Config", None)
-    given: Any = dict(parameters)
-    filled = given
-    if isinstance(config, type) and issubclass(config, BaseModel):
-        # Whether or not somebody else's Config forbids unknown keys: a misspelt one must not pass for a default.
-        strange = [key for key in given if key not in _keys(config)] if config.model_config.get("extra") != "allow" else []
-        faults = [{"type": "extra_forbidden", "loc": (key,)} for key in strange]
-        try:
-            if not faults:
-                given = config.model_validate(given, context={"base": base})
-                filled = given.model_dump(mode="json", by_alias=True)
-        except ValidationError as error:
-            raise FilterError("; ".join(_explained(name, config, fault) for fault in error.errors())) from error
-        if faults:
-            raise FilterError("; ".join(_explained(name, config, fault) for fault in faults))
+    tools = Tools() if tools is None else tools
+    function, config_class = _located(name)
+    config: Any = dict(parameters)
+    recorded = config
+    if config_class is not None:
+        config = _validated(name, config_class, parameters, tools.base)
+        recorded = config.model_dump(mode="json", by_alias=True)
     try:
-        made = function(given)
+        built = function(config, tools=tools) if _takes_tools(function) else function(config)
     except (ValueError, TypeError, KeyError, ImportError, OSError) as error:
         raise FilterError(f"{name}: cannot be built: {type(error).__name__}: {error}") from error
-    if not isinstance(made, Filter):
-        raise FilterError(f"{name}: build must return a filters.base.Filter, it returned {type(made).__name__}")
-    unknown = sorted(set(made.columns) - set(SAMPLES.names))
+    if not isinstance(built, Filter):
+        raise FilterError(f"{name}: build must return a filters.base.Filter, it returned {type(built).__name__}")
+    unknown = sorted(set(built.columns) - set(SAMPLES.names))
     if unknown:
         raise FilterError(
             f"{name}: asks for the column {unknown[0]}{did_you_mean(unknown[0], SAMPLES.names)}; samples have {SAMPLES.names}"
         )
-    # The key of a verdict holds the parameters: without them, verdicts under other parameters would pass for these.
-    made = replace(made, parameters={**filled, **made.parameters})
+    # A verdict's key includes the parameters; without them, verdicts made with other parameters would be reused.
+    built = replace(built, parameters={**recorded, **built.parameters})
     try:
-        made.key  # noqa: B018 - it has one only if the parameters have JSON text
+        built.key  # noqa: B018 - computing it fails unless the parameters have JSON text
     except (TypeError, ValueError) as error:
         raise FilterError(f"{name}: parameters must be JSON values: {error}") from error
-    return made
+    return built
 
 
 def parameters_schema(name: str) -> dict[str, Any]:
-    """JSON Schema of a filter's parameters."""
-    module, _ = _located(name)
-    config = getattr(module, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, BaseModel)):
+    """Return the JSON Schema of a filter's parameters."""
+    _, config_class = _located(name)
+    if config_class is None:
         raise FilterError(f"{name}: declares no Config, so its parameters have no schema")
-    return config.model_json_schema()
+    return config_class.model_json_schema()
 
 
-def _located(name: str) -> tuple[Any, Any]:
+def _located(name: str) -> tuple[Callable[..., Any], type[BaseModel] | None]:
+    """Find a filter's build function and its Config, if it has one."""
     path, colon, attribute = name.partition(":")
     if not colon:
         if name not in FILTERS:
@@ -100,19 +94,42 @@ def _located(name: str) -> tuple[Any, Any]:
     function = getattr(module, attribute, None)
     if not callable(function):
         raise FilterError(f"{name}: {path} has no function {attribute!r}{did_you_mean(attribute, dir(module))}")
-    return module, function
+    config_class = getattr(module, "Config", None)
+    is_model = isinstance(config_class, type) and issubclass(config_class, BaseModel)
+    return function, config_class if is_model else None
 
 
-def _explained(name: str, config: type[BaseModel], fault: Any) -> str:
+def _takes_tools(function: Callable[..., Any]) -> bool:
+    """Whether a build function has a parameter `tools`; filters that need none take the config only."""
+    try:
+        return "tools" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some callables written in C have no signature
+        return False
+
+
+def _validated(name: str, config_class: type[BaseModel], parameters: Mapping[str, Any], base: Path | None) -> BaseModel:
+    """Validate parameters. A misspelt key is an error even where a third-party Config would ignore it."""
+    allows_any = config_class.model_config.get("extra") == "allow"
+    unknown = [] if allows_any else [key for key in parameters if key not in _keys(config_class)]
+    faults: list[Any] = [{"type": "extra_forbidden", "loc": (key,)} for key in unknown]
+    try:
+        if not faults:
+            return config_class.model_validate(dict(parameters), context={"base": base})
+    except ValidationError as error:
+        raise FilterError("; ".join(_explained(name, config_class, fault) for fault in error.errors())) from error
+    raise FilterError("; ".join(_explained(name, config_class, fault) for fault in faults))
+
+
+def _explained(name: str, config_class: type[BaseModel], fault: Any) -> str:
     key = ".".join(map(str, fault["loc"]))
-    valid = [field.alias or field_name for field_name, field in config.model_fields.items()]
+    valid = [field.alias or field_name for field_name, field in config_class.model_fields.items()]
     if fault["type"] == "extra_forbidden":
         return f"{name}: parameters.{key}: no such key{did_you_mean(key, valid)}; valid here: {', '.join(valid) or 'none'}"
-    said = fault["msg"].removeprefix("Value error, ")
-    return f"{name}: parameters{'.' + key if key else ''}: {said}, found {str(fault['input'])[:60]!r}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{name}: parameters{'.' + key if key else ''}: {message}, found {str(fault['input'])[:60]!r}"
 
 
-def _keys(config: type[BaseModel]) -> set[str]:
-    """Every spelling of a key that the model takes, its own check of them coming after."""
-    aliases = {field.alias for field in config.model_fields.values() if field.alias}
-    return aliases | set(config.model_fields)
+def _keys(config_class: type[BaseModel]) -> set[str]:
+    """Every spelling of a key that the model may accept: field names and aliases."""
+    aliases = {field.alias for field in config_class.model_fields.values() if field.alias}
+    return aliases | set(config_class.model_fields)

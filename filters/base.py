@@ -1,8 +1,9 @@
-"""The filter contract: samples in, as many verdicts out, in their order.
+"""The filter contract: a table of samples in, one verdict per sample out, in the same order.
 
-A filter module holds `Config` (a frozen pydantic model) and `build(config) -> Filter`. A filter is named in a recipe by its
-registered name, or as `module:build` where it is somebody else's; both get the same treatment. A filter is pure: no store, no
-network, no clock, no state from one call to the next. Only those that ask a model have somebody to ask (filters.asking).
+A filter module has a `Config` (a frozen pydantic model) and `build(config) -> Filter`, or `build(config, tools) -> Filter` if the
+filter needs worker processes, the sandbox or a model (filters.tools). A recipe names a filter by its registered name, a
+third-party one as `module:build`; both are treated alike. A filter is pure: it uses no store, network or clock, and keeps no
+state from one call to the next.
 """
 
 import hashlib
@@ -18,20 +19,20 @@ from pydantic import AfterValidator, ValidationInfo
 from schemas.sample import Verdict, to_json
 
 
-def _placed(path: str, info: ValidationInfo) -> str:
+def _relative_to_recipe(path: str, info: ValidationInfo) -> str:
     base = (info.context or {}).get("base")
     return path if base is None else str(Path(base) / path)
 
 
-LocalPath = Annotated[str, AfterValidator(_placed)]
-"""A path among a filter's parameters: relative to the recipe, and to the working directory where there is no recipe."""
+LocalPath = Annotated[str, AfterValidator(_relative_to_recipe)]
+"""A path among a filter's parameters, relative to the recipe. Without a recipe it is relative to the working directory."""
 
 
 class Scope(StrEnum):
-    """How much a filter must see at once.
+    """How many samples a filter must see together.
 
-    `sample`: any batch of samples. `prompt`: whole prompts, so all samples of each. `corpus`: every sample of the run that
-    all filters before it kept, in batches and in the order of the shards.
+    `sample`: any batch of samples. `prompt`: all samples of each prompt. `corpus`: all samples of the run that the filters before
+    it kept, in batches, in the order of the shards.
     """
 
     SAMPLE = "sample"
@@ -40,8 +41,8 @@ class Scope(StrEnum):
 
 
 class Role(StrEnum):
-    """What a drop means: the answer is wrong (`verifier`), unfit (`quality`), repeats another (`duplicate`), or, being wrong,
-    lies close to a right one (`near_miss`)."""
+    """What a drop means: the answer is wrong (`verifier`), unsuitable (`quality`), repeats another answer (`duplicate`), or is
+    wrong but close to a correct one (`near_miss`)."""
 
     VERIFIER = "verifier"
     QUALITY = "quality"
@@ -50,12 +51,12 @@ class Role(StrEnum):
 
 
 SO_FAR = ("kind", "answer", "score", "multiplicity")
-"""Columns that filters of the last two roles may ask for beside those of the pool, from the verdicts so far: the kind, the
-reference that a verifier accepted (JSON text), the last score that a filter gave, the draws that fell on a sample."""
+"""Further columns for filters of the roles `duplicate` and `near_miss`, from the verdicts of earlier filters: the kind, the
+reference that a verifier accepted (JSON text), the last score, and how often the sample was drawn."""
 
 
 class FilterError(Exception):
-    """A filter that cannot be built or that breaks the contract; the message names the filter and what to do."""
+    """A filter cannot be built or breaks the contract. The message names the filter and what to do."""
 
 
 Judge = Callable[[pa.Table], "Sequence[Verdict] | pa.Table"]
@@ -66,12 +67,12 @@ CorpusJudge = Callable[[Iterable[pa.Table]], "Iterable[Sequence[Verdict] | pa.Ta
 class Filter:
     """One built filter.
 
-    `judge` takes a table of samples holding `columns` (names from schemas.sample.SAMPLES) and returns one Verdict per row, in
-    order, either as Verdict objects or as a table with the columns outcome, reason, score, detail (`verdict_table` below),
-    which is cheaper by the million. In scope `corpus` it takes an iterable of such tables and yields one answer for each.
+    `judge` takes a table of samples with `columns` (names from schemas.sample.SAMPLES). It returns one Verdict per row, in order:
+    a sequence of Verdict objects, or a table with the columns outcome, reason, score, detail (`verdict_table` below), which is
+    faster for millions of rows. In scope `corpus` it takes an iterable of such tables and yields one answer for each.
 
-    `gold` turns a prompt's reference into a completion that must be kept, `wrong` into one that must be dropped (None: the
-    filter cannot be checked that way); `thresher check` tries both. `parameters` are the recipe's, already with defaults.
+    `gold` turns a prompt's reference into a completion that must be kept, `wrong` into one that must be dropped; None if the
+    filter cannot be checked this way. `thresher check` tries both. `parameters` are those of the recipe, with defaults.
     """
 
     name: str
@@ -84,15 +85,15 @@ class Filter:
     gold: Callable[[Any], str | None] | None = None
     wrong: Callable[[Any], str | None] | None = None
     certain: bool = True
-    """Whether its verdict on a known answer is: a judge's is not, so that `thresher check` does not try it on references."""
+    """Whether its verdict on a known answer is reliable. If not (a judge), `thresher check` does not try it on references."""
     cost_us: float = 10.0
-    """Microseconds of one core per sample, roughly: neighbours that judge samples by themselves run cheapest first."""
+    """Approximate microseconds of one core per sample. Adjacent filters of scope `sample` run cheapest first."""
     self_test: Callable[[], str] | None = None
-    """Proves by trying that what the filter needs of this machine is there; says what was tried, or raises FilterError."""
+    """Tests that the machine has what the filter needs. Returns a text on what was tried, or raises FilterError."""
 
     @property
     def key(self) -> str:
-        """Hash of name, version and parameters: two verdicts with one key were made by the same rule."""
+        """Hash of name, version and parameters. Verdicts with the same key come from the same rule."""
         text = to_json([self.name, self.version, self.parameters])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -103,7 +104,7 @@ def verdict_table(
     score: pa.Array | Sequence[float | None] | None = None,
     detail: pa.Array | Sequence[str | None] | None = None,
 ) -> pa.Table:
-    """Verdicts as columns. `detail` holds JSON text; null scores and details may be left out."""
+    """Build verdicts as columns. `detail` holds JSON text; columns of nulls may be omitted."""
     rows = len(outcome)
     return pa.table(
         {

@@ -1,7 +1,7 @@
-"""Asks a filter for its verdicts and holds it to the contract: one per sample, in order, and no failure without its sample.
+"""Call a filter and check its answer against the contract: one verdict per sample, in order.
 
-An exception in a filter never blanks a batch: the batch is halved until the sample (or, in scope prompt, the prompt) that fails
-stands alone, and that alone becomes undecided. So one bad row in n costs about 2 log2(n) further calls.
+An exception in a filter does not lose a batch. The batch is halved until the sample that fails (in scope prompt: the prompt) is
+isolated, and only that becomes undecided. One bad row among n costs about 2 log2(n) further calls.
 """
 
 import json
@@ -23,9 +23,9 @@ _OUTCOMES = pa.array([outcome.value for outcome in Outcome])
 
 
 def judge(filter_: Filter, table: pa.Table) -> pa.Table:
-    """Verdicts on a batch: the columns outcome, reason, score, detail, a row per sample in order.
+    """Judge a batch. Returns the columns outcome, reason, score, detail, one row per sample in order.
 
-    In scope prompt the table must hold whole prompts, in any order. Raises FilterError when the filter breaks the contract.
+    In scope prompt the table must hold whole prompts, in any order. Raises FilterError if the filter breaks the contract.
     """
     if filter_.scope is Scope.CORPUS:
         raise FilterError(f"{filter_.name}: has scope corpus; judge_corpus asks it")
@@ -35,9 +35,9 @@ def judge(filter_: Filter, table: pa.Table) -> pa.Table:
 
 
 def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Verdicts of a filter over the whole corpus, a table per batch. After an exception the rest is undecided.
+    """Judge all batches with a filter of scope corpus; yields one table per batch. After an exception the rest is undecided.
 
-    An exception of `batches` itself is the caller's, not the filter's: it passes through, whatever the filter makes of it.
+    An exception raised by `batches` itself is the caller's: it is raised here even if the filter catches it.
     """
     waiting: list[int] = []
     broken: list[Exception] = []
@@ -56,12 +56,12 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
     try:
         for answer in filter_.judge(source):
             if not waiting:
-                raise FilterError(f"{filter_.name}: answered a batch that it was not given")
+                raise FilterError(f"{filter_.name}: returned more answers than it read batches")
             yield _columns(filter_, answer, waiting.pop(0))
         failure: Exception = FilterError("ended before it had judged every batch")
     except (FilterError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a filter raises becomes the verdict undecided
+    except Exception as error:  # noqa: BLE001 - an exception in a filter becomes an undecided verdict
         failure = error
     for _ in source:
         pass
@@ -79,25 +79,25 @@ def one_by_one(function: Callable[[Sample], Verdict], columns: Sequence[str]) ->
 def per_prompt(
     function: Callable[[Sequence[Sample]], Sequence[Verdict]], columns: Sequence[str]
 ) -> Callable[[pa.Table], list[Verdict]]:
-    """Make a judge from a function of all samples of a prompt; `columns` must hold prompt_id. Row order is restored."""
+    """Make a judge from a function of all samples of a prompt. `columns` must include prompt_id. Row order is kept."""
 
     def judge_prompts(table: pa.Table) -> list[Verdict]:
         groups: dict[str, list[tuple[int, Sample]]] = {}
         for row, sample in enumerate(samples_of(table, columns)):
             groups.setdefault(sample.prompt_id, []).append((row, sample))
-        given: dict[int, Verdict] = {}
+        by_row: dict[int, Verdict] = {}
         for group in groups.values():
             verdicts = function([sample for _, sample in group])
             if len(verdicts) != len(group):
                 raise FilterError(f"wanted {len(group)} verdicts, one per sample of the prompt, found {len(verdicts)}")
-            given |= {row: verdict for (row, _), verdict in zip(group, verdicts, strict=True)}
-        return [given[row] for row in range(table.num_rows)]
+            by_row |= {row: verdict for (row, _), verdict in zip(group, verdicts, strict=True)}
+        return [by_row[row] for row in range(table.num_rows)]
 
     return judge_prompts
 
 
 def samples_of(table: pa.Table, columns: Sequence[str]) -> Iterator[Sample]:
-    """Sample objects from pool rows, of the named columns only."""
+    """Make Sample objects from pool rows, with the named columns only."""
     neutral: dict[str, Any] = {"sample_id": "", "prompt_id": "", "family": "", "messages": (), "completion": ""}
     known = [name for name in columns if name in Sample.__dataclass_fields__]
     for row in table.select(known).to_pylist():
@@ -110,7 +110,7 @@ def samples_of(table: pa.Table, columns: Sequence[str]) -> Iterator[Sample]:
 
 
 def _units(filter_: Filter, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """For each row the number of the unit that stands or falls together: itself, or its prompt."""
+    """Number, per row, the unit that fails together: the sample itself, or its prompt."""
     if filter_.scope is Scope.SAMPLE:
         return np.arange(table.num_rows)
     codes: np.ndarray[Any, np.dtype[np.int64]] = table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
@@ -123,8 +123,8 @@ def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.in
     except FilterError as error:
         raise FilterError(f"{filter_.name}: {error}") from error
     except MemoryError:
-        raise  # the machine's trouble, and halving the batch would only hide it
-    except Exception as error:  # noqa: BLE001 - whatever a filter raises becomes the verdict undecided
+        raise  # a fault of the machine, which halving the batch would hide
+    except Exception as error:  # noqa: BLE001 - an exception in a filter becomes an undecided verdict
         distinct = np.unique(units)
         if len(distinct) == 1:
             return _failed(error, table.num_rows)
@@ -136,7 +136,7 @@ def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.in
 
 
 def _projected(filter_: Filter, table: pa.Table) -> pa.Table:
-    """The columns that the filter asks for, and no other."""
+    """Select exactly the columns that the filter asks for."""
     missing = [column for column in filter_.columns if column not in table.column_names]
     if missing:
         raise FilterError(f"{filter_.name}: wanted the column {missing[0]}, found {', '.join(table.column_names)}")
@@ -158,7 +158,7 @@ def _row(verdict: Verdict) -> tuple[str, str, float | None, str | None]:
 
 
 def stored_json(detail: Mapping[str, Any]) -> str:
-    """JSON text of a detail that Arrow can store: half a surrogate pair, which models do write, is escaped."""
+    """Return a detail as JSON text that Arrow can store. Lone surrogates, which models do write, are escaped."""
     text = to_json(dict(detail))
     try:
         text.encode()
@@ -168,14 +168,12 @@ def stored_json(detail: Mapping[str, Any]) -> str:
 
 
 def _columns(filter_: Filter, answer: Any, rows: int) -> pa.Table:
-    """The answer as columns, checked."""
+    """Convert a filter's answer to columns, and check it."""
     table = answer if isinstance(answer, pa.Table) else _from_verdicts(filter_, answer)
     if set(table.column_names) != set(_NAMES):
         raise FilterError(f"{filter_.name}: a verdict table has the columns {_NAMES}, found {table.column_names}")
     if table.num_rows != rows:
-        raise FilterError(
-            f"{filter_.name}: wanted {rows} verdicts, one per sample, found {table.num_rows}; nothing may be left out"
-        )
+        raise FilterError(f"{filter_.name}: wanted {rows} verdicts, one per sample, found {table.num_rows}")
     if not pc.all(pc.is_in(table["outcome"], _OUTCOMES), min_count=0).as_py():
         raise FilterError(
             f"{filter_.name}: outcomes must be {_OUTCOMES.to_pylist()}, found {pc.unique(table['outcome']).to_pylist()}"

@@ -10,7 +10,6 @@ the number of draws that fell on it; each of the others names it, and how simila
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from filters.asking import openers
 from filters.base import Filter, Role, Scope, verdict_table
+from filters.models.paths import resolved_model
 from filters.similarity.duplicates import Clusters, Order, among, within
 from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, numbers, signed
+from filters.tools import Tools
 from schemas.recipe import DedupeSpec
 from schemas.sample import Outcome
 
@@ -44,35 +44,37 @@ def within_prompt(spec: DedupeSpec) -> Filter:
     return duplicate_filter("near_duplicate", Scope.PROMPT, judge, spec, {"within_prompt", "guard", "keep"})
 
 
-def semantic(spec: DedupeSpec, base: Path) -> Filter:
-    """Drop `semantic_duplicate` among the samples of each prompt: those whose embeddings are close, all pairs compared."""
-    wanted = spec.semantic
-    assert wanted is not None
-    placed = base / wanted.model.name
-    model = wanted.model.model_copy(update={"name": str(placed.absolute())}) if placed.is_dir() else wanted.model
+def semantic(spec: DedupeSpec, tools: Tools) -> Filter:
+    """Drop `semantic_duplicate` among the samples of each prompt: samples whose embeddings are close, all pairs compared."""
+    settings = spec.semantic
+    assert settings is not None
+    model = resolved_model(settings.model, tools.base)
 
     def judge(table: pa.Table) -> pa.Table:
         prompts = table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-        several = np.flatnonzero(np.bincount(prompts)[prompts] > 1) if len(prompts) else np.zeros(0, np.int64)
-        repeated = Clusters(np.arange(table.num_rows), np.ones(table.num_rows, np.float32))
-        if len(several):
-            embedder = openers().embedder(wanted.engine, model)
-            given = embedder.embeddings(table["completion"].take(pa.array(several)).to_pylist())
-            own = guards(table, spec)
-            rank = order(table, spec).rank()
-            read = [at for at, one in enumerate(given) if not isinstance(one, str)]
-            vectors = np.stack([given[at] for at in read]).astype(np.float32) if read else np.zeros((0, 1), np.float32)
-            rows = several[read]
+        compared = np.flatnonzero(np.bincount(prompts)[prompts] > 1) if len(prompts) else np.zeros(0, np.int64)
+        clusters = Clusters(np.arange(table.num_rows), np.ones(table.num_rows, np.float32))
+        if len(compared):
+            embedder = tools.opened_models().embedder(settings.engine, model)
+            embeddings = embedder.embeddings(table["completion"].take(pa.array(compared)).to_pylist())
+            answers, rank = guards(table, spec), order(table, spec).rank()
+            readable = [index for index, embedding in enumerate(embeddings) if not isinstance(embedding, str)]
+            vectors = (
+                np.stack([embeddings[index] for index in readable]).astype(np.float32)
+                if readable
+                else np.zeros((0, 1), np.float32)
+            )
+            rows = compared[readable]
             for prompt in np.unique(prompts[rows]):
-                some = np.flatnonzero(prompts[rows] == prompt)
-                some = some[np.argsort(rank[rows[some]])]
-                _stars(vectors[some], rows[some], own, wanted.threshold, repeated)
-        contents = np.arange(table.num_rows, dtype=np.uint64)  # none is told to be equal
-        return verdicts(Told.of(table, repeated, contents), "semantic")
+                members = np.flatnonzero(prompts[rows] == prompt)
+                members = members[np.argsort(rank[rows[members]])]
+                _stars(vectors[members], rows[members], answers, settings.threshold, clusters)
+        contents = np.arange(table.num_rows, dtype=np.uint64)  # all different: none is reported as an exact duplicate
+        return verdicts(Told.of(table, clusters, contents), "semantic")
 
-    made = duplicate_filter(SEMANTIC, Scope.PROMPT, judge, spec, {"guard", "keep"})
-    parameters = made.parameters | {"model": wanted.model.model_dump(mode="json"), "threshold": wanted.threshold}
-    return replace(made, version="1", parameters=parameters, cost_us=20_000.0)
+    built = duplicate_filter(SEMANTIC, Scope.PROMPT, judge, spec, {"guard", "keep"})
+    parameters = built.parameters | {"model": settings.model.model_dump(mode="json"), "threshold": settings.threshold}
+    return replace(built, version="1", parameters=parameters, cost_us=20_000.0)
 
 
 def _stars(vectors: Any, rows: I64, own: U64, threshold: float, repeated: Clusters) -> None:
@@ -114,12 +116,6 @@ def within_run(spec: DedupeSpec) -> Filter:
             first += table.num_rows
 
     return duplicate_filter(RUN, Scope.CORPUS, judge, spec, {"within_run", "run_characters", "guard", "keep"})
-
-
-
-
-
-
 
 
 def signed_in_run(table: pa.Table, spec: DedupeSpec) -> Signed:

@@ -1,11 +1,11 @@
-"""The scorer of a reasoning-gym family (github.com/open-thought/reasoning-gym), on the item that the prompt was made from.
+"""Scores answers with the scorer of a reasoning-gym family (github.com/open-thought/reasoning-gym).
 
-An item is a function of name, config, seed and index, so it is made again in a supervised worker and asked for its score; the
-worker's hash seed is fixed. Prompts of `source: {kind: reasoning_gym}` carry what is needed in `metadata.reasoning_gym`.
+An item is a function of name, config, seed and index. A supervised worker with a fixed hash seed generates it again and scores
+the answer. Prompts of `source: {kind: reasoning_gym}` carry these values in `metadata.reasoning_gym`.
 
-Refused as `bad_reference`: the nine families whose scorers run an answer as code (the sandbox has no reasoning-gym inside, and
-nothing else may run what a model wrote), and the two whose items cannot be made again. Scorers are lenient: 54 families give part
-of the score to `The answer is X.`; so an answer is read out by a rule and must have the full score.
+`bad_reference` refuses the nine families whose scorers run an answer as code (reasoning-gym is not available in the sandbox, and
+model output runs only there), and the two whose items cannot be reproduced. Scorers are lenient: 54 families give part of the
+score to `The answer is X.`, so the answer is extracted by a rule and must get the full score.
 """
 
 import json
@@ -17,7 +17,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from filters.base import Filter, Role, Scope
-from filters.supervise import Pool, verdict_of
+from filters.supervise import Answer, verdict_of
+from filters.tools import Tools
 from schemas.sample import Verdict
 
 EVALUATING = frozenset({
@@ -26,7 +27,7 @@ EVALUATING = frozenset({
 })  # fmt: skip
 """Families of reasoning-gym 0.1.25 whose scorers run an answer as code."""
 UNSTABLE = frozenset({"acre", "codeio"})
-"""Families whose items differ from one making to the next."""
+"""Families whose items differ each time they are generated."""
 SHOWN_CHARS = 200
 
 
@@ -36,50 +37,54 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     after: str | None = None
-    """The answer is what follows the last occurrence of this marker; null takes the whole completion."""
+    """The answer is the text after the last occurrence of this marker; null uses the whole completion."""
     threshold: float = Field(default=1.0, gt=0, le=1)
-    """Score from which an answer is right."""
+    """Lowest score of a correct answer."""
     seconds: float = Field(default=10.0, gt=0, le=300)
-    """Wall time of one score, with the making of the item."""
+    """Wall time to generate and score one item; an answer that takes longer is undecided as `timeout`."""
 
 
-def build(config: Config) -> Filter:
-    """Drop `wrong_answer`; undecided with `unparsed`, `bad_reference`, `no_reference`, `timeout`, `crash`, `filter_error`. The
-    score is reasoning-gym's."""
-    pool = Pool("filters.reasoning_gym:worker", seconds=config.seconds)
+def build(config: Config, tools: Tools) -> Filter:
+    """Drop `wrong_answer`; undecided with `unparsed`, `bad_reference`, `no_reference`, `timeout`, `crash`, `filter_error`.
+
+    The score is reasoning-gym's.
+    """
+    pool = tools.workers.pool("filters.reasoning_gym:worker", seconds=config.seconds)
 
     def judge(table: pa.Table) -> list[Verdict]:
         verdicts: list[Verdict | None] = []
         items: list[list[Any]] = []
         for completion, metadata in zip(table["completion"].to_pylist(), table["metadata"].to_pylist(), strict=True):
-            said = _item(completion, metadata)
-            verdicts.append(said if isinstance(said, Verdict) else None)
-            if not isinstance(said, Verdict):
-                items.append(said)
+            item = _item(completion, metadata)
+            verdicts.append(item if isinstance(item, Verdict) else None)
+            if not isinstance(item, Verdict):
+                items.append(item)
         answers = iter(zip(items, pool.map(items), strict=True))
-        return [_verdict(*next(answers)) if one is None else one for one in verdicts]
+        return [_verdict(*next(answers)) if verdict is None else verdict for verdict in verdicts]
 
     def _item(completion: str, metadata: str) -> Verdict | list[Any]:
-        made = json.loads(metadata).get("reasoning_gym")
-        if made is None:
+        origin = json.loads(metadata).get("reasoning_gym")
+        if origin is None:
             return Verdict.undecided("no_reference", wanted="metadata.reasoning_gym with name, config, seed and index")
-        if not isinstance(made, Mapping) or not {"name", "seed", "index"} <= made.keys():
+        if not isinstance(origin, Mapping) or not {"name", "seed", "index"} <= origin.keys():
             return Verdict.undecided("bad_reference", why="metadata.reasoning_gym wants name, config, seed and index")
-        if made["name"] in EVALUATING:
+        if origin["name"] in EVALUATING:
             return Verdict.undecided(
-                "bad_reference", why=f"{made['name']}: its scorer runs answers as code; leave the family out"
+                "bad_reference", why=f"{origin['name']}: its scorer runs answers as code; leave the family out"
             )
-        if made["name"] in UNSTABLE:
-            return Verdict.undecided("bad_reference", why=f"{made['name']}: its items cannot be made again; leave the family out")
+        if origin["name"] in UNSTABLE:
+            return Verdict.undecided(
+                "bad_reference", why=f"{origin['name']}: its items cannot be made again; leave the family out"
+            )
         if config.after is not None:
             _, marker, completion = completion.rpartition(config.after)
             if not marker:
                 return Verdict.undecided("unparsed", why=f"no {config.after!r}")
         if not completion.strip():
             return Verdict.undecided("unparsed", why="an empty answer")
-        return [made["name"], made.get("config") or {}, made["seed"], made["index"], completion.strip()]
+        return [origin["name"], origin.get("config") or {}, origin["seed"], origin["index"], completion.strip()]
 
-    def _verdict(item: list[Any], answer: Any) -> Verdict:
+    def _verdict(item: list[Any], answer: Answer) -> Verdict:
         if answer.kind != "done":
             return verdict_of(answer)
         if isinstance(answer.value, str):
@@ -100,7 +105,7 @@ def build(config: Config) -> Filter:
 
 
 def worker(_: Any) -> Callable[[list[Any]], float | str]:
-    """Scores `[name, config, seed, index, answer]`; a text says why there is no such item."""
+    """Score `[name, config, seed, index, answer]` in a worker. Returns the score, or a text on why there is no such item."""
     try:
         import reasoning_gym
     except ImportError as error:
@@ -118,9 +123,9 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
         name, config, seed, index, answer = item
         key = (name, json.dumps(config, sort_keys=True), int(seed), int(index))
         try:
-            found = entry(*key)
-        except Exception as error:  # noqa: BLE001 - an unknown family, a config that it refuses: said of the prompt
+            item_entry = entry(*key)
+        except Exception as error:  # noqa: BLE001 - an unknown family or an invalid config: the prompt is at fault
             return f"{name}: {type(error).__name__}: {error}"[:SHOWN_CHARS]
-        return float(dataset(*key).score_answer(answer, found))
+        return float(dataset(*key).score_answer(answer, item_entry))
 
     return score

@@ -28,6 +28,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
+from filters.tools import Tools
 from flows.pipeline import pipeline
 from flows.servers import server
 from flows.slots import located
@@ -65,7 +66,7 @@ def schedule(
     when = _when(cron, interval, timezone)
     given = _variables(env, pool)
     loaded = recipe_file.load(recipe, overrides)
-    build_filters(loaded.recipe, loaded.base, imported=False, where=loaded.where)
+    build_filters(loaded.recipe, Tools(loaded.base), imported=False, where=loaded.where)
     name, overrides = name or loaded.recipe.name, list(overrides)
     if wrong := sorted(set(name) & set(NAMELESS)):
         raise ScheduleError(f"--name {name}: Prefect takes no {wrong[0]} in a name; give another")

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 
 import filters
-from filters import sandbox
-from filters.code_cases import RefusedError, literal, turn
-from filters.code_reference import read
-from filters.code_text import fenced, program_of
-from filters.sandbox import Job, Ran
+from filters.code.bindings import RefusedError, literal
+from filters.code.cases import convert
+from filters.code.reference import read
+from filters.code.text import fenced, program_of
+from filters.sandbox import Job, Ran, Sandbox
+from filters.tools import Tools
 from schemas.sample import Outcome, Verdict, to_json
 
 DOUBLE = "def f(x):\n    return 2 * x\n"
@@ -32,16 +33,19 @@ MBPP = {
 }
 
 
+TOOLS = Tools()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _ended() -> Iterator[None]:
-    yield
-    sandbox.close()
+def _closed_at_the_end() -> Iterator[None]:
+    with TOOLS:
+        yield
 
 
 def judged(reference: Any, *completions: str, **parameters: Any) -> list[Verdict]:
     """The verdicts on completions, which all have one reference."""
     held = pa.table({"completion": list(completions), "reference": [to_json(reference)] * len(completions)})
-    return list(filters.build("code_tests", parameters).judge(held))
+    return list(filters.build("code_tests", parameters, TOOLS).judge(held))
 
 
 def said(reference: Any, *completions: str, **parameters: Any) -> list[str]:
@@ -204,7 +208,7 @@ def test_no_expected_value_enters_the_sandbox() -> None:
 
 def test_known_values_are_written_into_the_calls() -> None:
     """Loops and assignments of the test are walked, so that a call stands alone."""
-    made = turn(["n = 2\nfor x in [1, n]:\n    assert f(x, [n] * 2) == x"])
+    made = convert(["n = 2\nfor x in [1, n]:\n    assert f(x, [n] * 2) == x"])
     assert made.calls == ["f(1, [2, 2])", "f(2, [2, 2])"]
     assert made.entry_points == {"f"}
 
@@ -315,22 +319,22 @@ def test_numbers_in_standard_output_may_be_off_by_a_rounding() -> None:
     assert said(reference, fenced("print(1/3, 3)"), fenced("print(1/3, 3.0000001)"), stdout="tokens") == ["keep", "wrong_output"]
 
 
-def test_identical_programs_and_tests_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a batch and from batch to batch."""
-    ran: list[Job] = []
-    run = sandbox.run
+def test_identical_programs_and_tests_run_once() -> None:
+    """In a batch. Across batches thresher.judging.verdict_cache remembers verdicts, not the filter."""
+    jobs: list[Job] = []
 
-    def counted(jobs: Sequence[Job]) -> list[Ran]:
-        ran.extend(jobs)
-        return run(jobs)
+    class Counted(Sandbox):
+        def run(self, wanted: Sequence[Job]) -> list[Ran]:
+            jobs.extend(wanted)
+            return TOOLS.sandbox.run(wanted)
 
-    monkeypatch.setattr(sandbox, "run", counted)
-    built = filters.build("code_tests", {})
+    built = filters.build("code_tests", {}, Tools(sandbox=Counted()))
     reference = json.dumps(["assert f(2) == 4"])
     completions = [fenced(DOUBLE), f"Here:\n{fenced(DOUBLE)}", fenced("def f(x): return 0")] * 5
-    held = pa.table({"completion": completions, "reference": [reference] * len(completions)})
-    first = [one.outcome for one in built.judge(held)]
+    table = pa.table({"completion": completions, "reference": [reference] * len(completions)})
+    first = [verdict.outcome for verdict in built.judge(table)]
+
     assert first == [Outcome.KEEP, Outcome.KEEP, Outcome.DROP] * 5
-    assert len(ran) == 2
-    assert [one.outcome for one in built.judge(held)] == first
-    assert len(ran) == 2
+    assert len(jobs) == 2
+    assert [verdict.outcome for verdict in built.judge(table)] == first
+    assert len(jobs) == 4

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 
 import filters
-from filters.asking import openers
 from filters.base import FilterError, Role
 from filters.judging import judge
+from filters.tools import Tools
 from helpers.fake_openai import FakeOpenAI
 from schemas.recipe import ModelSpec, VllmEngine
 from schemas.sample import SAMPLES, Message, to_json
-from thresher.judging import model_engines
+from thresher.judging.model_engines import ModelEngines
 
 CAPITALS = [
     ("Peru", "Lima"),
@@ -30,11 +30,13 @@ CAPITALS = [
 SMALL = {"kind": "vllm", "max_model_len": 1024, "kv_cache_gib": 1, "enforce_eager": True, "options": {"block_size": 32}}
 
 
+MODELS = ModelEngines()
+
+
 @pytest.fixture(autouse=True)
-def _ended() -> Iterator[None]:
-    model_engines.ready()
-    yield
-    model_engines.close()
+def _closed_at_the_end() -> Iterator[None]:
+    with MODELS:
+        yield
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -114,7 +116,7 @@ def always_a(_: str) -> float:
 
 
 def verdicts(held: pa.Table, **parameters: Any) -> list[dict[str, Any]]:
-    found = judge(filters.build("judge", parameters), held).to_pylist()
+    found = judge(filters.build("judge", parameters, Tools(models=MODELS)), held).to_pylist()
     return [{**one, "detail": json.loads(one["detail"] or "{}"), "said": one["reason"] or one["outcome"]} for one in found]
 
 
@@ -275,7 +277,7 @@ def test_the_embedded_model_is_no_judge_and_that_is_noticed() -> None:
     found = verdicts(held, engine=SMALL)
     assert {one["said"] for one in found} == {"judge_unreliable"}
     assert all(0 < one["detail"]["good"] < 1 for one in found)
-    asker = openers().asker(VllmEngine.model_validate(SMALL), ModelSpec())
+    asker = MODELS.asker(VllmEngine.model_validate(SMALL), ModelSpec())
     [one, other] = asker.choose(
         [(Message("user", "Reply with one letter: A."),), (Message("user", "Reply with: B."),)], ("A", "B")
     )
@@ -340,24 +342,25 @@ def test_reward_gives_the_models_own_scores(tmp_path: Path) -> None:
     engine = {name: value for name, value in SMALL.items() if name not in ("kind", "max_model_len")} | {"dtype": "float32"}
     base: dict[str, Any] = {"model": {"name": str(folder)}, "engine": engine}
 
-    built = filters.build("reward", {**base, "label": "good"})
+    tools = Tools(models=MODELS)
+    built = filters.build("reward", {**base, "label": "good"}, tools)
     given = judge(built, held).to_pylist()
     assert built.role is Role.QUALITY
     assert [one["outcome"] for one in given] == ["keep"] * 6
     assert [one["score"] for one in given] == pytest.approx(shares[:, 2].tolist(), abs=1e-3)
 
-    raw = judge(filters.build("reward", {**base, "label": 0, "activation": "none"}), held).to_pylist()
+    raw = judge(filters.build("reward", {**base, "label": 0, "activation": "none"}, tools), held).to_pylist()
     assert [one["score"] for one in raw] == pytest.approx(logits[:, 0].tolist(), abs=2e-3)
 
     middle = float(np.median(shares[:, 1]))
-    strict = filters.build("reward", {**base, "label": "fine", "threshold": middle})
+    strict = filters.build("reward", {**base, "label": "fine", "threshold": middle}, tools)
     assert strict.role is Role.VERIFIER
     assert [one["reason"] for one in judge(strict, held).to_pylist()] == [
         "" if s >= middle else "low_reward" for s in shares[:, 1]
     ]
 
     with pytest.raises(FilterError, match="the model's outputs are bad, fine, good"):
-        judge(filters.build("reward", base), held)
+        judge(filters.build("reward", base, tools), held)
     long = table({"prompt": "x", "completion": "word " * 800})
     [verdict] = judge(built, long).to_pylist()
     assert verdict["reason"] == "unverifiable"

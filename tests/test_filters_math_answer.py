@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import filters
 from filters.judging import judge
-from filters.math_answer import golds_of
+from filters.maths.math_answer import golds_of
 from filters.maths.expressions import values
 from filters.maths.extraction import final_answer
 from filters.maths.guard import refusal

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 import filters
-from filters import sandbox
-from filters.code_text import fenced
+from filters.code.text import fenced
+from filters.tools import Tools
 from schemas.sample import Verdict, to_json
 
 ASSERTS = {
@@ -133,15 +133,18 @@ SCRIPT_HACKS: dict[str, str] = {
 }
 
 
+TOOLS = Tools()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _ended() -> Iterator[None]:
-    yield
-    sandbox.close()
+def _closed_at_the_end() -> Iterator[None]:
+    with TOOLS:
+        yield
 
 
 def judged(reference: Any, *programs: str) -> list[Verdict]:
     """The verdicts on programs, which all have one reference."""
-    filter_ = filters.build("code_tests", {"seconds": 1.0})
+    filter_ = filters.build("code_tests", {"seconds": 1.0}, TOOLS)
     table = pa.table({"completion": [fenced(one) for one in programs], "reference": [to_json(reference)] * len(programs)})
     return list(filter_.judge(table))
 

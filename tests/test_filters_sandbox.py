@@ -84,7 +84,7 @@ def test_nothing_gets_out(layer: Layer, name: str) -> None:
 
     assert [check.name for check in tested.checks] == NAMES
     found = next(check for check in tested.checks if check.name == name)
-    assert found.held, found.said
+    assert found.held, found.result
 
 
 def outside(*calls: str, **environment: str) -> list[Any]:

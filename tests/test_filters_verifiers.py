@@ -88,7 +88,7 @@ def test_python_is_keyed_by_the_filter_inside(mine: None) -> None:
 
     assert len(keys) == 2
     assert filters.build("python", {"build": "somebodys:build"}).version == "1+7"
-    with pytest.raises(FilterError, match=r'name it without: \{name: "somebodys:build_prompt"\}'):
+    with pytest.raises(FilterError, match=r'name it directly: \{name: "somebodys:build_prompt"\}'):
         filters.build("python", {"build": "somebodys:build_prompt"})
     with pytest.raises(FilterError, match="cannot import nowhere"):
         filters.build("python", {"build": "nowhere:build"})

@@ -6,25 +6,19 @@ from typing import Any
 
 import pytest
 
-from filters import sandbox
 from filters.base import Role, Scope
+from filters.tools import Tools
 from schemas.recipe import PromptSet
 from schemas.sample import to_json
 from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import load
-from thresher.judging.build import built_filters
+from thresher.judging.build import build_filters
 from thresher.judging.check import check_recipe
 from thresher.run import steps
 from thresher.run.open_run import begin
 from thresher.run.progress import Progress
 
 RECIPES = sorted(Path("data/recipes").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def _ended() -> Any:
-    yield
-    sandbox.close()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -42,7 +36,7 @@ def test_a_run_keeps_what_is_right_and_drops_what_is_wrong(path: Path, tmp_path:
     shipped = load(path)
     [verifier] = [
         made
-        for _, _, made in built_filters(shipped.recipe, shipped.base, brought=False)
+        for _, _, made in build_filters(shipped.recipe, Tools(shipped.base), imported=False)
         if made.role is Role.VERIFIER and made.scope is Scope.SAMPLE
     ]
     assert verifier.gold is not None

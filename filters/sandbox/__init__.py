@@ -1,36 +1,41 @@
-"""Run untrusted programs: values come out, never verdicts, and nothing else.
+"""Run untrusted programs. Only values leave the sandbox, never verdicts.
 
-    from filters.sandbox import Job, run
-    [ran] = run([Job("def f(x): return x + 1", calls=("f(41)",))])
+    from filters.sandbox import Job, Sandbox
+    with Sandbox() as sandbox:
+        [ran] = sandbox.run([Job("def f(x): return x + 1", calls=("f(41)",))])
     ran.frames[0].value                                            # 42
 
-A program runs in a child of a zygote: one warm Python per core inside bubblewrap (own namespaces for users, processes, network,
-mounts and the rest; a non-root user; nothing to read but the interpreter; nothing to write but a /tmp of 32 MiB; no /proc, no
-environment, an own seccomp filter, resource limits). One program at a time runs in a zygote; when it ends, everything that it
-started is killed, waited for and wiped. Where user namespaces are missing, Landlock, seccomp and resource limits take their
-place, and there is nothing to write at all. Before the first program of a process the self-test tries to break out; a layer that
-does not hold is not used, and when none holds `run` raises SandboxError. There is no mode without a sandbox.
+A program runs in a child of a zygote, a warm Python process inside bubblewrap: separate namespaces for users, processes, network,
+mounts and the rest; a non-root user; only the interpreter's files readable; only a /tmp of 32 MiB writable; no /proc, no
+environment variables; a seccomp filter and resource limits. A zygote runs one program at a time; when it ends, everything it
+started is killed, waited for and wiped. Where user namespaces are missing, Landlock, seccomp and resource limits replace them,
+and nothing is writable. Before the first program the self-test tries to break out. A layer that does not hold is not used; if
+none holds, `run` raises SandboxError. There is no mode without a sandbox.
 
 What this does NOT stop:
 - A hole in the kernel that is open to an unprivileged process without sockets, namespaces, io_uring, bpf and keyrings.
-- Side channels: time, caches, load, locks on files that both may read. Two programs that run at the same moment could signal
-  each other so; one after the other they cannot, except that the freed memory of a zygote may still hold an earlier program.
-- Use up to the limits: one core (or more, in several processes) for the seconds of the job, and processes x memory in all (16 x
-  512 MiB), for resource limits are per process. Give the whole of thresher a memory cgroup where that is too much.
-- Many small files: the 32 MiB are data; each empty file costs the kernel about 1 KiB more until the program has ended.
-- Reading what the interpreter reads: its standard library, the C libraries, time zones, the time, the kernel's version, how
-  much memory and how many cores there are. Under Landlock also the sizes and times of files whose names it guesses (`stat`),
-  though not what is in a file or a folder, which process numbers exist, and the machine's name.
-- A wrong answer that looks right. A program may write its frames itself; it then says what it would have returned, no more,
-  because no expected value is ever inside. Compare strictly, and outside.
+- Side channels: time, caches, load, locks on files that both may read. Two programs that run at the same time could signal each
+  other this way. Programs that run one after the other cannot, except that the freed memory of a zygote may still hold data of an
+  earlier program.
+- Use up to the limits: one core (or more, in several processes) for the seconds of the job, and a total of processes x memory (16
+  x 512 MiB), because resource limits are per process. If that is too much, run thresher in a memory cgroup.
+- Many small files: the 32 MiB count data; each empty file costs the kernel about 1 KiB more until the program has ended.
+- Reading what the interpreter reads: its standard library, the C libraries, time zones, the time, the kernel's version, the
+  amount of memory and the number of cores. Under Landlock also the sizes and times of files whose names it guesses (`stat`), but
+  not the contents of a file or folder, and which process ids exist, and the machine's name.
+- A wrong answer that looks right. A program may write its records itself, but these can only claim what its calls would return,
+  because no expected value is ever inside. Compare strictly, outside.
 - Programs that differ from run to run: threads, time, `random`. String hashes are fixed (PYTHONHASHSEED=0).
-- Under Landlock, on kernels before 6.7 (no TCP rules) and 6.12 (no scopes), the seccomp filter alone refuses sockets and signals.
+- Under Landlock, on kernels before 6.7 (no TCP rules) and 6.12 (no scopes), only the seccomp filter refuses sockets and signals.
 """
 
-import atexit
 import os
 import threading
+import weakref
 from collections.abc import Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Self
 
 from filters.sandbox.jobs import Frame, Job, Ran, SandboxError
 from filters.sandbox.launch import Limits
@@ -38,69 +43,74 @@ from filters.sandbox.pool import Pool
 from filters.sandbox.selftest import SelfTest, choose
 from filters.sandbox.values import Other
 
-__all__ = ["Frame", "Job", "Limits", "Other", "Ran", "SandboxError", "SelfTest", "close", "run", "self_test", "set_workers"]
+__all__ = ["Frame", "Job", "Limits", "Other", "Ran", "Sandbox", "SandboxError", "SelfTest"]
 
 LAYER_VARIABLE = "THRESHER_SANDBOX"
-"""Environment variable that narrows the choice to `bwrap` or `landlock`; the self-test must hold all the same."""
-
-_lock = threading.Lock()
-_pool: Pool | None = None
-_tested: SelfTest | None = None
-_workers: int | None = None
+"""Environment variable that restricts the layers to `bwrap` or `landlock`. The layer must still pass the self-test."""
 
 
-def run(jobs: Sequence[Job]) -> list[Ran]:
-    """Run every job, each isolated from every other; answers in order. May be called from several threads.
+class Sandbox:
+    """Runs programs, up to `workers` in parallel (None: one per core this process may use). Thread-safe.
 
-    The first call of a process runs the self-test. A time-out on a loaded machine is tried once more with nothing beside it.
-    Raises SandboxError when nothing on this machine contains untrusted code; the message says how to mend that.
+    Processes start with the first job. They end with `close`, when this object is collected, and at exit.
     """
-    return _started().run(jobs) if jobs else []
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._pid = os.getpid()
+        self._finalizer: weakref.finalize[[Pool, int], Sandbox] | None = None
+
+    def run(self, jobs: Sequence[Job]) -> list[Ran]:
+        """Run every job, isolated from all the others. Returns the results in order.
+
+        The first call in a process runs the self-test. A time-out on a loaded machine is tried again while no other job runs.
+        Raises SandboxError if no sandbox works on this machine; the message says how to fix it.
+        """
+        return self._started().run(jobs) if jobs else []
+
+    def self_test(self) -> SelfTest:
+        """Return what the self-test tried and in which layer; `str()` of it is text for people. Raises SandboxError as `run`."""
+        return _tested(os.environ.get(LAYER_VARIABLE))
+
+    def pids(self) -> list[int]:
+        """Process ids of the running zygotes."""
+        with self._lock:
+            return [] if self._pool is None or self._pid != os.getpid() else self._pool.pids()
+
+    def close(self) -> None:
+        """End every process of this sandbox and wait for it. The next `run` starts new ones."""
+        with self._lock:
+            finalizer, self._finalizer, self._pool = self._finalizer, None, None
+        if finalizer is not None:
+            finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _started(self) -> Pool:
+        if self._pid != os.getpid():  # this process was forked: its parent's pool and lock are of no use here
+            self._lock, self._pid = threading.Lock(), os.getpid()
+            self.close()
+        with self._lock:
+            if self._pool is None:
+                self._pool = Pool(self.self_test().layer, Limits(), self.workers or len(os.sched_getaffinity(0)))
+                self._finalizer = weakref.finalize(self, _end, self._pool, os.getpid())
+            return self._pool
 
 
-def self_test() -> SelfTest:
-    """What was tried in which layer and held, once per process; `str()` of it is for people.
-
-    Raises SandboxError as `run` does.
-    """
-    _started()
-    assert _tested is not None
-    return _tested
+@lru_cache(maxsize=2)  # one self-test per process: it tests the machine, and takes about a second
+def _tested(layer: str | None) -> SelfTest:
+    return choose(Limits(), layer)
 
 
-def set_workers(count: int | None) -> None:
-    """How many programs run at once, from the next start on; None: one per core that this process may use."""
-    global _workers  # noqa: PLW0603 - a setting of this process, like the number of threads of a numerical library
-    _workers = count
-    close()
-
-
-def close() -> None:
-    """End every process of the sandbox and wait for it; the next `run` starts new ones without another self-test."""
-    global _pool
-    with _lock:
-        pool, _pool = _pool, None
-    if pool is not None:
+def _end(pool: Pool, pid: int) -> None:
+    """Close a pool of this process. In a forked child its processes belong to the parent and are left alone."""
+    if pid == os.getpid():
         pool.close()
-
-
-def _started() -> Pool:
-    global _pool, _tested  # noqa: PLW0603 - the one pool of this process
-    with _lock:
-        if _pool is None:
-            if _tested is None:
-                _tested = choose(Limits(), os.environ.get(LAYER_VARIABLE))
-            _pool = Pool(_tested.layer, Limits(), _workers or len(os.sched_getaffinity(0)))
-        return _pool
-
-
-def _forked() -> None:
-    global _pool, _lock  # noqa: PLW0603 - a forked child has a sandbox of its own
-    _lock = threading.Lock()
-    if _pool is not None:
-        _pool.forget()
-    _pool = None
-
-
-atexit.register(close)
-os.register_at_fork(after_in_child=_forked)
+    else:
+        pool.forget()

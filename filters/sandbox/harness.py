@@ -1,8 +1,8 @@
-"""What happens in the forked child: the program is executed, its calls are evaluated, and their values written out.
+"""Run one job in the forked child: execute the program, evaluate the calls and write their values.
 
-Everything that the harness uses after the program has started is held by its own names (its builtins are a private copy, see
-launch.BOOTSTRAP), so a program that patches json, os or builtins changes its own world and not the harness. One record a call is
-written to a private descriptor: index, length, JSON. The standard library alone, because it runs inside.
+The harness holds private references to everything it uses after the program has started, and its builtins are a private copy
+(see launch.BOOTSTRAP). A program that patches json, os or builtins therefore does not change the harness. Each call writes one
+record to a private descriptor: index, length, JSON. This module runs inside the sandbox and uses only the standard library.
 """
 
 import atexit
@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 from filters.sandbox.values import FRAME_BYTES, encode, type_name
 
 FAILED, END, STARTED = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
-"""Indices of the record that says that the program itself raised, of the last record and of the first."""
+"""Indices of three special records: the program itself raised; the last record; the first record."""
 RECORD = struct.Struct(">II")
 RECORDS_BYTES = 1 << 20
 BROKEN_CHANNEL = 121
-"""Exit status: the program closed or replaced the descriptor that its values leave by."""
+"""Exit status when the program closed or replaced the descriptor that carries its values."""
 
 _exit, _pack, _slice = os._exit, RECORD.pack, str.__getitem__
 _getlimit, _setlimit = sys.getrecursionlimit, sys.setrecursionlimit
@@ -37,7 +37,7 @@ def _write(channel: int, data: bytes, *, _os_write: Any = os.write) -> None:
 
 
 def _raised(error: BaseException) -> bytes:
-    """Type and message; making the message runs the program's code, and may fail."""
+    """Encode the type and message of an exception. `str(error)` runs the program's code and may itself raise."""
     try:
         message = str(error)
         message = _slice(message, slice(0, 300)) if isinstance(message, str) else ""
@@ -47,7 +47,7 @@ def _raised(error: BaseException) -> bytes:
 
 
 def _flush() -> None:
-    sys.stdout.flush()  # the program's own, if it made one
+    sys.stdout.flush()  # the program may have replaced it
 
 
 def _exit_status(error: SystemExit) -> int:
@@ -55,8 +55,8 @@ def _exit_status(error: SystemExit) -> int:
     return 0 if code is None else code & 0xFF if type(code) is int else 1
 
 
-def run(job: bytes, channel: int) -> NoReturn:
-    """Run one job and end the process. `channel` is the descriptor that the records are written to."""
+def _recorder(channel: int) -> Any:
+    """Return the function that writes one record (index, payload) and keeps the total below RECORDS_BYTES."""
     spent = 0
 
     def record(index: int, payload: bytes) -> None:
@@ -66,11 +66,14 @@ def run(job: bytes, channel: int) -> NoReturn:
         spent += len(payload) + RECORD.size
         try:
             _write(channel, _pack(index, len(payload)) + payload)
-        except BaseException:  # noqa: BLE001 - nothing can be said any more
+        except BaseException:  # noqa: BLE001 - no further record can be written
             _exit(BROKEN_CHANNEL)
 
-    task = json.loads(job)
-    script, calls, program = task["script"], task["calls"], task["program"]
+    return record
+
+
+def _prepared(script: bool) -> tuple[dict[str, Any], Any]:
+    """Create the program's module and standard streams. Returns its namespace and its standard output."""
     module = ModuleType("__main__" if script else "solution")
     namespace = module.__dict__
     namespace["__file__"] = "solution.py"
@@ -80,42 +83,64 @@ def run(job: bytes, channel: int) -> NoReturn:
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = output = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    codes: list[Any] = []
-    for call in calls:
-        try:
-            codes.append(compile(call, "<call>", "eval", 0, True))
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            codes.append(error)
-    del task, job, calls
-    record(STARTED, b"")
-    gc.enable()
-    gone = None
+    return namespace, output
+
+
+def _compiled(call: str) -> Any:
+    """Compile one call; an error is returned, and raised when the call is due."""
+    try:
+        return compile(call, "<call>", "eval", 0, True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return error
+
+
+def _executed(program: str, namespace: dict[str, Any], script: bool) -> BaseException | None:
+    """Execute the program. Returns what it raised; a script that exits with status 0 raised nothing."""
     try:
         exec(compile(program, "solution.py", "exec", 0, True), namespace)  # noqa: S102 - this is the sandbox
         if script:
             _threads_end()
     except SystemExit as error:
-        if not script or _exit_status(error):
-            gone = error if not script else SystemExit(_exit_status(error))
-    except BaseException as error:  # noqa: BLE001 - whatever a program raises
-        gone = error  # type: ignore[assignment]
+        if not script:
+            return error
+        return SystemExit(_exit_status(error)) if _exit_status(error) else None
+    except BaseException as error:  # noqa: BLE001 - a program may raise anything
+        return error
+    return None
+
+
+def _answered(code: Any, namespace: dict[str, Any]) -> bytes:
+    """Evaluate one compiled call and encode its value or its exception."""
+    try:
+        if isinstance(code, Exception):
+            raise code
+        value = eval(code, namespace)  # noqa: S307 - this is the sandbox
+        if _getlimit() < 500:
+            _setlimit(500)
+        return b'["v",' + encode(value) + b"]"
+    except BaseException as error:  # noqa: BLE001 - a program may raise anything
+        return _raised(error)
+
+
+def run(job: bytes, channel: int) -> NoReturn:
+    """Run one job and end the process. Records are written to the descriptor `channel`."""
+    record = _recorder(channel)
+    task = json.loads(job)
+    script, calls, program = task["script"], task["calls"], task["program"]
+    namespace, output = _prepared(script)
+    codes = [_compiled(call) for call in calls]
+    del task, job, calls
+    record(STARTED, b"")
+    gc.enable()
+    raised = _executed(program, namespace, script)
     if script:
         for finish in (_run_atexit, _flush, output.flush):
             with contextlib.suppress(BaseException):  # as at the end of any Python process
                 finish()
-    if gone is not None:
-        record(FAILED, _raised(gone))
+    if raised is not None:
+        record(FAILED, _raised(raised))
     else:
         for index, code in enumerate(codes):
-            try:
-                if isinstance(code, Exception):
-                    raise code
-                value = eval(code, namespace)  # noqa: S307 - this is the sandbox
-                if _getlimit() < 500:
-                    _setlimit(500)
-                payload = b'["v",' + encode(value) + b"]"
-            except BaseException as error:  # noqa: BLE001 - whatever a program raises
-                payload = _raised(error)
-            record(index, payload)
+            record(index, _answered(code, namespace))
     record(END, b"")
     _exit(0)

@@ -1,8 +1,8 @@
-"""Which Python runs inside, and which files it needs: readable by the user that the sandbox runs as.
+"""Find a Python that the sandbox's user can read and start, and list the files it needs.
 
-The base prefix of our own Python where that user can read it, else /usr/bin/python3 of the same version, else a trimmed copy
-(no site-packages, no test suites) under the temporary folder, else /usr/bin/python3 of another version. Each is tried by starting
-it as that user. Site-packages are never visible inside: what is installed may hold the answers to a benchmark.
+Candidates, in order: the base prefix of this Python; /usr/bin/python3 of the same version; a trimmed copy of this Python (no
+site-packages, no test suites) below the temporary folder; /usr/bin/python3 of another version. Each candidate is started as that
+user to see whether it works. Site-packages are never visible inside, because installed packages may hold answers to a benchmark.
 """
 
 import contextlib
@@ -45,24 +45,26 @@ try: __import__("ctypes").CDLL("libgcc_s.so.1")
 except Exception: pass
 mapped = {line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if line.count("/")}
 print(json.dumps({"version": sys.version_info[:3], "executable": os.path.realpath(sys.executable), "prefix": sys.base_prefix,
-    "stdlib": sorted({os.path.realpath(sysconfig.get_path(one)) for one in ("stdlib", "platstdlib")}),
-    "libraries": sorted(one for one in mapped if ".so" in os.path.basename(one))}))
+    "stdlib": sorted({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}),
+    "libraries": sorted(path for path in mapped if ".so" in os.path.basename(path))}))
 """
 
 
 SYSTEM_PYTHON = "/usr/bin/python3"
-LEAST = (3, 10)
-"""The oldest Python that the code inside runs on."""
+OLDEST_VERSION = (3, 10)
+"""The oldest Python that runs the modules inside the sandbox."""
 
 
 class NoInterpreterError(Exception):
-    """No Python that the sandbox's user can read and start; the message says what was tried."""
+    """The sandbox's user can start no Python; the message lists the candidates and why each failed."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python for the sandbox. `stdlib` are the folders of its standard library; `libraries` the shared objects outside of them,
-    `links` the names (path, target) that the loader finds those by, `library_path` where it must be told to look ("": nowhere).
+    """A Python for the sandbox.
+
+    `stdlib`: folders of its standard library. `libraries`: shared objects outside these folders. `links`: symbolic links
+    (path, target) by which the loader finds them. `library_path`: LD_LIBRARY_PATH, or "" where none is needed.
     """
 
     executable: str
@@ -73,12 +75,12 @@ class Interpreter:
     links: tuple[tuple[str, str], ...]
 
     def readable(self) -> list[str]:
-        """Every file and folder that it reads, without site-packages: for rules that cannot take back a part of a folder."""
-        inner = [str(one) for folder in self.stdlib for one in Path(folder).iterdir() if one.name not in _LEFT_OUT]
+        """List every file and folder it reads, without site-packages. Landlock cannot exclude a part of an allowed folder."""
+        inner = [str(entry) for folder in self.stdlib for entry in Path(folder).iterdir() if entry.name not in _LEFT_OUT]
         return [self.executable, *inner, *self.libraries, "/usr/share/zoneinfo"]
 
     def masked(self) -> list[str]:
-        """Folders inside of `stdlib` that must not be seen."""
+        """List the folders inside `stdlib` that must stay invisible."""
         return [
             path
             for folder in self.stdlib
@@ -89,24 +91,24 @@ class Interpreter:
 
 @lru_cache
 def find(uid: int | None) -> Interpreter:
-    """The Python that user `uid` (None: ourselves) can start. Raises NoInterpreterError."""
+    """Find the Python that user `uid` (None: the current user) can start. Raises NoInterpreterError."""
     version = sys.version_info
     tried = []
     own = f"{sys.base_prefix}/bin/python{version[0]}.{version[1]}"
-    for candidate, same in ((own, True), (SYSTEM_PYTHON, True), (None, True), (SYSTEM_PYTHON, False)):
+    for candidate, same_version in ((own, True), (SYSTEM_PYTHON, True), (None, True), (SYSTEM_PYTHON, False)):
         path = candidate or _copied()
-        made = _probed(path, uid)
-        if isinstance(made, Interpreter):
-            digits = 2 if path == SYSTEM_PYTHON else 3  # a part of ours must be all ours, core and library
-            if made.version[:digits] == version[:digits] or (not same and made.version >= LEAST):
-                return made
-            made = f"is Python {'.'.join(map(str, made.version))}"
-        tried.append(f"{path}: {made}")
+        probed = _probed(path, uid)
+        if isinstance(probed, Interpreter):
+            digits = 2 if path == SYSTEM_PYTHON else 3  # core and library of a copy must have the same patch version
+            if probed.version[:digits] == version[:digits] or (not same_version and probed.version >= OLDEST_VERSION):
+                return probed
+            probed = f"is Python {'.'.join(map(str, probed.version))}"
+        tried.append(f"{path}: {probed}")
     raise NoInterpreterError("; ".join(tried))
 
 
 def as_user(uid: int | None) -> dict[str, Any]:
-    """Arguments of Popen that start a process as this user, in no other group than its own."""
+    """Arguments of Popen that start a process as this user, without supplementary groups."""
     return {} if uid is None else {"user": uid, "group": uid, "extra_groups": ()}
 
 
@@ -116,7 +118,7 @@ def _probed(executable: str, uid: int | None) -> Interpreter | str:
         beside = Path(executable).resolve().parent.parent / "lib"
     library_path = str(beside) if any(beside.glob("libpython*.so*")) else ""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [executable, "-I", "-S", "-B", "-c", _PROBE],
             **as_user(uid),
             env={"LD_LIBRARY_PATH": library_path} if library_path else {},
@@ -127,54 +129,54 @@ def _probed(executable: str, uid: int | None) -> Interpreter | str:
         )
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)
-    if done.returncode:
-        return done.stderr.decode(errors="replace").strip()[-200:] or f"exit status {done.returncode}"
-    said = json.loads(done.stdout)
-    stdlib = said["stdlib"]
-    # lib64 may lie inside lib, or the two may be one.
-    stdlib = [one for one in stdlib if not any(one != other and one.startswith(other + "/") for other in stdlib)]
-    outside = [one for one in said["libraries"] if not any(one.startswith(folder + "/") for folder in stdlib)]
+    if completed.returncode:
+        return completed.stderr.decode(errors="replace").strip()[-200:] or f"exit status {completed.returncode}"
+    report = json.loads(completed.stdout)
+    folders = report["stdlib"]
+    # lib64 may be a folder inside lib.
+    stdlib = [path for path in folders if not any(path != folder and path.startswith(folder + "/") for folder in folders)]
+    outside = [path for path in report["libraries"] if not any(path.startswith(folder + "/") for folder in stdlib)]
     return Interpreter(
-        said["executable"], tuple(said["version"]), library_path, tuple(stdlib), tuple(outside), tuple(_links(outside))
+        report["executable"], tuple(report["version"]), library_path, tuple(stdlib), tuple(outside), tuple(_links(outside))
     )
 
 
 def _links(libraries: list[str]) -> list[tuple[str, str]]:
-    """Symbolic links to these files: beside them, and where a program names its loader."""
-    found = []
-    for folder in sorted({os.path.dirname(one) for one in libraries} | {"/lib64", "/lib"}):
+    """Find symbolic links to these files, in their own folders and in those of the program loader."""
+    links = []
+    for folder in sorted({os.path.dirname(path) for path in libraries} | {"/lib64", "/lib"}):
         with contextlib.suppress(OSError):
             named = [entry for entry in os.scandir(folder) if entry.is_symlink() and ".so" in entry.name]
-            found += [(f"{os.path.realpath(folder)}/{entry.name}", os.path.realpath(entry.path)) for entry in named]
-    return sorted({(path, target) for path, target in found if target in libraries})
+            links += [(f"{os.path.realpath(folder)}/{entry.name}", os.path.realpath(entry.path)) for entry in named]
+    return sorted({(path, target) for path, target in links if target in libraries})
 
 
 @lru_cache
 def _copied() -> str:
-    """A copy of our own Python without what programs need not see, made once for this machine."""
+    """Copy this Python without site-packages and test suites, once per machine. Returns the executable's path."""
     prefix = Path(sys.base_prefix)
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    mark = hashlib.sha256(
+    digest = hashlib.sha256(
         f"{prefix} {sys.version} {(prefix / 'bin' / version).stat().st_mtime_ns} {os.getuid()}".encode()
     ).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / f"thresher-python-{mark}"
+    target = Path(tempfile.gettempdir()) / f"thresher-python-{digest}"
     executable = target / "bin" / version
     if not _ours(target):
-        # Made under another name and renamed, so that the name stands for a whole copy.
-        made = Path(tempfile.mkdtemp(prefix="thresher-python-", dir=target.parent))
-        made.chmod(0o755)
-        (made / "bin").mkdir(mode=0o755)
-        shutil.copy2((prefix / "bin" / version).resolve(), made / "bin" / version)
-        shutil.copytree(Path(os.__file__).parent, made / "lib" / version, ignore=_ignored, symlinks=False)
+        # Built under a temporary name and renamed, so that a folder of the final name is always complete.
+        copy = Path(tempfile.mkdtemp(prefix="thresher-python-", dir=target.parent))
+        copy.chmod(0o755)
+        (copy / "bin").mkdir(mode=0o755)
+        shutil.copy2((prefix / "bin" / version).resolve(), copy / "bin" / version)
+        shutil.copytree(Path(os.__file__).parent, copy / "lib" / version, ignore=_ignored, symlinks=False)
         for library in (prefix / "lib").glob("lib*.so*"):
-            shutil.copy2(library, made / "lib" / library.name)
-        opened(made)
+            shutil.copy2(library, copy / "lib" / library.name)
+        make_readable(copy)
         try:
-            made.rename(target)
+            copy.rename(target)
         except OSError:
-            if not _ours(target):  # somebody else holds the name: this copy is used, and is another process's to find again
-                return str(made / "bin" / version)
-            shutil.rmtree(made)
+            if not _ours(target):  # another user owns the name: use this copy; another process makes its own
+                return str(copy / "bin" / version)
+            shutil.rmtree(copy)
     return str(executable)
 
 
@@ -186,14 +188,14 @@ def _ignored(_: str, names: list[str]) -> list[str]:
     ]
 
 
-def opened(folder: Path) -> None:
-    """Everybody may read it, nobody but its owner may write."""
+def make_readable(folder: Path) -> None:
+    """Let every user read the folder and its contents, and only the owner write."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
 
 
 def _ours(folder: Path) -> bool:
-    """Whether this folder is our own work: a name in a shared folder may have been taken by somebody else."""
+    """Whether the current user owns this folder and only that user can write it: the parent folder is shared."""
     try:
         state = folder.lstat()
     except OSError:

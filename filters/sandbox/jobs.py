@@ -1,4 +1,4 @@
-"""What the sandbox is asked, what it answers, and how the child's records are read: nothing in them is believed."""
+"""Jobs for the sandbox, their results, and the parser of the child's records, which validates every byte."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from filters.sandbox.values import MalformedError
 
 
 class SandboxError(Exception):
-    """Nothing on this machine contains untrusted code, or what did has stopped to; the message says how to mend it."""
+    """No sandbox works on this machine, or a running one failed. The message says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One program and what to do with it.
+    """One program and how to run it.
 
-    `stdin` None: the program is executed as a module named `solution`, then every expression of `calls` is evaluated in its
-    namespace, in order; a call that raises does not stop the next. `stdin` given: the program runs as a script (`__main__`) with
-    that standard input, and its standard output is captured. `seconds` of wall time bound the whole job.
+    With `stdin` None the program is executed as a module named `solution`; then every expression of `calls` is evaluated in its
+    namespace, in order, and a call that raises does not stop the next. With `stdin` text the program runs as a script
+    (`__main__`) with that standard input, and its standard output is captured. `seconds` limits the wall time of the whole job.
     """
 
     program: str
@@ -30,14 +30,14 @@ class Job:
     seconds: float = 5.0
 
     def message(self) -> bytes:
-        """What is sent inside. There is no expected value in it, nor anywhere else inside."""
+        """Encode the job for the sandbox. It contains no expected values; none ever enter the sandbox."""
         task = {"program": self.program, "calls": () if self.stdin is not None else self.calls, "script": self.stdin is not None}
         return json.dumps(task).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One call that was reached: its value, or the type name and message of what it raised."""
+    """One evaluated call: its value, or the type name and message of its exception."""
 
     value: Any
     raised: tuple[str, str] | None = None
@@ -47,10 +47,10 @@ class Frame:
 class Ran:
     """How a job ended.
 
-    `done`: it ran to its end. `timeout`: it did not within its seconds. `crash`: its process died (a signal, `os._exit`).
-    `tampering`: what came out of it is not what the harness writes. `error`: the sandbox itself failed. `frames` are the calls
-    reached; `failed` says (type name, message) that the program itself raised, so that no call was made, or for a script how it
-    exited. `stdout` is a script's standard output, at most 1 MiB of it (`stdout_cut`).
+    `kind`: `done` (ran to its end), `timeout` (exceeded its seconds), `crash` (its process died of a signal or `os._exit`),
+    `tampering` (the output is not what the harness writes) or `error` (the sandbox itself failed). `frames` holds the calls that
+    were evaluated. `failed` is the (type name, message) of an exception of the program itself, after which no call is evaluated;
+    for a script, how it exited. `stdout` is a script's standard output, cut after 1 MiB (`stdout_cut`).
     """
 
     kind: Literal["done", "timeout", "crash", "tampering", "error"]
@@ -62,7 +62,7 @@ class Ran:
 
 
 def ran(job: Job, head: dict[str, Any], records: bytes, output: bytes) -> Ran:
-    """What the zygote's answer says about a job."""
+    """Interpret the zygote's answer to a job."""
     script = job.stdin is not None
     stdout, cut = output.decode("utf-8", errors="replace"), bool(head["cut"])
     try:
@@ -75,7 +75,7 @@ def ran(job: Job, head: dict[str, Any], records: bytes, output: bytes) -> Ran:
     if head["end"] == "timeout":
         return Ran("timeout", frames, stdout, cut, failed, f"more than {job.seconds:g} s")
     if not read.started:
-        return Ran("error", message="the program could not be started inside of the sandbox")
+        return Ran("error", message="the program could not be started inside the sandbox")
     if cut:
         return Ran("done", frames, stdout, True, failed, "the standard output was cut, the program was stopped")
     code = os.waitstatus_to_exitcode(head["status"])
@@ -111,41 +111,41 @@ class _Records:
 
 
 def _read(records: bytes, calls: int) -> _Records:
-    """First `started`, then one frame a call in order or one `failed`, then `end`. Raises MalformedError for anything else."""
-    found, position = _Records(), 0
+    """Parse `started`, then one frame per call in order or one `failed`, then `end`. Raises MalformedError for anything else."""
+    parsed, position = _Records(), 0
     frames: list[Frame] = []
     while position < len(records):
-        if found.ended:
-            raise MalformedError("more after the last one")
+        if parsed.ended:
+            raise MalformedError("data after the last record")
         if len(records) - position < RECORD.size:
-            found.torn = True
+            parsed.torn = True
             break
         index, length = RECORD.unpack_from(records, position)
         payload = records[position + RECORD.size : position + RECORD.size + length]
         if length > values.FRAME_BYTES:
-            raise MalformedError("one is too long")
+            raise MalformedError("a record is too long")
         if len(payload) < length:
-            found.torn = True
+            parsed.torn = True
             break
         position += RECORD.size + length
-        if not found.started:
+        if not parsed.started:
             if index != STARTED or length:
-                raise MalformedError("the first one is missing")
-            found.started = True
+                raise MalformedError("the first record is missing")
+            parsed.started = True
         elif index == END:
-            if length or (found.failed is None and len(frames) != calls):
-                raise MalformedError("the last one is early")
-            found.ended = True
-        elif index == FAILED and found.failed is None and not frames:
-            found.failed = _frame(payload).raised
-            if found.failed is None:
+            if length or (parsed.failed is None and len(frames) != calls):
+                raise MalformedError("the last record is early")
+            parsed.ended = True
+        elif index == FAILED and parsed.failed is None and not frames:
+            parsed.failed = _frame(payload).raised
+            if parsed.failed is None:
                 raise MalformedError("a failure that is a value")
-        elif index == len(frames) < calls and found.failed is None:
+        elif index == len(frames) < calls and parsed.failed is None:
             frames.append(_frame(payload))
         else:
             raise MalformedError(f"record {index} where {len(frames)} was due")
-    found.frames = tuple(frames)
-    return found
+    parsed.frames = tuple(frames)
+    return parsed
 
 
 def _frame(payload: bytes) -> Frame:

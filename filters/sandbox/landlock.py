@@ -1,8 +1,8 @@
-"""Landlock by its three system calls: files, and from newer kernels on TCP ports, abstract sockets and signals.
+"""Landlock through its three system calls: restricts files and, on newer kernels, TCP ports, abstract sockets and signals.
 
-What the running kernel knows is asked for: version 1 (Linux 5.13) files, 4 TCP, 5 device ioctls, 6 abstract sockets and signals.
-Everything that the kernel can handle is handled, so refused but where a rule allows it; no rule allows writing. Landlock does not
-cover `stat`, `chdir` and `chmod` on what a path leads to. Standard library alone.
+The rules use all that the running kernel supports: version 1 (Linux 5.13) covers files, 4 TCP, 5 device ioctls, 6 abstract
+sockets and signals. Everything the kernel can restrict is refused unless a rule allows it, and no rule allows writing. Landlock
+does not cover `stat`, `chdir` and `chmod` on a path. This module uses only the standard library.
 """
 
 import ctypes
@@ -19,18 +19,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def version() -> int:
-    """The kernel's version of Landlock; 0 where there is none."""
+    """Return the kernel's version of Landlock, 0 if it has none."""
     return max(0, int(_libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(_VERSION_FLAG))))
 
 
 def ruleset(readable: Iterable[str], devices: Iterable[str]) -> int:
-    """A descriptor of rules: these files and folders may be read, these devices read and written. Raises OSError."""
-    known = version()
-    if not known:
-        raise OSError("this kernel has no Landlock, or it is not switched on")
-    files = max(rights for since, rights in _FILE_RIGHTS.items() if since <= known)
-    attributes = struct.pack("=QQQ", files, 3 if known >= 4 else 0, 3 if known >= 6 else 0)
-    size = 8 if known < 4 else 16 if known < 6 else 24
+    """Return a descriptor of rules that allow reading these files and folders, and reading and writing these devices.
+
+    Raises OSError.
+    """
+    supported = version()
+    if not supported:
+        raise OSError("this kernel has no Landlock, or it is not enabled")
+    files = max(rights for since, rights in _FILE_RIGHTS.items() if since <= supported)
+    attributes = struct.pack("=QQQ", files, 3 if supported >= 4 else 0, 3 if supported >= 6 else 0)
+    size = 8 if supported < 4 else 16 if supported < 6 else 24
     fd = int(_libc.syscall(_CREATE, attributes, ctypes.c_size_t(size), ctypes.c_uint(0)))
     if fd < 0:
         raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
@@ -42,18 +45,18 @@ def ruleset(readable: Iterable[str], devices: Iterable[str]) -> int:
 
 def _allow(fd: int, path: str, rights: int) -> None:
     try:
-        there = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     if not os.path.isdir(path):
         rights &= ~_READ_DIR
-    rule = struct.pack("=Qi", rights, there)
+    rule = struct.pack("=Qi", rights, target)
     if _libc.syscall(_ADD, ctypes.c_int(fd), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint(0)):
         raise OSError(ctypes.get_errno(), "landlock_add_rule", path)
-    os.close(there)
+    os.close(target)
 
 
 def restrict(fd: int) -> None:
-    """Put this process and all that it will start under the rules, for good. Raises OSError."""
+    """Apply the rules to this process and all its future children, irrevocably. Raises OSError."""
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or _libc.syscall(_RESTRICT, ctypes.c_int(fd), ctypes.c_uint(0)):
         raise OSError(ctypes.get_errno(), "landlock_restrict_self")

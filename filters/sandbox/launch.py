@@ -1,4 +1,4 @@
-"""Start a zygote inside a layer that contains it: bubblewrap, or Landlock where user namespaces are missing."""
+"""Start a zygote inside a layer of isolation: bubblewrap, or Landlock where user namespaces are missing."""
 
 import contextlib
 import json
@@ -17,15 +17,15 @@ from typing import Any
 
 from filters.sandbox import bubblewrap, interpreter, landlock, seccomp
 from filters.sandbox.bubblewrap import DEVICES
-from filters.sandbox.interpreter import as_user
+from filters.sandbox.interpreter import Interpreter, as_user
 from filters.sandbox.zygote import JOB, LENGTH
 
 START_S = 30.0
 NOBODY = 65_534
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PWD": "/tmp"}  # noqa: S108
-"""All that a program finds. The hash seed is fixed, so that the order of a set of strings does not change from run to run."""
+"""The program's whole environment. The hash seed is fixed, so that the order of a set of strings is the same in every run."""
 _MODULES = ("values", "harness", "seccomp", "landlock", "zygote")
-# The modules get a copy of the builtins each, so that a program that patches builtins does not patch the harness.
+# Each module gets its own copy of the builtins, so that a program that patches builtins does not patch the harness.
 BOOTSTRAP = """
 import builtins, json, os, sys, types
 def read(size):
@@ -35,25 +35,25 @@ def read(size):
         if not part: os._exit(1)
         parts += part
     return parts
-given = json.loads(read(int.from_bytes(read(4), "big")))
-for name, source in given["modules"]:
+sent = json.loads(read(int.from_bytes(read(4), "big")))
+for name, source in sent["modules"]:
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = dict(vars(builtins))
     sys.modules[name] = module
     exec(compile(source, name, "exec"), vars(module))
 serve = module.serve
-for name, source in given["modules"]: del sys.modules[name]
-serve(given["settings"])
+for name, source in sent["modules"]: del sys.modules[name]
+serve(sent["settings"])
 """
 
 
 class StartError(Exception):
-    """A layer in which no zygote could be started; the message is what the machine said."""
+    """No zygote could be started in a layer; the message is the error output of the machine."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. Memory is address space of each process, so `processes` x `memory_bytes` in all."""
+    """Limits of one program. Memory is address space per process, so the total is `processes` x `memory_bytes`."""
 
     memory_bytes: int = 512 << 20
     processes: int = 16
@@ -64,7 +64,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Layer:
-    """A way to contain a zygote: `bwrap` with the program at `path`, or `landlock`."""
+    """A way to isolate a zygote: `bwrap` with the executable at `path`, or `landlock`."""
 
     name: str
     path: str = ""
@@ -74,14 +74,15 @@ class Layer:
 
 
 def layers() -> list[Layer]:
-    """What this machine may offer, best first; whether it holds is for the self-test to say."""
-    found = [Layer("bwrap", path) for path in bubblewrap.found()]
-    return [*found, Layer("landlock")] if landlock.version() else found
+    """List the layers that may work on this machine, best first. The self-test decides whether one does."""
+    available = [Layer("bwrap", path) for path in bubblewrap.installed()]
+    return [*available, Layer("landlock")] if landlock.version() else available
 
 
 def fresh_uid() -> int | None:
-    """For root, a user id that nobody has, another for each zygote, so that neither limits nor signals reach from one to the
-    next; None otherwise: the sandbox then runs as ourselves.
+    """Return an unused user id for a zygote, None unless this process is root: the sandbox then runs as the current user.
+
+    Each zygote gets its own id, so that limits and signals of one do not affect another.
     """
     if os.geteuid() != 0:
         return None
@@ -90,7 +91,7 @@ def fresh_uid() -> int | None:
 
 @lru_cache
 def _high_uids() -> bool:
-    """Whether user ids of 30 bits exist here: in a container the map may end at 65,535."""
+    """Whether user ids of 30 bits exist on this machine; in a container they may end at 65,535."""
     try:
         rows = [list(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
     except OSError:
@@ -99,37 +100,19 @@ def _high_uids() -> bool:
 
 
 class Zygote:
-    """One running zygote. Not thread-safe; must be started from a thread that lives as long as it may run, because the kernel
-    sends the signal that ends it with its parent when that thread ends.
+    """One running zygote. Not thread-safe.
+
+    Start it from a thread that lives as long as the zygote: it is started with a signal on its parent's death, and the kernel
+    sends that signal when the starting thread ends.
     """
 
     def __init__(self, layer: Layer, limits: Limits) -> None:
         self.layer, self.served = layer, 0
         self.uid = fresh_uid()
         python = interpreter.find(_probe_uid())
-        settings = {
-            "layer": layer.name,
-            "folder": "/tmp" if layer.name == "bwrap" else "/",  # noqa: S108 - a folder of the sandbox's own
-            "writable": layer.name == "bwrap",
-            "memory_bytes": limits.memory_bytes,
-            "file_bytes": limits.file_bytes,
-            "files": limits.files,
-            "processes": limits.processes + _others(layer, self.uid),
-            "readable": python.readable() if layer.name == "landlock" else [],
-            "devices": DEVICES,
-        }
-        inside = bubblewrap.inside if layer.name == "bwrap" else str
-        environment = {**ENVIRONMENT, "LD_LIBRARY_PATH": inside(python.library_path)} if python.library_path else ENVIRONMENT
-        command = [inside(python.executable), "-s", "-S", "-B", "-P", "-X", "utf8", "-c", BOOTSTRAP]
-        if python.version < (3, 11):
-            command.remove("-P")
-        filter_fd = -1
-        pass_fds: tuple[int, ...] = ()
-        if layer.name == "bwrap":
-            walls = bubblewrap.walls(layer.path, python, limits.folder_bytes, environment, _probe_uid())
-            filter_fd = _in_a_pipe(seccomp.program())
-            pass_fds = (filter_fd,)
-            command = [*walls, "--seccomp", str(filter_fd), "--", *command]
+        environment = _environment(layer, python)
+        filter_fd = _in_a_pipe(seccomp.program()) if layer.name == "bwrap" else -1
+        command = _command(layer, limits, python, environment, filter_fd)
         ours, theirs = socket.socketpair()
         self.socket = ours
         with theirs, tempfile.TemporaryFile() as errors:
@@ -139,7 +122,7 @@ class Zygote:
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=errors,
-                    pass_fds=pass_fds,
+                    pass_fds=(filter_fd,) if filter_fd >= 0 else (),
                     env=environment,
                     cwd="/",
                     start_new_session=True,
@@ -153,24 +136,29 @@ class Zygote:
                     os.close(filter_fd)
             theirs.close()
             try:
-                ours.settimeout(START_S)
-                text = json.dumps({"modules": _sources(), "settings": settings}).encode()
-                ours.sendall(struct.pack(">I", len(text)) + text)
-                self.python = json.loads(self._receive())["python"]
+                self.python = self._handshake(_settings(layer, limits, python, self.uid))
             except (OSError, EOFError) as error:
                 self.kill()
                 errors.seek(0)
-                said = errors.read().decode(errors="replace").strip()[-500:]
-                raise StartError(f"{layer}: {said or error!r}") from error
+                output = errors.read().decode(errors="replace").strip()[-500:]
+                raise StartError(f"{layer}: {output or error!r}") from error
             except BaseException:
                 self.kill()
                 raise
 
+    def _handshake(self, settings: dict[str, Any]) -> str:
+        """Send the modules and settings, wait until the zygote is ready, and return its Python version."""
+        self.socket.settimeout(START_S)
+        text = json.dumps({"modules": _sources(), "settings": settings}).encode()
+        self.socket.sendall(struct.pack(">I", len(text)) + text)
+        return str(json.loads(self._receive())["python"])
+
     def ask(
         self, seconds: float, script: bool, job: bytes, stdin: bytes, patience_s: float
     ) -> tuple[dict[str, Any], bytes, bytes]:
-        """Run one job: how it ended, its records, its standard output. Raises TimeoutError when the zygote is late by more than
-        `patience_s`, EOFError or OSError when it died.
+        """Run one job. Returns how it ended, its records and its standard output.
+
+        Raises TimeoutError when the zygote is late by more than `patience_s`, EOFError or OSError when it died.
         """
         self.socket.settimeout(seconds + patience_s)
         self.socket.sendall(JOB.pack(seconds, script, len(job), len(stdin)) + job + stdin)
@@ -186,19 +174,19 @@ class Zygote:
         while size:
             part = self.socket.recv(min(size, 1 << 20))
             if not part:
-                raise EOFError("the zygote is gone")
+                raise EOFError("the zygote has ended")
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
 
     def kill(self) -> None:
-        """End it and everything in it, and wait for it."""
+        """End the zygote and everything in it, and wait for it."""
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)  # it ends by itself, and its program with it, when nobody listens
+            self.socket.shutdown(socket.SHUT_RDWR)  # the zygote and its program end when their socket closes
         self.socket.close()
         if not self._ended(1.0):
-            # Under bubblewrap its child is process 1, and takes all others along; bubblewrap then reaps it. Under Landlock
-            # whatever the program started is below the zygote for as long as that lives.
+            # Under bubblewrap the child is process 1 of its namespace: when it ends, the kernel kills the rest, and bubblewrap
+            # reaps it. Under Landlock the program's processes are descendants of the zygote while it lives.
             while self.process.poll() is None and (below := descendants(self.process.pid)):
                 for pid in below:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -215,23 +203,60 @@ class Zygote:
         return self.process.poll() is not None
 
 
+def _environment(layer: Layer, python: Interpreter) -> dict[str, str]:
+    if not python.library_path:
+        return ENVIRONMENT
+    return {**ENVIRONMENT, "LD_LIBRARY_PATH": _inside(layer, python.library_path)}
+
+
+def _command(layer: Layer, limits: Limits, python: Interpreter, environment: dict[str, str], filter_fd: int) -> list[str]:
+    """The command line of a zygote. `filter_fd` is the descriptor of the seccomp filter, under bubblewrap."""
+    command = [_inside(layer, python.executable), "-s", "-S", "-B", "-P", "-X", "utf8", "-c", BOOTSTRAP]
+    if python.version < (3, 11):
+        command.remove("-P")
+    if layer.name != "bwrap":
+        return command
+    walls = bubblewrap.walls(layer.path, python, limits.folder_bytes, environment, _probe_uid())
+    return [*walls, "--seccomp", str(filter_fd), "--", *command]
+
+
+def _inside(layer: Layer, path: str) -> str:
+    return bubblewrap.inside(path) if layer.name == "bwrap" else path
+
+
+def _settings(layer: Layer, limits: Limits, python: Interpreter, uid: int | None) -> dict[str, Any]:
+    """What a zygote is told at its start (zygote.serve reads it)."""
+    in_namespaces = layer.name == "bwrap"
+    return {
+        "layer": layer.name,
+        "folder": "/tmp" if in_namespaces else "/",  # noqa: S108 - the sandbox has its own /tmp
+        "writable": in_namespaces,
+        "memory_bytes": limits.memory_bytes,
+        "file_bytes": limits.file_bytes,
+        "files": limits.files,
+        "processes": limits.processes + _outside_processes(layer, uid),
+        "readable": [] if in_namespaces else python.readable(),
+        "devices": DEVICES,
+    }
+
+
 def descendants(pid: int) -> set[int]:
-    """Every living process that `pid` started, and those that they started."""
+    """Return all living descendants of the process `pid`."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             after_name = path.read_text(errors="replace").rpartition(")")[2].split()
             if after_name[0] not in "ZX":
                 parents[int(path.parent.name)] = int(after_name[1])
-    found: set[int] = set()
-    while fresh := {child for child, parent in parents.items() if parent in found | {pid}} - found:
-        found |= fresh
-    return found
+    below: set[int] = set()
+    while fresh := {child for child, parent in parents.items() if parent in below | {pid}} - below:
+        below |= fresh
+    return below
 
 
 @lru_cache
 def _probe_uid() -> int | None:
-    """The user that files are tried with: like a zygote's, a stranger to every file."""
+    """The user id with which files are probed. Like a zygote's, it owns no file."""
     return fresh_uid()
 
 
@@ -242,16 +267,17 @@ def _sources() -> list[tuple[str, str]]:
 
 
 def _in_a_pipe(data: bytes) -> int:
-    """A descriptor to read `data` from; it is shorter than a pipe holds."""
+    """Return a descriptor from which `data` can be read. The data must fit into a pipe."""
     out, into = os.pipe()
     os.write(into, data)
     os.close(into)
     return out
 
 
-def _others(layer: Layer, uid: int | None) -> int:
-    """Processes and threads outside that count against the limit inside: those of the same user, unless the limit is the
-    namespace's own, as it is since Linux 5.14.
+def _outside_processes(layer: Layer, uid: int | None) -> int:
+    """Count the processes and threads outside that count against the limit inside.
+
+    These are the ones of the same user. Since Linux 5.14 a user namespace has a limit of its own, and there are none.
     """
     if uid not in (None, NOBODY) or (
         layer.name == "bwrap" and tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) >= (5, 14)

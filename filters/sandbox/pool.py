@@ -1,4 +1,4 @@
-"""Zygotes side by side, one thread each, and a warm spare."""
+"""A pool of zygotes, one thread each, and a warm spare."""
 
 import contextlib
 import os
@@ -15,9 +15,9 @@ from filters.sandbox.launch import Layer, Limits, StartError, Zygote
 RECYCLE_AFTER = 2_000
 """Programs per zygote."""
 PATIENCE_S = 10.0
-"""How late a zygote's own time-out may come before it is killed from outside."""
+"""How late a zygote's own time-out may be before the zygote is killed from outside."""
 _STARVED = 0.9
-"""A time-out with less processor time than this share of the wall time, on a loaded machine, is tried again."""
+"""On a loaded machine, a time-out with less processor time than this share of the wall time is tried again."""
 
 
 class _LostError(Exception):
@@ -25,7 +25,7 @@ class _LostError(Exception):
 
 
 class Pool:
-    """At most `workers` programs at once in one layer. Threads and zygotes are started as jobs come."""
+    """Runs at most `workers` programs in parallel in one layer. Threads and zygotes start on demand. Thread-safe."""
 
     def __init__(self, layer: Layer, limits: Limits, workers: int) -> None:
         self.layer, self.limits, self.workers = layer, limits, workers
@@ -35,36 +35,38 @@ class Pool:
         self._alive: set[Zygote] = set()
         self._threads: list[threading.Thread] = []
         self._gate = threading.Condition()
-        self._busy, self._alone, self._closed = 0, False, False
-        # One thread starts them all and outlives them, because the kernel kills a bwrap when the thread that started it ends.
+        self._busy, self._exclusive, self._closed = 0, False, False
+        # One thread starts all zygotes and outlives them: the kernel kills a bwrap when the thread that started it ends.
         self._idle, self._ended = threading.Event(), threading.Event()
         self._spawner = threading.Thread(target=self._spawn, name="sandbox-spawner", daemon=True)
         self._spawner.start()
         self._wanted.put(True)
 
     def run(self, jobs: Sequence[Job]) -> list[Ran]:
-        """One Ran per job, in order."""
+        """Run every job. Returns one Ran per job, in order."""
+        futures: list[Future[tuple[Ran, bool]]] = [Future() for _ in jobs]
         with self._gate:
-            while not self._closed and len(self._threads) < min(self.workers, len(jobs)):
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            while len(self._threads) < min(self.workers, len(jobs)):
                 thread = threading.Thread(target=self._work, name=f"sandbox-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-        futures: list[Future[tuple[Ran, bool]]] = [Future() for _ in jobs]
-        try:
             for job, future in zip(jobs, futures, strict=True):
-                self._jobs.put((job, future))
+                self._jobs.put((job, future))  # under the lock, so that `close` queues its ends behind them
+        try:
             wait(futures)
             answers = []
             for job, future in zip(jobs, futures, strict=True):
                 answer, again = future.result()
-                answers.append(self._once_more(job) if again else answer)
+                answers.append(self._run_exclusively(job) if again else answer)
             return answers
         finally:
             for future in futures:
                 future.cancel()
 
     def close(self) -> None:
-        """End every zygote and wait for it."""
+        """End every zygote and wait for it. Jobs that are still queued raise SandboxError."""
         with self._gate:
             self._closed = True
             self._gate.notify_all()
@@ -79,14 +81,14 @@ class Pool:
         self._spawner.join(timeout=30)
 
     def forget(self) -> None:
-        """In a forked child: let go of the descriptors, and leave the processes to the parent."""
+        """In a forked child: close the descriptors, and leave the processes to the parent."""
         for zygote in self._alive:
             zygote.socket.close()
             zygote.process.returncode = 0
         self._alive.clear()
 
     def pids(self) -> list[int]:
-        """Process ids of the zygotes (of their bwrap, in that layer)."""
+        """Process ids of the zygotes (of their bwrap processes, in that layer)."""
         return [zygote.process.pid for zygote in list(self._alive)]
 
     # -- threads -----------------------------------------------------------------------------------------------------------
@@ -103,21 +105,21 @@ class Pool:
         self._ended.wait()
 
     def _taken(self) -> Zygote:
-        """A warm zygote; the next is started at once."""
+        """Take the warm zygote, and order the next one."""
         self._wanted.put(True)
-        got: Zygote | Exception | None = None
-        while got is None:
+        spare: Zygote | Exception | None = None
+        while spare is None:
             if self._closed:
                 raise SandboxError("the sandbox is closed")
             with contextlib.suppress(queue.Empty):
-                got = self._spares.get(timeout=1.0)
-            if isinstance(got, Zygote) and got.process.poll() is not None:  # it died while it waited
-                self._end(got)
+                spare = self._spares.get(timeout=1.0)
+            if isinstance(spare, Zygote) and spare.process.poll() is not None:  # it died while it waited
+                self._end(spare)
                 self._wanted.put(True)
-                got = None
-        if isinstance(got, Exception):
-            raise SandboxError(f"the sandbox cannot start another process: {got}") from got
-        return got
+                spare = None
+        if isinstance(spare, Exception):
+            raise SandboxError(f"the sandbox cannot start another process: {spare}") from spare
+        return spare
 
     def _work(self) -> None:
         zygote: Zygote | None = None
@@ -130,14 +132,14 @@ class Pool:
                     zygote = zygote or self._taken()
                     zygote, answer = self._attempt(zygote, job)
                 future.set_result(answer)
-            except BaseException as error:  # noqa: BLE001 - it is raised where the job was asked for
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that submitted the job
                 zygote = None
                 future.set_exception(error)
 
     def _attempt(self, zygote: Zygote, job: Job) -> tuple[Zygote | None, tuple[Ran, bool]]:
-        """The zygote if it is still good, the answer, and whether the job must be tried once more."""
+        """Run a job. Returns the zygote if it can be used again, the answer, and whether the job must be tried again."""
         try:
-            head, records, stdout = _asked(zygote, job)
+            head, records, stdout = _exchange(zygote, job)
         except _LostError as error:
             self._end(zygote)
             return None, (
@@ -154,11 +156,11 @@ class Pool:
             return None, (answer, starved)
         return zygote, (answer, starved)
 
-    def _once_more(self, job: Job) -> Ran:
-        """Run a job with nothing else beside it."""
+    def _run_exclusively(self, job: Job) -> Ran:
+        """Run a job while no other job of this pool runs."""
         with self._gate:
-            self._gate.wait_for(lambda: not self._alone)
-            self._alone = True
+            self._gate.wait_for(lambda: not self._exclusive)
+            self._exclusive = True
             self._gate.wait_for(lambda: not self._busy)
         try:
             zygote, (answer, _) = self._attempt(self._taken(), job)
@@ -167,13 +169,13 @@ class Pool:
             return answer
         finally:
             with self._gate:
-                self._alone = False
+                self._exclusive = False
                 self._gate.notify_all()
 
     @contextlib.contextmanager
     def _shared(self) -> Iterator[None]:
         with self._gate:
-            self._gate.wait_for(lambda: not self._alone)
+            self._gate.wait_for(lambda: not self._exclusive)
             if self._closed:
                 raise SandboxError("the sandbox is closed")
             self._busy += 1
@@ -189,7 +191,7 @@ class Pool:
         zygote.kill()
 
 
-def _asked(zygote: Zygote, job: Job) -> tuple[dict[str, Any], bytes, bytes]:
+def _exchange(zygote: Zygote, job: Job) -> tuple[dict[str, Any], bytes, bytes]:
     stdin = b"" if job.stdin is None else job.stdin.encode("utf-8", errors="surrogatepass")
     try:
         return zygote.ask(job.seconds, job.stdin is not None, job.message(), stdin, PATIENCE_S)
@@ -200,5 +202,5 @@ def _asked(zygote: Zygote, job: Job) -> tuple[dict[str, Any], bytes, bytes]:
 
 
 def _loaded() -> bool:
-    """Whether more wants to run on this machine than it has cores."""
+    """Whether more processes want to run than the machine has cores."""
     return os.getloadavg()[0] > (os.cpu_count() or 1)

@@ -1,6 +1,6 @@
-"""What the self-test and the tests run inside: bounded attempts to get out, each of which says how far it came.
+"""Bounded attempts to break out of the sandbox, for the self-test and the tests. Each returns how far it got.
 
-Every function answers in plain values; whether the answer is harmless is judged outside. The standard library alone.
+Every function returns plain values; code outside decides whether they are harmless. Only the standard library is used.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def tried(attempt: Callable[[], Any]) -> str:
-    """`came through`, or the name of the error."""
+    """Run an attempt. Returns `came through`, or the name of the error."""
     try:
         attempt()
     except BaseException as error:  # noqa: BLE001 - any error means that the attempt failed
@@ -23,7 +23,7 @@ def tried(attempt: Callable[[], Any]) -> str:
 
 
 def read(path: str) -> str:
-    """What is in a file, or the error."""
+    """Read the start of a file. Returns its text, or the name of the error."""
     try:
         with open(path, "rb") as file:
             return file.read(100).decode(errors="replace")
@@ -32,12 +32,12 @@ def read(path: str) -> str:
 
 
 def write(*paths: str) -> list[str]:
-    """The paths at which a file could be made."""
+    """Try to create files. Returns the paths where it worked."""
     return [path for path in paths if tried(lambda: open(path, "x").close()) == "came through"]  # noqa: B023
 
 
 def listing(path: str) -> list[str]:
-    """Names in a folder; none when it cannot be read."""
+    """List a folder. Returns an empty list if it cannot be read."""
     try:
         return os.listdir(path)
     except OSError:
@@ -45,39 +45,39 @@ def listing(path: str) -> list[str]:
 
 
 def connect(port: int) -> str:
-    """A connection to a port of this machine."""
+    """Try to connect to a TCP port of this machine."""
 
     def attempt() -> None:
-        with socket.socket() as made:
-            made.settimeout(1)
-            made.connect(("127.0.0.1", port))
+        with socket.socket() as client:
+            client.settimeout(1)
+            client.connect(("127.0.0.1", port))
 
     return tried(attempt)
 
 
 def connect_abstract(name: str) -> str:
-    """A connection to an abstract socket of this machine."""
+    """Try to connect to an abstract socket of this machine."""
 
     def attempt() -> None:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.settimeout(1)
-            made.connect("\0" + name)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect("\0" + name)
 
     return tried(attempt)
 
 
 def environment() -> list[str]:
-    """The names of environment variables."""
+    """Return the names of the environment variables."""
     return sorted(os.environ)
 
 
 def send_signal(pid: int) -> str:
-    """End a process."""
+    """Try to kill a process."""
     return tried(lambda: os.kill(pid, signal.SIGKILL))
 
 
 def end_zygote() -> str:
-    """Send every signal to the parent; `came through` if it is gone."""
+    """Send every signal to the parent. Returns `came through` if it ended."""
     parent = os.getppid()
     for number in range(1, 65):
         tried(lambda: os.kill(parent, number))  # noqa: B023
@@ -86,7 +86,7 @@ def end_zygote() -> str:
 
 
 def forks(wanted: int) -> int:
-    """How many processes could be started; they sleep until they are killed."""
+    """Start up to `wanted` processes that sleep until they are killed. Returns how many started."""
     for count in range(wanted):
         try:
             if os.fork() == 0:
@@ -98,19 +98,19 @@ def forks(wanted: int) -> int:
 
 
 def memory(wanted_mib: int) -> int:
-    """How many MiB one process could map, in steps of 64; they are not touched."""
-    held = []
+    """Map up to `wanted_mib` MiB in steps of 64, without touching them. Returns how many MiB were mapped."""
+    maps = []
     for count in range(wanted_mib // 64):
         try:
-            held.append(mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            maps.append(mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         except OSError:
-            held.clear()
+            maps.clear()
             return count * 64
     return wanted_mib
 
 
 def fill(folder: str, wanted_mib: int) -> int:
-    """How many MiB could be written to files in a folder."""
+    """Write up to `wanted_mib` files of 1 MiB into a folder. Returns how many were written."""
     block = bytes(1 << 20)
     for count in range(wanted_mib):
         try:
@@ -122,7 +122,7 @@ def fill(folder: str, wanted_mib: int) -> int:
 
 
 def one_file(path: str, wanted_mib: int) -> int:
-    """How large a single file may become, in MiB."""
+    """Write a single file of up to `wanted_mib` MiB. Returns the size reached, in MiB."""
     try:
         with open(path, "xb", buffering=0) as file:
             for count in range(wanted_mib):
@@ -134,7 +134,7 @@ def one_file(path: str, wanted_mib: int) -> int:
 
 
 def daemon() -> str:
-    """Leave a process behind that belongs to no parent, session or group of ours, if it can."""
+    """Try to leave a process behind, outside our process group and session."""
     if os.fork() == 0:
         tried(os.setsid)
         tried(lambda: os.setpgid(0, 0))
@@ -148,14 +148,14 @@ def daemon() -> str:
 
 
 def system_call(number: int, *arguments: int) -> str:
-    """One system call by its number."""
+    """Make one system call by its number. Returns `came through` or the error."""
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))
     return "came through" if result >= 0 else os.strerror(ctypes.get_errno())
 
 
 def deaf() -> None:
-    """Ignore every signal that can be ignored, and stay."""
+    """Ignore every signal that can be ignored, and never end."""
     for number in range(1, 65):
         tried(lambda: signal.signal(number, signal.SIG_IGN))  # noqa: B023
     while True:

@@ -1,9 +1,9 @@
-"""An own seccomp filter, assembled here: what no program that computes an answer needs is refused.
+"""Assemble a seccomp filter that refuses the system calls no program needs to compute an answer.
 
-A list of what is denied, and everything from number 424 on (what Linux 5.1 and later added) denied but for a few. The filter
-checks the architecture and the x32 bit first; `clone3` is answered ENOSYS, because a filter cannot see its flags, so the C
-library falls back to `clone`, whose namespace flags are refused. Standard library alone; loaded by bubblewrap from a descriptor,
-or with `load` by the process itself.
+The filter denies a list of calls, and every call from number 424 on (added in Linux 5.1 and later) except a few. It checks the
+architecture and the x32 bit first. `clone3` is answered with ENOSYS, because a filter cannot see its flags; the C library then
+falls back to `clone`, whose namespace flags are refused. bubblewrap loads the filter from a descriptor; under Landlock the
+process loads it itself with `load`. This module uses only the standard library.
 """
 
 import ctypes
@@ -47,7 +47,7 @@ _NUMBERS = {
 _CLONE, _PRLIMIT, _SOCKETPAIR, _IOCTL = (56, 220), (302, 261), (53, 199), (16, 29)
 _KILL_CALL, _TGKILL, _TKILL, _FCNTL, _PRCTL = (62, 129), (234, 131), (200, 130), (72, 25), (157, 167)
 _SETSID, _SETPGID = (112, 157), (109, 154)
-# What Landlock does not cover, or did not at first: modes, owners, times, truncation.
+# Not covered by Landlock, or not by its first versions: modes, owners, times, truncation.
 _OPEN, _OPENAT, _OPENAT2, _FCHMODAT2, _O_TRUNC = (2, -1), (257, 56), 437, 452, 0o1000
 _NO_CHANGES = {
     "creat": (85, -1), "truncate": (76, 45), "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, -1),
@@ -73,53 +73,59 @@ def _arg(index: int, high: int = 0) -> bytes:
 
 
 def _when(number: int, *body: bytes) -> bytes:
-    """`body` is run for this call only, and must end in a return: it may overwrite the accumulator."""
+    """Run `body` for this call only. It must end in a return, because it may overwrite the accumulator."""
     return _ins(_JEQ, number, 0, len(body)) + b"".join(body)
 
 
 def program(own_pid: int | None = None, machine: str | None = None) -> bytes:
-    """The filter for this machine as struct sock_filter[].
+    """Assemble the filter for this machine, as struct sock_filter[].
 
-    `own_pid`: for a process that shares its process ids with the machine. It may then signal itself alone, and may neither leave
-    its process group nor turn off the signal that ends it with its supervisor. Raises OSError on another architecture.
+    Pass `own_pid` for a process without a PID namespace of its own. It may then signal only itself, and may neither leave its
+    process group nor disable the signal that ends it with its supervisor. Raises OSError on an unsupported architecture.
     """
     machine = machine or platform.machine()
     if machine not in _ARCHES:
         raise OSError(f"no seccomp table for {machine}")
-    at = list(_ARCHES).index(machine)
+    column = list(_ARCHES).index(machine)
     code = [_ins(_LD, _ARCH), _ins(_JEQ, _ARCHES[machine], 1, 0), _ins(_RET, _KILL), _ins(_LD, _NR)]
     if machine == "x86_64":
         code += [_ins(_JGE, 0x40000000, 0, 1), _ret(_ENOSYS), _ins(_JGE, 512, 0, 1), _ret(_ENOSYS)]
-    code += [_when(numbers[at], _ret(_EPERM)) for numbers in _NUMBERS.values() if numbers[at] >= 0]
+    code += [_when(numbers[column], _ret(_EPERM)) for numbers in _NUMBERS.values() if numbers[column] >= 0]
     allow = _ins(_RET, _ALLOW)
     code += [
-        _when(_CLONE[at], _arg(0), _ins(_JSET, _NEW_NAMESPACES, 0, 1), _ret(_EPERM), allow),
-        _when(_PRLIMIT[at], _arg(0), _ins(_JEQ, 0, 1, 0), _ret(_EPERM), allow),
-        _when(_SOCKETPAIR[at], _arg(0), _ins(_JEQ, _AF_UNIX, 1, 0), _ret(_EPERM), allow),
+        _when(_CLONE[column], _arg(0), _ins(_JSET, _NEW_NAMESPACES, 0, 1), _ret(_EPERM), allow),
+        _when(_PRLIMIT[column], _arg(0), _ins(_JEQ, 0, 1, 0), _ret(_EPERM), allow),
+        _when(_SOCKETPAIR[column], _arg(0), _ins(_JEQ, _AF_UNIX, 1, 0), _ret(_EPERM), allow),
     ]
     ioctls = [_TIOCSTI, _TIOCLINUX]
     if own_pid is not None:
         ioctls += [_FIOSETOWN, _SIOCSPGRP]
         itself = (_arg(0), _ins(_JEQ, own_pid, 1, 0), _ret(_EPERM), allow)
-        code += [_when(number[at], *itself) for number in (_KILL_CALL, _TGKILL)]
-        code += [_when(number[at], _ret(_EPERM)) for number in (_TKILL, _SETSID, _SETPGID)]
-        code += [_when(numbers[at], _ret(_EPERM)) for numbers in _NO_CHANGES.values() if numbers[at] >= 0]
+        code += [_when(number[column], *itself) for number in (_KILL_CALL, _TGKILL)]
+        code += [_when(number[column], _ret(_EPERM)) for number in (_TKILL, _SETSID, _SETPGID)]
+        code += [_when(numbers[column], _ret(_EPERM)) for numbers in _NO_CHANGES.values() if numbers[column] >= 0]
         code += [
-            _when(number[at], _arg(flags), _ins(_JSET, _O_TRUNC, 0, 1), _ret(_EPERM), allow)
+            _when(number[column], _arg(flags), _ins(_JSET, _O_TRUNC, 0, 1), _ret(_EPERM), allow)
             for number, flags in ((_OPEN, 1), (_OPENAT, 2))
-            if number[at] >= 0
+            if number[column] >= 0
         ]
         code += [_when(number, _ret(_ENOSYS)) for number in (_OPENAT2, _FCHMODAT2)]
         # F_SETOWN, F_SETSIG, F_SETOWN_EX let the kernel send the signal.
         code.append(
-            _when(_FCNTL[at], _arg(1), *(_ins(_JEQ, one, 3 - n, 0) for n, one in enumerate((8, 10, 15))), allow, _ret(_EPERM))
+            _when(
+                _FCNTL[column],
+                _arg(1),
+                *(_ins(_JEQ, v, 3 - n, 0) for n, v in enumerate((8, 10, 15))),
+                allow,
+                _ret(_EPERM),
+            )
         )
         # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
         code.append(
-            _when(_PRCTL[at], _arg(0), *(_ins(_JEQ, one, 3 - n, 0) for n, one in enumerate((1, 36, 4))), allow, _ret(_EPERM))
+            _when(_PRCTL[column], _arg(0), *(_ins(_JEQ, v, 3 - n, 0) for n, v in enumerate((1, 36, 4))), allow, _ret(_EPERM))
         )
     count = len(ioctls)
-    code.append(_when(_IOCTL[at], _arg(1), *(_ins(_JEQ, one, count - n, 0) for n, one in enumerate(ioctls)), allow, _ret(_EPERM)))
+    code.append(_when(_IOCTL[column], _arg(1), *(_ins(_JEQ, v, count - n, 0) for n, v in enumerate(ioctls)), allow, _ret(_EPERM)))
     code += [_ins(_JGE, _NEW_FROM, 1, 0), allow]
     code += [_when(number, allow) for number in _NEW_ALLOWED]
     return b"".join([*code, _ret(_ENOSYS)])
@@ -133,7 +139,7 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 
 
 def load(code: bytes) -> None:
-    """Put this process and all that it will start under the filter, for good. Raises OSError."""
+    """Apply the filter to this process and all its future children, irrevocably. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(code, len(code))
     filled = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))

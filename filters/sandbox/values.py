@@ -1,10 +1,10 @@
-"""Values on their way out of the sandbox: written inside as JSON with type tags, built anew outside.
+"""Encode values inside the sandbox as JSON with type tags, and rebuild them outside.
 
-Inside, a value is written by its exact type with the methods of the built-in types, so that nothing a program defines
-(`__iter__`, `__eq__`, `__class__`) has a say. Outside, plain built-in objects are made from the JSON: nothing is unpickled or
-evaluated. None, bool, int, float and str are themselves; everything else is an array that starts with its tag.
+Inside, a value is encoded by its exact type, with the methods of the built-in types, so that nothing a program defines
+(`__iter__`, `__eq__`, `__class__`) has any effect. Outside, plain built-in objects are built from the JSON; nothing is unpickled
+or evaluated. None, bool, int, float and str are encoded as they are; every other value is an array that starts with its tag.
 
-This module runs on both sides of the wall, so it uses the standard library alone.
+This module runs inside and outside the sandbox, so it uses only the standard library.
 """
 
 import json
@@ -24,7 +24,7 @@ class MalformedError(Exception):
 
 
 class Other:
-    """A value of a type that does not cross the wall, or one too large or too deep: equal to nothing, itself included."""
+    """A value that cannot leave the sandbox (its type, size or depth). It equals nothing, not even itself."""
 
     __slots__ = ("type_name",)
 
@@ -66,7 +66,7 @@ _tags: dict[Any, str] = {list: "l", deque: "l", tuple: "t", set: "s", frozenset:
 
 
 def type_name(kind: Any) -> str:
-    """The name of a class, read past its metaclass; at most 80 characters."""
+    """Return the name of a class without using its metaclass, at most 80 characters."""
     name: str = _text(_name(kind), slice(0, 80))
     return name
 
@@ -83,7 +83,7 @@ def _spend(left: list[int], characters: int) -> None:
 
 
 def _plain(value: Any, depth: int, left: list[int]) -> Any:
-    """JSON's own types for `value`; `left[0]` is how many more characters may be spent."""
+    """Convert `value` to the types of JSON. `left[0]` is the number of characters still allowed."""
     kind: Any = type(value)
     _spend(left, 1)
     if depth > DEPTH:
@@ -104,11 +104,11 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
     if tag is not None:
         return [tag, *[_plain(item, depth + 1, left) for item in _iter[kind](value)]]
     if kind in _dicts:
-        made = ["d"]
+        tree = ["d"]
         for key, item in _items(value):
-            made.append(_plain(key, depth + 1, left))
-            made.append(_plain(item, depth + 1, left))
-        return made
+            tree.append(_plain(key, depth + 1, left))
+            tree.append(_plain(item, depth + 1, left))
+        return tree
     if kind is bytes:
         _spend(left, 2 * len(value))
         return ["b", _hex(value)]
@@ -118,7 +118,7 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """One value as ASCII JSON of at most FRAME_BYTES; one that is larger, deeper or stranger becomes its type's name."""
+    """Encode one value as ASCII JSON of at most FRAME_BYTES. A value that does not fit becomes the name of its type."""
     try:
         text: str = "".join(_write(_plain(value, 0, [FRAME_BYTES]), 0))
         if len(text) <= FRAME_BYTES - 64:  # room for the frame around it
@@ -157,7 +157,7 @@ def _built(tree: Any, depth: int) -> Any:
 
 
 def parse(frame: bytes) -> Any:
-    """The JSON of a frame, whatever it holds. Raises MalformedError."""
+    """Parse the JSON of a frame. Raises MalformedError."""
     if len(frame) > FRAME_BYTES:
         raise MalformedError("longer than a frame")
     try:
@@ -167,7 +167,7 @@ def parse(frame: bytes) -> Any:
 
 
 def build(tree: Any) -> Any:
-    """The value that parsed JSON stands for. Raises MalformedError for what `encode` cannot have written."""
+    """Build the value that parsed JSON encodes. Raises MalformedError for what `encode` cannot have written."""
     try:
         return _built(tree, 0)
     except (TypeError, ValueError, OverflowError) as error:

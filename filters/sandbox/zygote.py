@@ -1,9 +1,9 @@
-"""The process inside the sandbox that forks a child for every program, one at a time, and leaves nothing of it behind.
+"""The process inside the sandbox that forks a child for every program, one at a time, and cleans up after it.
 
-It runs where the program runs, but is out of the program's reach: it is process 1 of its own namespace (or, under Landlock,
-outside of the program's domain), cannot be traced, and its descriptors are closed in the child before the program starts. It
-keeps the deadline, reads what the child writes up to a cap, then kills every process there is but itself, waits for each, and
-empties the writable folder. It trusts nothing that the child wrote: records go out as bytes. The standard library alone.
+It runs in the same sandbox as the program, but the program cannot reach it: it is process 1 of its namespace (or, under Landlock,
+outside the program's domain), it cannot be traced, and its descriptors are closed in the child before the program starts. It
+enforces the deadline, reads the child's output up to a limit, then kills every other process, waits for each, and empties the
+writable folder. It does not parse what the child wrote: records are passed on as bytes. Only the standard library is used.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from filters.sandbox.landlock import restrict, ruleset
 from filters.sandbox.seccomp import load, program
 
 JOB = struct.Struct(">dBII")
-"""Seconds, whether it is a script, bytes of the job (JSON), bytes of its standard input."""
+"""Seconds, whether it is a script, length of the job (JSON) and of its standard input in bytes."""
 LENGTH = struct.Struct(">I")
 STDOUT_BYTES = 1 << 20
 _CHANNEL_FROM = 24
@@ -40,11 +40,11 @@ PRELOADED = (
     "operator os pprint queue random re secrets shlex socket statistics string struct subprocess tempfile textwrap "
     "threading time timeit traceback types typing unicodedata unittest urllib.parse uuid warnings weakref zlib "
 ).split()
-"""What programs use most, imported once for all of them."""
+"""Modules that programs use most, imported once before the fork."""
 
 
 def _read(fd: int, size: int) -> bytes:
-    """Exactly `size` bytes, or the end of this process when the other side is gone."""
+    """Read exactly `size` bytes. Ends this process when the other side has closed the descriptor."""
     parts = []
     while size:
         part = os.read(fd, min(size, 1 << 20))
@@ -62,9 +62,9 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def serve(settings: dict[str, Any]) -> NoReturn:
-    """Take jobs from descriptor 0 until it is closed."""
+    """Run jobs from descriptor 0 until it is closed."""
     if settings["layer"] == "bwrap" and os.getpid() != 1:
-        raise OSError("not process 1 of a namespace of its own")  # for it kills every process that it sees
+        raise OSError("not process 1 of its own PID namespace")  # it kills every process that it sees
     control = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 10)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1):
@@ -89,27 +89,27 @@ def serve(settings: dict[str, Any]) -> NoReturn:
     _write(control, LENGTH.pack(len(ready)) + ready.encode())
     os.dup2(null, 2)
     while True:
-        _served(control, settings, confine)
+        _serve_job(control, settings, confine)
 
 
-def _served(control: int, settings: dict[str, Any], confine: Callable[[], None]) -> None:
-    """Take one job and answer it. A function of its own, so that no name of this process holds on to a job that is over."""
+def _serve_job(control: int, settings: dict[str, Any], confine: Callable[[], None]) -> None:
+    """Read one job and answer it. A separate function, so that no local name keeps a finished job in memory."""
     seconds, script, job_bytes, stdin_bytes = JOB.unpack(_read(control, JOB.size))
     job = _Job(seconds, bool(script), _read(control, job_bytes), _read(control, stdin_bytes))
-    head, records, stdout = _one(control, settings, confine, job)
+    head, records, stdout = _run_job(control, settings, confine, job)
     head["clean"] = _emptied(settings["folder"]) if settings["writable"] else True
     text = json.dumps(head).encode()
     _write(control, LENGTH.pack(len(text)) + text + records + stdout)
 
 
 def _confinement(settings: dict[str, Any], libc: ctypes.CDLL) -> Callable[[], None]:
-    """What the child still has to do to itself: nothing in namespaces, everything under Landlock."""
+    """Return the function by which the child confines itself: a no-op in namespaces, everything under Landlock."""
     if settings["layer"] == "bwrap":
         return lambda: None
     rules = ruleset(settings["readable"], settings["devices"])
 
     def confine() -> None:
-        # The signal comes when this zygote ends, however it ends; the filter forbids to turn it off.
+        # The kernel sends this signal when the zygote ends, for whatever reason; the filter forbids disabling it.
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != zygote:
             os._exit(120)
         restrict(rules)
@@ -131,7 +131,7 @@ class _Job(NamedTuple):
 
 @dataclass
 class _Child:
-    """A running child, and this side's ends of its pipes (-1: none). What is left of the caps, and what was read so far."""
+    """A running child: the parent's ends of its pipes (-1: none), the bytes still allowed, and the bytes read so far."""
 
     pid: int
     records: int
@@ -139,11 +139,11 @@ class _Child:
     feed: int
     open: set[int]
     caps: dict[int, int]
-    got: dict[int, list[bytes]]
+    parts: dict[int, list[bytes]]
 
 
-def _begin(settings: dict[str, Any], confine: Callable[[], None], job: _Job, fds: tuple[int, int, int]) -> NoReturn:
-    """In the child: give up everything, then run the program. `fds` are its standard input and output and the channel."""
+def _start_program(settings: dict[str, Any], confine: Callable[[], None], job: _Job, fds: tuple[int, int, int]) -> NoReturn:
+    """In the child: drop all privileges, then run the program. `fds`: standard input, standard output and the channel."""
     try:
         os.setsid()
         for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM"):
@@ -167,16 +167,18 @@ def _begin(settings: dict[str, Any], confine: Callable[[], None], job: _Job, fds
         confine()
         os.closerange(3, channel)
         os.closerange(channel + 1, settings["files"] + channel)
-    except BaseException:  # noqa: BLE001 - a layer that does not apply: the program must not start
+    except BaseException:  # noqa: BLE001 - the confinement failed: the program must not start
         os._exit(120)
     try:
         run(job.body, channel)
     finally:
-        os._exit(122)  # whatever the program did to the harness, this process goes no further
+        os._exit(122)  # the harness did not end this process: the program has tampered with it
 
 
-def _one(control: int, settings: dict[str, Any], confine: Callable[[], None], job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
-    """Run one job to its end and that of everything it started: how it ended, its records, its standard output."""
+def _run_job(
+    control: int, settings: dict[str, Any], confine: Callable[[], None], job: _Job
+) -> tuple[dict[str, Any], bytes, bytes]:
+    """Run one job, and end everything it started. Returns how it ended, its records and its standard output."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     records, records_in = os.pipe()
     stdin_out, feed = os.pipe() if job.script else (null, -1)
@@ -184,7 +186,7 @@ def _one(control: int, settings: dict[str, Any], confine: Callable[[], None], jo
     deadline = time.monotonic() + job.seconds
     pid = os.fork()
     if pid == 0:
-        _begin(settings, confine, job, (stdin_out, stdout_in, records_in))
+        _start_program(settings, confine, job, (stdin_out, stdout_in, records_in))
     for fd in {null, records_in, stdin_out, stdout_in}:
         os.close(fd)
     child = _Child(
@@ -208,19 +210,19 @@ def _one(control: int, settings: dict[str, Any], confine: Callable[[], None], jo
     status, cpu = _all_ended(pid, namespace=settings["layer"] == "bwrap")
     for fd in child.open:
         if fd != feed:
-            _drained(fd, child)  # nobody writes any more
+            _drained(fd, child)  # all writers have ended
         os.close(fd)
     if child.caps[records] < 0:
         end = "flood"
-    out, said = b"".join(child.got[stdout]), b"".join(child.got[records])
-    cut = len(out) > STDOUT_BYTES
-    out = out[:STDOUT_BYTES]
-    head = {"end": end, "status": status, "cpu": cpu, "records": len(said), "stdout": len(out), "cut": cut}
-    return head, said, out
+    output, frames = b"".join(child.parts[stdout]), b"".join(child.parts[records])
+    cut = len(output) > STDOUT_BYTES
+    output = output[:STDOUT_BYTES]
+    head = {"end": end, "status": status, "cpu": cpu, "records": len(frames), "stdout": len(output), "cut": cut}
+    return head, frames, output
 
 
 def _watched(control: int, child: _Child, process: int, deadline: float, stdin: memoryview) -> str:
-    """Feed and read the child until it exits, is late or writes too much."""
+    """Feed and read the child until it exits, exceeds its deadline or writes too much. Returns which."""
     poller = select.poll()
     poller.register(control, select.POLLIN)
     if process >= 0:
@@ -235,7 +237,7 @@ def _watched(control: int, child: _Child, process: int, deadline: float, stdin: 
         exited = process < 0 and os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         for fd, _ in poller.poll(0 if exited else wait):
             ended = False
-            if fd == control:  # nothing is sent while a job runs: thresher is gone
+            if fd == control:  # nothing is sent while a job runs: thresher has ended
                 _end_of_all(child.pid)
             elif fd == process:
                 exited = True
@@ -258,7 +260,7 @@ def _watched(control: int, child: _Child, process: int, deadline: float, stdin: 
 
 
 def _drained(fd: int, child: _Child) -> bool:
-    """Read what there is now, up to the cap and a little more; True at the end of the pipe."""
+    """Read what the pipe holds now, until the cap is exceeded. Returns True at the end of the pipe."""
     while child.caps[fd] >= 0:
         try:
             part = os.read(fd, 65_536)
@@ -266,18 +268,18 @@ def _drained(fd: int, child: _Child) -> bool:
             return False
         if not part:
             return True
-        child.got[fd].append(part)
+        child.parts[fd].append(part)
         child.caps[fd] -= len(part)
     return False
 
 
 def _all_ended(pid: int, *, namespace: bool) -> tuple[int, float]:
-    """Kill whatever there is besides this process, and wait for it: the child's wait status and its processor seconds."""
+    """Kill and wait for every other process. Returns the child's wait status and the processor seconds of all."""
     with contextlib.suppress(ProcessLookupError):
         if namespace:
-            os.kill(-1, signal.SIGKILL)  # everything in this namespace but process 1, which this is
+            os.kill(-1, signal.SIGKILL)  # every process in this namespace except process 1, which is this one
         else:
-            os.killpg(pid, signal.SIGKILL)  # nothing can leave the group: setsid and setpgid are refused
+            os.killpg(pid, signal.SIGKILL)  # no process can leave the group: setsid and setpgid are refused
     status, cpu = 0, 0.0
     while True:
         try:
@@ -296,10 +298,10 @@ def _end_of_all(pid: int) -> NoReturn:
 
 
 def _emptied(folder: str) -> bool:
-    """Remove everything in `folder`, and what the folder itself may be made to carry.
+    """Remove everything in `folder` and reset its mode and times. Returns False if that failed.
 
-    Folders are flattened, not walked: no depth
-    and no path length stops it."""
+    Subfolders are moved up and emptied one by one, not walked, so that no depth and no path length can stop it.
+    """
     moved = 0
     try:
         os.chmod(folder, 0o700)

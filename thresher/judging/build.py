@@ -12,11 +12,14 @@ import pyarrow.compute as pc
 import filters
 from filters import near_duplicate, near_miss
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
+from filters.sandbox import Sandbox
+from filters.supervise import Workers
+from filters.tools import Models, Tools
 from schemas.recipe import FilterSpec, Recipe
 from schemas.sample import Outcome, to_json
 from thresher.dedupe.released import open_index, released_filter
 from thresher.errors import RecipeError
-from thresher.judging import model_engines
+from thresher.judging.model_engines import ModelEngines
 
 Where = Callable[[tuple[str | int, ...]], str]
 """Names the place of a key in the recipe's file, such as `demo.yaml:12: filters.0` (Loaded.where)."""
@@ -45,22 +48,35 @@ class Built(NamedTuple):
     filter: Filter
 
 
+def tools_of(recipe: Recipe, base: Path, models: Models) -> Tools:
+    """Make the tools of a recipe's filters, with as many worker processes as it asks for. The caller closes them."""
+    count = recipe.run.verifier_workers
+    return Tools(base, Workers(count), Sandbox(count), models)
+
+
+@contextmanager
+def opened_tools(recipe: Recipe, base: Path) -> Iterator[Tools]:
+    """Make the tools of a recipe's filters; their worker processes and models end with the context."""
+    with ModelEngines() as models, tools_of(recipe, base, models) as tools:
+        yield tools
+
+
 def build_filters(
-    recipe: Recipe, base: Path, *, imported: bool, known: Collection[str] | None = None, where: Where | None = None
+    recipe: Recipe, tools: Tools, *, imported: bool, known: Collection[str] | None = None, where: Where | None = None
 ) -> list[Built]:
     """Build the filters of a recipe, in the order in which they run.
 
-    Paths among parameters are relative to `base`. `imported`: the samples are the user's own, so unreadable rows are possible.
-    `known`: the earlier releases that samples may not repeat, all by default. `where` names places of the recipe in errors.
+    Paths among parameters are relative to `tools.base`. `imported`: the samples are the user's own, so unreadable rows are
+    possible. `known`: the earlier releases that samples may not repeat, all by default. `where` names places of the recipe in
+    errors.
 
     Raises RecipeError, which names the filter at fault, and when a filter over the corpus comes before another one.
     """
-    model_engines.ready()
     built = [Built("readable", FilterSpec(name="readable"), READABLE)] if imported else []
     counts: dict[str, int] = {}
     for number, spec in enumerate(recipe.filters):
         with _blamed(where, "filters", number):
-            filter_ = filters.build(spec.name, spec.parameters, base)
+            filter_ = filters.build(spec.name, spec.parameters, tools)
         counts[filter_.name] = counts.get(filter_.name, 0) + 1
         label = filter_.name if counts[filter_.name] == 1 else f"{filter_.name}_{counts[filter_.name]}"
         last = built[-1] if built else None
@@ -70,7 +86,7 @@ def build_filters(
                 "filters over the whole corpus run last, so put it before"
             )
         built.append(Built(label, spec, filter_))
-    built = _with_relations(built, recipe, base, known, where)
+    built = _with_relations(built, recipe, tools, known, where)
     if recipe.run.filter_order == "written":
         return built
     # A filter over prompts keeps its place: its verdicts depend on the filters before it.
@@ -80,7 +96,7 @@ def build_filters(
 
 
 def _with_relations(
-    built: list[Built], recipe: Recipe, base: Path, known: Collection[str] | None, where: Where | None
+    built: list[Built], recipe: Recipe, tools: Tools, known: Collection[str] | None, where: Where | None
 ) -> list[Built]:
     """Add the filters that find duplicates and near misses: within shards before, over the corpus after the recipe's own filters
     over the corpus."""
@@ -90,13 +106,14 @@ def _with_relations(
     if dedupe is not None and dedupe.within_prompt is not None:
         local.append(near_duplicate.within_prompt(dedupe))
     if dedupe is not None and dedupe.semantic is not None:
-        local.append(near_duplicate.semantic(dedupe, base))
+        local.append(near_duplicate.semantic(dedupe, tools))
     if recipe.near_miss is not None:
         local.append(near_miss.build(recipe.near_miss))
     if dedupe is not None and dedupe.within_run is not None:
         corpus.append(near_duplicate.within_run(dedupe))
     if dedupe is not None and dedupe.released is not None:
         with _blamed(where, "dedupe", "released", "index"):
+            base = tools.base or Path()
             open_index(dedupe, base)
             corpus.append(released_filter(dedupe, base, known))
     first = next((number for number, item in enumerate(built) if item.filter.scope is Scope.CORPUS), len(built))

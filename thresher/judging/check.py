@@ -13,7 +13,7 @@ from schemas.sample import SAMPLES, Outcome, Prompt, to_json
 from thresher.errors import RecipeError
 from thresher.inputs.prompts import plan, prompts_of
 from thresher.inputs.recipe_file import Loaded
-from thresher.judging.build import build_filters
+from thresher.judging.build import Built, build_filters, opened_tools
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
 
@@ -71,7 +71,11 @@ class Report:
 def check_recipe(loaded: Loaded) -> Report:
     """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError for
     what cannot be read at all; what reads but fails stands in the report."""
-    built = build_filters(loaded.recipe, loaded.base, imported=False, where=loaded.where)
+    with opened_tools(loaded.recipe, loaded.base) as tools:
+        return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
+
+
+def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
     prompts = list(plan(loaded.recipe, loaded.base))
     families: dict[str, int] = {}
     for prompt in prompts:
@@ -93,11 +97,15 @@ def check_recipe(loaded: Loaded) -> Report:
 def check_golds(run: Run) -> None:
     """Try the verifiers of a planned run on the references of run.check_golds of its prompts, spread over the plan. Raises
     RecipeError when one of them refuses a reference: what it would say of samples is worth nothing."""
+    with opened_tools(run.recipe, run.base) as tools:
+        built = build_filters(run.recipe, tools, imported=False)
+        verifiers = [item for item in built if _is_tried(item.filter)]
+        if verifiers and run.recipe.run.check_golds:
+            _check_golds(run, verifiers)
+
+
+def _check_golds(run: Run, verifiers: Sequence[Built]) -> None:
     store, recipe = run.store, run.recipe
-    built = build_filters(recipe, run.base, imported=False)
-    verifiers = [item for item in built if _is_tried(item[2])]
-    if not verifiers or not recipe.run.check_golds:
-        return
     shards = pool.shards(store)
     prompts: list[Prompt] = []
     for shard in np.unique(np.linspace(0, shards - 1, min(shards, recipe.run.check_golds)).round().astype(int)).tolist():

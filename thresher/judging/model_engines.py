@@ -1,19 +1,18 @@
-"""Opens the models that filters ask: judges through any sampler, reward models through vLLM. An engine stays open until its
-process ends, and all filters of that process that name the same one share it."""
+"""Opens the models that filters ask: judges with any sampler, reward and embedding models with vLLM."""
 
-import atexit
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.asking import Chosen, Messages, Openers, provide
 from filters.base import FilterError
+from filters.tools import Choice, Messages
 from schemas.recipe import Engine, HttpEngine, ModelSpec, ReplayEngine, Sampling, VllmEngine
 from schemas.sample import to_json
 from thresher.errors import EngineError, SourceError, ThresherError
@@ -21,139 +20,143 @@ from thresher.inputs import models
 from thresher.samplers import open_sampler
 from thresher.samplers.sampler import Completion, Drawn, Group, Sampler, label_parameters
 
-T = TypeVar("T")
-
 
 class SamplerAsker:
-    """Any sampler as filters.asking.Asker."""
+    """Any sampler as filters.tools.Asker. Calls of several threads run one after the other."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: Sampler, lock: threading.RLock) -> None:
+        self._sampler, self._lock = sampler, lock
 
-    def choose(self, questions: Sequence[Messages], labels: tuple[str, ...]) -> list[Chosen]:
-        """See filters.asking.Asker. A question that does not fit the model has an error of its own; finding it costs about
+    def choose(self, questions: Sequence[Messages], labels: tuple[str, ...]) -> list[Choice]:
+        """See filters.tools.Asker. A question that does not fit the model gets an error of its own; finding it costs about
         2 log2(n) further calls."""
         try:
-            return self._all(questions, labels)
+            with self._lock:
+                return self._all(questions, labels)
         except SourceError as error:
             if len(questions) == 1:
-                return [Chosen(None, error=str(error))]
+                return [Choice(None, error=str(error))]
             half = len(questions) // 2
             return self.choose(questions[:half], labels) + self.choose(questions[half:], labels)
         except EngineError as error:
-            raise FilterError(f"the engine that a filter asks cannot go on: {error}") from error
+            raise FilterError(f"the engine that a filter asks failed: {error}") from error
 
-    def _all(self, questions: Sequence[Messages], labels: tuple[str, ...]) -> list[Chosen]:
-        parameters, found = label_parameters(), dict[int, Chosen]()
+    def _all(self, questions: Sequence[Messages], labels: tuple[str, ...]) -> list[Choice]:
+        parameters, choices = label_parameters(), dict[int, Choice]()
         with self._sampler.stream() as stream:
-            stream.submit([Group(at, one, 1, parameters, (0,), (0,), labels) for at, one in enumerate(questions)])
-            while len(found) < len(questions):
-                found |= {drawn.number: _chosen(drawn, labels) for drawn in stream.take(1.0)}
-        return [found[at] for at in range(len(questions))]
+            groups = [Group(number, turns, 1, parameters, (0,), (0,), labels) for number, turns in enumerate(questions)]
+            stream.submit(groups)
+            while len(choices) < len(questions):
+                choices |= {drawn.number: _choice(drawn, labels) for drawn in stream.take(1.0)}
+        return [choices[number] for number in range(len(questions))]
 
 
-def _chosen(drawn: Drawn, labels: tuple[str, ...]) -> Chosen:
+def _choice(drawn: Drawn, labels: tuple[str, ...]) -> Choice:
     if drawn.error is not None:
-        return Chosen(None, error=drawn.error)
+        return Choice(None, error=drawn.error)
     [completion] = drawn.completions
-    return Chosen(_label(completion, labels), completion.label_logprobs)
+    return Choice(_label(completion, labels), completion.label_logprobs)
 
 
 def _label(completion: Completion, labels: tuple[str, ...]) -> str | None:
-    """The label that was said: the likeliest, or what the text is, or what stands in the JSON of the text."""
+    """The chosen label: the likeliest one, the text itself, or the value of the JSON object in the text."""
     if completion.label_logprobs is not None:
         return labels[int(np.argmax(completion.label_logprobs))]
     text = completion.text.strip()
-    said = text.removeprefix("{").removesuffix("}").partition(":")[2] if text.startswith("{") else text
-    said = said.strip(" \t\n\"'.*")
-    return said if said in labels else None
+    text = text.removeprefix("{").removesuffix("}").partition(":")[2] if text.startswith("{") else text
+    text = text.strip(" \t\n\"'.*")
+    return text if text in labels else None
 
 
-class _Scorer:
-    """A pooling engine as filters.asking.Scorer and filters.asking.Embedder."""
+class PoolingScorer:
+    """A pooling engine as filters.tools.Scorer and filters.tools.Embedder. Calls of several threads run one after the other."""
 
-    def __init__(self, engine: Any) -> None:
-        self._engine, self.labels = engine, engine.labels
+    def __init__(self, engine: Any, lock: threading.RLock) -> None:
+        self._engine, self._lock, self.labels = engine, lock, engine.labels
 
     def scores(self, texts: Sequence[Messages], *, activation: bool | None) -> list[NDArray[np.float64] | str]:
+        """See filters.tools.Scorer."""
         try:
-            found: list[NDArray[np.float64] | str] = self._engine.scores(texts, activation=activation)
+            with self._lock:
+                scores: list[NDArray[np.float64] | str] = self._engine.scores(texts, activation=activation)
         except EngineError as error:
-            raise FilterError(f"the reward model cannot go on: {error}") from error
-        return found
+            raise FilterError(f"the reward model failed: {error}") from error
+        return scores
 
     def embeddings(self, texts: Sequence[str]) -> list[NDArray[np.float64] | str]:
+        """See filters.tools.Embedder."""
         try:
-            found: list[NDArray[np.float64] | str] = self._engine.embeddings(texts)
+            with self._lock:
+                embeddings: list[NDArray[np.float64] | str] = self._engine.embeddings(texts)
         except EngineError as error:
-            raise FilterError(f"the embedding model cannot go on: {error}") from error
-        return found
+            raise FilterError(f"the embedding model failed: {error}") from error
+        return embeddings
 
 
-class _Opened:
-    """What is open in this process, by what was asked for."""
+class ModelEngines:
+    """Opens models as filters.tools.Models, keeps them open, and closes them. Equal settings share one engine. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock, self._stack = threading.Lock(), ExitStack()
-        self._held: dict[str, Any] = {}
+        self._open: dict[str, tuple[Any, threading.RLock]] = {}
 
-    def get(self, key: str, opened: Callable[[], AbstractContextManager[T]]) -> T:
-        with self._lock:
-            if key not in self._held:
-                try:
-                    self._held[key] = self._stack.enter_context(opened())
-                except ThresherError as error:
-                    raise FilterError(f"the model that a filter asks does not open: {error}") from error
-            held: T = self._held[key]
-            return held
+    def asker(self, engine: Engine, model: ModelSpec) -> SamplerAsker:
+        """See filters.tools.Models."""
+        return SamplerAsker(*self._opened(to_json(["asker", *_settings(engine, model)]), lambda: _sampler(engine, model)))
+
+    def scorer(self, engine: VllmEngine, model: ModelSpec) -> PoolingScorer:
+        """See filters.tools.Models."""
+        return PoolingScorer(*self._opened(to_json(["scorer", *_settings(engine, model)]), lambda: _pooling(engine, model)))
+
+    def embedder(self, engine: VllmEngine, model: ModelSpec) -> PoolingScorer:
+        """See filters.tools.Models."""
+        return self.scorer(engine, model)
 
     def close(self) -> None:
+        """End every engine. The next request opens a new one."""
         with self._lock:
-            self._held.clear()
+            self._open.clear()
             self._stack.close()
 
+    def __enter__(self) -> Self:
+        return self
 
-_opened = _Opened()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
-
-def close() -> None:
-    """End every engine that filters have opened in this process."""
-    _opened.close()
-
-
-def _asker(engine: Engine, spec: ModelSpec) -> SamplerAsker:
-    def opened() -> AbstractContextManager[Sampler]:
-        if isinstance(engine, HttpEngine | ReplayEngine):
-            model = models.Model(spec.name, "", spec.revision, None, None, None)
-        else:
-            model = models.resolve(spec.name, spec.revision, base=Path())
-        starts = count(1)
-        # Nothing is sampled: the seed of an engine that only says which label is likelier is of no account.
-        return open_sampler(
-            engine,
-            model,
-            prompt_format=spec.prompt_format,
-            sampling=Sampling(seeds="engine"),
-            base=Path(),
-            start=lambda: (next(starts), 1),
-        )
-
-    return SamplerAsker(_opened.get(to_json(["asker", engine.model_dump(mode="json"), spec.model_dump()]), opened))
+    def _opened(self, key: str, open_engine: Callable[[], AbstractContextManager[Any]]) -> tuple[Any, threading.RLock]:
+        with self._lock:
+            if key not in self._open:
+                try:
+                    self._open[key] = self._stack.enter_context(open_engine()), threading.RLock()
+                except ThresherError as error:
+                    raise FilterError(f"the model that a filter asks does not open: {error}") from error
+            return self._open[key]
 
 
-def _scorer(engine: VllmEngine, spec: ModelSpec) -> _Scorer:
-    def opened() -> AbstractContextManager[Any]:
-        from thresher.samplers.vllm_pooling import PoolingEngine
+def _settings(engine: Engine, model: ModelSpec) -> list[Any]:
+    return [engine.model_dump(mode="json"), model.model_dump()]
 
+
+def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]:
+    if isinstance(engine, HttpEngine | ReplayEngine):
+        model = models.Model(spec.name, "", spec.revision, None, None, None)
+    else:
         model = models.resolve(spec.name, spec.revision, base=Path())
-        return PoolingEngine(engine, model, prompt_format=spec.prompt_format)
+    starts = count(1)
+    # Nothing is sampled, so the seed of the engine does not matter.
+    return open_sampler(
+        engine,
+        model,
+        prompt_format=spec.prompt_format,
+        sampling=Sampling(seeds="engine"),
+        base=Path(),
+        start=lambda: (next(starts), 1),
+    )
 
-    return _Scorer(_opened.get(to_json(["scorer", engine.model_dump(mode="json"), spec.model_dump()]), opened))
 
+def _pooling(engine: VllmEngine, spec: ModelSpec) -> AbstractContextManager[Any]:
+    from thresher.samplers.vllm_pooling import PoolingEngine
 
-def ready() -> None:
-    """Let filters ask models in this process."""
-    provide(Openers(_asker, _scorer, _scorer))
-
-
-atexit.register(close)
+    model = models.resolve(spec.name, spec.revision, base=Path())
+    return PoolingEngine(engine, model, prompt_format=spec.prompt_format)

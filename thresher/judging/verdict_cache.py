@@ -6,6 +6,7 @@ Undecided verdicts are never reused: the next pass tries again.
 """
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,7 +44,7 @@ def judged_once(made: Filter, seen: pa.Table, earlier: pa.Table | None = None) -
     """Verdicts on samples, and how many of them `earlier` had (schema VERDICTS). A filter over prompts is asked again unless it
     had seen just these samples."""
     if earlier is None or not earlier.num_rows:
-        return _memory.judged(made, seen), 0
+        return _cache.judged(made, seen), 0
     mine = pc.and_(pc.equal(earlier["filter_key"], made.key), pc.not_equal(earlier["outcome"], Outcome.UNDECIDED.value))
     earlier = earlier.filter(mine)
     at = pc.fill_null(pc.index_in(seen["sample_id"], earlier["sample_id"].combine_chunks()), -1).to_numpy().astype(np.int64)
@@ -51,37 +52,42 @@ def judged_once(made: Filter, seen: pa.Table, earlier: pa.Table | None = None) -
         at[:] = -1
     fresh = np.flatnonzero(at < 0)
     if len(fresh) == seen.num_rows:
-        return _memory.judged(made, seen), 0
-    given = _memory.judged(made, seen.take(pa.array(fresh)))
+        return _cache.judged(made, seen), 0
+    given = _cache.judged(made, seen.take(pa.array(fresh)))
     at[fresh] = earlier.num_rows + np.arange(len(fresh))
     earlier = earlier.select(_NAMES)
     return pa.concat_tables([earlier, given.cast(earlier.schema)]).take(pa.array(at)), seen.num_rows - len(fresh)
 
 
-class _Memory:
-    """What costly filters said lately: a wave of an adaptive run is judged when it comes, and again with its shard."""
+class VerdictCache:
+    """The latest verdicts of costly filters: a wave of an adaptive run is judged when it arrives, and again with its shard.
 
-    def __init__(self) -> None:
-        self._said: OrderedDict[bytes, tuple[Any, ...]] = OrderedDict()
+    Thread-safe. A filter judges without the lock, so two threads may judge the same sample; both verdicts are equal.
+    """
 
-    def judged(self, made: Filter, seen: pa.Table) -> pa.Table:
-        """Verdicts on samples. A costly filter is asked once for samples that hold the same, and not for those it remembers."""
-        if made.cost_us < COSTLY_US or made.scope is not Scope.SAMPLE or not seen.num_rows:
-            return judge(made, seen)
-        keys = [_content(made, row) for row in seen.select(sorted(made.columns)).to_pylist()]
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._verdicts: OrderedDict[bytes, tuple[Any, ...]] = OrderedDict()
+
+    def judged(self, filter_: Filter, samples: pa.Table) -> pa.Table:
+        """Judge samples. A costly filter judges equal samples once, and none whose verdict is cached."""
+        if filter_.cost_us < COSTLY_US or filter_.scope is not Scope.SAMPLE or not samples.num_rows:
+            return judge(filter_, samples)
+        keys = [_content(filter_, row) for row in samples.select(sorted(filter_.columns)).to_pylist()]
+        with self._lock:
+            verdicts = {key: self._verdicts[key] for key in set(keys) if key in self._verdicts}
         first: dict[bytes, int] = {}
-        for number, key in enumerate(keys):
-            if key not in self._said:
-                first.setdefault(key, number)
-        asked = judge(made, seen.take(pa.array(list(first.values()), pa.int64())))
-        said = dict(zip(first, _rows(asked), strict=True))
-        rows = [said.get(key) or self._said[key] for key in keys]
-        for key, row in said.items():
-            if row[0] != Outcome.UNDECIDED.value:
-                self._said[key] = row
-        while len(self._said) > REMEMBERED:
-            self._said.popitem(last=False)
-        return verdict_table(*zip(*rows, strict=True))
+        for row, key in enumerate(keys):
+            if key not in verdicts:
+                first.setdefault(key, row)
+        judged = judge(filter_, samples.take(pa.array(list(first.values()), pa.int64())))
+        fresh = dict(zip(first, _rows(judged), strict=True))
+        with self._lock:
+            self._verdicts.update({key: row for key, row in fresh.items() if row[0] != Outcome.UNDECIDED.value})
+            while len(self._verdicts) > self._most:
+                self._verdicts.popitem(last=False)
+        verdicts |= fresh
+        return verdict_table(*zip(*(verdicts[key] for key in keys), strict=True))
 
 
 def _content(made: Filter, row: dict[str, Any]) -> bytes:
@@ -92,4 +98,4 @@ def _rows(given: pa.Table) -> Iterator[tuple[Any, ...]]:
     return zip(*(given[name].to_pylist() for name in _NAMES), strict=True)
 
 
-_memory = _Memory()
+_cache = VerdictCache()

@@ -12,9 +12,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,19 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from filters import near_duplicate, sandbox, supervise
+from filters import near_duplicate
 from filters.base import SO_FAR, Filter, Role, Scope
 from filters.judging import judge, judge_corpus
 from schemas.manifest import Entry
-from schemas.recipe import FilterSpec, RayExecutorSpec, Recipe
-from schemas.sample import VERDICTS, Kind, Outcome, to_json
+from schemas.recipe import FilterSpec, RayExecutorSpec
+from schemas.sample import VERDICTS, Kind, Outcome
 from thresher import ids
 from thresher.dedupe import within_run
 from thresher.dedupe.released import ASKED, open_index
 from thresher.errors import StoreError
 from thresher.estimators.diversity import distinct_of
 from thresher.executors.executor import Map, map_here
-from thresher.judging.build import READABLE, Built, blamed_on_recipe, build_filters
+from thresher.judging import filter_sets
+from thresher.judging.build import READABLE, Built, blamed_on_recipe, build_filters, opened_tools
 from thresher.judging.verdict_cache import earlier_verdicts, judged_once
 from thresher.pool import judged as pool
 from thresher.pool import rows as shards
@@ -66,11 +65,16 @@ def applicable(samples: pa.Table, spec: FilterSpec, made: Filter) -> Mask:
 
 def judge_shard(run: Run, shard: int) -> Entry:
     """Write the verdicts on one shard, unless they are there already. Those that an earlier pass gave are taken from there."""
-    store, exhaustive = run.store, run.recipe.audit.exhaustive
+    store = run.store
     entry = store.entry(f"samples/{shard_name(shard)}")
     if entry is None:
         raise StoreError(f"{store.path(f'samples/{shard_name(shard)}')}: not sampled yet; a shard is judged after it is sampled")
-    local = _local_filters(run)
+    with filter_sets.of_this_process.use(run) as local:
+        return _judged_shard(run, shard, entry, local)
+
+
+def _judged_shard(run: Run, shard: int, entry: Entry, local: Sequence[Built]) -> Entry:
+    store, exhaustive = run.store, run.recipe.audit.exhaustive
     name, key = f"verdicts/{shard_name(shard)}", winnow_key(local, [entry.sha256], exhaustive=exhaustive)
     if done := store.finished(name, key):
         return done
@@ -87,11 +91,12 @@ def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int
     """Which of the sampled shards lack verdicts of these filters on these samples; and the hits of the others, by shard. Up to
     HASHED_BYTES of verdicts are hashed, and a damaged file is moved aside."""
     store, exhaustive = run.store, run.recipe.audit.exhaustive
-    local = _local_filters(run)
+    with filter_sets.of_this_process.use(run) as local:
+        keyed = list(local)
     left, hits, hashed = [], dict[int, int](), 0
     for shard in sampled:
         name, entry = f"verdicts/{shard_name(shard)}", store.entry(f"samples/{shard_name(shard)}")
-        key = None if entry is None else winnow_key(local, [entry.sha256], exhaustive=exhaustive)
+        key = None if entry is None else winnow_key(keyed, [entry.sha256], exhaustive=exhaustive)
         done = None if key is None else store.finished(name, key, hashed=hashed < HASHED_BYTES)
         if done is None:
             left.append(shard)
@@ -103,24 +108,10 @@ def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int
 
 def count_prompts(run: Run, samples: pa.Table) -> dict[str, PromptCount]:
     """Judge samples (schema SAMPLES, whole prompts) and count each prompt's, by prompt_id; nothing is written."""
-    local = _local_filters(run)
-    tables, facts, _ = _cascade(samples.select(_columns(local)), local)
-    known = pool.filters_in(facts)
-    return prompt_count(pool.judged(samples.select(_columns(local)), pa.concat_tables(tables), known))
-
-
-def _local_filters(run: Run) -> list[Built]:
-    """The filters over samples and prompts."""
-    return _built(to_json(run.recipe.model_dump(mode="json")), str(run.base), not run.sampled)
-
-
-@lru_cache(maxsize=4)
-def _built(recipe: str, base: str, imported: bool) -> list[Built]:
-    """Built once, for a filter process is asked for every wave of every prompt."""
-    spec = Recipe.model_validate_json(recipe)
-    supervise.set_workers(spec.run.verifier_workers)
-    sandbox.set_workers(spec.run.verifier_workers)
-    return [item for item in build_filters(spec, Path(base), imported=imported) if item.filter.scope is not Scope.CORPUS]
+    with filter_sets.of_this_process.use(run) as local:
+        seen = samples.select(_columns(local))
+        tables, facts, _ = _cascade(seen, local)
+    return prompt_count(pool.judged(seen, pa.concat_tables(tables), pool.filters_in(facts)))
 
 
 def _columns(local: Sequence[Built]) -> list[str]:
@@ -221,10 +212,16 @@ def compare(run: Run, map_parts: Map = map_here, published: Collection[str] = ()
     """Run the filters over the whole corpus, one pass each over the sampled shards; returns how many filters there are.
     `map_parts` spreads the search for duplicates that do not fit in memory over workers. `published`: the runs that were released
     to where this run is to go."""
-    store, recipe = run.store, run.recipe
     compared = _compared_with(run, published)  # before the filter opens the index, so that it knows no less
-    built = build_filters(recipe, run.base, imported=not run.sampled, known=compared)
-    corpus = [item for item in built if item.filter.scope is Scope.CORPUS]
+    with opened_tools(run.recipe, run.base) as tools:
+        built = build_filters(run.recipe, tools, imported=not run.sampled, known=compared)
+        corpus = [item for item in built if item.filter.scope is Scope.CORPUS]
+        _run_over_corpus(run, corpus, map_parts, compared)
+    return len(corpus)
+
+
+def _run_over_corpus(run: Run, corpus: Sequence[Built], map_parts: Map, compared: Mapping[str, str]) -> None:
+    store, recipe = run.store, run.recipe
     pool.drop_corpus(store, keep=len(corpus))
     sampled = pool.sampled(store)
     for number, item in enumerate(corpus):
@@ -241,7 +238,6 @@ def compare(run: Run, map_parts: Map = map_here, published: Collection[str] = ()
             _through_files(run, within_run.Pass(store, number, key, recipe.dedupe), map_parts)
         else:
             _one_pass(store, item, number, key)
-    return len(corpus)
 
 
 def _through_files(run: Run, part: within_run.Pass, map_parts: Map) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filters.tools import Tools
 from schemas.manifest import Entry, RunManifest
 from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, VllmEngine
 from schemas.sample import PROMPTS, Prompt
@@ -71,7 +72,7 @@ def begin(
         raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
     store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     recipe = _with_its_index(recipe, store)
-    build_filters(recipe, loaded.base, imported=False, where=loaded.where)
+    build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
@@ -97,7 +98,7 @@ def begin(
 
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     """Take a user's own samples into a pool, in place of sampling. Raises SourceError, StoreError, RecipeError."""
-    build_filters(loaded.recipe, loaded.base, imported=True, where=loaded.where)
+    build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
     if not file.is_file():
         raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
     store = Store(out)

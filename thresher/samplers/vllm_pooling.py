@@ -111,12 +111,12 @@ class PoolingEngine:
             self._loop.close()
 
     def scores(self, texts: Sequence[Sequence[Message]], *, activation: bool | None) -> list[NDArray[np.float64] | str]:
-        """See filters.asking.Scorer. Raises EngineError when the engine has died."""
+        """See filters.tools.Scorer. Raises EngineError when the engine has died."""
         use = len(self.labels) > 1 if activation is None else activation
         return self._pooled("classify", use, [self._tokens(text) for text in texts])
 
     def embeddings(self, texts: Sequence[str]) -> list[NDArray[np.float64] | str]:
-        """See filters.asking.Embedder. Raises EngineError when the engine has died."""
+        """See filters.tools.Embedder. Raises EngineError when the engine has died."""
         with self._tokenising:
             tokens = [list(self._tokenizer.encode(text, truncation=False, verbose=False)) for text in texts]
         return self._pooled("embed", True, tokens)

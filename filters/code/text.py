@@ -1,11 +1,11 @@
-"""Reads the program out of a completion, by one rule. The text is searched, never parsed: that happens inside of the sandbox.
+"""Extracts the program from a completion, by one rule. The text is searched and never parsed; parsing happens in the sandbox.
 
-1. Fenced blocks that are Python (tag `python`, `py`, `python3` or none) count, others do not. One block is the program. Of
-   several, the one that defines the entry point is, if exactly one does. A fence that is not closed leaves the text unparsed.
+1. Fenced blocks of Python count (tag `python`, `py`, `python3` or none). A single block is the program. Of several blocks, the
+   program is the one that defines the entry point, if exactly one does. Text with an unclosed fence is unparsed.
 2. Without a fence the whole text is the program, if its first line is code: `def`, `class`, `import`, `from`, a decorator, a
    comment, an assignment, or a statement such as `print(` or `for`.
-3. Where the reference has the beginning of the program (HumanEval's `prompt`), that stands in front. A program that defines the
-   entry point itself then defines it anew; otherwise the text must be indented and is the body that goes on.
+3. If the reference has the start of the program (HumanEval's `prompt`), the program follows it. It either defines the entry point
+   again, or is indented and continues the function's body.
 """
 
 import re
@@ -21,31 +21,32 @@ _CODE = re.compile(
 _BODY = re.compile(r"\s*\n*(?:[ ]{2,}|\t)\S")
 
 
-def program_of(completion: str, entry_points: Sequence[str], beginning: str = "") -> str | None:
-    """The program of a completion, or None where the rule finds none."""
-    text = _one(completion, entry_points)
+def program_of(completion: str, entry_points: Sequence[str], prefix: str = "") -> str | None:
+    """Extract the program of a completion; None if the rule finds none. `prefix` is the start of the program."""
+    text = _single(completion, entry_points)
     if text is None or not text.strip() or len(text) > PROGRAM_CHARS:
         return None
-    if not beginning or defines(text, entry_points):
-        return f"{beginning}\n\n{text}" if beginning else text
-    return f"{beginning.rstrip()}\n{text.lstrip(chr(10))}" if _BODY.match(text) else None
+    if not prefix or defines(text, entry_points):
+        return f"{prefix}\n\n{text}" if prefix else text
+    return f"{prefix.rstrip()}\n{text.lstrip(chr(10))}" if _BODY.match(text) else None
 
 
 def defines(text: str, names: Sequence[str]) -> bool:
-    """Whether the text defines every one of the names, in a line that is not indented."""
-    found = (rf"^(?:(?:async[ ]+)?def|class)[ ]+{re.escape(name)}\b|^{re.escape(name)}[ ]*=" for name in names)
-    return all(re.search(pattern, text, re.MULTILINE) for pattern in found)
+    """Whether the text defines all the names, in lines that are not indented."""
+    patterns = (rf"^(?:(?:async[ ]+)?def|class)[ ]+{re.escape(name)}\b|^{re.escape(name)}[ ]*=" for name in names)
+    return all(re.search(pattern, text, re.MULTILINE) for pattern in patterns)
 
 
 def fenced(program: str) -> str:
-    """The completion from which `program_of` reads this program."""
+    """Return a completion from which `program_of` extracts this program."""
     fence = "```"
     while fence in program:
         fence += "`"
     return f"{fence}python\n{program.rstrip()}\n{fence}\n"
 
 
-def _one(completion: str, entry_points: Sequence[str]) -> str | None:
+def _single(completion: str, entry_points: Sequence[str]) -> str | None:
+    """The text of the only program in a completion, before the checks on its length."""
     completion = completion.replace("\r\n", "\n")
     blocks: list[str] = []
     opened: re.Match[str] | None = None

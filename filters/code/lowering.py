@@ -1,0 +1,195 @@
+"""Lowers the expressions of a test: calls of the program go to the sandbox, known values are computed."""
+
+import ast
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from filters.code.bindings import Function, Later, Module, Program, Scope, known, literal, names_in
+from filters.code.evaluation import evaluate, unpacked
+from filters.code.values import Tolerance
+from filters.code.whitelist import BUILTINS, TRUSTED
+
+LITERAL_CHARS = 60_000
+"""Longest text of a value in a call or a comparison: no value of more than 64 KiB leaves the sandbox."""
+_MISSING = object()
+_COMPREHENSIONS = (ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
+
+
+class Lowering:
+    """Lowers expressions in a scope; calls of the program are added to what the scope has collected."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def value(self, node: ast.expr, program: bool = False) -> Any:
+        """Return what a name is bound to: a known value, or an expression for Later. `program` allows a name of the program."""
+        if program and isinstance(node, ast.Name) and self.scope.is_program(node):
+            bound = self.scope.names.get(node.id)
+            return bound if isinstance(bound, Program) else Program(node.id)
+        lowered = self.lowered(node)
+        if not any(name.id[0] == "$" for name in names_in(lowered)):
+            return evaluate(lowered, {}, Tolerance(), self.scope.budget)
+        return Later(lowered)
+
+    def known_value(self, node: ast.expr) -> Any:
+        """Return a value that does not depend on the program; refuses the test if it does."""
+        value = self.value(node)
+        if isinstance(value, Later):
+            self.scope.refuse(f"{ast.unparse(node)[:80]} depends on what the program returns")
+        return value
+
+    def lowered(self, node: ast.expr, local: frozenset[str] = frozenset()) -> ast.expr:
+        """Replace known names and calls of the program in an expression. `local` names are bound inside it."""
+        self.scope.spend()
+        if self._calls_program(node, local):
+            return self._call(node, local)
+        if isinstance(node, ast.Name):
+            return node if node.id in local else self._looked_up(node)
+        if isinstance(node, (*_COMPREHENSIONS, ast.Lambda)):
+            return self._nested(node, local)
+        if isinstance(node, ast.Attribute):
+            return self._attribute(node)
+        lowered = copy.copy(node)
+        if isinstance(lowered, ast.Call) and isinstance(lowered.func, ast.Attribute) and not self._module_of(lowered.func):
+            lowered.func = ast.Attribute(self.lowered(lowered.func.value, local), lowered.func.attr, ast.Load())
+        elif isinstance(lowered, ast.Call):
+            lowered.func = self.lowered(lowered.func, local)
+            if not isinstance(lowered.func, ast.Constant) or lowered.func.value not in TRUSTED:
+                self.scope.refuse(f"{ast.unparse(node)[:80]}: neither the program's nor a function that a test may call")
+        for name, child in ast.iter_fields(lowered):
+            if isinstance(lowered, ast.Call) and name == "func":
+                continue
+            if isinstance(child, list):
+                setattr(lowered, name, [self._part(item, local) for item in child])
+            else:
+                setattr(lowered, name, self._part(child, local))
+        return lowered
+
+    def _part(self, child: Any, local: frozenset[str]) -> Any:
+        if isinstance(child, ast.expr):
+            return self.lowered(child, local)
+        if isinstance(child, ast.keyword):
+            return ast.keyword(child.arg, self.lowered(child.value, local))
+        return child
+
+    def _module_of(self, node: ast.Attribute) -> Module | None:
+        bound = self.scope.names.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        return bound if isinstance(bound, Module) else None
+
+    def _attribute(self, node: ast.Attribute) -> ast.expr:
+        module = self._module_of(node)
+        if module is None or node.attr not in module.contents:
+            self.scope.refuse(f"{ast.unparse(node)[:80]} is not supported in a test")
+        return known(module.contents[node.attr])
+
+    def _looked_up(self, node: ast.Name) -> ast.expr:
+        bound = self.scope.names.get(node.id, BUILTINS.get(node.id, _MISSING))
+        if isinstance(bound, Later):
+            return bound.node
+        if bound is _MISSING:
+            self.scope.refuse(f"the name {node.id} is not known")
+        if isinstance(bound, Program | Function | Module):
+            self.scope.refuse(f"{node.id} is used in another way than by calling it")
+        # A copy: what the test changes later must not change what it asserts here.
+        return known(copy.deepcopy(bound) if isinstance(bound, list | dict | set | tuple) else bound)
+
+    def _nested(self, node: Any, local: frozenset[str]) -> ast.expr:
+        """Lower a comprehension or lambda. A comprehension that calls the program is expanded over its known values."""
+        if isinstance(node, ast.Lambda):
+            inner = local | {argument.arg for argument in node.args.args}
+            return ast.Lambda(node.args, self.lowered(node.body, inner))
+        if any(self._calls_program(part, local) for part in ast.walk(node) if isinstance(part, ast.expr)):
+            if local:
+                self.scope.refuse("a call of the program inside of two comprehensions is not supported")
+            return self._expanded(node)
+        lowered: Any = copy.copy(node)
+        inner = local
+        lowered.generators = []
+        for generator in node.generators:
+            iterated = self.lowered(generator.iter, inner)
+            inner = inner | {name.id for name in names_in(generator.target)}
+            conditions = [self.lowered(test, inner) for test in generator.ifs]
+            lowered.generators.append(ast.comprehension(generator.target, iterated, conditions, 0))
+        for name in ("elt", "key", "value"):
+            if hasattr(lowered, name):
+                setattr(lowered, name, self.lowered(getattr(lowered, name), inner))
+        nested: ast.expr = lowered
+        return nested
+
+    def _expanded(self, node: Any) -> ast.expr:
+        elements: list[tuple[ast.expr, ...]] = []
+        parts = [getattr(node, name) for name in ("elt", "key", "value") if hasattr(node, name)]
+
+        def each(generators: Sequence[ast.comprehension]) -> None:
+            if not generators:
+                elements.append(tuple(self.lowered(part) for part in parts))
+                return
+            outer = self.scope.names
+            for item in list(self.known_value(generators[0].iter)):
+                self.scope.names = {**outer, **unpacked(generators[0].target, item)}
+                if all(self.known_value(test) for test in generators[0].ifs):
+                    each(generators[1:])
+            self.scope.names = outer
+
+        each(node.generators)
+        if isinstance(node, ast.DictComp):
+            return ast.Dict([key for key, _ in elements], [value for _, value in elements])
+        items = [element[0] for element in elements]
+        return ast.Set(items) if isinstance(node, ast.SetComp) and items else ast.List(items, ast.Load())
+
+    def _calls_program(self, node: ast.expr, local: frozenset[str]) -> bool:
+        """Whether the expression is a call of the program, or is derived from one: `f(x)`, `f(x)[0]`, `Stack().size()`."""
+        inner, is_call = node, False
+        while isinstance(inner, ast.Call | ast.Attribute | ast.Subscript):
+            is_call |= isinstance(inner, ast.Call)
+            inner = inner.func if isinstance(inner, ast.Call) else inner.value
+        return is_call and isinstance(inner, ast.Name) and inner.id not in local and self.scope.is_program(inner)
+
+    def _call(self, node: ast.expr, local: frozenset[str]) -> ast.expr:
+        """Add a call for the sandbox. Returns the name of its value."""
+        if local & {name.id for name in names_in(node)}:
+            self.scope.refuse("a call of the program that depends on a lambda's parameter is not supported")
+        text = ast.unparse(ast.fix_missing_locations(self._inlined(node, frozenset())))
+        if len(text) > LITERAL_CHARS:
+            self.scope.refuse("a call that is too long")
+        calls = self.scope.converted.calls
+        calls.append(text)
+        return ast.Name(f"${len(calls) - 1}", ast.Load())
+
+    def _inlined(self, node: Any, local: frozenset[str]) -> Any:
+        """Write known names and values into a call for the sandbox. Names of the program stay as they are."""
+        if isinstance(node, ast.expr) and self._is_known(node, local):
+            return ast.parse(literal(self.known_value(node)), mode="eval").body
+        if isinstance(node, ast.Name):
+            return self._inlined_name(node, local)
+        if isinstance(node, ast.Lambda):
+            local = local | {argument.arg for argument in node.args.args}
+            return ast.Lambda(node.args, self._inlined(node.body, local))
+        if isinstance(node, _COMPREHENSIONS):
+            self.scope.refuse("a comprehension over the program within its own call is not supported")
+        inlined = copy.copy(node)
+        for name, child in ast.iter_fields(inlined):
+            if isinstance(child, list):
+                setattr(inlined, name, [self._inlined(item, local) if isinstance(item, ast.AST) else item for item in child])
+            elif isinstance(child, ast.expr):
+                setattr(inlined, name, self._inlined(child, local))
+        return inlined
+
+    def _is_known(self, node: ast.expr, local: frozenset[str]) -> bool:
+        """Whether an expression in a call is a known value, which can be written out."""
+        if isinstance(node, ast.Lambda | ast.Starred) or self.scope.mentions_program(node):
+            return False
+        is_builtin = isinstance(node, ast.Name) and callable(BUILTINS.get(node.id)) and node.id not in self.scope.names
+        return not is_builtin and not local & {name.id for name in names_in(node)}
+
+    def _inlined_name(self, node: ast.Name, local: frozenset[str]) -> ast.Name:
+        bound, used = self.scope.names.get(node.id), self.scope.converted.entry_points
+        if isinstance(bound, Program):
+            used.add(bound.name)
+            return ast.Name(bound.name, ast.Load())
+        if isinstance(bound, Later):
+            self.scope.refuse(f"{node.id} is a value of the program that is given back to it")
+        if node.id not in local and node.id not in BUILTINS:
+            used.add(node.id)
+        return node

@@ -1,0 +1,146 @@
+"""The verdict on a program, from what the sandbox returned for its calls or its standard inputs."""
+
+import builtins
+from collections.abc import Mapping, Sequence
+
+from filters.code.bindings import Case
+from filters.code.cases import holds
+from filters.code.reference import Tests
+from filters.code.values import Tolerance
+from filters.code.whitelist import TooMuchError
+from filters.sandbox import Frame, Ran
+from schemas.sample import Verdict
+
+SHOWN_CHARS = 200
+_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
+
+
+def of_calls(tests: Tests, ran: Ran, tolerance: Tolerance) -> Verdict:
+    """Return the verdict on a program's calls. A wrong value counts even if a later call timed out or crashed."""
+    if ran.kind in ("tampering", "error"):
+        return _unfinished(ran) or Verdict.undecided("crash")
+    if ran.failed is not None:
+        return _failed(ran.failed)
+    passed, first_wrong, undecided = 0, None, ""
+    for case in tests.cases:
+        if max(case.calls) >= len(ran.frames):
+            continue
+        frames = {call: ran.frames[call] for call in case.calls}
+        try:
+            if _passes(case, frames, tolerance):
+                passed += 1
+            elif first_wrong is None:
+                first_wrong = case
+        except TooMuchError as error:
+            undecided = undecided or f"line {case.line}: {error}"
+    if first_wrong is not None:
+        return _wrong(tests, first_wrong, ran.frames, passed / len(tests.cases))
+    if (unfinished := _unfinished(ran)) is not None:
+        return unfinished
+    if undecided or passed < len(tests.cases):
+        return Verdict.undecided("unverifiable", why=undecided or "not every call was made")
+    return Verdict.keep(1.0)
+
+
+def of_pairs(tests: Tests, runs: Sequence[Ran], how: str, tolerance: Tolerance) -> Verdict:
+    """Return the verdict on a program's standard outputs, one run per input. `how`: lines, tokens or exact."""
+    passed = [
+        ran.kind == "done" and ran.failed is None and not ran.stdout_cut and _same_output(ran.stdout, expected, how, tolerance)
+        for ran, (_, expected) in zip(runs, tests.pairs, strict=True)
+    ]
+    score = sum(passed) / len(passed)
+    for index, ran in enumerate(runs):
+        if ran.kind != "done" or passed[index]:
+            continue
+        if ran.failed is not None and ran.failed[0] in _SYNTAX:
+            return _failed(ran.failed)
+        if ran.failed is not None:
+            kind, message = map(_printable, ran.failed)
+            return Verdict.drop("raised", score, input=index, type=kind, message=message)
+        return Verdict.drop("wrong_output", score, input=index, found=_printable(ran.stdout))
+    return next((verdict for verdict in map(_unfinished, runs) if verdict is not None), Verdict.keep(1.0))
+
+
+def _unfinished(ran: Ran) -> Verdict | None:
+    """Undecided for a program that did not run to its end, which is no evidence; otherwise None."""
+    if ran.kind == "timeout":
+        return Verdict.undecided("timeout", message=ran.message)
+    if ran.kind == "crash":
+        return Verdict.undecided("crash", message=ran.message)
+    if ran.kind == "tampering":
+        return Verdict.undecided("tampering", message=ran.message)
+    return Verdict.undecided("filter_error", message=ran.message) if ran.kind == "error" else None
+
+
+def _passes(case: Case, frames: Mapping[int, Frame], tolerance: Tolerance) -> bool:
+    raised = next((frame.raised for frame in frames.values() if frame.raised is not None), None)
+    if case.raises:
+        return raised is not None and not _is_missing(raised) and any(_is_a(raised[0], kind) for kind in case.raises)
+    return raised is None and holds(case, {call: frame.value for call, frame in frames.items()}, tolerance)
+
+
+def _is_a(name: str, expected: str) -> bool:
+    """Whether an exception is of the expected class, by Python's class tree. Exceptions of the program match by name only."""
+    if expected in {name, "BaseException"}:
+        return True
+    kind, expected_kind = getattr(builtins, name, None), getattr(builtins, expected, None)
+    if not isinstance(kind, type):
+        return expected == "Exception"
+    return isinstance(expected_kind, type) and issubclass(kind, expected_kind)
+
+
+def _is_missing(raised: tuple[str, str]) -> bool:
+    return raised[0] == "NameError" and raised[1].startswith("name ")
+
+
+def _wrong(tests: Tests, case: Case, frames: Sequence[Frame], score: float) -> Verdict:
+    index = next((call for call in case.calls if frames[call].raised is not None), case.calls[0])
+    frame, call = frames[index], tests.calls[index][:SHOWN_CHARS]
+    if frame.raised is not None and not case.raises:
+        if any(frame.raised == ("NameError", f"name {name!r} is not defined") for name in tests.entry_points):
+            return Verdict.drop("no_entry_point", score, call=call)
+        return Verdict.drop(
+            "raised", score, call=call, line=case.line, type=frame.raised[0], message=frame.raised[1][:SHOWN_CHARS]
+        )
+    kind = frame.raised[0] if frame.raised is not None else type(frame.value).__name__
+    text = frame.raised[1] if frame.raised is not None else repr(frame.value)
+    return Verdict.drop("wrong_output", score, call=call, line=case.line, found_type=kind, found=_printable(text))
+
+
+def _printable(text: str) -> str:
+    """The start of a text, without lone surrogates, which no column can hold."""
+    return text[:SHOWN_CHARS].encode("utf-8", "replace").decode()
+
+
+def _failed(failed: tuple[str, str]) -> Verdict:
+    kind, message = map(_printable, failed)
+    if failed[0] in _SYNTAX:
+        return Verdict.drop("syntax_error", 0.0, message=message)
+    return Verdict.drop("raised", 0.0, type=kind, message=message)
+
+
+def _same_output(output: str, expected: str, how: str, tolerance: Tolerance) -> bool:
+    if how == "exact":
+        return output == expected
+    if how == "lines":
+        return _lines(output) == _lines(expected)
+    words, expected_words = output.split(), expected.split()
+    return len(words) == len(expected_words) and all(
+        _same_word(word, expected_word, tolerance) for word, expected_word in zip(words, expected_words, strict=True)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _same_word(word: str, expected: str, tolerance: Tolerance) -> bool:
+    if word == expected:
+        return True
+    if "." not in expected or len(word) > 64 or not set(word + expected) <= set("0123456789+-.eE"):
+        return False
+    try:
+        value, expected_value = float(word), float(expected)
+    except ValueError:
+        return False
+    return abs(value - expected_value) <= max(tolerance.relative * max(abs(value), abs(expected_value)), tolerance.absolute)
