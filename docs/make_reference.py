@@ -4,7 +4,7 @@
     python docs/make_reference.py --check   exit 1, and name the page, where a page is stale
 
 The text between the marks BEGIN and END of a page is generated; the rest is written by hand. The sources are the docstrings of
-schemas/recipe.py, the `Config` of each filter, and the argument parser of the command line.
+the models in schemas/, the `Config` of each filter, and the argument parser of the command line.
 """
 
 import argparse
