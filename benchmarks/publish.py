@@ -119,7 +119,7 @@ def push(what: str, root: str, repo: str, already: str) -> dict[str, Any]:
     """Publish a run, or push its views; `already`: the runs whose rows are pushed before it, which push_to_hub needs again."""
     began, wall = time.process_time(), time.perf_counter()
     if what == "thresher":
-        from schemas.recipe import PublishSpec
+        from schemas.dataset import PublishSpec
         from thresher.releases.publish import publish
 
         publish(root, PublishSpec.model_validate({"repo": repo, "gates": {"self_check": False}}))

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from schemas.recipe import RayExecutorSpec
+from schemas.executors import RayExecutorSpec
 from thresher.executors.ray import RayExecutor
 from thresher.inputs import recipe_file
 from thresher.run import steps

@@ -117,7 +117,8 @@ def call_of_nothing(_engine: str, _apart: Any) -> None:
 
 def ray_cost(shards: int) -> float:
     """The driver's processor seconds per shard: one call of an actor and one filter task."""
-    from schemas.recipe import RayExecutorSpec, ReplayEngine
+    from schemas.engines import ReplayEngine
+    from schemas.executors import RayExecutorSpec
     from thresher.executors.ray import RayExecutor
 
     spec = RayExecutorSpec(kind="ray", address=None, replicas=1, cpus_per_replica=0.5)

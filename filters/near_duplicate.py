@@ -23,7 +23,7 @@ from filters.models.paths import resolved_model
 from filters.similarity.duplicates import Clusters, Order, among, within
 from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, numbers, signed
 from filters.tools import Tools
-from schemas.recipe import DedupeSpec
+from schemas.repeats import DedupeSpec
 from schemas.sample import Outcome
 
 RUN, RELEASED, SEMANTIC = "near_duplicate_run", "near_duplicate_released", "semantic_duplicate"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from filters.base import Filter, Role, Scope, verdict_table
 from filters.similarity.edits import nearest, tokens_of
 from filters.similarity.kernel import I64
-from schemas.recipe import NearMissSpec
+from schemas.repeats import NearMissSpec
 from schemas.sample import Kind, Outcome
 
 SPAN_CHARS = 200

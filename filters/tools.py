@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from filters.base import FilterError
 from filters.sandbox import Sandbox
 from filters.supervise import Workers
-from schemas.recipe import Engine, ModelSpec, VllmEngine
+from schemas.engines import Engine, ModelSpec, VllmEngine
 from schemas.sample import Message
 
 Messages = tuple[Message, ...]

@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ValidationError
 
 from flows.reporting import refusal
-from schemas.recipe import ReleasedSpec
+from schemas.repeats import ReleasedSpec
 from thresher.errors import PublishError, StoreError
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool.store import Store

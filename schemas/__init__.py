@@ -1,1 +1,1 @@
-"""The shapes: what a prompt, a sample, a verdict, a recipe and a manifest are. Imports nothing of ours."""
+"""The data models: prompt, sample, verdict, recipe and manifests. They import nothing of the other packages."""

@@ -1,7 +1,8 @@
-"""What a run has finished: one run manifest, and one entry per finished file.
+"""The state of a run: one manifest of the run, and one entry for each finished file.
 
-An entry is written after its file, so what has an entry is whole; what has none does not count. Entries are files of their own
-(`samples/00042.json` beside `samples/00042.parquet`), so that any number of workers can finish shards without sharing one.
+An entry is written after its file, so a file with an entry is complete, and a file without one does not count. Each entry is a
+file of its own (`samples/00042.json` beside `samples/00042.parquet`), so any number of workers can finish shards without sharing
+one.
 """
 
 from typing import Any, Literal
@@ -13,42 +14,42 @@ from schemas.sample import POOL_VERSION
 
 
 class Entry(BaseModel):
-    """One finished file. Fields that another version wrote are ignored."""
+    """One finished file. Unknown fields, which another version may write, are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     path: str
-    """Relative to the run."""
+    """Path of the file, relative to the run."""
     rows: int
-    """Rows of the file."""
+    """Number of rows."""
     bytes: int
-    """Size of the file."""
+    """Size of the file, in bytes."""
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file."""
     key: str
-    """Hash of what the file was made from; a file made from something else is made again."""
+    """Hash of the inputs of the file. A file with another key is outdated and is written again."""
     facts: dict[str, Any] = Field(default_factory=dict)
-    """Counts, seconds, and the engine's seed and version, as the stage knows them."""
+    """Counts, seconds, and the engine's seed and version, as far as the stage knows them."""
 
 
 class RunManifest(BaseModel):
-    """`run.json`: what this run is. Written once, before the first prompt."""
+    """`run.json`: the identity of a run. Written once, before the first prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     pool_version: int = POOL_VERSION
-    """Meaning of the pool's columns."""
+    """Version of the meaning of the pool's columns."""
     name: str
     """The recipe's name."""
     origin: Literal["sampled", "brought"]
-    """`sampled` from an engine, or `brought` along by `thresher filter`."""
+    """`sampled` from an engine, or `brought`: imported by `thresher filter`."""
     sampling_key: str
-    """Hash of all that decides which samples are drawn: prompts, model, sampling, salt."""
+    """Hash of everything that decides which samples are drawn: prompts, model, sampling, salt."""
     recipe: Recipe
-    """The recipe in full, defaults filled in."""
+    """The complete recipe, with defaults filled in."""
     base: str = ""
-    """The recipe's directory, as it was named: paths in the recipe are relative to it. It stays on this machine."""
+    """Directory of the recipe as the user named it. Paths in the recipe are relative to it. It is not published."""
     model: dict[str, Any]
-    """The model as resolved: name, revision, licence, chat template hash, prompt format."""
+    """The resolved model: name, revision, licence, hash of the chat template, prompt format."""
     thresher_version: str
-    """Version that began the run."""
+    """Version of thresher that started the run."""

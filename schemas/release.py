@@ -1,6 +1,6 @@
-"""What a dataset repository holds, release by release: `thresher/manifest.json` in the repository itself.
+"""The releases in a dataset repository: `thresher/manifest.json` in the repository itself.
 
-It is committed together with the shards that it names, so at every commit it tells exactly what is there.
+It is committed together with the shards that it names, so it is exact at every commit.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -14,61 +14,61 @@ class Shard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: str
-    """In the repository: VIEW/SPLIT/HASH.parquet, by the hash of its content."""
+    """Path in the repository: VIEW/SPLIT/HASH.parquet, named by the hash of its content."""
     rows: int
-    """Its rows."""
+    """Number of rows."""
     memory_bytes: int
-    """Their size in Arrow memory."""
+    """Size of the rows in Arrow memory, in bytes."""
     file_bytes: int
-    """Size of the file."""
+    """Size of the file, in bytes."""
 
 
 class Release(BaseModel):
-    """What one run has in the dataset; or, after `thresher compact`, what several have."""
+    """The rows of one run in the dataset; after `thresher compact`, of several runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     version: str
-    """Tag of the commit that brought it, such as v2026.11.23.1 or v1.4.0."""
+    """Tag of the commit that added it, such as v2026.11.23.1 or v1.4.0."""
     at: str
-    """When it was published, ISO 8601, UTC."""
+    """Time of publication, ISO 8601, UTC."""
     run: str
-    """Hash of all that decides which samples the run draws: a run has one release at most. Empty after compaction."""
+    """Hash of everything that decides which samples the run draws. A run has at most one release. Empty after compaction."""
     dataset: str
-    """Hash of what its dataset was made from: pool, verdicts and recipe. Empty after compaction."""
+    """Hash of the pool, verdicts and recipe that its dataset was made from. Empty after compaction."""
     name: str
     """The recipe's name."""
     thresher_version: str
-    """Version that published it."""
+    """Version of thresher that published it."""
     figures: dict[str, float | None]
     """samples, prompts, hits, pass_rate with its interval (pass_rate_low, pass_rate_high), undecided (share), hits_per_prompt,
-    effective_solutions, near_miss_share, completion_tokens, device_seconds: what the next release is measured against."""
+    effective_solutions, near_miss_share, completion_tokens, device_seconds. The next release is compared with them."""
     forced: tuple[str, ...] = ()
-    """Gates that it did not pass, and who published it all the same, knowing what."""
+    """If it was published with --force: who forced it and why, and the gates that it did not pass."""
     rows: dict[str, int]
-    """Rows of each view."""
+    """Number of rows of each view."""
     views: dict[str, tuple[Shard, ...]]
-    """The shards of each view; none where they were merged into those of another entry."""
+    """The shards of each view; empty if they were merged into those of another release."""
     merged: tuple["Release", ...] = ()
-    """Releases whose rows were written into the shards of this one."""
+    """Releases whose rows were merged into the shards of this one."""
 
 
 class RepositoryManifest(BaseModel):
-    """thresher/manifest.json."""
+    """The content of thresher/manifest.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format: int = FORMAT
-    """Of this file."""
+    """Version of the format of this file."""
     prompt_format: str = "chat"
-    """`chat`: prompts and completions are messages; `text`: they are plain text. It never changes."""
+    """`chat`: prompts and completions are messages; `text`: they are plain text. Fixed by the first release."""
     columns: dict[str, tuple[tuple[str, str], ...]]
-    """Per view its columns and their types, which never change."""
+    """Columns and types of each view. Fixed by the first release."""
     test_share: float = 0.0
-    """Share of the prompts that are held out, which never changes: prompts would change sides."""
+    """Share of the prompts that are held out. Fixed by the first release, because prompts would change their split."""
     releases: tuple[Release, ...]
-    """Those whose rows are there, the oldest first."""
+    """The releases whose rows are in the repository, oldest first."""
     revoked: tuple[Shard, ...] = ()
-    """Shards of the config `revoked`: samples that were taken back, and whose rows are still in the other shards."""
+    """Shards of the config `revoked`: samples that were revoked, with rows that are still in the other shards."""
     changes: tuple[str, ...] = ()
-    """Every change since the first, the newest first: version and what it did, as the card lists them."""
+    """Every change since the first release, newest first: version and description, as the card lists them."""

@@ -1,7 +1,7 @@
 """Prompt, Sample and Verdict, and the Arrow schemas of the pool they are stored in.
 
-A column that holds JSON text (`reference`, `metadata`, `sampling`, `detail`) is a plain string in the pool: any value a user
-brings survives unchanged there. docs/formats.md describes every column.
+A column that holds JSON text (`reference`, `metadata`, `sampling`, `detail`) is a plain string in the pool, so that any value
+survives unchanged. docs/formats.md describes every column.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 POOL_VERSION = 2
-"""Raised when the columns below change meaning; a pool of another version is refused, never guessed at."""
+"""Raised when the columns below change their meaning. A pool of another version is refused."""
 
 
 class Outcome(StrEnum):
-    """What a filter says of a sample."""
+    """A filter's decision about a sample."""
 
     KEEP = "keep"
     DROP = "drop"
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 
 class Kind(StrEnum):
-    """What all filters together say of a sample; null where nobody could tell."""
+    """The result of all filters for a sample; null if they could not decide."""
 
     HIT = "hit"
     NEAR_MISS = "near_miss"
@@ -43,10 +43,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Chat messages, and what verifiers need to judge an answer to them.
+    """Chat messages, and the reference that verifiers need to judge an answer to them.
 
-    `prompt_id` is the hash of messages and reference (thresher.ids). `reference` is any JSON value, or None where there is
-    none. `metadata` is the user's own and is carried through untouched.
+    `prompt_id` is the hash of messages and reference (thresher.ids). `reference` is any JSON value; None if the prompt has no
+    reference. `metadata` belongs to the user and is stored unchanged.
     """
 
     prompt_id: str
@@ -61,7 +61,7 @@ class Sample:
     """One completion of one prompt, as a filter sees it.
 
     `index` counts the samples of a prompt from 0; the anchor (greedy completion) has index -1. `finish_reason` is `stop`,
-    `length` or `abort`, and None for samples that were brought along without one.
+    `length` or `abort`, and None for imported samples that have none.
     """
 
     sample_id: str
@@ -78,10 +78,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one filter says of one sample.
+    """The verdict of one filter on one sample.
 
     `reason` is a snake_case word from docs/verdicts.md, empty when kept. `score` is the filter's own number, if it has one.
-    `detail` is a JSON object for people who read the audit: the offending span, the error's text, the id that is repeated.
+    `detail` is a JSON object for readers of the audit: the offending span, the text of the error, the id of the repeated sample.
     """
 
     outcome: Outcome
@@ -91,24 +91,26 @@ class Verdict:
 
     @classmethod
     def keep(cls, score: float | None = None, **detail: Any) -> "Verdict":
+        """The verdict of a filter that keeps the sample."""
         return cls(Outcome.KEEP, "", score, detail or None)
 
     @classmethod
     def drop(cls, reason: str, score: float | None = None, **detail: Any) -> "Verdict":
+        """The verdict of a filter that drops the sample, with its reason."""
         return cls(Outcome.DROP, reason, score, detail or None)
 
     @classmethod
     def undecided(cls, reason: str, **detail: Any) -> "Verdict":
-        """For a filter that could not judge: no reference, a time-out, its own failure. Never for a wrong answer."""
+        """The verdict of a filter that could not judge: no reference, a time-out, its own failure. Never for a wrong answer."""
         return cls(Outcome.UNDECIDED, reason, None, detail or None)
 
 
 CLASSES = ("pass", "fail", "unparsed", "unverifiable", "timeout", "crash", "verifier_error", "tampering")
-"""What came of judging a sample, for a verifier. Only pass and fail are evidence; each other class has a rate of its own."""
+"""Classes of a verifier's verdicts. Only pass and fail are evidence; each of the others has a rate of its own."""
 
 
 def verdict_class(outcome: str, reason: str) -> str:
-    """Which of CLASSES a verdict belongs to. What a verifier cannot judge for want of a reference is unverifiable."""
+    """The class of a verdict. A sample that cannot be judged for lack of a reference is unverifiable."""
     if outcome != Outcome.UNDECIDED.value:
         return "pass" if outcome == Outcome.KEEP.value else "fail"
     if reason == "filter_error":
@@ -120,7 +122,7 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 
 
 def to_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN. Raises ValueError or TypeError if it has none."""
+    """The canonical JSON text of a value: sorted keys, no spaces, no NaN. Raises ValueError or TypeError if it has none."""
     return _encode(value)
 
 
@@ -139,7 +141,7 @@ PROMPTS = pa.schema(
     ],
     metadata={"thresher": f"prompts/{POOL_VERSION}"},
 )
-"""The plan: one row per prompt, one row group per shard. `reference` and `metadata` are JSON text."""
+"""The prompts of a run: one row per prompt, one row group per shard. `reference` and `metadata` are JSON text."""
 
 SAMPLES = pa.schema(
     [
@@ -175,11 +177,11 @@ SAMPLES = pa.schema(
     ],
     metadata={"thresher": f"samples/{POOL_VERSION}"},
 )
-"""The pool: one row per sample. `source_row` and `unreadable` are for samples that were brought along (row number from 0 in
-the user's file, and why the row could not be read). `error` says why the engine could not draw a sample: nobody judges it."""
+"""The pool: one row per sample. `source_row` and `unreadable` are for imported samples (row number from 0 in the user's file, and
+why the row could not be read). `error` is why the engine could not draw a sample; such a sample is not judged."""
 
 REPEATED = ("family", "messages", "reference", "metadata")
-"""Columns that a sample has from its prompt."""
+"""Columns that a sample shares with its prompt."""
 
 JOURNAL = pa.schema(
     [
@@ -189,8 +191,8 @@ JOURNAL = pa.schema(
     ],
     metadata={"thresher": f"journal/{POOL_VERSION}"},
 )
-"""Rows of a shard that is not finished: its samples without what repeats their prompt. The first row of a group that was
-calibrated has the tokens and sums of thresher.calibration for the whole group."""
+"""Rows of an unfinished shard: its samples without the columns of their prompt. The first row of a calibrated group has the
+tokens and sums of thresher.estimators.calibration for the whole group."""
 
 VERDICTS = pa.schema(
     [
@@ -205,5 +207,5 @@ VERDICTS = pa.schema(
     ],
     metadata={"thresher": f"verdicts/{POOL_VERSION}"},
 )
-"""One row per sample and filter that saw it. `row` is the sample's row in its shard, `filter_key` the hash of the filter's
+"""One row per sample and filter that judged it. `row` is the sample's row in its shard, `filter_key` the hash of the filter's
 name, version and parameters."""

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from helpers.small_run import small_run
-from schemas.recipe import Sampling
+from schemas.sampling import Sampling
 from thresher.audit.count_run import audit
 from thresher.dataset import views
 from thresher.dataset.card import sampling_words

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from schemas.recipe import PublishSpec
+from schemas.dataset import PublishSpec
 from thresher.cli import main
 from thresher.dedupe import within_run
 from thresher.dedupe.index import Index

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.recipe import Sampling
+from schemas.sampling import Sampling
 from thresher.estimators import pass_rate
 
 BUDGETS = [

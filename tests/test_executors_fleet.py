@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from helpers.deployment_page import block
-from schemas.recipe import VllmEngine
+from schemas.engines import VllmEngine
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.executors import fleet

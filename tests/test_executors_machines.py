@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.recipe import RayExecutorSpec, VllmEngine
+from schemas.engines import VllmEngine
+from schemas.executors import RayExecutorSpec
 from thresher.errors import EngineError
 from thresher.executors import machines
 from thresher.executors.ray import RayExecutor

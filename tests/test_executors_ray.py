@@ -21,7 +21,8 @@ import yaml
 
 from helpers.fake_openai import FakeOpenAI
 from helpers.prefect_server import task_runs
-from schemas.recipe import RayExecutorSpec, ReplayEngine
+from schemas.engines import ReplayEngine
+from schemas.executors import RayExecutorSpec
 from thresher.cli import main
 from thresher.errors import EngineError, StoreError
 from thresher.executors.ray import RayExecutor, Replicas

@@ -15,7 +15,7 @@ from filters.base import FilterError, Role
 from filters.judging import judge
 from filters.tools import Tools
 from helpers.fake_openai import FakeOpenAI
-from schemas.recipe import ModelSpec, VllmEngine
+from schemas.engines import ModelSpec, VllmEngine
 from schemas.sample import SAMPLES, Message, to_json
 from thresher.judging.model_engines import ModelEngines
 

@@ -15,7 +15,7 @@ from filters.base import Filter
 from filters.judging import judge, judge_corpus
 from filters.near_miss import differing
 from filters.similarity.kernel import numbers
-from schemas.recipe import DedupeSpec, NearMissSpec
+from schemas.repeats import DedupeSpec, NearMissSpec
 from schemas.sample import Kind
 
 LONG = "We take the first number and add the second number to it, step by step, until nothing is left, and so we find {}."

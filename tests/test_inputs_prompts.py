@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.recipe import PromptSet, Recipe
+from schemas.prompt_sets import PromptSet
+from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Message, Prompt
 from thresher import ids
 from thresher.errors import SourceError

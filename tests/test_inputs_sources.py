@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.reasoning_gym import EVALUATING
-from schemas.recipe import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource
+from schemas.prompt_sets import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource
 from thresher.errors import SourceError
 from thresher.inputs.sources import HASH_DEPENDENT, plain, rows
 

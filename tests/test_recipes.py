@@ -8,7 +8,7 @@ import pytest
 
 from filters.base import Role, Scope
 from filters.tools import Tools
-from schemas.recipe import PromptSet
+from schemas.prompt_sets import PromptSet
 from schemas.sample import to_json
 from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import load

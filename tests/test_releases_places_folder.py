@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from helpers.small_run import small_run
-from schemas.recipe import GatesSpec, PublishSpec
+from schemas.dataset import GatesSpec, PublishSpec
 from schemas.release import Release, RepositoryManifest
 from thresher.audit.count_run import audit
 from thresher.dataset.write import write_dataset
@@ -218,7 +218,7 @@ def test_a_commit_that_was_cut_off_before_the_card_is_completed(
 def test_publishers_side_by_side_lose_nothing_in_a_folder(run: Callable[..., Path], tmp_path: Path) -> None:
     runs, repo = [run(f"run{number}") for number in range(4)], str(tmp_path / "released")
     program = (
-        "import sys; from schemas.recipe import PublishSpec; from thresher.releases.publish import publish\n"
+        "import sys; from schemas.dataset import PublishSpec; from thresher.releases.publish import publish\n"
         f"for run in sys.argv[2:]: publish(run, PublishSpec.model_validate({{'repo': sys.argv[1], 'gates': {LOOSE!r}}}))"
     )
     going = [subprocess.Popen([sys.executable, "-c", program, repo, *map(str, runs[at:] + runs[:at])]) for at in range(4)]

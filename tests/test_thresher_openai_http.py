@@ -20,7 +20,7 @@ import pytest
 from pydantic import ValidationError
 
 from helpers.fake_openai import FakeOpenAI
-from schemas.recipe import HttpEngine
+from schemas.engines import HttpEngine
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Calibration, Quota, Sums, calibrations, nothing

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from schemas.recipe import VllmEngine
+from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.estimators import calibration
 from thresher.estimators.calibration import Quota

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from filters.base import Filter, FilterError, LocalPath, Role, Scope
 from filters.models.paths import LocalEngine, LocalModel
 from filters.tools import Asker, Choice, Messages, Tools
-from schemas.recipe import ModelSpec, VllmEngine
+from schemas.engines import ModelSpec, VllmEngine
 from schemas.sample import Message, Verdict
 
 LABELS = ("A", "B")

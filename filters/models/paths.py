@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
-from schemas.recipe import Engine, ModelSpec, ReplayEngine
+from schemas.engines import Engine, ModelSpec, ReplayEngine
 
 
 def resolved_model(model: ModelSpec, base: Path | None) -> ModelSpec:

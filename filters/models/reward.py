@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from filters.base import Filter, FilterError, Role, Scope
 from filters.models.paths import LocalModel
 from filters.tools import Tools
-from schemas.recipe import VllmEngine
+from schemas.engines import VllmEngine
 from schemas.sample import Message, Verdict
 
 _ACTIVATION = {"auto": None, "none": False, "model": True}

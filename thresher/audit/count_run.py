@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from filters.base import Role
+from schemas.engines import VllmEngine
 from schemas.manifest import RunManifest
-from schemas.recipe import VllmEngine
 from schemas.sample import Kind, Outcome
 from thresher import ids
 from thresher.audit.count_shard import AGAIN, Counts, count_shard

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from filters.base import Role, Scope
 from schemas.manifest import Entry
-from schemas.recipe import Sampling
 from schemas.sample import Outcome
+from schemas.sampling import Sampling
 from thresher.audit.evidence import Evidence, evidence_of
 from thresher.errors import StoreError
 from thresher.estimators.diversity import Sums, sums_of

@@ -125,7 +125,7 @@ def index(options: argparse.Namespace) -> int:
     """Run `thresher index`."""
     from pathlib import Path
 
-    from schemas.recipe import DedupeSpec
+    from schemas.repeats import DedupeSpec
     from thresher.audit.show import table_of
     from thresher.dedupe.released import index_dataset
 

@@ -11,7 +11,9 @@ import pyarrow as pa
 import yaml
 
 from schemas.manifest import RunManifest
-from schemas.recipe import PromptSet, Recipe, Sampling
+from schemas.prompt_sets import PromptSet
+from schemas.recipe import Recipe
+from schemas.sampling import Sampling
 from thresher import __version__
 from thresher.audit.compare import Since
 from thresher.audit.count_run import Audit

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.similarity.kernel import I64, U64, signed
-from schemas.recipe import PreferenceSpec, UnpairedSpec
+from schemas.dataset import PreferenceSpec, UnpairedSpec
 from schemas.sample import Kind
 from thresher.dataset.views import made, said
 

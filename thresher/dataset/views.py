@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.near_duplicate import answer_ids
-from schemas.recipe import Sampling
 from schemas.sample import Kind, Outcome
+from schemas.sampling import Sampling
 from thresher.pool.judged import FilterFacts, _whole, pass_rates, prompt_counts
 
 JSON = pa.json_()

@@ -14,7 +14,7 @@ from filters import near_duplicate
 from filters.base import Filter, FilterError, Scope
 from filters.similarity.kernel import Signed
 from schemas.manifest import Entry
-from schemas.recipe import DedupeSpec
+from schemas.repeats import DedupeSpec
 from schemas.sample import Kind
 from thresher.dedupe.index import Index
 from thresher.errors import SourceError, StoreError

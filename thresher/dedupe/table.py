@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from filters.near_duplicate import guards, hashes
 from filters.similarity.duplicates import Clusters, Order, among, similarities, within
 from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, signed
-from schemas.recipe import DedupeSpec
+from schemas.repeats import DedupeSpec
 from schemas.suggest import did_you_mean
 from thresher.dedupe import out_of_core
 from thresher.errors import SourceError

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from filters import near_duplicate
 from filters.base import Filter
 from filters.near_duplicate import Told
-from schemas.recipe import DedupeSpec, FilterSpec, Recipe
+from schemas.recipe import FilterSpec, Recipe
+from schemas.repeats import DedupeSpec
 from schemas.sample import Outcome
 from thresher import ids
 from thresher.dedupe import out_of_core

@@ -24,7 +24,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.recipe import Sampling
+from schemas.sampling import Sampling
 
 GROWTH = 1.5
 """Each wave brings the samples of a prompt to this many times those before: at most half as many again as were needed."""

@@ -1,6 +1,7 @@
 """Where the steps run: this machine, or a Ray cluster."""
 
-from schemas.recipe import RayExecutorSpec, Recipe
+from schemas.executors import RayExecutorSpec
+from schemas.recipe import Recipe
 from thresher.executors.executor import Executor
 from thresher.executors.local import LocalExecutor
 

@@ -29,7 +29,9 @@ from typing import Any
 
 import orjson
 
-from schemas.recipe import RayExecutorSpec, Recipe, VllmEngine
+from schemas.engines import VllmEngine
+from schemas.executors import RayExecutorSpec
+from schemas.recipe import Recipe
 from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.executors.ray import RayExecutor, Replicas, address_here
 from thresher.inputs.models import resolve

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from schemas.recipe import Engine, RayExecutorSpec, VllmEngine
+from schemas.engines import Engine, VllmEngine
+from schemas.executors import RayExecutorSpec
 from thresher.errors import DeadlyError, EngineError, StoreError, ThresherError
 from thresher.executors import machines
 from thresher.executors.executor import Executor

@@ -19,7 +19,8 @@ from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedErro
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from schemas.recipe import PromptSet, Recipe
+from schemas.prompt_sets import PromptSet
+from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Message, Prompt, to_json
 from schemas.suggest import did_you_mean
 from thresher import ids

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.reasoning_gym import EVALUATING
-from schemas.recipe import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource, Source
+from schemas.prompt_sets import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource, Source
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from filters.base import FilterError
 from filters.tools import Choice, Messages
-from schemas.recipe import Engine, HttpEngine, ModelSpec, ReplayEngine, Sampling, VllmEngine
+from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.sample import to_json
+from schemas.sampling import Sampling
 from thresher.errors import EngineError, SourceError, ThresherError
 from thresher.inputs import models
 from thresher.samplers import open_sampler

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from filters import near_duplicate
 from filters.base import SO_FAR, Filter, Role, Scope
 from filters.judging import judge, judge_corpus
+from schemas.executors import RayExecutorSpec
 from schemas.manifest import Entry
-from schemas.recipe import FilterSpec, RayExecutorSpec
+from schemas.recipe import FilterSpec
 from schemas.sample import VERDICTS, Kind, Outcome
 from thresher import ids
 from thresher.dedupe import within_run

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from filters.base import Role, Scope
 from schemas.manifest import Entry
-from schemas.recipe import Sampling
 from schemas.sample import Kind, Outcome, to_json
+from schemas.sampling import Sampling
 from thresher import ids
 from thresher.errors import StoreError
 from thresher.estimators import pass_rate

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Filter
-from schemas.recipe import FilterSpec, Sampling
+from schemas.recipe import FilterSpec
 from schemas.sample import JOURNAL, LOGPROBS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
+from schemas.sampling import Sampling
 from thresher import ids
 from thresher.inputs.models import Model
 from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, EngineFacts, anchor_parameters, draw_parameters

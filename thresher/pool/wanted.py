@@ -3,7 +3,7 @@
 from typing import Any
 
 from schemas.manifest import Entry
-from schemas.recipe import Sampling
+from schemas.sampling import Sampling
 
 
 def wanted(sampling: Sampling) -> dict[str, Any]:

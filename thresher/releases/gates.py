@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from schemas.recipe import GatesSpec
+from schemas.dataset import GatesSpec
 from schemas.release import RepositoryManifest
 from thresher.audit.compare import Since
 from thresher.audit.count_run import Audit

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from filters.base import FilterError
 from filters.similarity.kernel import SCHEME, Signed
-from schemas.recipe import DedupeSpec
 from schemas.release import Release, RepositoryManifest
+from schemas.repeats import DedupeSpec
 from thresher.dedupe import released
 from thresher.dedupe.index import Index
 from thresher.dedupe.released import ASKED

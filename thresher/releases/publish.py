@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from schemas.dataset import PublishSpec
 from schemas.manifest import Entry, RunManifest
-from schemas.recipe import PublishSpec
 from schemas.release import Release, RepositoryManifest, Shard
 from thresher import __version__
 from thresher.audit.cache import cached_audit

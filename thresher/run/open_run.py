@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from filters.tools import Tools
+from schemas.engines import HttpEngine, VllmEngine
 from schemas.manifest import Entry, RunManifest
-from schemas.recipe import HttpEngine, JsonlSource, ParquetSource, Recipe, VllmEngine
+from schemas.prompt_sets import JsonlSource, ParquetSource
+from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids
 from thresher.errors import RecipeError, SourceError, StoreError

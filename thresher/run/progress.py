@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from schemas.recipe import Sampling
+from schemas.sampling import Sampling
 from thresher.samplers.sampler import EngineFacts
 
 LINE_EVERY_S = 10.0

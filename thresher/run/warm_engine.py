@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from schemas.recipe import HttpEngine, Recipe
+from schemas.engines import HttpEngine
+from schemas.recipe import Recipe
 from thresher import ids
 from thresher.errors import ModelError, StoreError
 from thresher.inputs import models

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from schemas.recipe import Engine, HttpEngine, ReplayEngine, Sampling
+from schemas.engines import Engine, HttpEngine, ReplayEngine
+from schemas.sampling import Sampling
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
 from thresher.samplers.sampler import Sampler

@@ -38,7 +38,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from schemas.recipe import HttpEngine
+from schemas.engines import HttpEngine
 from schemas.sample import Message
 from schemas.suggest import did_you_mean
 from thresher.errors import EngineError, SourceError, ThresherError

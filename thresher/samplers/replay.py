@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from schemas.recipe import JsonlSource, ParquetSource
+from schemas.prompt_sets import JsonlSource, ParquetSource
 from thresher.errors import SourceError
 from thresher.inputs.sources import rows
 from thresher.samplers.sampler import Completion, Drawn, EngineFacts, Group

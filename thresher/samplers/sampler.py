@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.recipe import Sampling
 from schemas.sample import Message
+from schemas.sampling import Sampling
 from thresher.estimators.calibration import Sums
 
 NEUTRAL: dict[str, Any] = {

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schemas.recipe import VllmEngine
+from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import TOP_K, Quota, Sums, from_flat, nothing, sums

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.recipe import VllmEngine
+from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
 from thresher.inputs.models import Model

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from schemas.recipe import CalibrationSpec, Recipe
+from schemas.recipe import Recipe
 from schemas.sample import Prompt
+from schemas.sampling import CalibrationSpec
 from thresher.errors import RecipeError, ThresherError
 from thresher.executors import open_executor
 from thresher.executors.executor import Engines, Executor

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 import filters
 from filters.judging import judge
 from filters.similarity.edits import Tokens, nearest, tokens_of
-from schemas.recipe import NearMissSpec, Recipe
+from schemas.recipe import Recipe
+from schemas.repeats import NearMissSpec
 from schemas.sample import Kind, Outcome
 from thresher.audit.statistics import of_k
 from thresher.pool import judged as pool

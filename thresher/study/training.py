@@ -31,8 +31,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schemas.dataset import PreferenceSpec
 from schemas.manifest import RunManifest
-from schemas.recipe import PreferenceSpec, Recipe
+from schemas.recipe import Recipe
 from schemas.sample import Kind, Prompt
 from thresher import ids
 from thresher.audit.statistics import of_k
