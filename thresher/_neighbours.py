@@ -17,10 +17,10 @@ def check() -> None:
         spec = _find_spec(name)
         folders = list(spec.submodule_search_locations or ()) if spec else []
         if not any(os.path.isfile(os.path.join(folder, mark)) for folder in folders):
-            found = (spec.origin or ", ".join(folders)) if spec else "nothing"
+            origin = (spec.origin or ", ".join(folders)) if spec else "nothing"
             raise ImportError(
-                f"thresher needs its own package {name!r}, but Python found {found}; start from another directory, or remove the "
-                "other package from the path (PYTHONPATH, or a folder of that name)"
+                f"thresher needs its own package {name!r}, but Python found {origin}; start from another directory, or remove "
+                "the other package from the path (PYTHONPATH, or a folder of that name)"
             )
 
 

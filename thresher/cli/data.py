@@ -80,7 +80,7 @@ def _add_dedupe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads for those files (default: one per core)"
     )
-    command.add_argument("--config", metavar="NAME", help="config of a dataset (default: its only one)")
+    command.add_argument("--config", metavar="NAME", help="config of a dataset (default: the dataset's default config)")
     command.add_argument("--split", metavar="NAME", help="split of a dataset (default: train)")
     add_formats(command)
 
