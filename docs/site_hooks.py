@@ -14,3 +14,10 @@ def on_page_content(html: str, **_: Any) -> str:
     """Join numbers and per cent signs outside of code by a space that does not break."""
     parts = re.split(r"(<pre.*?</pre>|<code.*?</code>)", html, flags=re.DOTALL)
     return "".join(part if part.startswith(("<pre", "<code")) else re.sub(r"(\d) %", "\\1\u00a0%", part) for part in parts)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuse a page that would load a script, a style or a picture from the network: the site is read offline."""
+    if match := re.search(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"', output):
+        raise SystemExit(f"docs/{page.file.src_uri}: the page would load {match[0]}, and must be readable offline")
+    return output

@@ -1,5 +1,6 @@
 """The examples of README and docs/ do what they say, and a stale generated page is found."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -80,3 +81,15 @@ def test_the_generated_part_names_every_key_of_a_recipe() -> None:
 
     assert [key for key in reference.recipe_keys(schema) if f"| `{key.split('.')[-1]}` |" not in part] == []
     assert {"sampling.max_tokens", "prompts[].source.path", "dedupe.semantic.engine.dtype"} <= reference.recipe_keys(schema)
+
+
+SOURCES = "".join(path.read_text("utf-8") for folder in ("thresher", "flows") for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.skipif("DO_NOT_TRACK" not in SOURCES, reason="thresher does not set these variables yet")
+def test_every_variable_of_the_telemetry_page_is_set() -> None:
+    text = (ROOT / "docs" / "telemetry.md").read_text("utf-8")
+    table = set(re.findall(r"`([A-Z_]+)=(\w+)`", text))
+
+    assert len(table) == 6
+    assert [name for name, value in table if not re.search(rf'"{name}"\s*[,:]\s*"{value}"', SOURCES)] == []
