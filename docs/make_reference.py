@@ -10,6 +10,7 @@ the models in schemas/, the `Config` of each filter, and the argument parser of 
 import argparse
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -169,11 +170,15 @@ def _anchor(name: str, target: Schema) -> str:
 
 
 def _json(value: object) -> str:
+    """The value as JSON in a span of code; of mappings in a list only what is set."""
+    if isinstance(value, list | tuple):
+        value = [{key: item[key] for key in item if item[key]} if isinstance(item, Mapping) else item for item in value]
     return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|")
 
 
 def _paragraph(text: str) -> str:
-    return " ".join(text.split())
+    """The text on one line; pages of docs/ that it names are links."""
+    return re.sub(r"\bdocs/(\w+)\.md\b", r"[\1](\1.md)", " ".join(text.split()))
 
 
 def _cell(text: str) -> str:
