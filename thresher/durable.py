@@ -13,15 +13,18 @@ def sync(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: str | Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all: readers see the old content or the new one. Raises OSError."""
+def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write a file whole or not at all: readers see the old content or the new one. Raises OSError. Without `durable` nothing is
+    flushed, and a power cut may lose the file or its content."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
-        sync(temporary)
+        if durable:
+            sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    if durable:
+        sync(path.parent)

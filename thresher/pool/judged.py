@@ -22,7 +22,6 @@ from schemas.sampling import Sampling
 from thresher import ids
 from thresher.errors import StoreError
 from thresher.estimators import pass_rate
-from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
 
 JUDGED = ("outcome", "kind", "reason", "failed_filter", "detail", "nearest", "similarity", "multiplicity", "score", "answer")
@@ -82,12 +81,6 @@ def hits(store: Store) -> int:
     """Samples of the run that every filter kept so far, anchors apart."""
     last = (verdict_entries(store, shard)[-1:] for shard in sampled(store))
     return sum(int(entry.facts["hits"]) for entries in last for entry in entries)
-
-
-def enough(run: Run) -> bool:
-    """Whether a run has its target_rows, so that the shards without samples are not needed."""
-    target = run.recipe.sampling.target_rows if run.sampled else None
-    return target is not None and hits(run.store) >= target
 
 
 def corpus_name(number: int, shard: int) -> str:
@@ -253,7 +246,7 @@ def judged_key(store: Store, shard: int) -> str | None:
 
 def write_judged(store: Store, shard: int, table: pa.Table, key: str, *, to: Store | None = None) -> None:
     """Keep the columns of JUDGED of a shard beside the run, or in another place. `table` is what `judged` returned."""
-    (to or store).write_table(judged_name(shard), table.select(list(JUDGED)).cast(JUDGED_SCHEMA), key=key)
+    (to or store).write_table(judged_name(shard), table.select(list(JUDGED)).cast(JUDGED_SCHEMA), key=key, durable=False)
 
 
 def read_judged(store: Store, shard: int, columns: list[str] | None = None) -> pa.Table:

@@ -4,16 +4,20 @@ It stands below the steps, because everything that reads a pool takes one. `thre
 opens one that is there.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from thresher.errors import StoreError
 from thresher.inputs.models import Model
+from thresher.pool import judged
 from thresher.pool.store import Store
 
 AGAIN = {"sampled": "thresher run", "brought": "thresher filter"}
@@ -69,9 +73,33 @@ class Run:
         noted: Mapping[str, Any] = self.manifest.model
         return Model(**{name: noted[name] for name in Model.__dataclass_fields__}) if self.sampled else None
 
-    def at(self, root: str) -> "Run":
-        """The same run, reached under another name of its directory."""
-        return replace(self, store=Store(root))
+    @property
+    def enough(self) -> bool:
+        """Whether it has its target_rows, so that the shards without samples are not needed."""
+        target = self.recipe.sampling.target_rows if self.sampled else None
+        return target is not None and judged.hits(self.store) >= target
+
+    def samples(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The samples, a table per shard: the columns of the pool (all, or the ones named) and what became of each sample
+        (docs/formats.md: outcome, kind, reason, ...). Raises StoreError on a damaged file."""
+        yield from judged.each_judged(self.store, columns)
+
+    def verdicts(self) -> Iterator[pa.Table]:
+        """The verdicts, a table per shard (schema VERDICTS). Raises StoreError on a damaged file."""
+        for shard in judged.sampled(self.store):
+            yield judged.verdicts(self.store, shard)[0]
+
+    def view(self, name: str, split: str = "train") -> Iterator[pa.Table]:
+        """A view of the finished dataset, a table per file. Raises StoreError where the dataset is not written, or has no such
+        view."""
+        entry = self.store.entry("dataset")
+        if entry is None:
+            raise StoreError(f"{self.root}: has no dataset yet; run `{self.command}` again to complete the run")
+        if name not in entry.facts["views"]:
+            raise StoreError(f"{self.root}: its dataset has no view {name!r}; wanted one of {', '.join(entry.facts['views'])}")
+        for file in entry.facts["files"]:
+            if file.startswith(f"{name}/{split}/"):
+                yield pq.read_table(pa.BufferReader(self.store.read_bytes(f"dataset/{file}")))
 
 
 def open_run(root: str | Path | Store) -> Run:

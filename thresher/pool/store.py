@@ -125,15 +125,15 @@ class Store:
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
-    def write_bytes(self, name: str, data: bytes | memoryview) -> None:
-        """Write a file whole or not at all."""
+    def write_bytes(self, name: str, data: bytes | memoryview, *, durable: bool = True) -> None:
+        """Write a file whole or not at all. Without `durable` a power cut may lose it: for what can be derived again."""
         path = self.path(name)
         with self.explained(name):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             if not self.local:
                 self.fs.pipe_file(path, bytes(data))
                 return
-            replace_file(path, data)
+            replace_file(path, data, durable=durable)
 
     def write_first(self, name: str, model: BaseModel) -> bool:
         """Write a file unless there is one; returns whether it did. Of several writers one does."""
@@ -187,18 +187,26 @@ class Store:
         with self.explained(name, verb="read"):
             return bytes(self.fs.cat_file(self.path(name)))
 
-    def write_model(self, name: str, model: BaseModel) -> None:
-        self.write_bytes(name, (model.model_dump_json(indent=1) + "\n").encode())
+    def write_model(self, name: str, model: BaseModel, *, durable: bool = True) -> None:
+        """Write a model as JSON, whole or not at all."""
+        self.write_bytes(name, (model.model_dump_json(indent=1) + "\n").encode(), durable=durable)
 
     # -- tables with entries -------------------------------------------------------------------------------------------
 
     def write_table(
-        self, name: str, table: pa.Table, *, key: str, facts: dict[str, Any] | None = None, version: int = 1
+        self,
+        name: str,
+        table: pa.Table,
+        *,
+        key: str,
+        facts: dict[str, Any] | None = None,
+        version: int = 1,
+        durable: bool = True,
     ) -> Entry:
         """Write `name`.parquet in one row group, then its entry. A further `version` goes to a file of its own, so that the one
         before stays whole until the entry names the new one; then it is removed."""
         before = self.entry(name) if version > 1 else None
-        entry = self.write_groups(name, table.schema, [table], key=key, facts=facts, file=versioned(name, version))
+        entry = self.write_groups(name, table.schema, [table], key=key, facts=facts, file=versioned(name, version), durable=durable)
         if before is not None and before.path != entry.path and self.exists(before.path):
             self.remove(before.path)
         return entry
@@ -212,6 +220,7 @@ class Store:
         key: str,
         facts: dict[str, Any] | None = None,
         file: str | None = None,
+        durable: bool = True,
     ) -> Entry:
         """Write `name`.parquet (or `file`) with one row group per table, then its entry. It is held in memory until it is
         whole."""
@@ -222,7 +231,7 @@ class Store:
                 writer.write_table(table.cast(schema), row_group_size=max(1, table.num_rows))
                 rows += table.num_rows
         data = buffer.getbuffer()
-        self.write_bytes(file, data)
+        self.write_bytes(file, data, durable=durable)
         entry = Entry(
             path=file,
             rows=rows,
@@ -231,7 +240,7 @@ class Store:
             key=key,
             facts=facts or {},
         )
-        self.write_model(f"{name}.json", entry)
+        self.write_model(f"{name}.json", entry, durable=durable)
         return entry
 
     def entry(self, name: str) -> Entry | None:

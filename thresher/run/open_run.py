@@ -49,7 +49,7 @@ class Begun:
     @property
     def enough(self) -> bool:
         """Whether the run has its target_rows, whatever is left to sample."""
-        return judged.enough(self.run)
+        return self.run.enough
 
 
 BUDGET = {
