@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from helpers import FOLDER
+from helpers import FOLDER, known
 from helpers.prefect_server import Server
 
 # A busy machine is no fault of what is tested.
@@ -125,7 +125,8 @@ def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A Hub on 127.0.0.1, and `hub.environment` for programs that are to use it; the parameter says how files are sent."""
     from helpers.hub_server import Fault, Hub
 
-    with Hub(tmp_path / "hub") as server:
+    with Hub(tmp_path / "hub") as running:
+        server: Any = running
         server.Fault = Fault
         server.environment = os.environ | {
             "HF_ENDPOINT": server.url,
@@ -145,14 +146,46 @@ def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
             if key not in clients:
                 program = [sys.executable, str(FOLDER / "hub_client.py")]
                 with (tmp_path / "clients.log").open("a") as log:
-                    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
-                    clients[key] = subprocess.Popen(program, env=server.environment, **pipes)
-            client = clients[key]
-            client.stdin.write(json.dumps(asked) + "\n")
-            client.stdin.flush()
-            return tuple(json.loads(client.stdout.readline()))
+                    clients[key] = subprocess.Popen(
+                        program, env=server.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                    )
+            questions, answers = known(clients[key].stdin), known(clients[key].stdout)
+            questions.write(json.dumps(asked) + "\n")
+            questions.flush()
+            status, output, errors = json.loads(answers.readline())
+            return status, output, errors
 
         server.ask = ask
         yield server
         for client in clients.values():
             client.communicate(timeout=30)
+
+
+@pytest.fixture
+def nightly(tmp_path: Path) -> Callable[..., Any]:
+    """Write runs into one folder: `nightly(name, plan)` gives a finished run that was begun a second after the one before."""
+    from helpers.runs import finished_run
+
+    names: list[str] = []
+
+    def write(name: str, plan: Any, *, recipe_name: str = "small", **settings: Any) -> Any:
+        run = finished_run(tmp_path / "runs" / name, plan, key=name, name=recipe_name, first=100 * len(names), **settings)
+        names.append(name)
+        os.utime(run.store.path("run.json"), (1_700_000_000 + len(names),) * 2)
+        return run
+
+    return write
+
+
+@pytest.fixture
+def load(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`load(folder, view)` reads a written view with `datasets`."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "TORCH_AVAILABLE", False)  # Streaming would import torch, which takes seconds.
+    cache = tmp_path_factory.mktemp("cache")
+
+    def load(folder: Path, view: str, *, streaming: bool = False, split: str = "train") -> Any:
+        return datasets.load_dataset(str(folder), view, split=split, streaming=streaming, cache_dir=str(cache))
+
+    datasets.disable_progress_bars()
+    return load

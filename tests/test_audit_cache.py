@@ -9,7 +9,8 @@ import pytest
 from helpers.small_run import small_run
 from thresher.audit import cache
 from thresher.audit.cache import cached_audit, cached_drift_sums, cached_statistics
-from thresher.audit.count_run import Audit, count
+from thresher.audit.audit import Audit
+from thresher.audit.count_run import count
 from thresher.audit.drift import sums
 from thresher.audit.statistics import statistics
 from thresher.errors import StoreError

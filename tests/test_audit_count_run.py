@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from helpers import known
 from helpers.small_run import FILTERS, READABLE, small_run, write_shard
 from schemas.sample import SAMPLES
-from thresher.audit.count_run import check, count
+from thresher.audit.audit import check
+from thresher.audit.count_run import count
 from thresher.errors import AuditError, StoreError
 from thresher.pool.run import open_run
 from thresher.pool.store import Store
@@ -197,7 +198,7 @@ def test_recipe_with_more_filters_than_verdicts_is_a_problem(tmp_path: Path) -> 
     for shard in range(3):
         run.store.remove(f"corpus/00-0000{shard}.json")
 
-    assert "the recipe has 4 filters, the verdicts are of 3" in count(run).problems[0]
+    assert "the recipe has 4 filters, but there are verdicts of 3" in count(run).problems[0]
 
 
 def test_directory_without_a_run_is_an_error(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ WRONG_VERDICTS = [
     (change_outcome, "saw 20 samples, but kept, dropped and undecided add up to 19"),
     (keep_dropped, "exact_duplicate should have seen 8 samples, those every filter before it kept; 6 of them have no"),
     (move_outside, "1 verdicts on rows outside the shard's 10"),
-    (name_another_sample, "1 verdicts name another sample than stands in their row"),
+    (name_another_sample, "1 verdicts name a different sample than their row"),
     (name_another_filter, "1 verdicts of filters that its entry does not name"),
     (judge_by_others_first, "finished should have seen 10 samples"),
 ]
@@ -284,7 +285,7 @@ WRONG_SAMPLES = [
         lambda t: replaced(t, "prompt_id", ["0", *t["prompt_id"].to_pylist()[1:]]),
         "2 prompts have too few, or are not in the plan",
     ),
-    (lambda t: replaced(t, "sample_id", ["0", "0", *t["sample_id"].to_pylist()[2:]]), "1 sample ids stand there twice"),
+    (lambda t: replaced(t, "sample_id", ["0", "0", *t["sample_id"].to_pylist()[2:]]), "1 sample ids occur twice"),
     (lambda t: replaced(t, "anchor", [False] * 10), "10 samples found, 8 noted in samples/00000.json"),
 ]
 

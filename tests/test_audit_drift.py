@@ -11,12 +11,12 @@ import pytest
 from helpers import known
 from helpers.small_run import small_run
 from thresher.audit.compare import since
-from thresher.audit.drift import Sums, compared, drift, holm
+from thresher.audit.drift import ShareSums, compared, drift, holm
 from thresher.cli import main
 
 
 def sums(n: Any, d: Any) -> Any:
-    return Sums(len(n), n.sum(), d.sum(), (n * n).sum(), (n * d).sum(), (d * d).sum())
+    return ShareSums(len(n), n.sum(), d.sum(), (n * n).sum(), (n * d).sum(), (d * d).sum())
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.runs import filter_rows
-from thresher.audit.examples import MOST_CHARACTERS, examples, located, shown
+from thresher.audit.pages.examples import MOST_CHARACTERS, examples, located, shown
 from thresher.pool.run import open_run
 
 

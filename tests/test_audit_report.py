@@ -8,8 +8,8 @@ import pytest
 
 from helpers import known
 from helpers.small_run import FILTERS, small_run
-from thresher.audit.report import report, write_report
-from thresher.audit.runs_table import across, page
+from thresher.audit.pages.report import report, write_report
+from thresher.audit.pages.runs_table import across, page
 from thresher.cli import main
 from thresher.errors import AuditError
 from thresher.pool.run import Run

@@ -10,7 +10,7 @@ import pytest
 
 from helpers import known
 from helpers.small_run import Plan, small_run
-from thresher.audit.report import report
+from thresher.audit.pages.report import report
 from thresher.audit.review import Review, Reviewed, Stratum, estimated, lines_of, read_review, reviewed, write_review
 from thresher.cli import main
 from thresher.errors import AuditError

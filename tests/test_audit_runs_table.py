@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers.small_run import Plan, small_run
+from helpers.small_run import BAD, GOOD, small_run
 from thresher.audit.count_run import count
-from thresher.audit.runs_table import across, short_table
+from thresher.audit.pages.runs_table import across, short_table
 from thresher.cli import main
 from thresher.pool.run import Run, open_run
-
-GOOD: Plan = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
-BAD: Plan = [("sums", ["wrong", "wrong", "wrong", "right" if number % 2 else "wrong"], None) for number in range(12)]
 
 
 def begun(run: Run, second: int) -> Run:

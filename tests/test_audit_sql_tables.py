@@ -66,7 +66,7 @@ def test_sql_has_the_four_tables_and_says_what_is_wrong(run: Run, capsys: pytest
     found = query(run, "select value from stats where section = 'total' and name = 'pass_rate'").to_pylist()
     assert found == [{"value": count(run).total.pass_rate}]
     assert main(["sql", run.root, "select nothing from verdicts"]) == 1
-    assert "there are prompts, samples, verdicts and stats" in capsys.readouterr().err
+    assert "the tables are prompts, samples, verdicts and stats" in capsys.readouterr().err
     with pytest.raises(AuditError, match="syntax error"):
         query(run, "selct 1")
 
@@ -76,5 +76,5 @@ def test_a_file_without_a_column_of_the_pool_is_named_as_unreadable(tmp_path: Pa
     entry, table = known(run.store.entry("samples/00000")), run.store.read_table("samples/00000").drop_columns(["temperature"])
     run.store.write_table("samples/00000", table, key=entry.key, facts=entry.facts)
 
-    with pytest.raises(AuditError, match="a file of the run cannot be read: .*temperature"):
+    with pytest.raises(AuditError, match=r"a file of the run cannot be read: .*temperature"):
         query(run, "select count(*) from samples")

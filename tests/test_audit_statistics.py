@@ -16,8 +16,9 @@ import pytest
 from helpers import known
 from helpers.small_run import SIX_DRAWS, judged_rows, small_run
 from schemas.sample import SAMPLES
+from thresher.audit.draw_sums import sums_of
 from thresher.audit.query import query
-from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pass_at_k, statistics, sums_of
+from thresher.audit.statistics import answer_entropies, mean_interval, of_k, pass_at_k, statistics
 from thresher.cli import main
 from thresher.errors import AuditError
 from thresher.pool.run import Run
@@ -322,7 +323,7 @@ def test_parts_add_up_to_the_whole(tmp_path: Path, root: str) -> None:
     found = statistics(run, gather)
 
     near(found.to_dict(), statistics(run).to_dict())
-    assert calls == [("_sort", 10), ("_sum", 10)]
+    assert calls == [("sort_by_prompt", 10), ("sum_part", 10)]
     assert sorted(run.store.fs.find(run.store.path(""))) == before
     assert found.agreement
     assert found.lengths
@@ -333,7 +334,7 @@ def test_what_was_written_for_the_while_is_gone_after_an_error(tmp_path: Path) -
     run = small_run(tmp_path / "run", SIX_DRAWS * 4, shard_prompts=1)
 
     def gather(function: Any, items: Any) -> Any:
-        if function.__name__ == "_sum":
+        if function.__name__ == "sum_part":
             assert list((tmp_path / "run").glob("statistics-*"))
             raise AuditError("no worker is left")
         return [function(*item) for item in items]

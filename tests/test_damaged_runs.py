@@ -1,27 +1,34 @@
 """Damaged runs, and damaged neighbours of sound ones: every command says what is wrong, none breaks, nothing is changed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from helpers.small_run import small_run
+from helpers.small_run import GOOD, small_run
+from thresher.audit.cache import FOLDER
 from thresher.cli import main
 
 pytestmark = pytest.mark.slow  # what draws charts takes a second to import
-GOOD = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
+
+
+def files_of(run: Path) -> dict[Path, bytes]:
+    """The run's files, without those that audits write."""
+    return {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.parent.name not in KEPT}
 
 
 def footer(path: Path) -> None:
     """Flip the bytes of a Parquet file's footer; its size stays."""
     data = bytearray(path.read_bytes())
-    for at in range(len(data) - 60, len(data) - 44):
-        data[at] ^= 0x5A
+    for index in range(len(data) - 60, len(data) - 44):
+        data[index] ^= 0x5A
     path.write_bytes(bytes(data))
 
 
-DAMAGE = {
+KEPT = (FOLDER, "judged")
+"""Folders in which audits keep what they computed."""
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "footer of samples": (lambda run: footer(run / "samples/00001.parquet"), "samples/00001.parquet: damaged"),
     "samples cut off": (lambda run: (run / "samples/00001.parquet").write_bytes(b"PAR1"), "samples/00001.parquet: damaged"),
     "footer of verdicts": (lambda run: footer(run / "verdicts/00001.parquet"), "verdicts/00001.parquet: damaged"),
@@ -39,31 +46,31 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_named_by_the_audit_and_left_out_elsewhere(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: Any
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    damage, said = DAMAGE[name]
+    damage, message = DAMAGE[name]
     run = Path(small_run(tmp_path / "run", GOOD).root)
     damage(run)
-    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    before = files_of(run)
     page = str(tmp_path / "page.html")
 
     for command in (["audit", str(run)], ["audit", str(run), "--json"], ["audit", str(run), "--html", page]):
         assert main(command) == 1
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert Path(page).stat().st_size > 100_000
     assert main(["sql", str(run), "select count(*) as n from samples where pass_at_k(4, 1, 2) > 0", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row == {"n": 48 if name.startswith("plan") else 40}
     assert main(["sql", str(run), "select count(*) as n from prompts", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"n": 0 if name.startswith("plan") else 12}]
-    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    assert files_of(run) == before
 
 
 def test_a_damaged_neighbour_takes_nothing_from_a_sound_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "runs"
-    damaged, sound = (Path(small_run(folder / name, GOOD, first=at).root) for at, name in enumerate(("a", "b")))
+    damaged, sound = (Path(small_run(folder / name, GOOD, first=first).root) for first, name in enumerate(("a", "b")))
     footer(damaged / "samples/00001.parquet")
     for number, note in enumerate(("{oops", "[]")):
         (folder / "ab"[number] / "published.json").write_text(note)
@@ -99,4 +106,4 @@ def test_what_is_of_one_run_is_refused_for_many(tmp_path: Path, capsys: pytest.C
     small_run(tmp_path / "a", GOOD)
 
     assert main(["audit", "--all", str(tmp_path), *option]) == 1
-    assert f"audit: {option[0]} is for one run" in capsys.readouterr().err
+    assert f"audit: {option[0]} works on one run, not with --all" in capsys.readouterr().err

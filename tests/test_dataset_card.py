@@ -4,17 +4,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from helpers.runs import dataset_of
 from helpers.small_run import small_run
 from schemas.sampling import Sampling
-from thresher.audit.count_run import audit
 from thresher.dataset import views
 from thresher.dataset.card import sampling_words
-from thresher.dataset.write import write_dataset
-from thresher.pool.store import Store
-
-
-def written(store: Store) -> Any:
-    return Path(write_dataset(store, audit=audit(store)))
 
 
 def front_matter(folder: Path) -> Any:
@@ -22,7 +16,7 @@ def front_matter(folder: Path) -> Any:
 
 
 def test_front_matter_tells_sizes_licence_and_configs(tmp_path: Path) -> None:
-    folder = written(small_run(tmp_path, dataset={"license": "mit", "pretty_name": "My: set", "tags": ["math", "trl"]}))
+    folder = dataset_of(small_run(tmp_path, dataset={"license": "mit", "pretty_name": "My: set", "tags": ["math", "trl"]}))
     found = front_matter(folder)
 
     assert (found["license"], found["pretty_name"], found["language"]) == ("mit", "My: set", ["en"])
@@ -41,7 +35,7 @@ def test_front_matter_tells_sizes_licence_and_configs(tmp_path: Path) -> None:
 
 
 def test_card_holds_funnel_recipe_and_columns(tmp_path: Path) -> None:
-    text = (written(small_run(tmp_path)) / "README.md").read_text()
+    text = (dataset_of(small_run(tmp_path)) / "README.md").read_text()
 
     assert "| answer | 18 | 6 (33.3 %) | 6 | 6 | wrong_answer 6, no_reference 6 |" in text
     assert "| sums | 3 | 12 | 45.5 %" in text
@@ -53,7 +47,7 @@ def test_card_holds_funnel_recipe_and_columns(tmp_path: Path) -> None:
 
 
 def test_card_names_every_parameter_that_is_not_neutral(tmp_path: Path) -> None:
-    text = (written(small_run(tmp_path, sampling={"temperature": 0.7, "top_k": 20})) / "README.md").read_text()
+    text = (dataset_of(small_run(tmp_path, sampling={"temperature": 0.7, "top_k": 20})) / "README.md").read_text()
 
     assert "changed by temperature 0.7, top_k 20; everything else neutral" in text
     assert sampling_words(Sampling()).startswith("the model's own: temperature 1")
@@ -61,7 +55,7 @@ def test_card_names_every_parameter_that_is_not_neutral(tmp_path: Path) -> None:
 
 def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path: Path) -> None:
     settings = {"description": "A set.\n---\n{{ x }} <b>", "pretty_name": "---\nlicense: evil", "tags": ["````"]}
-    folder = written(small_run(tmp_path, dataset=settings))
+    folder = dataset_of(small_run(tmp_path, dataset=settings))
     text = (folder / "README.md").read_text()
 
     assert front_matter(folder)["pretty_name"] == "--- license: evil"
@@ -73,7 +67,7 @@ def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path: Path) -> 
 
 
 def test_views_are_written_in_the_order_of_the_recipe(tmp_path: Path) -> None:
-    folder = written(small_run(tmp_path, dataset={"views": ["rollouts", "prompts"]}))
+    folder = dataset_of(small_run(tmp_path, dataset={"views": ["rollouts", "prompts"]}))
 
     assert [c["config_name"] for c in front_matter(folder)["configs"]] == ["rollouts", "prompts"]
     assert not (folder / "sft").exists()

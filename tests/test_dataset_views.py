@@ -13,7 +13,7 @@ from schemas.manifest import RunManifest
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
 from thresher.dataset import views
 from thresher.pool import judged as pool
-from thresher.pool.store import Store
+from thresher.pool.run import Run
 
 RESERVED_BY_TRL = {
     *("input_ids", "labels", "completion_mask", "assistant_masks", "tools", "margin", "label", "seq_lengths"),
@@ -21,9 +21,10 @@ RESERVED_BY_TRL = {
 }
 
 
-def read(store: Store, shard: int = 0) -> Any:
-    samples = store.read_table(f"samples/{shard:05d}")
-    verdicts, filters = pool.verdicts(store, shard)
+def read(run: Run) -> tuple[pa.Table, pa.Table, list[pool.FilterFacts]]:
+    """The first shard: samples as judged, verdicts, filters."""
+    samples = run.store.read_table("samples/00000")
+    verdicts, filters = pool.verdicts(run.store, 0)
     return pool.judged(samples, verdicts, filters), verdicts, filters
 
 
@@ -139,9 +140,9 @@ def test_no_column_has_a_name_that_trl_reserves(view: Any) -> None:
 
 @pytest.mark.parametrize("wanted", [["sft"], ["prompts"], ["sft", "prompts"]], ids="+".join)
 def test_columns_that_are_not_read_are_not_needed(tmp_path: Path, wanted: list[str]) -> None:
-    store = small_run(tmp_path)
-    samples = store.read_table("samples/00000")
-    judged = pool.judged(samples.drop_columns(sorted(views.unread(wanted))), *pool.verdicts(store, 0))
+    run = small_run(tmp_path)
+    samples = run.store.read_table("samples/00000")
+    judged = pool.judged(samples.drop_columns(sorted(views.unread(wanted))), *pool.verdicts(run.store, 0))
 
     for view in wanted:
         assert getattr(views, view)(judged, "chat").num_rows

@@ -1,43 +1,26 @@
 import contextlib
-import hashlib
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow.parquet as pq
 import pytest
 
+from helpers import known
+from helpers.runs import dataset_of
 from helpers.small_run import METADATA, small_run
-from thresher.audit.count_run import audit
-from thresher.dataset import parquet_files, views, write
+from thresher.audit.count_run import count
+from thresher.dataset import views, write
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.errors import StoreError
-from thresher.pool.store import Store
+from thresher.pool.run import open_run
 
 NO_HITS = [("sums", ["wrong", "cut"], "wrong"), ("sums", ["open", "wrong"], "right")]
 
 
-def written(store: Store) -> Any:
-    return Path(write_dataset(store, audit=audit(store)))
-
-
 def contents(folder: Path) -> Any:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture
-def load(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "TORCH_AVAILABLE", False)  # Streaming would import torch, which takes seconds.
-    cache = tmp_path_factory.mktemp("cache")
-
-    def load(folder: Path, view: Any, *, streaming: bool = False, split: str = "train") -> Any:
-        return datasets.load_dataset(str(folder), view, split=split, streaming=streaming, cache_dir=str(cache))
-
-    datasets.disable_progress_bars()
-    return load
 
 
 # -- read with datasets --------------------------------------------------------------------------------------------------
@@ -47,11 +30,11 @@ def load(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path: Path, load: Any) -> None:
     """No prompt is on both sides, no row is lost, and a larger share holds out the same prompts and further ones."""
     plan = [("sums", ["right", "wrong"], "wrong")] * 16
-    plain = written(small_run(tmp_path / "plain", plan))
+    plain = dataset_of(small_run(tmp_path / "plain", plan))
     whole = {view: {row["sample_id"] for row in load(plain, view)} for view in ("sft", "rollouts")}
     out = {}
     for share in (0.3, 0.6):
-        folder = written(small_run(tmp_path / str(share), plan, dataset={"license": "mit", "test_share": share}))
+        folder = dataset_of(small_run(tmp_path / str(share), plan, dataset={"license": "mit", "test_share": share}))
         sides = {split: {v: list(load(folder, v, split=split)) for v in whole} for split in ("train", "test")}
         for view, ids in whole.items():
             found = [row["sample_id"] for split in sides.values() for row in split[view]]
@@ -64,7 +47,7 @@ def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path: Pa
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
 def test_every_view_is_a_config_that_datasets_reads(tmp_path: Path, load: Any, streaming: bool) -> None:
-    folder = written(small_run(tmp_path, corpus=True))
+    folder = dataset_of(small_run(tmp_path, corpus=True))
 
     rows = {
         view: list(load(folder, view, streaming=streaming)) for view in views.COLUMNS if view not in ("preference", "revoked")
@@ -83,7 +66,7 @@ def test_every_view_is_a_config_that_datasets_reads(tmp_path: Path, load: Any, s
 
 
 def test_text_format_is_read_as_strings(tmp_path: Path, load: Any) -> None:
-    folder = written(small_run(tmp_path, prompt_format="text"))
+    folder = dataset_of(small_run(tmp_path, prompt_format="text"))
 
     assert load(folder, "sft")[0]["prompt"] == "Be brief.\n\nQuestion 0?"
     assert load(folder, "sft")[0]["completion"] == "right answer 0 to 0"
@@ -91,7 +74,7 @@ def test_text_format_is_read_as_strings(tmp_path: Path, load: Any) -> None:
 
 def test_brought_samples_are_read(tmp_path: Path, load: Any) -> None:
     plan = [("sums", ["torn", "right", "wrong"], None), ("words", ["torn"], None)]
-    folder = written(small_run(tmp_path, plan, origin="brought"))
+    folder = dataset_of(small_run(tmp_path, plan, origin="brought"))
 
     assert [row["outcome"] for row in load(folder, "rollouts")] == ["undecided", "keep", "drop", "undecided"]
     assert load(folder, "sft")[0]["cumulative_logprob"] is None
@@ -99,13 +82,13 @@ def test_brought_samples_are_read(tmp_path: Path, load: Any) -> None:
 
 
 def test_integers_beyond_64_bits_are_read_as_text(tmp_path: Path, load: Any) -> None:
-    folder = written(small_run(tmp_path, metadata={"n": 2**64, "m": 2**64 - 1, "k": [-(2**63), 10**30]}))
+    folder = dataset_of(small_run(tmp_path, metadata={"n": 2**64, "m": 2**64 - 1, "k": [-(2**63), 10**30]}))
 
     assert load(folder, "sft")[0]["metadata"] == {"n": str(2**64), "m": 2**64 - 1, "k": [-(2**63), str(10**30)]}
 
 
 def test_empty_view_is_a_config_without_rows(tmp_path: Path, load: Any) -> None:
-    folder = written(small_run(tmp_path, NO_HITS))
+    folder = dataset_of(small_run(tmp_path, NO_HITS))
 
     streamed = load(folder, "sft", streaming=True)
 
@@ -120,7 +103,7 @@ def test_empty_view_is_a_config_without_rows(tmp_path: Path, load: Any) -> None:
 @pytest.mark.slow
 def test_sft_is_what_trl_trains_on(tmp_path: Path, load: Any) -> None:
     trl = pytest.importorskip("trl.data_utils")
-    chat, text = (load(written(small_run(tmp_path / form, prompt_format=form)), "sft")[0] for form in ("chat", "text"))
+    chat, text = (load(dataset_of(small_run(tmp_path / form, prompt_format=form)), "sft")[0] for form in ("chat", "text"))
 
     assert trl.is_conversational(chat)
     assert not trl.is_conversational(text)
@@ -129,101 +112,65 @@ def test_sft_is_what_trl_trains_on(tmp_path: Path, load: Any) -> None:
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 
-def test_files_are_named_by_their_hash(tmp_path: Path) -> None:
-    folder = written(small_run(tmp_path))
-
-    for file in folder.rglob("*.parquet"):
-        number, digest = file.stem.split("-")
-        assert digest == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        assert number == "00000"
-        assert b"huggingface" in pq.read_schema(file).metadata
-
-
 def test_same_pool_gives_the_same_bytes(tmp_path: Path) -> None:
-    first = contents(written(small_run(tmp_path / "a")))
+    first = contents(dataset_of(small_run(tmp_path / "a")))
 
-    assert contents(written(small_run(tmp_path / "b"))) == first
-
-
-@pytest.mark.slow
-def test_rows_roll_over_into_groups_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
-    monkeypatch.setattr(parquet_files, "GROUP_ROWS", 6)
-    monkeypatch.setattr(parquet_files, "FILE_BYTES", 10_000)
-    plan = [("sums", ["right", "wrong"], "right")] * 12
-    folder = written(small_run(tmp_path, plan, shard_prompts=1))
-    files = sorted((folder / "rollouts" / "train").iterdir())
-
-    groups = [pq.read_metadata(file).row_group(0).num_rows for file in files]
-
-    assert len(files) > 1
-    assert [file.name[:5] for file in files] == [f"{number:05d}" for number in range(len(files))]
-    assert set(groups) == {6}
-    indices = [row["index"] for row in load(folder, "rollouts")]
-    assert indices == [-1, 0, 1] * 12
-
-
-def test_a_large_shard_is_cut_into_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_files, "GROUP_ROWS", 5)
-    folder = written(small_run(tmp_path, shard_prompts=5))
-    (file,) = (folder / "rollouts" / "train").iterdir()
-
-    metadata = pq.read_metadata(file)
-
-    assert [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)] == [5] * 5
+    assert contents(dataset_of(small_run(tmp_path / "b"))) == first
 
 
 # -- finished, interrupted, elsewhere ------------------------------------------------------------------------------------
 
 
 def test_finished_dataset_is_left_alone(tmp_path: Path) -> None:
-    store = small_run(tmp_path)
-    assert not dataset_finished(store)
-    folder = written(store)
+    run = small_run(tmp_path)
+    assert not dataset_finished(run)
+    folder = dataset_of(run)
     (folder / "README.md").write_text("edited by hand")
 
-    assert dataset_finished(store)
-    written(store)
+    assert dataset_finished(run)
+    dataset_of(run)
 
     assert (folder / "README.md").read_text() == "edited by hand"
 
 
 @pytest.mark.parametrize("what", ["verdicts", "recipe", "file", "card", "shard"])
 def test_dataset_made_from_something_else_is_not_finished(tmp_path: Path, what: str) -> None:
-    store = small_run(tmp_path)
-    folder = written(store)
+    run = small_run(tmp_path)
+    folder = dataset_of(run)
     if what == "verdicts":
-        entry = store.entry("verdicts/00001")
-        store.write_table("verdicts/00001", store.read_table("verdicts/00001").slice(1), key=entry.key, facts=entry.facts)
+        entry = known(run.store.entry("verdicts/00001"))
+        run.store.write_table("verdicts/00001", run.store.read_table("verdicts/00001").slice(1), key=entry.key, facts=entry.facts)
     elif what == "recipe":
-        manifest = store.manifest()
-        changed = manifest.recipe | {"dataset": manifest.recipe["dataset"] | {"description": "New."}}
-        store.write_model("run.json", manifest.model_copy(update={"recipe": changed}))
+        changed = run.recipe.dataset.model_copy(update={"description": "New."})
+        recipe = run.recipe.model_copy(update={"dataset": changed})
+        run.store.write_model("run.json", run.manifest.model_copy(update={"recipe": recipe}))
     elif what == "file":
         next(folder.glob("sft/train/*")).unlink()
     elif what == "card":
         (folder / "README.md").unlink()
     else:
-        store.remove("samples/00002.json")
+        run.store.remove("samples/00002.json")
 
-    assert not dataset_finished(store)
+    assert not dataset_finished(open_run(tmp_path))
 
 
 def test_new_dataset_replaces_the_old_one_whole(tmp_path: Path) -> None:
-    store = small_run(tmp_path)
-    folder = written(store)
-    small_run(tmp_path, dataset={"views": ["sft"]})
+    run = small_run(tmp_path)
+    folder = dataset_of(run)
+    run = small_run(tmp_path, dataset={"views": ["sft"]})
 
-    written(store)
+    dataset_of(run)
 
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "sft"]
     assert sorted(path.name for path in tmp_path.iterdir() if "dataset" in path.name) == ["dataset", "dataset.json"]
 
 
-def rename_fails_at(monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
+def rename_fails_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let the renames of whole directories fail from that one on, as if the process were killed there."""
-    real, calls = Path.rename, []
+    real = Path.rename
+    calls: list[Path] = []
 
-    def rename(self, target: Any) -> Any:
+    def rename(self: Path, target: Path) -> Path:
         if self.name.startswith("dataset"):
             calls.append(self)
             if len(calls) >= number:
@@ -236,26 +183,26 @@ def rename_fails_at(monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    store = small_run(tmp_path / "run")
-    folder = written(store)
+    run = small_run(tmp_path / "run")
+    folder = dataset_of(run)
     small_run(tmp_path / "run", dataset={"views": ["sft"]})
     with monkeypatch.context() as patch:
         rename_fails_at(patch, number)
         with pytest.raises(StoreError, match="cannot write the dataset: killed; the pool is whole"):
-            written(store)
+            dataset_of(run)
     assert folder.exists() == (number == 1)
 
-    written(store)
+    dataset_of(run)
 
-    fresh = written(small_run(tmp_path / "fresh", dataset={"views": ["sft"]}))
+    fresh = dataset_of(small_run(tmp_path / "fresh", dataset={"views": ["sft"]}))
     assert contents(folder) == contents(fresh)
-    assert dataset_finished(store)
+    assert dataset_finished(run)
     assert not (tmp_path / "run" / "dataset.old").exists()
 
 
 def test_crash_while_writing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = small_run(tmp_path)
-    before = contents(written(store))
+    run = small_run(tmp_path)
+    before = contents(dataset_of(run))
     small_run(tmp_path, dataset={"views": ["sft"]})
 
     def killed(*_: Any, **__: Any) -> None:
@@ -264,19 +211,19 @@ def test_crash_while_writing_leaves_the_old_dataset(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(write, "card", killed)
         with pytest.raises(KeyboardInterrupt):
-            written(store)
+            dataset_of(run)
 
     assert contents(tmp_path / "dataset") == before
-    assert not dataset_finished(store)
+    assert not dataset_finished(run)
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.getuid() == 0, reason="root may write anywhere")
 def test_unwritable_directory_is_a_store_error(tmp_path: Path) -> None:
-    store = small_run(tmp_path)
+    run = small_run(tmp_path)
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(StoreError, match="cannot write the dataset: Permission denied"):
-            written(store)
+            dataset_of(run)
     finally:
         tmp_path.chmod(0o700)
 
@@ -284,16 +231,16 @@ def test_unwritable_directory_is_a_store_error(tmp_path: Path) -> None:
 def test_run_that_is_not_on_a_local_disk_gets_its_dataset_too(tmp_path: Path) -> None:
     root = "memory://runs/small"
     memory = fsspec.filesystem("memory")
-    store = small_run(root)
+    run = small_run(root)
     try:
-        assert write_dataset(store, audit=audit(store)) == f"{root}/dataset"
+        assert write_dataset(run, audit=count(run)) == f"{root}/dataset"
         small_run(root, dataset={"views": ["prompts", "sft"]})
-        assert not dataset_finished(store)
-        write_dataset(store, audit=audit(store))
+        assert not dataset_finished(run)
+        write_dataset(run, audit=count(run))
 
-        assert dataset_finished(store)
+        assert dataset_finished(run)
         names = [name.removeprefix("/runs/small/dataset/") for name in memory.find("/runs/small/dataset")]
-        local = contents(written(small_run(tmp_path, dataset={"views": ["prompts", "sft"]})))
+        local = contents(dataset_of(small_run(tmp_path, dataset={"views": ["prompts", "sft"]})))
         assert {name: memory.cat_file(f"/runs/small/dataset/{name}") for name in names} == local
     finally:
         memory.rm("/runs", recursive=True)

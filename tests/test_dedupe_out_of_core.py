@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from filters.similarity.duplicates import Clusters, Order, among
-from filters.similarity.kernel import Signed, signed
+from filters.similarity.signatures import Signed, signed
 from thresher.dedupe import out_of_core
 from thresher.dedupe.out_of_core import Plan
 from thresher.errors import SourceError
@@ -79,9 +79,9 @@ def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
     texts = corpus()
     plans = [Plan(written(tmp_path / name, texts, 90), THRESHOLD, 9_000) for name in ("alone", "many")]
 
-    def many(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+    def many(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         with ThreadPoolExecutor(4) as threads:
-            list(threads.map(lambda one: function(*one), [*arguments[::-1], *arguments]))
+            return list(threads.map(lambda part: function(*part), [*arguments[::-1], *arguments]))
 
     out_of_core.find(plans[0])
     out_of_core.find(plans[1], many)
@@ -95,14 +95,15 @@ def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
 def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: Path) -> None:
     texts = corpus(300)
     plan = Plan(written(tmp_path, texts, 90), THRESHOLD, 9_000)
-    done: list[str] = []
+    failures: list[str] = []
 
-    def failing(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-        for number, one in enumerate(arguments):
-            if function is out_of_core.join and number == 5 and "join 5" not in done:
-                done.append("join 5")
+    def failing(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        for number, part in enumerate(arguments):
+            if function is out_of_core.join and number == 5 and not failures:
+                failures.append("join 5")
                 raise OSError("no space left")
-            function(*one)
+            function(*part)
+        return []
 
     with pytest.raises(OSError, match="no space"):
         out_of_core.find(plan, failing)

@@ -105,25 +105,10 @@ def test_a_wrong_override_is_refused(recipe: Write, override: str, message: str)
         recipe_file.load(recipe(), [override])
 
 
-def test_an_unknown_filter_names_its_line_and_the_nearest(recipe: Write) -> None:
-    """The filter list is checked before anything is sampled."""
-    path = recipe(filters=[{"name": "finished"}, {"name": "exact_anser"}])
-
-    with pytest.raises(
-        RecipeError, match=r"recipe.yaml:\d+: filters\[1\]: no filter is called 'exact_anser'; did you mean exact_answer"
-    ):
-        build_filters(recipe_file.load(path))
 
 
-def test_a_family_that_no_prompt_set_has_is_refused(recipe: Write) -> None:
-    """A filter limited to a misspelt family would silently judge nothing."""
-    with pytest.raises(RecipeError, match="names the family capitl"):
-        recipe_file.load(recipe(filters=[{"name": "finished", "families": ["capitl"]}]))
 
 
-def test_the_committed_schemas_are_what_the_models_say() -> None:
-    """`make schemas` writes them."""
-    assert schema_files.stale() == []
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8)

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers import known
 from helpers.fake_openai import FakeOpenAI
+from helpers.runs import pool_rows
+from thresher import ids
 from thresher.inputs import recipe_file
+from thresher.pool.rows import series_of
 from thresher.pool.store import Store
 from thresher.run import steps
 
@@ -55,18 +59,14 @@ def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
 
 def planned(path: Path, out: Path) -> set[str]:
     """The ids that a run of this recipe is to have, from its plan alone."""
-    from thresher import ids
-    from thresher.pool import rows as shards
-    from thresher.run import open_run
-
     begun = steps.begin(recipe_file.load(path), out)
-    series = shards.series_of(begun.recipe.sampling, open_run.model_for(begun.recipe, begun.base), begun.recipe.run.salt)
+    series = series_of(begun.recipe.sampling, known(begun.run.model), begun.recipe.run.salt)
     prompts = [p for shard in range(begun.shards) for p in Store(out).read_group("prompts", shard)["prompt_id"].to_pylist()]
     return {
         name
         for prompt in prompts
-        for one in series
-        for name in ids.sample_ids(prompt, one.key, [-1] if one.anchor else range(SAMPLES))
+        for part in series
+        for name in ids.sample_ids(prompt, part.key, [-1] if part.anchor else range(SAMPLES))
     }
 
 
@@ -75,7 +75,8 @@ def test_a_run_killed_at_25_random_instants_has_every_sample_once(tmp_path: Path
     """None missing, none twice; and what was redrawn is what was in flight: no more requests than the run needs, and those that
     were out at each kill."""
     instants = random.Random(11)
-    out, kills, asked = tmp_path / "run", 0, []
+    out, kills = tmp_path / "run", 0
+    asked: list[int] = []
     with FakeOpenAI(delay_s=0.25) as server:
         path = write_recipe(tmp_path, server.url)
         wanted = planned(path, out)
@@ -95,7 +96,7 @@ def test_a_run_killed_at_25_random_instants_has_every_sample_once(tmp_path: Path
         process = start(path, out)
         assert process.wait(timeout=300) == 0, out.with_suffix(".log").read_text()
         requests = len(server.bodies)
-    rows = [row for shard in steps.pool.sampled(Store(out)) for row in Store(out).read_table(f"samples/{shard:05d}").to_pylist()]
+    rows = pool_rows(out)
 
     found = [row["sample_id"] for row in rows]
     assert len(found) == len(set(found)) == PROMPTS * (SAMPLES + 1)

@@ -13,10 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers import known
+from helpers.runs import filter_rows
 from schemas.sample import PROMPTS, SAMPLES, Message
 from thresher import ids
+from thresher.audit.count_run import count
+from thresher.audit.statistics import statistics
 from thresher.errors import SourceError
 from thresher.pool.ingest import ingest
+from thresher.pool.run import open_run
 from thresher.pool.store import Store, shard_name
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
@@ -38,7 +43,7 @@ def stored(folder: Path, name: str = "x.jsonl", **settings: Any) -> Any:
 
 def pool(store: Store) -> Any:
     """All rows of the pool, by shards."""
-    shards = store.entry("prompts").facts["shards"]
+    shards = known(store.entry("prompts")).facts["shards"]
     tables = [store.read_table(f"samples/{shard_name(shard)}") for shard in range(shards)]
     assert all(table.schema.equals(SAMPLES, check_metadata=True) for table in tables)
     return pa.concat_tables(tables).to_pylist()
@@ -46,28 +51,19 @@ def pool(store: Store) -> Any:
 
 def test_a_prompt_of_two_families_is_counted_in_each(tmp_path: Path) -> None:
     """Two models asked the same: one always right, one never."""
-    from thresher.audit.count_run import audit
-    from thresher.audit.statistics import statistics
-    from thresher.inputs import recipe_file
-    from thresher.run import steps
-    from thresher.run.progress import Progress
-
     rows = [
-        {"prompt": f"{n}?", "reference": str(n), "completion": str(n if one == "a" else n + 1), "family": one}
+        {"prompt": f"{n}?", "reference": str(n), "completion": str(n if family == "a" else n + 1), "family": family}
         for n in range(9)
-        for one in "ab"
+        for family in "ab"
         for _ in range(4)
     ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "recipe.yaml").write_text('{"name": "two", "filters": [{"name": "exact_answer"}], "run": {"filter_workers": 0}}')
-    begun = steps.begin_brought(recipe_file.load(tmp_path / "recipe.yaml"), tmp_path / "rows.jsonl", tmp_path / "run")
-    steps.run(begun, Progress())
+    run = open_run(filter_rows(tmp_path, rows, {"filters": [{"name": "exact_answer"}]}))
 
-    found = audit(Store(tmp_path / "run"))
+    found = count(run)
 
-    assert [(one.family, one.prompts, one.pass_rate) for one in found.families] == [("a", 9, 1.0), ("b", 9, 0.0)]
+    assert [(family.family, family.prompts, family.pass_rate) for family in found.families] == [("a", 9, 1.0), ("b", 9, 0.0)]
     assert (found.total.prompts, found.total.pass_rate) == (18, 0.5)
-    assert [one.value for one in statistics(Store(tmp_path / "run")).pass_at_k if one.k == 1] == [1.0, 0.0, 0.5]
+    assert [point.value for point in statistics(run).pass_at_k if point.k == 1] == [1.0, 0.0, 0.5]
 
 
 def test_text_prompts_and_all_columns_arrive(tmp_path: Path) -> None:
@@ -101,7 +97,7 @@ def test_messages_and_defaults(tmp_path: Path) -> None:
 
 def test_samples_are_counted_per_prompt_in_the_order_of_the_file(tmp_path: Path) -> None:
     """A blank line is no row. The same completion twice is two samples with two ids."""
-    lines = [json.dumps({"prompt": p, "completion": c}) for p, c in ["ax", "bx", "ax", "ay"]]
+    lines = [json.dumps({"prompt": text[0], "completion": text[1]}) for text in ("ax", "bx", "ax", "ay")]
     store = taken(tmp_path, "\n\n".join(lines).encode())
     found = pool(store)
 

@@ -8,15 +8,13 @@ import pytest
 
 from filters.base import Role, Scope
 from filters.tools import Tools
+from helpers.runs import run_recipe
 from schemas.prompt_sets import PromptSet
 from schemas.sample import to_json
 from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import load
 from thresher.judging.build import build_filters
 from thresher.judging.check import check_recipe
-from thresher.run import steps
-from thresher.run.open_run import begin
-from thresher.run.progress import Progress
 
 RECIPES = sorted(Path("data/recipes").glob("*.yaml"))
 
@@ -48,9 +46,7 @@ def test_a_run_keeps_what_is_right_and_drops_what_is_wrong(path: Path, tmp_path:
                 file.write(json.dumps({"prompt": prompt.messages[-1].content, "completion": completion}) + "\n")
     engine = to_json({"kind": "replay", "path": str(answers)})
     changes = [f"engine={engine}", "sampling.samples_per_prompt=2", "sampling.anchor=false", "run.filter_workers=0"]
-    progress = Progress()
-    audit, _ = steps.run(begin(load(path, changes), tmp_path / "run"), progress)
-    assert audit.to_dict()["problems"] == []
+    audit = run_recipe(path, tmp_path / "run", *changes).audit
     assert (audit.total.prompts, audit.total.samples, audit.total.hits) == (16, 32, 16)
 
 

@@ -1,41 +1,31 @@
 """Releases in a directory and on S3 (moto's server): the same promises as on the Hub, without commits to lean on."""
 
-import hashlib
-import json
+import functools
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from helpers.small_run import small_run
-from schemas.dataset import GatesSpec, PublishSpec
-from schemas.release import Release, RepositoryManifest
-from thresher.audit.count_run import audit
-from thresher.dataset.write import write_dataset
+from helpers.runs import LOOSE, two_prompts_run
+from schemas.dataset import PublishSpec
 from thresher.errors import PublishError
-from thresher.pool.store import Store
+from thresher.pool.run import open_run
 from thresher.releases.change import compact, revoke, rollback
-from thresher.releases.gates import against, figures, gates
 from thresher.releases.places import folder as folders
 from thresher.releases.places.folder import Folder
 from thresher.releases.places.open_place import open_place
 from thresher.releases.places.place import Change, MovedError
-from thresher.releases.publish import publish
+from thresher.releases.publish import Published, publish
 from thresher.releases.readme import END
 from thresher.releases.repository import releases
-from thresher.releases.validation import validate
-
-LOOSE = {"undecided": 1.0, "self_check": False}
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
@@ -47,21 +37,11 @@ def repo(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
-    """A finished run, of samples of its own."""
-
-    def made(name: str, **more: Any) -> Path:
-        more["first"] = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
-        store = small_run(tmp_path / name, [(name, ["right", "wrong"], "right"), (name, ["right", "wrong"], "right")], **more)
-        manifest = store.manifest()
-        store.write_model("run.json", manifest.model_copy(update={"sampling_key": f"{name:0>32}"}))
-        write_dataset(store, audit=audit(store))
-        return tmp_path / name
-
-    return made
+    return functools.partial(two_prompts_run, tmp_path)
 
 
-def released(repo: str, run: Path, **more: Any) -> Any:
-    return publish(run, PublishSpec.model_validate({"repo": repo, "gates": LOOSE} | more))
+def released(repo: str, run: Path, **spec: Any) -> Published:
+    return publish(open_run(run), PublishSpec.model_validate({"repo": repo, "gates": LOOSE} | spec))
 
 
 def read(repo: str, config: str, split: str = "train") -> list[dict[str, Any]]:
@@ -73,7 +53,7 @@ def read(repo: str, config: str, split: str = "train") -> list[dict[str, Any]]:
         return []
     tables = [pq.read_table(fs.open(f"{base}/{path}")) for path in found[config].get(split, [])]
     info = next(one for one in matter["dataset_info"] if one["config_name"] == config)
-    rows = pa.concat_tables(tables).to_pylist()
+    rows: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
     assert len(rows) == next(one["num_examples"] for one in info["splits"] if one["name"] == split)
     return rows
 
@@ -151,25 +131,6 @@ def test_columns_that_drifted_are_refused_with_a_diff(run: Callable[..., Path], 
     assert len(releases(repo).releases) == 1
 
 
-def test_each_gate_has_its_reason(run: Callable[..., Path]) -> None:
-    found = audit(Store(run("one")))
-    loose = GatesSpec.model_validate({**LOOSE})
-    assert gates(found, loose) == []
-    faulty = replace(found, problems=("counts",), calibration_faults=("not at temperature 1",), alarms=("all unparsed",))
-    assert gates(faulty, loose) == ["counts", "not at temperature 1"]
-    assert gates(faulty, loose.model_copy(update={"calibration": False})) == ["counts"]
-    brought = replace(faulty, origin="brought")
-    assert gates(brought, GatesSpec.model_validate({"calibration": False})) == ["counts", "all unparsed"]
-    open_ones = replace(found, outcomes={"keep": 1, "drop": 1, "undecided": 2})
-    assert "50.0% of the samples are undecided" in gates(open_ones, loose.model_copy(update={"undecided": 0.4}))[0]
-    better = figures(found) | {"effective_solutions": 2.0, "pass_rate": 1.0}
-    last = Release(
-        version="v1", at="", run="r", dataset="d", name="small", thresher_version="0", figures=better, rows={}, views={}
-    )
-    reasons = against(found, RepositoryManifest(columns={}, releases=(last,)), GatesSpec())
-    assert [reason.split(" (")[0] for reason in reasons] == ["pass_rate fell from 1", "effective_solutions fell from 2"]
-
-
 def test_datasets_reads_a_folder(run: Callable[..., Path], tmp_path: Path) -> None:
     import datasets
 
@@ -239,7 +200,7 @@ def test_bad_places_are_named(run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="cannot be private"):
         released(str(tmp_path / "released"), one, private=True)
     with pytest.raises(PublishError, match="names no repository; set publish"):
-        publish(one)
+        publish(open_run(one))
     with pytest.raises(PublishError, match="has no releases"):
         compact(str(tmp_path / "nothing"))
     (tmp_path / "file").write_text("x")
@@ -253,56 +214,3 @@ def test_bad_places_are_named(run: Callable[..., Path], tmp_path: Path) -> None:
     assert open_place("org/name").name == "org/name"
     assert isinstance(open_place("./name"), Folder)
     assert Folder(str(tmp_path / "none")).head() == folders.NOTHING
-
-
-# -- rows ----------------------------------------------------------------------------------------------------------------
-
-
-def changed(file: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
-    made = file.with_name("00000-00000000000000ff.parquet")
-    pq.write_table(change(pq.read_table(file)), made)
-    return made
-
-
-def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    return table.set_column(table.column_names.index(name), table.schema.field(name), values)
-
-
-@pytest.mark.parametrize(
-    ("view", "change", "said"),
-    [
-        ("sft", lambda t: t.drop_columns(["answer_id"]), r"\n  - answer_id: string"),
-        ("sft", lambda t: t.select(t.column_names[::-1]), "the same columns in another order"),
-        (
-            "prompts",
-            lambda t: with_column(t, "passed", pc.cast(pc.negate(t["passed"]), pa.int32())),
-            "passed: -[1-9] is less than the minimum",
-        ),
-        (
-            "prompts",
-            lambda t: with_column(t, "family", pa.nulls(t.num_rows, pa.string())),
-            "column family of prompts has 2 nulls",
-        ),
-        (
-            "rollouts",
-            lambda t: with_column(t, "outcome", pa.array(["kept"] * t.num_rows)),
-            "outcome: 'kept' is not one of",
-        ),
-    ],
-)
-def test_rows_that_do_not_fit_are_refused(run: Callable[..., Path], view: str, change: Any, said: str) -> None:
-    (file,) = (run("one") / "dataset" / view / "train").iterdir()
-    validate(file, view, "chat")
-
-    with pytest.raises(PublishError, match=said):
-        validate(changed(file, change), view, "chat")
-
-
-def test_committed_shapes_are_those_of_the_views() -> None:
-    shape = json.loads((Path(__file__).parents[1] / "schemas/views/rollouts.schema.json").read_text())
-    assert shape["properties"]["kind"]["anyOf"][0]["enum"] == ["hit", "near_miss", "miss", "duplicate"]
-    assert shape["properties"]["sample_id"] == {
-        "description": "hash that names the sample",
-        "type": "string",
-        "minLength": 1,
-    }

@@ -13,37 +13,30 @@ import pytest
 import yaml
 
 from helpers import FOLDER
-from schemas.release import RepositoryManifest
-from thresher.inputs.recipe_file import load
-from thresher.releases.readme import END, readme
-from thresher.run import steps
-from thresher.run.open_run import begin_brought
-from thresher.run.progress import Progress
+from helpers.runs import filter_rows
 
 REPO = "acme/sums"
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
-    def made(first: int, prompts: int = 3, right: int = 3, publish: dict[str, Any] | None = None, **dataset: Any) -> Path:
+    """Filter samples of prompts numbered from `first`, `right` of three right; returns the run's directory."""
+
+    def filtered(first: int, prompts: int = 3, right: int = 3, publish: dict[str, Any] | None = None, **dataset: Any) -> Path:
         rows = []
         for a in range(first, first + prompts):
-            said = [f"Counting on from {a}, {way}, one comes to A: {a + 1}" for way in ("slowly", "at once", "by one step")]
-            said = [text if number < right else text + "0" for number, text in enumerate(said)]
-            rows += [{"prompt": f"What follows {a}?", "reference": str(a + 1), "completion": text} for text in said]
-        (tmp_path / f"{first}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}]
-        recipe = {"name": "sums", "filters": filters, "run": {"filter_workers": 0}, "dedupe": {"within_prompt": 0.99}}
-        recipe["dedupe"]["released"] = {"index": "index"}
-        recipe["dataset"] = {"views": ["sft", "prompts", "rollouts"]} | dataset
-        recipe["publish"] = publish or {}
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        steps.run(
-            begin_brought(load(tmp_path / "recipe.yaml"), tmp_path / f"{first}.jsonl", tmp_path / f"run{first}"), Progress()
-        )
-        return tmp_path / f"run{first}"
+            texts = [f"Counting on from {a}, {way}, one comes to A: {a + 1}" for way in ("slowly", "at once", "by one step")]
+            texts = [text if number < right else text + "0" for number, text in enumerate(texts)]
+            rows += [{"prompt": f"What follows {a}?", "reference": str(a + 1), "completion": text} for text in texts]
+        recipe = {
+            "name": "sums",
+            "dedupe": {"within_prompt": 0.99, "released": {"index": "index"}},
+            "dataset": {"views": ["sft", "prompts", "rollouts"]} | dataset,
+            "publish": publish or {},
+        }
+        return filter_rows(tmp_path, rows, recipe, f"run{first}")
 
-    return made
+    return filtered
 
 
 def thresher(hub: Any, *arguments: Any, status: int = 0) -> str:
@@ -354,25 +347,3 @@ def test_a_pull_request_leaves_main_alone(hub: Any, run: Callable[..., Path]) ->
     assert made["request"].endswith("/discussions/1")
     assert commits(hub) == ["initial commit"]
     assert len(loaded(hub, "refs/pr/1")["refs/pr/1"]) == 9
-
-
-def test_what_a_person_wrote_into_the_card_stays() -> None:
-    made = "---\nlicense: mit\nconfigs: []\n---\n\n# Sums\n\nNew words.\n"
-    manifest = RepositoryManifest(columns={}, releases=(), changes=("v2: added", "v1: added"))
-    matter = "license: apache-2.0\nextra_gated_prompt: Say why.\n"
-    old = f"---\n{matter}---\n# Sums\n\nOld words.\n\n{END}\n\n## Known faults\n\nNone.\n"
-
-    text = readme(made, manifest, old)
-
-    matter, body = text.split("---\n")[1:3]
-    assert yaml.safe_load(matter) == {"license": "mit", "configs": [], "extra_gated_prompt": "Say why."}
-    assert "New words." in body
-    assert "Old words." not in body
-    assert body.endswith(f"### Changes\n\n- v2: added\n- v1: added\n\n{END}\n## Known faults\n\nNone.\n")
-    assert readme(made, manifest, text) == text
-    theirs = "---\nviewer: false\n---\n# Mine\n\nBefore thresher came.\n"
-    first = readme(made, manifest, theirs)
-    assert first.endswith(f"{END}\n# Mine\n\nBefore thresher came.\n")
-    assert yaml.safe_load(first.split("---\n")[1])["viewer"] is False
-    unmarked = text.replace(END, "")
-    assert readme(unmarked, manifest, unmarked).count("New words.") == 1

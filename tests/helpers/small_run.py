@@ -44,6 +44,10 @@ SIX_DRAWS: list[Planned] = [
     ]
 ]
 """Six samples of each prompt, of known numbers of fates."""
+GOOD: list[Planned] = [("sums", ["right", "right", "wrong", "cut"], None)] * 12
+"""Half of what is decided passes."""
+BAD: list[Planned] = [("sums", ["wrong", "wrong", "wrong", "right" if number % 2 else "wrong"], None) for number in range(12)]
+"""An eighth passes: the pass rate has drifted."""
 METADATA: dict[str, Any] = {"a": "123", "b": None, "c": [1, {"d": "x"}], "e": "null", "f": 0.1, "g": '{"h": 1}', "ü": "é\n"}
 
 FILTERS: Filters = [

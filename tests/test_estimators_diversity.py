@@ -1,0 +1,44 @@
+"""How different hits are."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.own_samples import Rows, related_samples
+from helpers.runs import filter_rows
+from thresher.audit.count_run import count
+from thresher.pool.run import open_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    """Filter rows by a recipe, changed by keywords; returns the run's directory."""
+
+    def filtered(rows: Rows, name: str = "run", **recipe: Any) -> Path:
+        return filter_rows(tmp_path, rows, recipe, name)
+
+    return filtered
+
+
+def test_the_audit_tells_how_different_hits_are(run: Callable[..., Path]) -> None:
+    """Two hits of each prompt, on each of which two draws fell; two near misses to one miss."""
+    (found,) = count(open_run(run(related_samples()))).to_dict()["diversity"]
+
+    assert (found["family"], found["prompts_with_hits"], found["hits_per_prompt"]) == ("default", 6, 2)
+    assert found["effective_solutions"] == pytest.approx(2)
+    assert found["cluster_sizes"] == {"2": 12}
+    assert found["near_miss_share"] == pytest.approx(2 / 3)
+    assert 0.5 < found["distinct_1"] < found["distinct_2"] < 1
+
+
+def test_effective_solutions_weigh_hits_by_their_draws(run: Callable[..., Path]) -> None:
+    """98 draws of one answer, one each of two others."""
+    said = ["one and only", *["so it is"] * 98, "nobody would doubt that"]
+    rows = [{"prompt": "?", "reference": "x", "completion": f"{text} A: x"} for text in said]
+    (found,) = count(open_run(run(rows))).to_dict()["diversity"]
+
+    assert found["effective_solutions"] == pytest.approx(100 / 98**0.98)
+    assert found["cluster_sizes"] == {"1": 2, "65-128": 1}
+    assert found["near_miss_share"] is None
