@@ -36,7 +36,8 @@ import verifiers
 
 from filters.similarity.duplicates import similarities
 from filters.similarity.edits import nearest, tokens_of
-from filters.similarity.kernel import Signed, joined, normalised, signed
+from filters.similarity.kernel import normalised
+from filters.similarity.signatures import Signed, joined, signed
 from thresher.dedupe.index import Index
 
 PEER = Path(__file__).parent / "peers" / "dedupe_peer.py"

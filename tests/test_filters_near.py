@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters import near_duplicate, near_miss
 from filters.base import Filter
 from filters.judging import judge, judge_corpus
-from filters.near_miss import differing
+from filters.similarity import near_duplicate, near_miss
 from filters.similarity.kernel import numbers
+from filters.similarity.near_miss import differing
 from schemas.repeats import DedupeSpec, NearMissSpec
 from schemas.sample import Kind
 

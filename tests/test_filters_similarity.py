@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from filters.similarity import edits, kernel
+from filters.similarity import edits
 from filters.similarity.duplicates import Clusters, among, similarities, within
-from filters.similarity.kernel import Signed, jaccard, joined, signed
+from filters.similarity.signatures import Signed, estimate, jaccard, joined, signed
 
 THRESHOLD = 0.7
 WORDS = (
@@ -71,7 +71,7 @@ def test_estimates_are_within_their_standard_error():
         words = prose(rng, 60).split()
         pairs += [" ".join(words), " ".join(words[:51] + prose(rng, 9).split())]
     signs = sign(*pairs)
-    errors = [kernel.estimate(signs, at, at + 1) - jaccard(signs, at, at + 1) for at in range(0, 800, 2)]
+    errors = [estimate(signs, at, at + 1) - jaccard(signs, at, at + 1) for at in range(0, 800, 2)]
 
     assert abs(np.mean(errors)) < 0.01
     assert 0.02 < np.std(errors) < 0.05
@@ -265,7 +265,7 @@ def test_distances_are_levenshteins(one, other, most):
     steps = levenshtein(one, other)
 
     assert edits.distance(tokens, 0, 1, most, np.empty(20, np.int32)) == min(steps, most + 1)
-    assert edits._apart(tokens, 0, 1) <= 2 * steps
+    assert edits.bin_difference(tokens, 0, 1) <= 2 * steps
 
 
 @given(st.lists(st.tuples(words, st.booleans(), st.integers(0, 2)), max_size=12))

@@ -11,7 +11,7 @@ import pytest
 
 from filters.base import FilterError
 from filters.similarity.duplicates import similarities
-from filters.similarity.kernel import Signed, joined, signed
+from filters.similarity.signatures import Signed, joined, signed
 from thresher.dedupe import index
 from thresher.dedupe.index import Index
 

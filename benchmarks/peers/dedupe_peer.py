@@ -59,7 +59,7 @@ class Union:
 def thresher(texts: Any, threshold: float, clock: Clock) -> Said:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from filters.similarity.duplicates import among
-    from filters.similarity.kernel import signed
+    from filters.similarity.signatures import signed
 
     few = np.zeros(1000, np.uint64)
     among(signed(texts[:1000].combine_chunks(), few), np.arange(1000), threshold)  # compiled, or read from disk

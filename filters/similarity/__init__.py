@@ -1,1 +1,1 @@
-"""How alike texts are: shingles and MinHash (kernel), duplicates (duplicates), edits (edits)."""
+"""Measure how similar texts are: signatures (MinHash), duplicates, edits, and runs of words that texts share."""

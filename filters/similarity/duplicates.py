@@ -1,115 +1,116 @@
-"""Which texts repeat which: equal ones, and those whose Jaccard similarity reaches a threshold; the best of each cluster stays.
+"""Find texts that repeat others: equal texts, and texts whose Jaccard similarity reaches a threshold. The best of a cluster
+stays.
 
 `within` compares all pairs of a group (the samples of a prompt). `among` finds candidates by band keys (LSH) and links the
-members of a bucket to the first few of it that are unlike each other, never all pairs: a refusal that comes a million times makes
-at most a million links, not 5e11. The connected components of the links are what can be duplicates of one another.
+members of a bucket to its leaders, the first few that are unlike each other, and never all pairs: a refusal that occurs a million
+times makes at most a million links, not 5e11. Only texts of one connected component of the links can be duplicates.
 
-Inside a component, as inside a group, texts are taken best first: each repeats the most similar of those kept, if that one is
-similar enough, else it is kept. So every duplicate is directly similar to the one it names, chains of small differences do not
-merge what differs, and a further copy removes nothing but itself.
+Inside a component, as inside a group, texts are taken best first. Each repeats the most similar text kept so far if that is
+similar enough, and is kept otherwise. So every duplicate is directly similar to the text it names, chains of small differences do
+not merge different texts, and an additional copy removes nothing but itself.
 
-Two texts are compared by their sketches, and by their shingles themselves where the sketches leave a doubt (three standard errors
-round the threshold). What comes out does not depend on the order of the texts.
+Two texts are compared by their sketches, and by their shingles if the sketches are within three standard errors of the threshold.
+The result does not depend on the order of the texts.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from filters.similarity.kernel import BANDS, F32, F64, I64, U32, U64, Signed, estimate, jaccard, jit
+from filters.similarity.kernel import F32, F64, I64, U32, U64, jit
+from filters.similarity.signatures import BANDS, Signed, estimate, jaccard
 
 DOUBT = 0.13
 """Three standard errors of an estimate."""
 LEADERS = 16
-"""Members of a bucket, unlike each other, that the others are compared with. A member that is like none of them is left to its
-other buckets."""
+"""Most leaders of a bucket. A member that is like none of them is left to its other buckets."""
 MOST_KEPT = 256
-"""Kept texts of a component that the others are compared with; beyond, texts are kept rather than compared."""
+"""Most kept texts of a component that further texts are compared with. Beyond that, texts are kept without a comparison."""
 LARGE = 8192
-"""Groups beyond this size are searched by band keys."""
+"""Larger groups are searched by band keys."""
 
 
 class Clusters(NamedTuple):
-    """For each text (n,) the one it repeats, itself where it is kept, and how similar the two are: 1 for equal texts, else the
-    Jaccard similarity."""
+    """For each text (n,) the text that it repeats, itself if it is kept, and their similarity: 1 for equal texts, else
+    Jaccard's."""
 
     originals: I64
     similarity: F32
 
 
 class Order(NamedTuple):
-    """Which of several texts is the best."""
+    """Which of several texts is the best: the one with the lowest keys, then the lowest id."""
 
     keys: list[F64]
-    """Numbers (n,) of which the lowest is the best, the first ones first."""
+    """Numbers (n,), most important first."""
     ids: U64
-    """Where those are equal: the lowest (n, 2)."""
+    """Ids (n, 2), which decide between equal keys."""
 
     def rank(self) -> I64:
-        """The place of each text when the best comes first (n,), without ties."""
-        found = np.empty(len(self.ids), np.int64)
-        found[np.lexsort((self.ids[:, 1], self.ids[:, 0], *self.keys[::-1]))] = np.arange(len(self.ids))
-        return found
+        """The rank of each text (n,), 0 for the best, without ties."""
+        ranks = np.empty(len(self.ids), np.int64)
+        ranks[np.lexsort((self.ids[:, 1], self.ids[:, 0], *self.keys[::-1]))] = np.arange(len(self.ids))
+        return ranks
 
 
 def within(texts: Signed, groups: I64, rank: I64, threshold: float) -> Clusters:
-    """Duplicates inside each group (n,). `rank` (n,) says who stays: the lowest; no two are equal."""
-    groups, rank = own(groups), own(rank)
+    """Find duplicates inside each group (n,). The text of the lowest `rank` (n,) stays; no two ranks are equal."""
+    groups, rank = writable(groups), writable(rank)
     heads, firsts = _equal(texts.contents, rank, groups)
-    found = _alone(len(rank))
+    clusters = _alone(len(rank))
     order = firsts[np.lexsort((rank[firsts], groups[firsts]))]
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     sizes = np.diff(np.append(starts, len(order)))
     large = np.repeat(sizes > LARGE, sizes)
-    keep(texts, order[~large], groups, threshold, LARGE, *found)
+    keep(texts, order[~large], groups, threshold, LARGE, *clusters)
     for start, size in zip(starts[sizes > LARGE].tolist(), sizes[sizes > LARGE].tolist(), strict=True):
-        _search(texts, np.sort(order[start : start + size]), rank, threshold, found)
-    return _through(heads, found)
+        _search(texts, np.sort(order[start : start + size]), rank, threshold, clusters)
+    return _through(heads, clusters)
 
 
 def among(texts: Signed, rank: I64, threshold: float) -> Clusters:
-    """Duplicates among all texts. `rank` (n,) says who stays: the lowest; no two are equal."""
-    rank = own(rank)
+    """Find duplicates among all texts. The text of the lowest `rank` (n,) stays; no two ranks are equal."""
+    rank = writable(rank)
     heads, firsts = _equal(texts.contents, rank, None)
-    found = _alone(len(rank))
-    _search(texts, firsts, rank, threshold, found)
-    return _through(heads, found)
+    clusters = _alone(len(rank))
+    _search(texts, firsts, rank, threshold, clusters)
+    return _through(heads, clusters)
 
 
-def similarities(texts: Signed, ones: I64, others: I64) -> F32:
-    """How similar pairs of texts (k,) are: 1 for equal ones, else the Jaccard similarity of their shingles."""
-    found = np.ones(len(ones), np.float32)
-    differ = np.flatnonzero(texts.contents[ones] != texts.contents[others])
-    found[differ] = _pairs(texts, ones[differ], others[differ])
-    return found
+def similarities(texts: Signed, left: I64, right: I64) -> F32:
+    """Similarity of pairs of texts (k,): 1 for equal texts, else the Jaccard similarity of their shingles."""
+    result = np.ones(len(left), np.float32)
+    differ = np.flatnonzero(texts.contents[left] != texts.contents[right])
+    result[differ] = _pairs(texts, left[differ], right[differ])
+    return result
 
 
-def _search(texts: Signed, rows: I64, rank: I64, threshold: float, found: Clusters) -> None:
-    """Find the duplicates among rows that are all different, and write down what they repeat."""
+def _search(texts: Signed, rows: I64, rank: I64, threshold: float, clusters: Clusters) -> None:
+    """Find the duplicates among rows of unequal texts, and note them in `clusters`."""
     rows = rows[np.argsort(texts.contents[rows])]
     links = Links(np.arange(len(rows), dtype=np.uint32), np.full(len(rows), -1, np.int64))
     numbers = np.arange(len(rows), dtype=np.uint64)
     for band in range(BANDS):
-        # The key, then the number: equal keys lie side by side, in the order of their hashes.
+        # Key and number in one integer: after sorting, equal keys are neighbours, in the order of the texts' hashes.
         packed = texts.bands[band, rows].astype(np.uint64) << np.uint64(32) | numbers
         packed.sort()
         join(texts, rows, packed, threshold, links)
     components = roots(links.parents)
     sizes = np.bincount(components, minlength=len(rows))
-    some = np.flatnonzero(sizes[components] > 1)
-    order = some[np.lexsort((rank[rows[some]], components[some]))]
+    linked = np.flatnonzero(sizes[components] > 1)
+    order = linked[np.lexsort((rank[rows[linked]], components[linked]))]
     groups = np.zeros(len(rank), np.int64)
     groups[rows] = components
-    keep(texts, rows[order], groups, threshold, MOST_KEPT, *found)
+    keep(texts, rows[order], groups, threshold, MOST_KEPT, *clusters)
 
 
-def own(numbers: I64) -> I64:
-    """An array that may be written to: what is compiled for one that may not is compiled apart."""
+def writable(numbers: I64) -> I64:
+    """The array itself, or a writable copy: a read-only array would need another compiled version."""
     return np.require(numbers, np.int64, ["C", "W"])
 
 
 def _equal(contents: U64, rank: I64, groups: I64 | None) -> tuple[I64, I64]:
-    """The best of the texts equal to each (n,), and those best ones."""
+    """For each text (n,) the best of the texts equal to it, and all these best texts."""
     if not len(rank):
         return rank, rank
     order = np.argsort(contents) if groups is None else np.lexsort((contents, groups))
@@ -129,58 +130,60 @@ def _alone(rows: int) -> Clusters:
     return Clusters(np.arange(rows), np.ones(rows, np.float32))
 
 
-def _through(heads: I64, found: Clusters) -> Clusters:
-    """From what the best of equal texts repeat to what each text repeats."""
-    return Clusters(found.originals[heads], found.similarity[heads])
+def _through(heads: I64, clusters: Clusters) -> Clusters:
+    """Extend the clusters of the best of equal texts to all texts."""
+    return Clusters(clusters.originals[heads], clusters.similarity[heads])
 
 
 class Links(NamedTuple):
-    """What is known of texts (n,) while buckets are joined."""
+    """State of texts (n,) while buckets are joined."""
 
     parents: U32
-    """Union-find (Tarjan 1975), by the lowest number."""
+    """Union-find (Tarjan 1975) with the lowest number as the root."""
     compared: I64
-    """The leader that each was last compared with, twice its number, and 1 more where they are alike."""
+    """The leader that each text was last compared with: twice its number, plus 1 if the two are alike."""
 
 
 @jit
-def _similarity(texts: Signed, one: int, other: int, threshold: float) -> Any:
-    """About how similar two texts are: exactly where that decides."""
-    about = estimate(texts, one, other)
-    if abs(about - threshold) > DOUBT:
-        return about
-    return jaccard(texts, one, other)
+def _similarity(texts: Signed, first: int, second: int, threshold: float) -> Any:
+    """Similarity of two texts: exact near the threshold, estimated elsewhere."""
+    estimated = estimate(texts, first, second)
+    if abs(estimated - threshold) > DOUBT:
+        return estimated
+    return jaccard(texts, first, second)
 
 
 @jit
-def _pairs(texts: Signed, ones: I64, others: I64) -> Any:
-    found = np.empty(len(ones), np.float32)
-    for at in range(len(ones)):
-        found[at] = jaccard(texts, ones[at], others[at])
-    return found
+def _pairs(texts: Signed, left: I64, right: I64) -> Any:
+    result = np.empty(len(left), np.float32)
+    for pair in range(len(left)):
+        result[pair] = jaccard(texts, left[pair], right[pair])
+    return result
 
 
 @jit
-def keep(  # noqa: PLR0917 - what is compiled takes no keywords
+def keep(  # noqa: PLR0917 - compiled functions take no keywords
     texts: Signed, order: I64, groups: I64, threshold: float, most: int, originals: I64, similarity: F32
 ) -> Any:
-    """Texts in their order, best first within each group: each repeats the most similar of those kept, or is kept. Returns what
-    was kept of the last group, as far as it is compared with."""
+    """Decide about texts in their order, best first within each group: each repeats the most similar kept text, or is kept.
+
+    Returns the kept texts of the last group that further texts would be compared with.
+    """
     kept = np.empty(len(order), np.int64)
     count, group = 0, np.int64(-1)
     for text in order:
         if groups[text] != group:
             group, count = groups[text], 0
-        best, found = 0.0, np.int64(-1)
+        highest, original = 0.0, np.int64(-1)
         for number in range(min(count, most)):
-            other = kept[number]
-            if texts.guards[other] != texts.guards[text] or estimate(texts, text, other) < threshold - DOUBT:
+            candidate = kept[number]
+            if texts.guards[candidate] != texts.guards[text] or estimate(texts, text, candidate) < threshold - DOUBT:
                 continue
-            like = jaccard(texts, text, other)
-            if like >= threshold and like > best:
-                best, found = like, other
-        if found >= 0:
-            originals[text], similarity[text] = found, best
+            value = jaccard(texts, text, candidate)
+            if value >= threshold and value > highest:
+                highest, original = value, candidate
+        if original >= 0:
+            originals[text], similarity[text] = original, highest
         else:
             kept[count] = text
             count += 1
@@ -189,9 +192,11 @@ def keep(  # noqa: PLR0917 - what is compiled takes no keywords
 
 @jit
 def join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links) -> Any:
-    """Link the members of each bucket of one band to the first of its leaders that they are like. `packed` has the key of the
-    band in its upper half and the number of a text in the lower one, in order; `rows` says where in `texts` each number is.
-    Returns the leaders of the last bucket."""
+    """Link each member of the buckets of a band to the first leader of its bucket that it is like.
+
+    `packed` is sorted; it has the band's key in the upper half and the number of a text in the lower half. `rows` are the places
+    of the numbers in `texts`. Returns the leaders of the last bucket.
+    """
     leaders = np.empty(LEADERS, np.int64)
     half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
     start = count = 0
@@ -200,8 +205,8 @@ def join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links) 
         while end < len(packed) and packed[end] >> half == packed[start] >> half:
             end += 1
         leaders[0], count = np.int64(packed[start] & low), 1
-        for at in range(start + 1, end):
-            text = np.int64(packed[at] & low)
+        for member in range(start + 1, end):
+            text = np.int64(packed[member] & low)
             linked = False
             for number in range(count):
                 leader = leaders[number]
@@ -222,25 +227,28 @@ def join(texts: Signed, rows: I64, packed: U64, threshold: float, links: Links) 
 
 
 @jit
-def root(parents: U32, at: int) -> Any:
-    while parents[at] != at:
-        parents[at] = parents[parents[at]]
-        at = int(parents[at])
-    return at
+def root(parents: U32, number: int) -> Any:
+    """The root of a number; shortens the path to it."""
+    while parents[number] != number:
+        parents[number] = parents[parents[number]]
+        number = int(parents[number])
+    return number
 
 
 @jit
-def unite(parents: U32, one: int, other: int) -> None:
-    first, second = root(parents, one), root(parents, other)
-    if first < second:
-        parents[second] = first
-    elif second < first:
-        parents[first] = second
+def unite(parents: U32, first: int, second: int) -> None:
+    """Join the sets of two numbers."""
+    first_root, second_root = root(parents, first), root(parents, second)
+    if first_root < second_root:
+        parents[second_root] = first_root
+    elif second_root < first_root:
+        parents[first_root] = second_root
 
 
 @jit
 def roots(parents: U32) -> Any:
-    found = np.empty(len(parents), np.int64)
-    for at in range(len(parents)):
-        found[at] = root(parents, at)
-    return found
+    """The root of every number."""
+    result = np.empty(len(parents), np.int64)
+    for number in range(len(parents)):
+        result[number] = root(parents, number)
+    return result

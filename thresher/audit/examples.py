@@ -6,7 +6,7 @@ beside what they are near to. Long texts are cut to the part around that place, 
 import json
 from typing import Any
 
-from filters.near_miss import differing
+from filters.similarity.near_miss import differing
 from thresher.audit.sql_tables import opened_tables, whole_shards
 from thresher.pool.run import Run
 

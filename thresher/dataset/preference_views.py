@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.similarity.kernel import I64, U64, signed
+from filters.similarity.kernel import I64, U64
+from filters.similarity.signatures import signed
 from schemas.dataset import PreferenceSpec, UnpairedSpec
 from schemas.sample import Kind
 from thresher.dataset.views import made, said

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from filters.near_duplicate import answer_ids
+from filters.similarity.guards import answer_ids
 from schemas.sample import Kind, Outcome
 from schemas.sampling import Sampling
 from thresher.pool.judged import FilterFacts, _whole, pass_rates, prompt_counts

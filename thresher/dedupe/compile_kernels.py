@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from filters.similarity.duplicates import among, similarities, within
 from filters.similarity.edits import nearest, tokens_of
-from filters.similarity.kernel import numbers, signed
+from filters.similarity.kernel import numbers
+from filters.similarity.signatures import signed
 from thresher.dedupe.index import Index
 
 texts = pa.array(["one text and another one of some words", "a short one", "one text and another one of many words", "caf\u00e9"])

@@ -33,7 +33,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.base import FilterError
-from filters.similarity.kernel import BANDS, F32, I64, SCHEME, SLOTS, U8, U32, U64, Signed, jit, mix
+from filters.similarity.kernel import F32, I64, U8, U32, U64, jit, mix
+from filters.similarity.signatures import BANDS, SCHEME, SLOTS, Signed
 from thresher.durable import replace_file
 
 RUN_TEXTS = 1 << 20
@@ -344,7 +345,7 @@ def _keys(bands: U32) -> I64:
 
 def _gathered(texts: Iterable[tuple[Signed, Sequence[str]]]) -> Iterator[tuple[Signed, Sequence[str]]]:
     """The texts of a release, as many at once as make a run."""
-    from filters.similarity.kernel import joined
+    from filters.similarity.signatures import joined
 
     parts: list[Signed] = []
     names: list[str] = []

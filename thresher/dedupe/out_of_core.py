@@ -29,7 +29,8 @@ import numpy as np
 
 from filters.similarity import duplicates
 from filters.similarity.duplicates import Clusters, Links, Order, similarities, within
-from filters.similarity.kernel import BANDS, F32, I64, SCHEME, U8, U32, U64, Signed, jit, ordered
+from filters.similarity.kernel import F32, I64, U8, U32, U64, jit
+from filters.similarity.signatures import BANDS, SCHEME, Signed, ordered
 from thresher.errors import SourceError
 from thresher.executors.executor import Map, map_here
 

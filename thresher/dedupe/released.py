@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters import near_duplicate
 from filters.base import Filter, FilterError, Scope
-from filters.similarity.kernel import Signed
+from filters.similarity import near_duplicate
+from filters.similarity.guards import signed_in_run
+from filters.similarity.signatures import Signed
 from schemas.manifest import Entry
 from schemas.repeats import DedupeSpec
 from schemas.sample import Kind
@@ -57,7 +58,7 @@ def _hits(store: Store, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
     columns = sorted(set(near_duplicate.COLUMNS) - set(pool.JUDGED) | {"anchor", "reference"})
     for judged in pool.each_judged(store, columns):
         own = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
-        yield near_duplicate.signed_in_run(own, spec), own["sample_id"].to_pylist()
+        yield signed_in_run(own, spec), own["sample_id"].to_pylist()
 
 
 def _noted(store: Store) -> Entry | None:
@@ -92,7 +93,7 @@ def _rows(table: Opened, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]
         texts = said.set_column(
             said.column_names.index("completion"), "completion", pc.fill_null(said["completion"], "").cast(pa.large_string())
         )
-        yield near_duplicate.signed_in_run(texts, spec), texts["sample_id"].to_pylist()
+        yield signed_in_run(texts, spec), texts["sample_id"].to_pylist()
 
 
 ASKED = "asked.json"
@@ -107,9 +108,9 @@ def released_filter(spec: DedupeSpec, base: Path, known: Collection[str] | None 
 
     def judge(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
         for table in batches:
-            found = index.ask(near_duplicate.signed_in_run(table, spec), threshold, known=known)
+            found = index.ask(signed_in_run(table, spec), threshold, known=known)
             fell = table["multiplicity"].to_numpy()
-            told = near_duplicate.Told(
+            told = near_duplicate.Comparison(
                 np.array([name is None for name in found.names], bool), found.equal, found.similarity, fell, found.names
             )
             yield near_duplicate.verdicts(told, "released")
@@ -127,5 +128,5 @@ def open_index(spec: DedupeSpec, base: Path) -> Index:
 
 
 def rule(spec: DedupeSpec) -> dict[str, Any]:
-    """How `near_duplicate.signed_in_run` makes guards."""
+    """How `signed_in_run` makes guards."""
     return {"guard": spec.guard, "run_characters": spec.run_characters}

@@ -3,7 +3,7 @@
 The rows pass by twice. The first time only what decides is read: the text, its group, the guard, the score; what stays of it is
 signatures, some 370 bytes of each row and 4 of each of its words, in memory as long as there is room, else in files
 (thresher.dedupe.out_of_core). The second time the rows that stay go to OUT/kept, and those that do not to OUT/duplicates, each with the
-row that it repeats. The rules are those of a run (filters.similarity, filters.near_duplicate)."""
+row that it repeats. The rules are those of a run (filters.similarity, filters.similarity.near_duplicate)."""
 
 import json
 import os
@@ -21,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.near_duplicate import guards, hashes
 from filters.similarity.duplicates import Clusters, Order, among, similarities, within
-from filters.similarity.kernel import F32, I64, SCHEME, U64, Signed, joined, signed
+from filters.similarity.guards import guards, hashes
+from filters.similarity.kernel import F32, I64, U64
+from filters.similarity.signatures import SCHEME, Signed, joined, signed
 from schemas.repeats import DedupeSpec
 from schemas.suggest import did_you_mean
 from thresher.dedupe import out_of_core

@@ -2,7 +2,7 @@
 
 The files lie in a scratch folder, RUN/scratch where there is no other, until the verdicts are written; a run that is stopped goes
 on from them. A run on an object store that names no folder has them in this machine's temporary one, and begins again. The
-verdicts are those of filters.near_duplicate.within_run."""
+verdicts are those of filters.similarity.near_duplicate.within_run."""
 
 import shutil
 import tempfile
@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from filters import near_duplicate
 from filters.base import Filter
-from filters.near_duplicate import Told
+from filters.similarity import near_duplicate
+from filters.similarity.guards import signed_in_run
+from filters.similarity.near_duplicate import Comparison
 from schemas.recipe import FilterSpec, Recipe
 from schemas.repeats import DedupeSpec
 from schemas.sample import Outcome
@@ -91,7 +92,7 @@ def sign_shard(part: Pass, plan: Plan, shard: int) -> None:
     _, table = _hits(part.store, shard, near_duplicate.COLUMNS)
     names = np.array([name.encode() for name in table["sample_id"].to_pylist()], "S64")
     further = {"names": names, "draws": table["multiplicity"].to_numpy().astype(np.int64)}
-    out_of_core.sign(plan.folder, shard, near_duplicate.signed_in_run(table, spec), near_duplicate.order(table, spec), further)
+    out_of_core.sign(plan.folder, shard, signed_in_run(table, spec), near_duplicate.order(table, spec), further)
 
 
 def write_verdicts(part: Pass, plan: Plan, shard: int) -> None:
@@ -110,7 +111,7 @@ def write_verdicts(part: Pass, plan: Plan, shard: int) -> None:
     dropped = np.flatnonzero(~stays)
     for at, text in zip(dropped.tolist(), out_of_core.column(plan, "names", originals[dropped]).tolist(), strict=True):
         repeated[at] = text.decode()
-    told = Told(stays, out_of_core.equals(plan, own, originals), found.similarity[own], found.draws[own], repeated)
+    told = Comparison(stays, out_of_core.equals(plan, own, originals), found.similarity[own], found.draws[own], repeated)
     given = near_duplicate.verdicts(told, "run")
     facts = shards.filter_facts(
         made.name, FilterSpec(name=made.name), made, seconds=time.perf_counter() - began, known=0, exhaustive=False

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import filters
-from filters import near_duplicate, near_miss
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
 from filters.sandbox import Sandbox
+from filters.similarity import near_duplicate, near_miss
 from filters.supervise import Workers
 from filters.tools import Models, Tools
 from schemas.recipe import FilterSpec, Recipe

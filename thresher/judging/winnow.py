@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from filters import near_duplicate
 from filters.base import SO_FAR, Filter, Role, Scope
 from filters.judging import judge, judge_corpus
+from filters.similarity import near_duplicate
 from schemas.executors import RayExecutorSpec
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec

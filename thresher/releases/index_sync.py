@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from filters.base import FilterError
-from filters.similarity.kernel import SCHEME, Signed
+from filters.similarity.signatures import SCHEME, Signed
 from schemas.release import Release, RepositoryManifest
 from schemas.repeats import DedupeSpec
 from thresher.dedupe import released
