@@ -38,14 +38,14 @@ else
 	@$(BIN)/python -m pytest -m slow -n 2 --dist=loadfile
 endif
 
-check: $(READY) ## lint, format, types, import layers, generated schemas
+check: $(READY) ## lint, format, types, import layers, generated files, rules of the tree
 	$(BIN)/ruff check $(RUFF_PATHS)
 	$(BIN)/ruff format --check $(RUFF_PATHS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/thresher schema --check
 	$(BIN)/python docs/make_reference.py --check
-	$(BIN)/python -m pytest -q -n0 tests/test_docs_names.py
+	$(BIN)/python -m pytest -q -n0 tests/test_house.py tests/test_docs_names.py
 
 fix: $(READY) ## let ruff fix and format the code
 	$(BIN)/ruff check --fix $(RUFF_PATHS)

@@ -132,7 +132,7 @@ def test_a_run_on_a_cluster_of_two_machines(recipe: Write, tmp_path: Path, mark:
 
 def test_a_run_on_s3(recipe: Write, tmp_path: Path) -> None:
     """Run, publish and audit against moto's server."""
-    import boto3
+    import boto3  # type: ignore[import-untyped]  # it publishes no types
     from moto.server import ThreadedMotoServer
 
     recipe(publish={"gates": {"self_check": False}})

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import pytest
 import yaml
 
 from helpers.fake_openai import FakeOpenAI
-from helpers.prefect_server import task_runs
+from helpers.prefect_server import last_flow_run, task_runs
+from helpers.small_run import small_run
 from schemas.engines import ReplayEngine
 from schemas.executors import RayExecutorSpec
 from thresher.cli import main
@@ -31,7 +33,8 @@ from thresher.pool import judged
 from thresher.pool.store import Store
 from thresher.run import steps
 from thresher.run.progress import Progress
-from thresher.samplers.orphans import _command, _descendants, _started, _stat
+from thresher.run.warm_engine import warm
+from thresher.samplers.orphans import command_line, descendants, parent_of, start_time
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,7 +77,7 @@ def nodes(s3: str) -> Iterator[Nodes]:
     pytest.importorskip("ray")
     found = Nodes()
     yield found
-    found.cluster.shutdown()
+    found.cluster.shutdown()  # type: ignore[no-untyped-call]  # of ray's tests
 
 
 def spec(nodes: Nodes, **more: Any) -> RayExecutorSpec:
@@ -113,7 +116,7 @@ def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_
     for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
         begun = steps.begin(recipe_file.load(path, [*changes, *more]), tmp_path / name)
         with Progress() as progress:
-            audit, _ = steps.run(begun, progress)
+            audit = steps.run_steps(begun, progress).audit
         assert audit.complete
         assert progress.samples == audit.samples + audit.anchors
     same(tmp_path / "local", tmp_path / "ray")
@@ -133,7 +136,7 @@ def test_prefect_sees_one_task_run_per_shard_and_stage_of_a_run_on_the_cluster(
     for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
         pipeline(str(recipe()), more, out=str(tmp_path / name))
         with get_client(sync_client=True) as client:
-            flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
+            flow_run = last_flow_run(client)
             found[name] = task_runs(client, flow_run.id, {"winnow-1", "winnow-corpus", "release"})
     assert found["local"] == found["ray"] == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
     same(tmp_path / "local", tmp_path / "ray")
@@ -169,7 +172,7 @@ def test_a_run_on_s3_grows_from_every_machine(nodes: Nodes, recipe: Write, s3: s
         for samples in (4, 6):
             begun = steps.begin(recipe_file.load(path, [*changes, f"sampling.samples_per_prompt={samples}", *more]), root)
             with Progress() as progress:
-                audit, _ = steps.run(begun, progress)
+                audit = steps.run_steps(begun, progress).audit
             assert audit.complete, name
             assert audit.samples == 4 * samples
     for folder in ("samples", "verdicts", "corpus"):
@@ -238,7 +241,7 @@ def going_on(path: Path, out: Path, *changes: str) -> Iterator[threading.Thread]
         try:
             begun = steps.begin(recipe_file.load(path, changes), out)
             with Progress() as progress:
-                steps.run(begun, progress)
+                steps.run_steps(begun, progress)
         except BaseException as error:  # noqa: BLE001 - raised again below
             failed.append(error)
 
@@ -328,8 +331,8 @@ def test_smollm2_on_two_machines_one_engine_killed(nodes: Nodes, tmp_path: Path,
     small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
     with going_on(Path(DEMO), out, *small, on_cluster(nodes, 2, resources_per_replica={"seat": 1})):
         lost = wait_for(lambda: len(seen.pids()) == 2 and list(out.glob("samples/*.json")) and seen.pids()[0], 300)
-        raylets = {_stat(pid)[1] for pid in seen.pids()}
-        engine = [one for one in _descendants(lost) if b"VLLM::EngineCore" in _command(one[0])]
+        raylets = {parent_of(pid) for pid in seen.pids()}
+        engine = [one for one in descendants(lost) if b"VLLM::EngineCore" in command_line(one[0])]
         os.kill(lost, signal.SIGKILL)
     rows = tables(out, "samples")
     assert len(rows) == len({row["sample_id"] for row in rows}) == 20 * 9
@@ -337,7 +340,7 @@ def test_smollm2_on_two_machines_one_engine_killed(nodes: Nodes, tmp_path: Path,
     assert len(starts) == len(set(starts)) >= 2
     assert {row["source"] for row in rows} <= {f"start {number + 1}" for number in range(len(starts))}
     assert len(engine) == 1
-    wait_for(lambda: all(_started(pid) != began for pid, began in engine), 30)
+    wait_for(lambda: all(start_time(pid) != began for pid, began in engine), 30)
     assert len(raylets) == 2
 
     answers = [
@@ -360,17 +363,21 @@ def engine_of_nothing() -> Iterator[str]:
     yield "engine"
 
 
+fails = True
+
+
 @contextmanager
 def engine_that_does_not_start() -> Iterator[str]:
-    raise EngineError("no room on the GPU")
-    yield ""
+    if fails:
+        raise EngineError("no room on the GPU")
+    yield "engine"
 
 
 def one_slot(_engine: str) -> int:
     return 1
 
 
-def work(_engine: str, _apart: Any, what: str) -> str:
+def work(_engine: str, _call: Any, what: str) -> str:
     if what == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "raises":
@@ -384,7 +391,7 @@ def work(_engine: str, _apart: Any, what: str) -> str:
 def executor(nodes: Nodes) -> Iterator[RayExecutor]:
     import ray
 
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
     with RayExecutor(spec(nodes, replicas=2), 1, engine=ReplayEngine(kind="replay", path="")) as found:
         yield found
 
@@ -413,20 +420,18 @@ def test_what_keeps_engines_from_starting_is_told(executor: RayExecutor, nodes: 
         executor.engines(engine_that_does_not_start, slots=one_slot, wanted=lambda: None),
     ):
         pass
-    assert executor.apart(len, [1, 2]) == 2
+    assert executor.call(len, [1, 2]) == 2
     with pytest.raises(ZeroDivisionError):
-        executor.apart(divmod, 1, 0)
+        executor.call(divmod, 1, 0)
 
 
 def test_a_run_directory_that_is_not_shared_is_named(nodes: Nodes, tmp_path: Path) -> None:
-    from functools import partial
-
-    from thresher.run.open_run import warm
-
+    run = small_run(tmp_path / "elsewhere")
+    shutil.rmtree(run.root)
     with (
         RayExecutor(spec(nodes), 1, engine=ReplayEngine(kind="replay", path="")) as executor,
-        pytest.raises(StoreError, match=r"not to be seen from .* storage that all machines reach"),
-        executor.engines(partial(warm, str(tmp_path / "elsewhere"), Progress()), slots=one_slot, wanted=lambda: None),
+        pytest.raises(StoreError, match=r"not visible from .* storage that all machines reach"),
+        executor.engines(partial(warm, run, Progress()), slots=one_slot, wanted=lambda: None),
     ):
         pass
 
@@ -526,6 +531,6 @@ def test_shards_are_counted_as_they_end(nodes: Nodes, recipe: Write, tmp_path: P
         changed = recipe_file.load(path, [on_cluster(nodes, 1), f"sampling.samples_per_prompt={samples}"])
         begun = steps.begin(changed, tmp_path / "run")
         with Progress() as progress:
-            steps.run(begun, progress)
+            steps.run_steps(begun, progress)
         assert progress.samples == counted
     assert len(judged.sampled(Store(tmp_path / "run"))) == 2

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import hashlib
-import http.server
 import io
 import json
 import os
@@ -12,9 +11,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,9 @@ import pytest
 
 from helpers.deployment_page import block
 from helpers.prefect_server import Server, free_port
+from helpers.runs import run_recipe
+from thresher.audit.audit import Audit
+from thresher.pool.run import Run, open_run
 
 Write = Callable[..., Path]
 pytestmark = pytest.mark.slow
@@ -152,6 +154,11 @@ def ids(root: Path) -> set[str]:
     return {one for file in root.glob("samples/*.parquet") for one in pq.read_table(file)["sample_id"].to_pylist()}
 
 
+def logged(log: Path, line: str, start: int) -> bool:
+    """Whether the log has the text after its first `start` characters."""
+    return line in log.read_text()[start:]
+
+
 def pause(client: Any, name: str) -> None:
     """Pause a schedule, and wait until nothing of it is under way."""
     from prefect.exceptions import ObjectNotFound
@@ -241,10 +248,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
     with the samples of an uninterrupted run. The crashed run, tried again, works at the same directory."""
     from prefect.states import Scheduled
 
-    from thresher.inputs import recipe_file
     from thresher.releases.repository import releases
-    from thresher.run import steps
-    from thresher.run.progress import Progress
 
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
     held = [
@@ -266,9 +270,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
     assert ended(asked, second, 240).is_completed()
     assert notes(out) == {name: note | {"state": "done", "flow_runs": [str(first), str(second)]}}
     assert "going on with" in said(asked, second)
-    whole = steps.begin(recipe_file.load(path), tmp_path / "whole", salt=note["salt"])
-    with Progress() as progress:
-        steps.run(whole, progress)
+    run_recipe(path, tmp_path / "whole", salt=note["salt"])
     assert ids(out / name) == ids(tmp_path / "whole")
 
     asked.set_flow_run_state(first, Scheduled(), force=True)
@@ -329,12 +331,12 @@ def test_what_runs_outlives_a_server_that_is_away(
         process = waiting(tmp_path)
         before = len(log.read_text())
         server.down(signal.SIGKILL)
-        until(lambda before=before: "the Prefect server is away" in log.read_text()[before:])
+        until(partial(logged, log, "the Prefect server is away", before))
         time.sleep(8)  # seven looks of the runner
         assert Path(f"/proc/{process}").exists()
         if killed:
             os.kill(process, signal.SIGKILL)
-            until(lambda before=before: "beginning again when the server is there" in log.read_text()[before:])
+            until(partial(logged, log, "beginning again when the server is there", before))
         server.up()
         if not killed:
             assert asked.read_flow_run(run).state_name == "Running"
@@ -342,7 +344,7 @@ def test_what_runs_outlives_a_server_that_is_away(
         state = ended(asked, run)
         assert (state.is_crashed(), state.is_completed()) == (killed, not killed), state
         assert list(notes(tmp_path / "runs").values())[-1]["state"] == ("begun" if killed else "done")
-        until(lambda before=before: "beginning again when the server is there" in log.read_text()[before:])
+        until(partial(logged, log, "beginning again when the server is there", before))
     assert own.poll() is None
     assert len(notes(tmp_path / "runs")) == 2
     server.stop(own)
@@ -542,7 +544,7 @@ def test_a_schedule_fires_with_postgresql(tmp_path_factory: pytest.TempPathFacto
     options = [part for one in told for part in ("-c", one)]
     postgres = subprocess.Popen([bin_ / "postgres", "-D", data / "db", *options], cwd=data, **user)
     try:
-        ready = [bin_ / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+        ready: list[str | Path] = [bin_ / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
         until(lambda: subprocess.run(ready, check=False).returncode == 0)
         page = block("postgresql")
         settings = dict(line.removeprefix("export ").split("=", 1) for line in page.splitlines() if line.startswith("export "))
@@ -555,7 +557,18 @@ def test_a_schedule_fires_with_postgresql(tmp_path_factory: pytest.TempPathFacto
             server.start([sys.executable, "-m", "thresher.cli", "serve"], "serve.log")
             for client in client_of(server, monkeypatch):
                 fires(client, recipe, tmp_path, "fires")
-            ask = [bin_ / "psql", "-h", "127.0.0.1", "-p", str(port), "-U", "thresher", "-d", "postgres", "-Atc"]
+            ask: list[str | Path] = [
+                bin_ / "psql",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-U",
+                "thresher",
+                "-d",
+                "postgres",
+                "-Atc",
+            ]
             count = subprocess.run([*ask, "select count(*) from flow_run"], check=True, capture_output=True, text=True)
             assert int(count.stdout) >= 2
     finally:
@@ -624,35 +637,27 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
     """Of 12 prompts, all answered right by one run and a few by the next. An event of no run is only warned of."""
     from flows import reporting
     from thresher.errors import PublishError
-    from thresher.inputs import recipe_file
-    from thresher.pool.store import Store
-    from thresher.run import steps
-    from thresher.run.progress import Progress
 
-    def run(root: Path, right: int) -> tuple[Store, Any]:
+    def run(root: Path, right: int) -> tuple[Run, Audit]:
         path = recipe()
-        rows = [{"country": f"Land {at}", "answer": "Town"} for at in range(12)]
+        rows = [{"country": f"Land {number}", "answer": "Town"} for number in range(12)]
         (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        answers = [{"prompt": f"Capital of Land {at}?", "completion": "Town" if at < right else "Pond"} for at in range(12)]
+        answers = [
+            {"prompt": f"Capital of Land {number}?", "completion": "Town" if number < right else "Pond"} for number in range(12)
+        ]
         (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
-        with Progress() as progress:
-            begun = steps.begin(
-                recipe_file.load(path, [f"publish.repo={tmp_path / 'drifts'}", "publish.gates.pass_rate_drop=1"]), root
-            )
-            return Store(root), steps.run(begun, progress)[0]
+        changes = [f"publish.repo={tmp_path / 'drifts'}", "publish.gates.pass_rate_drop=1"]
+        audit = run_recipe(path, root, *changes).audit
+        return open_run(root), audit
 
     run(tmp_path / "runs/one", 10)
-    store, found = run(tmp_path / "runs/two", 2)
-    reporting.finished(store, found)
+    second, audit = run(tmp_path / "runs/two", 2)
+    reporting.finished(second, audit)
     drift = until(lambda: [one for one in events(asked, str(tmp_path / "drifts")) if one["event"] == "thresher.drift.found"])[0]
     assert drift["payload"]["against"] == str(tmp_path / "runs/one")
     assert {one["of"] for one in drift["payload"]["drifted"]} == {"pass rate", "exact_answer"}
-    reporting.refused(Store(tmp_path / "no run"), PublishError("not released; and why:\n  it is not there"))
+    reporting.refused(second, PublishError("not released; and why:\n  it is not there"))
     assert "the event thresher.gate.failed did not reach the Prefect server: AssertionError" in caplog.text
-
-
-
-
 
 
 @pytest.mark.parametrize(

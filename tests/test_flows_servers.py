@@ -1,26 +1,14 @@
 """The Prefect server of schedules: missing, too old, or away."""
 
 import contextlib
-import csv
-import hashlib
 import http.server
-import io
-import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-import pyarrow.parquet as pq
+
 import pytest
-from helpers.deployment_page import block
-from helpers.prefect_server import Server, free_port
+
+from helpers.prefect_server import free_port
 
 
 @contextlib.contextmanager
@@ -47,7 +35,7 @@ def old_server() -> Iterator[str]:
 
 
 def test_without_a_server_it_says_how_to_start_one(
-    recipe: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an address, with one where nobody answers, and where an old server does."""
     from prefect.settings import PREFECT_API_URL, temporary_settings

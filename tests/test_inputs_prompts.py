@@ -173,7 +173,7 @@ def test_plan_drops_and_counts_repeated_prompts(tmp_path: Path, caplog: pytest.L
     source = {"kind": "jsonl", "path": "x.jsonl"}
     sets = [{"family": "a", "source": source}, {"family": "b", "source": source, "limit": 2}]
     recipe = Recipe(name="r", prompts=sets)
-    repeated = Counter()
+    repeated: Counter[str] = Counter()
     found = list(plan(recipe, tmp_path, repeated=repeated))
 
     assert [(one.family, one.reference) for one in found] == [("a", 2), ("a", 4), ("a", "two")]

@@ -47,6 +47,11 @@ def task_runs(client: Any, flow_run: Any, wanted: set[str]) -> list[str]:
     return names
 
 
+def last_flow_run(client: Any) -> Any:
+    """The flow run that was created last."""
+    return max(client.read_flow_runs(), key=lambda run: run.created)
+
+
 class Server:
     """`environment` is for programs that are to use it. Whatever `start` began is ended with it."""
 
