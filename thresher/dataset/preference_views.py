@@ -22,12 +22,15 @@ def preference(judged: pa.Table, prompt_format: str, spec: PreferenceSpec) -> pa
     hits = pc.index_in(judged["nearest"].take(pa.array(near)), judged["sample_id"].combine_chunks())
     near, hit = near[pc.is_valid(hits).to_numpy()], hits.drop_null().to_numpy().astype(np.int64)
     similarity = judged["similarity"].take(pa.array(near)).to_numpy()
+    involved, place = np.unique(np.concatenate([near, hit]), return_inverse=True)
+    prompt = _prompts(judged)[involved]
+    judged = judged.take(pa.array(involved))  # texts are costly to compare, and most samples are in no pair
+    near, hit = place[: len(near)], place[len(near) :]
     lengths = pc.utf8_length(judged["completion"]).to_numpy()
     longer, shorter = np.maximum(lengths[near], lengths[hit]), np.minimum(lengths[near], lengths[hit])
     texts, forms = _texts(judged), _forms(judged)
     fit = longer <= spec.length_ratio * shorter
     fit &= (forms[near] != forms[hit]) | (spec.form & (texts[near] != texts[hit]))
-    prompt = _prompts(judged)
     order = np.flatnonzero(fit)
     order = order[np.lexsort((judged["index"].take(pa.array(near[order])).to_numpy(), -similarity[order], prompt[near[order]]))]
     order = order[_first_of(prompt[near[order]], texts[near[order]])]

@@ -1,6 +1,7 @@
 """What an executor does: call functions on filter workers, and hold engines."""
 
 import contextvars
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,12 @@ def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def map_here(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Call a function with each tuple of arguments in this process."""
     return [function(*item) for item in items]
+
+
+def map_on_cores(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Call a function with each tuple of arguments on a thread per core of this process: for functions that spend their time in
+    Arrow and hashing, which leave the interpreter to others."""
+    return map_threads(function, items, threads=os.cpu_count() or 1)
 
 
 class Engines(Protocol):

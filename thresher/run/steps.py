@@ -18,13 +18,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from schemas.recipe import Recipe
+from thresher.audit.audit import Audit, check
 from thresher.audit.cache import cached_audit
-from thresher.audit.count_run import Audit, check
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.dedupe import released
 from thresher.errors import StoreError
 from thresher.executors import open_executor
-from thresher.executors.executor import Call, Engines, Executor, Map, map_here
+from thresher.executors.executor import Call, Engines, Executor, Map, map_here, map_on_cores
 from thresher.judging import winnow
 from thresher.judging.check import check_golds
 from thresher.judging.winnow import judge_shard
@@ -105,7 +105,7 @@ class Plain:
         compare(self.run, self.executor.map)
 
     def finish(self) -> Finished:
-        return finish(self.run, self.executor.map)
+        return finish(self.run, audit_map(self.executor))
 
 
 class JudgedOnly:
@@ -141,14 +141,19 @@ def compare(run: Run, map_parts: Map = map_here) -> None:
     winnow.compare(run, map_parts, take_in(run))
 
 
-def finish(run: Run, map_shards: Map = map_here) -> Finished:
+def audit_map(executor: Executor) -> Map:
+    """How the audit is spread: over an executor's workers, or over this process's cores where there is one worker at most."""
+    return executor.map if executor.workers > 1 else map_on_cores
+
+
+def finish(run: Run, map_shards: Map = map_on_cores) -> Finished:
     """Audit a run, write its dataset, and publish it where the recipe names a repository. `map_shards` spreads the audit over an
     executor's workers. Raises AuditError, and then writes nothing; PublishError where a gate refuses the release."""
     audit, dataset = release(run, map_shards)
     return Finished(audit, dataset, publish_run(run))
 
 
-def release(run: Run, map_shards: Map = map_here) -> tuple[Audit, str]:
+def release(run: Run, map_shards: Map = map_on_cores) -> tuple[Audit, str]:
     """Audit a run and write its dataset; returns both. Raises AuditError, and then writes nothing."""
     audit = cached_audit(run, map_shards)
     check(audit)
