@@ -147,10 +147,10 @@ def estimate(options: argparse.Namespace) -> int:
 def study(options: argparse.Namespace) -> int:
     """Run `thresher study`."""
     from thresher.inputs import recipe_file
-    from thresher.study.draw_runs import Design, temperatures_of
+    from thresher.study.design import Design, temperatures_of
     from thresher.study.prompt_variants import checked_wordings
     from thresher.study.run_study import run_study
-    from thresher.study.study_page import short_table, training_table, whole_table
+    from thresher.study.study_tables import short_table, training_table, whole_table
 
     require_at_least(options, "steps", 1)
     design = Design(temperatures_of(options.temperatures), options.samples, checked_wordings(options.wording))

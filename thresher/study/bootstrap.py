@@ -1,5 +1,5 @@
-"""Figures of a study's prompts, each with its interval: a bootstrap over prompts with expanded percentiles
-(thresher.estimators.intervals), in which all of a figure is computed anew from the prompts that were drawn."""
+"""Estimates over a study's prompts, each with its interval: a bootstrap over prompts with expanded percentiles
+(thresher.estimators.intervals), in which the whole estimate is computed again from each resample of the prompts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,132 +8,142 @@ from typing import Any
 import numpy as np
 
 from thresher.estimators.intervals import expanded_tail, wilson
-from thresher.study.measures import COUNTS, F64, I64, Measures
+from thresher.study.measures import Measures
+from thresher.study.shard_measures import COUNTS, F64, I64
 
 LOW = 0.5
-"""Temperatures up to this one are *just above nought*."""
+"""Temperatures above 0 and up to this one count as *just above 0*."""
 RESAMPLES = 2000
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure and its 95 % interval over prompts; null where there is nothing to tell it from."""
+class Estimate:
+    """A value and its 95 % interval over prompts; null where it cannot be computed."""
 
     value: float | None
     interval: Interval | None = None
 
 
 def spearman(x: F64, y: F64, groups: I64 | None = None) -> float:
-    """Rank correlation of two rows of numbers, equal ones sharing their mean rank; NaN where one of them does not vary. With
-    `groups` ranks are within each, as shares of its size, so that what differs between groups says nothing."""
+    """Rank correlation of two arrays; equal values share their mean rank. NaN where one of them does not vary.
+
+    With `groups`, ranks are within each group, as shares of its size, so that differences between groups have no influence.
+    """
     groups = np.zeros(len(x), np.int64) if groups is None else groups
-    a, b = np.zeros(len(x)), np.zeros(len(x))
-    for one in np.unique(groups):
-        mine = groups == one
-        for values, ranks in ((x, a), (y, b)):
-            found = _ranks(values[mine])
-            ranks[mine] = (found - found.mean()) / len(found)
-    spread = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / spread if spread else float("nan")
+    x_ranks, y_ranks = np.zeros(len(x)), np.zeros(len(x))
+    for group in np.unique(groups):
+        members = groups == group
+        for values, ranks in ((x, x_ranks), (y, y_ranks)):
+            plain = _ranks(values[members])
+            ranks[members] = (plain - plain.mean()) / len(plain)
+    spread = float(np.sqrt((x_ranks @ x_ranks) * (y_ranks @ y_ranks)))
+    return float(x_ranks @ y_ranks) / spread if spread else float("nan")
 
 
-def over_prompts(values: F64, seed: int = 0) -> Figure:
-    """The mean of one share per prompt (P,), NaN where a prompt has none, and its interval."""
-    there = values[np.isfinite(values)]
-    if not len(there):
-        return Figure(None)
-    weights = np.random.default_rng(seed).multinomial(len(there), np.full(len(there), 1 / len(there)), size=RESAMPLES)
-    return Figure(float(there.mean()), percentiles(weights @ there / len(there), len(there)))
+def mean_over_prompts(values: F64, seed: int = 0) -> Estimate:
+    """Mean of one number per prompt (P,), NaN where a prompt has none, with its interval."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return Estimate(None)
+    weights = np.random.default_rng(seed).multinomial(len(known), np.full(len(known), 1 / len(known)), size=RESAMPLES)
+    return Estimate(float(known.mean()), percentiles(weights @ known / len(known), len(known)))
 
 
-def percentiles(drawn: F64, prompts: int, level: float = 0.95) -> Interval | None:
-    """Expanded percentiles of a figure over the resamples (R,) of some prompts; null where there are too few to resample, or
-    where one resample in twenty has no such figure."""
-    there = drawn[np.isfinite(drawn)]
-    if prompts < 2 or len(there) < 0.95 * len(drawn):
+def percentiles(resampled: F64, prompts: int, level: float = 0.95) -> Interval | None:
+    """Expanded percentiles of an estimate over its resamples (R,). None with fewer than two prompts, or where more than one
+    resample in twenty has no such estimate (NaN)."""
+    known = resampled[np.isfinite(resampled)]
+    if prompts < 2 or len(known) < 0.95 * len(resampled):
         return None
     tail = expanded_tail(prompts) * (1 - level) / 0.05
-    low, high = np.quantile(there, [tail, 1 - tail])
+    low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
 
 
-class Look:
-    """One family's prompts, and the same resamples of them for every figure."""
+class FamilySample:
+    """The prompts of one family, and the same resamples of them for every estimate.
 
-    def __init__(self, found: Measures, family: str, rows: I64, seed: int) -> None:
-        self.family, self.rows, self.found = family, rows, found
-        self.counts = {name: found.counts[name][rows] for name in COUNTS}
-        self.temperatures = np.array(found.temperatures)
-        self.one = int(np.flatnonzero(self.temperatures == 1.0)[0])
+    P prompts, R resamples; `t` is the index of a temperature, `k` that of a volume (-1: all draws).
+    """
+
+    def __init__(self, measures: Measures, family: str, rows: I64, seed: int) -> None:
+        self.family, self.rows, self.measures = family, rows, measures
+        self.counts = {name: measures.counts[name][rows] for name in COUNTS}
+        self.temperatures = np.array(measures.temperatures)
+        self.t_1 = int(np.flatnonzero(self.temperatures == 1.0)[0])
+        """Index of temperature 1, with which every hypothesis compares."""
         n = len(rows)
         self.weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
         self.low = (self.temperatures > 0) & (self.temperatures <= LOW)
 
-    def ratio(self, above: F64, below: F64, *, share: bool = False) -> Figure:
-        """Sum of `above` / sum of `below`, over prompts (P,). Of a `share` in which all prompts agree the bootstrap knows no
-        spread: Wilson's interval of as many trials as there are prompts stands in."""
-        found = self.figure(lambda weights: quotient(weights @ above, weights @ below))
-        there = int((below > 0).sum())
-        if share and found.value is not None and there > 1 and not np.ptp(above[below > 0] / below[below > 0]):
-            return Figure(found.value, wilson(found.value, there))
-        return found
+    def ratio(self, numerator: F64, denominator: F64, *, share: bool = False) -> Estimate:
+        """Sum of `numerator` / sum of `denominator`, both over prompts (P,).
 
-    def mean(self, values: F64, *, share: bool = False) -> Figure:
-        """Mean over the prompts that have a value."""
-        there = np.isfinite(values)
-        return self.ratio(np.where(there, values, 0.0), there.astype(float), share=share)
+        Where all prompts agree, a bootstrap sees no spread: a `share` then has Wilson's interval for as many trials as prompts.
+        """
+        estimate = self.estimate(lambda weights: quotient(weights @ numerator, weights @ denominator))
+        counted = denominator > 0
+        trials = int(counted.sum())
+        if share and estimate.value is not None and trials > 1 and not np.ptp(numerator[counted] / denominator[counted]):
+            return Estimate(estimate.value, wilson(estimate.value, trials))
+        return estimate
 
-    def figure(self, of: Callable[[F64], Any], level: float = 0.95) -> Figure:
-        """A figure of the prompts, from their weights (P,) or (R, P)."""
-        value = float(of(np.ones(len(self.rows))))
+    def mean(self, values: F64, *, share: bool = False) -> Estimate:
+        """Mean over the prompts that have a value; the others are NaN."""
+        known = np.isfinite(values)
+        return self.ratio(np.where(known, values, 0.0), known.astype(float), share=share)
+
+    def estimate(self, statistic: Callable[[F64], Any], level: float = 0.95) -> Estimate:
+        """A statistic of the prompts' weights (P,), or (R, P) for all resamples together, with its interval."""
+        value = float(statistic(np.ones(len(self.rows))))
         if not np.isfinite(value):
-            return Figure(None)
-        return Figure(value, percentiles(np.asarray(of(self.weights)), len(self.rows), level))
+            return Estimate(None)
+        return Estimate(value, percentiles(np.asarray(statistic(self.weights)), len(self.rows), level))
 
-    def solutions(self, at: int, place: int) -> F64:
-        found: F64 = self.found.solutions[self.rows, at, place]
-        return found
+    def solutions(self, t: int, k: int) -> F64:
+        """Expected solutions of each prompt (P,)."""
+        solutions: F64 = self.measures.solutions[self.rows, t, k]
+        return solutions
 
-    def tokens(self, at: int, draws: int) -> F64:
-        """Tokens of the first `draws` draws, as long as the mean one (P,)."""
-        each = self.counts["tokens"][:, at] / np.maximum(self.counts["draws"][:, at], 1)
-        found: F64 = each * np.minimum(draws, self.counts["draws"][:, at])
-        return found
+    def tokens(self, t: int, draws: int) -> F64:
+        """Tokens of the first `draws` draws of each prompt (P,), taking each to be of mean length."""
+        mean_length = self.counts["tokens"][:, t] / np.maximum(self.counts["draws"][:, t], 1)
+        tokens: F64 = mean_length * np.minimum(draws, self.counts["draws"][:, t])
+        return tokens
 
-    def per(self, weights: F64, at: int, place: int) -> Any:
+    def weighted_yield(self, weights: F64, t: int, k: int) -> Any:
         """Solutions per 1,000 tokens of the prompts with these weights."""
-        tokens = self.tokens(at, self.found.volumes[place])
-        return 1000 * quotient(weights @ self.solutions(at, place), weights @ tokens)
+        tokens = self.tokens(t, self.measures.volumes[k])
+        return 1000 * quotient(weights @ self.solutions(t, k), weights @ tokens)
 
-    def per_token(self, at: int, place: int) -> Figure:
-        return self.figure(lambda weights: self.per(weights, at, place))
+    def yield_estimate(self, t: int, k: int) -> Estimate:
+        """Solutions per 1,000 tokens, with their interval."""
+        return self.estimate(lambda weights: self.weighted_yield(weights, t, k))
 
-    def rate(self, at: int, place: int) -> float:
-        return float(self.per(np.ones(len(self.rows)), at, place))
+    def yield_value(self, t: int, k: int) -> float:
+        """Solutions per 1,000 tokens."""
+        return float(self.weighted_yield(np.ones(len(self.rows)), t, k))
 
-    def moved(self) -> F64:
-        """Of each prompt, the share of its changes that move the greedy answer (P,); NaN without any."""
-        departed = self.found.changed["departed"][self.rows]
+    def moved_share(self) -> F64:
+        """Share of each prompt's changes that move the greedy answer (P,); NaN without any change."""
+        departed = self.measures.changed["departed"][self.rows]
         return np.asarray(quotient(np.nan_to_num(departed).sum(axis=1), np.isfinite(departed).sum(axis=1)))
 
-    def resampled(self, there: I64) -> Iterator[I64]:
-        """How often each of some prompts is in each resample, where two or more are."""
-        times = self.weights[:, there].astype(np.int64)
-        return iter(times[times.sum(axis=1) > 1])
+    def resample_counts(self, prompts: I64) -> Iterator[I64]:
+        """How often each of these prompts is in each resample; resamples with fewer than two of them are left out."""
+        counts = self.weights[:, prompts].astype(np.int64)
+        return iter(counts[counts.sum(axis=1) > 1])
 
 
-def quotient(above: Any, below: Any) -> Any:
-    """above / below, NaN where there is nothing below."""
+def quotient(numerator: Any, denominator: Any) -> Any:
+    """numerator / denominator, NaN where the denominator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.asarray(below) != 0, np.divide(above, below), np.nan)
-
-
-# -- inside --------------------------------------------------------------------------------------------------------------
+        return np.where(np.asarray(denominator) != 0, np.divide(numerator, denominator), np.nan)
 
 
 def _ranks(values: F64) -> F64:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    found: F64 = (np.cumsum(count) - (count + 1) / 2)[place]
-    return found
+    _, position, count = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: F64 = (np.cumsum(count) - (count + 1) / 2)[position]
+    return ranks

@@ -1,203 +1,207 @@
-"""The tables of a study: what was drawn at each temperature, at each volume, and after each change of the prompts."""
+"""The tables of a study: a row for each temperature, each volume, and each change of the prompts."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thresher.study.bootstrap import Figure, Look, quotient
-from thresher.study.measures import F64
+from thresher.study.bootstrap import Estimate, FamilySample, quotient
+from thresher.study.shard_measures import F64
 
 
 @dataclass(frozen=True)
 class AtTemperature:
-    """What was drawn of a family at one temperature; 0 is the greedy answer."""
+    """The draws of a family at one temperature; 0 is the greedy answer."""
 
     family: str
     temperature: float
     prompts: int
     draws: int
-    judged: Figure
-    """Draws that could be judged."""
-    failure: Figure
-    """Judged draws that did not pass."""
-    near_misses: Figure
-    """Near misses among the draws that failed; null where the recipe looks for none."""
-    departed: Figure
-    """Draws whose text is not the greedy answer's: 1 - agreement with the anchor."""
-    similarity: Figure
-    """Of the draws to the greedy answer, 0 to 1: 1 - edits / words of the longer."""
-    again: Figure
-    """Departing draws whose text came more than once among the draws."""
-    right_where_departed: Figure
-    solutions: Figure
-    """Distinct solutions per 1,000 tokens (or characters), of all draws; null at 0, where there is one draw."""
-    entropy: Figure
-    """Of the answers of a prompt, nats."""
-    surprisal: Figure
+    judged: Estimate
+    """Share of the draws that could be judged."""
+    failure: Estimate
+    """Share of the judged draws that did not pass."""
+    near_misses: Estimate
+    """Share of near misses among the draws that failed; null where the recipe does not look for them."""
+    departed: Estimate
+    """Share of the draws whose text differs from the greedy answer: 1 - agreement with the anchor."""
+    similarity: Estimate
+    """Of the draws to the greedy answer, from 0 to 1: 1 - edits / words of the longer text; mean."""
+    again: Estimate
+    """Share of the departing draws whose text occurs more than once among the draws."""
+    right_where_departed: Estimate
+    """Share of the departing judged draws that passed."""
+    solutions: Estimate
+    """Distinct solutions per 1,000 tokens (or characters) of all draws; null at temperature 0, which has one draw."""
+    entropy: Estimate
+    """Entropy of a prompt's answers in nats, mean over prompts."""
+    surprisal: Estimate
     """Nats per token under the model's own distribution, whatever the temperature."""
-    truncated: Figure
-    incoherent: Figure
-    """Draws in which the filter `coherence` finds a fault."""
-    length: Figure
-    """Tokens (or characters) of a completion."""
+    truncated: Estimate
+    """Share of the draws that were cut at the token limit."""
+    incoherent: Estimate
+    """Share of the draws that the filter `coherence` drops."""
+    length: Estimate
+    """Tokens (or characters) per completion."""
 
 
 @dataclass(frozen=True)
 class AtVolume:
-    """Of a family, at one temperature, among the first `draws` draws of each prompt."""
+    """The first `draws` draws of each prompt of a family, at one temperature."""
 
     family: str
     temperature: float
     draws: int
     prompts: int
-    """Of which so many draws were judged: those that pass@k is of."""
-    pass_at_k: Figure
-    """Null where these are fewer than half."""
-    solutions: Figure
+    """Prompts with at least `draws` judged draws; pass@k is over these."""
+    pass_at_k: Estimate
+    """Null where `prompts` is fewer than half of the family."""
+    solutions: Estimate
     """Per 1,000 tokens."""
-    per_prompt: Figure
-    """Solutions of a prompt."""
+    per_prompt: Estimate
+    """Solutions per prompt."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one change of the prompts did to the greedy answers of a family."""
+    """The effect of one change of the prompts on the greedy answers of a family."""
 
     family: str
     change: str
     prompts: int
-    departed: Figure
-    similarity: Figure
-    """To the greedy answer to the prompt as it stands, 0 to 1: 1 - edits / words of the longer."""
-    passed: Figure
-    passed_before: Figure
-    """The same prompts' greedy answers, as the prompts stand."""
-    known: Figure
-    """Of the answers that departed, those that were drawn at temperature 1; to be compared with `again` there."""
+    departed: Estimate
+    """Share of the greedy answers that the change moved."""
+    similarity: Estimate
+    """Similarity to the greedy answer to the original prompt, from 0 to 1: 1 - edits / words of the longer text; mean."""
+    passed: Estimate
+    """Share of the greedy answers that are right after the change."""
+    passed_before: Estimate
+    """Share of the same prompts' greedy answers that are right before the change."""
+    known: Estimate
+    """Share of the moved greedy answers that were also drawn at temperature 1; compare it with `again` at 1."""
 
 
 @dataclass(frozen=True)
 class Equivalent:
-    """The temperature at which draws depart as often as greedy answers to changed prompts do."""
+    """The temperature at which draws depart as often as changes of the prompt move the greedy answer."""
 
     family: str
-    moved: Figure
-    """Share of the changes of a prompt that move its greedy answer."""
-    temperature: Figure
+    moved: Estimate
+    """Share of a prompt's changes that move its greedy answer, mean over prompts."""
+    temperature: Estimate
     beyond: bool
-    """Whether even the hottest draws depart less often: `temperature` is that one then, and the true one is higher."""
+    """Whether even the hottest draws depart less often: `temperature` is then the highest one drawn, a lower bound."""
 
 
-def at_temperatures(look: Look) -> list[AtTemperature]:
-    found, c = [], look.counts
-    for at, temperature in enumerate(look.temperatures.tolist()):
-        here = {name: values[:, at] for name, values in c.items()}
-        failed = here["judged"] - here["passed"]
-        found.append(
+def at_temperatures(sample: FamilySample) -> list[AtTemperature]:
+    """A row per temperature."""
+    rows = []
+    for t, temperature in enumerate(sample.temperatures.tolist()):
+        counts = {name: values[:, t] for name, values in sample.counts.items()}
+        failed = counts["judged"] - counts["passed"]
+        rows.append(
             AtTemperature(
-                family=look.family,
+                family=sample.family,
                 temperature=temperature,
-                prompts=len(look.rows),
-                draws=int(here["draws"].sum()),
-                judged=look.ratio(here["judged"], here["draws"], share=True),
-                failure=look.ratio(failed, here["judged"], share=True),
-                near_misses=look.ratio(here["near"], failed, share=True) if look.found.near_looked else Figure(None),
-                departed=look.ratio(here["departed"], here["draws"], share=True),
-                similarity=look.ratio(here["alike"], here["compared"], share=True),
-                again=look.ratio(here["again"], here["departed"], share=True),
-                right_where_departed=look.ratio(here["departed_passed"], here["departed_judged"], share=True),
-                solutions=look.per_token(at, -1) if temperature and look.counts["passed"].any() else Figure(None),
-                entropy=look.mean(look.found.entropy[look.rows, at]),
-                surprisal=look.ratio(here["nats"], here["counted_nats"]),
-                truncated=look.ratio(here["truncated"], here["draws"], share=True),
-                incoherent=look.ratio(here["incoherent"], here["draws"], share=True),
-                length=look.ratio(here["tokens"], here["draws"]),
+                prompts=len(sample.rows),
+                draws=int(counts["draws"].sum()),
+                judged=sample.ratio(counts["judged"], counts["draws"], share=True),
+                failure=sample.ratio(failed, counts["judged"], share=True),
+                near_misses=sample.ratio(counts["near"], failed, share=True) if sample.measures.near_looked else Estimate(None),
+                departed=sample.ratio(counts["departed"], counts["draws"], share=True),
+                similarity=sample.ratio(counts["alike"], counts["compared"], share=True),
+                again=sample.ratio(counts["again"], counts["departed"], share=True),
+                right_where_departed=sample.ratio(counts["departed_passed"], counts["departed_judged"], share=True),
+                solutions=sample.yield_estimate(t, -1) if temperature and sample.counts["passed"].any() else Estimate(None),
+                entropy=sample.mean(sample.measures.entropy[sample.rows, t]),
+                surprisal=sample.ratio(counts["nats"], counts["counted_nats"]),
+                truncated=sample.ratio(counts["truncated"], counts["draws"], share=True),
+                incoherent=sample.ratio(counts["incoherent"], counts["draws"], share=True),
+                length=sample.ratio(counts["tokens"], counts["draws"]),
             )
         )
-    return found
+    return rows
 
 
-def at_volumes(look: Look) -> list[AtVolume]:
-    found = []
-    for at, temperature in enumerate(look.temperatures.tolist()):
-        for place, draws in enumerate(look.found.volumes):
+def at_volumes(sample: FamilySample) -> list[AtVolume]:
+    """A row per temperature and volume; temperature 0 has one draw."""
+    rows = []
+    passed = bool(sample.counts["passed"].any())
+    for t, temperature in enumerate(sample.temperatures.tolist()):
+        for k, draws in enumerate(sample.measures.volumes):
             if temperature == 0 and draws > 1:
                 continue
-            passes = look.found.pass_at_k[look.rows, at, place]
-            prompts = int(np.isfinite(passes).sum())
-            passed = bool(look.counts["passed"].any())
-            found.append(
+            rates = sample.measures.pass_at_k[sample.rows, t, k]
+            prompts = int(np.isfinite(rates).sum())
+            rows.append(
                 AtVolume(
-                    look.family,
-                    temperature,
-                    draws,
-                    prompts,
-                    look.mean(passes, share=True) if 2 * prompts >= len(look.rows) else Figure(None),
-                    look.per_token(at, place) if passed else Figure(None),
-                    look.mean(look.solutions(at, place)) if passed else Figure(None),
+                    family=sample.family,
+                    temperature=temperature,
+                    draws=draws,
+                    prompts=prompts,
+                    pass_at_k=sample.mean(rates, share=True) if 2 * prompts >= len(sample.rows) else Estimate(None),
+                    solutions=sample.yield_estimate(t, k) if passed else Estimate(None),
+                    per_prompt=sample.mean(sample.solutions(t, k)) if passed else Estimate(None),
                 )
             )
-    return found
+    return rows
 
 
-def changes(look: Look) -> list[Change]:
-    found, greedy = [], {name: look.counts[name][:, 0] for name in ("judged", "passed")}
-    for at, name in enumerate(look.found.changes):
-        here = {key: values[look.rows, at] for key, values in look.found.changed.items()}
-        there = np.isfinite(here["departed"])
-        if not there.any():
+def changes(sample: FamilySample) -> list[Change]:
+    """A row per change of the prompts."""
+    rows, greedy = [], {name: sample.counts[name][:, 0] for name in ("judged", "passed")}
+    for column, name in enumerate(sample.measures.changes):
+        measures = {key: values[sample.rows, column] for key, values in sample.measures.changed.items()}
+        changed = np.isfinite(measures["departed"])
+        if not changed.any():
             continue
-        moved, both = np.nan_to_num(here["departed"]), there * np.nan_to_num(here["judged"]) * (greedy["judged"] > 0)
-        found.append(
+        moved, known = np.nan_to_num(measures["departed"]), np.nan_to_num(measures["known"])
+        both_judged = changed * np.nan_to_num(measures["judged"]) * (greedy["judged"] > 0)
+        rows.append(
             Change(
-                look.family,
-                name,
-                int(there.sum()),
-                departed=look.mean(here["departed"], share=True),
-                similarity=look.mean(here["similarity"], share=True),
-                passed=look.ratio(np.nan_to_num(here["passed"]) * both, both, share=True),
-                passed_before=look.ratio(greedy["passed"] * both, both, share=True),
-                known=look.ratio(moved * np.nan_to_num(here["known"]), moved, share=True),
+                family=sample.family,
+                change=name,
+                prompts=int(changed.sum()),
+                departed=sample.mean(measures["departed"], share=True),
+                similarity=sample.mean(measures["similarity"], share=True),
+                passed=sample.ratio(np.nan_to_num(measures["passed"]) * both_judged, both_judged, share=True),
+                passed_before=sample.ratio(greedy["passed"] * both_judged, both_judged, share=True),
+                known=sample.ratio(moved * known, moved, share=True),
             )
         )
-    return found
+    return rows
 
 
-def equivalent(look: Look) -> Equivalent:
-    """Where the curve of departures over temperatures, made to rise, crosses that of changed prompts; means over prompts."""
-    moved = look.moved()
-    warm = look.counts["departed"] / np.maximum(look.counts["draws"], 1)
-    tried = np.isfinite(moved)
+def equivalent(sample: FamilySample) -> Equivalent:
+    """Find where departures, as a curve over temperatures that is made to rise, reach those by changed prompts; both are means
+    over prompts."""
+    moved = sample.moved_share()
+    departed = sample.counts["departed"] / np.maximum(sample.counts["draws"], 1)
+    changed = np.isfinite(moved)
 
-    def both(weights: F64) -> tuple[F64, F64]:
-        rows = np.atleast_2d(weights) * tried
-        curves = np.maximum.accumulate(quotient(rows @ warm, rows.sum(axis=1, keepdims=True)), axis=1)
-        return curves, quotient(rows @ np.nan_to_num(moved), rows.sum(axis=1))
+    def curves_and_targets(weights: F64) -> tuple[F64, F64]:
+        used = np.atleast_2d(weights) * changed
+        curves = np.maximum.accumulate(quotient(used @ departed, used.sum(axis=1, keepdims=True)), axis=1)
+        return curves, quotient(used @ np.nan_to_num(moved), used.sum(axis=1))
 
-    def crossing(weights: F64) -> Any:
-        curves, wanted = both(weights)
-        found = np.array([_crossing(curve, one, look.temperatures) for curve, one in zip(curves, wanted, strict=True)])
-        return found if weights.ndim == 2 else found[0]
+    def crossings(weights: F64) -> Any:
+        pairs = zip(*curves_and_targets(weights), strict=True)
+        temperatures = np.array([_crossing(curve, target, sample.temperatures) for curve, target in pairs])
+        return temperatures if weights.ndim == 2 else temperatures[0]
 
-    curves, wanted = both(np.ones(len(look.rows)))
-    beyond = bool(np.isfinite(wanted[0]) and wanted[0] > curves[0, -1])
-    return Equivalent(look.family, look.mean(moved, share=True), look.figure(crossing), beyond)
-
-
-# -- inside --------------------------------------------------------------------------------------------------------------
+    curves, targets = curves_and_targets(np.ones(len(sample.rows)))
+    beyond = bool(np.isfinite(targets[0]) and targets[0] > curves[0, -1])
+    return Equivalent(sample.family, sample.mean(moved, share=True), sample.estimate(crossings), beyond)
 
 
-def _crossing(curve: NDArray[np.float64], wanted: float, temperatures: F64) -> float:
-    """The temperature at which a curve that never falls reaches a value, in between by a straight line; the last one where it
-    never does."""
-    if not np.isfinite(wanted) or not np.isfinite(curve).all():
+def _crossing(curve: F64, target: float, temperatures: F64) -> float:
+    """The temperature at which a rising curve reaches `target`, by linear interpolation; the last temperature if none."""
+    if not np.isfinite(target) or not np.isfinite(curve).all():
         return float("nan")
-    at = int(np.searchsorted(curve, wanted))
-    if at == 0:
+    above = int(np.searchsorted(curve, target))
+    if above == 0:
         return float(temperatures[0])
-    if at == len(curve):
+    if above == len(curve):
         return float(temperatures[-1])
-    step = curve[at] - curve[at - 1]
-    return float(temperatures[at - 1] + (wanted - curve[at - 1]) / step * (temperatures[at] - temperatures[at - 1]))
+    fraction = (target - curve[above - 1]) / (curve[above] - curve[above - 1])
+    return float(temperatures[above - 1] + fraction * (temperatures[above] - temperatures[above - 1]))

@@ -1,209 +1,164 @@
-"""A study as one HTML file that needs no network, and as tables of a terminal."""
+"""A study as one HTML file that needs no network. Charts are over all prompts together; bands and rules are 95 % intervals."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from thresher import __version__
-from thresher.audit.page import rendered
-from thresher.audit.show import table_of
-from thresher.study.bootstrap import Figure
+from thresher.audit.pages.page import rendered
+from thresher.study.bootstrap import Estimate
+from thresher.study.result_tables import AtTemperature
 from thresher.study.results import Study
-from thresher.study.training import Arm, Difference, Training
+from thresher.study.training.comparison import Training
+
+Rows = list[dict[str, Any]]
 
 
 def page(study: Study, *, name: str, model: str, draws: int, training: Training | None = None) -> str:
-    """The page. Charts are of all families together."""
-    families = list(dict.fromkeys(one.family for one in study.temperatures))
-    whole = families[-1]
+    """Return the page."""
     return rendered(
         "study.html.j2",
-        _charts(study, whole, training),
+        charts(study, training),
         study=study,
         name=name,
         model=model,
         draws=draws,
-        families=families[::-1],
-        whole=whole,
+        families=list(dict.fromkeys(row.family for row in study.temperatures))[::-1],
+        widest=study.widest,
         training=training,
         version=__version__,
     )
 
 
-def lines_of(study: Study) -> list[str]:
-    """What a terminal shows after the table: what is missing, and a line or two per hypothesis, of all families together."""
-    lines = [f"NOTE {one}" for one in study.missing]
-    for one in study.hypotheses:
-        if one.family == study.temperatures[-1].family:
-            spread = f" [{_near(one.interval[0])}, {_near(one.interval[1])}] at {100 * one.level:.3g} %" if one.interval else ""
-            lines += [
-                f"{one.verdict}: {one.says}",
-                f"  {one.statistic}: {'-' if one.value is None else _near(one.value)}{spread}",
-            ]
-            lines += [f"  {one.remark}"] if one.remark else []
-    return lines
-
-
-def training_table(training: Training) -> pa.Table:
-    """A row per way of training, before it first; shares in percent."""
-    rows = []
-    for arm in training.arms:
-        passes = {f"pass@{k}": _percent(one) for k, one in zip(training.ks, arm.pass_at_k, strict=True)}
-        different = None if arm.distinct.value is None else f"{arm.distinct.value:.2f}"
-        rows.append({"trained on": arm.name, "rows": arm.rows, "steps": arm.steps, **passes, "different": different})
-    return pa.Table.from_pylist(rows)
-
-
-def short_table(study: Study) -> pa.Table:
-    """A row per temperature, of all families together, short enough for a terminal; shares in percent."""
-    columns = {"fail": "failure", "near": "near_misses", "depart": "departed", "right": "right_where_departed"}
-    rows = []
-    for one in study.temperatures:
-        if one.family == study.temperatures[-1].family:
-            shares = {name: getattr(one, field).value for name, field in columns.items()}
-            shown = {name: None if value is None else f"{100 * value:.1f} %" for name, value in shares.items()}
-            rates = {f"per 1,000 {study.unit}": one.solutions.value, "entropy": one.entropy.value}
-            shown |= {name: None if value is None else f"{value:.2f}" for name, value in rates.items()}
-            rows.append({"temperature": f"{one.temperature:g}", "draws": one.draws, **shown})
-    return pa.Table.from_pylist(rows)
-
-
-def whole_table(study: Study, training: Training | None = None) -> pa.Table:
-    """All tables of a study, nothing rounded: `table` says which a row is of. A figure is three columns: itself, and the ends of
-    its interval."""
-    parts = {
-        "temperatures": [_flat(one) for one in study.temperatures],
-        "volumes": [_flat(one) for one in study.volumes],
-        "changes": [_flat(one) for one in study.changes],
-        "equivalent": [_flat(one) for one in study.equivalent],
-        "hypotheses": [
-            {name: value for name, value in asdict(one).items() if name != "interval"}
-            | dict(zip(("value_low", "value_high"), one.interval or (None, None), strict=True))
-            for one in study.hypotheses
-        ],
-        "training": [],
-        "differences": [],
+def charts(study: Study, training: Training | None) -> dict[str, Any]:
+    """The Altair charts of a study, by the id of their element in the page. Charts without rows are left out."""
+    drawn = {
+        "failures": _shares(study),
+        "entropy": _entropies(study),
+        "yields": _yields(study),
+        "pass_at_k": _pass_at_k(study),
+        "changes": _changes(study),
+        "training": _training(training) if training else None,
     }
-    if training is not None:
-        parts["training"] = [_passes(one, training.ks) for one in training.arms]
-        parts["differences"] = [_passes(one, training.ks) for one in training.differences]
-    return table_of(**parts)
+    return {name: chart for name, chart in drawn.items() if chart is not None}
 
 
-# -- inside --------------------------------------------------------------------------------------------------------------
+def _shares(study: Study) -> Any:
+    rows = _by_temperature(study, {"failure": "fail", "near_misses": "near misses of those", "departed": "depart from greedy"})
+    return _curves(rows, "temperature:Q", "share", _named("what"), domain=(0, 1))
 
 
-def _flat(row: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in fields(row):
-        value = getattr(row, field.name)
-        found |= _ends(field.name, value) if isinstance(value, Figure) else {field.name: value}
-    return found
+def _entropies(study: Study) -> Any:
+    rows = _by_temperature(study, {"entropy": "entropy of answers", "surprisal": "surprisal per token"})
+    return _curves(rows, "temperature:Q", "nats", _named("what"))
 
 
-def _passes(row: Arm | Difference, ks: Sequence[int]) -> dict[str, Any]:
-    found = {name: value for name, value in _flat(row).items() if name != "pass_at_k"}
-    for k, one in zip(ks, row.pass_at_k, strict=True):
-        found |= _ends(f"pass_at_{k}", one)
-    return found
+def _yields(study: Study) -> Any:
+    rows = [
+        {"temperature": row.temperature, "draws": row.draws, **_value_and_ends(row.solutions)}
+        for row in study.volumes
+        if row.family == study.widest and row.temperature > 0 and row.solutions.value is not None
+    ]
+    return _curves(rows, "temperature:Q", f"solutions per 1,000 {study.unit}", _ordered("draws", "viridis", title="draws"))
 
 
-def _ends(name: str, one: Figure) -> dict[str, float | None]:
-    low, high = one.interval or (None, None)
-    return {name: one.value, f"{name}_low": low, f"{name}_high": high}
+def _pass_at_k(study: Study) -> Any:
+    import altair as alt
+
+    rows = [
+        {"k": row.draws, "temperature": row.temperature, **_value_and_ends(row.pass_at_k)}
+        for row in study.volumes
+        if row.family == study.widest and row.temperature > 0 and row.pass_at_k.value is not None
+    ]
+    ks = sorted({row["k"] for row in rows})
+    x = alt.X("k:Q", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=ks, format="d"))
+    return _curves(rows, x, "pass@k", _ordered("temperature", "turbo"), domain=(0, 1))
 
 
-def _near(value: float) -> str:
-    """Three decimals, and no negative nought."""
-    return f"{round(value, 3) + 0.0:.3f}"
+def _changes(study: Study) -> Any:
+    rows = [{"change": row.change, **_value_and_ends(row.departed)} for row in study.changes if row.family == study.widest]
+    return _bars(rows, "change", "share of greedy answers that moved")
 
 
-def _percent(one: Figure) -> str | None:
-    if one.value is None:
+def _training(training: Training) -> Any:
+    rows = [
+        {"arm": arm.name, "k": f"pass@{k}", **_value_and_ends(estimate)}
+        for arm in training.arms
+        for k, estimate in zip(training.ks, arm.pass_at_k, strict=True)
+    ]
+    return _bars(rows, "arm", "share", colour="k", order=[f"pass@{k}" for k in training.ks])
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------------
+
+
+def _by_temperature(study: Study, labels: dict[str, str]) -> Rows:
+    """A row per temperature and column of AtTemperature, named by its label."""
+
+    def estimates(row: AtTemperature) -> Iterator[tuple[str, Estimate]]:
+        return ((label, getattr(row, column)) for column, label in labels.items())
+
+    return [
+        {"temperature": row.temperature, "what": label, **_value_and_ends(estimate)}
+        for row in study.temperatures
+        if row.family == study.widest
+        for label, estimate in estimates(row)
+        if estimate.value is not None
+    ]
+
+
+def _value_and_ends(estimate: Estimate) -> dict[str, Any]:
+    low, high = estimate.interval or (estimate.value, estimate.value)
+    return {"value": estimate.value, "low": low, "high": high}
+
+
+# -- marks ---------------------------------------------------------------------------------------------------------------
+
+
+def _curves(rows: Rows, x: Any, title: str, colour: Any, *, domain: Sequence[float] | None = None) -> Any:
+    """Lines with bands; None without rows."""
+    import altair as alt
+
+    if not rows:
         return None
-    spread = "" if one.interval is None else f" [{100 * one.interval[0]:.0f}, {100 * one.interval[1]:.0f}]"
-    return f"{100 * one.value:.1f} %{spread}"
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(domain=[*domain]) if domain else alt.Undefined)
+    base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X(x) if isinstance(x, str) else x, color=colour)  # type: ignore[no-untyped-call]
+    band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    tooltip = _tooltip(name for name in rows[0] if name not in {"value", "low", "high"})
+    return (band + base.mark_line(point=True).encode(y=y, tooltip=tooltip)).properties(width="container", height=260)
 
 
-def _charts(study: Study, whole: str, training: Training | None) -> dict[str, Any]:
+def _bars(rows: Rows, name: str, title: str, colour: str | None = None, order: Sequence[str] = ()) -> Any:
+    """Horizontal bars with a rule for the interval, in the order of the rows; None without rows."""
     import altair as alt
 
-    def rows_of(names: dict[str, str]) -> list[dict[str, Any]]:
-        return [
-            {"temperature": one.temperature, "what": label, **_spread(getattr(one, name))}
-            for one in study.temperatures
-            if one.family == whole
-            for name, label in names.items()
-            if getattr(one, name).value is not None
-        ]
-
-    def lines(rows: list[dict[str, Any]], x: Any, title: str, colour: Any, *, share: bool = False) -> Any:
-        y = alt.Y("value:Q", title=title, scale=alt.Scale(domain=[0, 1]) if share else alt.Undefined)
-        base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour)  # type: ignore[no-untyped-call]
-        band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-        tips = [
-            *(f"{name}:N" for name in rows[0] if name not in {"value", "low", "high"}),
-            *(alt.Tooltip(f"{one}:Q", format=".3f") for one in ("value", "low", "high")),
-        ]
-        return (band + base.mark_line(point=True).encode(y=y, tooltip=tips)).properties(width="container", height=260)
-
-    heat = alt.X("temperature:Q")
-    what = alt.Color("what:N", title=None, legend=alt.Legend(orient="top", symbolOpacity=1))
-    charts: dict[str, Any] = {}
-    shares = rows_of({"failure": "fail", "near_misses": "near misses of those", "departed": "depart from greedy"})
-    if shares:
-        charts["failures"] = lines(shares, heat, "share", what, share=True)
-    entropies = rows_of({"entropy": "entropy of answers", "surprisal": "surprisal per token"})
-    if entropies:
-        charts["entropy"] = lines(entropies, heat, "nats", what)
-    mine = [one for one in study.volumes if one.family == whole]
-    rows = [
-        {"temperature": one.temperature, "draws": one.draws, **_spread(one.solutions)}
-        for one in mine
-        if one.temperature > 0 and one.solutions.value is not None
-    ]
-    if rows:
-        draws = alt.Color("draws:O", title="draws", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(symbolOpacity=1))
-        charts["yields"] = lines(rows, heat, f"solutions per 1,000 {study.unit}", draws)
-    rows = [
-        {"k": one.draws, "temperature": one.temperature, **_spread(one.pass_at_k)}
-        for one in mine
-        if one.temperature > 0 and one.pass_at_k.value is not None
-    ]
-    if rows:
-        ks = sorted({row["k"] for row in rows})
-        x = alt.X("k:Q", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=ks, format="d"))
-        heats = alt.Color("temperature:O", scale=alt.Scale(scheme="turbo"), legend=alt.Legend(symbolOpacity=1))
-        charts["pass_at_k"] = lines(rows, x, "pass@k", heats, share=True)
-    rows = [{"change": one.change, **_spread(one.departed)} for one in study.changes if one.family == whole]
-    if rows:
-        charts["changes"] = _bars(rows, "change", "share of greedy answers that moved")
-    if training is not None:
-        rows = [
-            {"arm": arm.name, "k": f"pass@{k}", **_spread(one)}
-            for arm in training.arms
-            for k, one in zip(training.ks, arm.pass_at_k, strict=True)
-        ]
-        charts["training"] = _bars(rows, "arm", "share", colour="k", order=[f"pass@{k}" for k in training.ks])
-    return charts
-
-
-def _bars(rows: list[dict[str, Any]], name: str, title: str, colour: str | None = None, order: Sequence[str] = ()) -> Any:
-    import altair as alt
-
-    of: dict[str, Any] = {}
+    if not rows:
+        return None
+    grouped: dict[str, Any] = {}
     if colour:
-        of = {"yOffset": alt.YOffset(f"{colour}:N", sort=[*order]), "color": alt.Color(f"{colour}:N", sort=[*order], title=None)}
+        grouped = {
+            "yOffset": alt.YOffset(f"{colour}:N", sort=[*order]),
+            "color": alt.Color(f"{colour}:N", sort=[*order], title=None),
+        }
     y = alt.Y(f"{name}:N", title=None, sort=list(dict.fromkeys(row[name] for row in rows)), axis=alt.Axis(labelLimit=320))
-    base = alt.Chart(alt.Data(values=rows)).encode(y=y, **of)  # type: ignore[no-untyped-call]
-    tips = [f"{name}:N", *(alt.Tooltip(f"{one}:Q", format=".3f") for one in ("value", "low", "high"))]
-    bars = base.mark_bar().encode(x=alt.X("value:Q", title=title), tooltip=tips)
+    base = alt.Chart(alt.Data(values=rows)).encode(y=y, **grouped)  # type: ignore[no-untyped-call]
+    bars = base.mark_bar().encode(x=alt.X("value:Q", title=title), tooltip=_tooltip([name]))
     rules = base.mark_rule().encode(x=alt.X("low:Q", title=title), x2="high:Q", color=alt.value("#8d99ae"))
     return (bars + rules).properties(width="container", height=22 * len(rows) + 4)
 
 
-def _spread(one: Figure) -> dict[str, Any]:
-    low, high = one.interval or (one.value, one.value)
-    return {"value": one.value, "low": low, "high": high}
+def _tooltip(names: Iterable[str]) -> list[Any]:
+    import altair as alt
+
+    return [*(f"{name}:N" for name in names), *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high"))]
+
+
+def _named(column: str) -> Any:
+    import altair as alt
+
+    return alt.Color(f"{column}:N", title=None, legend=alt.Legend(orient="top", symbolOpacity=1))
+
+
+def _ordered(column: str, scheme: str, **title: str) -> Any:
+    import altair as alt
+
+    return alt.Color(f"{column}:O", scale=alt.Scale(scheme=scheme), legend=alt.Legend(symbolOpacity=1), **title)  # type: ignore[arg-type]

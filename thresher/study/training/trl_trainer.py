@@ -1,5 +1,7 @@
-"""Trains a model by TRL, in a process of its own: python -m thresher.study.trl_trainer JOB.json, which thresher.study.training
-wrote."""
+"""Fine-tunes a model with TRL, in a process of its own: `python -m thresher.study.training.trl_trainer JOB.json`.
+
+thresher.study.training.train writes the job and starts the process.
+"""
 
 import json
 import sys
@@ -9,7 +11,7 @@ from typing import Any
 
 
 def main(path: str) -> None:
-    """Train as the job says, and save model and tokenizer to job["out"]."""
+    """Run the job in the file `path`, save model and tokenizer to job["out"], and print the log of the training as JSON."""
     import torch
     from datasets import Dataset, disable_progress_bars
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,7 +24,7 @@ def main(path: str) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16 if gpu else torch.float32)
-    # Several rows of one batch may belong to one prompt; which come together depends on the seed alone.
+    # Several rows of a batch may belong to one prompt; only the seed decides which rows share a batch.
     with tempfile.TemporaryDirectory() as folder:
         common = {
             "output_dir": folder, "max_steps": job["steps"], "per_device_train_batch_size": job["batch"], "seed": 0,
@@ -32,11 +34,11 @@ def main(path: str) -> None:
         }  # fmt: skip
         rows = Dataset.from_parquet(job["rows"], cache_dir=folder)
         rows = rows.select_columns(["prompt", "completion"] if job["kind"] == "sft" else ["prompt", "chosen", "rejected"])
-        given = {"model": model, "processing_class": tokenizer, "train_dataset": rows}
+        arguments = {"model": model, "processing_class": tokenizer, "train_dataset": rows}
         trainer = (
-            SFTTrainer(args=SFTConfig(**common), **given)
+            SFTTrainer(args=SFTConfig(**common), **arguments)
             if job["kind"] == "sft"
-            else DPOTrainer(args=DPOConfig(**common, beta=job["beta"]), **given)
+            else DPOTrainer(args=DPOConfig(**common, beta=job["beta"]), **arguments)
         )
         trainer.train()
         trainer.model.to(torch.bfloat16).save_pretrained(job["out"])
