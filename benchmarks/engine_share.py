@@ -26,7 +26,8 @@ from thresher.run import steps
 from thresher.run.begun import Warm
 from thresher.run.progress import Progress
 from thresher.samplers.sampler import anchor_parameters, draw_parameters
-from thresher.samplers.vllm_offline import VllmSampler, dtype_for, set_environment
+from thresher.samplers.vllm_offline import VllmSampler
+from thresher.samplers.vllm_process import dtype_for, set_environment
 
 
 def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs: int | None) -> float:

@@ -16,12 +16,12 @@ import pytest
 from helpers.deployment_page import block
 from schemas.engines import VllmEngine
 from thresher.cli import main
-from thresher.errors import EngineError, RecipeError, StoreError
+from thresher.errors import RecipeError, StoreError
 from thresher.executors import fleet
 from thresher.inputs import recipe_file
 from thresher.pool.store import Store
-from thresher.samplers.openai_http import listed
-from thresher.samplers.orphans import _command, _descendants, _started, _stat
+from thresher.samplers import vllm_process
+from thresher.samplers.orphans import command_line, descendants, parent_of, start_time
 
 DEMO = "data/recipes/demo.yaml"
 ON_RAY = ["--set", "executor={kind: ray, address: null, replicas: 1, cpus_per_replica: 1}"]
@@ -38,7 +38,7 @@ def until(found: Callable[[], Any], process: subprocess.Popen[bytes], log: Path,
 
 
 def engines_of(process: subprocess.Popen[bytes]) -> set[tuple[int, str]]:
-    return {one for one in _descendants(process.pid) if b"VLLM::EngineCore" in _command(one[0])}
+    return {one for one in descendants(process.pid) if b"VLLM::EngineCore" in command_line(one[0])}
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
     assert "the fleet has stopped" in printed
     assert len(engines) >= 2
     for _ in range(300):
-        if not (left := [one for one in engines if _started(one[0]) == one[1]]):
+        if not (left := [one for one in engines if start_time(one[0]) == one[1]]):
             break
         time.sleep(0.1)
     assert not left
@@ -114,27 +114,23 @@ def test_a_program_apart_ends_with_the_one_who_began_it(tmp_path: Path, *, child
         "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
     )
     script = (
-        "import sys, time; from thresher.samplers.orphans import apart; "
-        f"apart([sys.executable, '-c', {program!r}], open(sys.argv[1], 'wb')); time.sleep(60)"
+        "import sys, time; from thresher.samplers.orphans import start_bound; "
+        f"start_bound([sys.executable, '-c', {program!r}], open(sys.argv[1], 'wb')); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "log")])
     try:
-        everyone = until(lambda: len(found := _descendants(process.pid)) == 4 and found, process, tmp_path / "log", 20)
+        everyone = until(lambda: len(found := descendants(process.pid)) == 4 and found, process, tmp_path / "log", 20)
     finally:
-        children = [pid for pid, _ in _descendants(process.pid) if _parent(pid) == process.pid] if children_too else []
+        children = [pid for pid, _ in descendants(process.pid) if parent_of(pid) == process.pid] if children_too else []
         process.kill()
         process.wait()
     assert len(children) == children_too
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 20
-    while left := [one for one in everyone if _started(one[0]) == one[1]]:
+    while left := [one for one in everyone if start_time(one[0]) == one[1]]:
         assert time.monotonic() < end, left
         time.sleep(0.05)
-
-
-def _parent(pid: int) -> int:
-    return int(_stat(pid)[1])
 
 
 def test_a_fleet_wants_a_cluster_and_vllm(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -157,7 +153,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_cluster_is_joined(
 
 
 def test_the_servers_arguments_are_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "dtype_for", lambda wanted: wanted)
+    monkeypatch.setattr(vllm_process, "dtype_for", lambda dtype: dtype)
     found = [fleet.arguments(VllmEngine(max_model_len=512, enforce_eager=True, options={"a": {"b": 1}})) for _ in range(2)]
     given = list(fleet.flags(found[0]))
 
@@ -168,21 +164,6 @@ def test_the_servers_arguments_are_the_recipes(monkeypatch: pytest.MonkeyPatch) 
     assert "--enforce-eager" in given
     assert list(fleet.flags({"enable_x": False})) == ["--no-enable-x"]
     assert "--max-num-seqs" not in given
-
-
-def test_the_file_of_a_fleet_is_read_a_line_each(tmp_path: Path) -> None:
-    file = tmp_path / "fleet"
-
-    with pytest.raises(EngineError, match="cannot be read"):
-        listed(file)
-    file.write_text("\n")
-    with pytest.raises(EngineError, match="names no server"):
-        listed(file)
-    file.write_text("http://10.0.0.1:8000/v1\n\n10.0.0.2:8000\n")
-    with pytest.raises(EngineError, match=r"line 2: wanted an address .* found '10\.0\.0\.2:8000'"):
-        listed(file)
-    file.write_text(" http://10.0.0.1:8000/v1 \nhttp://10.0.0.2:8000/v1\n")
-    assert listed(file) == ["http://10.0.0.1:8000/v1", "http://10.0.0.2:8000/v1"]
 
 
 def test_a_file_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from schemas.recipe import Recipe
 from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.executors.ray import RayExecutor, Replicas, address_here
 from thresher.inputs.models import resolve
-from thresher.samplers.orphans import GRACE_S, apart
-from thresher.samplers.vllm_offline import dtype_for, set_environment
+from thresher.samplers.orphans import GRACE_S, start_bound
+from thresher.samplers.vllm_process import engine_arguments, set_environment
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Server(AbstractContextManager["Server"]):
         named: dict[str, Any] = {"model": path, "served_model_name": model.name, "host": host, "port": port}
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags(named | arguments(spec))]
         with self._log.open("wb") as out:
-            self._process = apart(command, out)
+            self._process = start_bound(command, out)
         while not self.well():
             if self._process.poll() is not None:
                 raise EngineError(f"`vllm serve` ended while it started on {socket.gethostname()}: {self._last_words()}")
@@ -113,17 +113,8 @@ def _well(root: str, seconds: float) -> bool:
 def arguments(spec: VllmEngine) -> dict[str, Any]:
     """A recipe's engine in vLLM's own names. A fleet serves many runs: each server has a random seed, for those with one seed, as
     `vllm serve` has by default, would repeat each other's samples."""
-    found = {
-        "seed": secrets.randbits(31),
-        "generation_config": "vllm",
-        "dtype": dtype_for(spec.dtype),
-        "tensor_parallel_size": spec.tensor_parallel_size,
-        "enforce_eager": spec.enforce_eager,
-        "max_model_len": spec.max_model_len,
-        "max_num_seqs": spec.max_num_seqs,
-        "gpu_memory_utilization": spec.gpu_memory_utilization,
-    }
-    return {name: value for name, value in (found | spec.options).items() if value is not None}
+    own = {"seed": secrets.randbits(31), "generation_config": "vllm", **engine_arguments(spec)}
+    return {name: value for name, value in (own | spec.options).items() if value is not None}
 
 
 def flags(values: Mapping[str, Any]) -> Iterator[str]:

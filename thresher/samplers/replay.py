@@ -1,4 +1,4 @@
-"""Answers from a table instead of a model: for tests, and to see what filters do without an engine."""
+"""Returns completions from a table instead of a model: for tests, and to try filters without an engine."""
 
 import time
 from collections import defaultdict, deque
@@ -11,24 +11,23 @@ from thresher.errors import SourceError
 from thresher.inputs.sources import rows
 from thresher.samplers.sampler import Completion, Drawn, EngineFacts, Group
 
-AT_ONCE = 256
-"""Groups answered at once, at most."""
+GROUPS_PER_TAKE = 256
 
 
 class ReplaySampler:
-    """Deals out the table's completions of a prompt: sample i gets the i-th, from the first again when there are too few; a
-    greedy group gets the last. A prompt the table does not know is a SourceError."""
+    """Sample i of a prompt gets the prompt's i-th completion, starting over if the table has too few; a greedy group gets the
+    last. A prompt that is missing from the table is a SourceError."""
 
     def __init__(self, path: Path) -> None:
         kind = JsonlSource(kind="jsonl", path=path.name)
         source = kind if path.suffix in {".jsonl", ".ndjson"} else ParquetSource(kind="parquet", path=path.name)
         self.path = path
         self.facts = EngineFacts("replay", "1", 256, "chat", None)
-        self._answers: dict[str, list[Completion]] = defaultdict(list)
+        self._completions: dict[str, list[Completion]] = defaultdict(list)
         for where, row in rows(source, path.parent):
             if not isinstance(row.get("prompt"), str) or not isinstance(row.get("completion"), str):
                 raise SourceError(f"{where}: wanted the texts prompt and completion, found the fields {sorted(row)}")
-            self._answers[row["prompt"]].append(Completion(row["completion"], str(row.get("finish_reason") or "stop")))
+            self._completions[row["prompt"]].append(Completion(row["completion"], str(row.get("finish_reason") or "stop")))
 
     def __enter__(self) -> "ReplaySampler":
         return self
@@ -39,18 +38,19 @@ class ReplaySampler:
     def close(self) -> None:
         return None
 
-    def stream(self, priority: int = 0) -> "_Stream":  # noqa: ARG002 - there is no queue to be first in
+    def stream(self, priority: int = 0) -> "_Stream":  # noqa: ARG002 - nothing is queued
         return _Stream(self)
 
     def answer(self, group: Group) -> Drawn:
-        asked = group.messages[-1].content
-        answers = self._answers.get(asked)
-        if not answers:
-            raise SourceError(f"{self.path}: no completion for the prompt {asked[:80]!r}; add a row for it")
-        last = len(answers) - 1
+        """Return the table's completions for a group."""
+        prompt = group.messages[-1].content
+        completions = self._completions.get(prompt)
+        if not completions:
+            raise SourceError(f"{self.path}: no completion for the prompt {prompt[:80]!r}; add a row for it")
+        last = len(completions) - 1
         greedy = group.parameters["temperature"] == 0
-        completions = tuple(answers[last if greedy else index % len(answers)] for index in group.indices)
-        return Drawn(group.number, completions, source="table")
+        drawn = tuple(completions[last if greedy else index % len(completions)] for index in group.indices)
+        return Drawn(group.number, drawn, source="table")
 
 
 class _Stream:
@@ -70,4 +70,4 @@ class _Stream:
     def take(self, timeout: float) -> list[Drawn]:
         if not self._waiting and timeout:
             time.sleep(timeout)
-        return [self._sampler.answer(self._waiting.popleft()) for _ in range(min(AT_ONCE, len(self._waiting)))]
+        return [self._sampler.answer(self._waiting.popleft()) for _ in range(min(GROUPS_PER_TAKE, len(self._waiting)))]

@@ -1,4 +1,4 @@
-"""What every sampler does, and the neutral parameters that make a draw an honest one."""
+"""The protocol of all samplers, and the parameters of an unbiased draw."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -21,20 +21,20 @@ NEUTRAL: dict[str, Any] = {
     "frequency_penalty": 0.0,
     "repetition_penalty": 1.0,
 }
-"""Ancestral sampling. Every one of these is sent on every request: what is left out, an engine fills in from the model's own
-generation_config, silently."""
+"""Ancestral sampling. All of these are sent with every request: an engine silently takes a missing one from the model's
+generation_config."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One prompt to be completed `n` times under `parameters`, as its samples `indices` (n of them). `number` comes back with the
-    answer; the caller chooses it.
+    """A prompt to complete `n` times under `parameters`, as its samples `indices` (n of them). The caller chooses `number`, and
+    the answer repeats it.
 
-    `seeds` has one number in 0 .. 2^62-1 for each completion, made from its identity. An engine that takes seeds uses them and
-    records on each completion the seed that was in force; another leaves them.
+    `seeds` has one number in 0 .. 2^62-1 per completion, derived from the sample's id. An engine that supports seeds uses them
+    and records on each completion the seed that was in force; other engines ignore them.
 
-    With `labels` the answer is to be one of these texts: n is 1, the temperature 0, and the completion has `label_logprobs` where
-    the engine gives them; elsewhere the engine is held to the labels by structured output.
+    With `labels`, the answer must be one of these texts: n is 1, the temperature is 0, and the completion has `label_logprobs` if
+    the engine reports them. Otherwise structured output restricts the engine to the labels.
     """
 
     number: int
@@ -48,10 +48,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion. `token_ids` int32 and `logprobs` float32 are of one length T: each sampled token (the end-of-sequence token
-    too, where the engine drew it) and its natural log-probability, of which `cumulative_logprob` is the sum in float64. `seed` is
-    the seed this completion was drawn with, None where only the engine has one. `label_logprobs`: for each label of the group
-    the natural log-probability that the first token is the label, -inf where that is below all that the engine lists."""
+    """One completion. `token_ids` (int32) and `logprobs` (float32) both have length T: each sampled token, including the
+    end-of-sequence token if the engine drew it, and its natural log-probability. `cumulative_logprob` is their sum in float64.
+    `seed` is the seed of this completion, None if only the engine has one. `label_logprobs` has the natural log-probability that
+    the first token is the label, for each label of the group, -inf if the engine's list does not include it."""
 
     text: str
     finish_reason: str | None
@@ -65,11 +65,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The finished completions of one group: `n` of them, or none and an `error` where the prompt cannot be sampled.
+    """The finished completions of one group: `n` of them, or none and an `error` if the prompt cannot be sampled.
 
-    `prompt_ids` are the tokens the engine was given, `engine_seed` the engine's own, `source` says which start of the engine or
-    which server they come from. `calibration` holds the sums of thresher.estimators.calibration over all their tokens, where the engine was
-    asked for its top-k log-probabilities.
+    `prompt_ids` are the tokens that the engine read, `engine_seed` is the engine's own seed, and `source` names the engine start
+    or the server. `calibration` has the sums of thresher.estimators.calibration over all tokens, if the engine reported its top-k
+    log-probabilities.
     """
 
     number: int
@@ -83,14 +83,14 @@ class Drawn:
     @property
     def tokens(self) -> int:
         """Tokens of all completions, as far as they are known."""
-        known = (c.logprobs if c.token_ids is None else c.token_ids for c in self.completions)
-        return sum(len(one) for one in known if one is not None)
+        lists = (c.logprobs if c.token_ids is None else c.token_ids for c in self.completions)
+        return sum(len(tokens) for tokens in lists if tokens is not None)
 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What is recorded of an engine. `sequences` is how many completions it works on at once, `logprobs_kind` what its
-    log-probabilities are of: `raw` is the model's own distribution, before temperature and truncation."""
+    """What the pool records about an engine. `sequences` is the number of completions it generates concurrently.
+    `logprobs_kind` is `raw` if log-probabilities are those of the model's own distribution, before temperature and truncation."""
 
     engine: str
     version: str
@@ -100,49 +100,51 @@ class EngineFacts:
 
 
 class Stream(Protocol):
-    """The requests of one shard, on an engine that it shares with others."""
+    """The requests of one shard, on an engine shared with other shards."""
 
     def submit(self, groups: Iterable[Group]) -> None:
-        """Queue groups; returns at once. They enter the engine as there is room, those of a smaller `priority` first."""
+        """Queue groups and return immediately. The engine takes them when it has room, those of a smaller `priority` first."""
         ...
 
     def take(self, timeout: float) -> list[Drawn]:
-        """Everything finished since the last call, in no promised order; waits up to `timeout` seconds for the first, and may
-        return nothing. Raises EngineError when the engine cannot go on, SourceError for a prompt that does not fit it."""
+        """Return all groups finished since the last call, in any order.
+
+        Waits up to `timeout` seconds for the first; the list may be empty. Raises EngineError if the engine cannot continue and
+        SourceError for a prompt that does not fit it. Groups that finished before the error are returned first."""
         ...
 
 
 class Sampler(Protocol):
-    """An engine that is warm and that several streams, each in a thread of its own, share: it stays busy while the last long
-    completions of one shard finish. An engine that dies is started again and what was in flight is drawn again."""
+    """A running engine, shared by several streams, each in its own thread: the engine stays busy while the last long completions
+    of a shard finish. An engine that dies is restarted, and groups in flight are drawn again."""
 
     facts: EngineFacts
 
     def stream(self, priority: int = 0) -> AbstractContextManager[Stream]:
-        """Open a stream; leaving it gives up what it still has in flight."""
+        """Open a stream; leaving it cancels its unfinished groups."""
         ...
 
     def close(self) -> None:
-        """End the engine; streams that wait for it raise EngineError."""
+        """Stop the engine; streams that wait for it raise EngineError."""
         ...
 
 
 def draw_parameters(sampling: Sampling, temperature: float) -> dict[str, Any]:
-    """The parameters of a draw, every one explicit."""
+    """Return the parameters of a draw, all of them explicit."""
     parameters = {name: getattr(sampling, name) for name in NEUTRAL}
     return {**parameters, "temperature": temperature, "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
 
 
 def anchor_parameters(sampling: Sampling) -> dict[str, Any]:
-    """The same, greedy."""
+    """Return the parameters of a greedy completion, all of them explicit."""
     return {**NEUTRAL, "temperature": 0.0, "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
 
 
 def label_parameters(max_tokens: int = 1) -> dict[str, Any]:
-    """The parameters of a group with labels: greedy."""
+    """Return the parameters of a group with labels, which is greedy."""
     return {**NEUTRAL, "temperature": 0.0, "max_tokens": max_tokens, "stop": []}
 
 
 def plain_text(messages: Sequence[Message]) -> str:
-    """Messages as a base model reads them: their contents, a blank line between."""
+    """Join the contents of messages by blank lines, the prompt of a base model."""
     return "\n\n".join(message.content for message in messages)

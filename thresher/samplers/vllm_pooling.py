@@ -1,13 +1,9 @@
-"""vLLM as a reward, classification or embedding model: texts in, the numbers of its last layer out."""
+"""Runs vLLM as a reward, classification or embedding model: texts in, the numbers of its last layer out."""
 
 import asyncio
-import threading
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import count
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,34 +12,30 @@ from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
 from thresher.inputs.models import Model
-from thresher.samplers.orphans import Guard
-from thresher.samplers.sampler import plain_text
-from thresher.samplers.vllm_offline import OURS, dtype_for, set_environment
+from thresher.samplers.vllm_process import RESERVED_OPTIONS, Tokeniser, VllmProcess, check_options, in_words
 
-AT_ONCE = 1024
-"""Texts handed to the engine at once."""
-_OURS = {*OURS, "runner", "convert"}
+TEXTS_AT_A_TIME = 1024
+"""Texts given to the engine together."""
+
+Output = NDArray[np.float64] | str
+"""The numbers of a text, or the reason why there are none."""
 
 
 class PoolingEngine:
-    """A context manager that holds the engine; several threads may ask it at once."""
+    """A context manager that holds the engine. Threads may share it."""
 
     labels: tuple[str, ...]
+    """Names of the L outputs, from the model's configuration."""
 
     def __init__(self, spec: VllmEngine, model: Model, *, prompt_format: str) -> None:
-        taken = sorted(set(spec.options) & _OURS)
-        if taken:
-            raise EngineError(f"engine.options.{taken[0]}: thresher sets this itself; take it out of the recipe")
-        self._spec, self._model, self._format = spec, model, prompt_format
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm pooling", daemon=True)
-        self._guard, self._requests, self._tokenising = Guard(), count(), threading.Lock()
-        self._engine: Any = None
+        check_options(spec, (*RESERVED_OPTIONS, "runner", "convert"))
+        self._model, self._format = model, prompt_format
+        self._process, self._request_ids = VllmProcess(spec, model, thread_name="vllm pooling"), count()
 
     def __enter__(self) -> "PoolingEngine":
-        self._thread.start()
+        self._process.start_loop()
         try:
-            self._start()
+            self._start_engine()
         except BaseException:
             self.close()
             raise
@@ -52,106 +44,53 @@ class PoolingEngine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _start(self) -> None:
-        set_environment(self._spec)
-        try:
-            warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
-            from transformers import AutoTokenizer
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.v1.engine.async_llm import AsyncLLM
-        except ImportError as error:
-            raise EngineError(f"vLLM cannot be imported ({error}); install thresher[cpu] or, on a GPU, thresher[gpu]") from error
-        names = ("max_model_len", "max_num_seqs", "gpu_memory_utilization")
-        options = {name: value for name in names if (value := getattr(self._spec, name)) is not None}
-
-        async def build() -> Any:
-            return AsyncLLM.from_engine_args(arguments)
-
-        with self._guard.watching():
-            try:
-                arguments = AsyncEngineArgs(
-                    model=self._model.path,
-                    runner="pooling",
-                    dtype=dtype_for(self._spec.dtype),
-                    tensor_parallel_size=self._spec.tensor_parallel_size,
-                    enforce_eager=self._spec.enforce_eager,
-                    disable_log_stats=True,
-                    use_tqdm_on_load=False,
-                    **options,
-                    **self._spec.options,
-                )
-                config = arguments.create_engine_config().model_config
-                self._engine = asyncio.run_coroutine_threadsafe(build(), self._loop).result()
-            except Exception as error:
-                raise EngineError(
-                    f"vLLM would not run {self._model.path} as a pooling model: {type(error).__name__}: {error}"
-                ) from error
+    def _start_engine(self) -> None:
+        self._process.load()
+        config = self._process.start(runner="pooling").model_config
         self._context = config.max_model_len
-        named = getattr(config.hf_config, "id2label", None) or {0: "LABEL_0"}
-        self.labels = tuple(str(named[number]) for number in sorted(named, key=int))
-        self._tokenizer = AutoTokenizer.from_pretrained(self._model.path)
-        has_template = getattr(self._tokenizer, "chat_template", None) is not None
-        self._chat = has_template and self._format != "text"
-        if self._format == "chat" and not has_template:
-            raise EngineError(f"{self._model.name}: its tokenizer has no chat template; set model.prompt_format to text or auto")
+        names = getattr(config.hf_config, "id2label", None) or {0: "LABEL_0"}
+        self.labels = tuple(str(names[number]) for number in sorted(names, key=int))
+        self._tokeniser = Tokeniser(self._model, self._format)
 
     def close(self) -> None:
         """End the engine and its processes."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            if engine.output_handler is not None:
-                self._loop.call_soon_threadsafe(engine.output_handler.cancel)
-            with suppress(Exception):
-                engine.shutdown()
-        self._guard.end()
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=10)
-        if not self._loop.is_running():
-            self._loop.close()
+        self._process.close()
 
-    def scores(self, texts: Sequence[Sequence[Message]], *, activation: bool | None) -> list[NDArray[np.float64] | str]:
-        """See filters.tools.Scorer. Raises EngineError when the engine has died."""
-        use = len(self.labels) > 1 if activation is None else activation
-        return self._pooled("classify", use, [self._tokens(text) for text in texts])
+    def scores(self, texts: Sequence[Sequence[Message]], *, activation: bool | None) -> list[Output]:
+        """Score texts: (L,) each, or why there is no score. Raises EngineError if the engine has died.
 
-    def embeddings(self, texts: Sequence[str]) -> list[NDArray[np.float64] | str]:
-        """See filters.tools.Embedder. Raises EngineError when the engine has died."""
-        with self._tokenising:
-            tokens = [list(self._tokenizer.encode(text, truncation=False, verbose=False)) for text in texts]
-        return self._pooled("embed", True, tokens)
+        `activation` chooses probabilities (True), raw outputs (False), or raw outputs only if L is 1 (None).
+        """
+        use_activation = len(self.labels) > 1 if activation is None else activation
+        return self._pool("classify", use_activation, [self._tokeniser.prompt(text, to_continue=False) for text in texts])
 
-    def _pooled(self, task: str, activation: bool, texts: list[list[int]]) -> list[NDArray[np.float64] | str]:
-        if self._engine is None:
+    def embeddings(self, texts: Sequence[str]) -> list[Output]:
+        """Embed texts: a vector of length 1 each, or why there is none. Raises EngineError if the engine has died."""
+        return self._pool("embed", True, [self._tokeniser.whole_text(text) for text in texts])
+
+    def _pool(self, task: str, use_activation: bool, texts: list[list[int]]) -> list[Output]:
+        if self._process.engine is None:
             raise EngineError("the engine was stopped")
-        found: list[NDArray[np.float64] | str] = []
-        for at in range(0, len(texts), AT_ONCE):
+        outputs: list[Output] = []
+        for start in range(0, len(texts), TEXTS_AT_A_TIME):
             try:
-                some = self._all(task, activation, texts[at : at + AT_ONCE])
-                found += asyncio.run_coroutine_threadsafe(some, self._loop).result()
+                outputs += self._process.run(self._pool_all(task, use_activation, texts[start : start + TEXTS_AT_A_TIME]))
             except Exception as error:
-                raise EngineError(f"vLLM: {type(error).__name__}: {error}") from error
-        return found
+                raise EngineError(f"vLLM: {in_words(error)}") from error
+        return outputs
 
-    async def _all(self, task: str, activation: bool, texts: list[list[int]]) -> list[NDArray[np.float64] | str]:
-        return await asyncio.gather(*(self._one(task, activation, tokens) for tokens in texts))
+    async def _pool_all(self, task: str, use_activation: bool, texts: list[list[int]]) -> list[Output]:
+        return await asyncio.gather(*(self._pool_text(task, use_activation, tokens) for tokens in texts))
 
-    async def _one(self, task: str, activation: bool, tokens: list[int]) -> NDArray[np.float64] | str:
+    async def _pool_text(self, task: str, use_activation: bool, tokens: list[int]) -> Output:
         from vllm import PoolingParams, TokensPrompt
 
         if len(tokens) > self._context:
             return f"{len(tokens)} tokens do not fit the model's context of {self._context}"
-        final, parameters = None, PoolingParams(task=task, use_activation=activation)
-        async for output in self._engine.encode(TokensPrompt(prompt_token_ids=tokens), parameters, str(next(self._requests))):
+        final, parameters = None, PoolingParams(task=task, use_activation=use_activation)
+        prompt, request_id = TokensPrompt(prompt_token_ids=tokens), str(next(self._request_ids))
+        async for output in self._process.engine.encode(prompt, parameters, request_id):
             final = output
         if final is None:
-            raise EngineError("asked for a score, got nothing")
+            raise EngineError("asked vLLM for a score, got none")
         return np.atleast_1d(np.asarray(final.outputs.data.float().cpu().numpy(), np.float64)).reshape(-1)
-
-    def _tokens(self, messages: Sequence[Message]) -> list[int]:
-        with self._tokenising:
-            if not self._chat:
-                return list(self._tokenizer.encode(plain_text(messages)))
-            turns = [{"role": message.role, "content": message.content} for message in messages]
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False)
-            return list(self._tokenizer.encode(text, add_special_tokens=False))

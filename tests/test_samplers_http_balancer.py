@@ -1,0 +1,275 @@
+"""Several servers share the groups: which fail, hang, die, come and go."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from helpers.fake_openai import FakeOpenAI
+from helpers.http_sampler import collect, draw, free_port, group, sampler, until
+from schemas.engines import HttpEngine
+from thresher.errors import EngineError
+from thresher.estimators.calibration import Quota
+from thresher.samplers.sampler import Drawn
+
+
+def test_large_groups_are_divided_into_requests_to_one_server() -> None:
+    with FakeOpenAI() as left, FakeOpenAI() as right:
+        drawn = draw(sampler(left, right, completions_per_request=3), [group(number, n=7) for number in range(6)])
+
+    assert sorted(body["n"] for body in left.bodies + right.bodies) == [1] * 6 + [3] * 12
+    assert {len(group.completions) for group in drawn} == {7}
+    for server in (left, right):
+        sources = {drawn[int(body["messages"][0]["content"].split()[1])].source for body in server.bodies}
+        assert sources == {f"127.0.0.1:{server.port}"}
+
+
+@pytest.mark.parametrize("choices", [lambda n: 1, lambda n: n + 2, lambda n: max(1, n // 2)], ids=["one", "more", "half"])
+def test_missing_choices_are_asked_for_again(choices: Callable[[int], int]) -> None:
+    with FakeOpenAI(choices=choices) as server:
+        drawn = draw(sampler(server), [group(number, n=5) for number in range(5)])
+
+    assert [len(group.completions) for group in drawn] == [5] * 5
+
+
+def test_seeds_are_sent_and_recorded_only_if_the_recipe_asks() -> None:
+    with FakeOpenAI() as server:
+        [drawn] = draw(sampler(server, seeds="sample", completions_per_request=2), [group(3, n=4)])
+        [greedy] = draw(sampler(server, seeds="sample"), [group(3, n=1, temperature=0.0)])
+
+    assert sorted(body["seed"] for body in server.bodies[:2]) == [3000, 3002]
+    assert [completion.seed for completion in drawn.completions] == [3000, 3001, 3002, 3003]
+    assert greedy.completions[0].seed is None
+    with FakeOpenAI(owned_by="hosted") as server:
+        [drawn] = draw(sampler(server, seeds="sample"), [replace(group(3, n=2), seeds=(2**40 + 5, 7))])
+
+    assert sorted((body["n"], body["seed"]) for body in server.bodies) == [(1, 5), (1, 7)]
+    assert [completion.seed for completion in drawn.completions] == [5, 7]
+
+
+def test_only_as_much_is_calibrated_as_the_quota_allows() -> None:
+    with FakeOpenAI() as server:
+        drawn = draw(sampler(server, quota=Quota(standard_error=0.05)), [group(i, temperature=i % 2) for i in range(100)])
+
+    assert 4 <= sum(group.calibration is not None for group in drawn) < 40
+    assert all(group.calibration is None for group in drawn if group.number % 2 == 0)
+
+
+# -- servers that fail -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", ["cut", "drop", "half", 500, 503, (429, {"retry-after": "0.05"}, "slow down")], ids=str)
+def test_failed_requests_are_repeated(trouble: Any) -> None:
+    seen = set()
+
+    def at_first(number: int, body: dict[str, Any]) -> Any:
+        prompt = body["messages"][0]["content"]
+        if prompt in seen:
+            return None
+        seen.add(prompt)
+        return trouble
+
+    with FakeOpenAI(misbehave=at_first) as server:
+        drawn = draw(sampler(server), [group(number) for number in range(15)])
+
+    assert [(group.number, len(group.completions), group.error) for group in drawn] == [(number, 2, None) for number in range(15)]
+
+
+def test_a_server_that_asks_to_wait_gets_no_requests() -> None:
+    times: list[float] = []
+
+    def storm(number: int, body: dict[str, Any]) -> Any:
+        times.append(time.monotonic())
+        return (429, {"retry-after": "0.5"}, "slow down") if number < 4 else None
+
+    with FakeOpenAI(misbehave=storm) as server:
+        draw(sampler(server), [group(number) for number in range(4)])
+
+    assert times[4] - times[3] >= 0.5
+
+
+def test_a_prompt_on_which_a_server_fails_each_time_is_given_up() -> None:
+    def poisoned(number: int, body: dict[str, Any]) -> Any:
+        return 500 if body["messages"][0]["content"] == "prompt 2" else None
+
+    with FakeOpenAI(misbehave=poisoned) as server:
+        drawn = draw(sampler(server), [group(number) for number in range(4)])
+
+    assert [len(group.completions) for group in drawn] == [2, 2, 0, 2]
+    assert drawn[2].error == f"127.0.0.1:{server.port} fails on this prompt each time, and not on others: status 500: no"
+
+
+def test_no_answer_for_long_ends_every_stream() -> None:
+    with (
+        FakeOpenAI(misbehave=lambda number, body: 500) as server,
+        sampler(server, give_up_after_s=0.5) as http,
+        http.stream() as left,
+        http.stream() as right,
+    ):
+        for stream in (left, right):
+            stream.submit([group(0)])
+        for stream in (left, right):
+            with pytest.raises(EngineError, match=r"no server has answered for 0.5 s .*status 500: no"):
+                collect(stream, 1)
+
+
+@pytest.mark.slow
+def test_a_slow_answer_is_awaited_without_limit() -> None:
+    with FakeOpenAI(delay_s=1.0) as server:
+        [drawn] = draw(sampler(server, give_up_after_s=0.2), [group(0)])
+
+    assert len(drawn.completions) == 2
+
+
+def test_others_take_over_from_a_server_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """Its connections stay open. A server that is only slow keeps its groups."""
+    with (
+        FakeOpenAI(delay_s=0.02) as alive,
+        FakeOpenAI(delay_s=0.02) as hanging,
+        FakeOpenAI(delay_s=1.0) as slow,
+        sampler(alive, hanging, slow, silent_s=0.1) as http,
+        http.stream() as stream,
+    ):
+        stream.submit([group(number, n=4) for number in range(100)])
+        first = stream.take(10)
+        release = hanging.hang()
+        drawn = first + collect(stream, 100 - len(first))
+        assert sorted(group.number for group in drawn) == list(range(100))
+        assert slow.drew_any(drawn)
+        assert [url for url in (alive.url, hanging.url, slow.url) if f"{url} does not answer" in caplog.text] == [hanging.url]
+        release.set()
+        until(lambda: f"{hanging.url} answers again" in caplog.text)
+
+
+def test_a_server_that_hangs_alone_is_given_up() -> None:
+    with FakeOpenAI(delay_s=0.05) as server, sampler(server, silent_s=0.1, give_up_after_s=0.5) as http, http.stream() as stream:
+        release = server.hang()
+        stream.submit([group(0)])
+        with pytest.raises(EngineError, match=r"no server has answered for 0.5 s .*no answer for .*TimeoutError"):
+            collect(stream, 1)
+        release.set()
+
+
+def test_others_take_over_from_a_server_that_is_dead(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeOpenAI() as alive:
+        drawn = draw(sampler(f"http://127.0.0.1:{free_port()}/v1", alive), [group(number) for number in range(8)])
+
+    assert {group.source for group in drawn} == {f"127.0.0.1:{alive.port}"}
+    assert "continuing without it" in caplog.text
+
+
+def test_others_take_over_from_a_server_that_dies_and_comes_back() -> None:
+    with (
+        FakeOpenAI(delay_s=0.02) as alive,
+        FakeOpenAI(delay_s=0.02) as dying,
+        sampler(alive, dying) as http,
+        http.stream() as stream,
+    ):
+        stream.submit([group(number, n=4) for number in range(100)])
+        first = stream.take(10)
+        dying.stop()
+        drawn = first + collect(stream, 100 - len(first))
+        assert sorted(group.number for group in drawn) == list(range(100))
+        assert all(len(group.completions) == 4 and group.error is None for group in drawn)
+        with FakeOpenAI(delay_s=0.02, port=dying.port) as again:
+            for number in range(100):
+                stream.submit([group(number) for _ in range(8)])
+                if again.drew_any(collect(stream, 8)):
+                    break
+
+    assert again.bodies
+
+
+def test_servers_come_and_go_with_the_file_of_a_fleet(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """The second is added during the run; the first is dropped when it is no longer in the file and does not answer."""
+    caplog.set_level("INFO")
+    file = tmp_path / "fleet"
+    with FakeOpenAI(delay_s=0.02) as first, FakeOpenAI(delay_s=0.02) as second:
+        file.write_text(f"{first.url}\n")
+        with sampler(fleet="fleet", base=tmp_path) as http, http.stream() as stream:
+            stream.submit([group(number) for number in range(20)])
+            drawn = collect(stream, 20)
+            assert first.drew_any(drawn)
+            assert not second.drew_any(drawn)
+            file.write_text(f"{first.url}\n{second.url}\n")
+            until(lambda: f"{second.url} answers" in caplog.text)
+            stream.submit([group(number) for number in range(100)])
+            drawn = collect(stream, 100)
+            assert first.drew_any(drawn)
+            assert second.drew_any(drawn)
+            file.write_text(f"{second.url}\n")
+            first.stop()
+            stream.submit([group(number) for number in range(100)])
+            assert len(collect(stream, 100)) == 100
+            until(lambda: f"{first.url} is no longer listed" in caplog.text)
+            with FakeOpenAI(port=first.port) as again:
+                stream.submit([group(number) for number in range(20)])
+                collect(stream, 20)
+    assert again.lists_of_models == 0
+    with pytest.raises(ValidationError, match="base_urls"):
+        HttpEngine(kind="openai_http")
+
+
+# -- how many at the same time, and which first ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_requests_in_flight_grow_and_shrink() -> None:
+    """Up to the recipe's limit, and back when the server refuses; nothing is left in flight."""
+    with FakeOpenAI(delay_s=0.05) as server, sampler(server, requests_in_flight=12) as http, http.stream() as stream:
+        stream.submit([group(number) for number in range(200)])
+        collect(stream, 200)
+        assert 8 < server.most_in_progress <= 12
+
+        server.misbehave = lambda number, body: 429 if number < 215 else None
+        stream.submit([group(number) for number in range(20)])
+        collect(stream, 20)
+        server.most_in_progress = 0
+        stream.submit([group(number) for number in range(20)])
+        collect(stream, 20)
+        assert 1 <= server.most_in_progress <= 9
+        assert server.in_progress == 0
+
+
+def test_requests_of_the_first_stream_go_first() -> None:
+    with (
+        FakeOpenAI(delay_s=0.01) as server,
+        sampler(server, requests_in_flight=1) as http,
+        http.stream(priority=1) as later,
+        http.stream(priority=0) as sooner,
+    ):
+        later.submit([group(number) for number in range(100, 120)])
+        sooner.submit([group(number) for number in range(20)])
+        collect(later, 20)
+        numbers = [int(body["messages"][0]["content"].split()[1]) for body in server.bodies]
+
+    early = numbers.index(0)
+    assert numbers[early : early + 20] == list(range(20))
+    assert early <= 5
+    assert [number for number in numbers if number >= 100] == list(range(100, 120))
+
+
+def test_concurrent_streams_get_their_own_groups() -> None:
+    results: dict[int, list[Drawn]] = {}
+    with FakeOpenAI(misbehave=lambda number, body: 503 if number % 10 == 0 else None) as server, sampler(server) as http:
+
+        def work(shard: int) -> None:
+            with http.stream(shard) as stream:
+                for start in range(0, 20, 5):
+                    stream.submit(group(1000 * shard + number) for number in range(start, start + 5))
+                results[shard] = collect(stream, 20)
+
+        threads = [threading.Thread(target=work, args=(shard,)) for shard in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert {shard: [group.number for group in drawn] for shard, drawn in results.items()} == {
+        shard: list(range(1000 * shard, 1000 * shard + 20)) for shard in range(8)
+    }

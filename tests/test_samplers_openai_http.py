@@ -1,0 +1,194 @@
+"""The HTTP sampler against a fake server, and (slow) against a real vLLM server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from helpers.fake_openai import FakeOpenAI
+from helpers.http_sampler import calibration_of, collect, draw, free_port, group, sampler
+from schemas.sample import Message
+from thresher.errors import EngineError, SourceError
+from thresher.estimators.calibration import Quota, calibrations, nothing
+from thresher.samplers.http.protocol import calibrate, read_logprobs
+from thresher.samplers.orphans import descendants, kill
+from thresher.samplers.sampler import NEUTRAL, Group
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_completions_hold_tokens_and_logprobs(api: str) -> None:
+    with FakeOpenAI() as server:
+        http = sampler(server, api=api)
+        [drawn] = draw(http, [group(7, n=3)])
+
+    assert (drawn.number, drawn.source, len(drawn.completions), drawn.error) == (7, f"127.0.0.1:{server.port}", 3, None)
+    assert (http.facts.version, http.facts.prompt_format) == ("vllm 0.32.0", "chat" if api == "chat" else "text")
+    assert drawn.prompt_ids is not None and drawn.prompt_ids.tolist() == [1, 2, 3]
+    for completion in drawn.completions:
+        assert completion.token_ids is not None and completion.logprobs is not None
+        assert completion.text == " ".join(map(str, completion.token_ids))
+        assert (completion.token_ids.dtype, completion.logprobs.dtype) == (np.dtype(np.int32), np.dtype(np.float32))
+        assert len(completion.token_ids) == len(completion.logprobs)
+        assert completion.cumulative_logprob == completion.logprobs.astype(np.float64).sum()
+        assert completion.seed is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["chat", "completions"])
+@pytest.mark.parametrize("owner", ["vllm", "hosted"])
+def test_calibration_distinguishes_a_true_sampler_from_a_truncating_one(api: str, owner: str) -> None:
+    scores = {}
+    for only in (None, 2):
+        with FakeOpenAI(only=only, owned_by=owner) as server:
+            http = sampler(server, api=api, quota=Quota())
+            scores[only] = calibration_of(draw(http, [group(number, n=8, max_tokens=20) for number in range(15)]))
+
+    assert scores[None].tokens > 1000
+    assert scores[None].exceeds == ()
+    assert {score.event for score in scores[2].exceeds} >= {"top1", "p>=0.05", "tail"}
+
+
+@pytest.mark.slow
+def test_closing_releases_streams_that_wait() -> None:
+    with FakeOpenAI(delay_s=30) as server, sampler(server) as http, http.stream() as stream:
+        stream.submit([group(number) for number in range(20)])
+        threading.Timer(0.2, http.close).start()
+        with pytest.raises(EngineError, match="the engine was stopped"):
+            stream.take(20)
+        with pytest.raises(EngineError, match="the engine was stopped"):
+            stream.submit([group(0)])
+        with pytest.raises(EngineError, match="the engine was stopped"), http.stream():
+            pass
+
+
+def test_a_sampler_must_be_opened_first() -> None:
+    with sampler("http://127.0.0.1:1/v1").stream() as stream, pytest.raises(EngineError, match="use it as a context manager"):
+        stream.submit([group(0)])
+
+
+def test_leaving_a_stream_cancels_its_requests() -> None:
+    with FakeOpenAI(delay_s=0.3) as server, sampler(server) as http:
+        with http.stream() as stream:
+            stream.submit([group(number) for number in range(100)])
+            assert stream.take(0) == []
+            time.sleep(0.1)
+        with http.stream() as stream:
+            stream.submit([group(0)])
+            collect(stream, 1)
+        assert len(server.bodies) <= 10
+
+
+# -- a real server -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base url of vLLM, serving the embedded model with a generation_config that truncates."""
+    from thresher.inputs.models import embedded_model
+
+    home = tmp_path_factory.mktemp("served")
+    for file in Path(embedded_model().path).iterdir():
+        if file.name != "generation_config.json":
+            (home / file.name).symlink_to(file)
+    config = {"top_k": 20, "top_p": 0.8, "temperature": 0.7, "repetition_penalty": 1.1, "do_sample": True}
+    (home / "generation_config.json").write_text(json.dumps(config))
+    port = free_port()
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(home), "--served-model-name", "small"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
+    environment = {
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert process.poll() is None, (home / "log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        children = descendants(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kill(children)
+
+
+def real_group(number: int, n: int = 4, **parameters: Any) -> Group:
+    values = {**NEUTRAL, "max_tokens": 48, "stop": [], **parameters}
+    return Group(number, (Message("user", f"Write sentence {number} of a story."),), n, values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_vllm_serve_draws_tokens_with_logprobs(vllm_server: str, api: str) -> None:
+    http = sampler(vllm_server, api=api)
+    drawn = draw(http, [real_group(0), real_group(1, stop=["."]), real_group(2, n=2, temperature=0.0)], timeout=600)
+
+    assert http.facts.version == "vllm 0.32.0"
+    assert [len(result.completions) for result in drawn] == [4, 4, 2]
+    for result in drawn:
+        assert result.prompt_ids is not None and len(result.prompt_ids) > 4
+        for completion in result.completions:
+            assert completion.token_ids is not None and completion.logprobs is not None
+            assert len(completion.token_ids) == len(completion.logprobs) <= 48
+            assert (completion.logprobs <= 0).all()
+            assert completion.finish_reason in {"stop", "length"}
+    assert any(completion.stop_reason == "." for completion in drawn[1].completions)
+    assert "." not in "".join(completion.text for completion in drawn[1].completions)
+    assert drawn[2].completions[0].text == drawn[2].completions[1].text
+
+
+@pytest.mark.slow
+def test_vllm_serve_names_a_prompt_that_does_not_fit(vllm_server: str) -> None:
+    with pytest.raises(SourceError, match=r"do not fit the context of 512"):
+        draw(sampler(vllm_server), [real_group(0, max_tokens=500)], timeout=600)
+    with pytest.raises(SourceError, match="maximum context length is 512"):
+        draw(sampler(vllm_server), [Group(0, (Message("user", "word " * 600),), 1, real_group(0).parameters)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_explicit_fields_overrule_vllm_serve(vllm_server: str, api: str) -> None:
+    """The server's generation_config truncates. thresher's draws are ancestral nevertheless, those of a plain request are not."""
+    calibrated = calibration_of(
+        draw(sampler(vllm_server, api=api, quota=Quota()), [real_group(number, n=8) for number in range(9)], timeout=600)
+    )
+
+    assert calibrated.tokens > 2000
+    assert calibrated.exceeds == ()
+
+    body = {"model": "small", "max_tokens": 48, "n": 8, "return_tokens_as_token_ids": True}
+    body |= {"logprobs": True, "top_logprobs": 20} if api == "chat" else {"logprobs": 20}
+    plain = nothing()
+    with httpx.Client(trust_env=False, timeout=300) as client:
+        for number in range(4):
+            text = f"Write sentence {number} of a story."
+            prompt = {"messages": [{"role": "user", "content": text}]} if api == "chat" else {"prompt": text}
+            path = "/chat/completions" if api == "chat" else "/completions"
+            for choice in client.post(vllm_server + path, json=body | prompt).json()["choices"]:
+                tokens, _, tops = read_logprobs(choice["logprobs"])
+                part = calibrate(tokens, tops, 20)
+                plain += nothing() if part is None else part
+    worst = calibrations({("plain", ""): (1, plain)})[0].exceeds
+
+    assert max(abs(score.z or 0) for score in worst) > 8

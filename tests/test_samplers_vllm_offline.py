@@ -1,0 +1,145 @@
+"""The vLLM sampler with a real engine: what the calibration test catches, and what happens to a prompt that kills the engine."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from schemas.engines import VllmEngine
+from schemas.sample import Message
+from thresher.errors import EngineError, SourceError
+from thresher.estimators import calibration
+from thresher.estimators.calibration import Quota
+from thresher.inputs.models import embedded_model
+from thresher.samplers import vllm_offline
+from thresher.samplers.orphans import command_line, descendants
+from thresher.samplers.sampler import NEUTRAL, Drawn, Group
+from thresher.samplers.vllm_draw import EngineStart, draw_group
+from thresher.samplers.vllm_offline import VllmSampler
+
+pytestmark = pytest.mark.slow
+
+STORIES = [
+    "Tell me a story.",
+    "Describe a city at night.",
+    "Why do people travel?",
+    "Write a letter to a friend.",
+    "What is a cloud?",
+]
+SPOILED: dict[str, tuple[dict[str, float], int, set[str]]] = {
+    "top_p": ({"top_p": 0.95}, 6000, {"tail"}),
+    "top_k": ({"top_k": 20}, 1500, {"tail", "top1"}),
+    "temperature": ({"temperature": 0.8}, 1500, {"tail", "top1"}),
+    "repetition_penalty": ({"repetition_penalty": 1.1}, 1500, {"top1"}),
+}
+"""The changed parameters, how many tokens are drawn, and which events must exceed their bound."""
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Iterator[VllmSampler]:
+    numbers = iter(range(1, 100))
+    spec = VllmEngine(max_model_len=512, kv_cache_gib=1, enforce_eager=True, options={"block_size": 32})
+    with VllmSampler(
+        spec,
+        embedded_model(),
+        prompt_format="chat",
+        quota=Quota(1e-9),
+        seeds="auto",
+        start=lambda: ((number := next(numbers)), 1000 + number),
+    ) as opened:
+        yield opened
+
+
+def group(number: int, text: str, n: int, **parameters: Any) -> Group:
+    values = {**NEUTRAL, "max_tokens": 60, "stop": [], **parameters}
+    return Group(number, (Message("user", text),), n, values, tuple(range(n)), tuple(range(n)))
+
+
+def draw(sampler: VllmSampler, groups: list[Group]) -> list[Drawn]:
+    drawn: list[Drawn] = []
+    with sampler.stream() as stream:
+        stream.submit(groups)
+        while len(drawn) < len(groups):
+            drawn += stream.take(1.0)
+    return drawn
+
+
+def scored(sampler: VllmSampler, tokens: int, **changes: Any) -> calibration.Calibration:
+    groups = [group(number, STORIES[number % len(STORIES)], 16, **changes) for number in range(-(-tokens // (16 * 55)))]
+    parts = [("start 1", "", result.tokens, result.calibration) for result in draw(sampler, groups)]
+    (score,) = calibration.calibrations(calibration.merged(parts))
+    print(score)  # pytest -s shows the z-scores
+    return score
+
+
+def test_calibration_passes_an_unbiased_sampler(sampler: VllmSampler) -> None:
+    """With more tokens than are needed to catch any of the biased ones."""
+    score = scored(sampler, 6000)
+
+    assert score.tokens > 4000
+    assert score.exceeds == ()
+    assert all(event.z is not None for event in score.scores)
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_calibration_catches(sampler: VllmSampler, name: str) -> None:
+    """vLLM reports raw log-probabilities whatever the parameters."""
+    changes, tokens, events = SPOILED[name]
+
+    assert events <= {event.event for event in scored(sampler, tokens, **changes).exceeds}
+
+
+def test_a_prompt_that_does_not_fit_is_named(sampler: VllmSampler) -> None:
+    with sampler.stream() as stream, pytest.raises(SourceError, match=r"do not fit the context of 512; shorten the prompt"):
+        stream.submit([group(0, "Tell me a story.", 1, max_tokens=500)])
+
+
+def test_a_label_is_chosen_by_logprobs_or_by_structured_output(sampler: VllmSampler) -> None:
+    """By log-probabilities only if each label is a single token."""
+    question = group(0, "Is Paris in France? Answer A for yes and B for no.", 1, temperature=0.0, max_tokens=1)
+    [letter] = draw(sampler, [Group(0, question.messages, 1, question.parameters, (0,), (0,), ("A", "B"))])
+    [phrase] = draw(sampler, [Group(0, question.messages, 1, question.parameters, (0,), (0,), ("certainly so", "not at all"))])
+
+    assert letter.completions[0].label_logprobs is not None
+    assert len(letter.completions[0].label_logprobs) == 2
+    assert max(letter.completions[0].label_logprobs) <= 0
+    assert phrase.completions[0].label_logprobs is None
+    assert phrase.completions[0].text in ("certainly so", "not at all")
+
+
+def test_a_prompt_that_kills_the_engine_three_times_is_set_aside(sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 of EngineCore whenever the prompt is in flight. The other prompts are drawn, by starts with seeds of their own."""
+
+    async def draw_or_die(start: EngineStart, quota: Quota, group: Group, tokens: list[int]) -> Drawn:
+        if "poison" in group.messages[-1].content:
+            for pid, _ in descendants(os.getpid()):
+                if b"EngineCore" in command_line(pid):
+                    os.kill(pid, signal.SIGKILL)
+        return await draw_group(start, quota, group, tokens)
+
+    monkeypatch.setattr(vllm_offline, "draw_group", draw_or_die)
+    drawn = draw(sampler, [group(0, "Say hello.", 4), group(1, "This is poison.", 2), group(2, "Say goodbye.", 4)])
+    by_number = {result.number: result for result in drawn}
+
+    assert by_number[1].completions == ()
+    assert "the engine died 3 times while it sampled this prompt, the last time alone" in (by_number[1].error or "")
+    for number in (0, 2):
+        assert by_number[number].error is None
+        assert len(by_number[number].completions) == 4
+    [repeated] = draw(sampler, [group(3, "This is poison.", 2)])
+    assert repeated.error == by_number[1].error
+    [later] = draw(sampler, [group(4, "Say hello.", 1)])
+    assert (later.source, later.engine_seed) == ("start 4", 1004)
+
+
+def test_a_closed_sampler_raises(sampler: VllmSampler) -> None:
+    """The last test of this module: it ends the engine."""
+    with sampler.stream() as stream:
+        stream.submit([group(0, "Tell me a long story.", 8, max_tokens=400)])
+        sampler.close()
+        with pytest.raises(EngineError, match="the engine was stopped"):
+            stream.take(20)
+    with pytest.raises(EngineError, match="the engine was stopped"):
+        sampler.stream()

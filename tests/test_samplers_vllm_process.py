@@ -1,0 +1,131 @@
+"""How vLLM is started: options, environment, arguments, tokeniser. tests/test_samplers_vllm_offline.py starts real engines."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from schemas.engines import VllmEngine
+from schemas.sample import Message
+from thresher.errors import EngineError
+from thresher.inputs.models import Model, embedded_model
+from thresher.samplers import vllm_process
+from thresher.samplers.vllm_process import (
+    RESERVED_OPTIONS,
+    Tokeniser,
+    VllmProcess,
+    check_options,
+    engine_arguments,
+    in_words,
+    set_environment,
+)
+
+HELLO = (Message("system", "Be brief."), Message("user", "Hello"))
+
+
+@pytest.mark.parametrize("name", RESERVED_OPTIONS)
+def test_options_that_decide_what_is_sampled_are_reserved(name: str) -> None:
+    with pytest.raises(EngineError, match=f"engine.options.{name}: thresher sets this itself; remove it from the recipe"):
+        check_options(VllmEngine(options={"block_size": 32, name: 1}))
+
+
+def test_a_pooling_engine_reserves_more_options() -> None:
+    spec = VllmEngine(options={"runner": "generate"})
+    check_options(spec)
+    with pytest.raises(EngineError, match=r"engine.options.runner"):
+        check_options(spec, (*RESERVED_OPTIONS, "runner"))
+
+
+def test_arguments_are_the_recipes_and_nothing_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_process, "dtype_for", lambda dtype: f"{dtype} here")
+    spec = VllmEngine(max_model_len=512, enforce_eager=True, options={"block_size": 32})
+
+    assert engine_arguments(spec) == {
+        "dtype": "auto here",
+        "tensor_parallel_size": 1,
+        "enforce_eager": True,
+        "max_model_len": 512,
+    }
+
+
+def test_the_users_environment_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = ["VLLM_CPU_KVCACHE_SPACE", "TORCHDYNAMO_DISABLE", "VLLM_LOGGING_LEVEL", "PYTHONWARNINGS", "TORCH_LOGS"]
+    changed += ["TORCH_CPP_LOG_LEVEL", "VLLM_NO_USAGE_STATS", "TOKENIZERS_PARALLELISM", "VLLM_CPU_NUM_OF_RESERVED_CPU"]
+    for name in changed:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    set_environment(VllmEngine(kv_cache_gib=2.6))
+
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "3"
+    assert "TORCHDYNAMO_DISABLE" not in os.environ
+    set_environment(VllmEngine(enforce_eager=True))
+    assert os.environ["TORCHDYNAMO_DISABLE"] == "1"
+
+
+def test_an_error_is_named_by_its_class_and_message() -> None:
+    assert in_words(ValueError("too long")) == "ValueError: too long"
+
+
+def test_a_process_that_was_not_started_is_closed() -> None:
+    process = VllmProcess(VllmEngine(), Model("m", "m", None, None, None, None), thread_name="test")
+    assert not process.is_dead()
+    process.close()
+
+    assert process.loop.is_closed()
+
+
+def test_coroutines_run_on_the_loop_until_it_is_closed() -> None:
+    """What is left to do on the loop is done before it stops."""
+    process = VllmProcess(VllmEngine(), Model("m", "m", None, None, None, None), thread_name="test")
+    process.start_loop()
+    calls: list[str] = []
+
+    async def call(name: str) -> str:
+        calls.append(name)
+        return name
+
+    async def last() -> None:
+        await call("last")
+
+    assert process.run(call("first")) == "first"
+    process.close(before_stop=last)
+    assert calls == ["first", "last"]
+    assert process.loop.is_closed()
+
+
+# -- the tokeniser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_chat_prompt_ends_where_the_answer_starts() -> None:
+    tokeniser = Tokeniser(embedded_model(), "auto")
+    open_end, closed = (tokeniser.prompt(HELLO, to_continue=value) for value in (True, False))
+
+    assert tokeniser.format == "chat"
+    assert open_end[: len(closed)] == closed
+    assert len(open_end) > len(closed)
+
+
+@pytest.mark.slow
+def test_a_text_prompt_is_the_contents_alone() -> None:
+    tokeniser = Tokeniser(embedded_model(), "text")
+
+    assert tokeniser.format == "text"
+    assert tokeniser.prompt(HELLO, to_continue=True) == tokeniser.completion("Be brief.\n\nHello")
+    assert len(tokeniser.whole_text("word " * 3000)) >= 3000
+
+
+@pytest.mark.slow
+def test_chat_needs_a_template(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model().path)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    model = Model("plain", str(tmp_path), None, None, None, None)
+
+    assert Tokeniser(model, "auto").format == "text"
+    with pytest.raises(EngineError, match=r"plain: its tokenizer has no chat template, but model.prompt_format is chat"):
+        Tokeniser(model, "chat")

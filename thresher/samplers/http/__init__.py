@@ -1,0 +1,1 @@
+"""Samples from OpenAI-compatible servers: what is sent, one server, and how work is shared among several."""

@@ -1,0 +1,126 @@
+"""HTTP requests to one server: the client, the key, and network errors."""
+
+import logging
+import os
+import socket
+import time
+import urllib.request
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from schemas.engines import HttpEngine
+from thresher.errors import EngineError
+from thresher.samplers.http.addresses import is_loopback
+from thresher.samplers.http.protocol import Response
+
+log = logging.getLogger(__name__)
+
+
+class AttemptError(Exception):
+    """A failed request that is worth repeating.
+
+    `busy`: the server asks for fewer requests; `cut`: the connection broke; `failed`: the server tried and could not.
+    """
+
+    def __init__(self, kind: Literal["busy", "cut", "failed"], message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.kind, self.wait_s = kind, wait_s
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """The key of a service. It appears in no message: a server or a library may quote it, so messages pass through `hide`."""
+
+    variable: str | None
+    """The environment variable that holds it."""
+    value: str = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.value}"} if self.value else {}
+
+    def hide(self, text: str) -> str:
+        """Return the text without the key."""
+        return text.replace(self.value, "[key]") if self.value else text
+
+    def refused(self, url: str, status: int) -> EngineError:
+        """Return the error of a server that refuses the key."""
+        if self.variable is None:
+            hint = "it needs a key; name the environment variable that holds it with engine.api_key_env"
+            return EngineError(f"{url}: status {status}: {hint}")
+        problem = (
+            f"the key in the environment variable {self.variable} is refused"
+            if self.value
+            else f"environment variable {self.variable} is empty"
+        )
+        return EngineError(f"{url}: status {status}: {problem}; set it, or name another variable with engine.api_key_env")
+
+
+def read_key(variable: str | None) -> ApiKey:
+    """Read the key from an environment variable. Raises EngineError for a value that cannot be a key."""
+    value = os.environ.get(variable or "", "").strip()
+    if not (value.isascii() and value.isprintable()):
+        raise EngineError(f"the environment variable {variable} has characters that no key has; set it again")
+    return ApiKey(variable, value)
+
+
+class Connection:
+    """The connections to one server. Opened on the event loop that uses it."""
+
+    def __init__(self, url: str, spec: HttpEngine, key: ApiKey) -> None:
+        self._key, self._client = key, _open_client(url, spec, key)
+        self.heard_at = 0.0
+        """When the server last answered anything, by time.monotonic()."""
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def get(self, url: str, timeout_s: float) -> Response:
+        """Send a request. Raises AttemptError if the connection breaks or the time is over."""
+        return await self._exchange(self._client.get(url, timeout=aiohttp.ClientTimeout(total=timeout_s)))
+
+    async def post(self, url: str, body: bytes) -> Response:
+        """Send a request and wait for the answer without limit. Raises AttemptError if the connection breaks."""
+        return await self._exchange(self._client.post(url, data=body))
+
+    async def _exchange(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Response:
+        try:
+            async with request as response:
+                content = await response.read()
+                self.heard_at = time.monotonic()
+                return Response(response.status, response.headers.get("retry-after", ""), content)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise AttemptError("cut", self._key.hide(f"{type(error).__name__} {error}".strip())) from error
+
+
+def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> aiohttp.ClientSession:
+    """Open a client for one server. A completion may take hours, so there is no read timeout: TCP keep-alive detects a dead
+    machine."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8)):
+        if hasattr(socket, name):  # not on every platform
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+
+    def open_socket(address: Any) -> socket.socket:
+        opened = socket.socket(*address[:3])
+        for option in options:
+            opened.setsockopt(*option)
+        opened.setblocking(False)
+        return opened
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxy = None if is_loopback(host) or urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(parts.scheme)
+    if key.value and parts.scheme == "http" and not is_loopback(host):
+        log.warning("%s: the key of %s is sent unencrypted; use https", url, key.variable)
+    return aiohttp.ClientSession(
+        # Servers (uvicorn) close an idle connection after 5 s.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4, socket_factory=open_socket),
+        headers={"Content-Type": "application/json"} | key.headers,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.connect_timeout_s, sock_read=None),
+        proxy=proxy,
+    )

@@ -1,0 +1,161 @@
+"""Draws one group from a running vLLM engine: its completions with log-probabilities, or one of several labels."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thresher.errors import EngineError
+from thresher.estimators.calibration import TOP_K, Quota, Sums, from_flat, nothing, sums
+from thresher.samplers.sampler import Completion, Drawn, Group
+from thresher.samplers.vllm_process import Tokeniser
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import CompletionOutput
+
+
+@dataclass(frozen=True)
+class EngineStart:
+    """One start of the engine: an engine that is started again gets another number and another seed."""
+
+    engine: Any
+    """vLLM's AsyncLLM."""
+    number: int
+    seed: int
+    seeds_each_sample: bool
+    tokeniser: Tokeniser
+    request_ids: "count[int]" = field(default_factory=count)
+
+    @property
+    def source(self) -> str:
+        """Recorded with each sample."""
+        return f"start {self.number}"
+
+    async def generate(self, tokens: list[int], parameters: "SamplingParams") -> Any:
+        """Return vLLM's final output for a prompt, None if there is none."""
+        from vllm import TokensPrompt
+
+        final = None
+        prompt = TokensPrompt(prompt_token_ids=tokens)
+        async for output in self.engine.generate(prompt, parameters, str(next(self.request_ids))):
+            final = output
+        return final
+
+
+def seeds_each_sample(seeds: str) -> bool:
+    """Return whether each completion gets a seed of its own under the recipe's setting.
+
+    vLLM's CPU engine dies of such a seed when the prompt is prefilled in pieces (it rewinds the generator, which CPU generators
+    do not support), so there only the whole engine is seeded.
+    """
+    from vllm.platforms import current_platform
+
+    if seeds == "sample" and current_platform.is_cpu():
+        raise EngineError("sampling.seeds: vLLM's CPU engine dies of seeded requests under load; use auto or engine")
+    return seeds == "sample" or (seeds == "auto" and not current_platform.is_cpu())
+
+
+async def draw_group(start: EngineStart, quota: Quota, group: Group, tokens: list[int]) -> Drawn:
+    """Draw a group whose prompt has these tokens. Its log-probabilities are calibrated as far as the quota allows."""
+    if group.labels:
+        return await _choose_label(start, group, tokens)
+    expected = group.n * int(group.parameters["max_tokens"]) // 2
+    hot = group.parameters["temperature"] > 0
+    calibrated = hot and quota.take(start.source, expected)
+    calibration: Sums | None = None
+    drawn_tokens = 0
+    seeds: Sequence[int | None] = [None] * group.n
+    if start.seeds_each_sample and hot and group.seeds:
+        seeds = group.seeds
+    try:
+        outputs = await _outputs(start, group, tokens, seeds, TOP_K if calibrated else 0)
+        completions = tuple(_completion(output, seed) for output, seed in zip(outputs, seeds, strict=True))
+        if calibrated:
+            calibration, drawn_tokens = nothing(), sum(len(output.token_ids) for output in outputs)
+            for output in outputs:
+                flat = output.logprobs
+                calibration += sums(*from_flat((flat.token_ids, flat.logprobs, flat.start_indices), TOP_K))
+    finally:
+        if calibrated:
+            quota.back(start.source, expected, drawn_tokens, calibration)
+    return Drawn(group.number, completions, np.asarray(tokens, np.int32), start.seed, start.source, calibration)
+
+
+async def _outputs(
+    start: EngineStart, group: Group, tokens: list[int], seeds: Sequence[int | None], top_logprobs: int
+) -> list["CompletionOutput"]:
+    """All completions of a group: by one request, or by one request per seed."""
+
+    async def request(n: int, seed: int | None) -> list["CompletionOutput"]:
+        final = await start.generate(tokens, _parameters(group, n, seed, top_logprobs))
+        if final is None or len(final.outputs) != n:
+            raise EngineError(f"asked vLLM for {n} completions, got {0 if final is None else len(final.outputs)}")
+        return list(final.outputs)
+
+    if seeds[0] is not None:
+        answers = await asyncio.gather(*(request(1, seed) for seed in seeds))
+        return [output for answer in answers for output in answer]
+    return await request(group.n, None)
+
+
+def _parameters(group: Group, n: int, seed: int | None, top_logprobs: int) -> "SamplingParams":
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=n,
+        seed=seed,
+        logprobs=top_logprobs,  # 0 is the log-probability of the sampled token, enough for rewards and ratios
+        flat_logprobs=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **group.parameters,
+    )
+
+
+def _completion(output: "CompletionOutput", seed: int | None) -> Completion:
+    token_ids = np.asarray(output.token_ids, np.int32)
+    flat = output.logprobs  # FlatLogprobs, as requested: the sampled token is the first of each position
+    logprobs = np.asarray(flat.logprobs, np.float32)[np.asarray(flat.start_indices, np.int64)]
+    if len(logprobs) != len(token_ids):
+        raise EngineError(f"vLLM gave {len(logprobs)} log-probabilities for {len(token_ids)} tokens")
+    stop = None if output.stop_reason is None else str(output.stop_reason)
+    return Completion(output.text, output.finish_reason, stop, token_ids, logprobs, float(logprobs.sum(dtype=np.float64)), seed)
+
+
+async def _choose_label(start: EngineStart, group: Group, tokens: list[int]) -> Drawn:
+    """Choose a label: by log-probabilities if each label is one token, otherwise by structured output."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    ids = label_tokens(start.tokeniser, group.labels)
+    by_logprobs = all(ids)
+    special: dict[str, Any] = {"logprob_token_ids": [token for spellings in ids for token in spellings], "max_tokens": 1}
+    if not by_logprobs:
+        longest = max(len(start.tokeniser.completion(label)) for label in group.labels)
+        choice = StructuredOutputsParams(choice=list(group.labels))
+        special = {"structured_outputs": choice, "max_tokens": longest + 1}
+    parameters = SamplingParams(**{**group.parameters, **special}, output_kind=RequestOutputKind.FINAL_ONLY)
+    final = await start.generate(tokens, parameters)
+    if final is None or not final.outputs:
+        raise EngineError("asked vLLM for a label, got none")
+    [output] = final.outputs
+    logprobs = None
+    if by_logprobs:
+        [position] = output.logprobs
+        spelt = [[position[token].logprob for token in spellings] for spellings in ids]
+        logprobs = tuple(float(np.logaddexp.reduce(np.asarray(values, np.float64))) for values in spelt)
+    completion = Completion(output.text, output.finish_reason, label_logprobs=logprobs)
+    return Drawn(group.number, (completion,), np.asarray(tokens, np.int32), start.seed, start.source)
+
+
+def label_tokens(tokeniser: Tokeniser, labels: tuple[str, ...]) -> list[list[int]]:
+    """Return for each label the tokens that spell it, with and without a space before; none if it takes several tokens."""
+    spellings = []
+    for label in labels:
+        encoded = [tokeniser.completion(text) for text in (label, f" {label}")]
+        spellings.append(sorted({tokens[0] for tokens in encoded if len(tokens) == 1}))
+    return spellings

@@ -1,0 +1,214 @@
+"""Starts and ends vLLM's engine: its environment, arguments, processes and tokeniser."""
+
+import asyncio
+import os
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+from schemas.engines import VllmEngine
+from schemas.sample import Message
+from thresher.errors import EngineError
+from thresher.inputs.models import Model
+from thresher.samplers.orphans import Guard
+from thresher.samplers.sampler import plain_text
+
+T = TypeVar("T")
+
+RESERVED_OPTIONS = (
+    "model",
+    "tokenizer",
+    "seed",
+    "generation_config",
+    "override_generation_config",
+    "logprobs_mode",
+    "max_logprobs",
+)
+"""Engine options that a recipe may not set: they decide what is sampled or recorded."""
+
+
+def check_options(spec: VllmEngine, reserved: Iterable[str] = RESERVED_OPTIONS) -> None:
+    """Raise EngineError if the recipe sets a reserved engine option."""
+    names = sorted(set(spec.options) & set(reserved))
+    if names:
+        raise EngineError(f"engine.options.{names[0]}: thresher sets this itself; remove it from the recipe")
+
+
+def engine_arguments(spec: VllmEngine) -> dict[str, Any]:
+    """Return the recipe's engine as arguments of vLLM, without its further `options`."""
+    arguments = {
+        "dtype": dtype_for(spec.dtype),
+        "tensor_parallel_size": spec.tensor_parallel_size,
+        "enforce_eager": spec.enforce_eager,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_num_seqs,
+        "gpu_memory_utilization": spec.gpu_memory_utilization,
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def dtype_for(dtype: str) -> str:
+    """Return the precision to load a model with.
+
+    `auto` is the model's own precision, but float32 on a CPU without AVX-512: there bfloat16 is emulated and 8 times slower.
+    """
+    from vllm.platforms import current_platform
+
+    if dtype == "auto" and current_platform.is_cpu():
+        cpu = Path("/proc/cpuinfo")
+        if cpu.exists() and "avx2" in (text := cpu.read_text()) and "avx512f" not in text:
+            return "float32"
+    return dtype
+
+
+def set_environment(spec: VllmEngine) -> None:
+    """Set the environment variables that vLLM reads when it is imported, unless the user has set them."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # For the engine's processes, which would write to the terminal.
+    noise = "ignore:resource_tracker:UserWarning,ignore::FutureWarning:vllm.triton_utils.dispatcher"
+    os.environ.setdefault("PYTHONWARNINGS", noise)
+    os.environ.setdefault("TORCH_LOGS", "-all")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # the front end needs no core of its own on a small machine
+    if spec.enforce_eager:  # vLLM still compiles a small function, which needs a C++ compiler and 20 s at the first sample
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    if spec.kv_cache_gib is not None:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(spec.kv_cache_gib))))
+
+
+def in_words(error: BaseException) -> str:
+    """Return an error of vLLM as text: its class and message."""
+    return f"{type(error).__name__}: {error}"
+
+
+class Tokeniser:
+    """The tokeniser of a model. Threads may share it."""
+
+    def __init__(self, model: Model, prompt_format: str) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(model.path)
+        self._lock = threading.Lock()
+        has_template = getattr(self._tokenizer, "chat_template", None) is not None
+        if prompt_format == "chat" and not has_template:
+            raise EngineError(
+                f"{model.name}: its tokenizer has no chat template, but model.prompt_format is chat; set it to text or auto"
+            )
+        self.format = "chat" if has_template and prompt_format != "text" else "text"
+
+    def prompt(self, messages: Sequence[Message], *, to_continue: bool) -> list[int]:
+        """Return the tokens of messages, rendered by the chat template if the format is `chat`; with `to_continue`, up to where
+        the model's answer starts."""
+        with self._lock:
+            if self.format == "text":
+                return list(self._tokenizer.encode(plain_text(messages)))
+            turns = [{"role": message.role, "content": message.content} for message in messages]
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=to_continue)
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def completion(self, text: str) -> list[int]:
+        """Return the tokens of a text without special tokens."""
+        with self._lock:
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def whole_text(self, text: str) -> list[int]:
+        """Return the tokens of a text with special tokens, however long it is."""
+        with self._lock:
+            return list(self._tokenizer.encode(text, truncation=False, verbose=False))
+
+
+class VllmProcess:
+    """vLLM's AsyncLLM on an event loop of its own thread, and the processes it starts.
+
+    The offline `LLM` is not used: it waits forever when its engine process dies, and it cannot return finished groups while new
+    ones enter.
+    """
+
+    def __init__(self, spec: VllmEngine, model: Model, *, thread_name: str) -> None:
+        self._spec, self._model = spec, model
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name=thread_name, daemon=True)
+        self._guard = Guard()
+        self.engine: Any = None
+        """The AsyncLLM; None while there is none."""
+
+    def start_loop(self) -> None:
+        self._thread.start()
+
+    def load(self) -> Any:
+        """Import vLLM and return the module. Raises EngineError if it is not installed."""
+        set_environment(self._spec)
+        try:
+            warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+            vllm, *_ = [import_module(name) for name in ("vllm", "transformers", "vllm.v1.engine.async_llm")]
+        except ImportError as error:
+            raise EngineError(f"vLLM cannot be imported ({error}); install thresher[cpu] or, on a GPU, thresher[gpu]") from error
+        return vllm
+
+    def start(self, **arguments: Any) -> Any:
+        """Start the engine with the recipe's arguments and further ones; return vLLM's configuration. Raises EngineError."""
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        try:
+            options = AsyncEngineArgs(
+                model=self._model.path,
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+                **engine_arguments(self._spec),
+                **arguments,
+                **self._spec.options,
+            )
+        except TypeError as error:
+            raise EngineError(f"engine.options: {error}; see vLLM's engine arguments") from error
+
+        async def build() -> Any:
+            return AsyncLLM.from_engine_args(options)
+
+        with self._guard.watching():
+            try:
+                config = options.create_engine_config()
+                self.engine = self.run(build())
+            except Exception as error:
+                kind = " as a pooling model" if arguments.get("runner") == "pooling" else ""
+                raise EngineError(f"vLLM could not start {self._model.path}{kind}: {in_words(error)}") from error
+        return config
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, from another thread, and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def is_dead(self) -> bool:
+        """Return whether the engine has died, whether or not it has reported that."""
+        return self.engine is not None and (self.engine.errored or not self._guard.complete())
+
+    def end(self, engine: Any) -> None:
+        """End an engine, dead or alive, and all its processes."""
+        if engine is not None:
+            if engine.output_handler is not None:  # it would log the end of the engine as an error
+                self.loop.call_soon_threadsafe(engine.output_handler.cancel)
+            with suppress(Exception):
+                engine.shutdown()
+        self._guard.end()
+
+    def close(self, before_stop: Callable[[], Awaitable[None]] | None = None) -> None:
+        """End the engine, then the loop. `before_stop` runs on the loop first."""
+        engine, self.engine = self.engine, None
+        self.end(engine)
+
+        async def stop() -> None:
+            if before_stop is not None:
+                await before_stop()
+            self.loop.stop()
+
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(stop(), self.loop)
+            self._thread.join(timeout=10)
+        if not self.loop.is_running():
+            self.loop.close()
