@@ -11,8 +11,11 @@ import pytest
 
 from filters.similarity.duplicates import Clusters, Order, among
 from filters.similarity.signatures import Signed, signed
-from thresher.dedupe import out_of_core
-from thresher.dedupe.out_of_core import Plan
+from thresher.dedupe import components, out_of_core
+from thresher.dedupe.components import read_repeats
+from thresher.dedupe.duplicate_links import join
+from thresher.dedupe.signed_texts import sign
+from thresher.dedupe.step_files import Plan
 from thresher.errors import SourceError
 
 THRESHOLD = 0.7
@@ -54,7 +57,7 @@ def in_memory(texts: list[str]) -> Clusters:
 def written(folder: Path, texts: list[str], size: int) -> str:
     for part, first in enumerate(range(0, len(texts), size)):
         some = texts[first : first + size]
-        out_of_core.sign(str(folder), part, signatures(some), order_of(some, first))
+        sign(str(folder), part, signatures(some), order_of(some, first))
     return str(folder)
 
 
@@ -63,15 +66,15 @@ def test_the_same_as_in_memory_however_it_is_cut(tmp_path: Path, size: int, memo
     texts = corpus()
     plan = Plan(written(tmp_path, texts, size), THRESHOLD, memory)
 
-    out_of_core.find(plan)
+    out_of_core.find_repeats(plan)
 
-    found = out_of_core.found(plan)
+    found = read_repeats(plan)
     scopes = found.scopes
     expected = in_memory(texts)
     assert found.originals.tolist() == expected.originals.tolist()
     assert found.similarity.tolist() == expected.similarity.tolist()
-    assert ((scopes == out_of_core.ALL) == (found.originals != np.arange(len(texts)))).all()
-    assert (scopes == out_of_core.ALL).sum() > 200
+    assert ((scopes == components.ALL) == (found.originals != np.arange(len(texts)))).all()
+    assert (scopes == components.ALL).sum() > 200
 
 
 @pytest.mark.slow
@@ -83,13 +86,13 @@ def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as threads:
             return list(threads.map(lambda part: function(*part), [*arguments[::-1], *arguments]))
 
-    out_of_core.find(plans[0])
-    out_of_core.find(plans[1], many)
+    out_of_core.find_repeats(plans[0])
+    out_of_core.find_repeats(plans[1], many)
 
     for file in sorted(tmp_path.glob("alone/links/*")):
         other = np.load(tmp_path / "many" / "links" / file.name)["rows"]
         assert np.load(file)["rows"].tolist() == other.tolist()
-    assert out_of_core.found(plans[0]).originals.tolist() == out_of_core.found(plans[1]).originals.tolist()
+    assert read_repeats(plans[0]).originals.tolist() == read_repeats(plans[1]).originals.tolist()
 
 
 def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: Path) -> None:
@@ -99,40 +102,40 @@ def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: P
 
     def failing(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         for number, part in enumerate(arguments):
-            if function is out_of_core.join and number == 5 and not failures:
+            if function is join and number == 5 and not failures:
                 failures.append("join 5")
                 raise OSError("no space left")
             function(*part)
         return []
 
     with pytest.raises(OSError, match="no space"):
-        out_of_core.find(plan, failing)
+        out_of_core.find_repeats(plan, failing)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("links/*")}
     assert len(before) == 5
-    out_of_core.find(plan, failing)
+    out_of_core.find_repeats(plan, failing)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert out_of_core.found(plan).originals.tolist() == in_memory(texts).originals.tolist()
+    assert read_repeats(plan).originals.tolist() == in_memory(texts).originals.tolist()
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_another_threshold_keeps_the_signatures_alone(tmp_path: Path) -> None:
     texts = corpus(300)
     folder = written(tmp_path, texts, 300)
-    out_of_core.find(Plan(folder, THRESHOLD, 1 << 20))
-    out_of_core.find(Plan(folder, 0.95, 1 << 20))
+    out_of_core.find_repeats(Plan(folder, THRESHOLD, 1 << 20))
+    out_of_core.find_repeats(Plan(folder, 0.95, 1 << 20))
 
-    kept = [int((out_of_core.found(Plan(folder, 0.95, 1 << 20)).scopes == 0).sum())]
+    kept = [int((read_repeats(Plan(folder, 0.95, 1 << 20)).scopes == 0).sum())]
     assert kept[0] > len(np.unique(in_memory(texts).originals))
 
 
 def test_signatures_of_another_version_are_refused(tmp_path: Path) -> None:
     plan = Plan(written(tmp_path, corpus(30), 30), THRESHOLD, 1 << 20)
-    out_of_core.find(plan)
+    out_of_core.find_repeats(plan)
     path = tmp_path / "plan.json"
     path.write_text(path.read_text().replace("_v", "_v9"))
 
     with pytest.raises(SourceError, match=r"signatures of the scheme .*_v9.*; remove the folder"):
-        out_of_core.find(plan)
+        out_of_core.find_repeats(plan)
 
 
 @pytest.mark.slow
@@ -142,6 +145,6 @@ def test_a_million_times_the_same_costs_little_memory(tmp_path: Path) -> None:
     texts = [refusals[row % 2] + " " + "ab"[row % 3 == 0] * (row % 9) for row in range(100_000)]
     plan = Plan(written(tmp_path, texts, 20_000), THRESHOLD, 100_000)
 
-    out_of_core.find(plan)
+    out_of_core.find_repeats(plan)
 
-    assert out_of_core.found(plan).originals.tolist() == in_memory(texts).originals.tolist()
+    assert read_repeats(plan).originals.tolist() == in_memory(texts).originals.tolist()

@@ -106,12 +106,13 @@ def dedupe(options: argparse.Namespace) -> int:
 
     from thresher.audit.show import table_of
     from thresher.dedupe import table
+    from thresher.dedupe.row_signatures import Resources
 
     require_positive(options, "memory")
     require_positive(options, "workers")
     choice = table.Choice(options.text, options.group, not options.within_groups, options.guard, options.score, options.threshold)
-    means = table.Means(int(options.memory * 2**30), options.workers)
-    result = table.dedupe(options.data, Path(options.out), choice, means, config=options.config, split=options.split)
+    resources = Resources(int(options.memory * 2**30), options.workers)
+    result = table.dedupe(options.data, Path(options.out), choice, resources, config=options.config, split=options.split)
     if options.json or options.csv:
         print_rows(options, table_of(rows=[result.to_dict()]), result.to_dict())
         return 0

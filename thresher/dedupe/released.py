@@ -1,5 +1,5 @@
-"""What was released, in the index that a recipe names: a run's hits are added when its dataset is written, and what a dataset
-holds can be indexed from the dataset alone."""
+"""Released samples, in the index that a recipe names. A run's hits are added when its dataset is written; a dataset can also be
+indexed without its runs."""
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
@@ -14,19 +14,21 @@ from filters.base import Filter, FilterError, Scope
 from filters.similarity import near_duplicate
 from filters.similarity.guards import signed_in_run
 from filters.similarity.signatures import Signed
-from schemas.manifest import Entry
 from schemas.repeats import DedupeSpec
 from schemas.sample import Kind
 from thresher.dedupe.index import Index
 from thresher.errors import SourceError, StoreError
-from thresher.inputs.tables import Opened, last_said, opened
+from thresher.inputs.tables import TableSource, last_contents, open_table
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
 from thresher.pool.store import Store
 
+ASKED = "asked.json"
+"""In the run: the releases that its samples were compared with, and the dataset that each had then."""
+
 
 def add_run(run: Run) -> None:
-    """Add the hits of a run to the index, in the place of what it added before."""
+    """Add the hits of a run to the index; they replace what the run added before."""
     store, spec, dataset = run.store, run.recipe.dedupe, run.store.entry("dataset")
     if spec is None or spec.released is None or added(run):
         return
@@ -37,40 +39,36 @@ def add_run(run: Run) -> None:
 
 
 def added(run: Run) -> bool:
-    """Whether the index that the recipe names, if it names one, has the run's dataset as it is."""
+    """Whether the index that the recipe names holds the run's current dataset. True if the recipe names none."""
     store, spec = run.store, run.recipe.dedupe
     if spec is None or spec.released is None:
         return True
-    dataset, noted = store.entry("dataset"), _noted(store)
+    dataset, noted = store.entry("dataset"), store.entry("released")
     if dataset is None or noted is None or (noted.key, noted.path) != (dataset.key, spec.released.index):
         return False
     return run.key in open_index(spec, run.base).manifest.releases
 
 
 def repeated(store: Store, spec: DedupeSpec, index: Index, known: Collection[str]) -> int:
-    """How many hits of a run repeat what these releases hold."""
+    """Count the hits of a run that repeat a sample of these releases."""
     assert spec.released is not None
-    asked = (index.ask(texts, spec.released.threshold, known=known) for texts, _ in _hits(store, spec))
-    return sum(name is not None for found in asked for name in found.names)
+    matches = (index.ask(texts, spec.released.threshold, known=known) for texts, _ in _hits(store, spec))
+    return sum(name is not None for similar in matches for name in similar.names)
 
 
 def _hits(store: Store, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
     columns = sorted(set(near_duplicate.COLUMNS) - set(pool.JUDGED) | {"anchor", "reference"})
     for judged in pool.each_judged(store, columns):
-        own = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
-        yield signed_in_run(own, spec), own["sample_id"].to_pylist()
-
-
-def _noted(store: Store) -> Entry | None:
-    return store.entry("released")
+        hits = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
+        yield signed_in_run(hits, spec), hits["sample_id"].to_pylist()
 
 
 def index_dataset(data: str, out: Path, spec: DedupeSpec, *, config: str = "sft", split: str = "train") -> Index:
-    """Make an index of what a dataset of thresher holds, its view `sft`, as one release named after it. Raises SourceError where
-    there is no such dataset, or where `out` holds something else."""
+    """Index the view `sft` of a dataset that thresher wrote, as one release named after it. Raises SourceError if there is no
+    such dataset, or if `out` holds other files."""
     if (out / "index.json").exists():
         raise SourceError(f"{out}: is an index already; remove it, or name another --out")
-    table = opened(data, config, split)
+    table = open_table(data, config, split)
     lacking = [name for name in ("sample_id", "prompt_id", "completion", "answer_id") if name not in table.schema.names]
     if lacking:
         raise SourceError(f"{data}: config {config} has no column {lacking[0]!r}; wanted a dataset that thresher wrote")
@@ -83,50 +81,43 @@ def index_dataset(data: str, out: Path, spec: DedupeSpec, *, config: str = "sft"
 
 
 def signed_rows(file: str, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
-    """The texts of a Parquet file of the view `sft`, and their names, a batch at a time."""
-    yield from _rows(opened(file, None, None), spec)
+    """The texts of a Parquet file of the view `sft` and their names, batch by batch."""
+    yield from _rows(open_table(file, None, None), spec)
 
 
-def _rows(table: Opened, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
+def _rows(table: TableSource, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
     for batch in table.batches(["sample_id", "prompt_id", "completion", "answer_id"]):
-        said = batch.set_column(batch.column_names.index("completion"), "completion", last_said(batch["completion"]))
-        texts = said.set_column(
-            said.column_names.index("completion"), "completion", pc.fill_null(said["completion"], "").cast(pa.large_string())
-        )
+        completions = pc.fill_null(last_contents(batch["completion"]), "").cast(pa.large_string())
+        texts = batch.set_column(batch.column_names.index("completion"), "completion", completions)
         yield signed_in_run(texts, spec), texts["sample_id"].to_pylist()
 
 
-ASKED = "asked.json"
-"""Releases that a run's samples were compared with, and the dataset that each had then."""
-
-
 def released_filter(spec: DedupeSpec, base: Path, known: Collection[str] | None = None) -> Filter:
-    """Drop what repeats a sample that was released before, by the index of those: of the releases that are `known`, or of all.
-    Raises FilterError on an index that cannot serve."""
+    """Drop samples that repeat a released sample of the recipe's index: of the `known` releases, or of all. Raises FilterError on
+    an index that cannot be used."""
     assert spec.released is not None
     index, threshold = open_index(spec, base), spec.released.threshold
 
     def judge(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
         for table in batches:
-            found = index.ask(signed_in_run(table, spec), threshold, known=known)
-            fell = table["multiplicity"].to_numpy()
-            told = near_duplicate.Comparison(
-                np.array([name is None for name in found.names], bool), found.equal, found.similarity, fell, found.names
-            )
-            yield near_duplicate.verdicts(told, "released")
+            similar = index.ask(signed_in_run(table, spec), threshold, known=known)
+            kept = np.array([name is None for name in similar.names], bool)
+            draws = table["multiplicity"].to_numpy()
+            comparison = near_duplicate.Comparison(kept, similar.equal, similar.similarity, draws, similar.names)
+            yield near_duplicate.verdicts(comparison, "released")
 
-    made = near_duplicate.duplicate_filter(
+    unindexed = near_duplicate.duplicate_filter(
         near_duplicate.RELEASED, Scope.CORPUS, judge, spec, {"released", "run_characters", "guard"}
     )
-    return replace(made, parameters=made.parameters | {"index": str(spec.released.index)})
+    return replace(unindexed, parameters=unindexed.parameters | {"index": str(spec.released.index)})
 
 
 def open_index(spec: DedupeSpec, base: Path) -> Index:
-    """The index of released samples that a recipe names. Raises FilterError on one that cannot serve."""
+    """The index of released samples that a recipe names. Raises FilterError on one that cannot be used."""
     assert spec.released is not None
     return Index(base / spec.released.index, rule(spec))
 
 
 def rule(spec: DedupeSpec) -> dict[str, Any]:
-    """How `signed_in_run` makes guards."""
+    """The settings that decide which guards `signed_in_run` computes."""
     return {"guard": spec.guard, "run_characters": spec.run_characters}
