@@ -221,7 +221,6 @@ def thresher(engine: "Engine", overrides: list[str]) -> Contender:
             "filters": [
                 {"name": "finished"},
                 {"name": "exact_answer", "parameters": {"after": "####"}},
-                {"name": "exact_duplicate"},
             ],
         }
         path = out.parent / "recipe.yaml"

@@ -32,8 +32,13 @@ FILTERS: dict[str, str] = {
     "majority": "filters.answers.majority",
     "judge": "filters.models.judge",
     "reward": "filters.models.reward",
-    "exact_duplicate": "filters.exact_duplicate",
 }
+REMOVED: dict[str, str] = {
+    "exact_duplicate": "the recipe's dedupe finds duplicates; for equal texts of a prompt write "
+    "`dedupe: {within_prompt: 1, within_run: null}`, for equal texts of the whole run "
+    "`dedupe: {within_prompt: 1, within_run: 1, run_characters: 0}`",
+}
+"""Former filters, and what to write instead."""
 
 
 def build(name: str, parameters: Mapping[str, Any], tools: Tools | None = None) -> Filter:
@@ -81,6 +86,8 @@ def _located(name: str) -> tuple[Callable[..., Any], type[BaseModel] | None]:
     """Find a filter's build function and its Config, if it has one."""
     path, colon, attribute = name.partition(":")
     if not colon:
+        if name in REMOVED:
+            raise FilterError(f"{name}: no such filter any more: {REMOVED[name]}")
         if name not in FILTERS:
             raise FilterError(
                 f"no filter is called {name!r}{did_you_mean(name, FILTERS)}; registered are {', '.join(FILTERS)}; "

@@ -49,12 +49,12 @@ RECIPE: dict[str, Any] = {
     ],
     "engine": {"kind": "replay", "path": "answers.jsonl"},
     "sampling": {"samples_per_prompt": 4, "max_tokens": 16},
-    "filters": [{"name": "finished"}, {"name": "exact_answer"}, {"name": "exact_duplicate"}],
-    "dedupe": None,
+    "filters": [{"name": "finished"}, {"name": "exact_answer"}],
+    "dedupe": {"within_run": None},
     "near_miss": None,
     "run": {"shard_samples": 10, "filter_workers": 0},
 }
-"""4 prompts, 4 samples and an anchor each, 2 prompts to a shard."""
+"""4 prompts, 4 samples and an anchor each, 2 prompts to a shard. With other `filters` it has no `dedupe` but what a test sets."""
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
         ]
         (tmp_path / "answers.jsonl").write_text("".join(answers))
         path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump({**RECIPE, **changes}, sort_keys=False))
+        without = {"dedupe": None} if "filters" in changes else {}
+        path.write_text(yaml.safe_dump(RECIPE | without | changes, sort_keys=False))
         return path
 
     return write

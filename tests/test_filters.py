@@ -104,6 +104,8 @@ def test_a_corpus_filter_that_fails_leaves_the_rest_undecided() -> None:
     ("name", "parameters", "message"),
     [
         ("exact_anser", {}, "did you mean exact_answer"),
+        ("exact_duplicate", {}, "exact_duplicate: no such filter any more: the recipe's dedupe finds duplicates"),
+        ("exact_duplicate", {}, "write `dedupe: {within_prompt: 1, within_run: null}`"),
         ("exact_answer", {"case_sensitiv": True}, "parameters.case_sensitiv: no such key; did you mean case_sensitive"),
         ("exact_answer", {"nfkc": "perhaps"}, "parameters.nfkc"),
         ("nowhere.module:build", {}, "cannot import nowhere.module"),

@@ -38,7 +38,7 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
     assert names == wanted
     assert found["audit"]["outcomes"] == {"keep": 4, "drop": 12, "undecided": 0}
     rows: Any = json.loads(funnel.data) if isinstance(funnel.data, str) else funnel.data
-    assert [row["filter"] for row in rows] == ["finished", "exact_answer", "exact_duplicate"]
+    assert [row["filter"] for row in rows] == ["finished", "exact_answer", "near_duplicate"]
     assert (tmp_path / "run" / "report.html").as_uri() in str(link.data)
     assert found["report"] == str(tmp_path / "run" / "report.html")
     assert progress.data == 100

@@ -26,6 +26,7 @@ class Config(BaseModel):
     cost_us: float = 1.0
     refuses: str = "no such answer"
     undecided: bool = False
+    scope: str = "sample"
 
 def build(config):
     def judge(table):
@@ -38,7 +39,8 @@ def build(config):
             return Verdict.undecided("unparsed") if config.undecided else Verdict.drop("refused")
         return Verdict.keep(score=float(len(text)))
 
-    return Filter(config.name, config.version, Scope.SAMPLE, Role.VERIFIER, judge, ("completion",), cost_us=config.cost_us)
+    columns = ("prompt_id", "completion")
+    return Filter(config.name, config.version, Scope(config.scope), Role.VERIFIER, judge, columns, cost_us=config.cost_us)
 """
 
 
@@ -75,16 +77,16 @@ def test_neighbours_run_cheapest_first_unless_the_recipe_says_otherwise(
         filters=[
             noting("dear", cost_us=90, refuses="R"),
             noting("cheap"),
-            {"name": "exact_duplicate"},
+            noting("prompts", scope="prompt"),
             noting("last", cost_us=0.1),
         ]
     )
     cheapest = winnowed(path, tmp_path / "cheapest")
-    assert [one["name"] for one in cheapest["filters"]] == ["cheap", "dear", "exact_duplicate", "last"]
-    assert list(noted()) == ["cheap", "dear", "last"]
+    assert [one["name"] for one in cheapest["filters"]] == ["cheap", "dear", "prompts", "last"]
+    assert list(noted()) == ["cheap", "dear", "prompts", "last"]
     written = winnowed(path, tmp_path / "written", "run.filter_order=written")
 
-    assert [one["name"] for one in written["filters"]] == ["dear", "cheap", "exact_duplicate", "last"]
+    assert [one["name"] for one in written["filters"]] == ["dear", "cheap", "prompts", "last"]
     assert written["outcomes"] == cheapest["outcomes"]
 
 
@@ -105,7 +107,7 @@ def test_further_samples_are_judged_and_the_earlier_ones_are_not_judged_again(
     recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]
 ) -> None:
     """samples_per_prompt raised from 2 to 4: 8 further samples, and a shard whose samples extend the earlier ones."""
-    path = recipe(filters=[noting("one"), {"name": "exact_duplicate"}])
+    path = recipe(filters=[noting("one")], dedupe={"within_run": None})
     winnowed(path, tmp_path / "run", "sampling.samples_per_prompt=2")
     assert noted() == {"one": 12}
     found = winnowed(path, tmp_path / "run")
@@ -145,10 +147,11 @@ def test_an_exhaustive_audit_shows_every_sample_to_every_filter(
     recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]
 ) -> None:
     """Overlaps are counted, outcomes are those of the first filter that did not keep a sample, and everything adds up."""
-    filters = [noting("a", cost_us=1, refuses="o"), noting("b", cost_us=2, refuses="Tokyo"), {"name": "exact_duplicate"}]
-    plain = winnowed(recipe(filters=filters), tmp_path / "plain")
+    filters = [noting("a", cost_us=1, refuses="o"), noting("b", cost_us=2, refuses="Tokyo")]
+    path = recipe(filters=filters, dedupe={"within_run": None})
+    plain = winnowed(path, tmp_path / "plain")
     assert noted() == {"a": 20, "b": 9}
-    found = winnowed(recipe(filters=filters), tmp_path / "all", "audit.exhaustive=true")
+    found = winnowed(path, tmp_path / "all", "audit.exhaustive=true")
 
     assert noted() == {"a": 20, "b": 20}
     assert found["problems"] == []
@@ -159,7 +162,7 @@ def test_an_exhaustive_audit_shows_every_sample_to_every_filter(
     drops = [one["dropped"]["refused"] for one in found["filters"][:2]]
     assert overlap == {"filters": ["a", "b"], "seen": 16, "dropped": drops, "both": drops[1]}  # whoever says Tokyo says o
     assert plain["overlaps"] == []
-    again = winnowed(recipe(filters=filters), tmp_path / "all", "audit.exhaustive=true")
+    again = winnowed(path, tmp_path / "all", "audit.exhaustive=true")
     assert (noted(), again["outcomes"]) == ({}, found["outcomes"])
 
 

@@ -39,11 +39,8 @@ def write_recipe(folder: Path, url: str) -> Path:
         "model": {"name": "small"},
         "engine": {"kind": "openai_http", "base_urls": [url], "requests_in_flight": IN_FLIGHT},
         "sampling": {"samples_per_prompt": SAMPLES, "max_tokens": 8},
-        "filters": [
-            {"name": "finished"},
-            {"name": "exact_duplicate"},
-            {"name": "exact_duplicate", "parameters": {"within": "run"}},
-        ],
+        "filters": [{"name": "finished"}],
+        "dedupe": {"run_characters": 0},
         "run": {"shard_samples": 180, "shards_in_flight": 3, "filter_workers": 1},
     }
     path = folder / "recipe.yaml"

@@ -43,11 +43,17 @@ def test_changed_prompts_in_the_same_directory_are_refused(recipe: Write, tmp_pa
         steps.begin(recipe_file.load(path), tmp_path / "run")
 
 
-def test_a_corpus_filter_before_another_is_refused(recipe: Write, tmp_path: Path) -> None:
+def test_a_corpus_filter_before_another_is_refused(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could not see what the later one drops."""
-    path = recipe(filters=[{"name": "exact_duplicate", "parameters": {"within": "run"}}, {"name": "finished"}])
+    (tmp_path / "over_the_run.py").write_text(
+        "from filters.base import Filter, Role, Scope\n"
+        "def build(config):\n"
+        "    return Filter('over_the_run', '1', Scope.CORPUS, Role.DUPLICATE, lambda batches: [], ('completion',))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = recipe(filters=[{"name": "over_the_run:build"}, {"name": "finished"}])
 
-    with pytest.raises(RecipeError, match=r"finished .scope sample. stands after exact_duplicate"):
+    with pytest.raises(RecipeError, match=r"finished .scope sample. comes after over_the_run"):
         steps.begin(recipe_file.load(path), tmp_path / "run")
 
 

@@ -80,17 +80,17 @@ def test_other_filters_are_applied_to_the_pool_without_sampling(recipe: Write, t
 
 
 def test_a_filter_over_the_run_drops_what_another_prompt_said(recipe: Write, tmp_path: Path) -> None:
-    """Scope corpus: `exact_duplicate` within the run, after the one within the prompt."""
+    """Scope corpus: duplicates of the run, after those of the prompt."""
     rows = [{"country": c, "answer": "Georgetown"} for c in ("Guyana", "Cayman")]
-    path = recipe(filters=[{"name": "exact_duplicate"}, {"name": "exact_duplicate", "parameters": {"within": "run"}}])
+    path = recipe(filters=[{"name": "finished"}], dedupe={"run_characters": 0})
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answers = [{"prompt": f"Capital of {row['country']}?", "completion": "Georgetown"} for row in rows]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
 
     found = audit_of(path, tmp_path / "run", "run.shard_samples=5")
     assert found["outcomes"] == {"keep": 1, "drop": 7, "undecided": 0}
-    assert [one["name"] for one in found["filters"]] == ["exact_duplicate", "exact_duplicate_2"]
-    assert found["filters"][1]["dropped"] == {"exact_duplicate": 1}
+    assert [one["name"] for one in found["filters"]] == ["finished", "near_duplicate", "near_duplicate_run"]
+    assert found["filters"][2]["dropped"] == {"exact_duplicate": 1}
 
 
 def test_a_third_party_filter_is_named_by_module(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,15 +144,15 @@ words."""
 def adaptive(recipe: Write, tmp_path: Path, **sampling: Any) -> Path:
     """The small recipe with a budget, on answers of which some prompts need more."""
     budget = {"samples_per_prompt": 4, "target_hits": 2, "max_samples_per_prompt": 20, "max_tokens": 16} | sampling
-    filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}, {"name": "exact_duplicate"}]
-    path = recipe(sampling=budget, filters=filters)
+    filters = [{"name": "exact_answer", "parameters": {"after": "A:"}}]
+    path = recipe(sampling=budget, filters=filters, dedupe={"within_prompt": 1.0, "within_run": None})
     capitals = {"France": "Paris", "Spain": "Madrid", "Japan": "Tokyo", "Italy": "Rome"}
     rows = []
     for country, first in RIGHT.items():
         for n in range(20):
             right = first is not None and n >= first and (n - first) % 2 == 0
             answer = capitals[country] if right else "Bonn"
-            rows.append({"prompt": f"Capital of {country}?", "completion": f"{'I' * n} A: {answer}"})
+            rows.append({"prompt": f"Capital of {country}?", "completion": f"{n} A: {answer}"})
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

@@ -12,7 +12,7 @@ pass as well, hence passed(T - 1). A prompt that never got there has passed / dr
 hopelessness shows orders in which at least one of the first h draws passed, so its share is divided by the probability of that
 among all orders (the path counting of M. A. Girshick, F. Mosteller & L. J. Savage, Annals of Mathematical Statistics 17, 1946).
 
-It is exact for a filter cascade in which a further sample never makes an earlier hit none, as with exact_duplicate, and as long
+It is exact for a filter cascade in which a further sample never makes an earlier hit none, as with duplicates, and as long
 as no sample is undecided; undecided samples are left out, and then h is approximate.
 """
 
