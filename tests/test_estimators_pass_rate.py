@@ -103,17 +103,3 @@ def test_expected_draws_agree_with_simulation() -> None:
     assert pass_rate.expected_draws(sampling, [0.1]) == pytest.approx(np.mean(draws), rel=0.08)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"max_samples_per_prompt": 8}, "target_hits, which is not set"),
-        ({"give_up_below": 0.1}, "target_hits, which is not set"),
-        ({"target_hits": 2, "max_samples_per_prompt": 8}, "less than samples_per_prompt 16"),
-        ({"target_hits": 20, "max_samples_per_prompt": 18}, "can never be reached"),
-        ({"target_hits": 2, "temperature": [0.5, 1.0]}, "contradict each other"),
-        ({"temperature": [1.0, 1.0]}, "names one value twice"),
-    ],
-)
-def test_contradictory_budgets_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Sampling(**changes)
