@@ -21,28 +21,28 @@ import numpy as np
 from pool_made import made_run
 from verifiers import table
 
-from thresher.audit.count_run import audit
+from thresher.audit.count_run import count
+from thresher.audit.pages.report import report
 from thresher.audit.query import query
-from thresher.audit.report import report
 from thresher.audit.statistics import of_k, statistics
-from thresher.pool.store import Store
+from thresher.pool.run import open_run
 
 
 def ours(root: str) -> str:
-    found = audit(Store(root))
+    found = count(open_run(root))
     return f"{found.total.pass_rate:.6f}"
 
 
 def figures(root: str) -> str:
-    return f"{statistics(Store(root)).pass_at_k[0].value:.6f}"
+    return f"{statistics(open_run(root)).pass_at_k[0].value:.6f}"
 
 
 def page(root: str) -> str:
-    return f"{len(report(Store(root))) / 1e6:.2f} MB"
+    return f"{len(report(open_run(root))) / 1e6:.2f} MB"
 
 
 def sql(root: str) -> str:
-    return str(query(Store(root), "select count(*) as n from samples where kind = 'hit'").to_pylist()[0]["n"])
+    return str(query(open_run(root), "select count(*) as n from samples where kind = 'hit'").to_pylist()[0]["n"])
 
 
 def pandas(root: str) -> str:

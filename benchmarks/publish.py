@@ -28,11 +28,12 @@ import pyarrow.parquet as pq
 from pool_made import made_run
 from verifiers import table
 
-from thresher.audit.count_run import audit
+from thresher.audit.count_run import count
 from thresher.dataset.parquet_files import GROUP_ROWS
 from thresher.dataset.write import write_dataset
 from thresher.pool import judged
-from thresher.pool.store import Store, parquet_options, shard_name
+from thresher.pool.run import open_run
+from thresher.pool.store import parquet_options, shard_name
 
 HUB = Path(__file__).parents[1] / "tests" / "helpers" / "hub_server.py"
 READS = """
@@ -62,14 +63,14 @@ def best(call: Callable[[], Any], rounds: int) -> float:
 
 def write(root: str, rounds: str) -> list[dict[str, Any]]:
     """Rows/s of each way to write the views."""
-    store, found = Store(root), []
+    run, found = open_run(root), []
     rows = sum(pq.read_metadata(file).num_rows for file in Path(root).glob("samples/*.parquet"))
-    audited = audit(store)
+    audited = count(run)
 
     def ours() -> None:
         shutil.rmtree(f"{root}/dataset", ignore_errors=True)
         Path(f"{root}/dataset.json").unlink(missing_ok=True)
-        write_dataset(store, audit=audited)
+        write_dataset(run, audit=audited)
 
     seconds = {"thresher: pool to views": best(ours, int(rounds))}
     files = sorted(Path(root).glob("dataset/*/train/*.parquet"))
@@ -83,7 +84,7 @@ def write(root: str, rounds: str) -> list[dict[str, Any]]:
                 writer.write_table(views[file].cast(schema), row_group_size=GROUP_ROWS)
 
     def bare_from_pool() -> None:
-        for shard in judged.sampled(store):
+        for shard in judged.sampled(run.store):
             pq.read_table(f"{root}/samples/{shard_name(shard)}.parquet")
             pq.read_table(f"{root}/verdicts/{shard_name(shard)}.parquet")
         bare()
@@ -110,8 +111,8 @@ def write(root: str, rounds: str) -> list[dict[str, Any]]:
 
 def peak(root: str) -> int:
     """MB of this process at most, while the dataset of a run is written."""
-    store = Store(root)
-    write_dataset(store, audit=audit(store))
+    run = open_run(root)
+    write_dataset(run, audit=count(run))
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
 
 
@@ -122,7 +123,7 @@ def push(what: str, root: str, repo: str, already: str) -> dict[str, Any]:
         from schemas.dataset import PublishSpec
         from thresher.releases.publish import publish
 
-        publish(root, PublishSpec.model_validate({"repo": repo, "gates": {"self_check": False}}))
+        publish(open_run(root), PublishSpec.model_validate({"repo": repo, "gates": {"self_check": False}}))
     else:
         import datasets
 
@@ -173,7 +174,8 @@ def main() -> int:
         made_run(first, options.rows)
         made_run(second, 2048 * max(1, options.rows // 100 // 2048), first=1 << 20)
         table(apart("write", str(first), str(options.rounds)))
-        write_dataset(Store(second), audit=audit(Store(second)))
+        finished = open_run(second)
+        write_dataset(finished, audit=count(finished))
         print()
         table(hub(first, second, folder))
         print()

@@ -9,8 +9,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
-from thresher.audit.count_run import Audit
-from thresher.audit.report import write_report
+from thresher.audit.audit import Audit
+from thresher.audit.pages.report import write_report
 from thresher.audit.show import markdown
 from thresher.errors import PublishError
 from thresher.executors.executor import Executor, map_here

@@ -12,7 +12,7 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
 from thresher.audit.compare import since
-from thresher.audit.count_run import Audit
+from thresher.audit.audit import Audit
 from thresher.errors import PublishError
 from thresher.pool.run import Run
 from thresher.releases.publish import Published
@@ -54,7 +54,7 @@ def finished(run: Run, audit: Audit) -> None:
         log.warning("drift was not tested: %s", error)
         return
     if before is not None and before.drifted:
-        drifted = [share.to_dict() for share in before.found if share.drifted]
+        drifted = [share.to_dict() for share in before.shares if share.drifted]
         _tell("thresher.drift.found", run, {"against": before.run, "drifted": drifted})
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from helpers.small_run import small_run
 from thresher.audit import cache
-from thresher.audit.cache import cached_audit, cached_drift_sums, cached_statistics
 from thresher.audit.audit import Audit
+from thresher.audit.cache import cached_audit, cached_drift_sums, cached_statistics
 from thresher.audit.count_run import count
-from thresher.audit.drift import sums
+from thresher.audit.drift import share_sums
 from thresher.audit.statistics import statistics
 from thresher.errors import StoreError
 from thresher.executors.executor import Map
@@ -53,7 +53,7 @@ def test_what_is_kept_equals_what_is_computed(tmp_path: Path) -> None:
     for _ in range(2):
         assert cached_audit(run) == count(run)
         assert cached_statistics(run) == statistics(run)
-        assert cached_drift_sums(run) == sums(run)
+        assert cached_drift_sums(run) == share_sums(run)
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"key": "other", "audit": {}}'])
@@ -72,7 +72,7 @@ def test_a_run_that_cannot_be_written_to_is_counted_each_time(
 ) -> None:
     run = small_run(tmp_path / "one")
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise StoreError("read-only")
 
     monkeypatch.setattr(Store, "write_bytes", refuse)

@@ -49,7 +49,7 @@ def test_reports_of_runs_that_lack_something(tmp_path: Path) -> None:
     assert "There are no samples yet." in report(small_run(tmp_path / "empty", stop_after=0))
     assert "Nothing was kept" in report(small_run(tmp_path / "none", [("sums", ["wrong"], None)]))
     one = report(small_run(tmp_path / "one", [("sums", ["right", "open"], None)], origin="brought"))
-    assert "There is one prompt" in one
+    assert "There is only one prompt" in one
     assert "no greedy answers" in one
     assert "no log-probabilities" in one
     assert "No sample was judged" in report(small_run(tmp_path / "open", [("sums", ["open"], None)]))

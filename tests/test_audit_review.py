@@ -11,7 +11,8 @@ import pytest
 from helpers import known
 from helpers.small_run import Plan, small_run
 from thresher.audit.pages.report import report
-from thresher.audit.review import Review, Reviewed, Stratum, estimated, lines_of, read_review, reviewed, write_review
+from thresher.audit.pages.review_page import write_review
+from thresher.audit.review import Review, ReviewLine, Stratum, estimated, lines_of, read_review, reviewed
 from thresher.cli import main
 from thresher.errors import AuditError
 from thresher.pool.run import Run
@@ -23,7 +24,7 @@ PLAN: Plan = [
 ]
 
 
-def mark_all(run: Run, mark: Callable[[Reviewed], str]) -> None:
+def mark_all(run: Run, mark: Callable[[ReviewLine], str]) -> None:
     lines = [line.model_copy(update={"mark": mark(line)}) for line in read_review(run.store)]
     run.store.write_bytes("review.jsonl", "".join(line.model_dump_json() + "\n" for line in lines).encode())
 
@@ -192,7 +193,7 @@ def test_marking_in_a_browser(tmp_path: Path) -> None:
         assert "0 marked" in tab.locator("#where").inner_text()
         tab.set_input_files("#load", tmp_path / "run/review.jsonl")
         tab.wait_for_function("document.getElementById('where').textContent.includes('2 marked')")
-        assert "Be brief." in tab.locator("#one").inner_text()
+        assert "Be brief." in tab.locator("#sample").inner_text()
         browser.close()
 
     assert said == []

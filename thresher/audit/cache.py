@@ -1,12 +1,12 @@
-"""What costs a pass over the pool is computed once per state of the run, and kept in RUN/audited/.
+"""Keeps in RUN/audited/ what takes a pass over the pool to compute, once per state of the run.
 
     RUN/audited/audit.json        the audit                     (thresher.audit.count_run)
     RUN/audited/statistics.json   the statistics                (thresher.audit.statistics)
-    RUN/audited/drift.json        the sums that drift is tested with  (thresher.audit.drift)
+    RUN/audited/drift.json        the sums for the drift test   (thresher.audit.drift)
 
-Each file holds the key of the state it was computed from: thresher's version, and names, sizes and times of all files that are
-read. Report, gates, card, drift and the command line read them. `recount` computes them again whatever is kept: it also finds
-damage that left size and time of a file as they were.
+Each file holds the key of the state it was computed from: thresher's version, and the names, sizes and times of all files that
+are read. Report, gates, card, drift and command line read these files. With `recount` the figures are computed again in any
+case, which also finds damage that did not change the size and time of a file.
 """
 
 import json
@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from thresher import __version__, ids
-from thresher.audit import drift
-from thresher.audit.count_run import Audit, count
+from thresher.audit.audit import Audit
+from thresher.audit.count_run import count
+from thresher.audit.drift import ShareSums, share_sums
 from thresher.audit.statistics import Statistics, statistics
 from thresher.errors import StoreError
-from thresher.executors.executor import Map, map_here
+from thresher.executors.executor import Map, map_here, map_on_cores
 from thresher.pool.run import Run
 
 T = TypeVar("T")
@@ -32,31 +33,31 @@ _FOLDERS = ("samples", "verdicts", "corpus", "starts")
 _FILES = ("run.json", "begun.json", "prompts.json", "prompts.parquet")
 
 
-def cached_audit(run: Run, map_shards: Map = map_here, *, recount: bool = False) -> Audit:
-    """The audit of a run as it is now, counted unless that state was counted before."""
+def cached_audit(run: Run, map_shards: Map = map_on_cores, *, recount: bool = False) -> Audit:
+    """Return the audit of the run's present state; count only if this state was not counted before."""
     audit = _cached(run, "audit", Audit, lambda: count(run, map_shards), asdict, recount=recount)
     return replace(audit, run=run.root)
 
 
 def cached_statistics(run: Run, map_shards: Map = map_here, *, recount: bool = False) -> Statistics:
-    """The statistics of a run as it is now."""
+    """Return the statistics of the run's present state."""
     return _cached(run, "statistics", Statistics, lambda: statistics(run, map_shards), asdict, recount=recount)
 
 
-def cached_drift_sums(run: Run, *, recount: bool = False) -> dict[str, drift.Sums]:
-    """The sums of a run that drift is tested with."""
+def cached_drift_sums(run: Run, *, recount: bool = False) -> dict[str, ShareSums]:
+    """Return the sums for the drift test of the run's present state."""
     return _cached(
         run,
         "drift",
-        dict[str, drift.Sums],
-        lambda: drift.sums(run),
+        dict[str, ShareSums],
+        lambda: share_sums(run),
         lambda sums: {share: asdict(values) for share, values in sums.items()},
         recount=recount,
     )
 
 
 def state_of(run: Run) -> str:
-    """Hash of the names, sizes and times of the files that make up a run's pool and verdicts, from a few listings."""
+    """Hash of the names, sizes and times of the files of a run's pool and verdicts; takes a few listings."""
     store, listed = run.store, []
     for folder in ("", *_FOLDERS):
         if not store.exists(folder):
@@ -79,12 +80,12 @@ def _cached(
 ) -> T:
     store, file, key = run.store, f"{FOLDER}/{name}.json", state_of(run)
     if not recount and store.exists(file):
-        with suppress(StoreError, ValueError, KeyError, TypeError, ValidationError):  # what cannot be read is computed again
+        with suppress(StoreError, ValueError, KeyError, TypeError, ValidationError):  # compute again what cannot be read
             kept = json.loads(store.read_bytes(file))
             if kept["key"] == key:
                 value: T = TypeAdapter(kind).validate_python(kept[name])
                 return value
     result = compute()
-    with suppress(StoreError):  # a run that cannot be written to is counted each time
-        store.write_bytes(file, json.dumps({"key": key, name: to_json(result)}, default=float).encode())
+    with suppress(StoreError):  # a run in a read-only place is counted each time
+        store.write_bytes(file, json.dumps({"key": key, name: to_json(result)}, default=float).encode(), durable=False)
     return result

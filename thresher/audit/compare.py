@@ -1,4 +1,4 @@
-"""The run before a run: which one it is, and what drifted since."""
+"""Finds the run before a run, and compares the two."""
 
 import json
 import logging
@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from thresher.audit import drift as drifting
 from thresher.audit.cache import cached_drift_sums
 from thresher.audit.count_run import is_complete
-from thresher.audit.drift import Drift
+from thresher.audit.drift import Drift, between, summary_of
 from thresher.errors import StoreError, ThresherError
 from thresher.pool.run import Run, open_run
 from thresher.pool.store import Store
@@ -20,42 +19,44 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Since:
-    """What differs from an earlier run."""
+    """What changed since an earlier run."""
 
     run: str
-    """Its directory."""
+    """Directory of the earlier run."""
     begun: str
-    """When it was begun, UTC."""
+    """When the earlier run was started, UTC."""
     complete: bool
-    found: tuple[Drift, ...]
+    """Whether the earlier run is complete."""
+    shares: tuple[Drift, ...]
 
     @property
     def drifted(self) -> tuple[str, ...]:
-        """What drifted, in words."""
-        return tuple(one.words for one in self.found if one.drifted)
+        """The shares that drifted, in words."""
+        return tuple(share.words for share in self.shares if share.drifted)
 
     @property
     def words(self) -> str:
-        """What the comparison comes to."""
-        return drifting.told(self.found) + ("" if self.complete else " That run is unfinished.")
+        """The comparison in one or two sentences."""
+        return summary_of(self.shares) + ("" if self.complete else " That run is unfinished.")
 
 
 def since(run: Run, before: Run | None = None) -> Since | None:
-    """Compare a run with an earlier one: by default the last complete one of the same name in the same folder. None where there
-    is none, or where it cannot be read after all. Raises AuditError where the run, or the one that was named, cannot be read."""
+    """Compare a run with an earlier one: by default with the last complete run of the same name in the same folder. Returns
+    None if there is no such run, or if it turns out to be unreadable. Raises AuditError if the run, or the given earlier one,
+    cannot be read."""
     if before is not None:
-        found = drifting.between(cached_drift_sums(run), cached_drift_sums(before))
-        return Since(before.root, begun(before.store), is_complete(before), found)
+        shares = between(cached_drift_sums(run), cached_drift_sums(before))
+        return Since(before.root, begun(before.store), is_complete(before), shares)
     earlier = run_before(run)
     if earlier is None:
         return None
     now = cached_drift_sums(run)
     try:
-        found = drifting.between(now, cached_drift_sums(earlier))
+        shares = between(now, cached_drift_sums(earlier))
     except ThresherError as error:  # a damaged neighbour is not this run's fault
         log.warning("drift was not tested: %s", error)
         return None
-    return Since(earlier.root, begun(earlier.store), complete=True, found=found)
+    return Since(earlier.root, begun(earlier.store), complete=True, shares=shares)
 
 
 def run_before(run: Run) -> Run | None:
@@ -65,7 +66,7 @@ def run_before(run: Run) -> Run | None:
     folder = own.rpartition("/")[0] or "/"
     roots = run_roots(folder)
     for root in reversed(roots[: roots.index(own)] if own in roots else []):
-        with suppress(ThresherError):  # a run that cannot be read is none to compare with
+        with suppress(ThresherError):  # skip runs that cannot be read
             earlier = open_run(root)
             if earlier.manifest.name == run.manifest.name and is_complete(earlier):
                 return earlier
@@ -73,15 +74,15 @@ def run_before(run: Run) -> Run | None:
 
 
 def run_roots(folder: str) -> list[str]:
-    """The runs in a folder, and itself if it is one, the oldest first."""
+    """The runs in a folder, and the folder itself if it is a run, the oldest first."""
     base = Store(folder)
-    there = [name for name in ("", *base.folders()) if base.exists(f"{name}/run.json".lstrip("/"))]
-    roots = [f"{folder.rstrip('/')}/{name}".rstrip("/") or "/" for name in there]
+    names = [name for name in ("", *base.folders()) if base.exists(f"{name}/run.json".lstrip("/"))]
+    roots = [f"{folder.rstrip('/')}/{name}".rstrip("/") or "/" for name in names]
     return sorted(roots, key=lambda root: (begun(Store(root)), root))
 
 
 def begun(store: Store) -> str:
-    """When a run was begun, UTC: as it notes itself, else by the time of its run.json."""
+    """When a run was started, UTC: as noted in begun.json, else the time of run.json."""
     with suppress(StoreError, ValueError, KeyError, TypeError):
         if store.exists("begun.json"):
             return str(json.loads(store.read_bytes("begun.json"))["begun"])

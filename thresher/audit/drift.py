@@ -1,26 +1,26 @@
-"""Whether the filters of a run say other things than those of an earlier run, and whether more or less passes.
+"""Tests whether a run differs from an earlier run: in its pass rate, or in the verdicts of its filters.
 
-Compared are the share of judged samples that passed, for each filter the share of those it judged that it dropped, and the share
-of what it saw that it could not judge. For each, p = D / N, over prompts i with d_i of n_i. Draws of one prompt resemble each
-other, so the variance is that of a ratio over prompts (W. G. Cochran, Sampling Techniques, 1977, section 2.11):
+Three kinds of shares are compared: judged samples that passed; for each filter, judged samples that it dropped; and for each
+filter, samples it saw but could not judge. For each share, p = D / N, over prompts i with d_i of n_i. Draws of one prompt
+resemble each other, so the variance is that of a ratio over prompts (W. G. Cochran, Sampling Techniques, 1977, section 2.11):
 
     v = m / (m - 1) * sum_i (d_i - p n_i)^2 / N^2            m prompts
 
-and z = (p_after - p_before) / sqrt(v_after + v_before), two-sided. Where all prompts of both runs agree with their neighbours,
-there is no such variance, and each prompt counts as one trial: v = q (1 - q) (1 / m_after + 1 / m_before), with q the share of
-both. The p-values of all shares together are corrected by Holm's method (S. Holm, Scandinavian Journal of Statistics 6, 1979).
-Runs over the same prompts differ less than this supposes, which makes the test careful. Below MINIMUM prompts on either side
-nothing is said. Of an adaptive run only each prompt's first `samples_per_prompt` draws count, whose number does not depend on
-what was found."""
+and z = (p_after - p_before) / sqrt(v_after + v_before), two-sided. If all prompts of both runs agree with each other, this
+variance is zero, and each prompt counts as one trial: v = q (1 - q) (1 / m_after + 1 / m_before), with q the share of both runs
+together. The p-values of all shares are corrected by Holm's method (S. Holm, Scandinavian Journal of Statistics 6, 1979). Runs
+over the same prompts differ less than this model assumes, so the test is conservative. With fewer than MINIMUM prompts in
+either run a share is not tested. In an adaptive run only the first `samples_per_prompt` draws of each prompt count, because the
+number of later draws depends on the results."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from thresher.audit.draw_sums import first_draws
 from thresher.audit.show import percent
 from thresher.audit.sql_tables import opened_tables
-from thresher.audit.statistics import first_draws
 from thresher.pool.run import Run
 
 if TYPE_CHECKING:
@@ -38,33 +38,33 @@ class Drift:
     of: str
     """`pass rate`; the filter whose dropped share it is; or `undecided by` a filter."""
     before: float | None
-    """Null where only the later run has it."""
+    """Null if only the later run has it."""
     after: float | None
-    """Null where only the earlier run has it."""
+    """Null if only the earlier run has it."""
     z: float | None
-    """Null where there are too few prompts, or one of the runs lacks it."""
+    """Null if there are too few prompts, or only one run has the share."""
     p: float | None
-    """Two-sided, corrected for all that is compared."""
+    """Two-sided, corrected for the number of shares."""
     drifted: bool
-    """Whether p is below 5 %."""
+    """Whether p is below LEVEL."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the comparison as JSON values."""
         return asdict(self)
 
     @property
     def words(self) -> str:
-        """What changed from what to what, and how likely that is by chance."""
+        """The share, both values, and the p-value."""
         of = (
             self.of if self.of == RATE else f"share {self.of}" if self.of.startswith(UNDECIDED) else f"share dropped by {self.of}"
         )
-        before, after = ("none" if one is None else percent(one) for one in (self.before, self.after))
+        before, after = ("none" if value is None else percent(value) for value in (self.before, self.after))
         return f"{of} {before} to {after}" + ("" if self.p is None else f" (p {self.p:.2g})")
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Of a share over prompts: how many prompts, and the sums of n, d, n^2, n d, d^2."""
+class ShareSums:
+    """Sums of one share over prompts: the number of prompts, and the sums of n, d, n^2, n d, d^2."""
 
     prompts: int
     n: float
@@ -84,32 +84,31 @@ class Sums:
 
 
 def drift(run: Run, before: Run) -> tuple[Drift, ...]:
-    """Compare a run with an earlier one. Raises StoreError where one of them is no run, AuditError where it cannot be read."""
-    return between(sums(run), sums(before))
+    """Compare a run with an earlier one. Raises AuditError if one of them cannot be read."""
+    return between(share_sums(run), share_sums(before))
 
 
-def between(now: Mapping[str, Sums], then: Mapping[str, Sums]) -> tuple[Drift, ...]:
-    """Compare the sums of two runs. What only one of them has is listed, and not tested."""
+def between(now: Mapping[str, ShareSums], then: Mapping[str, ShareSums]) -> tuple[Drift, ...]:
+    """Compare the sums of two runs. A share that only one run has is listed but not tested."""
     both = list(holm([compared(name, then[name], now[name]) for name in now if name in then]))
     new = [Drift(name, None, now[name].share, None, None, drifted=False) for name in now if name not in then]
-    gone = [Drift(name, then[name].share, None, None, None, drifted=False) for name in then if name not in now]
-    # That nothing is undecided in either run needs no line.
-    quiet = [one for one in (*both, *new, *gone) if not (one.of.startswith(UNDECIDED) and not (one.before or one.after))]
-    return tuple(quiet)
+    removed = [Drift(name, then[name].share, None, None, None, drifted=False) for name in then if name not in now]
+    # A filter that left nothing undecided in either run needs no line.
+    return tuple(share for share in (*both, *new, *removed) if not share.of.startswith(UNDECIDED) or share.before or share.after)
 
 
-def told(found: Sequence[Drift]) -> str:
-    """What a comparison comes to, in a sentence."""
-    drifted = [one.words for one in found if one.drifted]
+def summary_of(shares: Sequence[Drift]) -> str:
+    """Summarize a comparison in one sentence."""
+    drifted = [share.words for share in shares if share.drifted]
     if drifted:
         return f"Drifted: {'; '.join(drifted)}."
-    if not any(one.p is not None for one in found):
+    if not any(share.p is not None for share in shares):
         return f"Nothing could be compared: both runs must have {MINIMUM} prompts or more with judged samples."
     return "Nothing drifted."
 
 
-def compared(of: str, before: Sums, after: Sums) -> Drift:
-    """The test of one share, not corrected yet."""
+def compared(of: str, before: ShareSums, after: ShareSums) -> Drift:
+    """Test one share; the p-value is not corrected yet."""
     if min(before.prompts, after.prompts) < MINIMUM:
         return Drift(of, before.share, after.share, None, None, drifted=False)
     spread = math.sqrt(before.variance + after.variance)
@@ -121,38 +120,41 @@ def compared(of: str, before: Sums, after: Sums) -> Drift:
     return Drift(of, before.share, after.share, z, math.erfc(abs(z) / math.sqrt(2)), drifted=False)
 
 
-def holm(found: Sequence[Drift]) -> Iterator[Drift]:
-    """Correct the p-values, and say which drifted; in the same order."""
-    order = sorted((one.p, at) for at, one in enumerate(found) if one.p is not None)
+def holm(shares: Sequence[Drift]) -> Iterator[Drift]:
+    """Correct the p-values and decide which shares drifted; the order is kept."""
+    order = sorted((share.p, index) for index, share in enumerate(shares) if share.p is not None)
     corrected: dict[int, float] = {}
     largest = 0.0
-    for rank, (p, at) in enumerate(order):
+    for rank, (p, index) in enumerate(order):
         largest = max(largest, min(1.0, p * (len(order) - rank)))
-        corrected[at] = largest
-    for at, one in enumerate(found):
-        yield replace(one, p=corrected[at], drifted=corrected[at] < LEVEL) if at in corrected else one
+        corrected[index] = largest
+    for index, share in enumerate(shares):
+        yield replace(share, p=corrected[index], drifted=corrected[index] < LEVEL) if index in corrected else share
 
 
-def sums(run: Run) -> dict[str, Sums]:
-    """The sums of the pass rate, of each filter's dropped share, and of what each left undecided."""
+def share_sums(run: Run) -> dict[str, ShareSums]:
+    """The sums of the pass rate, and of the dropped and the undecided share of each filter."""
     first = first_draws(run)
     with opened_tables(run) as connection:
-        return dict(_sums(connection, "" if first is None else f'and s."index" < {first}'))
+        return dict(_share_sums(connection, "" if first is None else f'and s."index" < {first}'))
 
 
-def _sums(connection: "DuckDBPyConnection", some: str) -> Iterator[tuple[str, Sums]]:
-    verdicts = f'from verdicts v join samples s using (shard, "row") where not s.anchor {some}'
-    shares = {
-        RATE: f"select '{RATE}' as of, s.prompt_id, coalesce(s.kind in ('hit', 'duplicate'), false) as d from samples s "
-        f"where not s.anchor and s.outcome <> 'undecided' and s.unreadable is null {some}",
-        "dropped": f"select filter as of, s.prompt_id, v.outcome = 'drop' as d {verdicts} and v.outcome <> 'undecided'",
-        "undecided": f"select '{UNDECIDED}' || filter as of, s.prompt_id, v.outcome = 'undecided' as d {verdicts}",
-    }
-    for rows in shares.values():
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _share_sums(connection: "DuckDBPyConnection", only_first: str) -> Iterator[tuple[str, ShareSums]]:
+    verdicts = f'from verdicts v join samples s using (shard, "row") where not s.anchor {only_first}'
+    passed = (
+        f"select '{RATE}' as of, s.prompt_id, coalesce(s.kind in ('hit', 'duplicate'), false) as d from samples s "
+        f"where not s.anchor and s.outcome <> 'undecided' and s.unreadable is null {only_first}"
+    )
+    dropped = f"select filter as of, s.prompt_id, v.outcome = 'drop' as d {verdicts} and v.outcome <> 'undecided'"
+    undecided = f"select '{UNDECIDED}' || filter as of, s.prompt_id, v.outcome = 'undecided' as d {verdicts}"
+    for rows in (passed, dropped, undecided):
         query = f"""
             select of, count(*), sum(n), sum(d), sum(n * n), sum(n * d), sum(d * d) from (
                 select of, prompt_id, count(*)::double as n, count(*) filter (d)::double as d from ({rows}) group by all
             ) group by all order by of
         """
         for of, *numbers in connection.execute(query).fetchall():
-            yield of, Sums(*numbers)
+            yield of, ShareSums(*numbers)

@@ -1,4 +1,4 @@
-"""Shows an audit to people: tables for a terminal of 80 columns or more, and the same as markdown."""
+"""Shows an audit: tables for a terminal of 80 columns or more, markdown, and rows for export."""
 
 import json
 import math
@@ -8,67 +8,66 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from thresher.audit.count_run import Audit, FamilyStats, FilterStats
+from thresher.audit.audit import Audit, FamilyStats, FilterCounts, FilterStats
+from thresher.audit.statistics import Statistics
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from thresher.audit.statistics import Statistics
-
 THIN = "\u202f"
 """Narrow no-break space, between groups of three digits."""
 
 SIDE_BY_SIDE, NARROW = 5, 11
-"""Families that are shown side by side at most, and characters of their names."""
+"""Most families that are shown side by side, and most characters of their names there."""
 
 _FUNNEL = ("filter", "seen", "kept", "dropped", "undecided", "why")
 _FAMILIES = ("family", "prompts", "samples", "pass rate (95 %)", "hits", "greedy")
 
 
 def funnel_table(audit: Audit, *, gap: str = THIN) -> "Table":
-    """What each filter saw, kept, dropped and could not judge, without anchors. `gap` stands between thousands."""
+    """Samples that each filter saw, kept, dropped and could not judge, without anchors. `gap` separates thousands."""
     from rich.markup import escape
 
     table = _table("Filters", ("filter", "seen", "kept", "", "dropped", "undecided"))
-    for one in audit.filters:
-        dropped, undecided = sum(one.dropped.values()), sum(one.undecided.values())
-        counts = [number(count, gap) for count in (one.seen, one.kept, dropped, undecided)]
-        table.add_row(escape(one.name), *counts[:2], share(one.kept, one.seen), *counts[2:])
-        for reason, count in one.dropped.items():
+    for stats in audit.filters:
+        dropped, undecided = sum(stats.dropped.values()), sum(stats.undecided.values())
+        counts = [number(count, gap) for count in (stats.seen, stats.kept, dropped, undecided)]
+        table.add_row(escape(stats.name), *counts[:2], share(stats.kept, stats.seen), *counts[2:])
+        for reason, count in stats.dropped.items():
             table.add_row(f"  {escape(reason)}", "", "", "", number(count, gap), "", style="dim")
-        for reason, count in one.undecided.items():
+        for reason, count in stats.undecided.items():
             table.add_row(f"  {escape(reason)}", "", "", "", "", number(count, gap), style="dim")
     return table
 
 
 def families_table(audit: Audit, *, gap: str = THIN) -> "Table":
-    """How each family of prompts came out; a last row for all where there are several. `greedy` is the share of anchors that
+    """Results of each family of prompts, with a last row for all if there are several. `greedy` is the share of anchors that
     passed."""
     from rich.markup import escape
 
     table = _table("Families", _FAMILIES)
-    for one in _families(audit):
-        if one is audit.total:
+    for family in _families(audit):
+        if family is audit.total:
             table.add_section()
-        table.add_row(*map(escape, _family_row(one, gap)))
+        table.add_row(*map(escape, _family_row(family, gap)))
     return table
 
 
 def by_family_table(audit: Audit) -> "Table":
-    """The funnel of each family: the share that a filter kept of what it saw."""
+    """For each filter and family, the share of the samples it saw that it kept."""
     from rich.markup import escape
 
-    names = [one.family if len(one.family) <= NARROW else f"{one.family[: NARROW - 1]}…" for one in audit.families]
+    names = [family.family if len(family.family) <= NARROW else f"{family.family[: NARROW - 1]}…" for family in audit.families]
     table = _table("Kept, by family", ("filter", *map(escape, names)))
     for filter_ in audit.filters:
-        mine = [{one.name: one for one in family.filters}.get(filter_.name) for family in audit.families]
-        table.add_row(escape(filter_.name), *("" if one is None else share(one.kept, one.seen) for one in mine))
+        by_family = [{counts.name: counts for counts in family.filters}.get(filter_.name) for family in audit.families]
+        table.add_row(escape(filter_.name), *("" if counts is None else share(counts.kept, counts.seen) for counts in by_family))
     return table
 
 
 def print_audit(audit: Audit, console: "Console") -> None:
-    """Print the audit: a summary, both tables, and the problems if there are any."""
+    """Print the audit: a summary, its tables, and remarks and problems."""
     gap = THIN if console.encoding.lower().startswith("utf") else ","
     for line in summary(audit, gap=gap):
         console.print(line, highlight=False, markup=False)
@@ -76,7 +75,7 @@ def print_audit(audit: Audit, console: "Console") -> None:
     if 1 < len(audit.families) <= SIDE_BY_SIDE:
         console.print(by_family_table(audit))
     console.print(families_table(audit, gap=gap))
-    if any(one.prompts_with_hits for one in audit.diversity):
+    if any(diversity.prompts_with_hits for diversity in audit.diversity):
         console.print(diversity_table(audit))
     if len(audit.temperatures) > 1:
         console.print(temperatures_table(audit, gap=gap))
@@ -95,71 +94,72 @@ def print_audit(audit: Audit, console: "Console") -> None:
 
 
 def diversity_table(audit: Audit) -> "Table":
-    """How different the hits of each family are: see thresher.estimators.diversity."""
+    """Diversity of the hits of each family (thresher.estimators.diversity)."""
     from rich.markup import escape
 
     table = _table("Diversity", ("family", "hits/prompt", "effective", "distinct-2", "largest", "near misses"))
-    for one in audit.diversity:
-        numbers = [one.hits_per_prompt, one.effective_solutions, one.distinct_2]
+    for diversity in audit.diversity:
+        numbers = [diversity.hits_per_prompt, diversity.effective_solutions, diversity.distinct_2]
         shown = ["" if value is None else f"{value:.2f}" for value in numbers]
-        largest = next(reversed(one.cluster_sizes), "")
-        near = "" if one.near_miss_share is None else percent(one.near_miss_share)
-        table.add_row(escape(one.family), *shown, largest, near)
+        largest = next(reversed(diversity.cluster_sizes), "")
+        near = "" if diversity.near_miss_share is None else percent(diversity.near_miss_share)
+        table.add_row(escape(diversity.family), *shown, largest, near)
     return table
 
 
 def temperatures_table(audit: Audit, *, gap: str = THIN) -> "Table":
-    """How the samples of each temperature came out."""
+    """Results of the samples of each temperature."""
     table = _table("Temperatures", ("temperature", "samples", "passed", "pass rate"))
-    for one in audit.temperatures:
-        rate = "" if one.pass_rate is None else percent(one.pass_rate)
-        table.add_row(f"{one.temperature:g}", number(one.samples, gap), number(one.passed, gap), rate)
+    for stats in audit.temperatures:
+        rate = "" if stats.pass_rate is None else percent(stats.pass_rate)
+        table.add_row(f"{stats.temperature:g}", number(stats.samples, gap), number(stats.passed, gap), rate)
     return table
 
 
 def overlaps_table(audit: Audit, *, gap: str = THIN) -> "Table":
-    """What every pair of filters dropped of what both saw, and both of them. What only one dropped is what the other would have
-    let through."""
+    """For every pair of filters, among the samples that both saw: how many each dropped, and how many both dropped."""
     from rich.markup import escape
 
     table = _table("Overlaps", ("filter", "and", "both saw", "first dropped", "second dropped", "both"))
-    for one in audit.overlaps:
-        table.add_row(*map(escape, one.filters), *(number(count, gap) for count in (one.seen, *one.dropped, one.both)))
+    for overlap in audit.overlaps:
+        table.add_row(
+            *map(escape, overlap.filters), *(number(count, gap) for count in (overlap.seen, *overlap.dropped, overlap.both))
+        )
     return table
 
 
 def trust_lines(audit: Audit) -> list[str]:
-    """What says how far filters can be trusted: canaries, the pull of length, contamination by benchmark."""
+    """Evidence for trust in each filter: canaries, correlation of score and length, contamination by benchmark."""
     lines = []
-    for one in audit.filters:
-        said = []
-        if one.canaries:
-            said.append(f"{one.canaries['right']} of {one.canaries['asked']} canaries judged right")
-        if one.length_correlation is not None:
-            said.append(f"score against length r = {one.length_correlation:+.2f}")
-        said += [f"{count} contaminated by {benchmark}" for benchmark, count in one.benchmarks.items()]
-        lines += [f"{one.name}: {', '.join(said)}"] if said else []
+    for stats in audit.filters:
+        remarks = []
+        if stats.canaries:
+            remarks.append(f"{stats.canaries['right']} of {stats.canaries['asked']} canaries judged right")
+        if stats.length_correlation is not None:
+            remarks.append(f"score against length r = {stats.length_correlation:+.2f}")
+        remarks += [f"{count} contaminated by {benchmark}" for benchmark, count in stats.benchmarks.items()]
+        lines += [f"{stats.name}: {', '.join(remarks)}"] if remarks else []
     return lines
 
 
 def calibration_lines(audit: Audit) -> list[str]:
-    """The calibration test in a line for each source and what it was asked for."""
+    """The calibration test, test line for each source and declared setting."""
     return [
-        f"calibration of {one.source}{' at ' + one.declared if one.declared else ''}: {number(one.tokens, ',')} tokens, z of "
-        + ", ".join(f"{score.event} {'-' if score.z is None else format(score.z, '+.1f')}" for score in one.scores)
-        + f" (bound {one.bound:.2f})"
-        for one in audit.calibration
+        f"calibration of {test.source}{' at ' + test.declared if test.declared else ''}: {number(test.tokens, ',')} tokens, z of "
+        + ", ".join(f"{score.event} {'-' if score.z is None else format(score.z, '+.1f')}" for score in test.scores)
+        + f" (bound {test.bound:.2f})"
+        for test in audit.calibration
     ]
 
 
 def summary(audit: Audit, *, gap: str = THIN) -> list[str]:
-    """The audit in a few lines of text."""
-    shards, found = audit.shards, audit.kinds
+    """The main figures in a few lines of text."""
+    shards, kinds = audit.shards, audit.kinds
     state = "complete" if audit.complete else "unfinished"
     became = (
-        f"{number(found['hit'], gap)} hits, {number(found['duplicate'], gap)} duplicates, "
-        f"{number(found['near_miss'], gap)} near misses, "
-        f"{number(audit.outcomes['drop'] - found['duplicate'] - found['near_miss'], gap)} otherwise dropped, "
+        f"{number(kinds['hit'], gap)} hits, {number(kinds['duplicate'], gap)} duplicates, "
+        f"{number(kinds['near_miss'], gap)} near misses, "
+        f"{number(audit.outcomes['drop'] - kinds['duplicate'] - kinds['near_miss'], gap)} otherwise dropped, "
         f"{number(audit.outcomes['undecided'], gap)} undecided"
     )
     lines = [
@@ -178,78 +178,74 @@ def summary(audit: Audit, *, gap: str = THIN) -> list[str]:
 
 
 def markdown(audit: Audit) -> str:
-    """Both tables as markdown, without anything that differs between two runs over one pool."""
-    funnel = _markdown(_FUNNEL, (_funnel_row(one, THIN) for one in audit.filters), {"filter", "why"})
-    families = _markdown(_FAMILIES, (_family_row(one, THIN) for one in _families(audit)), {"family"})
+    """The funnel and the families as markdown; equal for every audit of the same pool."""
+    funnel = _markdown(_FUNNEL, (_funnel_row(stats, THIN) for stats in audit.filters), {"filter", "why"})
+    families = _markdown(_FAMILIES, (_family_row(family, THIN) for family in _families(audit)), {"family"})
     return f"{funnel}\n\n{families}\n"
 
 
 def table_of(**parts: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as one table; of several parts the first column, `table`, says which a row is of, and what it does not have is null.
-    Objects and lists become JSON text."""
-    rows = [({"table": part} if len(parts) > 1 else {}) | dict(row) for part, some in parts.items() for row in some]
+    """Put rows into one table. With several parts the first column, `table`, names the part, and columns that a part lacks are
+    null. Objects and lists become JSON text."""
+    rows = [({"table": part} if len(parts) > 1 else {}) | dict(row) for part, part_rows in parts.items() for row in part_rows]
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: [_plain(row.get(name)) for row in rows] for name in names})
+    return pa.table({name: [_as_text(row.get(name)) for row in rows] for name in names})
 
 
-def audit_table(audit: Audit, said: "Statistics", drift: Sequence[Mapping[str, Any]] = ()) -> pa.Table:
-    """All tables of the audit, its statistics and what it was compared with, with nothing rounded."""
+def audit_table(audit: Audit, statistics: Statistics, drift: Sequence[Mapping[str, Any]] = ()) -> pa.Table:
+    """Put the audit, its statistics and the comparison with an earlier run into one table, not rounded."""
     filters = [
-        {"name": one.name, "role": one.role, "seen": one.seen, "kept": one.kept, "dropped": sum(one.dropped.values())}
-        | {"undecided": sum(one.undecided.values()), "reasons": one.dropped, "errors": one.undecided, "seconds": one.seconds}
-        for one in audit.filters
+        {"name": stats.name, "role": stats.role, **_filter_columns(stats), "seconds": stats.seconds} for stats in audit.filters
     ]
     families = []
-    for one in _families(audit):
-        low, high = one.interval or (None, None)
-        given = {name: value for name, value in asdict(one).items() if name not in ("family", "interval", "filters")}
-        families.append({"name": one.family} | given | {"low": low, "high": high})
+    for family in _families(audit):
+        low, high = family.interval or (None, None)
+        columns = {name: value for name, value in asdict(family).items() if name not in ("family", "interval", "filters")}
+        families.append({"name": family.family} | columns | {"low": low, "high": high})
     funnels = [
-        {"name": one.name, "family": family.family, "seen": one.seen, "kept": one.kept, "dropped": sum(one.dropped.values())}
-        | {"undecided": sum(one.undecided.values()), "reasons": one.dropped, "errors": one.undecided}
+        {"name": counts.name, "family": family.family, **_filter_columns(counts)}
         for family in audit.families
-        for one in family.filters
+        for counts in family.filters
     ]
-    reasons = [{"name": one.filter} | {k: v for k, v in asdict(one).items() if k != "filter"} for one in audit.reasons]
+    reasons = [
+        {"name": reason.filter} | {name: value for name, value in asdict(reason).items() if name != "filter"}
+        for reason in audit.reasons
+    ]
     errors = [
-        {"name": one.name, "reason": reason, "error": error, "samples": count}
-        for one in audit.filters
-        for reason, found in one.errors.items()
-        for error, count in found.items()
+        {"name": stats.name, "reason": reason, "error": error, "samples": count}
+        for stats in audit.filters
+        for reason, counts_of in stats.errors.items()
+        for error, count in counts_of.items()
     ]
-    more = {name: [asdict(one) for one in getattr(audit, name)] for name in ("diversity", "temperatures", "overlaps")}
+    more = {name: [asdict(row) for row in getattr(audit, name)] for name in ("diversity", "temperatures", "overlaps")}
     parts = ("pass_at_k", "rates", "agreement", "answers", "likelihoods", "lengths")
-    more |= {name: [asdict(one) for one in getattr(said, name)] for name in parts}
+    more |= {name: [asdict(row) for row in getattr(statistics, name)] for name in parts}
     return table_of(
         filters=filters, families=families, funnels=funnels, reasons=reasons, errors_of_filters=errors, **more, drift=list(drift)
     )
 
 
 def finite(value: Any) -> Any:
-    """The same without what JSON has no word for: what is no number is null."""
+    """Replace NaN and infinity by None, which JSON can express."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
-    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _plain(value: object) -> object:
-    return json.dumps(finite(value), ensure_ascii=False, default=str) if isinstance(value, Mapping | list | tuple) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def number(count: int, gap: str = THIN) -> str:
-    """A count with `gap` between groups of three digits."""
+    """Format a count with `gap` between groups of three digits."""
     return f"{count:,}".replace(",", gap)
 
 
 def share(part: float, whole: float) -> str:
-    """A share in percent, to three digits; empty where the whole is nothing."""
+    """Format a share in percent; empty if the whole is 0."""
     return percent(part / whole) if whole else ""
 
 
 def percent(rate: float) -> str:
-    """A rate in percent. What is not nought or all is never shown as if it were."""
+    """Format a rate in percent. A rate that is not exactly 0 or 1 is never rounded to 0 or 100 %."""
     value = 100 * rate
     if value in (0, 100):
         return f"{value:.0f} %"
@@ -261,41 +257,56 @@ def percent(rate: float) -> str:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
+def _as_text(value: object) -> object:
+    return json.dumps(finite(value), ensure_ascii=False, default=str) if isinstance(value, Mapping | list | tuple) else value
+
+
+def _filter_columns(counts: FilterCounts | FilterStats) -> dict[str, Any]:
+    return {
+        "seen": counts.seen,
+        "kept": counts.kept,
+        "dropped": sum(counts.dropped.values()),
+        "undecided": sum(counts.undecided.values()),
+        "reasons": counts.dropped,
+        "errors": counts.undecided,
+    }
+
+
 def _families(audit: Audit) -> tuple[FamilyStats, ...]:
     return audit.families if len(audit.families) == 1 else (*audit.families, audit.total)
 
 
-def _funnel_row(one: FilterStats, gap: str) -> list[str]:
+def _funnel_row(stats: FilterStats, gap: str) -> list[str]:
     return [
-        one.name,
-        number(one.seen, gap),
-        f"{number(one.kept, gap)} {_in_brackets(share(one.kept, one.seen))}".strip(),
-        number(sum(one.dropped.values()), gap),
-        number(sum(one.undecided.values()), gap),
-        ", ".join(f"{reason} {number(count, gap)}" for reason, count in _reasons(one).items()),
+        stats.name,
+        number(stats.seen, gap),
+        f"{number(stats.kept, gap)} {_in_brackets(share(stats.kept, stats.seen))}".strip(),
+        number(sum(stats.dropped.values()), gap),
+        number(sum(stats.undecided.values()), gap),
+        ", ".join(f"{reason} {number(count, gap)}" for reason, count in _reasons(stats).items()),
     ]
 
 
-def _family_row(one: FamilyStats, gap: str) -> list[str]:
-    rate = "" if one.pass_rate is None else percent(one.pass_rate)
-    if one.interval is not None:
-        low, high = (100 * bound for bound in one.interval)
+def _family_row(family: FamilyStats, gap: str) -> list[str]:
+    rate = "" if family.pass_rate is None else percent(family.pass_rate)
+    if family.interval is not None:
+        low, high = (100 * bound for bound in family.interval)
         rate += f" [{low:.1f}, {high:.1f}]"
     return [
-        one.family,
-        number(one.prompts, gap),
-        number(one.samples, gap),
+        family.family,
+        number(family.prompts, gap),
+        number(family.samples, gap),
         rate,
-        number(one.hits, gap),
-        share(one.anchors_passed, one.anchors_judged),
+        number(family.hits, gap),
+        share(family.anchors_passed, family.anchors_judged),
     ]
 
 
-def _reasons(one: FilterStats) -> Mapping[str, int]:
-    both = {**one.dropped}
-    for reason, count in one.undecided.items():
-        both[reason] = both.get(reason, 0) + count
-    return both
+def _reasons(stats: FilterStats) -> Mapping[str, int]:
+    reasons = {**stats.dropped}
+    for reason, count in stats.undecided.items():
+        reasons[reason] = reasons.get(reason, 0) + count
+    return reasons
 
 
 def _in_brackets(text: str) -> str:
@@ -303,7 +314,7 @@ def _in_brackets(text: str) -> str:
 
 
 def _table(title: str, columns: Sequence[str]) -> "Table":
-    """A table whose first column may be folded where the terminal is narrow; numbers never are."""
+    """A table whose first column is folded on a narrow terminal; numbers never are."""
     from rich import box
     from rich.table import Table
 

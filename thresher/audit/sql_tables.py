@@ -1,4 +1,4 @@
-"""A run's prompts, samples and verdicts as tables of DuckDB, read from the pool's Parquet."""
+"""The prompts, samples and verdicts of a run as tables of DuckDB, read from the pool's Parquet files."""
 
 import logging
 import tempfile
@@ -17,34 +17,20 @@ from thresher.pool.store import HASHED_BYTES, Store, shard_name
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-
 log = logging.getLogger(__name__)
 
 MEMORY = "1GB"
-"""What DuckDB may hold; beyond, it goes to files."""
+"""Memory limit of DuckDB; beyond it, DuckDB spills to temporary files."""
 
 
 @contextmanager
 def opened_tables(run: Run, only: Collection[int] | None = None) -> Iterator["DuckDBPyConnection"]:
-    """A connection with the tables `prompts`, `samples` and `verdicts` of a run: of the shards that are sampled, judged and whole,
-    or only of the ones named. Raises AuditError where a file cannot be read."""
+    """Open a connection with the tables `prompts`, `samples` and `verdicts` of a run: of all shards that are sampled, judged and
+    undamaged, or of the shards in `only`. Raises AuditError if a file cannot be read."""
     store = run.store
     with reading(store) as connection, tempfile.TemporaryDirectory(prefix="thresher-") as scratch:
         shards = whole_shards(run) if only is None else sorted(only)
-        facts = [
-            filter_
-            for shard in shards[:1]
-            for entry in judged.verdict_entries(store, shard)
-            for filter_ in entry.facts["filters"]
-        ]
-        filters = pa.table(
-            {
-                "filter": pa.array([filter_["label"] for filter_ in facts], pa.string()),
-                "place": pa.array(range(len(facts)), pa.int32()),
-                "role": pa.array([filter_["role"] for filter_ in facts], pa.string()),
-            }
-        )
-        connection.register("filters", filters)
+        connection.register("filters", _filters(store, shards[:1]))
         entries = [entry for shard in shards if (entry := store.entry(f"samples/{shard_name(shard)}"))]
         samples = [quoted(store, entry.path) for entry in entries]
         verdicts = [quoted(store, entry.path) for shard in shards for entry in judged.verdict_entries(store, shard)]
@@ -56,86 +42,69 @@ def opened_tables(run: Run, only: Collection[int] | None = None) -> Iterator["Du
         connection.execute(_VERDICTS_VIEW)
         connection.execute(_SAMPLES_VIEW)
         connection.execute(_PROMPTS_VIEW)
-        connection.execute(_OF_K)
+        connection.execute(_MACROS)
         yield connection
-
-
-def _judged_files(store: Store, shards: Iterable[int], scratch: Store) -> list[str]:
-    """The files that say what became of the samples of each shard: the kept ones, or, where they are missing or of other verdicts,
-    some made in a scratch folder."""
-    files = []
-    for shard in shards:
-        name, key = judged.judged_name(shard), judged.judged_key(store, shard)
-        kept = store.entry(name)
-        if kept is not None and kept.key == key and store.whole(kept, hashed=True):
-            files.append(quoted(store, kept.path))
-        elif key is not None:
-            table = judged.read_judged(store, shard, ["error", "reference"])
-            judged.write_judged(store, shard, table, key, to=scratch)
-            files.append(quoted(scratch, f"{name}.parquet"))
-    return files
 
 
 @contextmanager
 def reading(store: Store) -> Iterator["DuckDBPyConnection"]:
-    """A connection that has nothing yet, and reads and writes where the run is. Raises AuditError for whatever DuckDB cannot
-    do."""
+    """Open an empty connection that can read and write where the run is. Raises AuditError in place of errors of DuckDB."""
     try:
         import duckdb
     except ImportError as error:
-        raise AuditError(f"duckdb cannot be imported ({error}); install thresher anew") from error
+        raise AuditError(f"duckdb cannot be imported ({error}); reinstall thresher") from error
     connection = duckdb.connect(config={"memory_limit": MEMORY, "preserve_insertion_order": False})
     try:
         if not store.local:
             connection.register_filesystem(store.fs)
         yield connection
     except duckdb.Error as error:
-        said = str(error).split("\n\nLINE")[0].split("\n")[0]
+        message = str(error).split("\n\nLINE")[0].split("\n")[0]
         raise AuditError(
-            f"{store.root}: a file of the run cannot be read: {said}; `thresher audit` says which are damaged"
+            f"{store.root}: a file of the run cannot be read: {message}; `thresher audit` lists damaged files"
         ) from error
     finally:
         connection.close()
 
 
 def whole_shards(run: Run, *, warn: bool = False) -> list[int]:
-    """Shards that are sampled and judged and whose files are what was written: by their sizes, and, up to HASHED_BYTES of them,
-    by their hashes. The audit names what is wrong with others; `warn` says that there are some."""
+    """The shards that are sampled and judged and whose files are undamaged: their sizes are checked, and for the first
+    HASHED_BYTES also their hashes. `warn` logs a warning for each damaged shard; the audit shows details."""
     store = run.store
-    found, hashed = [], 0
+    whole, hashed = [], 0
     for shard in judged.sampled(store):
         samples, names = store.entry(f"samples/{shard_name(shard)}"), judged.verdict_names(store, shard)
         if samples is not None and not names:
             continue  # not judged yet
         entries = [samples, *(store.entry(name) for name in names)]
-        known = [one for one in entries if one is not None]
-        complete = len(known) == len(entries) and all("filters" in one.facts for one in known[1:])
-        if complete and all(store.whole(one, hashed=hashed < HASHED_BYTES) for one in known):
-            found.append(shard)
-            hashed += sum(one.bytes for one in known)
+        known = [entry for entry in entries if entry is not None]
+        complete = len(known) == len(entries) and all("filters" in entry.facts for entry in known[1:])
+        if complete and all(store.whole(entry, hashed=hashed < HASHED_BYTES) for entry in known):
+            whole.append(shard)
+            hashed += sum(entry.bytes for entry in known)
         elif warn:
-            log.warning("%s: shard %s is damaged and left out; `thresher audit` tells more", store.root, shard_name(shard))
-    return found
+            log.warning("%s: shard %s is damaged and left out; `thresher audit` shows details", store.root, shard_name(shard))
+    return whole
 
 
 def whole_prompts(store: Store) -> bool:
-    """Whether the plan is there and what was written."""
+    """Whether the plan exists and is undamaged."""
     entry = store.entry("prompts")
     return entry is not None and store.whole(entry, hashed=entry.bytes <= HASHED_BYTES)
 
 
 def quoted(store: Store, name: str) -> str:
-    """A file of the run as a string of SQL."""
+    """The path of a file of the run as an SQL string."""
     return "'" + f"{store.root.rstrip('/')}/{name}".replace("'", "''") + "'"
 
+
+# -- inside --------------------------------------------------------------------------------------------------------------
 
 _VERDICTS_VIEW = """
 create view verdicts as
 select v.shard, v."row", v.sample_id, v.filter, f.place, f.role, v.outcome, v.reason, v.score, v.detail
 from _verdicts v left join filters f using (filter)
 """
-
-
 _SAMPLES_VIEW = """
 create view samples as
 select s.*, j.outcome, j.kind, j.reason, j.failed_filter, j.nearest, j.similarity, j.detail, j.multiplicity, j.score, j.answer
@@ -158,21 +127,47 @@ select p.*, coalesce(b.samples, 0) as samples, coalesce(b.decided, 0) as decided
     b.anchor_passed
 from _prompts p left join became b using (prompt_id)
 """
-
-
-_OF_K = """
+_MACROS = """
 create macro pass_at_k(n, c, k) as
     case when k < 1 or n < k then null when n - c < k then 1.0
     else 1 - exp(lgamma(n - c + 1) - lgamma(n - c - k + 1) - lgamma(n + 1) + lgamma(n - k + 1)) end
 """
 
 
+def _filters(store: Store, shards: Iterable[int]) -> pa.Table:
+    """The filters that judged these shards: label, place in the order they ran, role."""
+    filters = [facts for shard in shards for entry in judged.verdict_entries(store, shard) for facts in entry.facts["filters"]]
+    return pa.table(
+        {
+            "filter": pa.array([facts["label"] for facts in filters], pa.string()),
+            "place": pa.array(range(len(filters)), pa.int32()),
+            "role": pa.array([facts["role"] for facts in filters], pa.string()),
+        }
+    )
+
+
+def _judged_files(store: Store, shards: Iterable[int], scratch: Store) -> list[str]:
+    """The files with the columns of JUDGED of each shard: those kept beside the run, or new ones in a scratch folder if they are
+    missing or belong to other verdicts."""
+    files = []
+    for shard in shards:
+        name, key = judged.judged_name(shard), judged.judged_key(store, shard)
+        kept = store.entry(name)
+        if kept is not None and kept.key == key and store.whole(kept, hashed=True):
+            files.append(quoted(store, kept.path))
+        elif key is not None:
+            table = judged.read_judged(store, shard, ["error", "reference"])
+            judged.write_judged(store, shard, table, key, to=scratch)
+            files.append(quoted(scratch, f"{name}.parquet"))
+    return files
+
+
 def _view(connection: "DuckDBPyConnection", name: str, files: list[str], schema: pa.Schema) -> None:
-    """A view of these files (strings of SQL) in the columns of the schema, with the shard and the row of each row in the pool;
-    without files an empty one."""
+    """Create a view of these files (SQL strings) with the columns of the schema, and the shard and row of each row in the pool.
+    It is empty without files."""
     if not files:
-        more = [pa.field(column, pa.int32()) for column in ("shard", "row") if column not in schema.names]
-        connection.register(name, pa.schema([*schema, *more]).empty_table())
+        added_fields = [pa.field(column, pa.int32()) for column in ("shard", "row") if column not in schema.names]
+        connection.register(name, pa.schema([*schema, *added_fields]).empty_table())
         return
     source = f"read_parquet([{', '.join(files)}], filename = true, file_row_number = true)"
     added = {

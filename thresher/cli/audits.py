@@ -73,7 +73,7 @@ def sql(options: argparse.Namespace) -> int:
 
 def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map") -> int:
     """Print and write what was asked for, then fail if the audit did."""
-    from thresher.audit import count_run
+    from thresher.audit.audit import check
     from thresher.audit.cache import cached_audit, cached_statistics
     from thresher.audit.compare import since
     from thresher.audit.review import lines_of, reviewed
@@ -81,7 +81,7 @@ def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", ma
 
     result = cached_audit(run, map_shards, recount=options.recount)
     comparison = None if before is None else since(run, before)
-    drift = [] if comparison is None else [entry.to_dict() for entry in comparison.found]
+    drift = [] if comparison is None else [entry.to_dict() for entry in comparison.shares]
     review = reviewed(run)
     if options.json or options.csv:
         figures = cached_statistics(run, map_shards, recount=options.recount)
@@ -100,25 +100,25 @@ def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", ma
             print_table(table_of(drift=drift))
             print_line(comparison.words)
     _write_pages(options, run, before, map_shards)
-    count_run.check(result, calibration=True)
+    check(result, calibration=True)
     return 0
 
 
 def _write_pages(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map") -> None:
     if options.html is not None:
-        from thresher.audit.report import write_report
+        from thresher.audit.pages.report import write_report
 
         print_note(options, f"report: {write_report(run, options.html or None, before=before, map_shards=map_shards)}")
     if options.review is not None:
-        from thresher.audit.review import write_review
+        from thresher.audit.pages.review_page import write_review
 
         print_note(options, f"to mark: {write_review(run, options.review)}")
 
 
 def _audit_all(options: argparse.Namespace) -> int:
     """Print, and write if asked for, the runs of a directory side by side."""
-    from thresher.audit.page import write_page
-    from thresher.audit.runs_table import across, page, short_table, table
+    from thresher.audit.pages.page import write_page
+    from thresher.audit.pages.runs_table import across, page, short_table, table
 
     for flag in ("against", "review", "spread"):
         if getattr(options, flag):

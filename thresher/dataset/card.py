@@ -15,8 +15,8 @@ from schemas.prompt_sets import PromptSet
 from schemas.recipe import Recipe
 from schemas.sampling import Sampling
 from thresher import __version__
+from thresher.audit.audit import Audit
 from thresher.audit.compare import Since
-from thresher.audit.count_run import Audit
 from thresher.audit.review import Review, lines_of
 from thresher.audit.show import calibration_lines, markdown, number, percent
 from thresher.dataset import views

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from schemas.manifest import Entry
 from schemas.sample import SAMPLES
 from thresher import __version__, ids
-from thresher.audit.count_run import Audit
+from thresher.audit.audit import Audit
 from thresher.audit.review import reviewed
 from thresher.dataset import preference_views, views
 from thresher.dataset.card import ViewSize, card
@@ -91,7 +91,7 @@ def _key(run: Run) -> str | None:
     """Hash of everything that the dataset is made from; None while a shard is missing."""
     store, made = run.store, []
     shards = range(pool.shards(store))
-    for shard in pool.sampled(store) if pool.enough(run) else shards:
+    for shard in pool.sampled(store) if run.enough else shards:
         samples, verdicts = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_entries(store, shard)
         if samples is None or not verdicts:
             return None

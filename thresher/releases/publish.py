@@ -27,9 +27,9 @@ from schemas.dataset import PublishSpec
 from schemas.manifest import Entry, RunManifest
 from schemas.release import Release, RepositoryManifest, Shard
 from thresher import __version__
+from thresher.audit.audit import Audit
 from thresher.audit.cache import cached_audit
 from thresher.audit.compare import since
-from thresher.audit.count_run import Audit
 from thresher.audit.review import reviewed
 from thresher.dataset import views
 from thresher.dataset.card import card

@@ -1,4 +1,4 @@
-"""HTML pages that need no network: rendering, escaping, writing."""
+"""Renders, escapes and writes HTML pages that work offline."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_page(text: str, path: str | Path) -> str:
-    """Write a page, to a file or an fsspec URL; returns where it is."""
+    """Write a page to a file or an fsspec URL; returns where it is. Raises AuditError if it cannot be written."""
     if "://" in str(path):
         folder, _, name = str(path).rpartition("/")
         Store(folder).write_bytes(name, text.encode())
@@ -28,15 +28,15 @@ def write_page(text: str, path: str | Path) -> str:
 
 
 def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", **values: Any) -> str:
-    """A page of this package with these charts. Every value is escaped, but for JSON made by `_safe`."""
+    """Render a template with these charts. Every value is escaped, except JSON from `safe_json`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("thresher.audit", ".")
+    loader = PackageLoader("thresher.audit.pages", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(template).render(
-        charts=_safe({name: chart.to_dict() for name, chart in charts.items()}),
+        charts=safe_json({name: chart.to_dict() for name, chart in charts.items()}),
         library=_library(),
-        safe=_safe,
+        safe=safe_json,
         number=number,
         percent=percent,
         share=share,
@@ -44,15 +44,15 @@ def rendered(template: str, charts: "Mapping[str, alt.Chart | alt.LayerChart]", 
     )
 
 
-def _safe(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or begins another. What is no number is null."""
+def safe_json(value: Any) -> str:
+    """JSON for a script element: nothing in it can end the element or start another. NaN and infinity become null."""
     text = json.dumps(finite(value), ensure_ascii=True, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 @cache
 def _library() -> str:
-    """Vega, Vega-Lite and vega-embed, as one script."""
+    """Vega, Vega-Lite and vega-embed as one script."""
     import vl_convert
 
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]

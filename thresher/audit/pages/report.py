@@ -1,19 +1,19 @@
-"""A run's audit as one HTML file that needs no network: the funnel first, charts, and a browser of examples.
+"""A run's audit as one HTML file that works offline: the funnel first, then charts, and a browser of examples.
 
-What a model wrote is never part of the page's markup: examples travel as JSON in which `<`, `>` and `&` are escaped, and the
-page's script puts them into text nodes. A content security policy lets the page load nothing.
+Text from a model is never part of the page's markup: examples are embedded as JSON in which `<`, `>` and `&` are escaped, and
+the page's script puts them into text nodes. A content security policy forbids the page to load anything.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from thresher import __version__
+from thresher.audit.audit import Overlap
 from thresher.audit.cache import cached_audit, cached_statistics
-from thresher.audit.charts import charts
 from thresher.audit.compare import since
-from thresher.audit.count_run import Overlap
-from thresher.audit.examples import examples
-from thresher.audit.page import _safe, rendered, write_page
+from thresher.audit.pages.charts import charts
+from thresher.audit.pages.examples import examples
+from thresher.audit.pages.page import rendered, safe_json, write_page
 from thresher.audit.review import lines_of, reviewed
 from thresher.audit.show import calibration_lines, number, summary, trust_lines
 from thresher.executors.executor import Map, map_here
@@ -21,10 +21,10 @@ from thresher.pool.run import Run
 
 
 def write_report(run: Run, path: str | Path | None = None, *, before: Run | None = None, map_shards: Map = map_here) -> str:
-    """Write the report of a run, RUN/report.html if no path is given; returns where it is. `before` is an earlier run to compare
-    with, instead of the last complete one of the same name in the same folder. `map_shards` spreads the counting over the workers
-    of an executor. A run that is cut short, or empty, has a report too, which says what is missing. Raises AuditError where it
-    cannot be written."""
+    """Write the report of a run, by default to RUN/report.html; returns where it is. `before` is an earlier run to compare
+    with, by default the last complete run of the same name in the same folder. `map_shards` spreads the counting over the
+    workers of an executor. The report of an unfinished or empty run says what is missing. Raises AuditError if it cannot be
+    written."""
     text = report(run, before=before, map_shards=map_shards)
     if path is None:
         run.store.write_bytes("report.html", text.encode())
@@ -33,7 +33,7 @@ def write_report(run: Run, path: str | Path | None = None, *, before: Run | None
 
 
 def report(run: Run, *, before: Run | None = None, map_shards: Map = map_here) -> str:
-    """The report of a run as HTML."""
+    """Return the report of a run as HTML."""
     audit, statistics = cached_audit(run, map_shards), cached_statistics(run, map_shards)
     review = reviewed(run)
     return rendered(
@@ -46,7 +46,7 @@ def report(run: Run, *, before: Run | None = None, map_shards: Map = map_here) -
         trust=[*(lines_of(review) if review else []), *trust_lines(audit), *calibration_lines(audit)],
         listed=_listed,
         overlaps=_matrix(audit.overlaps),
-        examples=_safe(examples(run)),
+        examples=safe_json(examples(run)),
         version=__version__,
     )
 
@@ -59,11 +59,12 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def _matrix(overlaps: Sequence[Overlap]) -> dict[str, dict[str, tuple[int, int] | None]]:
-    """By two filters: what both dropped, and what the first dropped, of the samples that both saw; null of a filter with
-    itself."""
-    names = list(dict.fromkeys(name for one in overlaps for name in one.filters))
-    found: dict[str, dict[str, tuple[int, int] | None]] = {name: dict.fromkeys(names) for name in names}
-    for one in overlaps:
-        first, second = one.filters
-        found[first][second], found[second][first] = (one.both, one.dropped[0]), (one.both, one.dropped[1])
-    return found
+    """By two filters: how many samples both dropped, and how many the first dropped, among the samples that both saw; None of a
+    filter with itself."""
+    names = list(dict.fromkeys(name for overlap in overlaps for name in overlap.filters))
+    matrix: dict[str, dict[str, tuple[int, int] | None]] = {name: dict.fromkeys(names) for name in names}
+    for overlap in overlaps:
+        first, second = overlap.filters
+        matrix[first][second] = (overlap.both, overlap.dropped[0])
+        matrix[second][first] = (overlap.both, overlap.dropped[1])
+    return matrix
