@@ -12,7 +12,7 @@ import pytest
 from filters.base import FilterError
 from filters.similarity.duplicates import similarities
 from filters.similarity.signatures import Signed, joined, signed
-from thresher.dedupe import index
+from thresher.dedupe import index, index_runs
 from thresher.dedupe.index import Index
 
 RULE = {"guard": "numbers", "run_characters": 200}
@@ -70,10 +70,10 @@ def test_many_copies_are_found(tmp_path: Path) -> None:
 
 def test_runs_are_merged_and_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small the ranges in which they are merged."""
-    monkeypatch.setattr(index, "RANGE_KEYS", 1000)
-    monkeypatch.setattr(index, "KEY_ROWS", 128)
-    monkeypatch.setattr(index, "SIGNATURE_ROWS", 16)
-    monkeypatch.setattr(index, "FILE_KEYS", 700)
+    monkeypatch.setattr(index_runs, "RANGE_KEYS", 1000)
+    monkeypatch.setattr(index_runs, "KEY_ROWS", 128)
+    monkeypatch.setattr(index_runs, "SIGNATURE_ROWS", 16)
+    monkeypatch.setattr(index_runs, "FILE_KEYS", 700)
     released = [texts(40, seed) for seed in range(9)]
     asked = [changed(text, 1) for some in released for text in some]
     for number, some in enumerate(released):
@@ -165,18 +165,18 @@ def test_one_without_releases_and_texts_without_words(tmp_path: Path) -> None:
 
 def test_one_that_cannot_serve_says_why(tmp_path: Path) -> None:
     add(tmp_path, "one", texts(3))
-    with pytest.raises(FilterError, match=r"made with the rule .*200.*, this needs .*answer.*rebuild it"):
+    with pytest.raises(FilterError, match=r"made with the rule .*200.*, wanted .*answer.*rebuild it"):
         Index(tmp_path, {"guard": "answer"})
     path = tmp_path / "index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"scheme": "other_v0"}))
-    with pytest.raises(FilterError, match=r"index.json: the index was made with the scheme other_v0, this needs"):
+    with pytest.raises(FilterError, match=r"index.json: the index was made with the scheme other_v0, wanted"):
         Index(tmp_path, RULE)
     path.write_text("{")
     with pytest.raises(FilterError, match=r"not an index of thresher"):
         Index(tmp_path, RULE)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "things.txt").touch()
-    with pytest.raises(FilterError, match=r"holds other things"):
+    with pytest.raises(FilterError, match=r"holds other files"):
         Index(tmp_path / "other", RULE)
 
 

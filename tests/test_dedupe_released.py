@@ -13,7 +13,8 @@ from datasets import load_dataset
 
 from helpers.released_runs import RULE, apples, asking_run, rollouts, run_on_machine
 from thresher.cli import main
-from thresher.dedupe.index import Index, Similar
+from thresher.dedupe.index import Index
+from thresher.dedupe.index_search import Similar
 from thresher.errors import PublishError, RecipeError
 
 

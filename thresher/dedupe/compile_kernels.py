@@ -1,4 +1,4 @@
-"""Compile the numba kernels into the cache, so that no run waits for it: python -m thresher.dedupe.compile_kernels."""
+"""Compile the numba kernels into the cache, so that no run waits for them: python -m thresher.dedupe.compile_kernels."""
 
 import tempfile
 
@@ -14,11 +14,11 @@ from thresher.dedupe.index import Index
 texts = pa.array(["one text and another one of some words", "a short one", "one text and another one of many words", "caf\u00e9"])
 rows = np.arange(len(texts))
 numbers(texts)
-made = signed(texts, np.zeros(len(texts), np.uint64))
-among(made, rows, 0.7)
-within(made, np.zeros_like(rows), rows, 0.7)
-similarities(made, rows, rows[::-1].copy())
+signatures = signed(texts, np.zeros(len(texts), np.uint64))
+among(signatures, rows, 0.7)
+within(signatures, np.zeros_like(rows), rows, 0.7)
+similarities(signatures, rows, rows[::-1].copy())
 nearest(tokens_of(texts), np.zeros_like(rows), rows[:2], rows[2:], edits=3, share=0.1, common=0.5)
 with tempfile.TemporaryDirectory() as folder:
-    Index(folder, {}).add("one", [(made, ["a", "b", "c", "d"])])
-    Index(folder, {}).ask(made, 0.7)
+    Index(folder, {}).add("release", [(signatures, ["a", "b", "c", "d"])])
+    Index(folder, {}).ask(signatures, 0.7)
