@@ -84,7 +84,7 @@ def test_incomplete_directory_says_what_is_missing(tmp_path: Path, changed: dict
 
     message = message_of("mine", tmp_path)
 
-    assert message.startswith(f"model 'mine': {tmp_path / 'mine'} holds no whole model: {said}")
+    assert message.startswith(f"model 'mine': {tmp_path / 'mine'} holds no complete model: {said}")
     assert message.endswith("give a directory as save_pretrained writes it, a Hub id (org/name), or smollm2-135m-instruct")
 
 
@@ -92,7 +92,7 @@ def test_incomplete_directory_says_what_is_missing(tmp_path: Path, changed: dict
 def test_unreadable_config_and_absent_directory_are_named(tmp_path: Path, config: str) -> None:
     fill(tmp_path / "mine", **{"config.json": config})
 
-    assert "holds no whole model: no such directory" in message_of("./other", tmp_path)
+    assert "holds no complete model: no such directory" in message_of("./other", tmp_path)
     assert message_of("mine", tmp_path).startswith(f"{tmp_path}/mine/config.json: a JSON object is needed: ")
 
 
@@ -110,7 +110,7 @@ def test_revision_pins_a_directory(tmp_path: Path) -> None:
     revision = resolve("mine", base=tmp_path).revision
 
     assert resolve("mine", revision, base=tmp_path).revision == revision
-    assert f"revision 'main' wanted, {revision!r} found; only a Hub model has" in message_of("mine", tmp_path, "main")
+    assert f"revision 'main' wanted, {revision!r} found; only a Hub model has several" in message_of("mine", tmp_path, "main")
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("poet-7B", "poet-7b"), ("smollm2", EMBEDDED), ("a/b/c", EMBEDDED)])
@@ -148,7 +148,7 @@ def test_hub_model_has_its_commit_as_revision(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
-    assert "the Hub's repository is no model that vLLM loads: weights are missing" in message_of("org/name", tmp_path, "v0")
+    assert "the repository holds no model that vLLM can load: weights are missing" in message_of("org/name", tmp_path, "v0")
     asked.clear()
     model = resolve("org/name", "v1", base=tmp_path)
 
@@ -165,8 +165,8 @@ RESPONSE: Any = types.SimpleNamespace(headers={}, request=None)
         (errors.GatedRepoError("no", response=RESPONSE), "it is gated; accept its terms on its Hub page, and check HF_TOKEN"),
         (errors.RevisionNotFoundError("no", response=RESPONSE), "the Hub has no such branch, tag or commit of it; check"),
         (errors.RepositoryNotFoundError("no", response=RESPONSE), "not on the Hub, or private; check its name, HF_TOKEN and"),
-        (errors.LocalEntryNotFoundError("no"), "not fetched; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE"),
-        (ConnectionError("no"), "not fetched; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE"),
+        (errors.LocalEntryNotFoundError("no"), "not downloaded; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE"),
+        (ConnectionError("no"), "not downloaded; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE"),
     ],
 )
 def test_hub_error_says_what_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:

@@ -84,7 +84,7 @@ def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path: Pat
     rows = [{**row, "junk": math.nan} for row in ROWS]
 
     assert made(tmp_path, rows, metadata=["level", "answer"])[0].metadata == {"level": "easy", "answer": 2}
-    with pytest.raises(SourceError, match=r"x.jsonl:1: junk: nan is no number in JSON"):
+    with pytest.raises(SourceError, match=r"x.jsonl:1: junk: nan is not a number in JSON"):
         made(tmp_path, rows)
 
 

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thresher.dataset import schema_files
 from thresher.errors import RecipeError
 from thresher.inputs import recipe_file
-from thresher.judging.build import build_filters
 
 Write = Callable[..., Path]
 
@@ -103,12 +101,6 @@ def test_a_wrong_override_is_refused(recipe: Write, override: str, message: str)
     """An override is validated like the file."""
     with pytest.raises(RecipeError, match=message):
         recipe_file.load(recipe(), [override])
-
-
-
-
-
-
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8)

@@ -1,16 +1,11 @@
-"""Rows come from files, datasets, reasoning-gym and grids, and what cannot be read is named."""
+"""Rows come from files, datasets, reasoning-gym and grids; an error names what cannot be read."""
 
-import json
 import sys
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +13,8 @@ import pytest
 from filters.reasoning_gym import EVALUATING
 from schemas.prompt_sets import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource
 from thresher.errors import SourceError
-from thresher.inputs.sources import HASH_DEPENDENT, plain, rows
+from thresher.inputs.json_values import json_value
+from thresher.inputs.sources import HASH_DEPENDENT, rows
 
 TABLE = pa.table({"country": ["Peru", "Chad", "Cuba"], "n": [1, 2, None]})
 READ = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]
@@ -34,15 +30,15 @@ def parquet(folder: Path, name: Any) -> Any:
 
 
 def test_jsonl_rows_carry_their_line(tmp_path: Path) -> None:
-    """Blank lines are no rows but count as lines; a byte order mark and Windows line ends are no part of a row."""
-    found = jsonl(tmp_path, b'\xef\xbb\xbf{"a": "\xc3\xa9"}\r\n\n  \n{"a": NaN}\n')
+    """Blank lines are not rows but count as lines; a byte order mark and Windows line ends are not part of a row."""
+    placed = jsonl(tmp_path, b'\xef\xbb\xbf{"a": "\xc3\xa9"}\r\n\n  \n{"a": NaN}\n')
 
-    assert [where for where, _ in found] == ["x.jsonl:1", "x.jsonl:4"]
-    assert (found[0][1], str(found[1][1])) == ({"a": "é"}, "{'a': nan}")
+    assert [where for where, _ in placed] == ["x.jsonl:1", "x.jsonl:4"]
+    assert (placed[0][1], str(placed[1][1])) == ({"a": "é"}, "{'a': nan}")
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b'{"a": 1', "x.jsonl:2: not JSON: .* in column 8; wanted one JSON object per line"),
         (b"[1]", "x.jsonl:2: not an object: found list; wanted one JSON object per line"),
@@ -53,18 +49,18 @@ def test_jsonl_rows_carry_their_line(tmp_path: Path) -> None:
     ],
     ids=["torn", "list", "null", "latin-1", "huge number", "deep"],
 )
-def test_bad_line_is_named_after_the_good_ones(tmp_path: Path, line: Any, said: str) -> None:
-    """The error says file and line, what was wanted and what was found."""
+def test_bad_line_is_named_after_the_good_ones(tmp_path: Path, line: Any, message: str) -> None:
+    """The error has file and line, what was wanted and what was found."""
     (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
-    found = rows(JsonlSource(kind="jsonl", path="x.jsonl"), tmp_path)
+    placed = rows(JsonlSource(kind="jsonl", path="x.jsonl"), tmp_path)
 
-    assert next(found) == ("x.jsonl:1", {"a": 1})
-    with pytest.raises(SourceError, match=said):
-        next(found)
+    assert next(placed) == ("x.jsonl:1", {"a": 1})
+    with pytest.raises(SourceError, match=message):
+        next(placed)
 
 
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
-    """So does a missing Parquet file; a directory is no JSONL."""
+    """So does a missing Parquet file; a directory is not JSONL."""
     (tmp_path / "capitals.jsonl").touch()
 
     with pytest.raises(SourceError, match=r"^capital.jsonl: no such file; looked for .*; did you mean capitals.json"):
@@ -76,7 +72,6 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_source_without_rows_is_an_error(tmp_path: Path) -> None:
-    """Nothing is planned from nothing."""
     pq.write_table(TABLE.slice(0, 0), tmp_path / "x.parquet")
 
     with pytest.raises(SourceError, match=r"^x.jsonl holds no rows$"):
@@ -85,7 +80,7 @@ def test_source_without_rows_is_an_error(tmp_path: Path) -> None:
         parquet(tmp_path, "x.parquet")
 
 
-def test_parquet_and_both_kinds_of_arrow_files_read_alike(tmp_path: Path) -> None:
+def test_parquet_and_both_kinds_of_arrow_files_give_the_same_rows(tmp_path: Path) -> None:
     """The first bytes decide, not the name; rows count from 0."""
     pq.write_table(TABLE, tmp_path / "x.parquet", row_group_size=2)
     for name, make in (("file.arrow", pa.ipc.new_file), ("stream.bin", pa.ipc.new_stream)):
@@ -97,35 +92,35 @@ def test_parquet_and_both_kinds_of_arrow_files_read_alike(tmp_path: Path) -> Non
 
 
 def test_directory_reads_each_file_with_its_own_columns(tmp_path: Path) -> None:
-    """A column that the first file lacks is not lost; files that are not Parquet are left alone."""
+    """A column that the first file lacks is kept; files that are not Parquet are ignored."""
     (tmp_path / "d" / "b").mkdir(parents=True)
     pq.write_table(TABLE.select(["n"]), tmp_path / "d" / "a.parquet")
     pq.write_table(TABLE, tmp_path / "d" / "b" / "x.parquet")
     (tmp_path / "d" / "README.md").touch()
-    found = parquet(tmp_path, "d")
+    placed = parquet(tmp_path, "d")
 
-    assert [where for where, _ in found][2:4] == ["d/a.parquet row 2", "d/b/x.parquet row 0"]
-    assert [row for _, row in found][3:] == READ
+    assert [where for where, _ in placed][2:4] == ["d/a.parquet row 2", "d/b/x.parquet row 0"]
+    assert [row for _, row in placed][3:] == READ
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"empty: the directory holds no \*.parquet file"):
         parquet(tmp_path, "empty")
 
 
 def test_damaged_parquet_is_named(tmp_path: Path) -> None:
-    """A torn file, and one that is something else."""
+    """A truncated file, and one of another format."""
     pq.write_table(TABLE, tmp_path / "x.parquet")
     whole = (tmp_path / "x.parquet").read_bytes()
     (tmp_path / "torn.parquet").write_bytes(whole[:-20])
     (tmp_path / "text.parquet").write_text("country\nPeru\n")
 
-    with pytest.raises(SourceError, match=r"^torn.parquet: cannot be read on from row 0; is it damaged"):
+    with pytest.raises(SourceError, match=r"^torn.parquet: cannot be read from row 0 on; is it damaged"):
         parquet(tmp_path, "torn.parquet")
-    with pytest.raises(SourceError, match=r"^text.parquet: neither Parquet nor Arrow IPC: it begins with b'countr'"):
+    with pytest.raises(SourceError, match=r"^text.parquet: neither Parquet nor Arrow IPC: it starts with b'countr'"):
         parquet(tmp_path, "text.parquet")
 
 
 def test_arrow_values_that_python_cannot_hold_are_read(tmp_path: Path) -> None:
-    """Arrow's JSON is parsed; nanoseconds survive as pandas keeps them; a far date is text."""
+    """Arrow's JSON is parsed; nanoseconds are kept, by pandas; a far date becomes text."""
     columns = {
         "json": pa.array(['{"a": [1, null]}', None], pa.json_()),
         "ns": pa.array([1, 2], pa.timestamp("ns")),
@@ -137,7 +132,7 @@ def test_arrow_values_that_python_cannot_hold_are_read(tmp_path: Path) -> None:
         writer.write_table(table)
     (_, first), (_, second) = parquet(tmp_path, "x.arrow")
 
-    assert plain(first, "x") == {
+    assert json_value(first, "x") == {
         "json": {"a": [1, None]},
         "ns": "1970-01-01T00:00:00.000000001",
         "far": "10680-07-14 06:09:04",
@@ -147,80 +142,26 @@ def test_arrow_values_that_python_cannot_hold_are_read(tmp_path: Path) -> None:
 
 
 def test_grid_is_every_combination_in_written_order() -> None:
-    """The last field turns fastest."""
-    found = list(rows(GridSource(kind="grid", fields={"b": [1, 2], "a": ["x", None]}), Path()))
+    """The last field changes fastest."""
+    placed = list(rows(GridSource(kind="grid", fields={"b": [1, 2], "a": ["x", None]}), Path()))
 
-    assert [where for where, _ in found] == [f"grid row {number}" for number in range(4)]
-    assert [list(row.items()) for _, row in found] == [[("b", b), ("a", a)] for b in (1, 2) for a in ("x", None)]
-
-
-@pytest.mark.parametrize(
-    ("value", "made"),
-    [
-        (np.float64(0.5), 0.5), (np.int8(3), 3), (np.bool_(True), True),
-        (np.array([[1, 2]]), [[1, 2]]),
-        (np.datetime64("2024-05-01", "ns"), "2024-05-01T00:00:00.000000000"),
-        (pa.scalar({"a": 1}), {"a": 1}),
-        (datetime(2024, 5, 1, 12, tzinfo=UTC), "2024-05-01T12:00:00+00:00"),
-        (date(2024, 5, 1), "2024-05-01"), (time(1, 2, 3), "01:02:03"), (timedelta(minutes=1), 60.0),
-        (Decimal("1.10"), "1.10"), (b"\x00\xff", "AP8="), ((1, {2: None}), [1, {"2": None}]),
-        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-    ],
-    ids=lambda value: type(value).__name__,
-)  # fmt: skip
-def test_values_become_json(value: Any, made: Any) -> None:
-    """What rows hold in Python, NumPy and Arrow has one JSON value."""
-    found = plain(value, "x")
-
-    assert json.loads(json.dumps(found)) == made
-    assert type(found) is type(made)
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        (float("nan"), "x: nan is no number in JSON; use null, or a text"),
-        ([{"a": float("-inf")}], "x: -inf is no number in JSON"),
-        (np.float32("nan"), "x: nan is no number"),
-        ("a\ud800", r"x: \\ud800 is half of a surrogate pair"),
-        ({"\udfff": 1}, r"x: \\udfff is half of a surrogate pair"),
-        ({1, 2}, "x: a set cannot be kept as JSON; leave the field out"),
-    ],
-    ids=["nan", "inside", "numpy", "surrogate", "surrogate key", "set"],
-)
-def test_values_that_json_cannot_hold_are_refused(value: Any, said: str) -> None:
-    """With the place they stand in."""
-    with pytest.raises(SourceError, match=said):
-        plain(value, "x")
-
-
-def test_deep_nesting_is_refused() -> None:
-    """Not a RecursionError: it would end the run without naming the row."""
-    nested: list[Any] = []
-    for _ in range(2000):
-        nested = [nested]
-    with pytest.raises(SourceError, match="x: nested too deeply"):
-        plain(nested, "x")
-
-
-def test_non_finite_numbers_can_be_kept_as_texts() -> None:
-    """For columns that are only carried along."""
-    assert plain([float("nan"), np.float32("-inf"), 1.0], "x", finite=False) == ["NaN", "-Infinity", 1.0]
+    assert [where for where, _ in placed] == [f"grid row {number}" for number in range(4)]
+    assert [list(row.items()) for _, row in placed] == [[("b", b), ("a", a)] for b in (1, 2) for a in ("x", None)]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Directories as `datasets` writes them, and as people upload them."""
+    """Directories as `datasets` writes them, and as they are on the Hub."""
     import datasets
 
-    folder, made = tmp_path_factory.mktemp("saved"), datasets.Dataset.from_dict(TABLE.to_pydict())
+    folder, table = tmp_path_factory.mktemp("saved"), datasets.Dataset.from_dict(TABLE.to_pydict())
     datasets.disable_progress_bars()
-    made.save_to_disk(folder / "one")
-    datasets.DatasetDict({"train": made, "test": made.select([2])}).save_to_disk(folder / "many")
+    table.save_to_disk(folder / "one")
+    datasets.DatasetDict({"train": table, "test": table.select([2])}).save_to_disk(folder / "many")
     for config in ("a", "b"):
         (folder / "hub" / config).mkdir(parents=True)
-        made.to_parquet(folder / "hub" / config / "train.parquet")
-    configs = [f"- config_name: {one}\n  data_files: {one}/*.parquet\n" for one in ("a", "b")]
+        table.to_parquet(folder / "hub" / config / "train.parquet")
+    configs = [f"- config_name: {config}\n  data_files: {config}/*.parquet\n" for config in ("a", "b")]
     (folder / "hub" / "README.md").write_text(f"---\nconfigs:\n{''.join(configs)}---\n")
     return folder
 
@@ -230,16 +171,16 @@ def dataset(folder: Path, path: str, **settings: Any) -> list[tuple[str, dict[st
 
 
 def test_local_datasets_are_read(saved: Any) -> None:
-    """One that was saved, one split of several, and a directory in the shape of the Hub."""
+    """A saved dataset, one split of several, and a directory laid out as on the Hub."""
     assert [row for _, row in dataset(saved, "one")] == READ
     assert dataset(saved, "many", split="test") == [("many test row 0", READ[2])]
     assert dataset(saved, "hub", config="a") == [(f"hub a train row {number}", row) for number, row in enumerate(READ)]
 
 
 @pytest.mark.parametrize(
-    ("path", "settings", "said"),
+    ("path", "settings", "message"),
     [
-        ("many", {"split": "tests"}, r"^many tests: no such split; did you mean test\?; there are train, test$"),
+        ("many", {"split": "tests"}, r"^many tests: no such split; did you mean test\?; it has train, test$"),
         ("hub", {"config": "a", "split": "dev"}, r"^hub a dev: cannot be loaded: .*dev.*\['train'\]; check"),
         ("hub", {"config": "c"}, r"^hub c train: cannot be loaded: .*'c' not found. Available: \['a', 'b'\]; check"),
         ("hub", {}, r"^hub train: cannot be loaded: .*available configs: \['a', 'b'\]"),
@@ -248,9 +189,9 @@ def test_local_datasets_are_read(saved: Any) -> None:
     ],
     ids=["saved split", "split", "config", "no config", "directory", "file"],
 )
-def test_dataset_that_cannot_be_loaded_is_explained(saved: Any, path: str, settings: dict[str, Any], said: str) -> None:
-    """The splits or configs there are stand in the message."""
-    with pytest.raises(SourceError, match=said):
+def test_dataset_that_cannot_be_loaded_is_explained(saved: Any, path: str, settings: dict[str, Any], message: str) -> None:
+    """The message lists the splits or configs that exist."""
+    with pytest.raises(SourceError, match=message):
         dataset(saved, path, **settings)
 
 
@@ -259,27 +200,26 @@ def gym(name: Any, **settings: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_reasoning_gym_items_say_how_to_make_them_again() -> None:
+def test_reasoning_gym_items_can_be_made_again_from_their_row() -> None:
     """Item i uses seed + i, so the same item comes from two seeds."""
-    found = gym("chain_sum", size=3, seed=7, config={"max_terms": 3})
-    where, row = found[1]
+    where, row = gym("chain_sum", size=3, seed=7, config={"max_terms": 3})[1]
 
     assert (where, set(row)) == ("reasoning_gym chain_sum row 1", {"question", "answer", "reasoning_gym"})
-    made = {"name": "chain_sum", "config": {"max_terms": 3}, "seed": 7, "index": 1}
-    assert row["reasoning_gym"] == made | {"version": version("reasoning-gym")}
+    origin = {"name": "chain_sum", "config": {"max_terms": 3}, "seed": 7, "index": 1}
+    assert row["reasoning_gym"] == origin | {"version": version("reasoning-gym")}
     assert gym("chain_sum", size=1, seed=8, config={"max_terms": 3})[0][1]["question"] == row["question"]
 
 
 @pytest.mark.parametrize("name", sorted(EVALUATING))
 def test_families_that_run_answers_are_refused(name: Any) -> None:
     """Before reasoning-gym is even imported."""
-    with pytest.raises(SourceError, match=f"^reasoning_gym {name}: refused, as its scorer runs answers as code"):
+    with pytest.raises(SourceError, match=f"^reasoning_gym {name}: refused, because its scorer runs answers as code"):
         gym(name, size=1)
 
 
 @pytest.mark.slow
 def test_bad_reasoning_gym_family_or_config_is_explained() -> None:
-    """An unknown family with the nearest, and a config that the family does not take."""
+    """An unknown family, with the closest name, and a config that the family does not accept."""
     with pytest.raises(SourceError, match=r"^reasoning_gym chain_sun: no such family; did you mean chain_sum\?"):
         gym("chain_sun", size=1)
     with pytest.raises(SourceError, match=r"chain_sum: config {'max_terms': 1}: AssertionError: max_terms must be"):
@@ -295,8 +235,8 @@ def test_missing_reasoning_gym_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_families_that_depend_on_the_hash_seed_want_it_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Setting the variable inside a running Python would have no effect, so the interpreter's own flag is asked."""
+def test_families_that_depend_on_the_hash_seed_need_it_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting the variable inside a running Python has no effect, so the interpreter's flag is read."""
     name = max(HASH_DEPENDENT)
 
     monkeypatch.setattr("thresher.inputs.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=1)))

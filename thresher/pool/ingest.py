@@ -23,7 +23,8 @@ from schemas.sample import PROMPTS, SAMPLES, Message, to_json
 from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError, StoreError
-from thresher.inputs.sources import Row, arrow_rows, lines, parse_line, plain, text
+from thresher.inputs.json_values import json_value, valid_text
+from thresher.inputs.sources import Row, arrow_rows, parse_line, read_lines
 from thresher.pool.store import Store, shard_name
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _count(file: Path) -> int:
         raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion{hint}")
     ending = file.suffix.lower()
     if ending in _JSONL:
-        rows = sum(1 for _ in lines(file))
+        rows = sum(1 for _ in read_lines(file))
     elif ending in _PARQUET:
         try:
             metadata = pq.read_metadata(file)
@@ -116,7 +117,7 @@ def _rows(file: Path) -> Iterator[Raw]:
         for number, (where, row) in enumerate(arrow_rows(file, file.name)):
             yield where, {"row": number}, row, b""
         return
-    for number, line in lines(file):
+    for number, line in read_lines(file):
         where = f"{file.name}:{number}"
         try:
             yield where, {"line": number}, parse_line(line, where), line
@@ -233,17 +234,17 @@ def _fill(made: Row, row: Row, where: str) -> None:
     family = row.get("family")
     if family is not None and not isinstance(family, str):
         raise SourceError(f"{where}: bad family: wanted text, found {_short(family)}")
-    made["family"] = text(family, f"{where}: bad family") if family else "default"
+    made["family"] = valid_text(family, f"{where}: bad family") if family else "default"
     if made["family"] == EVERY_FAMILY:
         raise SourceError(f"{where}: bad family: {EVERY_FAMILY!r} stands for all families together; give it another name")
     made["messages"] = _messages(_given(row, "prompt", where), f"{where}: bad prompt")
     made["completion"] = _completion(_given(row, "completion", where), f"{where}: bad completion")
-    reference = plain(row.get("reference"), f"{where}: bad reference")
+    reference = json_value(row.get("reference"), f"{where}: bad reference")
     made["reference"] = None if reference is None else to_json(reference)
     taken = _engine_columns(row, where)
     made |= taken
     rest = {name: value for name, value in row.items() if name not in _OURS and name not in taken}
-    made["metadata"] = to_json(plain(rest, f"{where}: bad metadata", finite=False))
+    made["metadata"] = to_json(json_value(rest, f"{where}: bad metadata", finite=False))
     made["prompt_id"] = ids.prompt_id([Message(**one) for one in made["messages"]], reference)
 
 
@@ -256,7 +257,7 @@ def _given(row: Row, name: str, where: str) -> Any:
 
 def _messages(value: Any, where: str) -> list[dict[str, str]]:
     if isinstance(value, str):
-        return [{"role": "user", "content": text(value, where)}]
+        return [{"role": "user", "content": valid_text(value, where)}]
     wanted = "wanted text, or a list of messages with the texts role and content"
     if not isinstance(value, list) or not value:
         raise SourceError(f"{where}: {wanted}; found {_short(value)}")
@@ -266,16 +267,16 @@ def _messages(value: Any, where: str) -> list[dict[str, str]]:
         further = [name for name, inner in one.items() if inner is not None and name not in ("role", "content")]
         if further:
             raise SourceError(f"{where}: {wanted}, and nothing else; found {further[0]}, which would be lost")
-    return [{name: text(one[name], where) for name in ("role", "content")} for one in value]
+    return [{name: valid_text(one[name], where) for name in ("role", "content")} for one in value]
 
 
 def _completion(value: Any, where: str) -> str:
     if isinstance(value, str):
-        return text(value, where)
+        return valid_text(value, where)
     if isinstance(value, list):
         said = [one.get("content") for one in value if isinstance(one, dict) and one.get("role") == "assistant"]
         if said and isinstance(said[-1], str):
-            return text(said[-1], where)
+            return valid_text(said[-1], where)
     raise SourceError(f"{where}: wanted text, or messages of which the last assistant's is text; found {_short(value)}")
 
 
@@ -283,7 +284,7 @@ def _engine_columns(row: Row, where: str) -> Row:
     """finish_reason, completion_ids and logprobs where they are null or what the pool means; else they are metadata."""
     taken: Row = {name: None for name in ("finish_reason", "completion_ids", "logprobs") if row.get(name) is None}
     if isinstance(reason := row.get("finish_reason"), str):
-        taken["finish_reason"] = text(reason, f"{where}: bad finish_reason")
+        taken["finish_reason"] = valid_text(reason, f"{where}: bad finish_reason")
     tokens, logprobs = row.get("completion_ids"), row.get("logprobs")
     if isinstance(tokens, list) and isinstance(logprobs, list) and len(tokens) != len(logprobs):
         return taken
