@@ -77,6 +77,27 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="module", params=["bwrap", "landlock"])
+def layer(request: pytest.FixtureRequest) -> Any:
+    """Each layer of the sandbox that this machine has."""
+    from helpers.programs import LAYERS
+
+    if request.param not in LAYERS:
+        pytest.skip(f"no {request.param} on this machine")
+    return LAYERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def sandbox(layer: Any) -> Iterator[Any]:
+    """One zygote and its spare in each layer."""
+    from filters.sandbox import Limits
+    from filters.sandbox.pool import Pool
+
+    pool = Pool(layer, Limits(), 1)
+    yield pool
+    pool.close()
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real Prefect server with a database of its own. Starting it takes 25 s, and a process sends all its events to the first

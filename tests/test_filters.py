@@ -1,103 +1,17 @@
-"""The filters that come with thresher, and the contract they are held to."""
+"""Building filters by name: registered ones, third-party ones, their parameters, keys and documented reasons."""
 
 import re
-from collections.abc import Sequence
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
-import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import filters
-from filters.base import Filter, FilterError, Role, Scope, verdict_table
+from filters.base import Filter, FilterError, Role, Scope
 from filters.coherence.coherence import Fault
-from filters.judging import judge, judge_corpus, one_by_one, per_prompt
-from schemas.sample import SAMPLES, Sample, Verdict, to_json
-
-
-def table(*rows: dict[str, Any]) -> pa.Table:
-    """Pool rows with what a filter reads; everything else is neutral."""
-    base = {"family": "f", "anchor": False, "messages": [], "metadata": "{}", "finish_reason": "stop", "prompt_id": "p"}
-    made = [
-        {**base, "sample_id": f"s{number}", "index": number, **row, "reference": reference(row)}
-        for number, row in enumerate(rows)
-    ]
-    return pa.Table.from_pylist(made, schema=SAMPLES)
-
-
-def reference(row: dict[str, Any]) -> str | None:
-    return None if row.get("reference") is None else to_json(row["reference"])
-
-
-def shaky(sample: Sample) -> Verdict:
-    if sample.completion == "boom":
-        raise ZeroDivisionError("boom")
-    return Verdict.keep(score=0.5)
-
-
-def make(function: Any, scope: Scope = Scope.SAMPLE) -> Filter:
-    return Filter("mine", "1", scope, Role.QUALITY, function, ("prompt_id", "completion"))
-
-
-@pytest.mark.slow
-@given(st.lists(st.sampled_from(["ok", "boom"]), max_size=20))
-def test_a_failure_is_the_failing_samples_alone(texts: list[str]) -> None:
-    """Bisected, in order, and named."""
-    given_ = judge(make(one_by_one(shaky, ("completion",))), table(*({"completion": text} for text in texts))).to_pylist()
-
-    assert [one["outcome"] for one in given_] == ["undecided" if text == "boom" else "keep" for text in texts]
-    assert {one["detail"] for one in given_ if one["outcome"] == "undecided"} <= {'{"error":"ZeroDivisionError: boom"}'}
-
-
-def test_in_scope_prompt_a_failure_is_its_prompts() -> None:
-    """A prompt's samples are judged together, so they fail together; the other prompt is judged."""
-
-    def judge_prompt(samples: Sequence[Sample]) -> Sequence[Verdict]:
-        return [shaky(sample) for sample in samples]
-
-    built = make(per_prompt(judge_prompt, ("prompt_id", "completion")), Scope.PROMPT)
-    rows = [
-        {"prompt_id": "p", "completion": "ok"},
-        {"prompt_id": "q", "completion": "boom"},
-        {"prompt_id": "p", "completion": "x"},
-    ]
-    rows.append({"prompt_id": "q", "completion": "ok"})
-
-    assert judge(built, table(*rows))["outcome"].to_pylist() == ["keep", "undecided", "keep", "undecided"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (lambda rows: [], "wanted 1 verdicts, one per sample, found 0"),
-        (lambda rows: verdict_table(["maybe"], [""]), "outcomes must be"),
-        (lambda rows: verdict_table(["drop"], [""]), "snake_case"),
-        (lambda rows: verdict_table(["drop"], ["Too Bad"]), "snake_case word, found 'Too Bad'"),
-        (lambda rows: verdict_table(["keep"], ["why"]), "a kept sample has no reason"),
-        (lambda rows: ["keep"], "must return Verdict objects"),
-    ],
-)
-def test_a_broken_contract_is_named(answer: Any, message: str) -> None:
-    """The filter, what was wanted, what was found."""
-    with pytest.raises(FilterError, match=f"mine: .*{message}"):
-        judge(make(answer), table({"completion": "x"}))
-
-
-def test_a_corpus_filter_that_fails_leaves_the_rest_undecided() -> None:
-    """What it had judged stays judged."""
-
-    def fails(batches: Any) -> Any:
-        for number, batch in enumerate(batches):
-            if number == 1:
-                raise OSError("gone")
-            yield [Verdict.keep()] * batch.num_rows
-
-    batches = [table({"completion": "a"}), table({"completion": "b"}), table({"completion": "c"})]
-    given_ = [one["outcome"].to_pylist() for one in judge_corpus(make(fails, Scope.CORPUS), batches)]
-
-    assert given_ == [["keep"], ["undecided"], ["undecided"]]
 
 
 @pytest.mark.parametrize(
@@ -113,21 +27,21 @@ def test_a_corpus_filter_that_fails_leaves_the_rest_undecided() -> None:
     ],
 )
 def test_a_filter_that_cannot_be_built_says_why(name: str, parameters: dict[str, Any], message: str) -> None:
-    """Key, what was found, what is near."""
+    """The message has the key, what was found and a similar name."""
     with pytest.raises(FilterError, match=re.escape(message)):
         filters.build(name, parameters)
 
 
 def test_the_key_changes_with_version_and_parameters() -> None:
-    """Verdicts of one key were made by one rule."""
+    """Verdicts with the same key come from the same rule."""
     keys = {filters.build("exact_answer", {"strip": strip}).key for strip in ("", ".", "!")}
 
     assert len(keys) == 3
     assert filters.build("exact_answer", {}).key == filters.build("exact_answer", {"strip": ""}).key
 
 
-def test_every_reason_stands_in_the_docs() -> None:
-    """docs/verdicts.md says what each means and what to do."""
+def test_every_reason_is_documented() -> None:
+    """docs/verdicts.md explains each one."""
     source = "".join(path.read_text() for path in [*Path("filters").rglob("*.py"), Path("thresher/judging/winnow.py")])
     reasons = set(re.findall(r'(?:drop|undecided|RefusedError)\("([a-z_]+)"', source))
     reasons |= (
@@ -140,3 +54,50 @@ def test_every_reason_stands_in_the_docs() -> None:
 
     documented = set(re.findall(r"^\| `([a-z_]+)`", Path("docs/verdicts.md").read_text(), re.MULTILINE))
     assert reasons == documented
+
+
+FILTER = Filter("mine", "1", Scope.SAMPLE, Role.QUALITY, lambda table: [], ())
+
+
+class Config(BaseModel):
+    """The parameters of a third-party filter; its model does not forbid unknown keys."""
+
+    threshold: int = 3
+
+
+def refusing(config: Config) -> Filter:
+    raise ValueError("threshold too small")
+
+
+@pytest.fixture
+def third_party(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a module outside the package, whose filter does not record its parameters."""
+    module = ModuleType("third_party")
+    vars(module).update(
+        Config=Config,
+        refusing=refusing,
+        build=lambda config: FILTER,
+    )
+    monkeypatch.setitem(sys.modules, "third_party", module)
+    return "third_party"
+
+
+def test_a_built_filter_carries_its_parameters_with_defaults(third_party: str) -> None:
+    """Otherwise its key would not depend on them, and verdicts made with other parameters would be reused."""
+    default, changed = filters.build(f"{third_party}:build", {}), filters.build(f"{third_party}:build", {"threshold": 5})
+
+    assert (default.parameters, changed.parameters) == ({"threshold": 3}, {"threshold": 5})
+    assert default.key != changed.key
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "message"),
+    [("build", {"treshold": 5}, "no such key; did you mean threshold"), ("refusing", {}, "threshold too small")],
+    ids=["misspelt-key", "build-raises"],
+)
+def test_a_third_party_filter_is_built_as_strictly(
+    third_party: str, function: str, parameters: dict[str, Any], message: str
+) -> None:
+    """A misspelt key is an error even if its Config would ignore it."""
+    with pytest.raises(FilterError, match=message):
+        filters.build(f"{third_party}:{function}", parameters)

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a program stays in one line
-"""code_tests: what a reference may be, what of it is refused, how a program is read, and what counts as right."""
+"""code_tests: every form of reference, what a test may assert, and the reason of each failure."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,29 +9,12 @@ import pyarrow as pa
 import pytest
 
 import filters
-from filters.code.bindings import RefusedError, literal
-from filters.code.cases import convert
-from filters.code.reference import read
-from filters.code.text import fenced, program_of
+from filters.code.text import fenced
+from filters.judging import judge
 from filters.sandbox import Job, Ran, Sandbox
 from filters.tools import Tools
+from helpers.code_samples import DOUBLE, HUMANEVAL, MBPP
 from schemas.sample import Outcome, Verdict, to_json
-
-DOUBLE = "def f(x):\n    return 2 * x\n"
-HUMANEVAL = {
-    "prompt": "from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    '''The sum.\n    >>> total([1])\n    1\n    '''\n",
-    "canonical_solution": "    return sum(numbers)\n",
-    "entry_point": "total",
-    "test": "META = {'author': 'x'}\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0, 'no'\n",
-}
-MBPP = {
-    "code": "import math\r\ndef area(r):\r\n  return math.pi * r ** 2",
-    "test_list": ["assert math.isclose(area(1), 3.14159265, rel_tol=0.001)", "assert math.isclose(area(0), 0.0, rel_tol=0.001)"],
-    "test_imports": ["import math"],
-    "test_setup_code": "",
-    "challenge_test_list": ["assert area(2) > 12"],
-}
-
 
 TOOLS = Tools()
 
@@ -44,15 +27,12 @@ def _closed_at_the_end() -> Iterator[None]:
 
 def judged(reference: Any, *completions: str, **parameters: Any) -> list[Verdict]:
     """The verdicts on completions, which all have one reference."""
-    held = pa.table({"completion": list(completions), "reference": [to_json(reference)] * len(completions)})
-    return list(filters.build("code_tests", parameters, TOOLS).judge(held))
+    table = pa.table({"completion": list(completions), "reference": [to_json(reference)] * len(completions)})
+    return list(filters.build("code_tests", parameters, TOOLS).judge(table))
 
 
-def said(reference: Any, *completions: str, **parameters: Any) -> list[str]:
-    return [one.reason or one.outcome.value for one in judged(reference, *completions, **parameters)]
-
-
-# -- forms of references -----------------------------------------------------------------------------------------------------
+def results(reference: Any, *completions: str, **parameters: Any) -> list[str]:
+    return [verdict.reason or verdict.outcome.value for verdict in judged(reference, *completions, **parameters)]
 
 
 @pytest.mark.parametrize(
@@ -76,64 +56,29 @@ def said(reference: Any, *completions: str, **parameters: Any) -> list[str]:
         ),
     ],
 )  # fmt: skip
-def test_every_form_of_reference_tells_right_from_wrong(reference: Any, right: str, wrong: str) -> None:
+def test_every_form_of_reference_separates_right_from_wrong(reference: Any, right: str, wrong: str) -> None:
     """Asserts, MBPP, HumanEval, standard input and output, APPS and CodeContests."""
     verdicts = judged(reference, fenced(right), fenced(wrong))
-    assert [one.outcome for one in verdicts] == [Outcome.KEEP, Outcome.DROP], verdicts
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.KEEP, Outcome.DROP], verdicts
     assert verdicts[0].score == 1.0
 
 
 @pytest.mark.parametrize("reference", [MBPP, HUMANEVAL, {"inputs": ["2"], "outputs": ["4"], "solution": "print(4)"}])
-def test_the_own_solution_of_a_reference_passes_and_an_empty_one_fails(reference: Any) -> None:
-    """What `thresher check` tries on every prompt."""
-    built = filters.build("code_tests", {})
+def test_the_solution_of_a_reference_passes_and_a_wrong_one_fails(reference: Any) -> None:
+    """`thresher check` tries both on every prompt."""
+    built = filters.build("code_tests", {}, TOOLS)
     assert built.gold is not None
     assert built.wrong is not None
     gold, wrong = built.gold(reference), built.wrong(reference)
     assert gold is not None
     assert wrong is not None
-    assert [one.outcome for one in judged(reference, gold, wrong)] == [Outcome.KEEP, Outcome.DROP]
-
-
-@pytest.mark.parametrize(
-    ("reference", "why"),
-    [
-        ("assert f(1) == 2", "wanted a list or an object"),
-        ([], "wanted tests"),
-        (["assert f(1) == 2", "assert f("], "not Python"),
-        (["assert True"], "no assertion calls the program"),
-        (["assert 1 == 2"], "false whatever the program does"),
-        (["import random\nassert f(random.random()) < 1"], "random.random is not supported"),
-        (["while True:\n    assert f(1)"], "While is not supported"),
-        (["x = [3, 1]\nf(x)\nassert x == [1, 3]"], "whose value is not asserted"),
-        (["assert f(1) == __import__('os').getpid()"], "line 1"),
-        (["assert f(1) == open('/etc/passwd').read()"], "line 1"),
-        (["assert f(1) == 10 ** 10 ** 10"], "too large"),
-        (["for x in range(10 ** 12):\n    assert f(x)"], "too long"),
-        (["import subprocess\nassert f(1) == subprocess.run(['true'])"], "line 2"),
-        (["assert f(1) == (1).__class__"], "line 1"),
-        ({"inputs": ["1"], "outputs": []}, "as many outputs as inputs"),
-        ({"inputs": ["1"], "outputs": [""]}, "no output is expected"),
-        ({"fn_name": "os.system", "inputs": [["true"]], "outputs": [0]}, "fn_name"),
-        ({"input_output": "{"}, "input_output"),
-    ],
-)
-def test_tests_that_cannot_be_turned_are_refused_with_the_reason(reference: Any, why: str) -> None:
-    """Never executed to see; the sample is undecided, and `thresher check` names the prompt."""
-    with pytest.raises(RefusedError, match=why.replace("(", r"\(")):
-        read(reference)
-    [verdict] = judged(reference, fenced(DOUBLE))
-    assert (verdict.outcome, verdict.reason) == (Outcome.UNDECIDED, "bad_reference")
+    assert [verdict.outcome for verdict in judged(reference, gold, wrong)] == [Outcome.KEEP, Outcome.DROP]
 
 
 def test_a_sample_without_a_reference_is_undecided() -> None:
-    """As everywhere."""
-    held = pa.table({"completion": [fenced(DOUBLE)], "reference": pa.array([None], pa.string())})
-    [verdict] = filters.build("code_tests", {}).judge(held)
-    assert verdict.reason == "no_reference"
-
-
-# -- what a test may say -----------------------------------------------------------------------------------------------------
+    table = pa.table({"completion": [fenced(DOUBLE)], "reference": pa.array([None], pa.string())})
+    [reason] = judge(filters.build("code_tests", {}, TOOLS), table)["reason"].to_pylist()
+    assert reason == "no_reference"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +93,7 @@ def test_a_sample_without_a_reference_is_undecided() -> None:
         ("assert [f(x) for x in range(3)] == [0, 2, 4]", "def f(n): return 2 * n", "def f(n): return n"),
         ("for x, y in [(1, 2), (2, 4)]:\n    assert f(x) == y", "def f(n): return 2 * n", "def f(n): return 2"),
         ("def test_f():\n    assert f(1) == 2", "def f(n): return 2 * n", "def f(n): return n"),
-        ("def check(one):\n    assert one(1) == 2\ncheck(f)", "def f(n): return 2 * n", "def f(n): return n"),
+        ("def check(candidate):\n    assert candidate(1) == 2\ncheck(f)", "def f(n): return 2 * n", "def f(n): return n"),
         ("import math\nassert math.isclose(f(1), math.pi)", "def f(n): return 3.14159265358979", "def f(n): return 3"),
         ("assert abs(f(1) - 0.3) < 1e-6", "def f(n): return 0.1 + 0.2", "def f(n): return True"),
         ("assert f(1).next().value == 2", "class N:\n    value = 2\n    def next(self): return self\ndef f(n): return N()",
@@ -161,8 +106,8 @@ def test_a_sample_without_a_reference_is_undecided() -> None:
     ],
 )  # fmt: skip
 def test_assertions_of_many_shapes(test: str, right: str, wrong: str) -> None:
-    """Each becomes calls whose values are compared outside."""
-    assert [one.outcome for one in judged({"tests": [test], "entry_point": "f"}, fenced(right), fenced(wrong))] == [
+    """Each becomes calls, whose values are compared outside the sandbox."""
+    assert [verdict.outcome for verdict in judged({"tests": [test], "entry_point": "f"}, fenced(right), fenced(wrong))] == [
         Outcome.KEEP,
         Outcome.DROP,
     ]
@@ -194,57 +139,9 @@ def test_assertions_of_many_shapes(test: str, right: str, wrong: str) -> None:
     ],
 )
 def test_values_are_equal_by_type_and_within_the_tolerance(expected: str, returned: str, right: bool) -> None:
-    """True is not 1 and a tuple is no list; a float may be off by a rounding, an integer not by one."""
+    """True is not 1 and a tuple is not a list. A float may differ by rounding, an integer may not."""
     [verdict] = judged([f"assert f(1) == {expected}"], fenced(f"def f(x): return {returned}"))
     assert (verdict.outcome is Outcome.KEEP) == right, verdict
-
-
-def test_no_expected_value_enters_the_sandbox() -> None:
-    """What is sent are the calls."""
-    tests = read(["assert f(17) == 4711", "assert 'needle' in f('hay')"])
-    assert tests.calls == ("f(17)", "f('hay')")
-    assert "4711" not in str(tests.calls)
-
-
-def test_known_values_are_written_into_the_calls() -> None:
-    """Loops and assignments of the test are walked, so that a call stands alone."""
-    made = convert(["n = 2\nfor x in [1, n]:\n    assert f(x, [n] * 2) == x"])
-    assert made.calls == ["f(1, [2, 2])", "f(2, [2, 2])"]
-    assert made.entry_points == {"f"}
-
-
-@pytest.mark.parametrize(
-    "value", [None, True, -3, 2.5, float("inf"), "a'b\n", b"\x00", [1, [2]], (1,), (), set(), {3, 1}, {"k": (1, 2)}, 1 + 2j]
-)
-def test_a_literal_means_its_value(value: Any) -> None:
-    """Whatever names the program has defined."""
-    assert eval(literal(value), {"__builtins__": {}}) == value
-
-
-# -- how the program is read -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("completion", "program"),
-    [
-        (f"Sure:\n```python\n{DOUBLE}```\nDone.", DOUBLE),
-        (f"```py\n{DOUBLE}```", DOUBLE),
-        (f"```\n{DOUBLE}```", DOUBLE),
-        (DOUBLE, DOUBLE),
-        (f"```python\n{DOUBLE}```\nUse:\n```python\nprint(f(2))\n```\n", DOUBLE),
-        (f"```bash\npip install x\n```\n```python\n{DOUBLE}```", DOUBLE),
-        (f"```python\r\n{DOUBLE}```".replace("\n", "\r\n").replace("\r\r", "\r"), DOUBLE),
-        (f"```python\n{DOUBLE}", None),
-        (f"```python\n{DOUBLE}```\nOr:\n```python\ndef f(x): return x + x\n```", None),
-        ("The function doubles its argument.", None),
-        ("```json\n{}\n```", None),
-        ("", None),
-        ("```python\n```", None),
-    ],
-)
-def test_one_rule_reads_the_program(completion: str, program: str | None) -> None:
-    """One candidate, or the text is unparsed."""
-    assert program_of(completion, ["f"]) == program
 
 
 @pytest.mark.parametrize(
@@ -256,12 +153,9 @@ def test_one_rule_reads_the_program(completion: str, program: str | None) -> Non
         fenced(HUMANEVAL["prompt"] + HUMANEVAL["canonical_solution"]),
     ],
 )
-def test_a_body_goes_on_from_the_prompt_and_a_whole_function_replaces_it(completion: str) -> None:
-    """As HumanEval is sampled from base models and from chat models."""
-    assert said(HUMANEVAL, completion) == ["keep"]
-
-
-# -- verdicts ----------------------------------------------------------------------------------------------------------------
+def test_a_body_continues_the_prompt_and_a_whole_function_replaces_it(completion: str) -> None:
+    """Base models continue HumanEval's prompt; chat models write the function."""
+    assert results(HUMANEVAL, completion) == ["keep"]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +173,7 @@ def test_a_body_goes_on_from_the_prompt_and_a_whole_function_replaces_it(complet
     ],
 )
 def test_how_a_program_failed_is_the_reason(completion: str, reason: str) -> None:
-    """A time-out and a crash are no evidence; a wrong value is."""
+    """A wrong value is evidence; a time-out or a crash is not."""
     [verdict] = judged(["assert f(2) == 4"], completion, seconds=0.5)
     assert verdict.reason == reason
     undecided = reason in {"unparsed", "timeout", "crash"}
@@ -287,7 +181,7 @@ def test_how_a_program_failed_is_the_reason(completion: str, reason: str) -> Non
 
 
 def test_the_score_is_the_share_of_the_cases() -> None:
-    """A reward that is not only 0 or 1, and the first failed call is named."""
+    """A graded reward; the detail names the first failed call."""
     [verdict] = judged([f"assert f({x}) == {2 * x}" for x in range(4)], fenced("def f(x): return 2 * x if x < 3 else 0"))
     assert verdict.score == 0.75
     assert verdict.detail is not None
@@ -314,13 +208,16 @@ def test_standard_output_is_compared_as_asked(how: str, printed: str, right: boo
 
 
 def test_numbers_in_standard_output_may_be_off_by_a_rounding() -> None:
-    """Where the expected one has a decimal point."""
+    """If the expected number has a decimal point."""
     reference = {"inputs": [""], "outputs": ["0.3333333333 3"]}
-    assert said(reference, fenced("print(1/3, 3)"), fenced("print(1/3, 3.0000001)"), stdout="tokens") == ["keep", "wrong_output"]
+    assert results(reference, fenced("print(1/3, 3)"), fenced("print(1/3, 3.0000001)"), stdout="tokens") == [
+        "keep",
+        "wrong_output",
+    ]
 
 
 def test_identical_programs_and_tests_run_once() -> None:
-    """In a batch. Across batches thresher.judging.verdict_cache remembers verdicts, not the filter."""
+    """Within a batch. Across batches thresher.judging.verdict_cache keeps verdicts; the filter does not."""
     jobs: list[Job] = []
 
     class Counted(Sandbox):
@@ -332,9 +229,9 @@ def test_identical_programs_and_tests_run_once() -> None:
     reference = json.dumps(["assert f(2) == 4"])
     completions = [fenced(DOUBLE), f"Here:\n{fenced(DOUBLE)}", fenced("def f(x): return 0")] * 5
     table = pa.table({"completion": completions, "reference": [reference] * len(completions)})
-    first = [verdict.outcome for verdict in built.judge(table)]
+    first = judge(built, table)["outcome"].to_pylist()
 
-    assert first == [Outcome.KEEP, Outcome.KEEP, Outcome.DROP] * 5
+    assert first == ["keep", "keep", "drop"] * 5
     assert len(jobs) == 2
-    assert [verdict.outcome for verdict in built.judge(table)] == first
+    assert judge(built, table)["outcome"].to_pylist() == first
     assert len(jobs) == 4

@@ -1,49 +1,113 @@
-"""What judging and building do when a filter, its details or its source fail."""
+"""Judging: the contract is checked, and a failure is that of its sample only."""
 
-import sys
-from collections.abc import Iterable, Iterator
-from types import ModuleType
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from pydantic import BaseModel
+from hypothesis import given
+from hypothesis import strategies as st
 
-import filters
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
-from filters.judging import judge, judge_corpus, per_prompt
-from schemas.sample import Verdict
+from filters.judging import judge, judge_corpus, one_by_one, per_prompt
+from helpers.filter_tables import pool_table
+from schemas.sample import Sample, Verdict
 
-TABLE = pa.table({"completion": ["a", "b", "c"], "prompt_id": ["p", "p", "q"]})
+TABLE = pool_table(*({"completion": text, "prompt_id": prompt} for text, prompt in zip("abc", "ppq", strict=True)))
 
 
-def made(judges: Any, scope: Scope = Scope.SAMPLE, columns: tuple[str, ...] = ("prompt_id", "completion")) -> Filter:
-    return Filter("mine", "1", scope, Role.QUALITY, judges, columns)
+def make(function: Any, scope: Scope = Scope.SAMPLE, columns: tuple[str, ...] = ("prompt_id", "completion")) -> Filter:
+    return Filter("mine", "1", scope, Role.QUALITY, function, columns)
+
+
+def shaky(sample: Sample) -> Verdict:
+    if sample.completion == "boom":
+        raise ZeroDivisionError("boom")
+    return Verdict.keep(score=0.5)
+
+
+@pytest.mark.slow
+@given(st.lists(st.sampled_from(["ok", "boom"]), max_size=20))
+def test_only_the_failing_samples_are_undecided(texts: list[str]) -> None:
+    """They are found by bisection; the order is kept and the error is named."""
+    verdicts = judge(make(one_by_one(shaky, ("completion",))), pool_table(*({"completion": text} for text in texts))).to_pylist()
+
+    assert [row["outcome"] for row in verdicts] == ["undecided" if text == "boom" else "keep" for text in texts]
+    assert {row["detail"] for row in verdicts if row["outcome"] == "undecided"} <= {'{"error":"ZeroDivisionError: boom"}'}
+
+
+def test_in_scope_prompt_the_whole_prompt_is_undecided() -> None:
+    """A prompt's samples are judged together, so they fail together. The other prompt is judged."""
+
+    def judge_prompt(samples: Sequence[Sample]) -> Sequence[Verdict]:
+        return [shaky(sample) for sample in samples]
+
+    built = make(per_prompt(judge_prompt, ("prompt_id", "completion")), Scope.PROMPT)
+    rows = [
+        {"prompt_id": "p", "completion": "ok"},
+        {"prompt_id": "q", "completion": "boom"},
+        {"prompt_id": "p", "completion": "x"},
+    ]
+    rows.append({"prompt_id": "q", "completion": "ok"})
+
+    assert judge(built, pool_table(*rows))["outcome"].to_pylist() == ["keep", "undecided", "keep", "undecided"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda rows: [], "wanted 1 verdicts, one per sample, found 0"),
+        (lambda rows: verdict_table(["maybe"], [""]), "outcomes must be"),
+        (lambda rows: verdict_table(["drop"], [""]), "snake_case"),
+        (lambda rows: verdict_table(["drop"], ["Too Bad"]), "snake_case word, found 'Too Bad'"),
+        (lambda rows: verdict_table(["keep"], ["why"]), "a kept sample has no reason"),
+        (lambda rows: ["keep"], "must return Verdict objects"),
+    ],
+)
+def test_a_broken_contract_is_named(answer: Any, message: str) -> None:
+    """With the filter, what was wanted and what was found."""
+    with pytest.raises(FilterError, match=f"mine: .*{message}"):
+        judge(make(answer), pool_table({"completion": "x"}))
+
+
+def test_a_corpus_filter_that_fails_leaves_the_rest_undecided() -> None:
+    """The verdicts before the failure are kept."""
+
+    def fails(batches: Any) -> Any:
+        for number, batch in enumerate(batches):
+            if number == 1:
+                raise OSError("gone")
+            yield [Verdict.keep()] * batch.num_rows
+
+    batches = [pool_table({"completion": "a"}), pool_table({"completion": "b"}), pool_table({"completion": "c"})]
+    outcomes = [verdicts["outcome"].to_pylist() for verdicts in judge_corpus(make(fails, Scope.CORPUS), batches)]
+
+    assert outcomes == [["keep"], ["undecided"], ["undecided"]]
 
 
 @pytest.mark.parametrize("detail", [object(), float("nan")], ids=["no-json", "nan"])
 def test_a_detail_without_json_text_costs_its_sample_only(detail: Any) -> None:
-    """The others keep their verdicts."""
-    verdicts = judge(made(lambda table: [Verdict.keep(), Verdict.drop("bad", what=detail), Verdict.keep()]), TABLE)
+    """The other samples keep their verdicts."""
+    verdicts = judge(make(lambda table: [Verdict.keep(), Verdict.drop("bad", what=detail), Verdict.keep()]), TABLE)
 
     assert verdicts["reason"].to_pylist() == ["", "filter_error", ""]
 
 
-def test_half_a_surrogate_pair_in_a_detail_is_escaped() -> None:
-    """Arrow stores UTF-8 only, and models write such escapes."""
-    verdicts = judge(made(lambda table: [Verdict.drop("bad", found="é\ud800")] * 3), TABLE)
+def test_a_lone_surrogate_in_a_detail_is_escaped() -> None:
+    """Arrow stores only UTF-8, and models do write such escapes."""
+    verdicts = judge(make(lambda table: [Verdict.drop("bad", found="é\ud800")] * 3), TABLE)
 
     assert verdicts["detail"][0].as_py() == '{"found":"é\\ud800"}'
 
 
 def test_lack_of_memory_is_no_verdict() -> None:
-    """Halving the batch would hide it."""
+    """Halving the batch would hide that the machine is at fault."""
 
     def exhausted(table: pa.Table) -> list[Verdict]:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        judge(made(exhausted), TABLE)
+        judge(make(exhausted), TABLE)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +121,14 @@ def test_lack_of_memory_is_no_verdict() -> None:
     ids=["per-prompt-count", "none", "columns", "null-reason"],
 )
 def test_a_wrong_shape_is_an_error_and_no_verdict(judges: Any, message: str) -> None:
-    """An author's bug must not look like undecided samples."""
+    """A bug of the filter must not look like undecided samples."""
     with pytest.raises(FilterError, match=message):
-        judge(made(judges, Scope.PROMPT), TABLE)
+        judge(make(judges, Scope.PROMPT), TABLE)
 
 
 def test_a_missing_column_is_named() -> None:
-    """With those that are there."""
     with pytest.raises(FilterError, match="mine: wanted the column reference, found completion, prompt_id"):
-        judge(made(lambda table: [], columns=("reference",)), TABLE)
+        judge(make(lambda table: [], columns=("reference",)), TABLE.select(["completion", "prompt_id"]))
 
 
 def streaming(batches: Iterable[pa.Table]) -> Iterator[list[Verdict]]:
@@ -86,49 +149,11 @@ def swallowing(batches: Iterable[pa.Table]) -> Iterator[list[Verdict]]:
 
 @pytest.mark.parametrize("judges", [streaming, reading_ahead, swallowing], ids=["streaming", "reading-ahead", "swallowing"])
 def test_batches_that_cannot_be_read_are_not_the_corpus_filters_failure(judges: Any) -> None:
-    """Else a pool that is half unreadable would look judged."""
+    """Otherwise a pool that is half unreadable would look judged."""
 
     def batches() -> Iterator[pa.Table]:
         yield TABLE
         raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        list(judge_corpus(made(judges, Scope.CORPUS), batches()))
-
-
-class Config(BaseModel):
-    """A stranger's, which forbids nothing."""
-
-    threshold: int = 3
-
-
-def refusing(config: Config) -> Filter:
-    raise ValueError("threshold too small")
-
-
-@pytest.fixture
-def stranger(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of a third party's module whose `build` leaves the parameters out."""
-    module = ModuleType("stranger")
-    vars(module).update(Config=Config, refusing=refusing, build=lambda config: made(lambda table: []))
-    monkeypatch.setitem(sys.modules, "stranger", module)
-    return "stranger"
-
-
-def test_a_built_filter_carries_its_parameters_with_defaults(stranger: str) -> None:
-    """Its key would else be the same under all parameters, and old verdicts would pass for new ones."""
-    default, other = filters.build(f"{stranger}:build", {}), filters.build(f"{stranger}:build", {"threshold": 5})
-
-    assert (default.parameters, other.parameters) == ({"threshold": 3}, {"threshold": 5})
-    assert default.key != other.key
-
-
-@pytest.mark.parametrize(
-    ("function", "parameters", "message"),
-    [("build", {"treshold": 5}, "no such key; did you mean threshold"), ("refusing", {}, "threshold too small")],
-    ids=["misspelt-key", "build-raises"],
-)
-def test_a_strangers_filter_is_built_as_strictly(stranger: str, function: str, parameters: dict[str, Any], message: str) -> None:
-    """Whatever its Config allows."""
-    with pytest.raises(FilterError, match=message):
-        filters.build(f"{stranger}:{function}", parameters)
+        list(judge_corpus(make(judges, Scope.CORPUS), batches()))

@@ -1,5 +1,7 @@
 """A costly filter is asked once for what is the same; undecided verdicts are asked for again."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -78,3 +80,33 @@ def test_verdicts_on_disk_count_for_a_filter_of_the_same_key(key: str) -> None:
 
     assert (known, verdicts["reason"].to_pylist()) == ((1, ["before", ""]) if key == "same" else (0, ["", ""]))
     assert counting.seen == (["4"] if key == "same" else ["2", "4"])
+
+
+def test_verdicts_dropped_while_a_batch_is_judged_are_still_returned() -> None:
+    """Another thread fills the cache between the look-up and the answer."""
+    counting, cache = Counting(), VerdictCache(most=1)
+    cache.judged(counting.filter, samples("2"))
+    waiting, ready = threading.Event(), threading.Event()
+
+    def slow(table: pa.Table) -> list[Verdict]:
+        waiting.set()
+        ready.wait(10)
+        return [Verdict.drop("odd")] * table.num_rows
+
+    blocked = Filter("even", "1", Scope.SAMPLE, Role.VERIFIER, slow, ("completion",), cost_us=COSTLY_US)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(cache.judged, blocked, samples("2", "3"))
+        waiting.wait(10)
+        cache.judged(counting.filter, samples("4"))
+        ready.set()
+
+    assert outcomes(answer.result()) == ["keep", "drop"]
+
+
+def test_threads_get_the_verdicts_of_one_thread() -> None:
+    counting, cache, fresh = Counting(), VerdictCache(most=5), VerdictCache()
+    tables = [samples(*(str(number % 7) for number in range(start, start + 20))) for start in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        parallel = list(threads.map(lambda table: cache.judged(counting.filter, table), tables))
+
+    assert [outcomes(verdicts) for verdicts in parallel] == [outcomes(fresh.judged(counting.filter, table)) for table in tables]

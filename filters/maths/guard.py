@@ -1,6 +1,6 @@
-"""Refuses what would cost more than an answer is worth: towers of powers, deep nests, huge factorials, endless lists.
+"""Refuses answers that are too expensive to compare: towers of powers, deep nesting, huge factorials, very long lists.
 
-Linear in the length of the text. What is refused is unverifiable, never wrong.
+Takes linear time in the length of the text. A refused answer is unverifiable, not wrong.
 """
 
 import re
@@ -22,7 +22,7 @@ _LARGE = re.compile(r"\d{4,}")
 
 
 def refusal(text: str) -> str | None:
-    """Why an answer is not judged, or None."""
+    """Return why an answer is not compared, None if it is."""
     if len(text) > MOST_CHARS:
         return f"longer than {MOST_CHARS} characters"
     depth = deepest = 0
@@ -38,7 +38,7 @@ def refusal(text: str) -> str | None:
         return f"more than {MOST_COMMAS} elements"
     if any(len(run) > MOST_DIGITS for run in re.findall(r"\d+", text)):
         return f"a number of more than {MOST_DIGITS} digits"
-    for pattern, what in _TOO_MUCH:
-        if pattern.search(text) and (what != "a binomial coefficient" or _LARGE.search(text)):
-            return what
+    for pattern, name in _TOO_MUCH:
+        if pattern.search(text) and (name != "a binomial coefficient" or _LARGE.search(text)):
+            return name
     return None

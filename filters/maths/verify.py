@@ -1,8 +1,8 @@
-"""The last word of a comparison, in a supervised worker: typed comparison, then math-verify.
+"""The final comparison, in a supervised worker: typed comparison, then math-verify.
 
-math-verify (github.com/huggingface/Math-Verify) is asked only for what filters.maths.typed cannot tell, with the settings that
-accept the fewest wrong answers: LaTeX alone, no fallback, the first match, 50 digits. Its own time-outs are off, for they come
-out as wrong answers. It never sees what the guard refuses, and is believed only where it says the same with the sides exchanged.
+math-verify (github.com/huggingface/Math-Verify) decides only what filters.maths.typed leaves open, with the settings that accept
+the fewest wrong answers: only LaTeX, no fallback, the first match, 50 digits. Its own time-outs are off, because it reports them
+as wrong answers. It never sees what the guard refuses, and its result counts only if it is the same with the sides exchanged.
 """
 
 from typing import Any
@@ -13,20 +13,20 @@ from filters.maths.typed import compare, readable
 
 
 def verified(gold: str, answer: str) -> str:
-    """`equal`, `different`, or why nobody can tell."""
+    """Compare an answer with a reference. Returns `equal`, `different`, or why it cannot be decided."""
     if cleaned(gold) == cleaned(answer):
         return "equal"
-    for what, text in (("the answer", answer), ("the reference", gold)):
+    for side, text in (("the answer", answer), ("the reference", gold)):
         if (why := refusal(text)) is not None:
-            return f"{what}: {why}"
-    said = compare(gold, answer)
-    if said is None:
-        said = _by_math_verify(gold, answer)
-    return "equal" if said else "different"
+            return f"{side}: {why}"
+    equal = compare(gold, answer)
+    if equal is None:
+        equal = _by_math_verify(gold, answer)
+    return "equal" if equal else "different"
 
 
 def why_unfit(gold: str) -> str | None:
-    """Why a text cannot be a reference; None where it can. Words and expressions can, a text that nothing reads cannot."""
+    """Return why a text cannot be a reference, None if it can. Words and expressions can be; unreadable text cannot."""
     if (why := refusal(gold)) is not None:
         return why
     if readable(gold):
@@ -48,10 +48,10 @@ def _parsed(text: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
 
     text = text.replace("\u27e8", "\\{").replace("\u27e9", "\\}").replace("\u00b0", "^{\\circ}").replace("%", "\\%")
-    found: list[Any] = parse(
+    expressions: list[Any] = parse(
         f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
     )
-    return found
+    return expressions
 
 
 def _verify(gold: list[Any], answer: list[Any]) -> bool:

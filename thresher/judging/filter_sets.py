@@ -44,8 +44,8 @@ class FilterSets:
         self._sets: OrderedDict[tuple[str, str, bool], FilterSet] = OrderedDict()
 
     @contextmanager
-    def use(self, run: Run) -> Iterator[list[Built]]:
-        """Yield the filters of a run over samples and prompts. Their processes stay alive inside the context."""
+    def use(self, run: Run) -> Iterator[FilterSet]:
+        """Yield the filters of a run. Their processes are not ended inside the context."""
         with self._lock:
             key = (run.recipe.model_dump_json(), str(run.base), run.sampled)
             if key not in self._sets:
@@ -57,7 +57,7 @@ class FilterSets:
         for old in unused:
             old.tools.close()
         try:
-            yield filter_set.local
+            yield filter_set
         finally:
             with self._lock:
                 filter_set.users -= 1

@@ -70,8 +70,8 @@ def judge_shard(run: Run, shard: int) -> Entry:
     entry = store.entry(f"samples/{shard_name(shard)}")
     if entry is None:
         raise StoreError(f"{store.path(f'samples/{shard_name(shard)}')}: not sampled yet; a shard is judged after it is sampled")
-    with filter_sets.of_this_process.use(run) as local:
-        return _judged_shard(run, shard, entry, local)
+    with filter_sets.of_this_process.use(run) as filter_set:
+        return _judged_shard(run, shard, entry, filter_set.local)
 
 
 def _judged_shard(run: Run, shard: int, entry: Entry, local: Sequence[Built]) -> Entry:
@@ -92,12 +92,12 @@ def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int
     """Which of the sampled shards lack verdicts of these filters on these samples; and the hits of the others, by shard. Up to
     HASHED_BYTES of verdicts are hashed, and a damaged file is moved aside."""
     store, exhaustive = run.store, run.recipe.audit.exhaustive
-    with filter_sets.of_this_process.use(run) as local:
-        keyed = list(local)
+    with filter_sets.of_this_process.use(run) as filter_set:
+        local = filter_set.local
     left, hits, hashed = [], dict[int, int](), 0
     for shard in sampled:
         name, entry = f"verdicts/{shard_name(shard)}", store.entry(f"samples/{shard_name(shard)}")
-        key = None if entry is None else winnow_key(keyed, [entry.sha256], exhaustive=exhaustive)
+        key = None if entry is None else winnow_key(local, [entry.sha256], exhaustive=exhaustive)
         done = None if key is None else store.finished(name, key, hashed=hashed < HASHED_BYTES)
         if done is None:
             left.append(shard)
@@ -109,9 +109,9 @@ def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int
 
 def count_prompts(run: Run, samples: pa.Table) -> dict[str, PromptCount]:
     """Judge samples (schema SAMPLES, whole prompts) and count each prompt's, by prompt_id; nothing is written."""
-    with filter_sets.of_this_process.use(run) as local:
-        seen = samples.select(_columns(local))
-        tables, facts, _ = _cascade(seen, local)
+    with filter_sets.of_this_process.use(run) as filter_set:
+        seen = samples.select(_columns(filter_set.local))
+        tables, facts, _ = _cascade(seen, filter_set.local)
     return prompt_count(pool.judged(seen, pa.concat_tables(tables), pool.filters_in(facts)))
 
 

@@ -1,4 +1,4 @@
-"""Supervised workers, with tasks that hang, crash, eat memory and raise."""
+"""Supervised workers, with tasks that hang, crash, exhaust memory and raise."""
 
 import os
 import signal
@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from filters.base import FilterError
-from filters.supervise import Answer, Pool, verdict_of
-from schemas.sample import Outcome
+from filters.supervise import Answer, Pool
 
 TASK = """
 import ctypes, os, signal, subprocess, time
@@ -46,7 +45,7 @@ def build(setup):
     return answer
 
 def broken(setup):
-    raise RuntimeError("no such luck")
+    raise RuntimeError("not today")
 
 def stuck(setup):
     os._exit(5)
@@ -55,17 +54,17 @@ def stuck(setup):
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Pool]]:
-    """Makes pools for the task above, and ends them."""
+    """Makes pools for the task above, and closes them."""
     (tmp_path / "supervised_task.py").write_text(TASK)
     monkeypatch.syspath_prepend(str(tmp_path))
-    made: list[Pool] = []
+    pools: list[Pool] = []
 
     def build(task: str = "build", **options: Any) -> Pool:
-        made.append(Pool(f"supervised_task:{task}", "s", **{"seconds": 0.5, "workers": 2, "memory_mib": 1024, **options}))
-        return made[-1]
+        pools.append(Pool(f"supervised_task:{task}", "s", **{"seconds": 0.5, "workers": 2, "memory_mib": 1024, **options}))
+        return pools[-1]
 
     yield build
-    for pool in made:
+    for pool in pools:
         pool.close()
 
 
@@ -78,10 +77,10 @@ def alive(pid: int) -> bool:
 
 
 def zombies() -> set[int]:
-    """Children of this process that ended and were not waited for."""
+    """Ended children of this process that were not waited for."""
     stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    mine = [(int(stat.split()[0]), *stat.rpartition(")")[2].split()[:2]) for stat in stats]
-    return {pid for pid, state, parent in mine if state == "Z" and int(parent) == os.getpid()}
+    states = [(int(stat.split()[0]), *stat.rpartition(")")[2].split()[:2]) for stat in stats]
+    return {pid for pid, state, parent in states if state == "Z" and int(parent) == os.getpid()}
 
 
 def test_answers_come_in_order_from_processes_of_their_own(make: Callable[..., Pool]) -> None:
@@ -91,35 +90,35 @@ def test_answers_come_in_order_from_processes_of_their_own(make: Callable[..., P
 
     assert pool.map(items) == [Answer("done", ["s", item]) for item in items]
     before = pool.pids()
-    (said,) = pool.map(["pid"])
-    assert said.value in before
-    assert said.value != os.getpid()
+    (answer,) = pool.map(["pid"])
+    assert answer.value in before
+    assert answer.value != os.getpid()
     assert pool.map([]) == []
 
 
 @pytest.mark.slow
-def test_every_bad_item_has_its_own_class_and_costs_no_other(make: Callable[..., Pool]) -> None:
-    """Hanging, spinning, dying of a signal, leaving, eating memory, raising: in one batch, in a chunk with good ones."""
+def test_every_bad_item_has_its_class_and_costs_no_other_item(make: Callable[..., Pool]) -> None:
+    """Hanging, spinning, a signal, an exit, memory, an exception: in one batch, in chunks with good items."""
     pool = make(chunk=8)
     bad = {"hang": "timeout", "spin": "timeout", "segfault": "crash", "exit": "crash", "eat": "crash", "raise": "error"}
     items: list[Any] = list(range(200))
-    for at, name in enumerate(bad):
-        items[at * 31 + 3] = name
+    for number, name in enumerate(bad):
+        items[number * 31 + 3] = name
     answers = pool.map(items)
 
     assert [answer.kind for answer in answers] == [bad.get(item, "done") for item in items]
     assert all(answer.value == ["s", item] for item, answer in zip(items, answers, strict=True) if answer.kind == "done")
-    said = {item: answer.message for item, answer in zip(items, answers, strict=True) if item in bad}
-    assert said["hang"] == "no answer within 0.5 s, twice, the second time alone"
-    assert "SIGSEGV" in said["segfault"]
-    assert "exited with 3" in said["exit"]
-    assert "out of memory, 1024 MiB allowed" in said["eat"]
-    assert said["raise"] == "ValueError: no"
+    messages = {item: answer.message for item, answer in zip(items, answers, strict=True) if item in bad}
+    assert messages["hang"] == "no answer within 0.5 s, twice, the second time alone"
+    assert "SIGSEGV" in messages["segfault"]
+    assert "exited with 3" in messages["exit"]
+    assert "out of memory, 1024 MiB allowed" in messages["eat"]
+    assert messages["raise"] == "ValueError: no"
 
 
 @pytest.mark.slow
-def test_what_was_late_once_is_tried_again_alone(make: Callable[..., Pool], tmp_path: Path) -> None:
-    """And its second answer counts."""
+def test_an_item_that_was_late_once_is_tried_again_alone(make: Callable[..., Pool], tmp_path: Path) -> None:
+    """Its second answer counts."""
     item = f"once {tmp_path / 'been_here'}"
 
     assert make().map([1, item, 2])[1] == Answer("done", ["s", item])
@@ -127,15 +126,15 @@ def test_what_was_late_once_is_tried_again_alone(make: Callable[..., Pool], tmp_
 
 @pytest.mark.slow
 def test_the_deadline_runs_from_dispatch_not_from_queueing(make: Callable[..., Pool]) -> None:
-    """One worker, and a queue that takes longer than the deadline of an item."""
+    """One worker, with a queue that takes longer than the deadline of an item."""
     items: list[Any] = ["hang", *range(300)]
 
     assert [answer.kind for answer in make(workers=1, chunk=300).map(items)] == ["timeout"] + ["done"] * 300
 
 
 @pytest.mark.slow
-def test_no_process_stays(make: Callable[..., Pool]) -> None:
-    """Neither a worker, nor what a worker started, nor a zombie."""
+def test_no_process_is_left(make: Callable[..., Pool]) -> None:
+    """No worker, nothing that a worker started, no zombie."""
     pool = make(workers=1)
     child = pool.map(["child"])[0].value
     workers = pool.pids()
@@ -152,7 +151,7 @@ def test_no_process_stays(make: Callable[..., Pool]) -> None:
 
 @pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(make: Callable[..., Pool], tmp_path: Path) -> None:
-    """kill -9 of the process that holds the pool, one worker idle and one at work."""
+    """After kill -9 of the process with the pool, while one worker is idle and one is busy."""
     program = (
         "import threading, time\nfrom filters.supervise import Pool\n"
         "pool = Pool('supervised_task:build', seconds=60, workers=2, chunk=1)\n"
@@ -174,7 +173,7 @@ def test_workers_end_with_a_parent_that_is_killed(make: Callable[..., Pool], tmp
 
 @pytest.mark.slow
 def test_workers_are_recycled(make: Callable[..., Pool]) -> None:
-    """After so many items, without one of them lost."""
+    """After a number of items, and no item is lost."""
     pool = make(workers=1, recycle_after=10, chunk=5)
     answers = pool.map(["pid"] * 60)
 
@@ -183,29 +182,17 @@ def test_workers_are_recycled(make: Callable[..., Pool]) -> None:
 
 @pytest.mark.parametrize(
     ("task", "message"),
-    [("broken", "RuntimeError: no such luck"), ("stuck", "exited with 5"), ("missing", "AttributeError")],
+    [("broken", "RuntimeError: not today"), ("stuck", "exited with 5"), ("missing", "AttributeError")],
 )
 def test_a_task_that_cannot_be_started_stops_the_run(make: Callable[..., Pool], task: str, message: str) -> None:
-    """It says nothing of any sample, so it is no verdict."""
+    """It says nothing about any sample, so it is no verdict."""
     with pytest.raises(FilterError, match=message):
         make(task).map([1])
 
 
-def test_what_was_not_done_is_undecided() -> None:
-    """Never wrong, never right."""
-    given = {kind: verdict_of(Answer(kind, message="why")) for kind in ("timeout", "crash", "error")}
-
-    assert {kind: verdict.reason for kind, verdict in given.items()} == {
-        "timeout": "timeout",
-        "crash": "crash",
-        "error": "filter_error",
-    }
-    assert {verdict.outcome for verdict in given.values()} == {Outcome.UNDECIDED}
-
-
 @pytest.mark.slow
 def test_ten_thousand_items_with_fifty_bad_ones_are_all_accounted_for(make: Callable[..., Pool]) -> None:
-    """No hang, no item without an answer, no zombie."""
+    """No hang, an answer for every item, no zombie."""
     names = ["hang", "spin", "segfault", "exit", "eat"]
     items: list[Any] = list(range(10_000))
     for number in range(50):

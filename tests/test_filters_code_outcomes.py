@@ -1,0 +1,65 @@
+"""Verdicts from what the sandbox returned."""
+
+import pytest
+
+from filters.code.outcomes import of_calls, of_pairs
+from filters.code.reference import read
+from filters.code.values import Tolerance
+from filters.sandbox import Frame, Other, Ran
+
+TESTS = read(["assert f(1) == 2", "assert f(2) == 4"])
+RIGHT, WRONG = Frame(2), Frame(3)
+
+
+@pytest.mark.parametrize(
+    ("ran", "reason", "score"),
+    [
+        (Ran("done", (Frame(2), Frame(4))), "", 1.0),
+        (Ran("done", (Frame(2), Frame(5))), "wrong_output", 0.5),
+        (Ran("timeout", (Frame(3),)), "wrong_output", 0.0),
+        (Ran("timeout", (Frame(2),)), "timeout", None),
+        (Ran("crash", (Frame(2),)), "crash", None),
+        (Ran("tampering", (Frame(3),)), "tampering", None),
+        (Ran("error"), "filter_error", None),
+        (Ran("done", (Frame(2), Frame(None, ("ValueError", "no")))), "raised", 0.5),
+        (Ran("done", (Frame(None, ("NameError", "name 'f' is not defined")),) * 2), "no_entry_point", 0.0),
+        (Ran("done", failed=("SyntaxError", "invalid")), "syntax_error", 0.0),
+        (Ran("done", failed=("ImportError", "no")), "raised", 0.0),
+        (Ran("done", (Frame(Other("f")), Frame(4))), "wrong_output", 0.5),
+    ],
+)
+def test_a_wrong_value_counts_and_an_unfinished_program_does_not(ran: Ran, reason: str, score: float | None) -> None:
+    verdict = of_calls(TESTS, ran, Tolerance())
+
+    assert (verdict.reason, verdict.score) == (reason, score)
+
+
+def test_an_expected_exception_matches_by_class() -> None:
+    tests = read(["import pytest\nwith pytest.raises(LookupError):\n    f(1)"])
+
+    def reason(kind: str) -> str:
+        return of_calls(tests, Ran("done", (Frame(None, (kind, "")),)), Tolerance()).reason
+
+    assert [reason(kind) for kind in ("KeyError", "LookupError", "ValueError", "Own")] == ["", "", "wrong_output", "wrong_output"]
+
+
+@pytest.mark.parametrize(
+    ("output", "how", "reason"),
+    [
+        ("1 \n2\n\n", "lines", ""),
+        ("1\n 2", "lines", "wrong_output"),
+        ("1 2.0000000001", "tokens", "wrong_output"),
+        ("1\n2\n", "exact", "wrong_output"),
+    ],
+)
+def test_standard_output_is_compared_outside(output: str, how: str, reason: str) -> None:
+    tests = read({"inputs": [""], "outputs": ["1\n2"]})
+
+    assert of_pairs(tests, [Ran("done", stdout=output)], how, Tolerance()).reason == reason
+
+
+def test_output_that_was_cut_or_followed_by_an_error_is_wrong() -> None:
+    tests = read({"inputs": [""], "outputs": ["1"]})
+    runs = [Ran("done", stdout="1", stdout_cut=True), Ran("done", stdout="1", failed=("SystemExit", "1"))]
+
+    assert [of_pairs(tests, [ran], "lines", Tolerance()).reason for ran in runs] == ["wrong_output", "raised"]

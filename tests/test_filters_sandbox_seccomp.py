@@ -1,0 +1,82 @@
+"""The system call filter, run step by step as the kernel would."""
+
+import struct
+from typing import Any
+
+import pytest
+
+from filters.sandbox import seccomp
+
+
+def filtered(code: bytes, arch: int, number: int, *arguments: int) -> str:
+    """What a seccomp program answers, run step by step as the kernel would."""
+    data = struct.pack("=iIQ6Q", number, arch, 0, *[*arguments, *[0] * (6 - len(arguments))])
+    at, accumulator = 0, 0
+    while True:
+        operation, yes, no, k = struct.unpack_from("<HBBI", code, at * 8)
+        at += 1
+        if operation == 0x20:
+            (accumulator,) = struct.unpack_from("=I", data, k)
+        elif operation == 0x06:
+            return {0x7FFF0000: "allowed", 0x80000000: "killed"}.get(k) or f"error {k & 0xFFFF}"
+        else:
+            holds = {0x15: accumulator == k, 0x35: accumulator >= k, 0x45: bool(accumulator & k)}[operation]
+            at += yes if holds else no
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (("x86_64", 0), "allowed"),  # read
+        (("x86_64", 0x40000000), "error 38"),  # the same by the x32 interface
+        (("x86_64", 41, 2), "error 1"),  # socket
+        (("x86_64", 53, 1), "allowed"),  # socketpair, AF_UNIX
+        (("x86_64", 53, 2), "error 1"),
+        (("x86_64", 56, 17), "allowed"),  # clone
+        (("x86_64", 56, 0x10000000 | 17), "error 1"),
+        (("x86_64", 435), "error 38"),  # clone3
+        (("x86_64", 436), "allowed"),  # close_range
+        (("x86_64", 999), "error 38"),
+        (("x86_64", 302, 0), "allowed"),  # prlimit64 of oneself, of process 1
+        (("x86_64", 302, 1), "error 1"),
+        (("x86_64", 16, 0, 0x5412), "error 1"),  # ioctl TIOCSTI, TCGETS
+        (("x86_64", 16, 0, 0x5401), "allowed"),
+        (("x86_64", 62, 7, 9), "allowed"),  # kill
+        (("aarch64", 63), "allowed"),
+        (("aarch64", 198, 2), "error 1"),
+        (("aarch64", 220, 0x10000000), "error 1"),
+        (("aarch64", 435), "error 38"),
+        (("aarch64", 425), "error 38"),
+        (("aarch64", 117), "error 1"),
+    ],
+)
+def test_the_filter_answers_each_call(call: tuple[Any, ...], said: str) -> None:
+    """For both architectures, and a call made as another architecture's ends the process."""
+    machine, number, *arguments = call
+    code = seccomp.program(machine=machine)
+
+    assert filtered(code, seccomp._ARCHES[machine], number, *arguments) == said
+    assert filtered(code, 0x40000003, number, *arguments) == "killed"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ((62, 7, 9), "allowed"),  # kill: itself, another, everybody, a group
+        ((62, 8, 9), "error 1"),
+        ((62, 0xFFFFFFFF, 9), "error 1"),
+        ((62, 0, 9), "error 1"),
+        ((112,), "error 1"),  # setsid, setpgid
+        ((109,), "error 1"),
+        ((72, 3, 8), "error 1"),  # fcntl F_SETOWN, F_GETFL
+        ((72, 3, 3), "allowed"),
+        ((157, 1), "error 1"),  # prctl PR_SET_PDEATHSIG, PR_SET_NAME
+        ((157, 15), "allowed"),
+        ((257, 0, 0, 0o1000), "error 1"),  # openat O_TRUNC, O_RDONLY
+        ((257, 0, 0, 0), "allowed"),
+        ((90,), "error 1"),  # chmod
+    ],
+)
+def test_without_namespaces_a_program_reaches_only_itself(call: tuple[int, ...], said: str) -> None:
+    """The filter for Landlock lets a process signal itself alone and change no file's state."""
+    assert filtered(seccomp.program(own_pid=7, machine="x86_64"), seccomp._ARCHES["x86_64"], *call) == said
