@@ -51,13 +51,13 @@ def test_the_filter_of_your_own_drops_what_it_says(tmp_path: Path, monkeypatch: 
 def test_the_python_page_runs(
     recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As it is written, with a recipe that needs no engine: 4 prompts with 4 samples and an anchor each."""
+    """As it is written, with a recipe that needs no engine: 2 shards with 2 prompts each, 4 samples and an anchor each."""
     recipe()
     monkeypatch.chdir(tmp_path)
 
     exec(compile(block("docs/python.md", "python"), "docs/python.md", "exec"), {})
 
-    assert "20 samples" in capsys.readouterr().out
+    assert "10 samples" in capsys.readouterr().out
     assert (tmp_path / "released" / "README.md").is_file()
 
 
