@@ -1,5 +1,6 @@
-"""The adaptive budget: its schedule, when a prompt stops, and that the pass rates stay unbiased although it does."""
+"""The adaptive budget: its schedule, when a prompt stops, and that pass rates are unbiased although prompts stop."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def adaptive(**changes: Any) -> Sampling:
 
 
 def drawn(sampling: Sampling, rate: float, random: np.random.Generator, texts: int = 5) -> tuple[float, float, int]:
-    """One prompt whose right answers are `texts` texts of unequal frequency: estimate, plain share, draws."""
+    """Draw a prompt whose right answers are `texts` texts of unequal frequency; return estimate, plain share and draws."""
     weight = 1 / np.arange(1, texts + 1) if texts < 100 else np.ones(texts)
     passed = random.random(sampling.most) < rate
     which = random.choice(texts, sampling.most, p=weight / weight.sum())
@@ -39,15 +40,14 @@ def drawn(sampling: Sampling, rate: float, random: np.random.Generator, texts: i
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("changes", BUDGETS, ids=["target", "give_up", "one_hit"])
 def test_pass_rates_are_unbiased_under_the_stopping_rule(rate: float, changes: dict[str, Any]) -> None:
-    """Within four standard errors, although right answers repeat; the plain share is off by more, in all but the gentlest
-    case."""
+    """Within four standard errors, although right answers repeat. The plain share is off by more, except in the mildest cases."""
     sampling, random = adaptive(**changes), np.random.default_rng(7)
-    found = np.array([drawn(sampling, rate, random) for _ in range(1200)])
-    error = found.std(axis=0) / np.sqrt(len(found))
+    results = np.array([drawn(sampling, rate, random) for _ in range(1200)])
+    error = results.std(axis=0) / np.sqrt(len(results))
 
-    assert abs(found[:, 0].mean() - rate) < 4 * error[0]
+    assert abs(results[:, 0].mean() - rate) < 4 * error[0]
     if rate > 0.1 and known(sampling.target_hits) > 1:
-        assert found[:, 1].mean() - rate > 4 * error[1]
+        assert results[:, 1].mean() - rate > 4 * error[1]
 
 
 def test_where_all_hits_are_distinct_it_is_haldanes_estimator() -> None:
@@ -59,7 +59,7 @@ def test_where_all_hits_are_distinct_it_is_haldanes_estimator() -> None:
 
 
 def test_a_fixed_number_of_samples_has_the_plain_share() -> None:
-    """And nothing judged has none."""
+    """Without judged draws there is no pass rate."""
     passed = np.array([1, 0, 0, 1], bool)
 
     assert pass_rate.pass_rate(Sampling(), passed, passed) == 0.5
@@ -87,7 +87,8 @@ def test_a_prompt_stops_at_its_target_its_maximum_or_without_hope() -> None:
 def test_patience_is_that_of_the_beta_posterior() -> None:
     """Against draws from the posterior: with the fewest draws P(rate > bound) is below 5 %, with one fewer it is not."""
     for rate in (0.005, 0.05, 0.3):
-        n = pass_rate._patience(rate)
+        sampling = adaptive(target_hits=1, max_samples_per_prompt=64, give_up_below=rate)
+        n = next(decided for decided in itertools.count(1) if pass_rate.hopeless(sampling, decided, 0))
         random = np.random.default_rng(1)
         tail = [(random.beta(0.5, m + 0.5, 400_000) > rate).mean() for m in (n - 1, n)]
         assert tail[0] > 0.0485
@@ -96,10 +97,8 @@ def test_patience_is_that_of_the_beta_posterior() -> None:
 
 @pytest.mark.slow
 def test_expected_draws_agree_with_simulation() -> None:
-    """Where every right answer is new."""
+    """If every right answer is a new hit."""
     sampling, random = adaptive(target_hits=2, max_samples_per_prompt=64, give_up_below=0.1), np.random.default_rng(3)
     draws = [drawn(sampling, 0.1, random, texts=400)[2] for _ in range(800)]
 
     assert pass_rate.expected_draws(sampling, [0.1]) == pytest.approx(np.mean(draws), rel=0.08)
-
-
