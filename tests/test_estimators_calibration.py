@@ -1,7 +1,7 @@
-"""The test that samples are draws from the model's own distribution: what it counts, how often it errs, and what it catches.
+"""The test that samples are draws from the model's own distribution: its sums, how often it errs, and which faults it detects.
 
-data/top20.npz holds, of SmolLM2-135M-Instruct on vLLM 0.32 (CPU), the top-20 log-probabilities at 3,000 positions of completions
-of 24 prompts (`logprobs`), and the sums of whole runs with and without a fault (`names`, `tokens`, `sums`).
+data/top20.npz was recorded with SmolLM2-135M-Instruct on vLLM 0.32 (CPU): the top-20 log-probabilities at 3,000 positions of
+completions of 24 prompts (`logprobs`), and the sums of whole runs with and without a fault (`names`, `tokens`, `sums`).
 """
 
 import json
@@ -24,9 +24,9 @@ from thresher.estimators.calibration import (
     Quota,
     Sums,
     calibrations,
+    empty_sums,
     from_flat,
     merged,
-    nothing,
     sums,
 )
 
@@ -42,7 +42,7 @@ DRAWS /= DRAWS.sum(axis=1, keepdims=True)
 
 def events(draws: Array) -> Array:
     """The probabilities of the events (N, 6) from those of the listed tokens and the rest (N, 21), which may be another
-    sampler's: which event a token belongs to is said by the recorded distribution."""
+    sampler's: the recorded distribution decides to which event a token belongs."""
     listed, own = DRAWS[:, 1:-1], draws[:, 1:-1]
     bins = [
         (own * inside).sum(axis=1)
@@ -58,21 +58,21 @@ def events(draws: Array) -> Array:
 
 def z_scores(draws: Array, tokens: int, runs: int, seed: int) -> tuple[Array, Array]:
     """z of simulated runs (runs, 6) of about `tokens` tokens by a sampler that draws by `draws`, and the variances (6,). The
-    tokens are at 1,000 of the recorded positions at most, many at each, because that is quicker to simulate."""
+    tokens are spread over at most 1,000 of the recorded positions, which is faster to simulate."""
     rng = np.random.default_rng(seed)
-    some = rng.permutation(len(DRAWS))[: min(tokens, 1000)]
-    times = max(1, round(tokens / len(some)))
-    own, q = events(draws)[some], events(DRAWS)[some]
+    positions = rng.permutation(len(DRAWS))[: min(tokens, 1000)]
+    times = max(1, round(tokens / len(positions)))
+    own, q = events(draws)[positions], events(DRAWS)[positions]
     own /= own.sum(axis=1, keepdims=True)
     variance = times * (q * (1 - q)).sum(axis=0)
-    counts = rng.multinomial(times, own, size=(runs, len(some))).sum(axis=1)
+    counts = rng.multinomial(times, own, size=(runs, len(positions))).sum(axis=1)
     return (counts - times * q.sum(axis=0)) / np.sqrt(variance), variance
 
 
 def alarms(z: Array, variance: Array) -> float:
-    """The share of runs in which some event exceeds its bound, by the module itself."""
-    found = np.column_stack([np.zeros(len(EVENTS)), np.zeros(len(EVENTS)), variance])
-    bounds = [math.inf if s.bound is None else s.bound for s in calibrations({("", ""): (1, found)})[0].scores]
+    """The share of runs in which any event exceeds its bound, as the module computes it."""
+    event_sums = np.column_stack([np.zeros(len(EVENTS)), np.zeros(len(EVENTS)), variance])
+    bounds = [math.inf if s.bound is None else s.bound for s in calibrations({("", ""): (1, event_sums)})[0].scores]
     return float((np.abs(z) > bounds).any(axis=1).mean())
 
 
@@ -117,23 +117,23 @@ def positions(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[list[fl
 @settings(max_examples=50)
 @given(positions())
 def test_sums_agree_with_plain_python(position: tuple[list[int], list[list[int]], list[list[float]]]) -> None:
-    """And the events are a partition: every token is counted once, and predicted once."""
-    found = sums(*map(np.array, position))
+    """The events are a partition, too: every token is counted once, and predicted once."""
+    event_sums = sums(*map(np.array, position))
 
-    assert found == pytest.approx(np.array(slow(*position)), abs=1e-9)
-    assert found[:, 0].sum() == len(position[0])
-    assert found[:, 1].sum() == pytest.approx(len(position[0]))
+    assert event_sums == pytest.approx(np.array(slow(*position)), abs=1e-9)
+    assert event_sums[:, 0].sum() == len(position[0])
+    assert event_sums[:, 1].sum() == pytest.approx(len(position[0]))
 
 
 def test_no_token_is_no_sum() -> None:
-    """As for a request that brought nothing."""
-    found = sums(np.zeros(0, np.int32), np.zeros((0, 20), np.int32), np.zeros((0, 20)))
+    """As for a request without a completion."""
+    event_sums = sums(np.zeros(0, np.int32), np.zeros((0, 20), np.int32), np.zeros((0, 20)))
 
-    assert np.array_equal(found, nothing())
+    assert np.array_equal(event_sums, empty_sums())
 
 
 def test_padding_changes_nothing() -> None:
-    """Token -1 with no probability, where an engine lists fewer than k."""
+    """Token -1 without probability, where an engine lists fewer than k."""
     drawn, listed, logprobs = np.array([7, 8]), np.array([[7, 3], [7, 3]]), np.log([[0.5, 0.3], [0.6, 0.1]])
     padded = sums(
         drawn,
@@ -145,28 +145,28 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_rounding_below_zero_is_kept() -> None:
-    """Where there is no tail, float32 leaves a little more or less than nothing; cutting off the less would be a bias."""
+    """Without a tail, float32 leaves slightly more or less than 0; clipping the negative half would be a bias."""
     logprobs = np.log(np.array([[0.75, 0.25]])) + np.array([[1e-6], [-1e-6]])
-    found = sums(np.array([1, 1]), np.array([[1, 2], [1, 2]]), logprobs)
+    event_sums = sums(np.array([1, 1]), np.array([[1, 2], [1, 2]]), logprobs)
 
-    assert found[-1, 1] == pytest.approx(0, abs=1e-11)
-    assert (found[:, 2] >= 0).all()
+    assert event_sums[-1, 1] == pytest.approx(0, abs=1e-11)
+    assert (event_sums[:, 2] >= 0).all()
 
 
 def test_equally_likely_tokens_are_told_apart_by_identity() -> None:
-    """bfloat16 logits tie, at rank k too: a token that ties with the last one listed is outside."""
-    found = sums(np.array([5, 9]), np.array([[1, 5], [1, 5]]), np.log([[0.4, 0.2], [0.4, 0.2]]))
+    """bfloat16 logits tie, also at rank k: an unlisted token that ties with the last listed one is outside."""
+    event_sums = sums(np.array([5, 9]), np.array([[1, 5], [1, 5]]), np.log([[0.4, 0.2], [0.4, 0.2]]))
 
-    assert found[:, 0].tolist() == [0, 1, 0, 0, 0, 1]
+    assert event_sums[:, 0].tolist() == [0, 1, 0, 0, 0, 1]
 
 
 # -- from vLLM -------------------------------------------------------------------------------------------------------------
 
 
 def flat(*position: list[tuple[int, float]]) -> tuple[list[int], list[float], list[int]]:
-    """token_ids, logprobs and start_indices as FlatLogprobs holds them."""
+    """token_ids, logprobs and start_indices, as in FlatLogprobs."""
     starts = [sum(map(len, position[:i])) for i in range(len(position))]
-    return [t for one in position for t, _ in one], [v for one in position for _, v in one], starts
+    return [token for pairs in position for token, _ in pairs], [value for pairs in position for _, value in pairs], starts
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def flat(*position: list[tuple[int, float]]) -> tuple[list[int], list[float], li
     ],
 )
 def test_flat_logprobs_become_what_was_drawn_and_what_was_listed(position: list[tuple[int, float]], expected: list[int]) -> None:
-    """The same list, in the same order, whichever of its tokens was drawn."""
+    """The list and its order are the same whichever of its tokens was drawn."""
     values = dict(position)
     other = [(1, -0.1), (1, -0.1), (2, -4.0), (3, -5.0)]
     drawn, listed, logprobs = from_flat(flat(other, position, other), k=3)
@@ -203,13 +203,13 @@ def test_flat_logprobs_of_no_token() -> None:
 
 
 def test_a_position_without_logprobs_is_an_error() -> None:
-    """vLLM gives none for the first token of a prompt; none of a completion."""
+    """vLLM has none for the first token of a prompt; every token of a completion has some."""
     with pytest.raises(ValueError, match="position 1 has no log-probability"):
         from_flat(([1, 2], [-1.0, -2.0], [0, 2]), k=3)
 
 
 def test_draws_from_the_listed_distribution_pass_through_flat_logprobs() -> None:
-    """The way a sampler goes: drawn token first, then the top-k; 30,000 tokens by the recorded distributions."""
+    """As a sampler does it: the drawn token first, then the top-k; 30,000 tokens from the recorded distributions."""
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(len(DRAWS)), 10)
     rank = (rng.random((len(rows), 1)) > DRAWS.cumsum(axis=1)[rows, :-1]).sum(axis=1)
@@ -218,10 +218,10 @@ def test_draws_from_the_listed_distribution_pass_through_flat_logprobs() -> None
     tokens = np.column_stack([rank, np.tile(np.arange(TOP_K), (len(rows), 1))])
     flat_logprobs = np.column_stack([own, logprobs[:, :-1]])
     starts = range(0, tokens.size, TOP_K + 1)
-    found = sums(*from_flat((tokens.ravel().tolist(), flat_logprobs.ravel().tolist(), list(starts))))
+    event_sums = sums(*from_flat((tokens.ravel().tolist(), flat_logprobs.ravel().tolist(), list(starts))))
 
-    assert found[:, 1] == pytest.approx(10 * events(DRAWS).sum(axis=0))
-    assert not calibrations({("", ""): (len(rows), found)})[0].exceeds
+    assert event_sums[:, 1] == pytest.approx(10 * events(DRAWS).sum(axis=0))
+    assert not calibrations({("", ""): (len(rows), event_sums)})[0].exceeds
 
 
 # -- how often it errs -----------------------------------------------------------------------------------------------------
@@ -229,18 +229,18 @@ def test_draws_from_the_listed_distribution_pass_through_flat_logprobs() -> None
 
 @pytest.mark.parametrize(("tokens", "runs"), [(500, 1500), (1000, 1000), (3000, 1000), (10_000, 1000), (60_000, 1000)])
 def test_a_clean_run_passes_99_times_in_100(tokens: int, runs: int) -> None:
-    """At any size, on recorded distributions; 1 % and not ALARM, so that the simulation's own error cannot fail it."""
+    """At any size, on recorded distributions. ALARM is below 1 %, so the simulation's own error does not fail the test."""
     assert alarms(*z_scores(DRAWS, tokens, runs, seed=tokens)) <= 0.01
 
 
 @pytest.mark.parametrize("tests", [6, 60, 600, 6000])
 @pytest.mark.parametrize("variance", [LEAST_VARIANCE, 50, 100, 1000])
-def test_rare_events_keep_to_the_rate_of_alarms(tests: int, variance: float) -> None:
-    """The most skewed sums there are, Poisson counts, exactly, for any number of engines. With the normal bound alone 60 tests at
-    the least variance would alarm in 1.2 % of runs, 6,000 in 4.2 %."""
-    found = nothing()
-    found[:, 2] = variance
-    tested = {(str(number), ""): (1, found) for number in range(tests // len(EVENTS))}
+def test_rare_events_do_not_raise_the_rate_of_alarms(tests: int, variance: float) -> None:
+    """Poisson counts are the most skewed sums; this is exact, for any number of engines. With the normal bound, 60 tests at the
+    least variance would alarm in 1.2 % of runs, 6,000 in 4.2 %."""
+    event_sums = empty_sums()
+    event_sums[:, 2] = variance
+    tested = {(str(number), ""): (1, event_sums) for number in range(tests // len(EVENTS))}
     limit = calibrations(tested)[0].scores[0].bound
     assert limit is not None
 
@@ -264,7 +264,7 @@ def test_the_bound_is_bonferronis(tests: int) -> None:
 
 
 def temperature(value: float) -> Array:
-    """The rest is taken for tokens an eighth as likely as the last one listed."""
+    """The rest is assumed to be tokens an eighth as likely as the last listed one."""
     pieces = np.maximum(1, np.ceil(8 * DRAWS[:, -1] / DRAWS[:, -2]))
     last: Array = pieces * (DRAWS[:, -1] / pieces) ** (1 / value)
     return np.column_stack([DRAWS[:, :-1] ** (1 / value), last])
@@ -312,43 +312,44 @@ def test_a_fault_is_caught(spoiled: Array, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(RECORDED["names"])), ids=RECORDED["names"].tolist())
-def test_runs_of_vllm_are_told_apart(number: int) -> None:
-    """Real ones: those without a fault pass, the others fail."""
-    tokens, found = int(RECORDED["tokens"][number]), RECORDED["sums"][number]
-    one = calibrations({("vllm", ""): (tokens, found)})[0]
+def test_recorded_runs_without_a_fault_pass_and_the_others_fail(number: int) -> None:
+    tokens, event_sums = int(RECORDED["tokens"][number]), RECORDED["sums"][number]
+    test = calibrations({("vllm", ""): (tokens, event_sums)})[0]
 
-    assert bool(one.exceeds) != RECORDED["names"][number].startswith("clean")
+    assert bool(test.exceeds) != RECORDED["names"][number].startswith("clean")
 
 
 # -- the sources of a run --------------------------------------------------------------------------------------------------
 
 
-def made(tokens: int, share: float, observed: int) -> Sums:
+def source_sums(tokens: int, share: float, observed: int) -> Sums:
     """Sums of a source whose likeliest tokens have a probability of `share` and were drawn `observed` times."""
-    found = nothing()
-    found[0] = observed, tokens * share, tokens * share * (1 - share)
-    found[-1] = tokens - observed, tokens * (1 - share), tokens * share * (1 - share)
-    return found
+    event_sums = empty_sums()
+    event_sums[0] = observed, tokens * share, tokens * share * (1 - share)
+    event_sums[-1] = tokens - observed, tokens * (1 - share), tokens * share * (1 - share)
+    return event_sums
 
 
 def test_all_sources_share_the_bound() -> None:
-    """Two events of each of two sources are tested; those that are too rare are not, and have no z."""
-    found = calibrations({("b", ""): (10_000, made(10_000, 0.5, 5600)), ("a", ""): (10_000, made(10_000, 0.5, 5050))})
+    """Two events of each of two sources are tested; events that are too rare are not, and have no z."""
+    tests = calibrations(
+        {("b", ""): (10_000, source_sums(10_000, 0.5, 5600)), ("a", ""): (10_000, source_sums(10_000, 0.5, 5050))}
+    )
 
-    assert [one.source for one in found] == ["a", "b"]
-    assert {one.bound for one in found} == {calibration.bound(4)}
-    assert [[score.event for score in one.exceeds] for one in found] == [[], ["top1", "tail"]]
-    assert (found[0].scores[1].z, found[0].scores[1].bound) == (None, None)
-    assert found[0].scores[0].z == 1.0
+    assert [test.source for test in tests] == ["a", "b"]
+    assert {test.bound for test in tests} == {calibration.bound(4)}
+    assert [[score.event for score in test.exceeds] for test in tests] == [[], ["top1", "tail"]]
+    assert (tests[0].scores[1].z, tests[0].scores[1].bound) == (None, None)
+    assert tests[0].scores[0].z == 1.0
 
 
 def test_a_calibration_is_written_as_json() -> None:
     """With the names of the events that exceed their bound."""
-    one = calibrations({("a", "top_p 0.9"): (10_000, made(10_000, 0.5, 5600))})[0].to_dict()
+    values = calibrations({("a", "top_p 0.9"): (10_000, source_sums(10_000, 0.5, 5600))})[0].to_dict()
 
-    assert json.loads(json.dumps(one))["exceeds"] == ["top1", "tail"]
-    assert (one["source"], one["declared"], one["tokens"]) == ("a", "top_p 0.9", 10_000)
-    assert one["scores"][0] == {
+    assert json.loads(json.dumps(values))["exceeds"] == ["top1", "tail"]
+    assert (values["source"], values["declared"], values["tokens"]) == ("a", "top_p 0.9", 10_000)
+    assert values["scores"][0] == {
         "event": "top1",
         "observed": 5600,
         "expected": 5000.0,
@@ -365,26 +366,26 @@ def test_no_source_is_no_calibration() -> None:
 
 def test_parts_of_a_source_add_up() -> None:
     """By source and by what the recipe declares."""
-    part = made(100, 0.5, 40)
-    found = merged([("a", "", 100, part.tolist()), ("a", "", 100, part), ("a", "top_p 0.9", 100, part), ("b", "", 100, part)])
+    part = source_sums(100, 0.5, 40)
+    totals = merged([("a", "", 100, part.tolist()), ("a", "", 100, part), ("a", "top_p 0.9", 100, part), ("b", "", 100, part)])
 
-    assert {key: tokens for key, (tokens, _) in found.items()} == {("a", ""): 200, ("a", "top_p 0.9"): 100, ("b", ""): 100}
-    assert np.array_equal(found["a", ""][1], 2 * part)
-
-
-# -- how much is asked for -------------------------------------------------------------------------------------------------
+    assert {key: tokens for key, (tokens, _) in totals.items()} == {("a", ""): 200, ("a", "top_p 0.9"): 100, ("b", ""): 100}
+    assert np.array_equal(totals["a", ""][1], 2 * part)
 
 
-def draw_until_enough(quota: Quota, source: str, share: float, *, at_once: int = 1, size: int = 100) -> int:
-    """Requests that a quota takes when so many are in flight at once."""
-    requests, flying = 0, 0
+# -- how many requests are calibrated --------------------------------------------------------------------------------------
+
+
+def draw_until_enough(quota: Quota, source: str, share: float, *, in_flight: int = 1, size: int = 100) -> int:
+    """Requests that a quota takes when `in_flight` requests run concurrently."""
+    requests, running = 0, 0
     while True:
-        while flying < at_once and quota.take(source, size):
-            requests, flying = requests + 1, flying + 1
-        if not flying:
+        while running < in_flight and quota.take(source, size):
+            requests, running = requests + 1, running + 1
+        if not running:
             return requests
-        quota.back(source, size, size, made(size, share, 0))
-        flying -= 1
+        quota.settle(source, size, size, source_sums(size, share, 0))
+        running -= 1
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 625), (0.9, 225), (0.99, 25)])
@@ -394,14 +395,14 @@ def test_a_quota_stops_at_its_standard_error(share: float, expected: int) -> Non
 
 
 def test_a_quota_counts_what_is_in_flight() -> None:
-    """So that an engine with many sequences is not asked for much more than is needed."""
-    few, many = (draw_until_enough(Quota(0.02), "a", 0.5, at_once=n) for n in (1, 500))
+    """An engine with many sequences calibrates few more requests than needed."""
+    few, many = (draw_until_enough(Quota(0.02), "a", 0.5, in_flight=n) for n in (1, 500))
 
     assert (few, many) == (7, 7)
 
 
 def test_each_source_has_a_quota_of_its_own() -> None:
-    """An engine that starts again is tested again."""
+    """A restarted engine is tested again."""
     quota = Quota(0.02)
     draw_until_enough(quota, "a", 0.5)
 
@@ -414,7 +415,7 @@ def test_what_brings_nothing_is_asked_for_again() -> None:
     quota = Quota(0.5)
 
     assert [quota.take("a", 1), quota.take("a", 1)] == [True, False]
-    quota.back("a", 1, 0, None)
+    quota.settle("a", 1, 0, None)
     assert quota.take("a", 1)
 
 
@@ -424,7 +425,7 @@ def test_without_a_standard_error_nothing_is_calibrated() -> None:
 
 
 def test_a_quota_is_safe_in_threads() -> None:
-    """Eight threads take no more than one would, and lose nothing."""
+    """Eight threads take no more than one would, and lose no result."""
     quota = Quota(0.01)
 
     def work(_: int) -> int:
@@ -437,8 +438,8 @@ def test_a_quota_is_safe_in_threads() -> None:
 
 
 def test_stopping_at_a_token_does_not_bias_the_sums() -> None:
-    """Completions end when some token is drawn: a stopping time, which leaves a martingale's mean at 0. Leaving out those that
-    did not end in time does bias them."""
+    """A completion ends when a certain token is drawn: a stopping time, which leaves a martingale's mean at 0. Leaving out the
+    completions that did not end in time is a bias."""
     rng = np.random.default_rng(0)
     p, longest, completions = 0.1, 8, 40_000
     ends = rng.random((completions, longest)) < p

@@ -22,23 +22,23 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     return filtered
 
 
-def test_the_audit_tells_how_different_hits_are(run: Callable[..., Path]) -> None:
-    """Two hits of each prompt, on each of which two draws fell; two near misses to one miss."""
-    (found,) = count(open_run(run(related_samples()))).to_dict()["diversity"]
+def test_the_audit_measures_how_different_hits_are(run: Callable[..., Path]) -> None:
+    """Each prompt has two hits with two draws each, and two near misses for one miss."""
+    (diversity,) = count(open_run(run(related_samples()))).to_dict()["diversity"]
 
-    assert (found["family"], found["prompts_with_hits"], found["hits_per_prompt"]) == ("default", 6, 2)
-    assert found["effective_solutions"] == pytest.approx(2)
-    assert found["cluster_sizes"] == {"2": 12}
-    assert found["near_miss_share"] == pytest.approx(2 / 3)
-    assert 0.5 < found["distinct_1"] < found["distinct_2"] < 1
+    assert (diversity["family"], diversity["prompts_with_hits"], diversity["hits_per_prompt"]) == ("default", 6, 2)
+    assert diversity["effective_solutions"] == pytest.approx(2)
+    assert diversity["cluster_sizes"] == {"2": 12}
+    assert diversity["near_miss_share"] == pytest.approx(2 / 3)
+    assert 0.5 < diversity["distinct_1"] < diversity["distinct_2"] < 1
 
 
 def test_effective_solutions_weigh_hits_by_their_draws(run: Callable[..., Path]) -> None:
-    """98 draws of one answer, one each of two others."""
-    said = ["one and only", *["so it is"] * 98, "nobody would doubt that"]
-    rows = [{"prompt": "?", "reference": "x", "completion": f"{text} A: x"} for text in said]
-    (found,) = count(open_run(run(rows))).to_dict()["diversity"]
+    """98 draws of one answer, and one of each of two others."""
+    texts = ["one and only", *["so it is"] * 98, "nobody would doubt that"]
+    rows = [{"prompt": "?", "reference": "x", "completion": f"{text} A: x"} for text in texts]
+    (diversity,) = count(open_run(run(rows))).to_dict()["diversity"]
 
-    assert found["effective_solutions"] == pytest.approx(100 / 98**0.98)
-    assert found["cluster_sizes"] == {"1": 2, "65-128": 1}
-    assert found["near_miss_share"] is None
+    assert diversity["effective_solutions"] == pytest.approx(100 / 98**0.98)
+    assert diversity["cluster_sizes"] == {"1": 2, "65-128": 1}
+    assert diversity["near_miss_share"] is None

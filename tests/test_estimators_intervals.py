@@ -1,4 +1,4 @@
-"""Confidence intervals: they cover the truth as often as they say, and what they do at the edges."""
+"""Confidence intervals cover the truth as often as their level says, also with few prompts or a single rate."""
 
 from collections import Counter
 from typing import Any
@@ -13,7 +13,7 @@ from thresher.estimators.intervals import expanded_tail, pass_rate_interval, wil
 
 
 def prompts_of(random: Any, prompts: Any, each: Any) -> Any:
-    """(decided, passed) of prompts whose own rates are Beta(0.5, 1.5), so mostly hard: the mean rate is 0.25."""
+    """(decided, passed) of prompts whose rates are Beta(0.5, 1.5): most are hard, and the mean rate is 0.25."""
     return Counter((each, int(passed)) for passed in random.binomial(each, random.beta(0.5, 1.5, prompts)))
 
 

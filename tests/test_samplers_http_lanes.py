@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.http_sampler import group
-from thresher.estimators.calibration import nothing
+from thresher.estimators.calibration import empty_sums
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.endpoint import Endpoint, RateLimit
 from thresher.samplers.http.lanes import Job, Lane, Request
@@ -27,7 +27,7 @@ def job(number: int, n: int, *, priority: int = 0, expected_tokens: int = 0) -> 
 
 def answer(texts: list[str], *, calibrated: bool = True) -> Answer:
     completions = tuple(Completion(text, "stop") for text in texts)
-    return Answer(completions, np.array([1], np.int32), 3 * len(texts), nothing() + 1 if calibrated else None)
+    return Answer(completions, np.array([1], np.int32), 3 * len(texts), empty_sums() + 1 if calibrated else None)
 
 
 def sent(lane: Lane) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.http_sampler import group
 from schemas.engines import HttpEngine
-from thresher.estimators.calibration import nothing
+from thresher.estimators.calibration import empty_sums
 from thresher.samplers.http.dialects import OPENAI, VLLM, VLLM_PLAIN, Form
 from thresher.samplers.http.protocol import (
     Question,
@@ -192,7 +192,7 @@ def test_token_ids_are_read_from_names_of_tokens() -> None:
 def test_the_list_of_tokens_does_not_depend_on_the_draw() -> None:
     """A tie at every rank, listed as vLLM does in chat: the drawn token first, instead of the last of the top 5."""
     p = np.array([0.2, 0.2, 0.15, 0.15, 0.1, 0.1, 0.05, 0.05])
-    total, weight = nothing(), nothing()
+    total, weight = empty_sums(), empty_sums()
     for drawn in range(len(p)):
         listed = [drawn, *(other for other in range(5) if other != drawn)][:5]
         top = [{"token": f"token_id:{token}", "logprob": float(np.log(p[token]))} for token in listed]

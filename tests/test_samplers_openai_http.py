@@ -19,7 +19,7 @@ from helpers.fake_openai import FakeOpenAI
 from helpers.http_sampler import calibration_of, collect, draw, free_port, group, sampler
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
-from thresher.estimators.calibration import Quota, calibrations, nothing
+from thresher.estimators.calibration import Quota, calibrations, empty_sums
 from thresher.samplers.http.protocol import calibrate, read_logprobs
 from thresher.samplers.orphans import descendants, kill
 from thresher.samplers.sampler import NEUTRAL, Group
@@ -179,7 +179,7 @@ def test_explicit_fields_overrule_vllm_serve(vllm_server: str, api: str) -> None
 
     body = {"model": "small", "max_tokens": 48, "n": 8, "return_tokens_as_token_ids": True}
     body |= {"logprobs": True, "top_logprobs": 20} if api == "chat" else {"logprobs": 20}
-    plain = nothing()
+    plain = empty_sums()
     with httpx.Client(trust_env=False, timeout=300) as client:
         for number in range(4):
             text = f"Write sentence {number} of a story."
@@ -188,7 +188,7 @@ def test_explicit_fields_overrule_vllm_serve(vllm_server: str, api: str) -> None
             for choice in client.post(vllm_server + path, json=body | prompt).json()["choices"]:
                 tokens, _, tops = read_logprobs(choice["logprobs"])
                 part = calibrate(tokens, tops, 20)
-                plain += nothing() if part is None else part
+                plain += empty_sums() if part is None else part
     worst = calibrations({("plain", ""): (1, plain)})[0].exceeds
 
     assert max(abs(score.z or 0) for score in worst) > 8

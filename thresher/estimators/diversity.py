@@ -1,8 +1,8 @@
-"""How different a run's hits are: distinct ones per prompt, how draws are spread over them, their n-grams, and near misses."""
+"""How different a run's hits are: distinct hits per prompt, how draws are spread over them, their n-grams, and near misses."""
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,58 +13,61 @@ from filters.similarity.edits import tokens_of
 from schemas.sample import Kind
 
 Sums = Counter[tuple[str, str]]
-"""Sums of a shard by family and statistic; they add up over shards."""
+"""By family and statistic, a sum over a shard; sums of shards add up."""
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How different the hits of a family of prompts are, or of the whole run; null where there is nothing to tell of."""
+    """How different the hits of a family of prompts are, or those of the whole run; null where there are no hits."""
 
     family: str
     prompts_with_hits: int
     hits_per_prompt: float | None
-    """Mean of distinct hits, of the prompts that have any."""
+    """Distinct hits per prompt, over the prompts that have any."""
     effective_solutions: float | None
-    """Mean over the same prompts of the exponential of the entropy of the shares that its hits have of the draws (Hill number of
-    order 1): 3 hits that came 98, 1 and 1 times are as different as 1.12 that come equally often."""
+    """Exponential of the entropy of the hits' shares of the draws (Hill number of order 1), mean over the same prompts: 3 hits
+    drawn 98, 1 and 1 times are as different as 1.12 hits drawn equally often."""
     distinct_1: float | None
-    """Mean over prompts of different words / words of its hits (distinct-n, Li et al. 2016)."""
+    """Different words / words of a prompt's hits, mean over prompts (distinct-n, Li et al. 2016)."""
     distinct_2: float | None
-    """The same of pairs of words."""
+    """The same for pairs of words."""
     near_miss_share: float | None
     """Near misses / (near misses + misses)."""
     cluster_sizes: dict[str, int]
-    """Hits by the number of draws that fell on them: 1, 2, 3-4, 5-8 and so on."""
+    """Hits by the number of their draws: 1, 2, 3-4, 5-8 and so on."""
 
 
 def sums_of(judged: pa.Table) -> Sums:
-    """What is summed of one judged shard (thresher.pool.judged.judged)."""
-    found: Sums = Counter()
+    """Sum the statistics of a judged shard (thresher.pool.judged)."""
+    sums: Sums = Counter()
     drawn = judged.filter(pc.invert(judged["anchor"]))
     for kind in (Kind.NEAR_MISS, Kind.MISS):
-        _count(found, drawn.filter(pc.equal(drawn["kind"], kind.value))["family"], kind.value)
+        _count(sums, drawn.filter(pc.equal(drawn["kind"], kind.value))["family"], kind.value)
     hits = drawn.filter(pc.equal(drawn["kind"], Kind.HIT.value))
     if not hits.num_rows:
-        return found
+        return sums
     prompts = hits["prompt_id"].combine_chunks().dictionary_encode()
     codes, draws = prompts.indices.to_numpy(), hits["multiplicity"].to_numpy().astype(np.float64)
     shares = draws / np.bincount(codes, weights=draws)[codes]
     effective = np.exp(-np.bincount(codes, weights=shares * np.log(shares)))
     _, first = np.unique(codes, return_index=True)
     families = hits["family"].take(pa.array(first))
-    _count(found, families, "prompts")
-    _count(found, hits["family"], "hits")
+    _count(sums, families, "prompts")
+    _count(sums, hits["family"], "hits")
     for family, number in zip(families.to_pylist(), effective.tolist(), strict=True):
-        found[family, "effective"] += number
+        sums[family, "effective"] += number
     steps = np.ceil(np.log2(draws)).astype(int)
     for family, step in zip(hits["family"].to_pylist(), steps.tolist(), strict=True):
-        found[family, f"cluster {step}"] += 1
-    return found
+        sums[family, f"cluster {step}"] += 1
+    return sums
 
 
 def distinct_of(samples: pa.Table, hits: Mask) -> dict[str, list[float]]:
-    """By family: prompts with hits, and the sums over them of distinct-1 and distinct-2. Needs prompt_id, family, completion."""
+    """Return, by family, the number of prompts with hits, and the sums over them of distinct-1 and distinct-2.
+
+    `hits` (S,) is a mask of the samples, which need prompt_id, family and completion.
+    """
     rows = samples.filter(pa.array(hits))
     if not rows.num_rows:
         return {}
@@ -79,33 +82,32 @@ def distinct_of(samples: pa.Table, hits: Mask) -> dict[str, list[float]]:
     count = int(codes.max()) + 1
     ratios = [_distinct(values, groups, count) for values, groups in ((words, prompt), (pairs, prompt_of_pairs))]
     _, first = np.unique(codes, return_index=True)
-    found: dict[str, list[float]] = {}
-    for at, family in enumerate(rows["family"].take(pa.array(first)).to_pylist()):
-        mine = found.setdefault(family, [0, 0.0, 0.0])
-        mine[0] += 1
-        mine[1] += float(ratios[0][at])
-        mine[2] += float(ratios[1][at])
-    return found
+    by_family: dict[str, list[float]] = {}
+    for family, distinct_1, distinct_2 in zip(rows["family"].take(pa.array(first)).to_pylist(), *ratios, strict=True):
+        totals = by_family.setdefault(family, [0, 0.0, 0.0])
+        totals[0] += 1
+        totals[1] += float(distinct_1)
+        totals[2] += float(distinct_2)
+    return by_family
 
 
-def diversities(sums: Sums, distinct: Mapping[str, list[float]], *, multiplicities: bool = True) -> list[Diversity]:
-    """Of each family, and of all together where there are several. Without `multiplicities`, as in older formats, nobody knows
-    how draws fell on hits, nor looked for near misses."""
+def diversities(sums: Sums, distinct: Mapping[str, list[float]]) -> list[Diversity]:
+    """Return the diversity of each family and, if there are several, of all together (`all`).
+
+    `sums` are those of `sums_of`, `distinct` those of `distinct_of`, added up over the shards.
+    """
     families = sorted({family for family, _ in sums})
-    made = [_of(family, [family], sums, distinct) for family in families]
-    made += [_of("all", families, sums, distinct)] if len(families) > 1 else []
-    return (
-        made
-        if multiplicities
-        else [replace(one, effective_solutions=None, near_miss_share=None, cluster_sizes={}) for one in made]
-    )
+    groups = {family: [family] for family in families}
+    if len(families) > 1:
+        groups["all"] = families
+    return [_diversity(name, members, sums, distinct) for name, members in groups.items()]
 
 
-def _of(name: str, families: list[str], sums: Sums, distinct: Mapping[str, list[float]]) -> Diversity:
+def _diversity(name: str, families: list[str], sums: Sums, distinct: Mapping[str, list[float]]) -> Diversity:
     def total(statistic: str) -> float:
         return sum(sums[family, statistic] for family in families)
 
-    told = np.array([distinct.get(family, [0, 0.0, 0.0]) for family in families]).sum(axis=0)
+    ratios = np.array([distinct.get(family, [0, 0.0, 0.0]) for family in families]).sum(axis=0)
     prompts, failed = int(total("prompts")), total(Kind.NEAR_MISS.value) + total(Kind.MISS.value)
     steps = sorted({int(statistic.split()[1]) for _, statistic in sums if statistic.startswith("cluster")})
     sizes = {_bucket(step): int(total(f"cluster {step}")) for step in steps}
@@ -114,8 +116,8 @@ def _of(name: str, families: list[str], sums: Sums, distinct: Mapping[str, list[
         prompts_with_hits=prompts,
         hits_per_prompt=total("hits") / prompts if prompts else None,
         effective_solutions=total("effective") / prompts if prompts else None,
-        distinct_1=float(told[1] / told[0]) if told[0] else None,
-        distinct_2=float(told[2] / told[0]) if told[0] else None,
+        distinct_1=float(ratios[1] / ratios[0]) if ratios[0] else None,
+        distinct_2=float(ratios[2] / ratios[0]) if ratios[0] else None,
         near_miss_share=total(Kind.NEAR_MISS.value) / failed if failed else None,
         cluster_sizes={size: count for size, count in sizes.items() if count},
     )
@@ -126,16 +128,16 @@ def _bucket(step: int) -> str:
     return str(high) if low >= high else f"{low}-{high}"
 
 
-def _count(found: Sums, families: pa.ChunkedArray, statistic: str) -> None:
-    for one in pc.value_counts(families).to_pylist():
-        found[one["values"], statistic] += one["counts"]
+def _count(sums: Sums, families: pa.ChunkedArray, statistic: str) -> None:
+    for row in pc.value_counts(families).to_pylist():
+        sums[row["values"], statistic] += row["counts"]
 
 
 def _distinct(values: NDArray[np.uint64], groups: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Different values / values of each group; 1 where it has none."""
+    """Different values / values of each group (count,); 1 for an empty group."""
     order = np.lexsort((values, groups))
     values, groups = values[order], groups[order]
     new = np.ones(len(values), bool)
     new[1:] = (values[1:] != values[:-1]) | (groups[1:] != groups[:-1])
-    every = np.bincount(groups, minlength=count)
-    return np.where(every, np.bincount(groups[new], minlength=count) / np.maximum(every, 1), 1.0)
+    sizes = np.bincount(groups, minlength=count)
+    return np.where(sizes, np.bincount(groups[new], minlength=count) / np.maximum(sizes, 1), 1.0)

@@ -5,14 +5,14 @@ narrow (Davison & Hinkley, Bootstrap Methods and their Application, 1997, sectio
 are exchangeable, so resampling them is one multinomial draw over the distinct pairs: exact, and as cheap for a million prompts
 as for a hundred. The percentiles are those of the expanded percentile interval, which undoes the bootstrap's narrowness for few
 prompts (T. Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015, section 5). Where all
-prompts have one rate the bootstrap knows no spread, and Wilson's interval with n = number of prompts stands in (E. B. Wilson,
-JASA 22, 1927).
+prompts have the same rate, a bootstrap sees no spread, and Wilson's interval with n = number of prompts is used instead (E. B.
+Wilson, JASA 22, 1927).
 
-Simulated with six samples of prompts whose own rates are Beta(0.5, 1.5), 1,000 runs each, it covers the true rate in 90 % of
-runs with 5 prompts, 93 % with 10, 94 % with 15 or 30 and 95 to 96 % from 60 on; the plain percentiles do in 78 %, 89 %, 92 to
-93 % and 95 %. tests/test_thresher_audit.py repeats it for 15 and 60.
+In simulations with six samples of each prompt, rates drawn from Beta(0.5, 1.5) and 1,000 runs each, it covers the true rate in
+90 % of runs with 5 prompts, 93 % with 10, 94 % with 15 or 30, and 95 to 96 % from 60 on; plain percentiles cover it in 78 %,
+89 %, 92 to 93 % and 95 %. tests/test_estimators_intervals.py repeats this for 15 and 60.
 
-The interval speaks of further prompts of the same kind. It assumes the prompts were drawn independently; a pass rate weighs
+The interval is about further prompts of the same kind. It assumes that the prompts were drawn independently; the pass rate weighs
 each prompt by its decided samples.
 """
 
@@ -30,9 +30,11 @@ _BLOCK = 50  # Resamples drawn at once, so that memory is 50 x the number of dis
 def pass_rate_interval(
     prompts: Mapping[tuple[float, float], int], seed: int, *, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
-    """The interval (low, high) of passed / decided. `prompts` counts the prompts by (decided, passed); those with nothing
-    decided say nothing. Where each prompt's rate is an estimate of its own, as with target_hits, give (1, rate). None where no
-    prompt has anything decided."""
+    """Return the interval (low, high) of passed / decided; None where no sample is decided.
+
+    `prompts` counts the prompts by (decided, passed); prompts without decided samples are ignored. Where each prompt's rate is an
+    estimate itself, as with target_hits, pass (1, rate).
+    """
     cells = np.array(sorted(key for key, count in prompts.items() if key[0] and count), np.float64).reshape(-1, 2)
     if not len(cells):
         return None
@@ -42,8 +44,8 @@ def pass_rate_interval(
         return wilson(float(passed[0] / decided[0]), n)
     random = np.random.default_rng(seed)
     rates = []
-    for begun in range(0, resamples, _BLOCK):
-        drawn = random.multinomial(n, weight / n, size=min(_BLOCK, resamples - begun))
+    for start in range(0, resamples, _BLOCK):
+        drawn = random.multinomial(n, weight / n, size=min(_BLOCK, resamples - start))
         rates.append((drawn @ passed) / (drawn @ decided))
     tail = expanded_tail(n)
     low, high = np.quantile(np.concatenate(rates), [tail, 1 - tail])
@@ -51,7 +53,7 @@ def pass_rate_interval(
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval of a rate seen in `n` independent trials."""
+    """Return Wilson's score interval of a rate observed in `n` independent trials."""
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
@@ -59,14 +61,18 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
 
 
 def expanded_tail(n: int) -> float:
-    """The lower percentile to read off a bootstrap of `n` units: Phi(-sqrt(n / (n - 1)) t), with t Student's at n - 1 degrees
-    of freedom; below 2.5 %, and near it for large n. `n` is at least 2."""
+    """Return the lower percentile of a bootstrap of `n` units that bounds the interval; `n` is at least 2.
+
+    It is Phi(-sqrt(n / (n - 1)) t), with Student's t at n - 1 degrees of freedom: below 2.5 %, and near it for large n.
+    """
     return NormalDist().cdf(-math.sqrt(n / (n - 1)) * student(n - 1))
 
 
 def student(freedom: int) -> float:
-    """Student's quantile for LEVEL, by expansion about the normal one (Abramowitz & Stegun 26.7.5): within 2 % from 3 degrees
-    of freedom on, and below that so far out that the percentile is the extreme one anyway."""
+    """Return Student's quantile for LEVEL, by expansion about the normal one (Abramowitz & Stegun 26.7.5).
+
+    It is within 2 % from 3 degrees of freedom on; below that it is so large that the percentile is the extreme one anyway.
+    """
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     terms = (
         (z**3 + z) / 4,

@@ -1,19 +1,20 @@
-"""How many samples a prompt gets, and what they say of its pass rate although the drawing stopped because of them.
+"""How many samples a prompt gets, and its pass rate although the number of samples depended on them.
 
-Samples of a prompt are drawn in waves of a schedule that is fixed beforehand: 16, 24, 36, ... in all, each 1.5 times the one
-before, up to the maximum. After each wave a prompt stops when it has `target_hits` distinct hits, or when it is hopeless: nothing
-passed, and its pass rate is above `give_up_below` with a probability below 5 % (Jeffreys prior Beta(1/2, 1/2)).
+Samples of a prompt are drawn in waves of a fixed schedule: 16, 24, 36, ... in total, each 1.5 times the one before, up to the
+maximum. After each wave a prompt stops when it has `target_hits` distinct hits, or when it is hopeless: nothing passed, and the
+probability that its pass rate is above `give_up_below` is below 5 % (Jeffreys prior Beta(1/2, 1/2)).
 
 Stopping at success makes the plain share of passes too high. Let T be the draw that brought the last wanted hit. Every order of
-the T - 1 draws before it would have led there too, for hits only grow; so given T the first draw passed with probability
-passed(T - 1) / (T - 1), whose mean over all runs is therefore the pass rate, exactly. Where every hit is distinct this is
+the T - 1 draws before it would also have led there, because hits only grow. So given T the first draw passed with probability
+passed(T - 1) / (T - 1), and the mean of that over all runs is exactly the pass rate. Where every hit is distinct this is
 Haldane's estimator (r - 1) / (T - 1) (J. B. S. Haldane, On a Method of Estimating Frequencies, Biometrika 33, 1945); repeats may
-pass as well, hence passed(T - 1). A prompt that never got there has passed / drawn. A prompt that outlived a check for
-hopelessness shows orders in which at least one of the first h draws passed, so its share is divided by the probability of that
-among all orders (the path counting of M. A. Girshick, F. Mosteller & L. J. Savage, Annals of Mathematical Statistics 17, 1946).
+pass as well, hence passed(T - 1). A prompt that never reaches its target has passed / drawn. A prompt that survived a check for
+hopelessness can only show orders in which at least one of the first h draws passed, so its share is divided by the probability
+of that among all orders (the path counting of M. A. Girshick, F. Mosteller & L. J. Savage, Annals of Mathematical Statistics 17,
+1946).
 
-It is exact for a filter cascade in which a further sample never makes an earlier hit none, as with duplicates, and as long
-as no sample is undecided; undecided samples are left out, and then h is approximate.
+The estimate is exact as long as a further sample never turns an earlier hit into something else, and no sample is undecided.
+Undecided samples are left out, and then h is approximate.
 """
 
 import math
@@ -27,13 +28,13 @@ from numpy.typing import NDArray
 from schemas.sampling import Sampling
 
 GROWTH = 1.5
-"""Each wave brings the samples of a prompt to this many times those before: at most half as many again as were needed."""
+"""Each wave multiplies the samples of a prompt by this, so at most half as many again as needed are drawn."""
 DOUBT = 0.05
-"""A prompt is given up when the probability that it is worth more draws is below this."""
+"""A prompt is given up when the probability that its pass rate is high enough is below this."""
 
 
 def schedule(sampling: Sampling) -> tuple[int, ...]:
-    """Samples of a prompt after each wave, ascending; one number where nothing is adaptive."""
+    """Return the samples of a prompt after each wave, ascending; one number without an adaptive budget."""
     totals = [sampling.samples_per_prompt]
     while sampling.target_hits is not None and totals[-1] < sampling.most:
         totals.append(min(sampling.most, max(totals[-1] + 1, math.floor(GROWTH * totals[-1]))))
@@ -41,7 +42,7 @@ def schedule(sampling: Sampling) -> tuple[int, ...]:
 
 
 def next_total(sampling: Sampling, drawn: int, decided: int, passed: int, hits: int) -> int | None:
-    """Samples that a prompt is to have after the next wave, None where it stops. `decided` are those judged right or wrong."""
+    """Return the samples of a prompt after its next wave, None where it stops. `decided` samples were judged right or wrong."""
     further = next((total for total in schedule(sampling) if total > drawn), None)
     if sampling.target_hits is None or hits >= sampling.target_hits:
         return None
@@ -49,13 +50,13 @@ def next_total(sampling: Sampling, drawn: int, decided: int, passed: int, hits: 
 
 
 def hopeless(sampling: Sampling, decided: int, passed: int) -> bool:
-    """Whether a prompt of which nothing passed is given up after this many judged draws."""
+    """Return whether a prompt without a pass is given up after this many judged draws."""
     return sampling.give_up_below is not None and passed == 0 and decided >= _patience(sampling.give_up_below)
 
 
 def pass_rate(sampling: Sampling, passed: NDArray[np.bool_], hit: NDArray[np.bool_]) -> float | None:
-    """Unbiased estimate of a prompt's pass rate from its judged draws in order: whether each passed, and whether it was a
-    distinct hit. None where nothing was judged."""
+    """Estimate a prompt's pass rate without bias, from its judged draws (n,) in order: whether each passed, and whether it was a
+    distinct hit. None without judged draws."""
     n = len(passed)
     if not n:
         return None
@@ -63,7 +64,7 @@ def pass_rate(sampling: Sampling, passed: NDArray[np.bool_], hit: NDArray[np.boo
         return float(passed.mean())
     reached = np.flatnonzero(np.cumsum(hit) >= sampling.target_hits)
     before = int(reached[0]) if len(reached) else n
-    if not before:  # the first draw was all that was wanted
+    if not before:  # The first draw was enough.
         return 1.0
     share = int(passed[:before].sum()) / before
     checked = _first_check(sampling, before if len(reached) else n - 1)
@@ -76,7 +77,7 @@ def pass_rate(sampling: Sampling, passed: NDArray[np.bool_], hit: NDArray[np.boo
 
 
 def _first_check(sampling: Sampling, before: int) -> int | None:
-    """The first number of draws at which a prompt without a pass would have been given up, if it lies within `before` draws."""
+    """The first number of draws at which a prompt without a pass would have been given up, if it is at most `before`."""
     if sampling.give_up_below is None:
         return None
     patience = _patience(sampling.give_up_below)
@@ -115,7 +116,7 @@ def _integral(start: float, n: int) -> float:
 
 
 def expected_draws(sampling: Sampling, rates: Sequence[float]) -> float:
-    """Mean number of draws of prompts with these pass rates, as if every pass were a distinct hit."""
+    """Return the mean number of draws of prompts with these pass rates, assuming that every pass is a distinct hit."""
     totals, target = schedule(sampling), sampling.target_hits
     if target is None:
         return float(totals[0])
@@ -125,7 +126,7 @@ def expected_draws(sampling: Sampling, rates: Sequence[float]) -> float:
         expected = float(totals[0])
         for total, further in pairwise(totals):
             alive = _fewer_than(target, total, rate)
-            if checked is not None and checked <= total:  # less those that were given up there
+            if checked is not None and checked <= total:  # Minus those that were given up then.
                 alive -= (1 - rate) ** checked * _fewer_than(target, total - checked, rate)
             expected += alive * (further - total)
         mean += expected / len(rates)

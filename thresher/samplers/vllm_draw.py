@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.errors import EngineError
-from thresher.estimators.calibration import TOP_K, Quota, Sums, from_flat, nothing, sums
+from thresher.estimators.calibration import TOP_K, Quota, Sums, empty_sums, from_flat, sums
 from thresher.samplers.sampler import Completion, Drawn, Group
 from thresher.samplers.vllm_process import Tokeniser
 
@@ -75,13 +75,13 @@ async def draw_group(start: EngineStart, quota: Quota, group: Group, tokens: lis
         outputs = await _outputs(start, group, tokens, seeds, TOP_K if calibrated else 0)
         completions = tuple(_completion(output, seed) for output, seed in zip(outputs, seeds, strict=True))
         if calibrated:
-            calibration, drawn_tokens = nothing(), sum(len(output.token_ids) for output in outputs)
+            calibration, drawn_tokens = empty_sums(), sum(len(output.token_ids) for output in outputs)
             for output in outputs:
                 flat = output.logprobs
                 calibration += sums(*from_flat((flat.token_ids, flat.logprobs, flat.start_indices), TOP_K))
     finally:
         if calibrated:
-            quota.back(start.source, expected, drawn_tokens, calibration)
+            quota.settle(start.source, expected, drawn_tokens, calibration)
     return Drawn(group.number, completions, np.asarray(tokens, np.int32), start.seed, start.source, calibration)
 
 

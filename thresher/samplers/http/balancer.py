@@ -280,7 +280,7 @@ class Balancer:
             task.cancel()
         if job.lane is not None:
             if job.expected_tokens:
-                self._quota.back(job.lane.endpoint.source, job.expected_tokens, job.tokens, sums)
+                self._quota.settle(job.lane.endpoint.source, job.expected_tokens, job.tokens, sums)
             job.lane.drop(job)
 
     def _draw_elsewhere(self, job: Job) -> None:
