@@ -3,16 +3,11 @@
 import pytest
 
 from helpers import known
-from thresher.study.training.comparison import (
-    BEFORE,
-    MANY_ANSWERS,
-    NEAR_MISSES,
-    ONE_ANSWER,
-    Outcomes,
-    Tally,
-    Training,
-    compared,
-)
+from thresher.study.training import comparison
+from thresher.study.training.comparison import Outcomes, Tally, Training
+
+ARMS = (comparison.BEFORE, comparison.ONE_ANSWER, comparison.MANY_ANSWERS, comparison.NEAR_MISSES)
+BEFORE, ONE_ANSWER, MANY_ANSWERS, NEAR_MISSES = ARMS
 
 
 def tally(passed: int, texts: int, prompts: int = 20) -> Tally:
@@ -21,7 +16,7 @@ def tally(passed: int, texts: int, prompts: int = 20) -> Tally:
 
 
 def training(*outcomes: Outcomes) -> Training:
-    return compared(outcomes, held=20, trained_on=20, samples=4, settings={})
+    return comparison.compared(outcomes, held=20, trained_on=20, samples=4, settings={})
 
 
 def test_differences_are_those_of_pass_rates_and_texts() -> None:
