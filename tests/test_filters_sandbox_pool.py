@@ -48,8 +48,9 @@ def test_a_zygote_that_dies_or_hangs_costs_no_job(layer: Layer, how: signal.Sign
     assert still_works(made)
 
     def strike() -> None:
-        tree = {zygote: {zygote, *descendants(zygote)} for zygote in made.pids()}
-        for pid in sorted(max(tree.values(), key=len)):  # the one with a program, which could tell of the program's end, first
+        trees = [{zygote, *descendants(zygote)} for zygote in made.pids()]
+        with_a_program: set[int] = max(trees, key=len)
+        for pid in sorted(with_a_program):  # first, because it could tell of the program's end
             with suppress(ProcessLookupError):  # it may end with its parent
                 os.kill(pid, how)
 
@@ -125,9 +126,14 @@ def _alive(pid: int) -> bool:
 @pytest.mark.parametrize(("loaded", "attempts"), [(True, 2), (False, 1)])
 def test_a_time_out_on_a_loaded_machine_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, loaded: bool, attempts: int) -> None:
     """A program that had little of the processor is not late before it was so with nothing beside it."""
-    asked = []
+    asked: list[Any] = []
     ask = pool._exchange
-    monkeypatch.setattr(pool, "_exchange", lambda zygote, job: asked.append(job) or ask(zygote, job))
+
+    def ask_and_note(zygote: Any, job: Any) -> Any:
+        asked.append(job)
+        return ask(zygote, job)
+
+    monkeypatch.setattr(pool, "_exchange", ask_and_note)
     monkeypatch.setattr(pool, "_loaded", lambda: loaded)
     made = Pool(next(iter(LAYERS.values())), Limits(), 1)
     answer = run_one(made, "import time\ntime.sleep(9)", seconds=0.1)

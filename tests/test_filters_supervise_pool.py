@@ -79,8 +79,8 @@ def alive(pid: int) -> bool:
 def zombies() -> set[int]:
     """Ended children of this process that were not waited for."""
     stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    states = [(int(stat.split()[0]), *stat.rpartition(")")[2].split()[:2]) for stat in stats]
-    return {pid for pid, state, parent in states if state == "Z" and int(parent) == os.getpid()}
+    fields = [(stat.split()[0], stat.rpartition(")")[2].split()) for stat in stats]
+    return {int(pid) for pid, (state, parent, *_) in fields if state == "Z" and int(parent) == os.getpid()}
 
 
 def test_answers_come_in_order_from_processes_of_their_own(make: Callable[..., Pool]) -> None:

@@ -10,7 +10,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class FakeOpenAI:
         self.port, self._ready = port, threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
-    def __enter__(self) -> "FakeOpenAI":
+    def __enter__(self) -> Self:
         self._thread.start()
         self._ready.wait()
         return self
