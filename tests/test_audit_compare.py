@@ -31,7 +31,7 @@ def test_card_says_what_drifted_where_it_is_allowed_and_where_it_is_forced(night
     publish_loosely(bad, repo)
 
     said = card(repo).split("## Drift\n")[1].split("## Diversity")[0]
-    assert "Since the run before this one, begun 2023-11-14, beyond what chance explains" in said
+    assert "Changes since the previous run, started 2023-11-14, that chance does not explain" in said
     assert said.count("\n* ") == 2
     assert "* pass rate 50.0 % to 12.5 % (p " in said
     assert "## Drift" not in Path(bad.root, "dataset", "README.md").read_text()

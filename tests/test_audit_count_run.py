@@ -3,32 +3,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import known
-from helpers.small_run import FILTERS, READABLE, small_run, write_shard
-from schemas.sample import SAMPLES
+from helpers.small_run import small_run
 from thresher.audit.audit import check
 from thresher.audit.count_run import count
 from thresher.errors import AuditError, StoreError
 from thresher.pool.run import open_run
-from thresher.pool.store import Store
-
-
-def rewrite(store: Store, name: Any, change: Any) -> None:
-    """Write a changed table with an entry that fits it."""
-    entry = known(store.entry(name))
-    store.write_table(name, change(store.read_table(name)), key=entry.key, facts=entry.facts)
-
-
-def replaced(table: pa.Table, column: Any, values: Any) -> Any:
-    at = table.schema.get_field_index(column)
-    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
-
 
 # -- numbers -------------------------------------------------------------------------------------------------------------
 
@@ -53,45 +37,6 @@ def test_whole_run_adds_up(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path: Path) -> None:
-    found = count(small_run(tmp_path)).to_dict()
-    names = ("family", "prompts", "samples", "passed", "undecided", "hits", "anchors", "anchors_passed", "truncated")
-
-    assert [tuple(family[name] for name in names) for family in found["families"]] == [
-        ("sums", 3, 12, 5, 1, 4, 3, 1, 1),
-        ("words", 2, 8, 1, 5, 1, 2, 0, 1),
-    ]
-    assert [family["pass_rate"] for family in found["families"]] == [5 / 11, 1 / 3]
-    assert found["total"]["pass_rate"] == 6 / 14
-    low, high = found["total"]["interval"]
-    assert 0 <= low <= 6 / 14 <= high <= 1
-
-
-def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path: Path) -> None:
-    filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
-    for found in (count(small_run(tmp_path / "all", corpus=True)), count(small_run(tmp_path / "some", filters=filters))):
-        for one in found.filters:
-            mine = [each for family in found.families for each in family.filters if each.name == one.name]
-            assert sum(each.seen for each in mine) == one.seen
-            assert sum((Counter(each.dropped) for each in mine), Counter()) == Counter(one.dropped)
-            assert sum((Counter(each.undecided) for each in mine), Counter()) == Counter(one.undecided)
-            assert all(each.seen == each.kept + sum(each.dropped.values()) + sum(each.undecided.values()) for each in mine)
-        assert [one.name for one in found.total.filters] == [one.name for one in found.filters]
-        assert [one.samples for one in found.reasons] == sorted((one.samples for one in found.reasons), reverse=True)
-        assert sum(one.samples for one in found.reasons) == found.outcomes["drop"] + found.outcomes["undecided"]
-    assert [one.name for one in found.families[0].filters] == ["finished", "exact_duplicate"]
-    assert (found.reasons[0].filter, found.reasons[0].share) == ("answer", found.reasons[0].samples / 20)
-
-
-def test_nothing_decided_has_no_rate(tmp_path: Path) -> None:
-    found = count(small_run(tmp_path, [("sums", ["open", "open"], None)])).to_dict()
-
-    assert found["total"]["pass_rate"] is None
-    assert found["total"]["interval"] is None
-    assert found["tokens"]["per_hit"] is None
-    assert found["problems"] == []
-
-
 def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path: Path) -> None:
     plan = [("sums", ["torn", "right"], None), ("sums", ["torn", "torn", "torn"], None)]
 
@@ -102,26 +47,6 @@ def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path: Path) -> None
     assert (readable["name"], readable["seen"], readable["kept"]) == ("readable", 5, 1)
     assert readable["undecided"] == {"unreadable_row": 4}
     assert (found["total"]["prompts"], found["total"]["samples"], found["total"]["pass_rate"]) == (1, 5, 1.0)
-
-
-def test_shard_without_a_row_is_fine(tmp_path: Path) -> None:
-    plan = [("sums", ["right", "torn"], None), ("sums", ["right"], None)]
-    run = small_run(tmp_path, plan, origin="brought", shard_prompts=1)
-    filters = [READABLE, *FILTERS]
-    write_shard(run.store, 1, SAMPLES.empty_table(), fates=[], filters=filters)
-
-    result = count(run)
-
-    assert (result.problems, result.samples, result.total.hits) == ((), 2, 1)
-
-
-def test_filter_of_some_families_sees_only_those(tmp_path: Path) -> None:
-    filters = [FILTERS[0], FILTERS[1] | {"families": ["words"]}, FILTERS[2]]
-
-    found = count(small_run(tmp_path, filters=filters)).to_dict()
-
-    assert found["problems"] == []
-    assert [one["seen"] for one in found["filters"]] == [20, 7, 12]
 
 
 fates = st.sampled_from(["right", "again", "wrong", "cut", "open", "near"])
@@ -215,96 +140,6 @@ def test_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     problems = count(run).problems
 
     assert any(f"{name}.parquet: damaged" in problem for problem in problems)
-
-
-def drop_first(table: pa.Table) -> Any:
-    return table.slice(1)
-
-
-def repeat_first(table: pa.Table) -> Any:
-    return pa.concat_tables([table, table.slice(0, 1)])
-
-
-def repeat_ended(table: pa.Table) -> Any:
-    ended = table.filter(pc.not_equal(table["outcome"], "keep")).slice(0, 1)
-    return pa.concat_tables([table, replaced(ended, "filter", ["answer"])])
-
-
-def change_outcome(table: pa.Table) -> Any:
-    return replaced(table, "outcome", [table["outcome"][0].as_py(), "perhaps", *table["outcome"].to_pylist()[2:]])
-
-
-def keep_dropped(table: pa.Table) -> Any:
-    return replaced(table, "outcome", ["keep"] * table.num_rows)
-
-
-def move_outside(table: pa.Table) -> Any:
-    return replaced(table, "row", [99, *table["row"].to_pylist()[1:]])
-
-
-def name_another_sample(table: pa.Table) -> Any:
-    return replaced(table, "sample_id", ["0", *table["sample_id"].to_pylist()[1:]])
-
-
-def name_another_filter(table: pa.Table) -> Any:
-    return replaced(table, "filter", ["stranger", *table["filter"].to_pylist()[1:]])
-
-
-def judge_by_others_first(table: pa.Table) -> Any:
-    return table.filter(pc.not_equal(table["filter"], "finished"))
-
-
-WRONG_VERDICTS = [
-    (drop_first, "finished should have seen 10 samples, those every filter before it kept; 1 of them have no verdict"),
-    (repeat_first, "finished judged 1 samples more than once"),
-    (repeat_ended, "1 samples were dropped or undecided more than once"),
-    (change_outcome, "saw 20 samples, but kept, dropped and undecided add up to 19"),
-    (keep_dropped, "exact_duplicate should have seen 8 samples, those every filter before it kept; 6 of them have no"),
-    (move_outside, "1 verdicts on rows outside the shard's 10"),
-    (name_another_sample, "1 verdicts name a different sample than their row"),
-    (name_another_filter, "1 verdicts of filters that its entry does not name"),
-    (judge_by_others_first, "finished should have seen 10 samples"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), WRONG_VERDICTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_verdicts_that_contradict_the_pool_are_problems(tmp_path: Path, change: Any, message: Any) -> None:
-    run = small_run(tmp_path)
-    rewrite(run.store, "verdicts/00000", change)
-
-    result = count(run)
-
-    assert any(message in problem for problem in result.problems), result.problems
-    with pytest.raises(AuditError, match="run the same command again"):
-        check(result)
-
-
-WRONG_SAMPLES = [
-    (drop_first, "10 samples planned (2 prompts, 5 each), 9 found; 1 prompts have too few"),
-    (
-        lambda t: replaced(t, "prompt_id", ["0", *t["prompt_id"].to_pylist()[1:]]),
-        "2 prompts have too few, or are not in the plan",
-    ),
-    (lambda t: replaced(t, "sample_id", ["0", "0", *t["sample_id"].to_pylist()[2:]]), "1 sample ids occur twice"),
-    (lambda t: replaced(t, "anchor", [False] * 10), "10 samples found, 8 noted in samples/00000.json"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), WRONG_SAMPLES, ids=["missing", "foreign", "twice", "no_anchors"])
-def test_samples_that_contradict_the_plan_are_problems(tmp_path: Path, change: Any, message: Any) -> None:
-    run = small_run(tmp_path)
-    rewrite(run.store, "samples/00000", change)
-
-    problems = count(run).problems
-
-    assert any(message in problem for problem in problems), problems
-
-
-def test_entry_that_counts_other_rows_is_a_problem(tmp_path: Path) -> None:
-    run = small_run(tmp_path)
-    run.store.write_model("samples/00000.json", known(run.store.entry("samples/00000")).model_copy(update={"rows": 11}))
-
-    assert any("10 rows found, 11 noted" in problem for problem in count(run).problems)
 
 
 def test_shards_judged_by_different_filters_are_a_problem(tmp_path: Path) -> None:

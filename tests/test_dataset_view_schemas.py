@@ -8,7 +8,7 @@ def test_committed_shapes_are_those_of_the_views() -> None:
     shape = json.loads((Path(__file__).parents[1] / "schemas/views/rollouts.schema.json").read_text())
     assert shape["properties"]["kind"]["anyOf"][0]["enum"] == ["hit", "near_miss", "miss", "duplicate"]
     assert shape["properties"]["sample_id"] == {
-        "description": "hash that names the sample",
+        "description": "hash that identifies the sample",
         "type": "string",
         "minLength": 1,
     }

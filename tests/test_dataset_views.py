@@ -21,15 +21,13 @@ RESERVED_BY_TRL = {
 }
 
 
-def read(run: Run) -> tuple[pa.Table, pa.Table, list[pool.FilterFacts]]:
-    """The first shard: samples as judged, verdicts, filters."""
-    samples = run.store.read_table("samples/00000")
-    verdicts, filters = pool.verdicts(run.store, 0)
-    return pool.judged(samples, verdicts, filters), verdicts, filters
+def first_shard(run: Run) -> pa.Table:
+    """The samples of the first shard as judged."""
+    return pool.read_judged(run.store, 0)
 
 
 def test_sft_holds_the_hits_and_no_anchor(tmp_path: Path) -> None:
-    judged, _, _ = read(small_run(tmp_path))
+    judged = first_shard(small_run(tmp_path))
 
     rows = views.sft(judged, "chat").to_pylist()
 
@@ -43,19 +41,15 @@ def test_sft_holds_the_hits_and_no_anchor(tmp_path: Path) -> None:
 
 
 def test_text_format_gives_plain_strings(tmp_path: Path) -> None:
-    judged, verdicts, filters = read(small_run(tmp_path, prompt_format="text"))
+    judged = first_shard(small_run(tmp_path, prompt_format="text"))
 
-    for made in (
-        views.sft(judged, "text"),
-        views.prompts(judged, "text"),
-        views.rollouts(judged, verdicts, filters, "text"),
-    ):
-        assert made["prompt"][0].as_py() == "Be brief.\n\nQuestion 0?"
+    for view in (views.sft(judged, "text"), views.prompts(judged, "text")):
+        assert view["prompt"][0].as_py() == "Be brief.\n\nQuestion 0?"
     assert views.sft(judged, "text")["completion"][0].as_py() == "right answer 0 to 0"
 
 
 def test_prompts_count_samples_without_the_anchor(tmp_path: Path) -> None:
-    judged, _, _ = read(small_run(tmp_path, shard_prompts=5))
+    judged = first_shard(small_run(tmp_path, shard_prompts=5))
     names = ["samples", "decided", "passed", "hits", "duplicates", "undecided", "pass_rate", "anchor_passed"]
 
     rows = [tuple(row[name] for name in names) for row in views.prompts(judged, "chat").to_pylist()]
@@ -70,61 +64,28 @@ def test_prompts_count_samples_without_the_anchor(tmp_path: Path) -> None:
 
 
 def test_prompt_without_anchor_has_null_there(tmp_path: Path) -> None:
-    judged, _, _ = read(small_run(tmp_path, [("sums", ["right", "wrong"], None)]))
+    judged = first_shard(small_run(tmp_path, [("sums", ["right", "wrong"], None)]))
 
     assert views.prompts(judged, "chat")["anchor_passed"].to_pylist() == [None]
 
 
 def test_reference_is_its_text_or_its_json(tmp_path: Path) -> None:
     plan = [("sums", ["right"], None)] * 5
-    judged, _, _ = read(small_run(tmp_path, plan, shard_prompts=5))
+    judged = first_shard(small_run(tmp_path, plan, shard_prompts=5))
 
     assert views.prompts(judged, "chat")["reference"].to_pylist() == ["0", '{"n":1}', None, "null", "1.5"]
 
 
-def test_rollouts_hold_every_sample_in_the_order_of_the_pool(tmp_path: Path) -> None:
-    judged, verdicts, filters = read(small_run(tmp_path, shard_prompts=5, corpus=True))
-
-    made = views.rollouts(judged, verdicts, filters, "chat")
-
-    assert made["sample_id"].to_pylist() == judged["sample_id"].to_pylist()
-    assert made["index"].to_pylist() == [-1, 0, 1, 2, 3] * 5
-    said = [text.split()[0] for text in judged["completion"].to_pylist()]
-    rewards = {"right": 1.0, "good": 1.0, "again": 1.0, "near": 1.0, "wrong": 0.0, "cut": None, "open": None}
-    assert made["reward"].to_pylist() == [rewards[what] for what in said]
-    kinds = {"right": "hit", "good": "hit", "again": "duplicate", "near": "duplicate", "wrong": "miss"}
-    assert made["kind"].to_pylist() == [kinds.get(what) for what in said]
-
-
-def test_rollouts_carry_the_verdicts_in_the_order_of_the_filters(tmp_path: Path) -> None:
-    judged, verdicts, filters = read(small_run(tmp_path))
-
-    again = views.rollouts(judged, verdicts, filters, "chat").to_pylist()[2]
-
-    assert [(v["filter"], v["version"], v["outcome"]) for v in again["verdicts"]] == [
-        ("finished", "1", "keep"),
-        ("answer", "1", "keep"),
-        ("exact_duplicate", "1", "drop"),
-    ]
-    assert (again["failed_filter"], again["reason"]) == ("exact_duplicate", "duplicate")
-    assert json.loads(again["verdicts"][2]["detail"]) == json.loads(again["detail"]) == {"found": "again"}
-
-
-def test_unreadable_rows_are_rollouts_and_no_prompt(tmp_path: Path) -> None:
+def test_unreadable_rows_are_in_no_prompt(tmp_path: Path) -> None:
     plan = [("sums", ["torn", "torn"], None), ("sums", ["right", "torn", "wrong"], None)]
-    judged, verdicts, filters = read(small_run(tmp_path, plan, origin="brought"))
+    judged = first_shard(small_run(tmp_path, plan, origin="brought"))
 
-    made = views.rollouts(judged, verdicts, filters, "chat")
-
-    assert made["outcome"].to_pylist() == ["undecided", "undecided", "keep", "undecided", "drop"]
-    assert made["source_row"].to_pylist() == [0, 1, 100, 101, 102]
-    assert made["logprobs"].null_count == made["sampling"].null_count == 5
     assert views.prompts(judged, "chat")["samples"].to_pylist() == [2]
     assert views.sft(judged, "chat")["completion_tokens"].to_pylist() == [None]
 
 
 def test_a_shard_without_hits_gives_an_empty_table(tmp_path: Path) -> None:
-    judged, _, _ = read(small_run(tmp_path, [("sums", ["wrong"], "wrong")]))
+    judged = first_shard(small_run(tmp_path, [("sums", ["wrong"], "wrong")]))
 
     made = views.sft(judged, "chat")
 
@@ -168,7 +129,7 @@ def test_json_survives_but_for_integers_beyond_64_bits(values: Any) -> None:
 
     column = pa.chunked_array([[None if value is None else json.dumps(value) for value in values]], pa.string())
 
-    made = views._json(column)
+    made = views.json_column(column)
 
     assert made.type == pa.json_()
     read_back = [None if text is None else json.loads(text) for text in made.cast(pa.string()).to_pylist()]

@@ -78,7 +78,7 @@ def test_brought_samples_are_read(tmp_path: Path, load: Any) -> None:
 
     assert [row["outcome"] for row in load(folder, "rollouts")] == ["undecided", "keep", "drop", "undecided"]
     assert load(folder, "sft")[0]["cumulative_logprob"] is None
-    assert "were brought along in `mine.jsonl`" in (folder / "README.md").read_text()
+    assert "they were imported from `mine.jsonl`" in (folder / "README.md").read_text()
 
 
 def test_integers_beyond_64_bits_are_read_as_text(tmp_path: Path, load: Any) -> None:
@@ -185,10 +185,10 @@ def rename_fails_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     run = small_run(tmp_path / "run")
     folder = dataset_of(run)
-    small_run(tmp_path / "run", dataset={"views": ["sft"]})
+    run = small_run(tmp_path / "run", dataset={"views": ["sft"]})
     with monkeypatch.context() as patch:
         rename_fails_at(patch, number)
-        with pytest.raises(StoreError, match="cannot write the dataset: killed; the pool is whole"):
+        with pytest.raises(StoreError, match="cannot write the dataset: killed; the pool is not affected"):
             dataset_of(run)
     assert folder.exists() == (number == 1)
 
@@ -203,7 +203,7 @@ def test_crash_while_renaming_is_mended_at_the_next_call(tmp_path: Path, monkeyp
 def test_crash_while_writing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = small_run(tmp_path)
     before = contents(dataset_of(run))
-    small_run(tmp_path, dataset={"views": ["sft"]})
+    run = small_run(tmp_path, dataset={"views": ["sft"]})
 
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -234,7 +234,7 @@ def test_run_that_is_not_on_a_local_disk_gets_its_dataset_too(tmp_path: Path) ->
     run = small_run(root)
     try:
         assert write_dataset(run, audit=count(run)) == f"{root}/dataset"
-        small_run(root, dataset={"views": ["prompts", "sft"]})
+        run = small_run(root, dataset={"views": ["prompts", "sft"]})
         assert not dataset_finished(run)
         write_dataset(run, audit=count(run))
 

@@ -1,4 +1,4 @@
-"""The dataset card: README.md, whose front matter tells `datasets` and the Hub what the configs are."""
+"""The dataset card: README.md, whose front matter describes the configs to `datasets` and the Hub."""
 
 import re
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ ABOUT = {
     "preference": "One row per pair: a near miss (rejected) and the hit it is nearest to (chosen), for DPO.",
     "unpaired": "One row per hit or miss, with a label, for KTO.",
     "prompts": "One row per prompt, with how often the model got it right.",
-    "rollouts": "One row per sample, whatever became of it, with tokens, log-probabilities and every verdict.",
-    "revoked": "One row per sample that was taken back; its rows stay in the other configs until they are merged anew.",
+    "rollouts": "One row per sample, whatever its outcome, with tokens, log-probabilities and all verdicts.",
+    "revoked": "One row per revoked sample; its rows stay in the other configs until the releases are merged.",
 }
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))  # fmt: skip
@@ -38,10 +38,10 @@ FRONT_MATTER = (
     "license", "language", "pretty_name", "size_categories", "task_categories", "annotations_creators", "tags", "configs",
     "dataset_info",
 )  # fmt: skip
-"""Keys that `front_matter` writes; all others are a person's."""
+"""Keys that `front_matter` writes; all other keys were added by a person."""
 CONTENTS, CONTENTS_END = "<!-- thresher: contents -->", "<!-- thresher: end of contents -->"
 _LEAVE_OUT = """
-Some samples were taken back, and are named in the config `revoked`. Leave them out:
+Some samples were revoked; the config `revoked` lists them. To leave them out:
 
 ```python
 from datasets import load_dataset
@@ -54,12 +54,12 @@ NEUTRAL = {
     name: Sampling.model_fields[name].default
     for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 }
-"""Ancestral sampling, as the recipe's own defaults have it."""
+"""Parameters of ancestral sampling, which are the recipe's defaults."""
 
 
 @dataclass(frozen=True)
 class ViewSize:
-    """How large a view came out: rows, bytes in Arrow memory, bytes of its Parquet files."""
+    """The size of a view or split: rows, bytes in Arrow memory, bytes of its Parquet files."""
 
     rows: int
     memory_bytes: int
@@ -71,7 +71,7 @@ class ViewSize:
 
 
 Sizes = Mapping[str, Mapping[str, ViewSize]]
-"""Of each view, the default one first, how large its splits are."""
+"""The sizes of the splits of each view; the default view is first."""
 
 
 def card(
@@ -83,8 +83,8 @@ def card(
     review: Review | None = None,
     drift: Since | None = None,
 ) -> str:
-    """The card of a dataset with these views. `repo` is the name by which it is loaded; `review` what a person's marks say;
-    `drift` what differs from the run before."""
+    """The card of a dataset with these views. `repo` is the name by which it is loaded, `review` the result of a review by
+    hand, `drift` the comparison with the run before."""
     recipe = manifest.recipe
     funnel, families = markdown(audit).split("\n\n")
     shown = {name: value for name, value in recipe.model_dump(mode="json").items() if name != "publish"}
@@ -112,7 +112,7 @@ def card(
         repo=repo,
         empty=[view for view, splits in sizes.items() if not sum(size.rows for size in splits.values())],
         percent=percent,
-        origins=[(one.family, _origin(one), one.license) for one in recipe.prompts],
+        origins=[(prompts.family, _origin(prompts), prompts.license) for prompts in recipe.prompts],
         decontamination=_decontamination(audit),
         salt=recipe.run.salt,
         drift=drift,
@@ -127,10 +127,9 @@ def card(
 
 
 def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
-    """The card's YAML: what the Hub lists and `datasets` reads."""
-
+    """The YAML at the top of the card, which the Hub and `datasets` read."""
     recipe = manifest.recipe
-    found: dict[str, Any] = {
+    matter: dict[str, Any] = {
         **({"license": recipe.dataset.license} if recipe.dataset.license else {}),
         "language": list(recipe.dataset.language),
         "pretty_name": _title(recipe),
@@ -140,22 +139,23 @@ def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
         "tags": list(dict.fromkeys(["synthetic", "thresher", "trl", "datasets", *recipe.dataset.tags])),
         **configs(sizes, manifest.model["prompt_format"]),
     }
-    text: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
 def configs(sizes: Sizes, prompt_format: str, files: Mapping[str, Mapping[str, list[str]]] | None = None) -> dict[str, Any]:
-    """What `datasets` reads of the front matter: configs and dataset_info. Each split is a pattern, or the `files` by name."""
+    """The keys of the front matter that `datasets` reads: configs and dataset_info. The files of a split are given by a
+    pattern, or by the names in `files`."""
     from datasets import Features
 
-    found: dict[str, Any] = {"configs": [], "dataset_info": []}
+    matter: dict[str, Any] = {"configs": [], "dataset_info": []}
     for view, splits in sizes.items():
-        default = {} if found["configs"] else {"default": True}
+        default = {} if matter["configs"] else {"default": True}
         paths = {split: f"{view}/{split}/*.parquet" if files is None else files[view][split] for split in splits}
         data_files = [{"split": split, "path": path} for split, path in paths.items()]
-        found["configs"].append({"config_name": view, **default, "data_files": data_files})
+        matter["configs"].append({"config_name": view, **default, "data_files": data_files})
         features = Features.from_arrow_schema(views.schema(view, prompt_format))
-        found["dataset_info"].append(
+        matter["dataset_info"].append(
             {
                 "config_name": view,
                 "features": features._to_yaml_list(),
@@ -166,45 +166,44 @@ def configs(sizes: Sizes, prompt_format: str, files: Mapping[str, Mapping[str, l
                 "dataset_size": sum(size.memory_bytes for size in splits.values()),
             }
         )
-    return found
+    return matter
 
 
 def size_category(sizes: Sizes) -> str:
-    """How the Hub calls a dataset of so many rows, those of the first view."""
+    """The Hub's size category for the number of rows of the first view."""
     rows = sum(size.rows for size in next(iter(sizes.values())).values())
     return next((name for limit, name in SIZES if rows < limit), "100B<n<1T")
 
 
 def contents(sizes: Sizes, releases: int = 0, repo: str = "ORG/NAME") -> str:
-    """The table of what there is, and how to leave out what was taken back, between marks, so that it can be written anew without
-    the rest."""
+    """The table of configs, and how to leave out revoked samples; between marks, so that this part of a card can be replaced."""
     rows = [
         f"| `{view}` | {split} | {number(size.rows)} | {_megabytes(size.file_bytes)} |"
         for view, splits in sizes.items()
         for split, size in splits.items()
     ]
-    said = f"{number(releases)} releases; the figures below are those of the last one.\n\n" if releases > 1 else ""
+    remark = f"{number(releases)} releases; the figures below are those of the last one.\n\n" if releases > 1 else ""
     table = "\n".join(["| config | split | rows | Parquet |", "|---|---|---:|---:|", *rows])
     view = next((view for view in sizes if view in ("sft", "unpaired", "rollouts")), None)
     left_out = _LEAVE_OUT.format(repo=repo, view=view) if "revoked" in sizes and view is not None else ""
-    return f"{CONTENTS}\n{said}{table}\n{left_out}{CONTENTS_END}"
+    return f"{CONTENTS}\n{remark}{table}\n{left_out}{CONTENTS_END}"
 
 
 def sampling_words(sampling: Sampling) -> str:
-    """Say which parameters changed the model's own distribution; every one that did is named."""
+    """Name all parameters that changed the model's own distribution."""
     values = {name: getattr(sampling, name) for name in NEUTRAL} | {"temperature": sampling.temperatures}
-    other = [
-        f"{name} {' and '.join(f'{one:g}' for one in value) if isinstance(value, tuple) else f'{value:g}'}"
+    changed = [
+        f"{name} {' and '.join(f'{item:g}' for item in value) if isinstance(value, tuple) else f'{value:g}'}"
         for name, value in values.items()
         if value not in (NEUTRAL[name], (NEUTRAL[name],))
     ]
-    if not other:
+    if not changed:
         return "the model's own: temperature 1, top_p 1, no top_k or min_p, no penalties"
-    return f"changed by {', '.join(other)}; everything else neutral"
+    return f"changed by {', '.join(changed)}; everything else neutral"
 
 
 def budget_words(sampling: Sampling) -> str:
-    """Say how many samples each prompt got."""
+    """Describe how many samples each prompt got."""
     each = f"{sampling.samples_per_prompt} per prompt" + (" and temperature" if len(sampling.temperatures) > 1 else "")
     if sampling.target_hits is None:
         return each
@@ -223,7 +222,7 @@ def _template() -> "Template":
 
 
 def _origin(prompts: PromptSet) -> str:
-    """Where a family's prompts come from, in words; of a file on this machine no more than its name."""
+    """The source of a family's prompts, in words; of a local file only its name."""
     source = prompts.source.model_dump(mode="json")
     name = str(source.get("path") or source.get("name") or "")
     if source["kind"] != "dataset" or name.count("/") != 1 or name.startswith((".", "/")):
@@ -232,15 +231,17 @@ def _origin(prompts: PromptSet) -> str:
 
 
 def _decontamination(audit: Audit) -> list[str]:
-    """What was looked for in benchmarks, and found."""
-    said = []
-    for one in audit.filters:
-        if one.name.split(":")[0] != "decontaminate":
+    """For each filter that compares samples with benchmarks, how many it dropped."""
+    lines = []
+    for stats in audit.filters:
+        if stats.name.split(":")[0] != "decontaminate":
             continue
-        dropped = sum(one.dropped.values())
-        which = "".join(f"; {number(count)} by {benchmark}" for benchmark, count in one.benchmarks.items())
-        said.append(f"`{one.name}` compared {number(one.seen)} samples with its benchmarks and dropped {number(dropped)}{which}.")
-    return said
+        dropped = sum(stats.dropped.values())
+        which = "".join(f"; {number(count)} by {benchmark}" for benchmark, count in stats.benchmarks.items())
+        lines.append(
+            f"`{stats.name}` compared {number(stats.seen)} samples with its benchmarks and dropped {number(dropped)}{which}."
+        )
+    return lines
 
 
 def _megabytes(size: int) -> str:

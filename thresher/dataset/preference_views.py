@@ -1,7 +1,7 @@
 """The views for preference training, as pure functions of one judged shard: pairs for DPO, labelled samples for KTO.
 
-preference   a near miss against its nearest hit: what differs is what makes the one right and the other wrong
-unpaired     hits (label true) and misses (label false), a text once per prompt
+preference   a near miss and its nearest hit: the few words in which they differ decide which is right
+unpaired     hits (label true) and misses (label false), each text once per prompt
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ from filters.similarity.kernel import I64, U64
 from filters.similarity.signatures import signed
 from schemas.dataset import PreferenceSpec, UnpairedSpec
 from schemas.sample import Kind
-from thresher.dataset.views import made, said
+from thresher.dataset.views import prompt_and_completion, view_table
 
 
 def preference(judged: pa.Table, prompt_format: str, spec: PreferenceSpec) -> pa.Table:
-    """Pairs of whole prompts: fewest edits first, at most `pairs_per_prompt`, of halves of about the same length that differ in
-    more than form; no near miss and no text twice."""
+    """The pairs of each prompt: fewest edits first, at most `pairs_per_prompt`. Both halves have about the same length and
+    differ in more than form; no near miss and no text occurs twice."""
     near = np.flatnonzero(_is(judged, Kind.NEAR_MISS))
     hits = pc.index_in(judged["nearest"].take(pa.array(near)), judged["sample_id"].combine_chunks())
     near, hit = near[pc.is_valid(hits).to_numpy()], hits.drop_null().to_numpy().astype(np.int64)
@@ -37,19 +37,19 @@ def preference(judged: pa.Table, prompt_format: str, spec: PreferenceSpec) -> pa
     order = order[_place_in_group(prompt[near[order]]) < spec.pairs_per_prompt]
     rejected, chosen = judged.take(pa.array(near[order])), judged.take(pa.array(hit[order]))
     columns = {
-        **{name: column for name, column in said(rejected, prompt_format).items() if name == "prompt"},
-        "chosen": said(chosen, prompt_format)["completion"],
-        "rejected": said(rejected, prompt_format)["completion"],
+        "prompt": prompt_and_completion(rejected, prompt_format)["prompt"],
+        "chosen": prompt_and_completion(chosen, prompt_format)["completion"],
+        "rejected": prompt_and_completion(rejected, prompt_format)["completion"],
         "chosen_id": chosen["sample_id"],
         "rejected_id": rejected["sample_id"],
         "chosen_logprob": chosen["cumulative_logprob"],
         "rejected_logprob": rejected["cumulative_logprob"],
     }
-    return made("preference", rejected, columns, prompt_format)
+    return view_table("preference", rejected, columns, prompt_format)
 
 
 def unpaired(judged: pa.Table, prompt_format: str, spec: UnpairedSpec) -> pa.Table:
-    """Hits and misses of whole prompts, anchors apart, in the order of the pool."""
+    """Hits and misses without anchors, in the order of the pool. With `balance` each prompt has as many hits as misses."""
     drawn = ~judged["anchor"].to_numpy()
     hit, near = _is(judged, Kind.HIT) & drawn, _is(judged, Kind.NEAR_MISS) & drawn
     rows = np.flatnonzero(hit | near | (_is(judged, Kind.MISS) & drawn))
@@ -57,13 +57,17 @@ def unpaired(judged: pa.Table, prompt_format: str, spec: UnpairedSpec) -> pa.Tab
     rows = rows[np.lexsort((judged["index"].to_numpy()[rows], ~near[rows], ~hit[rows], prompt[rows]))]
     rows = rows[_first_of(prompt[rows], texts[rows])]
     if spec.balance:
-        most = np.zeros(prompt.max(initial=-1) + 1, np.int64)
-        right, wrong = (np.bincount(prompt[rows[side]], minlength=len(most)) for side in (hit[rows], ~hit[rows]))
+        prompts = prompt.max(initial=-1) + 1
+        right, wrong = (np.bincount(prompt[rows[side]], minlength=prompts) for side in (hit[rows], ~hit[rows]))
         most = np.minimum(right, wrong)
         rows = rows[_place_in_group(2 * prompt[rows] + ~hit[rows]) < most[prompt[rows]]]
     rows = np.sort(rows)
     table = judged.take(pa.array(rows))
-    return made("unpaired", table, {**said(table, prompt_format), "label": pa.array(hit[rows])}, prompt_format)
+    columns = {**prompt_and_completion(table, prompt_format), "label": pa.array(hit[rows])}
+    return view_table("unpaired", table, columns, prompt_format)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
 
 
 def _is(judged: pa.Table, kind: Kind) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -76,24 +80,24 @@ def _prompts(judged: pa.Table) -> I64:
 
 
 def _texts(judged: pa.Table) -> I64:
-    """A number for each different completion."""
+    """A number for each completion (n,), equal for equal texts."""
     codes: I64 = judged["completion"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return codes
 
 
 def _forms(judged: pa.Table) -> U64:
-    """Hashes of the completions without case, white space and signs."""
+    """Hashes of the completions (n,), without case, white space and punctuation."""
     plain = pc.replace_substring_regex(judged["completion"], r"[^\pL\pM\pN]+", " ")
     return signed(pc.utf8_trim(plain, " "), np.zeros(judged.num_rows, np.uint64)).contents
 
 
 def _first_of(groups: I64, values: I64) -> I64:
-    """Places of the first of each value in its group, in order."""
+    """Indices of the first occurrence of each value in its group, in order."""
     _, first = np.unique(np.stack([groups, values]), axis=1, return_index=True)
     return np.sort(first)
 
 
 def _place_in_group(groups: I64) -> I64:
-    """How many of its group stand before each; groups stand together."""
+    """How many members of its group precede each element; the members of a group are adjacent."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))

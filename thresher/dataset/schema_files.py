@@ -22,22 +22,22 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def texts() -> dict[Path, str]:
-    """Path and text of each schema, as it should be."""
+    """Path and expected text of each schema."""
     folder = Path(str(files("schemas")))
-    found = {folder / name: json.dumps(_schema(model), indent=2) + "\n" for name, model in MODELS.items()}
+    text_of = {folder / name: json.dumps(_schema(model), indent=2) + "\n" for name, model in MODELS.items()}
     for view in views.COLUMNS:
-        found[folder / f"views/{view}.schema.json"] = json.dumps(json_schema(view), indent=2) + "\n"
-        found[folder / f"views/{view}.arrow.json"] = json.dumps(arrow_types(view), indent=1) + "\n"
-    return found
+        text_of[folder / f"views/{view}.schema.json"] = json.dumps(json_schema(view), indent=2) + "\n"
+        text_of[folder / f"views/{view}.arrow.json"] = json.dumps(arrow_types(view), indent=1) + "\n"
+    return text_of
 
 
 def stale() -> list[Path]:
-    """The committed schemas that differ from what the models say."""
+    """Paths of the committed schemas that differ from the models."""
     return [path for path, text in texts().items() if not path.is_file() or path.read_text("utf-8") != text]
 
 
 def write() -> list[Path]:
-    """Write the stale ones; returns them."""
+    """Write the stale schemas; returns their paths."""
     changed = stale()
     for path in changed:
         path.parent.mkdir(exist_ok=True)

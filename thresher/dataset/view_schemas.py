@@ -1,5 +1,7 @@
-"""The shapes of the views' rows, as JSON Schema and as Arrow types: what is committed under schemas/views/, and what a release is
-checked against. Both follow from thresher.dataset.views.COLUMNS: a column may be null exactly where its meaning says so."""
+"""The schemas of the views' rows, as JSON Schema and as Arrow types: committed under schemas/views/, and used to check releases.
+
+Both follow from thresher.dataset.views.COLUMNS. A column may be null exactly if its meaning contains the word "null".
+"""
 
 from functools import cache
 from typing import Any
@@ -21,20 +23,20 @@ LIMITS: dict[str, dict[str, Any]] = {
     "multiplicity": {**_COUNT, "minimum": 1},
     "index": {**_COUNT, "minimum": -1},
     "temperature": {"type": "number", "minimum": 0},
-    "outcome": {"enum": [one.value for one in Outcome]},
-    "kind": {"enum": [one.value for one in Kind]},
+    "outcome": {"enum": [outcome.value for outcome in Outcome]},
+    "kind": {"enum": [kind.value for kind in Kind]},
 }
-"""What is known of a column beyond its type."""
+"""JSON Schema keywords of columns, beyond their types."""
 
 
 def nullable(meaning: str) -> bool:
-    """Whether a column may be null, by what is said of it."""
+    """Whether a column with this meaning may be null."""
     return "null" in meaning
 
 
 @cache
 def written_schema(view: str, prompt_format: str) -> pa.Schema:
-    """The Arrow schema of a view's files: the same types, and the features of `datasets` as metadata."""
+    """The Arrow schema of a view's files: that of the view, with the features of `datasets` as metadata."""
     from datasets import Features
 
     schema: pa.Schema = Features.from_arrow_schema(views.schema(view, prompt_format)).arrow_schema
@@ -42,7 +44,7 @@ def written_schema(view: str, prompt_format: str) -> pa.Schema:
 
 
 def json_schema(view: str) -> dict[str, Any]:
-    """The JSON Schema of one row, prompts being messages or plain text."""
+    """The JSON Schema of one row; prompts are messages or plain text."""
     columns = views.COLUMNS[view]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -76,8 +78,8 @@ def _shape(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "array", "items": _shape(kind.value_type)}
     if pa.types.is_struct(kind):
         fields = {field.name: _shape(field.type) for field in kind}
-        loose = {name: {"anyOf": [shape, {"type": "null"}]} if shape else {} for name, shape in fields.items()}
-        return {"type": "object", "properties": loose, "required": list(fields), "additionalProperties": False}
+        optional = {name: {"anyOf": [shape, {"type": "null"}]} if shape else {} for name, shape in fields.items()}
+        return {"type": "object", "properties": optional, "required": list(fields), "additionalProperties": False}
     if pa.types.is_boolean(kind):
         return {"type": "boolean"}
     if pa.types.is_integer(kind):

@@ -1,11 +1,11 @@
 """Writes RUN/dataset: the views of a run as a directory that `datasets.load_dataset` and the Hub read.
 
     dataset/README.md                              the card, written last
-    dataset/{view}/{split}/00000-{sha256[:16]}.parquet      split: train, and test where prompts are held out
+    dataset/{view}/{split}/00000-{sha256[:16]}.parquet      split: train, and test if prompts are held out
 
-It is built beside the old one and renamed into its place, so a reader never sees half; where the run does not lie on a local
-disk there is no such rename, and the card, without which nothing can be loaded, goes first and comes last. The shards are read
-one at a time. The same pool gives the same bytes.
+The new dataset is built beside the old one and renamed into its place, so a reader never sees a partial dataset. A remote store
+has no such rename: there the card, without which nothing can be loaded, is removed first and written last. Shards are read one
+at a time. Equal pools give equal bytes.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from thresher.audit.review import reviewed
 from thresher.dataset import preference_views, views
 from thresher.dataset.card import ViewSize, card
 from thresher.dataset.parquet_files import TableFile, TableFiles
+from thresher.dataset.rollouts import rollouts
 from thresher.dataset.view_schemas import written_schema
 from thresher.durable import sync
 from thresher.errors import StoreError
@@ -39,12 +40,12 @@ from thresher.pool.store import Store, shard_name
 
 
 def write_dataset(run: Run, *, audit: Audit) -> str:
-    """Write the dataset of a finished run, unless it is there already; returns its directory.
+    """Write the dataset of a finished run, unless it exists already; returns its directory.
 
-    `audit` is what the card reports. Raises StoreError when the disk refuses or a shard is damaged.
+    The card reports the `audit`. Raises StoreError if the dataset cannot be written or a shard is damaged.
     """
     store, root = run.store, f"{run.root}/dataset"
-    _recover(store)
+    _recover_from_crash(store)
     if dataset_finished(run):
         return root
     if (key := _key(run)) is None:
@@ -57,8 +58,8 @@ def write_dataset(run: Run, *, audit: Audit) -> str:
             folder.write(text, "README.md")
     except OSError as error:
         raise StoreError(
-            f"{root}: cannot write the dataset: {error.strerror or error}; the pool is whole, so make room or change the "
-            "permissions and run the same command again"
+            f"{root}: cannot write the dataset: {error.strerror or error}; the pool is not affected: free some space or "
+            "change the permissions, and run the same command again"
         ) from error
     entry = Entry(
         path="dataset/README.md",
@@ -68,7 +69,7 @@ def write_dataset(run: Run, *, audit: Audit) -> str:
         key=key,
         facts={
             "views": {view: sum(size.rows for size in splits.values()) for view, splits in sizes.items()},
-            "files": {file.name: _told(file.size) for files in written.values() for file in files},
+            "files": {file.name: _size_facts(file.size) for files in written.values() for file in files},
         },
     )
     store.write_model("dataset.json", entry)
@@ -76,11 +77,11 @@ def write_dataset(run: Run, *, audit: Audit) -> str:
 
 
 def dataset_finished(run: Run) -> bool:
-    """Whether RUN/dataset is whole and was made from the samples, verdicts and recipe as they are now."""
+    """Whether RUN/dataset is complete and was made from the present samples, verdicts and recipe."""
     store, entry = run.store, run.store.entry("dataset")
     if entry is None or entry.key != _key(run) or not store.exists(entry.path):
         return False
-    files = {f"dataset/{name}": size for name, size in _file_bytes(entry).items()}
+    files = {f"dataset/{name}": size for name, size in _noted_sizes(entry).items()}
     return all(store.exists(name) and store.size(name) == size for name, size in files.items())
 
 
@@ -88,27 +89,27 @@ def dataset_finished(run: Run) -> bool:
 
 
 def _key(run: Run) -> str | None:
-    """Hash of everything that the dataset is made from; None while a shard is missing."""
-    store, made = run.store, []
+    """Hash of everything that the dataset is made from; None if a shard is missing."""
+    store, sources = run.store, []
     shards = range(pool.shards(store))
     for shard in pool.sampled(store) if run.enough else shards:
         samples, verdicts = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_entries(store, shard)
         if samples is None or not verdicts:
             return None
-        made.append([samples.sha256, [[entry.sha256, _said_by(entry)] for entry in verdicts]])
-    if not made:
+        sources.append([samples.sha256, [[entry.sha256, _filters_of(entry)] for entry in verdicts]])
+    if not sources:
         return None
     described = {name: value for name, value in run.manifest.model.items() if name != "path"}
     recipe = {name: value for name, value in run.recipe.model_dump(mode="json").items() if name != "publish"}
-    return ids.digest("dataset", __version__, recipe, described, made)
+    return ids.digest("dataset", __version__, recipe, described, sources)
 
 
-def _said_by(entry: Entry) -> list[list[Any]]:
-    return [[one[name] for name in ("label", "version", "role")] for one in entry.facts["filters"]]
+def _filters_of(entry: Entry) -> list[list[Any]]:
+    return [[facts[name] for name in ("label", "version", "role")] for facts in entry.facts["filters"]]
 
 
 def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
-    """Write every view of the recipe, the shards passing by once; returns the files of each."""
+    """Write every view of the recipe in one pass over the shards; returns the files of each view."""
     store, recipe = run.store, run.recipe
     wanted, prompt_format = recipe.dataset.views, run.prompt_format
     columns = [name for name in SAMPLES.names if name not in views.unread(wanted)]
@@ -123,47 +124,53 @@ def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
         for shard in pool.sampled(store):
             judged = pool.read_judged(store, shard, columns)
             for view, writer in writers.items():
-                if view == "rollouts":
-                    writer.add(views.rollouts(judged, *pool.verdicts(store, shard), prompt_format))
-                elif view == "prompts":
-                    writer.add(views.prompts(views.lean(judged), prompt_format, recipe.sampling))
-                elif view == "preference":
-                    writer.add(preference_views.preference(views.lean(judged), prompt_format, recipe.dataset.preference))
-                elif view == "unpaired":
-                    writer.add(preference_views.unpaired(views.lean(judged), prompt_format, recipe.dataset.unpaired))
-                else:
-                    writer.add(views.sft(judged, prompt_format))
+                writer.add(_view(run, view, shard, judged))
         written = {view: writer.finish() for view, writer in writers.items()}
         return {view: files for view, files in written.items() if files}
 
 
+def _view(run: Run, view: str, shard: int, judged: pa.Table) -> pa.Table:
+    """The rows of a view from one judged shard."""
+    recipe, prompt_format = run.recipe, run.prompt_format
+    if view == "rollouts":
+        return rollouts(judged, *pool.verdicts(run.store, shard), prompt_format)
+    if view == "prompts":
+        return views.prompts(views.lean(judged), prompt_format, recipe.sampling)
+    if view == "preference":
+        return preference_views.preference(views.lean(judged), prompt_format, recipe.dataset.preference)
+    if view == "unpaired":
+        return preference_views.unpaired(views.lean(judged), prompt_format, recipe.dataset.unpaired)
+    return views.sft(judged, prompt_format)
+
+
 @dataclass(frozen=True)
 class _File:
-    """One Parquet file, named from dataset/."""
+    """A Parquet file; its name is relative to dataset/."""
 
     name: str
     size: ViewSize
 
 
-def _told(size: ViewSize) -> dict[str, int]:
+def _size_facts(size: ViewSize) -> dict[str, int]:
     return {"rows": size.rows, "memory_bytes": size.memory_bytes, "bytes": size.file_bytes}
 
 
-def _file_bytes(entry: Entry) -> dict[str, int]:
-    return {name: told["bytes"] if isinstance(told, dict) else -1 for name, told in entry.facts["files"].items()}
+def _noted_sizes(entry: Entry) -> dict[str, int]:
+    """The size in bytes of each file as noted in dataset.json; -1 in the notes of an older version, which have none."""
+    return {name: facts["bytes"] if isinstance(facts, dict) else -1 for name, facts in entry.facts["files"].items()}
 
 
 def _by_split(files: list[_File]) -> dict[str, ViewSize]:
-    """How large each split of a view is."""
-    found: dict[str, ViewSize] = {}
+    """The size of each split of a view."""
+    sizes: dict[str, ViewSize] = {}
     for file in files:
         split = file.name.split("/")[1]
-        found[split] = found.get(split, ViewSize(0, 0, 0)) + file.size
-    return found
+        sizes[split] = sizes.get(split, ViewSize(0, 0, 0)) + file.size
+    return sizes
 
 
 class _ViewWriter:
-    """The Parquet files of one view, split by prompts."""
+    """The Parquet files of one view, split into train and test by prompt."""
 
     def __init__(self, view: str, prompt_format: str, folder: "_Folder", *, optional: bool, test_share: float) -> None:
         self.view, self.folder, self.optional, self.test_share = view, folder, optional, test_share
@@ -182,17 +189,17 @@ class _ViewWriter:
         if self.test is None:
             self.train.add(table)
             return
-        out = pa.array(views.held_out(table["prompt_id"], self.test_share))
-        self.train.add(table.filter(pc.invert(out)))
-        self.test.add(table.filter(out))
+        held_out = pa.array(views.held_out(table["prompt_id"], self.test_share))
+        self.train.add(table.filter(pc.invert(held_out)))
+        self.test.add(table.filter(held_out))
 
     def finish(self) -> list[_File]:
-        """Write what is left; the files of all splits. A view without a row gets one file without a row, for a config needs a
-        file; or none, and then it is no config, if it is one that a dataset may well have nothing for."""
-        made = {"train": self.train.finish(optional=self.optional)}
+        """Write the remaining rows and return the files of all splits. A view without rows gets an empty file, because a config
+        needs one; an optional view gets no file, and is then not a config."""
+        splits = {"train": self.train.finish(optional=self.optional)}
         if self.test is not None:
-            made["test"] = self.test.finish(optional=True)
-        return [self._placed(split, number, file) for split, files in made.items() for number, file in enumerate(files)]
+            splits["test"] = self.test.finish(optional=True)
+        return [self._placed(split, number, file) for split, files in splits.items() for number, file in enumerate(files)]
 
     def _placed(self, split: str, number: int, file: TableFile) -> _File:
         name = f"{self.view}/{split}/{number:05d}-{file.digest}.parquet"
@@ -201,13 +208,13 @@ class _ViewWriter:
 
 
 class _Folder:
-    """Where the dataset is built: a local directory, from which a run that lies elsewhere is sent its files."""
+    """The local directory in which the dataset is built; files of a remote run are uploaded from it."""
 
     def __init__(self, store: Store, build: Path) -> None:
         self.store, self.build = store, build
 
     def place(self, file: Path, name: str) -> None:
-        """Move a finished file of the build directory to its name under dataset/."""
+        """Move a finished file of the build directory to its name under dataset/, or upload it there."""
         if not self.store.local:
             target = self.store.path(f"dataset/{name}")
             with self.store.explained(f"dataset/{name}"):
@@ -227,7 +234,7 @@ class _Folder:
 
 @contextmanager
 def _building(store: Store) -> Iterator[_Folder]:
-    """A folder that becomes RUN/dataset when the block ends well."""
+    """A folder that becomes RUN/dataset if the block ends without an error."""
     if store.exists("dataset.json"):
         store.remove("dataset.json")
     if not store.local:
@@ -249,20 +256,20 @@ def _building(store: Store) -> Iterator[_Folder]:
 
 
 def _swap(store: Store) -> None:
-    """Rename dataset.new to dataset. A crash between the two renames is mended by _recover."""
-    new, now, old = (Path(store.path(name)) for name in ("dataset.new", "dataset", "dataset.old"))
-    if now.exists():
-        now.rename(old)
-    new.rename(now)
-    sync(now.parent)
+    """Rename dataset.new to dataset. After a crash between the two renames, _recover_from_crash restores the old dataset."""
+    new, current, old = (Path(store.path(name)) for name in ("dataset.new", "dataset", "dataset.old"))
+    if current.exists():
+        current.rename(old)
+    new.rename(current)
+    sync(current.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _recover(store: Store) -> None:
-    """Put the old dataset back where a crash left none, or remove it where the new one is in its place."""
+def _recover_from_crash(store: Store) -> None:
+    """Restore the old dataset if a crash left none, or remove it if the new one is complete."""
     if not store.local:
         return
-    now, old = Path(store.path("dataset")), Path(store.path("dataset.old"))
-    if old.exists() and not now.exists():
-        old.rename(now)
+    current, old = Path(store.path("dataset")), Path(store.path("dataset.old"))
+    if old.exists() and not current.exists():
+        old.rename(current)
     shutil.rmtree(old, ignore_errors=True)

@@ -12,7 +12,7 @@ from schemas.dataset import PreferenceSpec
 from schemas.sample import Kind, Prompt
 from thresher import ids
 from thresher.dataset.preference_views import preference
-from thresher.dataset.views import said
+from thresher.dataset.views import prompt_and_completion
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
 from thresher.study.shard_measures import solution_of
@@ -56,7 +56,7 @@ def _right_answers(shard: pa.Table, prompt_format: str) -> Rows:
     right = shard.filter(pc.and_(_drawn_at_1(shard), pc.is_in(shard["kind"], pa.array([Kind.HIT.value, Kind.DUPLICATE.value]))))
     right = right.sort_by("sample_id")
     table = right.select(["sample_id", "prompt_id", "solution"])
-    for name, column in said(right, prompt_format).items():
+    for name, column in prompt_and_completion(right, prompt_format).items():
         table = table.append_column(name, column)
     solutions = {(row["prompt_id"], row["solution"]): row for row in reversed(table.to_pylist())}
     return [{name: value for name, value in row.items() if name != "solution"} for row in reversed(solutions.values())]
