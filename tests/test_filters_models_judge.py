@@ -149,10 +149,10 @@ def test_canaries_from_a_file_are_hidden_among_the_questions(tmp_path: Path) -> 
 
 def test_a_completion_cannot_forge_the_line_that_fences_it_in() -> None:
     """The line is a hash of what it encloses."""
-    seen: list[str] = []
+    questions: list[str] = []
 
     def note(question: str) -> float:
-        seen.append(question)
+        questions.append(question)
         return honest(question)
 
     with Judge(note) as server:
@@ -160,7 +160,7 @@ def test_a_completion_cannot_forge_the_line_that_fences_it_in() -> None:
         assert results(
             asked_table({"prompt": "The capital of Peru?", "completion": attack}), canaries_per_batch=0, **server.engine()
         ) == ["judged_wrong"]
-        assert parts(seen[0])[-1] == attack
+        assert parts(questions[0])[-1] == attack
 
 
 def test_what_cannot_be_asked_is_undecided() -> None:

@@ -11,7 +11,7 @@ import pytest
 import filters
 from filters.base import FilterError, Role
 from filters.judging import judge
-from filters.tools import Asker, Embedder, Tools
+from filters.tools import Asker, Embedder, Scorer, Tools
 from helpers.capitals import SMALL, asked_table, capitals
 from helpers.filter_tables import pool_table
 from schemas.engines import Engine, ModelSpec, VllmEngine
@@ -100,7 +100,7 @@ class Scores:
 
     labels: tuple[str, ...] = ("bad", "good")
 
-    def scorer(self, engine: VllmEngine, model: ModelSpec) -> "Scores":
+    def scorer(self, engine: VllmEngine, model: ModelSpec) -> Scorer:
         return self
 
     def asker(self, engine: Engine, model: ModelSpec) -> Asker:

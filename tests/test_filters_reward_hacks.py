@@ -145,7 +145,7 @@ def _closed_at_the_end() -> Iterator[None]:
 def judged(reference: Any, *programs: str) -> list[Verdict]:
     """The verdicts on programs, which all have one reference."""
     filter_ = filters.build("code_tests", {"seconds": 1.0}, TOOLS)
-    table = pa.table({"completion": [fenced(one) for one in programs], "reference": [to_json(reference)] * len(programs)})
+    table = pa.table({"completion": [fenced(program) for program in programs], "reference": [to_json(reference)] * len(programs)})
     return list(filter_.judge(table))
 
 

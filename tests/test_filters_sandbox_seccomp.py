@@ -9,23 +9,23 @@ from filters.sandbox import seccomp
 
 
 def filtered(code: bytes, arch: int, number: int, *arguments: int) -> str:
-    """What a seccomp program answers, run step by step as the kernel would."""
+    """Run a seccomp program step by step, as the kernel would. Returns its answer."""
     data = struct.pack("=iIQ6Q", number, arch, 0, *[*arguments, *[0] * (6 - len(arguments))])
-    at, accumulator = 0, 0
+    position, accumulator = 0, 0
     while True:
-        operation, yes, no, k = struct.unpack_from("<HBBI", code, at * 8)
-        at += 1
+        operation, yes, no, k = struct.unpack_from("<HBBI", code, position * 8)
+        position += 1
         if operation == 0x20:
             (accumulator,) = struct.unpack_from("=I", data, k)
         elif operation == 0x06:
             return {0x7FFF0000: "allowed", 0x80000000: "killed"}.get(k) or f"error {k & 0xFFFF}"
         else:
             holds = {0x15: accumulator == k, 0x35: accumulator >= k, 0x45: bool(accumulator & k)}[operation]
-            at += yes if holds else no
+            position += yes if holds else no
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "answer"),
     [
         (("x86_64", 0), "allowed"),  # read
         (("x86_64", 0x40000000), "error 38"),  # the same by the x32 interface
@@ -50,17 +50,17 @@ def filtered(code: bytes, arch: int, number: int, *arguments: int) -> str:
         (("aarch64", 117), "error 1"),
     ],
 )
-def test_the_filter_answers_each_call(call: tuple[Any, ...], said: str) -> None:
-    """For both architectures, and a call made as another architecture's ends the process."""
+def test_the_filter_answers_each_call(call: tuple[Any, ...], answer: str) -> None:
+    """For both architectures. A call made as another architecture ends the process."""
     machine, number, *arguments = call
     code = seccomp.program(machine=machine)
 
-    assert filtered(code, seccomp._ARCHES[machine], number, *arguments) == said
+    assert filtered(code, seccomp._ARCHES[machine], number, *arguments) == answer
     assert filtered(code, 0x40000003, number, *arguments) == "killed"
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "answer"),
     [
         ((62, 7, 9), "allowed"),  # kill: itself, another, everybody, a group
         ((62, 8, 9), "error 1"),
@@ -77,6 +77,6 @@ def test_the_filter_answers_each_call(call: tuple[Any, ...], said: str) -> None:
         ((90,), "error 1"),  # chmod
     ],
 )
-def test_without_namespaces_a_program_reaches_only_itself(call: tuple[int, ...], said: str) -> None:
-    """The filter for Landlock lets a process signal itself alone and change no file's state."""
-    assert filtered(seccomp.program(own_pid=7, machine="x86_64"), seccomp._ARCHES["x86_64"], *call) == said
+def test_without_namespaces_a_program_reaches_only_itself(call: tuple[int, ...], answer: str) -> None:
+    """With Landlock's filter a process can signal only itself, and cannot change the state of a file."""
+    assert filtered(seccomp.program(own_pid=7, machine="x86_64"), seccomp._ARCHES["x86_64"], *call) == answer

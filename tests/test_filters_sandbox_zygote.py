@@ -11,7 +11,7 @@ from helpers.programs import PROBES, run_one, still_works, value_of
 
 
 def test_no_descriptor_is_inherited(sandbox: Pool) -> None:
-    """A program finds its standard descriptors and the channel of its values, nothing else."""
+    """A program has its standard descriptors and the channel of its values, and no others."""
     program = """
         import os
         def f():
@@ -33,7 +33,7 @@ def test_installed_packages_are_not_visible(sandbox: Pool) -> None:
 
 @pytest.mark.slow
 def test_a_file_has_a_limit(sandbox: Pool, layer: Layer) -> None:
-    """One file ends at 16 MiB, and under Landlock there is none."""
+    """A file may have 16 MiB; under Landlock no file can be written."""
     wanted = f"{PROBES}\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
     assert value_of(sandbox, wanted, "one_file('/tmp/x', 24)") == (16 if layer.name == "bwrap" else 0)
 
@@ -62,7 +62,7 @@ def test_a_file_has_a_limit(sandbox: Pool, layer: Layer) -> None:
          "early end", "long", "not json"],
 )  # fmt: skip
 def test_a_hostile_program_ends_with_its_kind(sandbox: Pool, program: str, kind: str) -> None:
-    """Each ends in bounded time as what it is, and the next program is none the worse."""
+    """Each ends in bounded time, with its kind, and the next program is not affected."""
     started = time.monotonic()
     answer = run_one(sandbox, program, "1", seconds=0.3)
 
@@ -73,7 +73,7 @@ def test_a_hostile_program_ends_with_its_kind(sandbox: Pool, program: str, kind:
 
 @pytest.mark.slow
 def test_a_flood_of_output_is_cut(sandbox: Pool) -> None:
-    """300 MB on standard output end at 1 MiB, at once."""
+    """300 MB on standard output are cut at 1 MiB, without delay."""
     started = time.monotonic()
     answer = run_one(sandbox, "import sys\nfor _ in range(300): sys.stdout.write('x' * 1_000_000)", stdin="")
 
@@ -83,7 +83,7 @@ def test_a_flood_of_output_is_cut(sandbox: Pool) -> None:
 
 @pytest.mark.slow
 def test_deep_recursion_is_the_programs_own_failure(sandbox: Pool) -> None:
-    """Recursion without end raises or crashes; it does not reach the zygote."""
+    """Endless recursion raises or crashes, and does not affect the zygote."""
     assert run_one(sandbox, "def f(x): return f(x + 1)", "f(0)").frames[0].raised == (
         "RecursionError",
         "maximum recursion depth exceeded",
@@ -101,7 +101,7 @@ def test_deep_recursion_is_the_programs_own_failure(sandbox: Pool) -> None:
 
 @pytest.mark.slow
 def test_memory_has_a_limit(sandbox: Pool) -> None:
-    """A list without end is a MemoryError of the program's."""
+    """An endless list is a MemoryError of the program."""
     answer = run_one(sandbox, "def f(): return len([bytes(1 << 24) for _ in range(200)])", "f()")
     assert answer.frames[0].raised is not None
     assert answer.frames[0].raised[0] == "MemoryError"

@@ -14,7 +14,7 @@ from filters.supervise.worker import START_S, Worker
 
 @pytest.fixture
 def channel() -> Iterator[tuple[Worker, socket.socket]]:
-    """A worker whose process was killed, and the other end of a new socket that stands in for it."""
+    """A worker whose process was killed, with a new socket to write to in its place."""
     worker = Worker("no_such_module:build", None, 5.0, 512)
     worker.kill()
     worker.socket, far = socket.socketpair()

@@ -69,15 +69,15 @@ def ended(pids: set[int]) -> bool:
 @pytest.mark.slow
 def test_recipes_in_turn_have_their_own_workers(sets: FilterSets, run_with: Callable[[int], Run]) -> None:
     """A, B, A: the counts hold, no process is shared, and A finds its own again."""
-    seen: list[set[int]] = []
+    pids: list[set[int]] = []
     for workers in (1, 2, 1):
         with sets.use(run_with(workers)) as filter_set:
             assert judged(filter_set) == ["keep"] * 80
-            seen.append(processes(filter_set))
+            pids.append(processes(filter_set))
 
-    assert [len(pids) for pids in seen] == [1 + 1, 2 + 1, 1 + 1]  # and a spare each
-    assert seen[0] == seen[2]
-    assert not seen[0] & seen[1]
+    assert [len(own) for own in pids] == [1 + 1, 2 + 1, 1 + 1]  # and a spare each
+    assert pids[0] == pids[2]
+    assert not pids[0] & pids[1]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ MODEL = ModelSpec(name="small")
 QUESTION = (Message("user", "A or B?"),)
 
 
-class Says(FakeOpenAI):
+class Answering(FakeOpenAI):
     """A server whose model always writes the same text."""
 
     def __init__(self, text: str) -> None:
@@ -43,7 +43,7 @@ def engines() -> Iterator[ModelEngines]:
 )
 def test_the_label_is_read_from_the_text(engines: ModelEngines, text: str, label: str | None) -> None:
     """The text itself, or the value of its JSON object, without quotation marks and the like."""
-    with Says(text) as server:
+    with Answering(text) as server:
         [choice] = engines.asker(server.engine(), MODEL).choose([QUESTION], ("A", "B"))
 
     assert (choice.label, choice.error) == (label, None)
@@ -51,7 +51,7 @@ def test_the_label_is_read_from_the_text(engines: ModelEngines, text: str, label
 
 def test_threads_share_an_engine(engines: ModelEngines) -> None:
     """Their questions are asked one batch after the other, and each gets its own answers."""
-    with Says("B") as server, ThreadPoolExecutor(8) as threads:
+    with Answering("B") as server, ThreadPoolExecutor(8) as threads:
         askers = list(threads.map(lambda _: engines.asker(server.engine(), MODEL), range(8)))
         answers = list(threads.map(lambda asker: asker.choose([QUESTION] * 3, ("A", "B")), askers))
 
@@ -59,7 +59,7 @@ def test_threads_share_an_engine(engines: ModelEngines) -> None:
 
 
 def test_a_closed_engine_is_opened_again(engines: ModelEngines) -> None:
-    with Says("A") as server:
+    with Answering("A") as server:
         for _ in range(2):
             [choice] = engines.asker(server.engine(), MODEL).choose([QUESTION], ("A", "B"))
             engines.close()

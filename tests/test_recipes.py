@@ -21,7 +21,7 @@ RECIPES = sorted(Path("data/recipes").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_reference_passes_its_own_verifier(path: Path) -> None:
-    """And a wrong answer to every prompt does not."""
+    """A wrong answer to the prompt does not."""
     report = check_recipe(load(path))
     assert report.faults == ()
     assert report.trials
@@ -30,12 +30,12 @@ def test_every_reference_passes_its_own_verifier(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path.stem != "demo"], ids=lambda path: path.stem)
 def test_a_run_keeps_what_is_right_and_drops_what_is_wrong(path: Path, tmp_path: Path) -> None:
-    """Two completions to each prompt, one right and one wrong, through the whole of a run but the engine."""
+    """Two completions per prompt, one right and one wrong, through a whole run with replayed samples."""
     shipped = load(path)
     [verifier] = [
-        made
-        for _, _, made in build_filters(shipped.recipe, Tools(shipped.base), imported=False)
-        if made.role is Role.VERIFIER and made.scope is Scope.SAMPLE
+        built.filter
+        for built in build_filters(shipped.recipe, Tools(shipped.base), imported=False)
+        if built.filter.role is Role.VERIFIER and built.filter.scope is Scope.SAMPLE
     ]
     assert verifier.gold is not None
     assert verifier.wrong is not None
@@ -67,8 +67,8 @@ def test_a_run_keeps_what_is_right_and_drops_what_is_wrong(path: Path, tmp_path:
         ("json", {"name": "Ada", "age": 36, "city": "London", "answer": {"name": "Ada", "age": 36, "city": "London"}}),
     ],
 )
-def test_a_file_of_your_own_takes_the_place_of_the_shipped_one(recipe: str, row: Any, tmp_path: Path) -> None:
-    """By --set prompts.0.source.path, as the recipes say."""
+def test_your_own_file_replaces_the_shipped_one(recipe: str, row: Any, tmp_path: Path) -> None:
+    """With --set prompts.0.source.path, as the recipes document."""
     own = tmp_path / "own.jsonl"
     own.write_text(json.dumps(row) + "\n")
     loaded = load(Path("data/recipes") / f"{recipe}.yaml", [f"prompts.0.source.path={own}"])

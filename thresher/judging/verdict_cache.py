@@ -1,8 +1,8 @@
-"""Verdicts that are known already, so that no filter is asked twice for the same thing.
+"""Reuses verdicts, so that no filter judges the same sample twice.
 
-A verdict belongs to a filter's key (name, version, parameters) and to what the sample holds. An earlier pass over the same
-samples left its verdicts on disk; costly filters are remembered in this process too, by the content of the columns they read.
-Undecided verdicts are never reused: the next pass tries again.
+A verdict belongs to a filter's key (name, version, parameters) and to the content of the sample. The verdicts of an earlier pass
+over the same samples are on disk. Verdicts of costly filters are also cached in this process, by the content of the columns they
+read. Undecided verdicts are never reused: the next pass tries again.
 """
 
 import hashlib
@@ -24,39 +24,42 @@ from thresher.errors import StoreError
 from thresher.pool.store import Store
 
 COSTLY_US = 200
-"""Microseconds per sample from which on a verdict is worth remembering in this process."""
-REMEMBERED = 100_000
-"""Verdicts remembered, the latest."""
+"""Lowest cost in microseconds per sample at which verdicts are cached in this process."""
+CACHED = 100_000
+"""Largest number of cached verdicts."""
 
 _NAMES = ["outcome", "reason", "score", "detail"]
 
 
 def earlier_verdicts(store: Store, name: str, samples: Entry) -> pa.Table:
-    """The verdicts of an earlier pass over these very samples (schema VERDICTS), or over those that they extend; else none."""
+    """Return the verdicts of an earlier pass over these samples, or over those they extend (schema VERDICTS); empty if none."""
     entry = store.entry(name)
     if entry is not None and entry.facts.get("samples") in (samples.sha256, *samples.facts.get("extends", ())):
-        with suppress(StoreError):  # a damaged file is no help, and is written anew
+        with suppress(StoreError):  # a damaged file is written again
             return store.read_table(name)
     return VERDICTS.empty_table()
 
 
-def judged_once(made: Filter, seen: pa.Table, earlier: pa.Table | None = None) -> tuple[pa.Table, int]:
-    """Verdicts on samples, and how many of them `earlier` had (schema VERDICTS). A filter over prompts is asked again unless it
-    had seen just these samples."""
+def judged_once(filter_: Filter, samples: pa.Table, earlier: pa.Table | None = None) -> tuple[pa.Table, int]:
+    """Judge samples. Returns their verdicts, and how many of them come from `earlier` (schema VERDICTS).
+
+    A filter over prompts judges all samples again unless `earlier` has exactly these.
+    """
     if earlier is None or not earlier.num_rows:
-        return _cache.judged(made, seen), 0
-    mine = pc.and_(pc.equal(earlier["filter_key"], made.key), pc.not_equal(earlier["outcome"], Outcome.UNDECIDED.value))
-    earlier = earlier.filter(mine)
-    at = pc.fill_null(pc.index_in(seen["sample_id"], earlier["sample_id"].combine_chunks()), -1).to_numpy().astype(np.int64)
-    if made.scope is not Scope.SAMPLE and ((at < 0).any() or earlier.num_rows != seen.num_rows):
-        at[:] = -1
-    fresh = np.flatnonzero(at < 0)
-    if len(fresh) == seen.num_rows:
-        return _cache.judged(made, seen), 0
-    given = _cache.judged(made, seen.take(pa.array(fresh)))
-    at[fresh] = earlier.num_rows + np.arange(len(fresh))
+        return _cache.judged(filter_, samples), 0
+    decided = pc.not_equal(earlier["outcome"], Outcome.UNDECIDED.value)
+    earlier = earlier.filter(pc.and_(pc.equal(earlier["filter_key"], filter_.key), decided))
+    positions = pc.index_in(samples["sample_id"], earlier["sample_id"].combine_chunks())
+    rows = pc.fill_null(positions, -1).to_numpy().astype(np.int64)
+    if filter_.scope is not Scope.SAMPLE and ((rows < 0).any() or earlier.num_rows != samples.num_rows):
+        rows[:] = -1
+    fresh = np.flatnonzero(rows < 0)
+    if len(fresh) == samples.num_rows:
+        return _cache.judged(filter_, samples), 0
+    verdicts = _cache.judged(filter_, samples.take(pa.array(fresh)))
+    rows[fresh] = earlier.num_rows + np.arange(len(fresh))
     earlier = earlier.select(_NAMES)
-    return pa.concat_tables([earlier, given.cast(earlier.schema)]).take(pa.array(at)), seen.num_rows - len(fresh)
+    return pa.concat_tables([earlier, verdicts.cast(earlier.schema)]).take(pa.array(rows)), samples.num_rows - len(fresh)
 
 
 class VerdictCache:
@@ -65,7 +68,7 @@ class VerdictCache:
     Thread-safe. A filter judges without the lock, so two threads may judge the same sample; both verdicts are equal.
     """
 
-    def __init__(self, most: int = REMEMBERED) -> None:
+    def __init__(self, most: int = CACHED) -> None:
         self._most, self._lock = most, threading.Lock()
         self._verdicts: OrderedDict[bytes, tuple[Any, ...]] = OrderedDict()
 
@@ -90,12 +93,12 @@ class VerdictCache:
         return verdict_table(*zip(*(verdicts[key] for key in keys), strict=True))
 
 
-def _content(made: Filter, row: dict[str, Any]) -> bytes:
-    return hashlib.blake2b(f"{made.key}{row}".encode(errors="surrogatepass"), digest_size=16).digest()
+def _content(filter_: Filter, row: dict[str, Any]) -> bytes:
+    return hashlib.blake2b(f"{filter_.key}{row}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _rows(given: pa.Table) -> Iterator[tuple[Any, ...]]:
-    return zip(*(given[name].to_pylist() for name in _NAMES), strict=True)
+def _rows(verdicts: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(verdicts[name].to_pylist() for name in _NAMES), strict=True)
 
 
 _cache = VerdictCache()
