@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from helpers.small_run import judged_rows, small_run
 from schemas.sampling import Sampling
-from thresher.pool import judged
+from thresher.pool import judged, prompt_counts
 
 FATES = {
     "right": ("keep", "hit", "", None),
@@ -51,7 +51,7 @@ def test_shards_are_counted_as_far_as_they_are(tmp_path: Path) -> None:
 def test_counts_of_prompts_add_up_to_the_samples(rows: list[tuple[int, str | None, bool]]) -> None:
     table = drawn_table(rows)
 
-    first, prompt, counts = judged.prompt_counts(table)
+    first, prompt, counts = prompt_counts.prompt_counts(table)
 
     drawn = [kind for _, kind, anchor in rows if not anchor]
     assert counts["samples"].sum() == len(drawn)
@@ -64,7 +64,7 @@ def test_counts_of_prompts_add_up_to_the_samples(rows: list[tuple[int, str | Non
 def test_pass_rates_are_shares_of_what_was_decided() -> None:
     table = drawn_table([(0, "hit", False), (0, "duplicate", False), (0, "miss", False), (0, None, False), (1, None, False)])
 
-    assert judged.pass_rates(table) == [pytest.approx(2 / 3), None]
+    assert prompt_counts.pass_rates(table) == [pytest.approx(2 / 3), None]
 
 
 def test_pass_rates_are_corrected_where_hits_end_the_drawing() -> None:
@@ -72,8 +72,8 @@ def test_pass_rates_are_corrected_where_hits_end_the_drawing() -> None:
     table = drawn_table([(0, "miss", False), (0, "miss", False), (0, "hit", False)])
     sampling = Sampling(samples_per_prompt=1, target_hits=1, max_samples_per_prompt=9)
 
-    assert judged.pass_rates(table, sampling) == [0.0]
-    assert judged.pass_rates(table) == [pytest.approx(1 / 3)]
+    assert prompt_counts.pass_rates(table, sampling) == [0.0]
+    assert prompt_counts.pass_rates(table) == [pytest.approx(1 / 3)]
 
 
 def drawn_table(rows: list[tuple[int, str | None, bool]]) -> pa.Table:

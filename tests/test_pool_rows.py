@@ -10,7 +10,7 @@ from schemas.sample import JOURNAL, PROMPTS, SAMPLES
 from schemas.sampling import Sampling
 from thresher import ids
 from thresher.inputs.models import Model
-from thresher.pool.rows import Asked, Series, declared, journal_rows, pool_rows, series_of
+from thresher.pool.rows import Request, Series, declared, journal_rows, pool_rows, series_of
 from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, EngineFacts
 
 MODEL = Model(name="m", path="m", revision="abc", licence=None, chat_template_sha256="f" * 64, context_tokens=None)
@@ -24,8 +24,8 @@ PROMPT_ROWS = pa.Table.from_pylist(
 )
 
 
-def asked(row: int, series: Series, *indices: int) -> Asked:
-    return Asked(row, series, indices, tuple(ids.sample_ids(f"p{row}", series.key, indices)))
+def asked(row: int, series: Series, *indices: int) -> Request:
+    return Request(row, series, indices, tuple(ids.sample_ids(f"p{row}", series.key, indices)))
 
 
 def completion(text: str, *tokens: int) -> Completion:

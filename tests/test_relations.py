@@ -13,7 +13,8 @@ import pytest
 from helpers import FOLDER
 from helpers.own_samples import Rows, related_samples, view_rows
 from helpers.runs import filter_rows
-from thresher.judging.winnow import compare, judge_shard
+from thresher.judging.corpus import compare
+from thresher.judging.winnow import judge_shard
 from thresher.pool.run import open_run
 from thresher.pool.store import Store
 

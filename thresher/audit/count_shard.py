@@ -22,7 +22,7 @@ from thresher.audit.evidence import Evidence, evidence_of
 from thresher.errors import StoreError
 from thresher.estimators.diversity import Sums, sums_of
 from thresher.pool import judged as pool
-from thresher.pool.judged import pass_rates, prompt_counts
+from thresher.pool.prompt_counts import pass_rates, prompt_counts
 from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
 

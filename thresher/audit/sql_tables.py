@@ -157,7 +157,7 @@ def _judged_files(store: Store, shards: Iterable[int], scratch: Store) -> list[s
             files.append(quoted(store, kept.path))
         elif key is not None:
             table = judged.read_judged(store, shard, ["error", "reference"])
-            judged.write_judged(store, shard, table, key, to=scratch)
+            judged.write_judged(scratch, shard, table, key)
             files.append(quoted(scratch, f"{name}.parquet"))
     return files
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 Call = Callable[..., Any]
 """Calls `function(*args)` on a filter worker and returns its result: `Executor.call`, or `call_here`."""
 Map = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
-"""Calls a function with each tuple of arguments on the filter workers; the results in order: `Executor.map`, or `map_here`."""
+"""Calls a function with each tuple of arguments on filter workers; results in order: `Executor.map`, or `map_here`."""
 
 
 def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -46,8 +46,8 @@ class Engines(Protocol):
         ...
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Call `function(engine, call, *args)` where an engine is; `call` calls a function on a filter worker. A call that is lost
-        with its machine or process is repeated on another engine. Raises what the function raises; EngineError when no engine can
+        """Call `function(engine, call, *args)` where an engine is; `call` calls a function on a filter worker. A call that is
+        lost with its machine or process is repeated on another engine. Raises what the function raises; EngineError when no engine can
         be reached."""
         ...
 
@@ -91,7 +91,7 @@ class Executor(ABC):
 
 
 def map_threads(function: Callable[..., T], items: Sequence[tuple[Any, ...]], *, threads: int) -> list[T]:
-    """Call a function with each tuple of arguments on some threads, in the caller's context (a Prefect task finds its flow there);
+    """Call a function with each tuple of arguments on some threads, in the caller's context, where a Prefect task finds its flow;
     the results in order. After an error nothing new is started."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
         futures = [pool.submit(contextvars.copy_context().run, function, *item) for item in items]

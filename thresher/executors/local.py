@@ -40,7 +40,8 @@ class LocalExecutor(Executor):
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a module-level function in a filter process and wait for its result. When a process dies, its calls are repeated
-        one at a time in a process of their own, so that the call at fault costs no other. Raises DeadlyError when that dies too."""
+        one at a time in a process of their own, so that the call at fault costs no other. Raises DeadlyError when that one
+        dies too."""
         if (processes := self._processes) is None:
             return function(*args, **kwargs)
         try:

@@ -1,11 +1,11 @@
-"""The journal of a shard that is not finished: what its prompts have been given so far, group by group.
+"""The journal of an unfinished shard: the samples of its prompts so far, group by group.
 
     RUN/journal/00042-0001.arrows    Arrow IPC streams (schema JOURNAL), one per process that worked on the shard
 
-Finished groups are appended and handed to the operating system at once, so they outlive kill -9 of this process; they are synced
-to the disk once a second. A process never appends to what another wrote. A stream may end in the middle of a batch, or, after a
-power cut, in rubbish: it is read batch by batch, each compared with its checksum, up to the first that is not whole. On an object
-store, where nothing can be appended, a new object is written every few seconds.
+Finished groups are appended and handed to the operating system immediately, so they survive kill -9 of this process; they are
+synced to the disk once a second. A process never appends to a stream of another. A stream may end in the middle of a batch or,
+after a power cut, in garbage: it is read batch by batch, each compared with its checksum, up to the first that is not whole. An
+object store cannot append, so a new object is written there every few seconds.
 """
 
 import io
@@ -28,13 +28,13 @@ FOLDER = "journal"
 
 
 class Journal:
-    """A context manager that appends to the journal of one shard; leaving it writes what is left."""
+    """A context manager that appends to the journal of one shard; leaving it writes the rest."""
 
     def __init__(self, store: Store, shard: int, key: str) -> None:
         self._store, self._shard = store, shard
         self._schema = JOURNAL.with_metadata({**(JOURNAL.metadata or {}), b"key": key.encode()})
         self._file: Any = None
-        self._held: list[pa.RecordBatch] = []
+        self._waiting: list[pa.RecordBatch] = []
         self._synced = time.monotonic()
 
     def __enter__(self) -> "Journal":
@@ -47,15 +47,15 @@ class Journal:
             self._file = None
 
     def append(self, table: pa.Table) -> None:
-        """Append rows (schema JOURNAL). Raises StoreError where the disk refuses; what is there stays readable."""
+        """Append rows (schema JOURNAL). Raises StoreError when the disk refuses; earlier rows stay readable."""
         for batch in table.combine_chunks().to_batches():
-            self._held.append(batch)
+            self._waiting.append(batch)
         if self._store.local:
             self._write()
         self.tick()
 
     def tick(self) -> None:
-        """Sync, or on an object store write, if it is time. Call it every second or so."""
+        """Sync, or write to an object store, when it is due. Call it about every second."""
         if time.monotonic() - self._synced < (SYNC_S if self._store.local else PUT_S):
             return
         if self._store.local:
@@ -69,26 +69,26 @@ class Journal:
         if self._file is None:
             self._file = self._store.appending(FOLDER, f"{shard_name(self._shard)}-", ".arrows")
             self._file.write(self._schema.serialize())
-        held, self._held = self._held, []
-        for batch in held:
+        waiting, self._waiting = self._waiting, []
+        for batch in waiting:
             self._file.write(_message(batch))
 
     def _put(self) -> None:
-        if self._store.local or not self._held:
+        if self._store.local or not self._waiting:
             return
-        held, self._held = self._held, []
-        parts = [self._schema.serialize().to_pybytes(), *(_message(batch).to_pybytes() for batch in held)]
+        waiting, self._waiting = self._waiting, []
+        parts = [self._schema.serialize().to_pybytes(), *(_message(batch).to_pybytes() for batch in waiting)]
         self._store.put_next(FOLDER, f"{shard_name(self._shard)}-", ".arrows", b"".join(parts))
 
 
 def read(store: Store, shard: int, key: str) -> pa.Table:
-    """All whole rows of a shard's journal, of all its streams (schema JOURNAL); rows of another `key` do not count."""
+    """All rows of a shard's journal that are whole, of all its streams (schema JOURNAL), without those of another `key`."""
     batches = [batch for name in names(store, shard) for batch in _batches(store.read_bytes(f"{FOLDER}/{name}"), key)]
     return pa.Table.from_batches(batches, JOURNAL)
 
 
 def names(store: Store, shard: int) -> list[str]:
-    """The streams of a shard, in the order they were begun."""
+    """The streams of a shard, in the order they were started."""
     return [name for name in store.names(FOLDER, ".arrows") if name.startswith(f"{shard_name(shard)}-")]
 
 
@@ -102,27 +102,27 @@ def remove(store: Store, shard: int) -> None:
 
 
 def _message(batch: pa.RecordBatch) -> pa.Buffer:
-    """An encapsulated IPC message that carries the checksum of its buffers."""
-    whole = pa.ipc.read_record_batch(batch.serialize(), batch.schema)  # its buffers are as they will be read
+    """An encapsulated IPC message with the checksum of its buffers."""
+    batch = pa.ipc.read_record_batch(batch.serialize(), batch.schema)  # with the buffers that a reader will see
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, whole.schema) as writer:
-        start = len(whole.schema.serialize())
-        writer.write_batch(whole, custom_metadata={"crc32": str(_checksum(whole))})
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        start = len(batch.schema.serialize())
+        writer.write_batch(batch, custom_metadata={"crc32": str(_checksum(batch))})
         end = sink.tell()
     return pa.py_buffer(sink.getbuffer()[start:end])
 
 
 def _checksum(batch: pa.RecordBatch) -> int:
-    found = 0
+    checksum = 0
     for column in batch.columns:
         for buffer in column.buffers():
             if buffer is not None:
-                found = zlib.crc32(buffer, found)
-    return found
+                checksum = zlib.crc32(buffer, checksum)
+    return checksum
 
 
 def _batches(data: bytes, key: str) -> list[pa.RecordBatch]:
-    """The whole batches of a stream, up to the first that is torn."""
+    """The batches of a stream, up to the first that is not whole."""
     batches: list[pa.RecordBatch] = []
     try:
         reader = pa.ipc.open_stream(pa.py_buffer(data))

@@ -1,4 +1,4 @@
-"""Builds the Arrow tables of a shard: completions become journal rows and those pool rows, verdicts become verdict rows."""
+"""Builds the Arrow tables of a shard: completions become journal rows, journal rows pool rows, and verdicts verdict rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ ANCHOR_INDEX = -1
 
 @dataclass(frozen=True)
 class Series:
-    """One way in which the prompts of a run are sampled: its parameters, and the hash of all that its samples' ids depend on
-    beside prompt and index."""
+    """One way in which the prompts of a run are sampled: its parameters, and the hash of everything that its samples' ids depend
+    on besides prompt and index."""
 
     anchor: bool
     parameters: dict[str, Any]
@@ -32,13 +32,13 @@ class Series:
 
     @cached_property
     def text(self) -> str:
-        """The parameters as the pool has them."""
+        """The parameters as JSON text, as the pool stores them."""
         return to_json(self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Samples of one prompt that an engine is asked for: the prompt's row in its shard, and the samples by index and id."""
+class Request:
+    """Samples of one prompt that are requested together: the prompt's row in its shard, and the samples by index and id."""
 
     row: int
     series: Series
@@ -48,47 +48,49 @@ class Asked:
 
 def series_of(sampling: Sampling, model: Model, salt: str) -> list[Series]:
     """The series of a run: one per temperature, and the anchors' last."""
-    every = [(False, draw_parameters(sampling, temperature)) for temperature in sampling.temperatures]
+    ways = [(False, draw_parameters(sampling, temperature)) for temperature in sampling.temperatures]
     if sampling.anchor:
-        every.append((True, anchor_parameters(sampling)))
-    return [Series(anchor, given, ids.source_key(model.name, model.revision, given, salt)) for anchor, given in every]
+        ways.append((True, anchor_parameters(sampling)))
+    return [
+        Series(anchor, parameters, ids.source_key(model.name, model.revision, parameters, salt)) for anchor, parameters in ways
+    ]
 
 
 def declared(parameters: Mapping[str, Any]) -> str:
-    """What parameters change of the model's own distribution, in words; empty for ancestral sampling."""
+    """The parameters that change the model's own distribution, in words; empty for ancestral sampling."""
     return ", ".join(f"{name} {parameters[name]:g}" for name in NEUTRAL if parameters[name] != NEUTRAL[name])
 
 
 def journal_rows(
-    answers: Sequence[tuple[Asked, Drawn]], prompt_ids: Sequence[str], *, model: Model, facts: EngineFacts
+    answers: Sequence[tuple[Request, Drawn]], prompt_ids: Sequence[str], *, model: Model, facts: EngineFacts
 ) -> pa.Table:
     """Rows of schema JOURNAL from finished groups. `prompt_ids` are those of the shard. A group with an error becomes rows
     without a completion."""
-    sizes = np.array([len(asked.indices) for asked, _ in answers], np.int64)
+    sizes = np.array([len(request.indices) for request, _ in answers], np.int64)
     rows = int(sizes.sum())
     group = np.repeat(np.arange(len(answers)), sizes)
-    series = [asked.series for asked, _ in answers]
-    nothing = Completion("", None)
-    completions = [c for asked, drawn in answers for c in drawn.completions or [nothing] * len(asked.indices)]
+    series = [request.series for request, _ in answers]
+    empty = Completion("", None)
+    completions = [c for request, drawn in answers for c in drawn.completions or [empty] * len(request.indices)]
 
-    def each(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    def per_row(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind).take(pa.array(group))
 
     columns: dict[str, Any] = {
-        "sample_id": [one for asked, _ in answers for one in asked.sample_ids],
-        "prompt_id": each([prompt_ids[asked.row] for asked, _ in answers], pa.string()),
-        "index": np.fromiter((index for asked, _ in answers for index in asked.indices), np.int32, rows),
-        "anchor": each([one.anchor for one in series], pa.bool_()),
-        "sampling": each([one.text for one in series], pa.string()),
-        "temperature": each([one.parameters["temperature"] for one in series], pa.float64()),
+        "sample_id": [sample_id for request, _ in answers for sample_id in request.sample_ids],
+        "prompt_id": per_row([prompt_ids[request.row] for request, _ in answers], pa.string()),
+        "index": np.fromiter((index for request, _ in answers for index in request.indices), np.int32, rows),
+        "anchor": per_row([way.anchor for way in series], pa.bool_()),
+        "sampling": per_row([way.text for way in series], pa.string()),
+        "temperature": per_row([way.parameters["temperature"] for way in series], pa.float64()),
         "prompt_ids": _lists([drawn.prompt_ids for _, drawn in answers], TOKENS).take(pa.array(group)),
-        "engine_seed": each([drawn.engine_seed for _, drawn in answers], pa.int64()),
-        "source": each([drawn.source or None for _, drawn in answers], pa.string()),
-        "error": each([drawn.error for _, drawn in answers], pa.string()),
+        "engine_seed": per_row([drawn.engine_seed for _, drawn in answers], pa.int64()),
+        "source": per_row([drawn.source or None for _, drawn in answers], pa.string()),
+        "error": per_row([drawn.error for _, drawn in answers], pa.string()),
         **_completion_columns(completions),
         **_first_rows(answers, sizes, rows),
     }
-    same = {
+    constant = {
         "logprobs_kind": facts.logprobs_kind,
         "engine": facts.engine,
         "engine_version": facts.version,
@@ -98,24 +100,24 @@ def journal_rows(
         "source_row": None,
         "unreadable": None,
     }
-    columns |= {name: pa.repeat(pa.scalar(value, JOURNAL.field(name).type), rows) for name, value in same.items()}
+    columns |= {name: pa.repeat(pa.scalar(value, JOURNAL.field(name).type), rows) for name, value in constant.items()}
     return pa.table({name: columns[name] for name in JOURNAL.names}).cast(JOURNAL)
 
 
-def _first_rows(answers: Sequence[tuple[Asked, Drawn]], sizes: NDArray[np.int64], rows: int) -> dict[str, pa.Array]:
-    """The columns that only the first row of a calibrated group has."""
+def _first_rows(answers: Sequence[tuple[Request, Drawn]], sizes: NDArray[np.int64], rows: int) -> dict[str, pa.Array]:
+    """The columns that are set only in the first row of a calibrated group."""
     tokens: list[int | None] = [None] * rows
-    found: list[Any] = [None] * rows
+    sums: list[Any] = [None] * rows
     for first, (_, drawn) in zip((np.cumsum(sizes) - sizes).tolist(), answers, strict=True):
         if drawn.calibration is not None:
-            tokens[first], found[first] = drawn.tokens, drawn.calibration.ravel()
-    return {"calibrated_tokens": pa.array(tokens, pa.int64()), "calibration": pa.array(found, JOURNAL.field("calibration").type)}
+            tokens[first], sums[first] = drawn.tokens, drawn.calibration.ravel()
+    return {"calibrated_tokens": pa.array(tokens, pa.int64()), "calibration": pa.array(sums, JOURNAL.field("calibration").type)}
 
 
 def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
-    """Rows of a journal (or any of its columns), joined with their prompts, each sample once: per prompt the anchor first, then
-    by temperature and index."""
-    at = pc.index_in(rows["prompt_id"], prompts["prompt_id"].combine_chunks()).to_numpy()
+    """Rows of a journal (or any of its columns) joined with their prompts, each sample once: per prompt the anchor first, then by
+    temperature and index."""
+    prompt = pc.index_in(rows["prompt_id"], prompts["prompt_id"].combine_chunks()).to_numpy()
     codes = rows["sample_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     _, once = np.unique(codes, return_index=True)
     order = np.lexsort(
@@ -123,11 +125,11 @@ def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
             rows["index"].to_numpy()[once],
             rows["temperature"].to_numpy()[once],
             ~rows["anchor"].to_numpy()[once],
-            at[once],
+            prompt[once],
         )
     )
     rows = rows.take(pa.array(once[order]))
-    repeated = prompts.select(REPEATED).take(pa.array(at[once[order]]))
+    repeated = prompts.select(REPEATED).take(pa.array(prompt[once[order]]))
     return pa.table([repeated[f.name] if f.name in REPEATED else rows[f.name] for f in SAMPLES], schema=SAMPLES)
 
 
@@ -144,19 +146,19 @@ def _completion_columns(completions: Sequence[Completion]) -> dict[str, Any]:
 
 
 def _lists(arrays: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
-    """Lists of numbers from one array a row, without a Python object per number; None is a null."""
+    """Lists of numbers from one array per row, without a Python object per number; None is a null."""
     lengths = np.array([0 if array is None else len(array) for array in arrays], np.int64)
     offsets = np.zeros(len(arrays) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
-    given = [array for array in arrays if array is not None]
-    values = np.concatenate(given) if given else np.zeros(0)
+    present = [array for array in arrays if array is not None]
+    values = np.concatenate(present) if present else np.zeros(0)
     missing = np.array([array is None for array in arrays], bool)
     return pa.ListArray.from_arrays(
         offsets, pa.array(values, kind.value_type), type=kind, mask=pa.array(missing) if missing.any() else None
     )
 
 
-def verdict_rows(label: str, filter_: Filter, rows: NDArray[np.int64], sample_ids: pa.Array, given: pa.Table) -> pa.Table:
+def verdict_rows(label: str, filter_: Filter, rows: NDArray[np.int64], sample_ids: pa.Array, verdicts: pa.Table) -> pa.Table:
     """Verdict rows (schema VERDICTS) of one filter on the samples at `rows` of their shard."""
     count = len(rows)
     columns = {
@@ -164,21 +166,23 @@ def verdict_rows(label: str, filter_: Filter, rows: NDArray[np.int64], sample_id
         "sample_id": sample_ids,
         "filter": pa.repeat(pa.scalar(label, pa.string()), count),
         "filter_key": pa.repeat(pa.scalar(filter_.key, pa.string()), count),
-        **{name: given[name] for name in ("outcome", "reason", "score", "detail")},
+        **{name: verdicts[name] for name in ("outcome", "reason", "score", "detail")},
     }
     return pa.table({name: columns[name] for name in VERDICTS.names}).cast(VERDICTS)
 
 
-def filter_facts(label: str, spec: FilterSpec, made: Filter, *, seconds: float, known: int, exhaustive: bool) -> dict[str, Any]:
-    """What a verdict file notes of a filter."""
+def filter_facts(
+    label: str, spec: FilterSpec, filter_: Filter, *, seconds: float, known: int, exhaustive: bool
+) -> dict[str, Any]:
+    """What a verdict file notes about a filter. `known`: verdicts that an earlier pass had given."""
     return {
         "label": label,
-        "name": made.name,
-        "version": made.version,
-        "key": made.key,
-        "scope": made.scope.value,
-        "role": made.role.value,
-        "parameters": made.parameters,
+        "name": filter_.name,
+        "version": filter_.version,
+        "key": filter_.key,
+        "scope": filter_.scope.value,
+        "role": filter_.role.value,
+        "parameters": filter_.parameters,
         "families": spec.families,
         "seconds": round(seconds, 6),
         "known": known,

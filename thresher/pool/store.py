@@ -1,16 +1,19 @@
 """The run directory: whole files, each with an entry that is written last.
 
     RUN/run.json                  what this run is (schemas.manifest.RunManifest)
-    RUN/begun.json                when it was begun, UTC
+    RUN/begun.json                when it was started, UTC
     RUN/prompts.parquet           the plan: one row group per shard
     RUN/samples/00000.parquet     the pool, a shard at a time
-    RUN/journal/00000-0001.arrows what a shard that is not finished has so far (thresher.pool.journal)
+    RUN/journal/00000-0001.arrows the samples so far of a shard that is not finished (thresher.pool.journal)
     RUN/starts/0001.json          every start of an engine, with its seed
-    RUN/verdicts/00000.parquet    what the filters said of that shard
-    RUN/corpus/00-00000.parquet   what the first filter over the whole run said of it
+    RUN/verdicts/00000.parquet    the verdicts of the filters on that shard
+    RUN/corpus/00-00000.parquet   the verdicts of the first filter over the whole run on it
+    RUN/judged/00000.parquet      what became of its samples, derived from all verdicts (thresher.pool.judged)
+    RUN/audited/                  the audit and the statistics, derived (thresher.audit.cache)
     RUN/dataset/                  the views, as a Hub-shaped directory
-Beside each Parquet file stands its entry, `.json` for `.parquet`. A file counts when its entry does, its size and hash agree and
-its key (the hash of what it was made from) is the wanted one; otherwise it is made again. The root may be any fsspec URL: on a
+
+Each Parquet file has an entry beside it, `.json` for `.parquet`. A file counts when its entry exists, size and hash agree, and
+its key (the hash of what it was made from) is the current one; otherwise it is made again. The root may be any fsspec URL: on a
 local disk a file is written under a temporary name, synced and renamed; on an object store it is one PUT.
 """
 
@@ -35,48 +38,22 @@ from schemas.manifest import Entry, RunManifest
 from schemas.sample import POOL_VERSION
 from thresher.durable import replace_file, sync
 from thresher.errors import StoreError
+from thresher.pool.parquet_options import parquet_options
 
 log = logging.getLogger(__name__)
 
 HASHED_BYTES = 4 << 30
-"""A start hashes what is finished up to this many bytes (a few seconds); beyond, sizes are compared and hashes when read."""
-
-_REPEATING = {
-    "family", "filter", "filter_key", "outcome", "reason", "finish_reason", "stop_reason", "logprobs_kind", "sampling",
-    "engine", "engine_version", "model", "model_revision", "policy_model", "policy_revision", "chat_template_sha256",
-    "prompt_id", "group_id", "kind",
-}  # fmt: skip
-
-
-def parquet_options(schema: pa.Schema, *, for_hub: bool) -> dict[str, Any]:
-    """Writer settings: zstd 3, dictionaries only where values repeat, logprobs split by byte.
-
-    For the Hub also content-defined chunking and a page index, so that an edited file re-sends only what changed;
-    dictionaries on texts or token ids would defeat that.
-    """
-    options: dict[str, Any] = {
-        "compression": "zstd",
-        "compression_level": 3,
-        "use_dictionary": [name for name in schema.names if name in _REPEATING],
-        "write_page_index": True,
-    }
-    if "logprobs" in schema.names:
-        options["column_encoding"] = {"logprobs.list.element": "BYTE_STREAM_SPLIT"}
-    if for_hub:
-        options["use_content_defined_chunking"] = {
-            "min_chunk_size": 1 << 18,
-            "max_chunk_size": 1 << 20,
-            "norm_level": 0,
-        }
-    return options
+"""A start hashes up to this many bytes of finished files (a few seconds); beyond, it compares sizes, and hashes are compared when
+a file is read."""
 
 
 def shard_name(shard: int) -> str:
+    """The stem of a shard's files, such as `00042`."""
     return f"{shard:05d}"
 
 
 def versioned(name: str, version: int) -> str:
-    """The file of a table: `name`.parquet, and `name`-v2.parquet and so on for one that was extended."""
+    """The file of a table: `name`.parquet, or `name`-v2.parquet and so on after it was extended."""
     return f"{name}.parquet" if version == 1 else f"{name}-v{version}.parquet"
 
 
@@ -86,11 +63,11 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
         try:
-            # Without a cache of listings: other machines write there too.
+            # Listings are not cached: other machines write to the same place.
             self.fs, self.base = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise StoreError(
-                f"{root}: no such storage: {error}; give a directory, or an fsspec URL such as s3://bucket/run"
+                f"{root}: unknown storage: {error}; give a directory, or an fsspec URL such as s3://bucket/run"
             ) from error
         self.local = isinstance(self.fs, LocalFileSystem)
 
@@ -98,12 +75,14 @@ class Store:
         return Store, (self.root,)
 
     def path(self, name: str) -> str:
+        """The path of a file of the run on its file system."""
         return f"{self.base}/{name}" if name else self.base
 
     def exists(self, name: str) -> bool:
+        """Whether a file or folder of the run exists."""
         path = self.path(name)
         if self.local:
-            return os.path.exists(path)  # fsspec takes what a signal raises meanwhile for a file that is not there
+            return os.path.exists(path)  # fsspec would take an exception raised by a signal handler for a missing file
         with self.explained(name, verb="look for"):
             return bool(self.fs.exists(path))
 
@@ -112,16 +91,16 @@ class Store:
         if not self.exists(folder):
             return []
         with self.explained(folder, verb="list"):
-            found = [str(name).rsplit("/", 1)[-1] for name in self.fs.ls(self.path(folder), detail=False)]
-        return sorted(name for name in found if name.endswith(ending) and not name.startswith("."))
+            names = [str(name).rsplit("/", 1)[-1] for name in self.fs.ls(self.path(folder), detail=False)]
+        return sorted(name for name in names if name.endswith(ending) and not name.startswith("."))
 
     def folders(self) -> list[str]:
         """Names of the folders in the root, sorted."""
         if not self.exists(""):
             return []
         with self.explained("", verb="list"):
-            found = [info for info in self.fs.ls(self.path(""), detail=True) if info["type"] == "directory"]
-        return sorted(str(info["name"]).rstrip("/").rsplit("/", 1)[-1] for info in found)
+            folders = [info for info in self.fs.ls(self.path(""), detail=True) if info["type"] == "directory"]
+        return sorted(str(info["name"]).rstrip("/").rsplit("/", 1)[-1] for info in folders)
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
@@ -136,7 +115,7 @@ class Store:
             replace_file(path, data, durable=durable)
 
     def write_first(self, name: str, model: BaseModel) -> bool:
-        """Write a file unless there is one; returns whether it did. Of several writers one does."""
+        """Write a file unless it exists; returns whether it was written. Of several writers exactly one succeeds."""
         path, data = self.path(name), (model.model_dump_json(indent=1) + "\n").encode()
         with self.explained(name):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
@@ -153,37 +132,38 @@ class Store:
             sync(path.rpartition("/")[0])
             return True
 
-    def appending(self, folder: str, begins: str, ending: str) -> "Appending":
-        """Open the next free file `begins`NNNN`ending` of a local folder for appending; nobody else gets the same one."""
+    def appending(self, folder: str, prefix: str, ending: str) -> "Appending":
+        """Open the next free file PREFIX NNNN ENDING of a local folder for appending; no other process gets the same one."""
         with self.explained(folder):
             self.fs.makedirs(self.path(folder), exist_ok=True)
             number = len(self.names(folder, ending))
             while True:
                 number += 1
-                name = f"{folder}/{begins}{number:04d}{ending}"
+                name = f"{folder}/{prefix}{number:04d}{ending}"
                 try:
                     return Appending(self, name, open(self.path(name), "xb", buffering=0))
                 except FileExistsError:
                     continue
 
-    def put_next(self, folder: str, begins: str, ending: str, data: bytes) -> int:
-        """Write the next free file `begins`NNNN`ending` of a folder whole; returns its number."""
+    def put_next(self, folder: str, prefix: str, ending: str, data: bytes) -> int:
+        """Write the next free file PREFIX NNNN ENDING of a folder whole; returns its number."""
         if self.local:
-            with self.appending(folder, begins, ending) as file:
+            with self.appending(folder, prefix, ending) as file:
                 file.write(data)
                 return int(file.name.removesuffix(ending)[-4:])
-        taken = [name for name in self.names(folder, ending) if name.startswith(begins)]
-        number = int(taken[-1].removesuffix(ending)[len(begins) :]) if taken else 0
+        taken = [name for name in self.names(folder, ending) if name.startswith(prefix)]
+        number = int(taken[-1].removesuffix(ending)[len(prefix) :]) if taken else 0
         with self.explained(folder):
             while True:
                 number += 1
-                try:  # on the condition that there is none: several machines may be at it
-                    self.fs.pipe_file(self.path(f"{folder}/{begins}{number:04d}{ending}"), data, mode="create")
+                try:  # only if it does not exist: several machines may try
+                    self.fs.pipe_file(self.path(f"{folder}/{prefix}{number:04d}{ending}"), data, mode="create")
                     return number
                 except FileExistsError:
                     continue
 
     def read_bytes(self, name: str) -> bytes:
+        """Read a file of the run whole. Raises StoreError."""
         with self.explained(name, verb="read"):
             return bytes(self.fs.cat_file(self.path(name)))
 
@@ -203,10 +183,11 @@ class Store:
         version: int = 1,
         durable: bool = True,
     ) -> Entry:
-        """Write `name`.parquet in one row group, then its entry. A further `version` goes to a file of its own, so that the one
-        before stays whole until the entry names the new one; then it is removed."""
+        """Write `name`.parquet in one row group, then its entry. A later `version` goes to a file of its own, so the previous one
+        stays whole until the entry names the new one; then it is removed."""
         before = self.entry(name) if version > 1 else None
-        entry = self.write_groups(name, table.schema, [table], key=key, facts=facts, file=versioned(name, version), durable=durable)
+        file = versioned(name, version)
+        entry = self.write_groups(name, table.schema, [table], key=key, facts=facts, file=file, durable=durable)
         if before is not None and before.path != entry.path and self.exists(before.path):
             self.remove(before.path)
         return entry
@@ -222,8 +203,8 @@ class Store:
         file: str | None = None,
         durable: bool = True,
     ) -> Entry:
-        """Write `name`.parquet (or `file`) with one row group per table, then its entry. It is held in memory until it is
-        whole."""
+        """Write `name`.parquet (or `file`) with one row group per table, then its entry. The file is held in memory until it is
+        complete."""
         file = file or versioned(name, 1)
         buffer, rows = io.BytesIO(), 0
         with pq.ParquetWriter(buffer, schema, **parquet_options(schema, for_hub=False)) as writer:
@@ -244,7 +225,7 @@ class Store:
         return entry
 
     def entry(self, name: str) -> Entry | None:
-        """The entry of `name`, or None; an entry that cannot be read counts as none."""
+        """The entry of `name`; None where there is none, or where it cannot be read."""
         if not self.exists(f"{name}.json"):
             return None
         try:
@@ -253,25 +234,25 @@ class Store:
             return None
 
     def finished(self, name: str, key: str, *, hashed: bool = True) -> Entry | None:
-        """The entry of `name` if its file is whole and was made from `key`. A damaged file is named and moved aside."""
+        """The entry of `name` if its file is whole and was made from `key`, else None. A damaged file is moved aside."""
         entry = self.entry(name)
         if entry is None and self.exists(f"{name}.json"):
-            self.move_aside(f"{name}.json", "is no entry")
+            self.move_aside(f"{name}.json", "not a valid entry")
         if entry is None or entry.key != key:
             return None
         if not self.exists(entry.path):
-            log.warning("%s: the entry is there but the file is gone; it is made again", self.path(entry.path))
+            log.warning("%s: missing although it has an entry; it is made again", self.path(entry.path))
             return None
         if (size := self.size(entry.path)) != entry.bytes:
-            self.move_aside(entry.path, f"has {size} bytes, {entry.bytes} were written")
+            self.move_aside(entry.path, f"has {size} bytes, expected {entry.bytes}")
             return None
         if hashed and hashlib.sha256(self.read_bytes(entry.path)).hexdigest() != entry.sha256:
-            self.move_aside(entry.path, "is not what was written (its SHA-256 differs)")
+            self.move_aside(entry.path, "its SHA-256 differs from the one in its entry")
             return None
         return entry
 
     def whole(self, entry: Entry, *, hashed: bool) -> bool:
-        """Whether the file of an entry is what was written: by its size, and by its hash if `hashed`."""
+        """Whether the file of an entry is unchanged: by its size, and with `hashed` by its SHA-256."""
         if not self.exists(entry.path) or self.size(entry.path) != entry.bytes:
             return False
         return not hashed or hashlib.sha256(self.read_bytes(entry.path)).hexdigest() == entry.sha256
@@ -285,7 +266,7 @@ class Store:
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise StoreError(
                 f"{self.path(entry.path)}: damaged, its SHA-256 differs from the one in {name}.json; "
-                "run `thresher run` again: it moves the file aside and makes it anew"
+                "run `thresher run` again: it moves the file aside and makes it again"
             )
         return pq.read_table(pa.BufferReader(data), columns=columns)
 
@@ -297,20 +278,22 @@ class Store:
                 return pq.ParquetFile(file).read_row_group(group)
         except (pa.ArrowException, IndexError) as error:
             raise StoreError(
-                f"{path}: damaged ({str(error).splitlines()[0]}); run `thresher run` again: it is made anew"
+                f"{path}: damaged ({str(error).splitlines()[0]}); run `thresher run` again: it is made again"
             ) from error
 
     def remove(self, name: str) -> None:
+        """Remove a file of the run."""
         with self.explained(name, verb="remove"):
             self.fs.rm_file(self.path(name))
 
-    def move_aside(self, name: str, why: str) -> None:
+    def move_aside(self, name: str, reason: str) -> None:
+        """Rename a damaged file to NAME.damaged and log why."""
         aside, number = f"{name}.damaged", 1
         while self.exists(aside):
             aside, number = f"{name}.damaged{number}", number + 1
         with self.explained(name, verb="move aside"):
             self.fs.mv(self.path(name), self.path(aside))
-        log.warning("%s: %s; moved to %s and made again", self.path(name), why, aside.rsplit("/", 1)[-1])
+        log.warning("%s: %s; moved to %s and made again", self.path(name), reason, aside.rsplit("/", 1)[-1])
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -323,7 +306,7 @@ class Store:
         version, writer = _format_of(data)
         if version not in (None, POOL_VERSION):
             raise StoreError(
-                f"{where}: pool version {version}, wanted {POOL_VERSION}; read it with the version of thresher that wrote it: {writer}"
+                f"{where}: pool version {version}, wanted {POOL_VERSION}; use the version of thresher that wrote it ({writer})"
             )
         try:
             return RunManifest.model_validate_json(data)
@@ -333,33 +316,33 @@ class Store:
             raise StoreError(f"{where}: not a run of thresher: {key + ': ' if key else ''}{first['msg']}") from error
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Size of a file in bytes."""
         with self.explained(name, verb="look for"):
             return int(self.fs.size(self.path(name)))
 
     @contextmanager
     def explained(self, name: str, verb: str = "write") -> Iterator[None]:
-        """Raise what the storage raises as a StoreError that says what to do."""
+        """Turn errors of the storage into StoreErrors that say what to do."""
         try:
             yield
         except OSError as error:
-            where, what = self.path(name), error.strerror or str(error)
+            where, cause = self.path(name), error.strerror or str(error)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                what += "; free some space and run the same command again: everything finished is kept"
+                cause += "; free some space and run the same command again: everything finished is kept"
             elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                what += f"; choose a directory you may {verb} with --out, or change its permissions"
-            raise StoreError(f"{where}: cannot {verb}: {what}") from error
+                cause += f"; choose a directory you may {verb} with --out, or change its permissions"
+            raise StoreError(f"{where}: cannot {verb}: {cause}") from error
         except Exception as error:
             if self.local or isinstance(error, StoreError):
                 raise
-            what = " ".join(str(error).split()) or type(error).__name__  # of a client of an object store, which has its own
+            cause = " ".join(str(error).split()) or type(error).__name__  # clients of object stores raise errors of their own
             raise StoreError(
-                f"{self.root}: cannot {verb} {name or 'it'}: {what}; see that this machine reaches the storage and has its keys"
+                f"{self.root}: cannot {verb} {name or 'it'}: {cause}; check that this machine reaches it and has its keys"
             ) from error
 
 
 class Appending:
-    """A local file that grows. Every write is handed to the operating system; `sync` waits until the disk has it."""
+    """A local file that grows. Every write goes to the operating system; `sync` waits until it is on the disk."""
 
     def __init__(self, store: Store, name: str, file: BinaryIO) -> None:
         self.name = name
@@ -372,12 +355,14 @@ class Appending:
         self.close()
 
     def write(self, data: bytes | pa.Buffer) -> None:
+        """Append all of the data."""
         with self._store.explained(self.name):
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
 
     def sync(self) -> None:
+        """Flush to the disk."""
         with self._store.explained(self.name):
             os.fsync(self._file.fileno())
 

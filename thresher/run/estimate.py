@@ -22,7 +22,7 @@ from thresher.executors import open_executor
 from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool import judged as pool
-from thresher.pool.judged import pass_rates, prompt_counts
+from thresher.pool.prompt_counts import pass_rates, prompt_counts
 from thresher.run import steps
 from thresher.run.progress import Progress
 
@@ -70,8 +70,10 @@ class Estimate:
     def lines(self) -> list[str]:
         """Return the probe and the estimates as lines of text, rounded."""
         return [
-            f"probe: {self.probe_samples} samples of {self.probe_prompts} prompts in {self.probe_s:.1f} s, "
-            + f"{self.tokens_per_s:,.0f} tokens/s, after {self.start_s:.1f} s for the engine to start",
+            (
+                f"probe: {self.probe_samples} samples of {self.probe_prompts} prompts in {self.probe_s:.1f} s, "
+                f"{self.tokens_per_s:,.0f} tokens/s, after {self.start_s:.1f} s for the engine to start"
+            ),
             f"the whole run, {self.prompts} prompts (95 % interval over prompts):",
             *(
                 f"  {name:22} {estimated.value:{form}} [{estimated.low:{form}}, {estimated.high:{form}}]"

@@ -20,7 +20,7 @@ from thresher.inputs import models
 from thresher.inputs.prompts import plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
 from thresher.judging.build import build_filters
-from thresher.pool import journal, judged
+from thresher.pool import journal
 from thresher.pool.ingest import ingest
 from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name

@@ -1,4 +1,4 @@
-"""The loop over shards that every executor shares: sample and judge side by side, with enough in flight to keep the engines full."""
+"""The loop over shards of every executor: sample and judge side by side, with enough in flight to keep the engines full."""
 
 import contextvars
 import queue
@@ -23,8 +23,8 @@ def overlap(
     stop: Callable[[], None],
     enough: Callable[[], bool],
 ) -> list[int]:
-    """Call `sample` on the missing shards, up to `in_flight` at a time, and `judge` on every shard once it is sampled, `judges` at
-    a time. Returns the shards that were left out because `enough` became true.
+    """Call `sample` on the missing shards, up to `in_flight` at a time, and `judge` on every shard once it is sampled, up to
+    `judges` at a time. Returns the shards that were left out because `enough` became true.
 
     After an error nothing new is started; what is under way ends, and the first error is raised. An interrupt calls `stop`, which
     ends what is under way.

@@ -1,10 +1,10 @@
 """THE FILE TO READ FIRST: from a recipe to a dataset.
 
-    begin         recipe  -> RUN/run.json and the plan: prompts, cut into shards                       (thresher.run.open_run)
-    sample        prompts -> samples of one shard, drawn by a warm engine                              (thresher.run.sample_shard)
-    judge         samples -> verdicts on one shard, by the recipe's filters, while others are sampled  (thresher.judging.winnow)
-    compare       verdicts of the filters that need every sample: duplicates across prompts            (thresher.judging.winnow)
-    finish        audit -> dataset -> release, where the recipe names a repository                     (thresher.dataset, .releases)
+    begin     recipe  -> RUN/run.json and the plan: prompts, cut into shards                       (thresher.run.open_run)
+    sample    prompts -> samples of one shard, drawn by a warm engine                              (thresher.run.sample_shard)
+    judge     samples -> verdicts on one shard, by the recipe's filters, while others are sampled  (thresher.judging.winnow)
+    compare   verdicts of the filters that need every sample: duplicates across prompts            (thresher.judging.corpus)
+    finish    audit -> dataset -> release, where the recipe names a repository                     (thresher.releases)
 
 Every step finds its output complete, made from the same input, or makes it whole, so any of them may be stopped at any time and
 called again. What is done is read from the entries in the run directory (thresher.pool.store) and from nowhere else. `Plain` runs
@@ -25,7 +25,7 @@ from thresher.dedupe import released
 from thresher.errors import StoreError
 from thresher.executors import open_executor
 from thresher.executors.executor import Call, Engines, Executor, Map, map_here, map_on_cores
-from thresher.judging import winnow
+from thresher.judging import corpus, winnow
 from thresher.judging.check import check_golds
 from thresher.judging.winnow import judge_shard
 from thresher.pool import judged
@@ -138,7 +138,7 @@ def run_steps(begun: Begun, progress: Progress) -> Finished:
 def compare(run: Run, map_parts: Map = map_here) -> None:
     """Run the filters that need every sample, after taking in what other runs released meanwhile. `map_parts` spreads the search
     for duplicates over workers."""
-    winnow.compare(run, map_parts, take_in(run))
+    corpus.compare(run, map_parts, take_in(run))
 
 
 def audit_map(executor: Executor) -> Map:
@@ -182,8 +182,8 @@ def finished(begun: Begun) -> Finished | None:
 
 
 def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor) -> None:
-    """Sample the missing shards, judge each as soon as it is sampled, and compare them. Raises the first error after what was under
-    way has ended; RecipeError before anything is sampled when a verifier refuses references of its own prompts."""
+    """Sample the missing shards, judge each as soon as it is sampled, and compare them. Raises the first error after what was
+    under way has ended; RecipeError before anything is sampled when a verifier refuses references of its own prompts."""
     run = begun.run
     if not begun.missing or begun.enough:
         left, _ = winnow.unjudged(run, judged.sampled(run.store))

@@ -37,8 +37,8 @@ def warm(run: Run, progress: Progress) -> Iterator[Warm]:
     store, recipe = run.store, run.recipe
     if not store.exists("run.json"):
         raise StoreError(
-            f"{store.path('run.json')}: not visible from {socket.gethostname()}; put the run directory on storage that all machines "
-            "reach under one name"
+            f"{store.path('run.json')}: not visible from {socket.gethostname()}; put the run directory on storage that all "
+            "machines reach under one name"
         )
     model = model_for(recipe, run.base)
     if model.revision != run.manifest.model["revision"]:
