@@ -3,7 +3,7 @@
 Two published rules apply. Long run: one shared run of 13 words is contamination (GPT-3, arXiv 2005.14165, appendix C). Short
 runs: a text that holds at least `share` of an item's runs of 8 words is contamination (PaLM, arXiv 2204.02311, which takes 70 %,
 as we do). An item too short for both rules counts if the text holds all of its words in a row and it has `min_words`. How texts
-are compared is said in filters.similarity.word_runs.
+are compared is described in filters.similarity.word_runs.
 """
 
 import hashlib
@@ -101,11 +101,11 @@ def build(config: Config) -> Filter:
             texts = _texts(table, place)
             rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
             distinct = list(rows)
-            found: list[Detail | None] = []
+            matches: list[Detail | None] = []
             for first in range(0, len(distinct), _TEXTS):
-                found += _contaminated(distinct[first : first + _TEXTS], items, config)
+                matches += _contaminated(distinct[first : first + _TEXTS], items, config)
             for row, text in enumerate(texts):
-                match = found[rows[text]]
+                match = matches[rows[text]]
                 if details[row] is None and match is not None:
                     details[row] = match | {"where": place}
         return verdict_table(
