@@ -1,7 +1,7 @@
-"""Takes a user's own samples into the pool: every row of the file becomes one row of the pool, readable or not.
+"""Imports a user's own samples into the pool: every row of the file becomes one row of the pool, readable or not.
 
-Its rows are dealt out by prompt to one spool per shard (Arrow record batches in the temporary directory, so TMPDIR
-wants as much room as the samples take), and then the shards are written one by one. Memory holds one shard.
+The rows are distributed by prompt to one spool per shard (Arrow record batches in the temporary directory: TMPDIR needs as much
+room as the samples take), then the shards are written one by one. Memory holds one shard.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from thresher.pool.store import Store, shard_name
 log = logging.getLogger(__name__)
 
 RAW_CHARS = 500
-"""Characters of an unreadable row that are kept."""
+"""Characters of an unreadable row that are kept in its metadata."""
 HELD_BYTES = 64 << 20
-"""Rows are held until they are as many as a shard's, or this big; then they go to their spools."""
+"""Rows are collected until they fill a shard or this many bytes; then they go to their spools."""
 
 FLOAT32_MAX = 3.4e38
 
@@ -46,26 +46,24 @@ Raw = tuple[str, dict[str, int], Row | SourceError, bytes]
 def ingest(file: Path, store: Store, *, key: str, shard_rows: int = 25_000) -> int:
     """Write `samples/00000` ... and `prompts` from a JSONL or Parquet file; returns the number of shards.
 
-    A row has `prompt` (text, or a list of {role, content}), `completion` (text, or messages of which the last
-    assistant's counts) and may have `reference` (any JSON), `family`, `finish_reason`, `completion_ids` and `logprobs`.
-    Further columns are its metadata, where NaN and infinities become texts. A row that cannot be read says why in
-    `unreadable`.
+    A row has `prompt` (text, or a list of {role, content}), `completion` (text, or messages, of which the last assistant message
+    counts) and may have `reference` (any JSON), `family`, `finish_reason`, `completion_ids` and `logprobs`. Other columns become
+    its metadata; NaN and infinities become texts there. The column `unreadable` gives the reason of a row that cannot be read.
 
-    A file of up to `shard_rows` rows is one shard. A longer one is dealt out by the hash of the prompt, so that a shard
-    holds whole prompts. Rows keep the file's order, and `source_row` counts them there from 0. What the store has
-    finished is not written again. Raises SourceError for a file that is missing, empty, of another kind or without the
-    columns.
+    A file of up to `shard_rows` rows is one shard. A longer one is distributed by the hash of the prompt, so that a shard holds
+    whole prompts. Rows keep the file's order; `source_row` is their number in it, from 0. Finished files of the store are not
+    written again. Raises SourceError for a file that is missing, empty, of another format or without the needed columns.
     """
-    done = store.finished("prompts", key)
-    if done is not None:
-        shards = int(done.facts["shards"])
+    plan = store.finished("prompts", key)
+    if plan is not None:
+        shards = int(plan.facts["shards"])
         if all(store.finished(f"samples/{shard_name(shard)}", key) for shard in range(shards)):
             return shards
     shards = -(-_count(file) // shard_rows)
     with tempfile.TemporaryDirectory(prefix="thresher-") as temporary:
         folder = Path(temporary)
         try:
-            _deal(file, folder, shards, shard_rows)
+            _distribute(file, folder, shards, shard_rows)
             prompts = sum(_write(folder, store, shard, key) for shard in range(shards))
         except OSError as error:
             raise StoreError(
@@ -82,9 +80,9 @@ def ingest(file: Path, store: Store, *, key: str, shard_rows: int = 25_000) -> i
 
 
 def _count(file: Path) -> int:
-    """Rows of the file. Raises SourceError where the file as a whole is at fault."""
+    """Number of rows of the file. Raises SourceError where the file as a whole is at fault."""
     if not file.is_file():
-        hint = did_you_mean(file.name, (one.name for one in file.parent.glob("*")))
+        hint = did_you_mean(file.name, (sibling.name for sibling in file.parent.glob("*")))
         raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion{hint}")
     ending = file.suffix.lower()
     if ending in _JSONL:
@@ -95,7 +93,7 @@ def _count(file: Path) -> int:
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{file}: not a Parquet file: {str(error).partition(chr(10))[0]}") from error
         rows = metadata.num_rows
-        _needed(file, metadata.schema.to_arrow_schema().names, all)
+        _require_columns(file, metadata.schema.to_arrow_schema().names, all)
     else:
         raise SourceError(f"{file}: wanted a .jsonl or .parquet file, found {ending or 'no ending'}; convert it")
     if not rows:
@@ -103,16 +101,16 @@ def _count(file: Path) -> int:
     return rows
 
 
-def _needed(file: Path, columns: list[str], there: Any) -> None:
-    """Raise SourceError unless all (or any, as `there` says) of the needed columns are there."""
-    if not there(name in columns for name in _NEEDED):
+def _require_columns(file: Path, columns: list[str], combine: Any) -> None:
+    """Raise SourceError unless all or any (`combine`) of the needed columns are present."""
+    if not combine(name in columns for name in _NEEDED):
         missing = next(name for name in _NEEDED if name not in columns)
         hint = did_you_mean(missing, columns)
-        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours to it{hint}")
+        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours{hint}")
 
 
 def _rows(file: Path) -> Iterator[Raw]:
-    """(where, line or row number, the row or why there is none, its bytes if it is a line) of every row not blank."""
+    """(place, line or row number, the row or the error, its bytes if it is a line) of every row that is not blank."""
     if file.suffix.lower() in _PARQUET:
         for number, (where, row) in enumerate(arrow_rows(file, file.name)):
             yield where, {"row": number}, row, b""
@@ -128,58 +126,58 @@ def _rows(file: Path) -> Iterator[Raw]:
 # -- shards ------------------------------------------------------------------------------------------------------------
 
 
-def _deal(file: Path, folder: Path, shards: int, shard_rows: int) -> None:
-    """Spread the file's rows over one spool per shard, in the file's order; log what cannot be read."""
-    held: dict[int, list[Row]] = {}
+def _distribute(file: Path, folder: Path, shards: int, shard_rows: int) -> None:
+    """Distribute the file's rows over one spool per shard, in the file's order; log how many cannot be read."""
+    collected: dict[int, list[Row]] = {}
     waiting = waiting_bytes = 0
     kinds: Counter[str] = Counter()
     first: dict[str, str] = {}
     columns: dict[str, None] = {}
 
     def flush() -> None:
-        for shard, made in held.items():
+        for shard, rows in collected.items():
             with (folder / f"{shard}.samples").open("ab") as sink:
-                sink.write(pa.RecordBatch.from_pylist(made, schema=SAMPLES).serialize())
-        held.clear()
+                sink.write(pa.RecordBatch.from_pylist(rows, schema=SAMPLES).serialize())
+        collected.clear()
 
     for number, (where, place, row, raw) in enumerate(_rows(file)):
-        made = _pool_row(where, place, row, raw) | {"source_row": number}
-        if made["unreadable"] is not None:
-            kind = made["unreadable"].removeprefix(f"{where}: ").partition(":")[0]
+        pool_row = _pool_row(where, place, row, raw) | {"source_row": number}
+        if pool_row["unreadable"] is not None:
+            kind = pool_row["unreadable"].removeprefix(f"{where}: ").partition(":")[0]
             kinds[kind] += 1
-            first.setdefault(kind, made["unreadable"])
+            first.setdefault(kind, pool_row["unreadable"])
         if isinstance(row, dict) and not any(name in columns for name in _NEEDED):
             columns |= dict.fromkeys(row)
-        held.setdefault(int(made["prompt_id"][:15], 16) % shards, []).append(made)
-        waiting, waiting_bytes = waiting + 1, waiting_bytes + len(raw) + len(made["completion"])
+        collected.setdefault(int(pool_row["prompt_id"][:15], 16) % shards, []).append(pool_row)
+        waiting, waiting_bytes = waiting + 1, waiting_bytes + len(raw) + len(pool_row["completion"])
         if waiting >= shard_rows or waiting_bytes >= HELD_BYTES:
             flush()
             waiting = waiting_bytes = 0
     flush()
     if columns:
-        _needed(file, list(columns), any)
+        _require_columns(file, list(columns), any)
     for kind, count in kinds.items():
-        log.warning("%s: %d rows cannot be read (%s) and stay undecided; the first: %s", file, count, kind, first[kind])
+        log.warning("%s: %d rows cannot be read (%s) and are undecided; the first: %s", file, count, kind, first[kind])
 
 
 def _write(folder: Path, store: Store, shard: int, key: str) -> int:
-    """Number the samples of a shard, write it unless it is there, spool its prompts; return how many those are."""
+    """Number the samples of a shard, write it unless it is written, spool its prompts; return how many those are."""
     table = _spooled(folder / f"{shard}.samples", SAMPLES)
     unreadable = pc.is_valid(table["unreadable"])
-    prompt_ids, seen = [], Counter[str]()
+    prompt_ids, repeats = [], Counter[str]()
     for prompt, torn in zip(table["prompt_id"].to_pylist(), unreadable.to_pylist(), strict=True):
-        prompt_ids.append(ids.digest("unreadable", prompt, seen[prompt]) if torn else prompt)
-        seen[prompt] += torn
-    index, sample_ids, drawn, same = [], [], Counter[str](), Counter[bytes]()
+        prompt_ids.append(ids.digest("unreadable", prompt, repeats[prompt]) if torn else prompt)
+        repeats[prompt] += torn
+    index, sample_ids, drawn, copies = [], [], Counter[str](), Counter[bytes]()
     for prompt, completion in zip(prompt_ids, table["completion"].to_pylist(), strict=True):
         index.append(drawn[prompt])
         drawn[prompt] += 1
         content = hashlib.sha256(f"{prompt}{completion}".encode()).digest()
-        sample_ids.append(ids.digest("brought", prompt, completion, same[content]))
-        same[content] += 1
+        sample_ids.append(ids.digest("brought", prompt, completion, copies[content]))
+        copies[content] += 1
     for name, values in (("prompt_id", prompt_ids), ("sample_id", sample_ids), ("index", index)):
-        at = SAMPLES.get_field_index(name)
-        table = table.set_column(at, SAMPLES.field(at), pa.array(values, SAMPLES.field(at).type))
+        column = SAMPLES.get_field_index(name)
+        table = table.set_column(column, SAMPLES.field(column), pa.array(values, SAMPLES.field(column).type))
     first: dict[str, int] = {}
     for row, (prompt, torn) in enumerate(zip(prompt_ids, unreadable.to_pylist(), strict=True)):
         if not torn:
@@ -192,15 +190,15 @@ def _write(folder: Path, store: Store, shard: int, key: str) -> int:
     tokens = pc.sum(pc.list_value_length(table["completion_ids"])).as_py()
     facts = {"rows_unreadable": pc.sum(unreadable).as_py() or 0, "prompts": prompts.num_rows}
     facts |= {} if tokens is None else {"completion_tokens": tokens}
-    found = store.finished(name, key)
-    if found is None or (found.rows, found.facts) != (table.num_rows, facts):
+    finished = store.finished(name, key)
+    if finished is None or (finished.rows, finished.facts) != (table.num_rows, facts):
         store.write_table(name, table, key=key, facts=facts)
         log.info("%s: %d rows, %s", name, table.num_rows, facts)
     return int(prompts.num_rows)
 
 
 def _spooled(path: Path, schema: pa.Schema) -> pa.Table:
-    """All record batches of a spool; none where there is no spool, because no prompt fell into the shard."""
+    """All record batches of a spool; none where no prompt fell into the shard, so that it has no spool."""
     batches = []
     if path.exists():
         with pa.OSFile(str(path)) as source:
@@ -213,42 +211,42 @@ def _spooled(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def _pool_row(where: str, place: dict[str, int], row: Row | SourceError, raw: bytes) -> Row:
-    """A row of the pool, but for its numbers. The prompt_id of an unreadable one is the hash of its bytes as yet."""
-    made: Row = {"sample_id": "", "index": 0, "anchor": False, "engine": "brought", "unreadable": None}
-    made |= {"family": "default", "messages": [], "completion": ""}
+    """A row of the pool without its numbers. An unreadable row has the hash of its bytes as prompt_id for now."""
+    pool_row: Row = {"sample_id": "", "index": 0, "anchor": False, "engine": "brought", "unreadable": None}
+    pool_row |= {"family": "default", "messages": [], "completion": ""}
     try:
         if isinstance(row, SourceError):
             raise row
-        _fill(made, row, where)
+        _fill(pool_row, row, where)
     except (SourceError, RecursionError) as error:
         content = raw or json.dumps(row, sort_keys=True, default=str).encode()
-        made["prompt_id"] = hashlib.sha256(content).hexdigest()
-        made["metadata"] = to_json(place | {"raw": content.decode("utf-8", "replace")[:RAW_CHARS]})
-        made["unreadable"] = str(error) if isinstance(error, SourceError) else f"{where}: nested too deeply"
-        made |= {"completion": "", "reference": None}
-    return made
+        pool_row["prompt_id"] = hashlib.sha256(content).hexdigest()
+        pool_row["metadata"] = to_json(place | {"raw": content.decode("utf-8", "replace")[:RAW_CHARS]})
+        pool_row["unreadable"] = str(error) if isinstance(error, SourceError) else f"{where}: nested too deeply"
+        pool_row |= {"completion": "", "reference": None}
+    return pool_row
 
 
-def _fill(made: Row, row: Row, where: str) -> None:
-    """Put what a row holds into the pool's row, in place, so that what was read before a fault is kept."""
+def _fill(pool_row: Row, row: Row, where: str) -> None:
+    """Fill the pool's row from a row, in place, so that what was read before a fault is kept."""
     family = row.get("family")
     if family is not None and not isinstance(family, str):
         raise SourceError(f"{where}: bad family: wanted text, found {_short(family)}")
-    made["family"] = valid_text(family, f"{where}: bad family") if family else "default"
-    if made["family"] == EVERY_FAMILY:
-        raise SourceError(f"{where}: bad family: {EVERY_FAMILY!r} stands for all families together; give it another name")
-    made["messages"] = _messages(_given(row, "prompt", where), f"{where}: bad prompt")
-    made["completion"] = _completion(_given(row, "completion", where), f"{where}: bad completion")
+    pool_row["family"] = valid_text(family, f"{where}: bad family") if family else "default"
+    if pool_row["family"] == EVERY_FAMILY:
+        raise SourceError(f"{where}: bad family: {EVERY_FAMILY!r} means all families together; use another name")
+    pool_row["messages"] = _messages(_required(row, "prompt", where), f"{where}: bad prompt")
+    pool_row["completion"] = _completion(_required(row, "completion", where), f"{where}: bad completion")
     reference = json_value(row.get("reference"), f"{where}: bad reference")
-    made["reference"] = None if reference is None else to_json(reference)
-    taken = _engine_columns(row, where)
-    made |= taken
-    rest = {name: value for name, value in row.items() if name not in _OURS and name not in taken}
-    made["metadata"] = to_json(json_value(rest, f"{where}: bad metadata", finite=False))
-    made["prompt_id"] = ids.prompt_id([Message(**one) for one in made["messages"]], reference)
+    pool_row["reference"] = None if reference is None else to_json(reference)
+    engine_columns = _engine_columns(row, where)
+    pool_row |= engine_columns
+    rest = {name: value for name, value in row.items() if name not in _OURS and name not in engine_columns}
+    pool_row["metadata"] = to_json(json_value(rest, f"{where}: bad metadata", finite=False))
+    pool_row["prompt_id"] = ids.prompt_id([Message(**message) for message in pool_row["messages"]], reference)
 
 
-def _given(row: Row, name: str, where: str) -> Any:
+def _required(row: Row, name: str, where: str) -> Any:
     if row.get(name) is None:
         hint = did_you_mean(name, row.keys() - _OURS)
         raise SourceError(f"{where}: no {name}: the row has {', '.join(row) or 'no fields'}{hint}")
@@ -261,10 +259,10 @@ def _messages(value: Any, where: str) -> list[dict[str, str]]:
     wanted = "wanted text, or a list of messages with the texts role and content"
     if not isinstance(value, list) or not value:
         raise SourceError(f"{where}: {wanted}; found {_short(value)}")
-    for one in value:
-        if not isinstance(one, dict) or not all(isinstance(one.get(name), str) for name in ("role", "content")):
-            raise SourceError(f"{where}: {wanted}; found the message {_short(one)}")
-        further = [name for name, inner in one.items() if inner is not None and name not in ("role", "content")]
+    for message in value:
+        if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("role", "content")):
+            raise SourceError(f"{where}: {wanted}; found the message {_short(message)}")
+        further = [name for name, inner in message.items() if inner is not None and name not in ("role", "content")]
         if further:
             raise SourceError(f"{where}: {wanted}, and nothing else; found {further[0]}, which would be lost")
     return [{name: valid_text(one[name], where) for name in ("role", "content")} for one in value]
@@ -281,18 +279,18 @@ def _completion(value: Any, where: str) -> str:
 
 
 def _engine_columns(row: Row, where: str) -> Row:
-    """finish_reason, completion_ids and logprobs where they are null or what the pool means; else they are metadata."""
-    taken: Row = {name: None for name in ("finish_reason", "completion_ids", "logprobs") if row.get(name) is None}
+    """finish_reason, completion_ids and logprobs where they are null or as the pool defines them; others stay metadata."""
+    columns: Row = {name: None for name in ("finish_reason", "completion_ids", "logprobs") if row.get(name) is None}
     if isinstance(reason := row.get("finish_reason"), str):
-        taken["finish_reason"] = valid_text(reason, f"{where}: bad finish_reason")
+        columns["finish_reason"] = valid_text(reason, f"{where}: bad finish_reason")
     tokens, logprobs = row.get("completion_ids"), row.get("logprobs")
     if isinstance(tokens, list) and isinstance(logprobs, list) and len(tokens) != len(logprobs):
-        return taken
-    if isinstance(tokens, list) and all(type(one) is int and 0 <= one < 2**31 for one in tokens):
-        taken["completion_ids"] = tokens
-    if isinstance(logprobs, list) and all(type(one) in (int, float) and abs(one) < FLOAT32_MAX for one in logprobs):
-        taken |= {"logprobs": logprobs, "cumulative_logprob": math.fsum(logprobs)}
-    return taken
+        return columns
+    if isinstance(tokens, list) and all(type(token) is int and 0 <= token < 2**31 for token in tokens):
+        columns["completion_ids"] = tokens
+    if isinstance(logprobs, list) and all(type(value) in (int, float) and abs(value) < FLOAT32_MAX for value in logprobs):
+        columns |= {"logprobs": logprobs, "cumulative_logprob": math.fsum(logprobs)}
+    return columns
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,7 @@
 """What became of each sample: the rows of the pool joined with the verdicts on them.
 
 This is the one place where verdicts become an outcome and a kind (hit, near miss, miss, duplicate). The audit keeps the result
-per shard in RUN/judged/, with the key of the verdicts it follows from; views, SQL and counts read it. Rows of a verdict file carry
+per shard in RUN/judged/, with the key of the verdicts it follows from; views, SQL and counts read it. Rows of a verdict file have
 the row of their sample in its shard, so the join is indexing, not hashing.
 """
 

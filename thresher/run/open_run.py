@@ -1,4 +1,4 @@
-"""Opens a run: resolves its model, checks its filters, writes `run.json` and the plan, and finds what is left to sample."""
+"""Starts a run or opens it again: resolves its model, builds its filters, writes run.json and the plan, finds what is missing."""
 
 import hashlib
 from collections import Counter
@@ -56,22 +56,24 @@ BUDGET = {
     "samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "target_rows", "anchor", "seeds",
     "calibration",
 }  # fmt: skip
-"""Settings of `sampling` that say how many samples there are, and not which: a run goes on when they change."""
+"""Settings of `sampling` that decide how many samples are drawn, and not which: a run continues when they change."""
 
 
 def begin(
     loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None, prompts: Sequence[Prompt] | None = None
 ) -> Begun:
-    """Open the run of a recipe, or begin it: resolve the model, check the filters, write the plan. `prompts` stand in for the
+    """Start the run of a recipe, or open it again: resolve the model, build the filters, write the plan. `prompts` replace the
     recipe's.
 
-    Raises RecipeError, ModelError, SourceError; StoreError when `out` holds a run that samples something else.
+    Raises RecipeError, ModelError, SourceError; StoreError when `out` holds a run of other samples.
     """
     recipe = loaded.recipe
     if salt is not None:
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"salt": salt})})
     if not recipe.prompts:
-        raise SourceError(f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or bring samples: thresher filter")
+        raise SourceError(
+            f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or filter your own samples: thresher filter"
+        )
     store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     recipe = _with_its_index(recipe, store)
     build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
@@ -99,7 +101,7 @@ def begin(
 
 
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
-    """Take a user's own samples into a pool, in place of sampling. Raises SourceError, StoreError, RecipeError."""
+    """Import a user's own samples into a pool instead of sampling. Raises SourceError, StoreError, RecipeError."""
     build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
     if not file.is_file():
         raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
@@ -123,22 +125,22 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
 
 
 def _placed(recipe: Recipe, root: str) -> str:
-    """On a cluster a path must mean the same whatever directory a process was begun in."""
+    """On a cluster a path must not depend on the directory in which a process was started."""
     return str(Path(root).absolute()) if recipe.executor.kind == "ray" and "://" not in root else root
 
 
 def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
-    """The index of what was released that a schedule gave a run stays its own, where the recipe says nothing of one."""
+    """Keep the index of released samples that a schedule gave the run, where the recipe itself sets none."""
     before = store.manifest()
-    had = before.recipe.dedupe.released if before is not None and before.recipe.dedupe is not None else None
-    if had is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
+    released = before.recipe.dedupe.released if before is not None and before.recipe.dedupe is not None else None
+    if released is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
         return recipe
-    dedupe = recipe.dedupe.model_copy(update={"released": had})
+    dedupe = recipe.dedupe.model_copy(update={"released": released})
     return recipe.model_copy(update={"dedupe": dedupe})
 
 
 def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
-    """Refuse completions that leave no room for a prompt. Whether each prompt fits is seen when it is tokenised."""
+    """Refuse a max_tokens that leaves no room for a prompt. Whether each prompt fits shows when it is tokenised."""
     own = recipe.engine.max_model_len if isinstance(recipe.engine, VllmEngine) else None
     context = min((size for size in (own, model.context_tokens) if size is not None), default=None)
     if context is not None and recipe.sampling.max_tokens >= context:
@@ -179,19 +181,19 @@ def _write_plan(run: Run, prompts: Sequence[Prompt]) -> Entry:
 
 
 def _open(store: Store, manifest: RunManifest) -> None:
-    """Write run.json, or compare with the one there: filters and dataset may change, what is sampled may not."""
-    found = store.manifest()
-    if found is not None and found.sampling_key != manifest.sampling_key:
-        theirs, ours = found.model.get("decides", {}), manifest.model["decides"]
-        changed = ", ".join(_differences(theirs, ours, "")) or "what is sampled"
+    """Write run.json, or compare it with the existing one: filters and dataset may change, the samples may not."""
+    existing = store.manifest()
+    if existing is not None and existing.sampling_key != manifest.sampling_key:
+        theirs, ours = existing.model.get("decides", {}), manifest.model["decides"]
+        changed = ", ".join(_differences(theirs, ours, "")) or "the samples differ"
         raise StoreError(
             f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
             "choose another directory with --out, or remove this one"
         )
-    if found is None:
+    if existing is None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_bytes("begun.json", f'{{"begun": "{now}"}}\n'.encode())
-    if found is None or (found.base, found.recipe.model_dump()) != (manifest.base, manifest.recipe.model_dump()):
+    if existing is None or (existing.base, existing.recipe.model_dump()) != (manifest.base, manifest.recipe.model_dump()):
         store.write_model("run.json", manifest)
 
 

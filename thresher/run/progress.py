@@ -1,4 +1,4 @@
-"""What a run shows while it samples: bars in a terminal, plain lines elsewhere; rate, hits so far and the time it will take."""
+"""What a run shows while it samples: a bar in a terminal, plain lines elsewhere; rate, hits so far and the time left."""
 
 import sys
 import threading
@@ -19,10 +19,10 @@ REPORT_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts samples and tokens as they are drawn, and hits as they are found; may be told from any thread. A context manager.
+    """Counts samples and tokens as they are drawn, and hits as they are found. Thread-safe; a context manager.
 
-    `report` is called with the share done (0 to 1) and a line of text every ten seconds, and at the end. What is sent to another
-    process counts there anew and shows nothing.
+    `report` is called with the share done (0 to 1) and a line of text every ten seconds, and at the end. A copy that is pickled
+    for another process starts from zero there and shows nothing.
     """
 
     def __init__(self, stream: TextIO | None = None, report: Callable[[float, str], None] | None = None) -> None:
@@ -37,8 +37,8 @@ class Progress:
         self._prompts = self._closed = 0
         self._first = self._last_line = 0.0
         self.times: dict[str, float] = {}
-        """Seconds since 1970 at which an engine was `begun`, was `warm`, and gave its `first` samples; on a cluster, its first
-        shard."""
+        """Times (seconds since 1970) at which the engine was started (`begun`), was ready (`warm`), and returned its `first`
+        samples; on a cluster its first shard."""
         self._lap = time.perf_counter()
 
     def __reduce__(self) -> tuple[type["Progress"], tuple[()]]:
@@ -69,22 +69,23 @@ class Progress:
         self.say(f"{prompts} prompts x {each} in {shards} shards, {missing} to sample; starting the engine")
 
     def sampling(self, facts: EngineFacts) -> None:
-        """Start counting: the engine is warm."""
+        """Start counting: the engine is ready."""
         self._first = self._last_line = self._lap = time.perf_counter()
         self.times.setdefault("warm", time.time())
         if self._console.is_terminal:
             self._bars = Bars(
                 TextColumn("sampling"),
                 BarColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[text]}"),
                 console=self._console,
             )
-            self._bars.add_task("sampling", total=1.0, said="")
+            self._bars.add_task("sampling", total=1.0, text="")
             self._bars.start()
         else:
-            self.say(f"{facts.engine} {facts.version} is warm, sampling")
+            self.say(f"{facts.engine} {facts.version} is ready, sampling")
 
     def drawn(self, samples: int, tokens: int) -> None:
+        """Count samples, and the tokens of their completions."""
         with self._lock:
             self.times.setdefault("first", time.time())
             self.samples += samples
@@ -97,7 +98,7 @@ class Progress:
             self._closed += prompts
 
     def judged(self, shard: int, hits: int) -> None:
-        """Count the hits of a shard that has been filtered; a shard filtered again replaces what it had."""
+        """Count the hits of a judged shard; judged again, it replaces its earlier count."""
         with self._lock:
             self.hits += hits - self._hits_of.get(shard, 0)
             self._hits_of[shard] = hits
@@ -106,7 +107,7 @@ class Progress:
     def _show(self) -> None:
         now = time.perf_counter()
         if self._bars is not None:
-            self._bars.update(self._bars.task_ids[0], completed=self.done, said=self.line())
+            self._bars.update(self._bars.task_ids[0], completed=self.done, text=self.line())
         elif self._first and now - self._last_line > LINE_EVERY_S:
             self._line()
         if self._report is not None and self._first and now - self._reported > REPORT_EVERY_S:
@@ -115,14 +116,14 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Share of the run that is done, 0 to 1: of the samples, with target_hits of the prompts that get no more; of target_rows
-        where that is nearer."""
+        """Share of the run that is done, 0 to 1: of its samples, with target_hits of the prompts that get no further samples, or
+        of target_rows if that is nearer."""
         drawn = self._closed / max(1, self._prompts) if self._adaptive else self.samples / max(1, self.total)
         rows = self.hits / self._target if self._target else 0.0
         return min(1.0, max(drawn, rows))
 
     def line(self) -> str:
-        """Samples, rates, hits and the time left, in one line."""
+        """One line with samples, rates, hits, the time passed and the time left."""
         seconds = max(time.perf_counter() - self._first, 1e-9)
         goal = f"at least {self.total:,}" if self._adaptive else f"{self.total:,}"
         hits = f"{self.hits:,} of {self._target:,} hits" if self._target else f"{self.hits:,} hits"
@@ -131,13 +132,14 @@ class Progress:
         return f"{self.samples:,} of {goal} samples ({100 * self.done:.0f} %), {rate}, {hits}, {_clock(seconds)} passed{left}"
 
     def lap(self) -> float:
-        """Seconds since the last call, or since sampling began: of shards that overlap they add up to the wall clock."""
+        """Seconds since the last call, or since sampling started: over shards that overlap they add up to the wall clock."""
         with self._lock:
             now = time.perf_counter()
             seconds, self._lap = now - self._lap, now
             return seconds
 
     def say(self, text: str) -> None:
+        """Print a line."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _line(self) -> None:
