@@ -226,8 +226,8 @@ def test_problems_are_logged_once_per_kind(tmp_path: Path, caplog: pytest.LogCap
     taken(tmp_path, b'{"a\n' + b'{"prompt": "a"}\n' * 3 + b"nul\n" + b"x" * 2000 + b"\n")
 
     torn, lacking = (record.getMessage().partition("x.jsonl: ")[2] for record in caplog.records)
-    assert torn.startswith("3 rows cannot be read (not JSON) and stay undecided; the first: x.jsonl:1: not JSON: ")
-    assert lacking.startswith("3 rows cannot be read (no completion) and stay undecided; the first: x.jsonl:2: ")
+    assert torn.startswith("3 rows cannot be read (not JSON) and are undecided; the first: x.jsonl:1: not JSON: ")
+    assert lacking.startswith("3 rows cannot be read (no completion) and are undecided; the first: x.jsonl:2: ")
     assert len(json.loads(pool(Store(tmp_path / "run"))[-1]["metadata"])["raw"]) == 500
 
 

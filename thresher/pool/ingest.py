@@ -265,16 +265,16 @@ def _messages(value: Any, where: str) -> list[dict[str, str]]:
         further = [name for name, inner in message.items() if inner is not None and name not in ("role", "content")]
         if further:
             raise SourceError(f"{where}: {wanted}, and nothing else; found {further[0]}, which would be lost")
-    return [{name: valid_text(one[name], where) for name in ("role", "content")} for one in value]
+    return [{name: valid_text(message[name], where) for name in ("role", "content")} for message in value]
 
 
 def _completion(value: Any, where: str) -> str:
     if isinstance(value, str):
         return valid_text(value, where)
     if isinstance(value, list):
-        said = [one.get("content") for one in value if isinstance(one, dict) and one.get("role") == "assistant"]
-        if said and isinstance(said[-1], str):
-            return valid_text(said[-1], where)
+        answers = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
+        if answers and isinstance(answers[-1], str):
+            return valid_text(answers[-1], where)
     raise SourceError(f"{where}: wanted text, or messages of which the last assistant's is text; found {_short(value)}")
 
 
