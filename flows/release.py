@@ -13,7 +13,7 @@ from thresher.audit.audit import Audit
 from thresher.audit.pages.report import write_report
 from thresher.audit.show import markdown
 from thresher.errors import PublishError
-from thresher.executors.executor import Executor, map_here
+from thresher.executors.executor import Executor
 from thresher.pool.run import Run, open_run
 from thresher.releases.publish import Published
 from thresher.run import steps
@@ -30,7 +30,7 @@ class Opaque:
 def release_run(opaque: Opaque, executor: Executor | None = None) -> tuple[Audit, str, str]:
     """Audit, then write the dataset and the report; leaves funnel, summary and a link to the report as artifacts of the flow run.
     Returns the audit, and where dataset and report are."""
-    run, map_shards = opaque.run, map_here if executor is None else executor.map
+    run, map_shards = opaque.run, None if executor is None else steps.audit_map(executor)
     audit, dataset = steps.release(run, map_shards)
     name = audit.name
     rows = [

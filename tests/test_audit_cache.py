@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.small_run import small_run
-from thresher.audit import cache
+from thresher.audit import cache, kept
 from thresher.audit.audit import Audit
 from thresher.audit.cache import cached_audit, cached_drift_sums, cached_statistics
 from thresher.audit.count_run import count
@@ -18,7 +18,7 @@ from thresher.executors.executor import Map
 from thresher.pool.run import Run
 from thresher.pool.store import Store
 
-FILE = f"{cache.FOLDER}/audit.json"
+FILE = f"{kept.FOLDER}/audit.json"
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_torn_or_foreign_file_is_not_believed(tmp_path: Path, counted: list[st
 
     assert cached_audit(run) == audit
     assert counted == ["one", "one"]
-    assert json.loads(run.store.read_bytes(FILE))["key"] == cache.state_of(run)
+    assert json.loads(run.store.read_bytes(FILE))["key"] == kept.state_of(run)
 
 
 def test_a_run_that_cannot_be_written_to_is_counted_each_time(
@@ -81,7 +81,7 @@ def test_a_run_that_cannot_be_written_to_is_counted_each_time(
     assert counted == ["one", "one"]
 
 
-def test_recount_finds_damage_that_leaves_size_and_time(tmp_path: Path) -> None:
+def test_counting_again_finds_damage_that_leaves_size_and_time(tmp_path: Path) -> None:
     run = small_run(tmp_path / "one")
     cached_audit(run)
     file = tmp_path / "one" / "samples" / "00001.parquet"
@@ -90,4 +90,7 @@ def test_recount_finds_damage_that_leaves_size_and_time(tmp_path: Path) -> None:
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     assert cached_audit(run).problems == ()
-    assert any("damaged" in problem for problem in cached_audit(run, recount=True).problems)
+
+    kept.forget(run)
+
+    assert any("damaged" in problem for problem in cached_audit(run).problems)

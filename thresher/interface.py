@@ -1,8 +1,8 @@
 """The Python interface: what the commands do, as functions. `import thresher` offers these names; docs/python.md shows them.
 
-    loaded = thresher.load_recipe("recipe.yaml")
-    run = thresher.run(loaded, "data/runs/demo")
-    for table in run.samples(["sample_id", "completion"]): ...
+loaded = thresher.load_recipe("recipe.yaml")
+run = thresher.run(loaded, "data/runs/demo")
+for table in run.samples(["sample_id", "completion"]): ...
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 from schemas.recipe import Recipe
 from thresher.audit.audit import Audit
 from thresher.audit.cache import cached_audit
+from thresher.audit.kept import forget
 from thresher.errors import ThresherError
 from thresher.inputs.recipe_file import Loaded, load
 from thresher.pool.run import Run, open_run
@@ -37,8 +38,8 @@ __all__ = [
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read and validate a recipe, `KEY=VALUE` overrides applied; `.recipe` is the Recipe. Raises RecipeError, which names the line
-    and the key."""
+    """Read and validate a recipe, `KEY=VALUE` overrides applied; `.recipe` is the Recipe. Raises RecipeError, which names the
+    line and the key."""
     return load(path, overrides)
 
 
@@ -65,7 +66,10 @@ def filter_samples(recipe: Loaded | str | Path, samples: str | Path, out: str | 
 def audit(run: Run | str | Path, *, recount: bool = False) -> Audit:
     """The audit of a run: counts, pass rates, calibration, problems. It is counted once per state of the run; `recount` counts
     again. Raises StoreError where there is no run."""
-    return cached_audit(_opened(run), recount=recount)
+    opened = _opened(run)
+    if recount:
+        forget(opened)
+    return cached_audit(opened)
 
 
 def publish(

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thresher.audit.assemble import FACTS, RunCounts, assemble
 from thresher.audit.audit import Audit, Shards
-from thresher.audit.count_shard import AGAIN, Counts, count_shard
+from thresher.audit.counting.assemble import FACTS, RunCounts, assemble
+from thresher.audit.counting.count_shard import AGAIN, Counts, count_shard
 from thresher.errors import StoreError
 from thresher.estimators.calibration import calibrations, merged
 from thresher.executors.executor import Map, map_here

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
+from thresher.audit.kept import kept
 from thresher.errors import AuditError
 from thresher.pool import judged
 from thresher.pool.run import Run
@@ -70,8 +71,16 @@ def reading(store: Store) -> Iterator["DuckDBPyConnection"]:
 def whole_shards(run: Run, *, warn: bool = False) -> list[int]:
     """The shards that are sampled and judged and whose files are undamaged: their sizes are checked, and for the first
     HASHED_BYTES also their hashes. `warn` logs a warning for each damaged shard; the audit shows details."""
-    store = run.store
-    whole, hashed = [], 0
+    checked = kept(run, "shards", dict[str, list[int]], lambda: _checked_shards(run.store))
+    for shard in checked["damaged"] if warn else ():
+        log.warning("%s: shard %s is damaged and left out; `thresher audit` shows details", run.root, shard_name(shard))
+    return checked["whole"]
+
+
+def _checked_shards(store: Store) -> dict[str, list[int]]:
+    """The judged shards, `whole` and `damaged`."""
+    shards: dict[str, list[int]] = {"whole": [], "damaged": []}
+    hashed = 0
     for shard in judged.sampled(store):
         samples, names = store.entry(f"samples/{shard_name(shard)}"), judged.verdict_names(store, shard)
         if samples is not None and not names:
@@ -80,11 +89,11 @@ def whole_shards(run: Run, *, warn: bool = False) -> list[int]:
         known = [entry for entry in entries if entry is not None]
         complete = len(known) == len(entries) and all("filters" in entry.facts for entry in known[1:])
         if complete and all(store.whole(entry, hashed=hashed < HASHED_BYTES) for entry in known):
-            whole.append(shard)
+            shards["whole"].append(shard)
             hashed += sum(entry.bytes for entry in known)
-        elif warn:
-            log.warning("%s: shard %s is damaged and left out; `thresher audit` shows details", store.root, shard_name(shard))
-    return whole
+        else:
+            shards["damaged"].append(shard)
+    return shards
 
 
 def whole_prompts(store: Store) -> bool:

@@ -46,8 +46,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def audit(options: argparse.Namespace) -> int:
     """Run `thresher audit`."""
+    from thresher.audit.kept import forget
     from thresher.executors import open_executor
-    from thresher.executors.executor import map_here
     from thresher.pool.run import open_run
 
     if (options.run is None) == (options.all is None):
@@ -55,9 +55,11 @@ def audit(options: argparse.Namespace) -> int:
     if options.all is not None:
         return _audit_all(options)
     run = open_run(options.run)
+    if options.recount:
+        forget(run)
     before = None if options.against is None else open_run(options.against)
     if not options.spread:
-        return _audit_one(options, run, before, map_here)
+        return _audit_one(options, run, before, None)
     with open_executor(run.recipe) as executor:
         return _audit_one(options, run, before, executor.map)
 
@@ -71,7 +73,7 @@ def sql(options: argparse.Namespace) -> int:
     return 0
 
 
-def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map") -> int:
+def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map | None") -> int:
     """Print and write what was asked for, then fail if the audit did."""
     from thresher.audit.audit import check
     from thresher.audit.cache import cached_audit, cached_statistics
@@ -79,12 +81,12 @@ def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", ma
     from thresher.audit.review import lines_of, reviewed
     from thresher.audit.show import audit_table, print_audit, table_of
 
-    result = cached_audit(run, map_shards, recount=options.recount)
+    result = cached_audit(run, map_shards)
     comparison = None if before is None else since(run, before)
     drift = [] if comparison is None else [entry.to_dict() for entry in comparison.shares]
     review = reviewed(run)
     if options.json or options.csv:
-        figures = cached_statistics(run, map_shards, recount=options.recount)
+        figures = cached_statistics(run, map_shards)
         document = result.to_dict() | {
             "statistics": figures.to_dict(),
             "drift": drift,
@@ -104,7 +106,7 @@ def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", ma
     return 0
 
 
-def _write_pages(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map") -> None:
+def _write_pages(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map | None") -> None:
     if options.html is not None:
         from thresher.audit.pages.report import write_report
 

@@ -47,8 +47,8 @@ class Engines(Protocol):
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call `function(engine, call, *args)` where an engine is; `call` calls a function on a filter worker. A call that is
-        lost with its machine or process is repeated on another engine. Raises what the function raises; EngineError when no engine can
-        be reached."""
+        lost with its machine or process is repeated on another engine. Raises what the function raises; EngineError when
+        no engine can be reached."""
         ...
 
     def close(self) -> None:

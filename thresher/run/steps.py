@@ -24,7 +24,7 @@ from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.dedupe import released
 from thresher.errors import StoreError
 from thresher.executors import open_executor
-from thresher.executors.executor import Call, Engines, Executor, Map, map_here, map_on_cores
+from thresher.executors.executor import Call, Engines, Executor, Map, map_here
 from thresher.judging import corpus, winnow
 from thresher.judging.check import check_golds
 from thresher.judging.winnow import judge_shard
@@ -141,19 +141,19 @@ def compare(run: Run, map_parts: Map = map_here) -> None:
     corpus.compare(run, map_parts, take_in(run))
 
 
-def audit_map(executor: Executor) -> Map:
+def audit_map(executor: Executor) -> Map | None:
     """How the audit is spread: over an executor's workers, or over this process's cores where there is one worker at most."""
-    return executor.map if executor.workers > 1 else map_on_cores
+    return executor.map if executor.workers > 1 else None
 
 
-def finish(run: Run, map_shards: Map = map_on_cores) -> Finished:
+def finish(run: Run, map_shards: Map | None = None) -> Finished:
     """Audit a run, write its dataset, and publish it where the recipe names a repository. `map_shards` spreads the audit over an
     executor's workers. Raises AuditError, and then writes nothing; PublishError where a gate refuses the release."""
     audit, dataset = release(run, map_shards)
     return Finished(audit, dataset, publish_run(run))
 
 
-def release(run: Run, map_shards: Map = map_on_cores) -> tuple[Audit, str]:
+def release(run: Run, map_shards: Map | None = None) -> tuple[Audit, str]:
     """Audit a run and write its dataset; returns both. Raises AuditError, and then writes nothing."""
     audit = cached_audit(run, map_shards)
     check(audit)

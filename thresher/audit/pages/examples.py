@@ -125,10 +125,10 @@ def _parsed(detail: str | None) -> dict[str, Any]:
 def _window(text: str, start: int, end: int, shorter: int) -> tuple[str, int, bool]:
     """The part of a text around a place; by how many characters it has moved; and whether text follows after it. `shorter` is the
     length of the shorter text of a pair, so that both start at the same character."""
-    begin = max(0, min(start - MOST_CHARACTERS // 4, shorter - MOST_CHARACTERS))
-    finish = min(len(text), max(begin + MOST_CHARACTERS, min(end, start + MOST_CHARACTERS) + MOST_CHARACTERS // 4))
-    before, after = "… " if begin else "", " …" if finish < len(text) else ""
-    return f"{before}{text[begin:finish]}{after}", len(before) - begin, bool(after)
+    left = max(0, min(start - MOST_CHARACTERS // 4, shorter - MOST_CHARACTERS))
+    right = min(len(text), max(left + MOST_CHARACTERS, min(end, start + MOST_CHARACTERS) + MOST_CHARACTERS // 4))
+    before, after = "… " if left else "", " …" if right < len(text) else ""
+    return f"{before}{text[left:right]}{after}", len(before) - left, bool(after)
 
 
 def _short(text: str | None) -> str | None:

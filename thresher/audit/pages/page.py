@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thresher.audit.show import finite, number, percent, share
+from thresher.durable import replace_file
 from thresher.errors import AuditError
 from thresher.pool.store import Store
 
@@ -52,8 +54,17 @@ def safe_json(value: Any) -> str:
 
 @cache
 def _library() -> str:
-    """Vega, Vega-Lite and vega-embed as one script."""
-    import vl_convert
+    """Vega, Vega-Lite and vega-embed as one script. Bundling takes seconds, so the script is kept in the user's cache."""
+    from importlib.metadata import version
 
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return str(bundle).replace("</script", "<\\/script")
+    import vl_convert
+    from platformdirs import user_cache_path
+
+    file = user_cache_path("thresher") / f"vega-{version('vl-convert-python')}.js"
+    with suppress(OSError, UnicodeDecodeError):
+        return file.read_text("utf-8")
+    bundle = str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")  # type: ignore[call-arg]
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, bundle.encode())
+    return bundle

@@ -16,11 +16,11 @@ from thresher.audit.pages.examples import examples
 from thresher.audit.pages.page import rendered, safe_json, write_page
 from thresher.audit.review import lines_of, reviewed
 from thresher.audit.show import calibration_lines, number, summary, trust_lines
-from thresher.executors.executor import Map, map_here
+from thresher.executors.executor import Map
 from thresher.pool.run import Run
 
 
-def write_report(run: Run, path: str | Path | None = None, *, before: Run | None = None, map_shards: Map = map_here) -> str:
+def write_report(run: Run, path: str | Path | None = None, *, before: Run | None = None, map_shards: Map | None = None) -> str:
     """Write the report of a run, by default to RUN/report.html; returns where it is. `before` is an earlier run to compare
     with, by default the last complete run of the same name in the same folder. `map_shards` spreads the counting over the
     workers of an executor. The report of an unfinished or empty run says what is missing. Raises AuditError if it cannot be
@@ -32,7 +32,7 @@ def write_report(run: Run, path: str | Path | None = None, *, before: Run | None
     return write_page(text, path)
 
 
-def report(run: Run, *, before: Run | None = None, map_shards: Map = map_here) -> str:
+def report(run: Run, *, before: Run | None = None, map_shards: Map | None = None) -> str:
     """Return the report of a run as HTML."""
     audit, statistics = cached_audit(run, map_shards), cached_statistics(run, map_shards)
     review = reviewed(run)

@@ -92,7 +92,7 @@ def short_table(rows: list[RunRow]) -> pa.Table:
         drifted = "; ".join(words.split(" (p ")[0] for words in row.drifted)
         listed.append(
             {
-                "begun (UTC)": row.begun[:16].replace("T", " "),
+                "started (UTC)": row.begun[:16].replace("T", " "),
                 "run": row.run.rsplit("/", 1)[-1],
                 "passed": rate,
                 "95 %": span,

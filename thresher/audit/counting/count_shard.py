@@ -18,7 +18,7 @@ from filters.base import Role, Scope
 from schemas.manifest import Entry
 from schemas.sample import Outcome
 from schemas.sampling import Sampling
-from thresher.audit.evidence import Evidence, evidence_of
+from thresher.audit.counting.evidence import Evidence, evidence_of
 from thresher.errors import StoreError
 from thresher.estimators.diversity import Sums, sums_of
 from thresher.pool import judged as pool

@@ -23,8 +23,8 @@ from thresher.audit.audit import (
     TemperatureStats,
     Tokens,
 )
-from thresher.audit.count_shard import Counts
-from thresher.audit.evidence import Evidence, alarms, classes_of, correlation
+from thresher.audit.counting.count_shard import Counts
+from thresher.audit.counting.evidence import Evidence, alarms, classes_of, correlation
 from thresher.estimators.calibration import Calibration
 from thresher.estimators.diversity import diversities
 from thresher.estimators.intervals import pass_rate_interval
