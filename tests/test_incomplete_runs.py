@@ -75,7 +75,7 @@ def test_run_that_was_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
     assert status == 1
     assert "3 shards planned, 1 sampled and 1 judged" in err
-    unfinished = "The run is unfinished: 1 of 3 shards are sampled and judged, and what follows is of those."
+    unfinished = "The run is unfinished: 1 of 3 shards are sampled and judged, and the figures cover only these."
     assert page.notes == [unfinished]
     assert f"NOTE {unfinished}" in out
     assert len(page.bad) == 1
@@ -93,7 +93,7 @@ def test_empty_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str], planned:
 
     assert status == 1
     shards = 3 if planned else 0
-    unfinished = f"The run is unfinished: 0 of {shards} shards are sampled and judged, and what follows is of those."
+    unfinished = f"The run is unfinished: 0 of {shards} shards are sampled and judged, and the figures cover only these."
     assert page.notes == [unfinished, "There are no samples yet."]
     assert "NOTE There are no samples yet." in out
     assert page.figures["samples"] == page.figures["hits"] == "0"
@@ -116,7 +116,7 @@ def test_zero_hits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _, page = seen(small_run(tmp_path / "run", [("sums", ["wrong", "cut"], "wrong")] * 4), capsys)
 
     assert status == 0
-    assert page.notes == ["Nothing was kept: there are no hits, and so no diversity of them."]
+    assert page.notes == ["Nothing was kept: without hits there are no figures on their diversity."]
     assert "Diversity" not in out
     assert (page.figures["hits"], page.figures["pass rate"], page.figures["tokens per hit"]) == ("0", "0 %", "\u2013")
     assert page.rows["Cost"][1][-1] == ""
@@ -129,7 +129,7 @@ def test_one_prompt_of_brought_samples_without_log_probabilities(tmp_path: Path,
     assert page.notes == [
         "There are no greedy answers (anchors) to compare with.",
         "The samples have no log-probabilities, so there is no surprisal.",
-        "There is one prompt: an interval over prompts says little.",
+        "There is only one prompt: an interval over prompts means little.",
     ]
     assert "likelihood" not in page.charts
     assert "pass_at_k" in page.charts
@@ -150,8 +150,8 @@ def test_families_without_references_and_some_without_log_probabilities(
 
     assert status == 0
     assert page.notes == [
-        "Families without reference answers: words; filters that compare with one cannot judge them.",
-        "2 of 4 samples have no log-probabilities; surprisal is of the others.",
+        "Families without reference answers: words; filters that need a reference cannot judge them.",
+        "2 of 4 samples have no log-probabilities; surprisal covers the rest.",
     ]
 
 
