@@ -13,7 +13,8 @@ from schemas.dataset import PublishSpec
 from thresher.dedupe.index import Index
 from thresher.errors import PublishError
 from thresher.pool.run import open_run
-from thresher.releases.change import compact, rollback
+from thresher.releases.change import rollback
+from thresher.releases.compact import compact
 from thresher.releases.publish import publish
 from thresher.releases.repository import releases
 
@@ -36,7 +37,7 @@ def test_the_index_travels_with_the_dataset(machine: Callable[..., Path], tmp_pa
     third = machine("left", apples(16, 2), None)  # it looks elsewhere, and is released later
     machine("right", apples(17, 2, who="Carla"), repo)
     machine("left", apples(20, 2), repo)
-    with pytest.raises(PublishError, match=r"2 samples of this run repeat what was .* run it again with publish.repo="):
+    with pytest.raises(PublishError, match=r"2 samples of this run repeat samples released .* run it again with publish.repo="):
         publish(open_run(third), PublishSpec(repo=repo))
     assert Counter(row["kind"] for row in rollouts(third)) == {"hit": 4}
     assert machine("left", apples(16, 2), repo) == third

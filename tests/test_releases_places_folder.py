@@ -11,7 +11,8 @@ import pytest
 from helpers.releases import config_rows, release_run, sft_ids
 from helpers.runs import LOOSE, two_prompts_run
 from thresher.errors import PublishError
-from thresher.releases.change import compact, revoke, rollback
+from thresher.releases.change import revoke, rollback
+from thresher.releases.compact import compact
 from thresher.releases.places.folder import Folder
 from thresher.releases.places.place import Change, MovedError
 from thresher.releases.repository import releases
@@ -107,8 +108,10 @@ def test_a_commit_that_was_cut_off_before_the_card_is_completed(
 def test_publishers_side_by_side_lose_nothing_in_a_folder(run: Callable[..., Path], tmp_path: Path) -> None:
     runs, repo = [run(f"run{number}") for number in range(4)], str(tmp_path / "released")
     program = (
-        "import sys; from schemas.dataset import PublishSpec; from thresher.releases.publish import publish\n"
-        f"for run in sys.argv[2:]: publish(run, PublishSpec.model_validate({{'repo': sys.argv[1], 'gates': {LOOSE!r}}}))"
+        "import sys; from schemas.dataset import PublishSpec; from thresher.pool.run import open_run\n"
+        "from thresher.releases.publish import publish\n"
+        f"spec = PublishSpec.model_validate({{'repo': sys.argv[1], 'gates': {LOOSE!r}}})\n"
+        "for run in sys.argv[2:]: publish(open_run(run), spec)"
     )
     going = [subprocess.Popen([sys.executable, "-c", program, repo, *map(str, runs[at:] + runs[:at])]) for at in range(4)]
 

@@ -245,12 +245,12 @@ def test_what_must_not_be_released_is_refused_with_its_reason(hub: Any, run: Cal
     repository.add("refs/heads/main", head.oid, head.tree | {"sft/train/mine.parquet": shard}, "upload mine", "bob")
     said = thresher(hub, "publish", run(30), "--repo", REPO, "--force", "x", status=1)
     assert "holds sft/train/mine.parquet" in said
-    assert "no release brought" in said
+    assert "no release added" in said
 
     held_out = run(50, test_share=0.5)
     repository.refs["refs/heads/main"] = head.oid
     said = thresher(hub, "publish", held_out, "--repo", REPO, status=1)
-    assert "holds out 0 of the prompts, the run 0.5; prompts would change sides" in said
+    assert "holds out 0 of the prompts, the run 0.5; prompts would change their split" in said
 
     hub.environment["HF_TOKEN"] = "hf_nobody"
     assert "the Hub answers 401" in thresher(hub, "publish", run(10), "--repo", REPO, status=1)
@@ -276,7 +276,7 @@ def test_shards_are_merged_and_samples_taken_back_behind_a_reader(hub: Any, run:
     gone = before[::4]
     said = thresher(hub, "revoke", REPO, *gone, "--reason", "personal data")
     assert said == f"{REPO}: v1.2.1: took back {len(gone)} samples: personal data\n"
-    assert "taken back before" in thresher(hub, "revoke", REPO, *gone, "--reason", "once more")
+    assert "revoked before" in thresher(hub, "revoke", REPO, *gone, "--reason", "once more")
     assert loaded(hub, "main")["main"] == before
     revoked = loaded(hub, "main", config="revoked")["main"]
     assert revoked == gone

@@ -9,7 +9,7 @@ from helpers.releases import release_run
 from helpers.runs import two_prompts_run
 from thresher.errors import PublishError
 from thresher.pool.run import open_run
-from thresher.releases.change import compact
+from thresher.releases.compact import compact
 from thresher.releases.publish import publish
 from thresher.releases.repository import releases
 
@@ -22,7 +22,7 @@ def test_columns_that_drifted_are_refused_with_a_diff(tmp_path: Path) -> None:
         release_run(repo, two_prompts_run(tmp_path, "two", prompt_format="text"))
 
     lines = str(error.value).splitlines()
-    assert "the columns of sft are not those of the releases before" in lines[0]
+    assert "the columns of sft differ from those of earlier releases" in lines[0]
     assert lines[1].strip() == "- prompt: list<item: struct<role: string, content: string>>"
     assert [line.strip() for line in lines[3:]] == ["+ prompt: string", "+ completion: string"]
     assert len(releases(repo).releases) == 1
@@ -46,5 +46,5 @@ def test_places_that_cannot_be_published_to_are_refused(tmp_path: Path) -> None:
     shutil.copytree(one / "dataset", tmp_path / "kept")
     for file in (one / "dataset").glob("sft/train/*"):
         file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(PublishError, match="is not what was written"):
+    with pytest.raises(PublishError, match="has changed since it was written"):
         release_run(str(tmp_path / "released"), one)

@@ -125,10 +125,10 @@ def revoke(options: argparse.Namespace) -> int:
 
 def compact(options: argparse.Namespace) -> int:
     """Run `thresher compact`."""
-    from thresher.releases import change
+    from thresher.releases.compact import compact as compact_shards
 
     require_positive(options, "file_mb")
-    result = change.compact(options.repo, file_bytes=int(options.file_mb * 2**20), folder=options.scratch)
+    result = compact_shards(options.repo, file_bytes=int(options.file_mb * 2**20), folder=options.scratch)
     return _print_commit(result, as_json=options.json)
 
 

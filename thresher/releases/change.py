@@ -1,54 +1,38 @@
-"""Changes to what was released, each in one commit: back to an earlier release, fewer and larger shards, samples taken back."""
+"""Changes to released data, each in one commit: a rollback to an earlier release, and samples that are revoked."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.release import Release, RepositoryManifest, Shard
-from thresher import __version__
+from schemas.release import RepositoryManifest, Shard
 from thresher.dataset import views
-from thresher.dataset.parquet_files import FILE_BYTES, TableFiles
+from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.view_schemas import written_schema
 from thresher.errors import PublishError
 from thresher.releases.places.open_place import open_place
 from thresher.releases.places.place import Change, Place, again
 from thresher.releases.readme import readme
-from thresher.releases.repository import (
-    INDEX,
-    INDEXED,
-    MANIFEST,
-    change,
-    counted,
-    dumped,
-    next_version,
-    paths,
-    read,
-    stop_at_strangers,
-)
-
-NAMES = ("sample_id", "chosen_id", "rejected_id")
-"""Columns that name samples: a row goes where one of them was taken back."""
-STAGED_BYTES = 2 << 30
-"""Bytes of merged shards that lie on this disk before they are sent."""
+from thresher.releases.repository import INDEX, INDEXED, MANIFEST, change, dumped, next_version, paths, read, stop_at_strangers
 
 
 @dataclass(frozen=True)
 class Changed:
-    """What came of a change; commit and version are None where there was nothing to do."""
+    """The result of a change."""
 
     repo: str
     version: str | None
+    """None if the change makes no release, or nothing had to be done."""
     commit: str | None
+    """None if nothing had to be done."""
     said: str
+    """What was done, in words."""
     rows: dict[str, int] = field(default_factory=dict)
     files: tuple[int, int] = (0, 0)
-    """Shards before and after."""
+    """Number of shards before and after."""
 
     @property
     def words(self) -> str:
@@ -57,37 +41,14 @@ class Changed:
 
 
 def rollback(repo: str, tag: str) -> Changed:
-    """Make a repository hold what it held at a tag, in one commit that moves no data."""
+    """Restore what a repository held at a tag, in one commit that moves no data. Raises PublishError."""
     place = open_place(repo)
     with place.explained():
-
-        def attempt() -> Changed:
-            head, tags = place.head(), place.tags()
-            if tag not in tags:
-                raise PublishError(f"{repo}: no release {tag!r}; there are {', '.join(sorted(tags)) or 'none'}")
-            there, then = read(place, head), read(place, tags[tag])
-            present, wanted = place.files(head), place.files(tags[tag])
-            if (there.releases, there.revoked) == (then.releases, then.revoked) and wanted <= present:
-                return Changed(repo, None, None, f"holds what {tag} has already")
-            back = then.model_copy(update={"changes": (f"rolled back to {tag}", *there.changes)})
-            text = _card(place, tags[tag], head, back)
-            index = place.text(tags[tag], INDEXED)
-            gone = {INDEXED} if index is None and place.text(head, INDEXED) else set()
-            known = paths(there) | {path for path in present if path.startswith(f"{INDEX}/")}
-            back_then = Change(
-                adds={MANIFEST: dumped(back), "README.md": text.encode()} | ({INDEXED: index.encode()} if index else {}),
-                restored=tuple(sorted(wanted - present - {INDEXED})),
-                since=tag,
-                deletes=tuple(sorted((present - wanted) & known | gone)),
-            )
-            made = place.commit(back_then, f"Roll back to {tag}", parent=head, tag=None)
-            return Changed(repo, None, made.revision, f"holds what it held at {tag}")
-
-        return again(place, attempt)
+        return again(place, lambda: _roll_back(place, tag))
 
 
 def read_sample_ids(file: str) -> list[str]:
-    """Read sample ids from a text file, separated by white space. Raises PublishError where it cannot be read."""
+    """Read sample ids from a text file, separated by white space. Raises PublishError if it cannot be read."""
     try:
         return Path(file).read_text("utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
@@ -95,235 +56,100 @@ def read_sample_ids(file: str) -> list[str]:
 
 
 def revoke(repo: str, samples: Iterable[str], reason: str) -> Changed:
-    """Take samples back: their ids go to the config `revoked`, which readers leave out, and the shards stay as they are until
-    `compact` writes them anew without these rows."""
+    """Revoke samples: their ids go to the config `revoked`, which readers leave out. The shards stay as they are until `compact`
+    rewrites them without these rows. Raises PublishError."""
     place = open_place(repo)
     wanted = list(dict.fromkeys(samples))
     if not wanted or not reason.strip():
-        raise PublishError(f"{repo}: wanted the ids of samples, and why they are taken back")
+        raise PublishError(f"{repo}: wanted the ids of samples, and the reason why they are revoked")
     with place.explained(), tempfile.TemporaryDirectory(prefix="thresher-") as folder:
-
-        def attempt() -> Changed:
-            head = place.head()
-            there = read(place, head)
-            if not there.releases:
-                raise PublishError(f"{repo}: has no releases")
-            stop_at_strangers(place, head, there)
-            already = set(_revoked(place, head, there, Path(folder)))
-            new = [sample for sample in wanted if sample not in already]
-            if not new:
-                place.mend_tag(there.changes[0].partition(":")[0])  # where this very call was cut off
-                return Changed(repo, None, None, "they were all taken back before")
-            version = next_version(place, there, None, "patch")
-            rows = [new, [reason] * len(new), [version] * len(new)]
-            table = pa.table(rows, schema=views.schema("revoked", "text"))
-            with TableFiles(Path(folder), "revoked", written_schema("revoked", "text")) as files:
-                files.add(table)
-                (file,) = files.finish()
-            shard = Shard(
-                path=f"revoked/train/{file.digest}.parquet",
-                rows=file.rows,
-                memory_bytes=file.memory_bytes,
-                file_bytes=file.file_bytes,
-            )
-            did = f"took back {len(new)} samples: {reason}"
-            then = there.model_copy(
-                update={
-                    "revoked": (*there.revoked, shard),
-                    "columns": there.columns | {"revoked": tuple((f.name, str(f.type)) for f in table.schema)},
-                    "changes": (f"{version}: {did}", *there.changes),
-                }
-            )
-            text = _card(place, head, head, then)
-            again(place, lambda: place.send(shard.path, file.path))
-            made = place.commit(change(there, then, text, {shard.path: file.path}), f"{version}: {did}", parent=head, tag=version)
-            return Changed(repo, version, made.revision, did)
-
-        return again(place, attempt)
+        return again(place, lambda: _revoke(place, wanted, reason, Path(folder)))
 
 
-def compact(repo: str, *, file_bytes: int = FILE_BYTES, folder: str | None = None) -> Changed:
-    """Merge small shards into few large ones, and leave out what was taken back. They are staged while readers see the old ones;
-    one commit switches. Releases that others publish meanwhile stay as they are. Shards pass through `folder` one at a time."""
-    place = open_place(repo)
-    with place.explained(), tempfile.TemporaryDirectory(prefix="thresher-", dir=folder) as scratch:
-        head = again(place, place.head)
-        there = again(place, lambda: read(place, head))
-        again(place, lambda: stop_at_strangers(place, head, there))
-        if not there.releases:
-            raise PublishError(f"{repo}: has no releases")
-        revoked = pa.array(again(place, lambda: _revoked(place, head, there, Path(scratch))), pa.string())
-        merging = _Merging(place, head, there, revoked=revoked, scratch=Path(scratch), file_bytes=file_bytes)
-        merged = {view: merging.view(view) for view in there.columns if view != "revoked"}
-        merged = {view: shards for view, shards in merged.items() if shards}
-        merging.sent()
-        before = len(paths(there))
-        if {shard.path for shards in merged.values() for shard in shards} == paths(there):
-            again(place, place.unstage)
-            return Changed(repo, None, None, f"{before} shards are as few and as large as they can be", files=(before, before))
-        return _switch(place, there, merged, merging.staged)
+def card_with(place: Place, revision: str, head: str, manifest: RepositoryManifest) -> str:
+    """Return the card of a revision with the contents of another manifest, and a person's text as it is at the head."""
+    text, old = (place.text(name, "README.md") or "" for name in (revision, head))
+    return readme(text, manifest, old, repo=place.name, lists_files=place.lists_files)
+
+
+def shard_of(file: TableFile, view: str, split: str) -> Shard:
+    """Return the shard that a written file becomes."""
+    return Shard(
+        path=f"{view}/{split}/{file.digest}.parquet",
+        rows=file.rows,
+        memory_bytes=file.memory_bytes,
+        file_bytes=file.file_bytes,
+    )
+
+
+def revoked_ids(place: Place, head: str, manifest: RepositoryManifest, scratch: Path) -> list[str]:
+    """Return the ids of the revoked samples."""
+    ids: list[str] = []
+    for shard in manifest.revoked:
+        file = scratch / "revoked.parquet"
+        place.fetch(head, shard.path, file)
+        ids += pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
+        file.unlink()
+    return ids
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _card(place: Place, revision: str, head: str, manifest: RepositoryManifest) -> str:
-    """The card at a revision, with what another manifest holds, and a person's words as they are now."""
-    made, old = (place.text(one, "README.md") or "" for one in (revision, head))
-    return readme(made, manifest, old, repo=place.name, lists_files=place.lists_files)
+def _roll_back(place: Place, tag: str) -> Changed:
+    head, tags = place.head(), place.tags()
+    if tag not in tags:
+        raise PublishError(f"{place.name}: no release {tag!r}; there are {', '.join(sorted(tags)) or 'none'}")
+    current, target = read(place, head), read(place, tags[tag])
+    present, wanted = place.files(head), place.files(tags[tag])
+    if (current.releases, current.revoked) == (target.releases, target.revoked) and wanted <= present:
+        return Changed(place.name, None, None, f"holds what {tag} has already")
+    restored = target.model_copy(update={"changes": (f"rolled back to {tag}", *current.changes)})
+    text = card_with(place, tags[tag], head, restored)
+    index = place.text(tags[tag], INDEXED)
+    removed = {INDEXED} if index is None and place.text(head, INDEXED) else set()
+    known = paths(current) | {path for path in present if path.startswith(f"{INDEX}/")}
+    commit = place.commit(
+        Change(
+            adds={MANIFEST: dumped(restored), "README.md": text.encode()} | ({INDEXED: index.encode()} if index else {}),
+            restored=tuple(sorted(wanted - present - {INDEXED})),
+            since=tag,
+            deletes=tuple(sorted((present - wanted) & known | removed)),
+        ),
+        f"Roll back to {tag}",
+        parent=head,
+        tag=None,
+    )
+    return Changed(place.name, None, commit.revision, f"holds what it held at {tag}")
 
 
-def _switch(place: Place, seen: RepositoryManifest, merged: dict[str, tuple[Shard, ...]], staged: set[str]) -> Changed:
-    """Put the merged shards in the place of those they were made from; what was published meanwhile stays."""
-
-    rows = {view: sum(shard.rows for shard in shards) for view, shards in merged.items()}
-    before, after = len(paths(seen)), sum(map(len, merged.values()))
-    did = f"merged {before} shards into {after}: {counted(rows)}"
-
-    def attempt() -> Changed:
-        head = place.head()
-        there = read(place, head)
-        if there.releases and there.releases[0].merged and there.releases[0].views == merged:  # only the answer was lost
-            version = there.releases[0].version
-            place.mend_tag(version)
-            place.unstage()
-            return Changed(place.name, version, head, did, rows, (before, after))
-        if there.releases[: len(seen.releases)] != seen.releases or there.revoked != seen.revoked:
-            raise PublishError(f"{place.name}: what was merged has changed meanwhile; run thresher compact again")
-        version = next_version(place, there, None, "patch")
-        each = [part for one in seen.releases for part in (one.merged or (one,))]
-        whole = Release(
-            version=version,
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            run="",
-            dataset="",
-            name=each[-1].name,
-            thresher_version=__version__,
-            figures={},
-            rows=rows,
-            views=merged,
-            merged=tuple(one.model_copy(update={"views": {}}) for one in each),
-        )
-        then = there.model_copy(
-            update={
-                "releases": (whole, *there.releases[len(seen.releases) :]),
-                "revoked": (),
-                "columns": {view: columns for view, columns in there.columns.items() if view != "revoked"},
-                "changes": (f"{version}: {did}", *there.changes),
-            }
-        )
-        text = _card(place, head, head, then)
-        known, wanted = paths(there), paths(then)
-        made = place.commit(
-            Change(
-                adds={MANIFEST: dumped(then), "README.md": text.encode()},
-                staged=tuple(sorted(staged & (wanted - known))),
-                deletes=tuple(sorted(known - wanted)),
-            ),
-            f"{version}: {did}",
-            parent=head,
-            tag=version,
-        )
-        place.unstage()
-        return Changed(place.name, version, made.revision, did, rows, (before, after))
-
-    return again(place, attempt)
-
-
-class _Merging:
-    """Writes the shards of a view anew, where they are small or hold what was taken back."""
-
-    def __init__(
-        self, place: Place, head: str, there: RepositoryManifest, *, revoked: pa.Array, scratch: Path, file_bytes: int
-    ) -> None:
-        self.place, self.head, self.there, self.revoked = place, head, there, revoked
-        self.scratch, self.file_bytes = scratch, file_bytes
-        self.staged: set[str] = set()
-        self._waiting: dict[str, Path] = {}
-
-    def view(self, view: str) -> tuple[Shard, ...]:
-        """The shards of a view as they will be, of both splits."""
-        every = {shard.path: shard for one in self.there.releases for shard in one.views.get(view, ())}
-        found: list[Shard] = []
-        for split in ("train", "test"):
-            found += self._split(view, split, [shard for path, shard in every.items() if path.split("/")[1] == split])
-        return tuple(found)
-
-    def _split(self, view: str, split: str, shards: Sequence[Shard]) -> Iterator[Shard]:
-        """Runs of small shards become one file each time they are large enough; the order of the rows stays."""
-        batch: list[Shard] = []
-        for shard in shards:
-            if self._stays(view, shard):
-                yield from self._merged(view, split, batch)
-                yield shard
-                batch = []
-            else:
-                batch.append(shard)
-        yield from self._merged(view, split, batch)
-
-    def _stays(self, view: str, shard: Shard) -> bool:
-        if shard.file_bytes < self.file_bytes / 2:  # small ones are merged
-            return False
-        if view == "prompts" or not len(self.revoked):
-            return True
-        return all(_kept(table, self.revoked).num_rows == table.num_rows for table in self._read(shard))
-
-    def _read(self, shard: Shard) -> Iterator[pa.Table]:
-        """The row groups of a shard, which is fetched for it."""
-        file = self.scratch / "shard.parquet"
-        again(self.place, lambda: self.place.fetch(self.head, shard.path, file))
-        try:
-            with pq.ParquetFile(file) as opened:
-                for group in range(opened.metadata.num_row_groups):
-                    yield opened.read_row_group(group)
-        finally:
-            file.unlink()
-
-    def _merged(self, view: str, split: str, batch: list[Shard]) -> Iterator[Shard]:
-        untouched = not len(self.revoked) or view == "prompts"
-        if not batch or (len(batch) == 1 and untouched):
-            yield from batch
-            return
-        schema = written_schema(view, self.there.prompt_format)
-        folder = Path(tempfile.mkdtemp(dir=self.scratch))
-        with TableFiles(folder, view, schema, file_bytes=self.file_bytes) as files:
-            for shard in batch:
-                for table in self._read(shard):
-                    files.add(_kept(table, self.revoked).cast(schema))
-            made = files.finish()
-        for file in made:
-            path = f"{view}/{split}/{file.digest}.parquet"
-            self._waiting[path] = file.path
-            self.staged.add(path)
-            yield Shard(path=path, rows=file.rows, memory_bytes=file.memory_bytes, file_bytes=file.file_bytes)
-        if sum(file.stat().st_size for file in self._waiting.values()) >= STAGED_BYTES:
-            self.sent()
-
-    def sent(self) -> None:
-        """Stage what waits, and make room."""
-        if self._waiting:
-            self.place.stage(self._waiting, self.head)
-        for file in self._waiting.values():
-            file.unlink()
-        self._waiting = {}
-
-
-def _revoked(place: Place, head: str, there: RepositoryManifest, scratch: Path) -> list[str]:
-    found: list[str] = []
-    for shard in there.revoked:
-        file = scratch / "revoked.parquet"
-        place.fetch(head, shard.path, file)
-        found += pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
-        file.unlink()
-    return found
-
-
-def _kept(table: pa.Table, revoked: pa.Array) -> pa.Table:
-    if not len(revoked):
-        return table
-    gone = None
-    for name in NAMES:
-        if name in table.schema.names:
-            mine = pc.is_in(table[name], revoked)
-            gone = mine if gone is None else pc.or_(gone, mine)
-    return table if gone is None else table.filter(pc.invert(gone))
+def _revoke(place: Place, samples: list[str], reason: str, scratch: Path) -> Changed:
+    head = place.head()
+    manifest = read(place, head)
+    if not manifest.releases:
+        raise PublishError(f"{place.name}: has no releases")
+    stop_at_strangers(place, head, manifest)
+    already = set(revoked_ids(place, head, manifest, scratch))
+    new = [sample for sample in samples if sample not in already]
+    if not new:
+        place.mend_tag(manifest.changes[0].partition(":")[0])  # in case this very call was interrupted before its tag
+        return Changed(place.name, None, None, "they were all revoked before")
+    version = next_version(place, manifest, None, "patch")
+    table = pa.table([new, [reason] * len(new), [version] * len(new)], schema=views.schema("revoked", "text"))
+    with TableFiles(scratch, "revoked", written_schema("revoked", "text")) as files:
+        files.add(table)
+        (file,) = files.finish()
+    shard = shard_of(file, "revoked", "train")
+    summary = f"took back {len(new)} samples: {reason}"
+    after = manifest.model_copy(
+        update={
+            "revoked": (*manifest.revoked, shard),
+            "columns": manifest.columns | {"revoked": tuple((field.name, str(field.type)) for field in table.schema)},
+            "changes": (f"{version}: {summary}", *manifest.changes),
+        }
+    )
+    text = card_with(place, head, head, after)
+    again(place, lambda: place.send(shard.path, file.path))
+    revocation = change(manifest, after, text, {shard.path: file.path})
+    commit = place.commit(revocation, f"{version}: {summary}", parent=head, tag=version)
+    return Changed(place.name, version, commit.revision, summary)

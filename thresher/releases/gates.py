@@ -1,4 +1,4 @@
-"""Gates: why a run must not be released."""
+"""Gates: the reasons why a run must not be released."""
 
 from pathlib import Path
 
@@ -11,38 +11,38 @@ from thresher.judging.check import check_golds
 from thresher.pool.run import Run
 
 
-def gates(run: Run, found: Audit, limits: GatesSpec) -> list[str]:
-    """Reasons in the run itself. The verifiers are tried once more on references of its prompts."""
-    reasons = list(found.problems)
+def gates(run: Run, audit: Audit, limits: GatesSpec) -> list[str]:
+    """Return the reasons in the run itself. The verifiers are tested once more on references of its prompts."""
+    reasons = list(audit.problems)
     if limits.calibration:
-        reasons += found.calibration_faults
+        reasons += audit.calibration_faults
     if limits.self_check:
-        reasons += found.alarms
-        if found.origin == "sampled":
+        reasons += audit.alarms
+        if audit.origin == "sampled":
             try:
                 check_golds(run)
             except RecipeError as error:
                 reasons += str(error).split("\n  ")[1:]
-    undecided = found.outcomes.get("undecided", 0) / max(1, found.samples)
+    undecided = audit.outcomes.get("undecided", 0) / max(1, audit.samples)
     if undecided > limits.undecided:
         reasons.append(f"{undecided:.1%} of the samples are undecided, more than {limits.undecided:.1%}")
     return reasons
 
 
-def drifted(found: Since | None, limits: GatesSpec) -> list[str]:
-    """Reasons in the run before it."""
-    if found is None or limits.drift == "allow":
+def drifted(drift: Since | None, limits: GatesSpec) -> list[str]:
+    """Return the shares that differ from those of the run before it."""
+    if drift is None or limits.drift == "allow":
         return []
-    return [f"drift since {Path(found.run).name} (begun {found.begun[:19]}): {one}" for one in found.drifted]
+    return [f"drift since {Path(drift.run).name} (begun {drift.begun[:19]}): {share}" for share in drift.drifted]
 
 
-def against(found: Audit, there: RepositoryManifest, limits: GatesSpec) -> list[str]:
-    """Reasons in the figures of the last release of the same recipe."""
-    every = [merged for one in there.releases for merged in (one.merged or (one,))]
-    last = next((one for one in reversed(every) if one.name == found.name), None)
+def against(audit: Audit, manifest: RepositoryManifest, limits: GatesSpec) -> list[str]:
+    """Return the reasons in a comparison with the last release of the same recipe."""
+    releases = [part for release in manifest.releases for part in release.merged or (release,)]
+    last = next((release for release in reversed(releases) if release.name == audit.name), None)
     if last is None:
         return []
-    now, reasons = figures(found), []
+    now, reasons = figures(audit), []
     for name, drop in (("pass_rate", limits.pass_rate_drop), ("effective_solutions", limits.diversity_drop)):
         before, after = last.figures.get(name), now[name]
         if before and after is not None and after < before * (1 - drop):
@@ -51,29 +51,29 @@ def against(found: Audit, there: RepositoryManifest, limits: GatesSpec) -> list[
 
 
 def stop_where_refused(reasons: list[str], force: str | None, who: str) -> tuple[str, ...]:
-    """What the card will say of a release that is forced. Raises PublishError where there are reasons and it is not."""
+    """Return what the card notes of a forced release: who forced it, and the reasons. Raises PublishError if there are reasons
+    and the release is not forced."""
     if reasons and force is None:
-        raise PublishError(
-            "\n  ".join(["not released; --force REASON does it all the same and says so on the card:", *dict.fromkeys(reasons)])
-        )
+        advice = "not released; --force REASON releases it all the same and notes the reason on the card:"
+        raise PublishError("\n  ".join([advice, *dict.fromkeys(reasons)]))
     return (f"{who}, knowing what follows: {force}", *dict.fromkeys(reasons)) if reasons and force is not None else ()
 
 
-def figures(found: Audit) -> dict[str, float | None]:
-    """What a release's entry says of its run."""
-    diversity = found.diversity[-1] if found.diversity else None
-    low, high = found.total.interval or (None, None)
+def figures(audit: Audit) -> dict[str, float | None]:
+    """Return the figures that a release's entry notes of its run."""
+    diversity = audit.diversity[-1] if audit.diversity else None
+    low, high = audit.total.interval or (None, None)
     return {
-        "samples": found.samples,
-        "prompts": found.total.prompts,
-        "hits": found.total.hits,
-        "pass_rate": found.total.pass_rate,
+        "samples": audit.samples,
+        "prompts": audit.total.prompts,
+        "hits": audit.total.hits,
+        "pass_rate": audit.total.pass_rate,
         "pass_rate_low": low,
         "pass_rate_high": high,
-        "undecided": found.outcomes.get("undecided", 0) / max(1, found.samples),
+        "undecided": audit.outcomes.get("undecided", 0) / max(1, audit.samples),
         "hits_per_prompt": diversity.hits_per_prompt if diversity else None,
         "effective_solutions": diversity.effective_solutions if diversity else None,
         "near_miss_share": diversity.near_miss_share if diversity else None,
-        "completion_tokens": found.tokens.completion,
-        "device_seconds": found.seconds.devices,
+        "completion_tokens": audit.tokens.completion,
+        "device_seconds": audit.seconds.devices,
     }

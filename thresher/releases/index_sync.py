@@ -1,7 +1,8 @@
-"""What a repository's releases hold is known to the runs that are released there, and the index of it travels along.
+"""The index of released samples travels with the dataset: it is a folder of the repository, and each run's own index is
+updated from it.
 
-The manifest of the repository says what was released: runs, and which of its datasets each has there. A run takes in what its
-index lacks before it asks, and notes what it asked about (`asked.json`); of what came since it is asked when it is released.
+The manifest of the repository names the released runs and the dataset of each. A run adds what its index lacks before it is
+compared, and notes the releases that it was compared with (`asked.json`); at publication it is compared with newer ones.
 """
 
 import json
@@ -26,47 +27,47 @@ from thresher.releases.repository import INDEX, INDEXED, read
 log = logging.getLogger(__name__)
 
 VIEW = "sft"
-"""The view that holds what an index knows."""
+"""The view whose rows are indexed."""
 
 
-def asked(store: Store) -> dict[str, str]:
-    """The releases that a run's samples were compared with, and the dataset that each had."""
-    found: dict[str, str] = json.loads(store.read_bytes(ASKED)) if store.exists(ASKED) else {}
-    return found
+def compared_releases(store: Store) -> dict[str, str]:
+    """Return the releases that a run's samples were compared with, and the dataset that each had then."""
+    compared: dict[str, str] = json.loads(store.read_bytes(ASKED)) if store.exists(ASKED) else {}
+    return compared
 
 
 @contextmanager
 def with_index(
-    place: Place, head: str, there: RepositoryManifest, run: Run, made: Change, *, compared: dict[str, str]
+    place: Place, head: str, manifest: RepositoryManifest, run: Run, change: Change, *, compared: dict[str, str]
 ) -> Iterator[Change]:
-    """The change, and the index of what was released, where the recipe names one: its files are never changed, so only new ones
-    are sent. Releases that are there and that the run was not `compared` with yet are compared now, and added to those. Raises
-    PublishError where it repeats some of what they hold."""
+    """Yield the change with the index of released samples, if the recipe names one. Files of an index never change, so only new
+    ones are sent. Releases in the manifest that the run was not `compared` with yet are compared now, and added to `compared`.
+    Raises PublishError if the run repeats samples of theirs."""
     spec = run.recipe.dedupe
     if spec is None or spec.released is None:
-        yield made
+        yield change
         return
     index = released.open_index(spec, run.base)
-    runs = _runs(there, run)
-    if new := {run for run, dataset in runs.items() if compared.get(run) != dataset}:
-        _know(place, head, there, index, run)
+    datasets = _other_runs(manifest, run)
+    if new := {key for key, dataset in datasets.items() if compared.get(key) != dataset}:
+        _update(place, head, manifest, index, run)
         if repeats := released.repeated(run.store, spec, index, new):
             raise PublishError(
-                f"{place.name}: {repeats} samples of this run repeat what was released there after it looked, or where it did "
-                f"not look; run it again with publish.repo={place.name} (thresher run, or Retry in Prefect): nothing is drawn "
-                "anew, and they are dropped"
+                f"{place.name}: {repeats} samples of this run repeat samples released there after the run was compared; "
+                f"run it again with publish.repo={place.name} (thresher run, or Retry in Prefect): no sample is drawn again, and "
+                "the repeats are dropped"
             )
-        compared |= runs
+        compared |= datasets
     with index.snapshot() as folder:
         wanted = {f"{INDEX}/{file.relative_to(folder)}": file for file in folder.rglob("*") if file.is_file()}
         present = {path for path in place.files(head) if path.startswith(f"{INDEX}/")}
-        adds = {**made.adds, **{path: wanted[path] for path in sorted((set(wanted) - present) | {INDEXED})}}
-        yield Change(adds=adds, deletes=(*made.deletes, *sorted(present - set(wanted))))
+        adds = {**change.adds, **{path: wanted[path] for path in sorted((set(wanted) - present) | {INDEXED})}}
+        yield Change(adds=adds, deletes=(*change.deletes, *sorted(present - set(wanted))))
 
 
 def take_in(run: Run) -> set[str]:
-    """Have the run's index know what the repository that it is to be released to holds; returns the runs that are there. What
-    cannot be read is logged, for the release looks again."""
+    """Add to the run's index what the repository of its recipe holds; returns the keys of the released runs. If the repository
+    cannot be read, that is logged: the release tries again."""
     recipe = run.recipe
     if recipe.publish.repo is None or recipe.dedupe is None or recipe.dedupe.released is None:
         return set()
@@ -74,40 +75,40 @@ def take_in(run: Run) -> set[str]:
 
     def attempt() -> set[str]:
         head = place.head()
-        there = read(place, head)
-        _know(place, head, there, index, run)
-        return set(_runs(there, run))
+        manifest = read(place, head)
+        _update(place, head, manifest, index, run)
+        return set(_other_runs(manifest, run))
 
     try:
         with place.explained():
             return again(place, attempt)
     except PublishError as error:
-        log.info("what was released to %s was not read: %s", place.name, error)
+        log.info("the releases of %s could not be read: %s", place.name, error)
         return set()
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _runs(there: RepositoryManifest, but: Run) -> dict[str, str]:
-    """The dataset of each other run that has hits there."""
-    parts = [part for one in there.releases if VIEW in one.rows for part in one.merged or (one,)]
-    return {part.run: part.dataset for part in parts if part.run != but.key}
+def _other_runs(manifest: RepositoryManifest, run: Run) -> dict[str, str]:
+    """The dataset of each other run that has hits in the repository, by the run's key."""
+    parts = [part for release in manifest.releases if VIEW in release.rows for part in release.merged or (release,)]
+    return {part.run: part.dataset for part in parts if part.run != run.key}
 
 
-def _know(place: Place, head: str, there: RepositoryManifest, index: Index, own: Run) -> None:
-    """Have an index know every release that is there."""
-    spec = own.recipe.dedupe
+def _update(place: Place, head: str, manifest: RepositoryManifest, index: Index, run: Run) -> None:
+    """Add the releases of a repository to an index; not those of the run itself, whose samples would repeat themselves."""
+    spec = run.recipe.dedupe
     assert spec is not None
-    if there.releases and not index.manifest.releases:
-        _copied(place, head, index)
-    for one in there.releases:
-        if own.key not in {part.run for part in (one, *one.merged)}:  # or it would find itself among them
-            _added(place, head, index, one, spec)
+    if manifest.releases and not index.manifest.releases:
+        _copy_index(place, head, index)
+    for release in manifest.releases:
+        if run.key not in {part.run for part in (release, *release.merged)}:
+            _add_release(place, head, index, release, spec)
 
 
-def _copied(place: Place, head: str, index: Index) -> None:
-    """Copy the repository's index, which is cheaper than to read all its releases, where it is of this rule and whole."""
+def _copy_index(place: Place, head: str, index: Index) -> None:
+    """Copy the repository's index if it is of the same rule and complete. That is cheaper than reading all releases."""
     text = place.text(head, INDEXED)
     if text is None or [json.loads(text).get(name) for name in ("rule", "scheme")] != [index.rule, SCHEME]:
         return
@@ -115,29 +116,29 @@ def _copied(place: Place, head: str, index: Index) -> None:
         (folder / "index.json").write_text(text)
         for path in sorted(place.files(head)):
             if path.startswith(f"{INDEX}/runs/"):
-                to = folder / path.removeprefix(f"{INDEX}/")
-                to.parent.mkdir(parents=True, exist_ok=True)
-                place.fetch(head, path, to)
+                target = folder / path.removeprefix(f"{INDEX}/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                place.fetch(head, path, target)
         try:
             index.adopt(folder)
         except FilterError as error:
-            log.info("the index of %s is not whole, so what it knew is read from the releases: %s", place.name, error)
+            log.info("the index of %s is incomplete, so its releases are read instead: %s", place.name, error)
 
 
-def _added(place: Place, head: str, index: Index, one: Release, spec: DedupeSpec) -> None:
-    """Index a release, or several that were merged, unless that was done."""
-    parts = {part.run: part.dataset for part in one.merged or (one,)}
-    lacking = [run for run, dataset in parts.items() if index.manifest.versions.get(run) != dataset]
-    if VIEW not in one.rows or not lacking:
+def _add_release(place: Place, head: str, index: Index, release: Release, spec: DedupeSpec) -> None:
+    """Index a release, or the releases that were merged into it, unless the index has them."""
+    datasets = {part.run: part.dataset for part in release.merged or (release,)}
+    missing = [key for key, dataset in datasets.items() if index.manifest.versions.get(key) != dataset]
+    if VIEW not in release.rows or not missing:
         return
 
-    def rows() -> Iterator[tuple[Signed, list[str]]]:
+    def batches() -> Iterator[tuple[Signed, list[str]]]:
         with index.beside() as folder:
-            for shard in one.views.get(VIEW, ()):
+            for shard in release.views.get(VIEW, ()):
                 place.fetch(head, shard.path, folder / "shard.parquet")
                 yield from released.signed_rows(str(folder / "shard.parquet"), spec)
 
-    index.add(lacking[0], rows(), version=parts[lacking[0]])
-    for run in lacking[1:]:
-        index.add(run, (), version=parts[run])
-    log.info("%s has taken in %s of %s", index.folder, one.version, place.name)
+    index.add(missing[0], batches(), version=datasets[missing[0]])
+    for key in missing[1:]:
+        index.add(key, (), version=datasets[key])
+    log.info("added %s of %s to the index %s", release.version, place.name, index.folder)

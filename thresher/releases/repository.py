@@ -1,4 +1,4 @@
-"""What a repository holds: its manifest, the shards that it names, and the versions."""
+"""The content of a dataset repository: its manifest, the shards that it names, and its versions."""
 
 import json
 import re
@@ -19,53 +19,56 @@ SEMANTIC = re.compile(r"v(\d+)\.(\d+)\.(\d+)$")
 
 
 def read(place: Place, revision: str) -> RepositoryManifest:
-    """The manifest at a revision; an empty one where there is none."""
+    """Return the manifest at a revision, or an empty one if the repository has none. Raises PublishError on another format."""
     text = place.text(revision, MANIFEST)
     if text is None:
         return RepositoryManifest(columns={}, releases=())
-    given = json.loads(text)
-    if given.get("format") != FORMAT:
+    content = json.loads(text)
+    if content.get("format") != FORMAT:
         raise PublishError(
-            f"{place.name}: {MANIFEST} has format {given.get('format')}, this thresher ({__version__}) reads {FORMAT}; "
+            f"{place.name}: {MANIFEST} has format {content.get('format')}, this thresher ({__version__}) reads {FORMAT}; "
             "use a newer one"
         )
-    return RepositoryManifest.model_validate(given)
+    return RepositoryManifest.model_validate(content)
 
 
 def releases(repo: str) -> RepositoryManifest:
-    """What a repository holds. Raises PublishError where there is none."""
+    """Return the current manifest of a repository. Raises PublishError if there is no such repository."""
     place = open_place(repo)
     with place.explained():
         return again(place, lambda: read(place, place.head()))
 
 
 def shards(manifest: RepositoryManifest) -> dict[str, Shard]:
-    """Every shard by its path; one that two releases brought is there once."""
-    every = [shard for release in manifest.releases for shards in release.views.values() for shard in shards]
-    return {shard.path: shard for shard in (*every, *manifest.revoked)}
+    """Return all shards by their path. A shard of two releases occurs once."""
+    released = [shard for release in manifest.releases for shards in release.views.values() for shard in shards]
+    return {shard.path: shard for shard in (*released, *manifest.revoked)}
 
 
 def paths(manifest: RepositoryManifest) -> set[str]:
+    """Return the paths of all shards."""
     return set(shards(manifest))
 
 
 def dumped(manifest: RepositoryManifest) -> bytes:
+    """Return the content of the manifest file."""
     return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
-def change(there: RepositoryManifest, then: RepositoryManifest, text: str, files: Mapping[str, Path]) -> Change:
-    """What makes of one manifest the other: its new shards, from `files`, and the small files."""
-    known, wanted = paths(there), paths(then)
-    adds: dict[str, Path | bytes] = {path: files[path] for path in sorted(wanted - known)}
-    adds |= {MANIFEST: dumped(then), "README.md": text.encode()}
-    return Change(adds=adds, deletes=tuple(sorted(known - wanted)))
+def change(before: RepositoryManifest, after: RepositoryManifest, card: str, files: Mapping[str, Path]) -> Change:
+    """Return the commit that leads from one manifest to another: new shards, from `files`, the manifest and the card."""
+    present, wanted = paths(before), paths(after)
+    adds: dict[str, Path | bytes] = {path: files[path] for path in sorted(wanted - present)}
+    adds |= {MANIFEST: dumped(after), "README.md": card.encode()}
+    return Change(adds=adds, deletes=tuple(sorted(present - wanted)))
 
 
-def next_version(place: Place, there: RepositoryManifest, versions: str | None, bumped: str) -> str:
-    """The version of the next commit. A tag that is taken is never used again, whatever was rolled back."""
-    taken = set(place.tags()) | {one.version for one in there.releases}
-    numbers = [tuple(map(int, found.groups())) for tag in taken if (found := SEMANTIC.match(tag))]
-    last = there.releases[-1].version if there.releases else None
+def next_version(place: Place, manifest: RepositoryManifest, versions: str | None, bumped: str) -> str:
+    """Return the version of the next commit; `bumped` is the part of a semantic version that is raised, `minor` or `patch`. A tag
+    is never used twice, not even after a rollback."""
+    taken = set(place.tags()) | {release.version for release in manifest.releases}
+    numbers = [tuple(map(int, match.groups())) for tag in taken if (match := SEMANTIC.match(tag))]
+    last = manifest.releases[-1].version if manifest.releases else None
     if versions == "semantic" or (versions is None and last is not None and SEMANTIC.match(last)):
         if not numbers:
             return "v1.0.0"
@@ -75,17 +78,18 @@ def next_version(place: Place, there: RepositoryManifest, versions: str | None, 
     return next(version for number in range(1, 100_000) if (version := f"{day}.{number}") not in taken)
 
 
-def stop_at_strangers(place: Place, head: str, there: RepositoryManifest) -> None:
-    """Somebody else's Parquet files would become part of the dataset, and missing ones are missed."""
-    found, known = {path for path in place.files(head) if not path.startswith(f"{INDEX}/")}, paths(there)
-    if strange := sorted(found - known):
+def stop_at_strangers(place: Place, head: str, manifest: RepositoryManifest) -> None:
+    """Raise PublishError if the repository holds Parquet files of no release, which readers would take for part of the dataset,
+    or if it lacks files of its releases."""
+    present, known = {path for path in place.files(head) if not path.startswith(f"{INDEX}/")}, paths(manifest)
+    if foreign := sorted(present - known):
         raise PublishError(
-            f"{place.name}: holds {strange[0]} and {len(strange) - 1} more that no release brought; remove them, or publish "
+            f"{place.name}: holds {foreign[0]} and {len(foreign) - 1} more that no release added; remove them, or publish "
             "to a repository of its own"
         )
-    if lost := sorted(known - found):
+    if missing := sorted(known - present):
         raise PublishError(
-            f"{place.name}: {lost[0]} and {len(lost) - 1} more are gone that releases brought; bring them back with "
+            f"{place.name}: lacks {missing[0]} and {len(missing) - 1} more files of its releases; restore them with "
             f"thresher rollback {place.name} --to TAG"
         )
 
@@ -114,9 +118,8 @@ def lines_of(manifest: RepositoryManifest) -> list[str]:
     """Return one line per release, oldest first, and one for the revoked samples if there are any."""
     lines = []
     for release in manifest.releases:
-        lines += [
-            f"{merged.version}  {merged.name}: {counted(merged.rows)} (merged into {release.version})" for merged in release.merged
-        ]
+        merged = ((part.version, part.name, counted(part.rows)) for part in release.merged)
+        lines += [f"{version}  {name}: {rows} (merged into {release.version})" for version, name, rows in merged]
         name = "merged" if release.merged else release.name
         lines.append(f"{release.version}  {name}: {counted(release.rows)}{' (forced)' if release.forced else ''}")
     if manifest.revoked:
@@ -125,4 +128,5 @@ def lines_of(manifest: RepositoryManifest) -> list[str]:
 
 
 def counted(rows: Mapping[str, int]) -> str:
+    """Return the rows of each view in words."""
     return ", ".join(f"{count} {view}" for view, count in rows.items())

@@ -1,1 +1,1 @@
-"""Where releases go: a repository of the Hub, a directory, or a bucket."""
+"""Targets of a release: a repository of the Hub, a directory, or a bucket."""

@@ -1,12 +1,12 @@
-"""Releases in a directory: local, or on S3 or whatever else fsspec reaches. A directory knows no commits, so they are kept:
+"""Releases in a directory: local, on S3, or on another store of fsspec. A directory has no commits, so they are kept as files:
 
     FOLDER/README.md                  the card, which names every file of every config: what `datasets` reads
-    FOLDER/thresher/log/000001.json   one per commit: its small files in full, the names of the large ones, tags; never changed
+    FOLDER/thresher/log/000001.json   one per commit: its small files, the names of the large ones, the tags; never changed
     FOLDER/VIEW/SPLIT/HASH.parquet    never changed
 
-A commit is the log entry of the next number, which only one publisher can make: a local file is linked to a name that must be
-free, an object is put on the condition that there is none (`If-None-Match`). The card is written after it, anew until it is that
-of the newest entry; who reads the card sees the old version or the new one.
+A commit is the log entry of the next number, which only one publisher can create: a local file is linked to a name that must be
+free, an object is put on the condition that none exists (`If-None-Match`). The card is written afterwards, and again until it is
+that of the newest entry; a reader of the card sees the old version or the new one.
 """
 
 import getpass
@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from thresher.durable import replace_file, sync
 from thresher.errors import PublishError
-from thresher.releases.places.place import Change, Gated, Made, MovedError, backoff
+from thresher.releases.places.place import Change, Committed, Gated, MovedError, backoff
 
 LOG = "thresher/log"
 NOTHING = "000000"
@@ -41,7 +41,7 @@ class Folder:
             self._fs, self._base = fsspec.core.url_to_fs(os.path.expanduser(url))
         except (ImportError, ValueError) as error:
             raise PublishError(
-                f"{url}: {error}; wanted ORG/NAME of a Hub, a directory, or an URL whose fsspec client is installed (S3: pip "
+                f"{url}: {error}; wanted ORG/NAME of a Hub, a directory, or a URL whose fsspec client is installed (S3: pip "
                 "install s3fs)"
             ) from error
         self._local = isinstance(self._fs, LocalFileSystem)
@@ -57,18 +57,18 @@ class Folder:
         try:
             yield
         except MovedError as error:
-            raise PublishError(f"{self.name}: others publish there all the time; try again") from error
+            raise PublishError(f"{self.name}: other publishers keep committing there; try again") from error
         except PublishError:
             raise
         except _client_errors() as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise PublishError(f"{self.name}: {said}; nothing has changed, and the same command goes on") from error
+            message = (str(error).splitlines() or [type(error).__name__])[0]
+            raise PublishError(f"{self.name}: {message}; nothing has changed, and the same command resumes") from error
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def create(self, *, private: bool, gated: Gated | None) -> None:
         if private or gated:
-            raise PublishError(f"{self.name}: a folder cannot be private or gated; who may read it is for its storage to say")
+            raise PublishError(f"{self.name}: a folder cannot be private or gated; set the permissions of its storage instead")
         self._fs.makedirs(self._path(LOG), exist_ok=True)
 
     def who(self) -> str:
@@ -82,26 +82,26 @@ class Folder:
         return max((name[:6] for name in names if re.fullmatch(r"\d{6}\.json", name)), default=NOTHING)
 
     def text(self, revision: str, path: str) -> str | None:
-        found: str | None = self._entry(revision)["texts"].get(path)
-        return found
+        text: str | None = self._entry(revision)["texts"].get(path)
+        return text
 
     def files(self, revision: str) -> set[str]:
-        """Those of the revision that are there: others are not part of it, for the card names each."""
+        """The files of the revision that exist. Files of no revision do not count, because the card does not name them."""
         self._fs.invalidate_cache()
-        at = len(self._base) + 1
-        there = {str(path)[at:] for path in self._fs.find(self._base)} if self._fs.exists(self._base) else set()
-        return {path for path in self._entry(revision)["files"] if path in there}
+        prefix = len(self._base) + 1
+        present = {str(path)[prefix:] for path in self._fs.find(self._base)} if self._fs.exists(self._base) else set()
+        return {path for path in self._entry(revision)["files"] if path in present}
 
     def tags(self) -> dict[str, str]:
-        found: dict[str, str] = self._entry(self.head())["tags"]
-        return found
+        tags: dict[str, str] = self._entry(self.head())["tags"]
+        return tags
 
     def fetch(self, revision: str, path: str, to: Path) -> None:  # noqa: ARG002 - files are never changed
         self._fs.get_file(self._path(path), str(to))
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def send(self, path: str, file: Path, *, request: bool = False) -> None:  # noqa: ARG002 - a folder has none
+    def send(self, path: str, file: Path, *, request: bool = False) -> None:  # noqa: ARG002 - a folder has no pull requests
         target = self._path(path)
         if self._fs.exists(target) and self._fs.size(target) == file.stat().st_size:
             return
@@ -114,14 +114,14 @@ class Folder:
         sync(part)
         os.replace(part, target)
 
-    def stage(self, files: Mapping[str, Path], revision: str) -> None:  # noqa: ARG002 - nobody sees what no card names
+    def stage(self, files: Mapping[str, Path], revision: str) -> None:  # noqa: ARG002 - no reader sees files that no card names
         for path, file in files.items():
             self.send(path, file)
 
     def unstage(self) -> None:
         return
 
-    def commit(self, change: Change, message: str, *, parent: str, tag: str | None, request: bool = False) -> Made:
+    def commit(self, change: Change, message: str, *, parent: str, tag: str | None, request: bool = False) -> Committed:
         if request:
             raise PublishError(f"{self.name}: a folder has no pull requests; leave --create-pr out, or publish to a Hub")
         number, entry = f"{int(parent) + 1:06d}", self._entry(parent)
@@ -134,18 +134,18 @@ class Folder:
             else:
                 self.send(path, content)
                 files.add(path)
-        if lost := [path for path in (*change.staged, *change.restored) if not self._fs.exists(self._path(path))]:
-            raise PublishError(f"{self.name}: {lost[0]} and {len(lost) - 1} more are gone; bring the files back")
+        if missing := [path for path in (*change.staged, *change.restored) if not self._fs.exists(self._path(path))]:
+            raise PublishError(f"{self.name}: {missing[0]} and {len(missing) - 1} more files are missing; restore them")
         files |= {*change.staged, *change.restored}
         files -= set(change.deletes)
         texts = {path: text for path, text in texts.items() if path not in change.deletes}
         tags = entry["tags"] | ({tag: number} if tag else {})
-        made = {"message": message, "texts": texts, "files": sorted(files), "tags": tags}
-        self._put_new(f"{LOG}/{number}.json", json.dumps(made, indent=1).encode())
+        new_entry = {"message": message, "texts": texts, "files": sorted(files), "tags": tags}
+        self._put_new(f"{LOG}/{number}.json", json.dumps(new_entry, indent=1).encode())
         self._write_texts()
-        return Made(number)
+        return Committed(number)
 
-    def mend_tag(self, tag: str) -> None:  # noqa: ARG002 - the entry has it; the card may be that of a commit that was cut off
+    def mend_tag(self, tag: str) -> None:  # noqa: ARG002 - entries hold their tags; the card may be missing after an interruption
         self._write_texts()
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -160,11 +160,11 @@ class Folder:
             try:
                 self._entries = {revision: json.loads(self._fs.cat_file(self._path(f"{LOG}/{revision}.json")))}
             except FileNotFoundError as error:
-                raise PublishError(f"{self.name}: {LOG}/{revision}.json is gone; bring the file back") from error
+                raise PublishError(f"{self.name}: {LOG}/{revision}.json is missing; restore the file") from error
         return self._entries[revision]
 
     def _put_new(self, path: str, data: bytes) -> None:
-        """Write a file that must not be there yet. Raises MovedError where it is."""
+        """Create a file. Raises MovedError if it exists."""
         target = self._path(path)
         try:
             if self._local:
@@ -181,7 +181,7 @@ class Folder:
             raise MovedError(path) from error
 
     def _write_texts(self) -> None:
-        """Write the small files of the newest entry, the card last; again, if another entry has come meanwhile."""
+        """Write the small files of the newest entry, the card last; again, if another entry was added meanwhile."""
         while True:
             head = self.head()
             texts = self._entry(head)["texts"]
@@ -200,7 +200,7 @@ class Folder:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What file systems raise; the client of S3 has errors of its own."""
+    """The errors of file systems; the client of S3 has its own."""
     try:
         from botocore.exceptions import BotoCoreError
     except ImportError:

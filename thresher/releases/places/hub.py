@@ -1,5 +1,5 @@
-"""Releases on the Hugging Face Hub. Tokens are those of huggingface_hub's login or of its environment variables, and are never
-read here."""
+"""Releases on the Hugging Face Hub. huggingface_hub takes its token from its login or its environment variables; it is never read
+here."""
 
 import re
 import shutil
@@ -11,11 +11,11 @@ from typing import Any
 
 from thresher import __version__
 from thresher.errors import PublishError
-from thresher.releases.places.place import LONGEST_WAIT_S, Change, Gated, Made, again, backoff
+from thresher.releases.places.place import LONGEST_WAIT_S, Change, Committed, Gated, again, backoff
 
 AGAIN = (409, 412, 429, 500, 502, 503, 504)
-"""Answers after which it is tried again: the head has moved, too many requests, or the server's own trouble."""
-STAGING, STAGED_AT_ONCE = "thresher-staging", 50
+"""Status codes after which a call is repeated: the head has moved, too many requests, or an error of the server."""
+STAGING, STAGED_FILES = "thresher-staging", 50
 
 
 class HubPlace:
@@ -27,7 +27,7 @@ class HubPlace:
         try:
             from huggingface_hub import HfApi
         except ImportError as error:
-            raise PublishError(f"huggingface_hub cannot be imported ({error}); install thresher anew") from error
+            raise PublishError(f"huggingface_hub cannot be imported ({error}); reinstall thresher") from error
         self.name = repo
         self._api: Any = HfApi(library_name="thresher", library_version=__version__)
         self._sent: dict[str, Any] = {}
@@ -40,8 +40,8 @@ class HubPlace:
         if isinstance(error, HfHubHTTPError):
             if getattr(error.response, "status_code", None) not in AGAIN:
                 return None
-            asked = _asked_to_wait(error)
-            return backoff(tried) if asked is None else asked
+            seconds = _requested_wait(error)
+            return backoff(tried) if seconds is None else seconds
         return backoff(tried) if isinstance(error, (ConnectionError, _transport_error())) else None
 
     @contextmanager
@@ -66,7 +66,7 @@ class HubPlace:
                 f"{repo}: the Hub answers {status}: {_first(error)}{hint}; nothing has changed, so try again"
             ) from error
         except (ConnectionError, _transport_error()) as error:
-            raise PublishError(f"{repo}: the Hub cannot be reached ({type(error).__name__}); the same command goes on") from error
+            raise PublishError(f"{repo}: the Hub cannot be reached ({type(error).__name__}); the same command resumes") from error
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -85,18 +85,18 @@ class HubPlace:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            found = self._api.hf_hub_download(self.name, path, repo_type="dataset", revision=revision)
-        except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, but it says that the Hub gave no answer
+            file = self._api.hf_hub_download(self.name, path, repo_type="dataset", revision=revision)
+        except LocalEntryNotFoundError as error:  # an EntryNotFoundError, but it means that the Hub did not answer
             raise ConnectionError(f"{path} cannot be read") from error
         except EntryNotFoundError:
             return None
-        return Path(found).read_text(encoding="utf-8")
+        return Path(file).read_text(encoding="utf-8")
 
     def files(self, revision: str) -> set[str]:
         from huggingface_hub import RepoFile
 
-        listed = self._api.list_repo_tree(self.name, repo_type="dataset", revision=revision, recursive=True)
-        paths = {one.path for one in listed if isinstance(one, RepoFile)}
+        entries = self._api.list_repo_tree(self.name, repo_type="dataset", revision=revision, recursive=True)
+        paths = {entry.path for entry in entries if isinstance(entry, RepoFile)}
         return {path for path in paths if path.endswith(".parquet") or path.startswith("index/")}
 
     def tags(self) -> dict[str, str]:
@@ -104,8 +104,8 @@ class HubPlace:
 
     def fetch(self, revision: str, path: str, to: Path) -> None:
         scratch = to.parent / f".{to.name}"
-        found = self._api.hf_hub_download(self.name, path, repo_type="dataset", revision=revision, local_dir=scratch)
-        Path(found).replace(to)
+        file = self._api.hf_hub_download(self.name, path, repo_type="dataset", revision=revision, local_dir=scratch)
+        Path(file).replace(to)
         shutil.rmtree(scratch)
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -123,10 +123,10 @@ class HubPlace:
             self,
             lambda: self._api.create_branch(self.name, repo_type="dataset", branch=STAGING, revision=revision, exist_ok=True),
         )
-        there = again(self, lambda: self.files(STAGING))
-        left = [(path, file) for path, file in files.items() if path not in there]
-        for at in range(0, len(left), STAGED_AT_ONCE):
-            again(self, partial(self._stage, left[at : at + STAGED_AT_ONCE]))
+        staged = again(self, lambda: self.files(STAGING))
+        missing = [(path, file) for path, file in files.items() if path not in staged]
+        for start in range(0, len(missing), STAGED_FILES):
+            again(self, partial(self._stage, missing[start : start + STAGED_FILES]))
 
     def _stage(self, files: list[tuple[str, Path]]) -> None:
         from huggingface_hub import CommitOperationAdd
@@ -142,46 +142,46 @@ class HubPlace:
         except RevisionNotFoundError:
             return
 
-    def commit(self, change: Change, message: str, *, parent: str, tag: str | None, request: bool = False) -> Made:
+    def commit(self, change: Change, message: str, *, parent: str, tag: str | None, request: bool = False) -> Committed:
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
         operations: list[Any] = []
         for path, content in change.adds.items():
             add = self._sent.get(path) if isinstance(content, Path) else None
             add = CommitOperationAdd(path, content) if add is None else add
-            add._is_committed = False  # an attempt that failed marked it
+            add._is_committed = False  # a failed attempt has set it
             operations.append(add)
         operations += [CommitOperationCopy(path, path, src_revision=STAGING) for path in change.staged]
         operations += [CommitOperationCopy(path, path, src_revision=change.since) for path in change.restored]
         operations += [CommitOperationDelete(path) for path in change.deletes]
-        made = self._api.create_commit(
+        commit = self._api.create_commit(
             self.name, operations, repo_type="dataset", commit_message=message, parent_commit=parent, create_pr=request
         )
         if tag is not None and not request:
-            again(self, lambda: self._api.create_tag(self.name, tag=tag, revision=made.oid, repo_type="dataset", exist_ok=True))
-        return Made(str(made.oid), made.pr_url if request else None)
+            again(self, lambda: self._api.create_tag(self.name, tag=tag, revision=commit.oid, repo_type="dataset", exist_ok=True))
+        return Committed(str(commit.oid), commit.pr_url if request else None)
 
     def mend_tag(self, tag: str) -> None:
         if tag in self.tags():
             return
         commits = self._api.list_repo_commits(self.name, repo_type="dataset")
-        commit = next((one.commit_id for one in commits if one.title.startswith(f"{tag}: ")), None)
+        commit = next((commit.commit_id for commit in commits if commit.title.startswith(f"{tag}: ")), None)
         if commit is not None:
             self._api.create_tag(self.name, tag=tag, revision=commit, repo_type="dataset", exist_ok=True)
 
 
-def _asked_to_wait(error: Any) -> float | None:
-    """Seconds that a server asks for: Retry-After, or `t` of RateLimit."""
+def _requested_wait(error: Any) -> float | None:
+    """The seconds that a server asks to wait: Retry-After, or `t` of RateLimit."""
     headers = error.response.headers
-    told = re.search(r"\bt=(\d+)", headers.get("RateLimit", "")) or re.match(r"(\d+)$", headers.get("Retry-After", ""))
-    return min(LONGEST_WAIT_S, float(told[1])) if told else None
+    seconds = re.search(r"\bt=(\d+)", headers.get("RateLimit", "")) or re.match(r"(\d+)$", headers.get("Retry-After", ""))
+    return min(LONGEST_WAIT_S, float(seconds[1])) if seconds else None
 
 
 def _transport_error() -> type[Exception]:
     import httpx2
 
-    found: type[Exception] = httpx2.TransportError
-    return found
+    transport_error: type[Exception] = httpx2.TransportError
+    return transport_error
 
 
 def _first(error: Any) -> str:

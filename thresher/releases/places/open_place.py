@@ -1,4 +1,4 @@
-"""Opens the repository of a name: on the Hub, in a directory, or at an fsspec URL."""
+"""Opens a repository by its name: on the Hub, in a directory, or at an fsspec URL."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,8 @@ from thresher.releases.places.place import Place
 
 
 def open_place(where: str) -> Place:
-    """The repository of a name: ORG/NAME on the Hub; else a directory or an fsspec URL. Raises PublishError where the client of
-    an URL is not installed."""
+    """Open the repository of a name: ORG/NAME on the Hub, else a directory or an fsspec URL. Raises PublishError if the client
+    of a URL is not installed."""
     if "://" in where or where.startswith((".", "/", "~")) or Path(where).is_dir() or not re.search("[^/]/[^/]", where):
         return Folder(where)
     return HubPlace(where)

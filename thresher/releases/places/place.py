@@ -1,4 +1,4 @@
-"""What a release needs of the place it goes to: a revision that is read, and one commit that moves it on, or does not."""
+"""The protocol of a dataset repository: revisions that can be read, and one atomic commit at a time."""
 
 import random
 import time
@@ -19,18 +19,18 @@ class MovedError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What one commit does. Files of `adds` were sent before (`Place.send`); those of `staged` lie on the staging branch."""
+    """The content of one commit. Files of `adds` were sent before (`Place.send`); those of `staged` are on the staging branch."""
 
     adds: Mapping[str, Path | bytes] = field(default_factory=dict)
     staged: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
-    """Taken from the revision `since`."""
+    """Files that are taken from the revision `since`."""
     since: str = ""
     deletes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Made:
+class Committed:
     """A commit, or a pull request that asks for one."""
 
     revision: str
@@ -38,72 +38,72 @@ class Made:
 
 
 class Place(Protocol):
-    """A dataset repository. Calls raise what their client raises; `explained` makes it a PublishError."""
+    """A dataset repository. Calls raise the errors of their client; `explained` turns them into PublishError."""
 
     name: str
     lists_files: bool
-    """Whether the card must name every file: where a folder holds files of other versions, a pattern would find them too."""
+    """Whether the card must name each file: a folder also holds files of other versions, which a pattern would match."""
 
     def explained(self) -> AbstractContextManager[None]:
-        """Say what went wrong in words, and never with what was sent."""
+        """Turn errors of the client into PublishError, without the content of the request."""
         ...
 
     def wait(self, error: Exception, tried: int) -> float | None:
-        """Seconds to wait before it is tried again; None where that is of no use."""
+        """Return the seconds to wait before the next try, or None if another try cannot help."""
         ...
 
     def create(self, *, private: bool, gated: Gated | None) -> None:
-        """Make the repository, if it is not there."""
+        """Create the repository unless it exists."""
         ...
 
     def who(self) -> str:
-        """Who publishes."""
+        """Return the account that publishes."""
         ...
 
     def head(self) -> str:
-        """The newest revision."""
+        """Return the newest revision."""
         ...
 
     def text(self, revision: str, path: str) -> str | None:
-        """A small file; None where there is none."""
+        """Return the content of a small file, or None if there is no such file."""
         ...
 
     def files(self, revision: str) -> set[str]:
-        """Paths of the Parquet files, and of all files of the index."""
+        """Return the paths of the Parquet files and of all files of the index."""
         ...
 
     def tags(self) -> dict[str, str]:
-        """Revisions by tag."""
+        """Return the revision of each tag."""
         ...
 
     def send(self, path: str, file: Path, *, request: bool = False) -> None:
-        """Send a file ahead of the commit, or the pull request, that will name it. What was sent before is not sent again."""
+        """Send a file ahead of the commit, or the pull request, that will name it. A file is sent once."""
         ...
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:
-        """Send files to where commits find them later, whatever becomes of this process."""
+        """Send files to a place where a later commit finds them, even of another process."""
         ...
 
     def unstage(self) -> None:
-        """Forget what was staged."""
+        """Discard the staged files."""
         ...
 
     def fetch(self, revision: str, path: str, to: Path) -> None:
-        """Copy a file from there."""
+        """Copy a file from the repository."""
         ...
 
-    def commit(self, change: Change, message: str, *, parent: str, tag: str | None, request: bool = False) -> Made:
-        """Move the head from `parent` on, in one step, and tag it. Raises MovedError (or the client's own error) when somebody
-        else moved it, and then nothing has changed."""
+    def commit(self, change: Change, message: str, *, parent: str, tag: str | None, request: bool = False) -> Committed:
+        """Make a commit onto `parent`, atomically, and tag it. Raises MovedError, or the client's own error, if the head is no
+        longer `parent`; then nothing has changed."""
         ...
 
     def mend_tag(self, tag: str) -> None:
-        """Set the tag of a commit that was cut off before it got it."""
+        """Set the tag of a commit if it was interrupted before it was tagged."""
         ...
 
 
 def again(place: Place, call: Callable[[], T]) -> T:
-    """Call until it goes through: other publishers and a server in trouble are waited for."""
+    """Call until it succeeds: waits for other publishers, and for a server that is unavailable."""
     for tried in range(TRIES):
         try:
             return call()
@@ -116,5 +116,5 @@ def again(place: Place, call: Callable[[], T]) -> T:
 
 
 def backoff(tried: int) -> float:
-    """Seconds before the next try: twice as long each time, and never the same for two publishers."""
+    """Return the seconds before the next try: doubled each time, with jitter so that two publishers do not collide again."""
     return float(min(LONGEST_WAIT_S, 0.1 * 2**tried) * random.uniform(0.5, 1.5))
