@@ -53,8 +53,8 @@ def group(n: int, **parameters: Any) -> Group:
     return Group(4, (Message("user", "Hello"),), n, values, tuple(range(100, 100 + n)), tuple(range(n)))
 
 
-def draw(begun: EngineStart, drawn_group: Group, quota: Quota | None = None) -> Drawn:
-    return asyncio.run(draw_group(begun, quota or Quota(0), drawn_group, [3, 4]))
+def draw(engine_start: EngineStart, drawn_group: Group, quota: Quota | None = None) -> Drawn:
+    return asyncio.run(draw_group(engine_start, quota or Quota(0), drawn_group, [3, 4]))
 
 
 def test_labels_have_the_tokens_that_spell_them_alone() -> None:
@@ -94,8 +94,8 @@ def test_each_sample_has_a_request_where_seeds_are_its_own() -> None:
 @pytest.mark.slow
 def test_calibration_stops_with_the_quota() -> None:
     engine, quota = FakeEngine(), Quota(0.3)
-    begun = start(engine)
-    drawn = [draw(begun, group(2), quota) for _ in range(5)]
+    engine_start = start(engine)
+    drawn = [draw(engine_start, group(2), quota) for _ in range(5)]
     calibrated = [result.calibration is not None for result in drawn]
 
     assert calibrated[0]
@@ -106,10 +106,10 @@ def test_calibration_stops_with_the_quota() -> None:
 @pytest.mark.slow
 def test_a_request_that_fails_gives_its_quota_back() -> None:
     quota = Quota(0.5)
-    begun = start(FakeEngine(lambda output: SimpleNamespace(outputs=[])))
+    engine_start = start(FakeEngine(lambda output: SimpleNamespace(outputs=[])))
     for _ in range(2):
         with pytest.raises(EngineError, match="asked vLLM for 2 completions, got 0"):
-            draw(begun, group(2), quota)
+            draw(engine_start, group(2), quota)
 
     assert quota.take("start 3", 1)
 

@@ -10,10 +10,11 @@ import heapq
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import count
+from operator import attrgetter
 from pathlib import Path
 
 from thresher.errors import EngineError, ThresherError
@@ -237,12 +238,13 @@ class Balancer:
         if self.ended is not None:
             return
         now = time.monotonic()
-        if any(lane.endpoint.up for lane in self._lanes):
-            for job in list(self._stranded()):
+        up = [lane for lane in self._lanes if lane.endpoint.up]
+        if 0 < len(up) < len(self._lanes):
+            for job in self._stranded():
                 self._draw_elsewhere(job)
-        ready = [lane for lane in self._lanes if lane.endpoint.up and lane.endpoint.rate.paused_until <= now]
+        ready = [lane for lane in up if lane.endpoint.rate.paused_until <= now]
         while ready:
-            lane = min(ready, key=lambda lane: lane.load)
+            lane = min(ready, key=attrgetter("load"))
             if lane.full or not (lane.waiting or self._waiting):
                 ready.remove(lane)
             elif lane.waiting and not (self._waiting and self._waiting[0].rank < lane.waiting[0].job.rank):
@@ -255,11 +257,9 @@ class Balancer:
                 if not job.over:
                     self._place(lane, job)
 
-    def _stranded(self) -> Iterator[Job]:
-        """Yield the jobs with requests that wait for a server that is out, each once per server."""
-        for lane in self._lanes:
-            if not lane.endpoint.up:
-                yield from {request.job for request in lane.waiting}
+    def _stranded(self) -> set[Job]:
+        """Return the jobs with requests that wait for a server that is out."""
+        return {request.job for lane in self._lanes if not lane.endpoint.up for request in lane.waiting}
 
     def _place(self, lane: Lane, job: Job) -> None:
         """Give a group to a server, and decide whether it is calibrated."""

@@ -10,11 +10,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from thresher.estimators.calibration import TOP_K
-from thresher.samplers.sampler import NEUTRAL
 
 VLLM_SAMPLING = ("top_k", "min_p", "repetition_penalty")
 """Sampling fields that vLLM adds to OpenAI's."""
-OPENAI_SAMPLING = tuple(name for name in NEUTRAL if name not in VLLM_SAMPLING)
 VLLM_FIXED: Mapping[str, Any] = MappingProxyType(
     {
         "min_tokens": 0,
@@ -34,8 +32,8 @@ class Dialect:
 
     version: str
     """Recorded as the engine's version if the server does not report one."""
-    sampling_fields: tuple[str, ...]
-    """Names out of NEUTRAL that the family understands."""
+    missing_fields: tuple[str, ...] = ()
+    """Names out of NEUTRAL that the family does not understand."""
     fixed_fields: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Sent with every request."""
     label_fields: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -58,7 +56,7 @@ class Dialect:
 
 VLLM_PLAIN = Dialect(
     version="vllm",
-    sampling_fields=OPENAI_SAMPLING,
+    missing_fields=VLLM_SAMPLING,
     version_path="/version",
     logprobs_kind="raw",
     seeds_each_choice=True,
@@ -68,13 +66,13 @@ VLLM_PLAIN = Dialect(
 """vLLM behind a gateway that passes only OpenAI's fields."""
 VLLM = replace(
     VLLM_PLAIN,
-    sampling_fields=tuple(NEUTRAL),
+    missing_fields=(),
     fixed_fields=VLLM_FIXED,
     label_fields=MappingProxyType({"return_tokens_as_token_ids": False}),
     restricts_to="structured_outputs",
     fallback=VLLM_PLAIN,
 )
-OPENAI = Dialect(version="unknown", sampling_fields=OPENAI_SAMPLING)
+OPENAI = Dialect(version="unknown", missing_fields=VLLM_SAMPLING)
 """All other servers."""
 
 DIALECT_OF_OWNER: Mapping[str, Dialect] = MappingProxyType({"vllm": VLLM})

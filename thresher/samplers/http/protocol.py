@@ -65,7 +65,7 @@ def seed_of(question: Question, service: Service, form: Form) -> int | None:
 
 def unsupported_fields(group: Group, form: Form) -> list[str]:
     """Return the sampling fields that a group needs and the server does not understand."""
-    return [name for name in NEUTRAL if name not in form.dialect.sampling_fields and group.parameters[name] != NEUTRAL[name]]
+    return [name for name in form.dialect.missing_fields if group.parameters[name] != NEUTRAL[name]]
 
 
 def request_body(question: Question, service: Service, form: Form) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
     generation_config."""
     group, values, spec = question.group, question.group.parameters, service.spec
     body: dict[str, Any] = {**spec.extra_body, "model": service.model, "n": question.n, "stream": False}
-    body |= {name: values[name] for name in NEUTRAL if name in form.dialect.sampling_fields}
+    body |= {name: values[name] for name in NEUTRAL if name not in form.dialect.missing_fields}
     body[form.length_field] = values["max_tokens"]
     if values["stop"]:
         body["stop"] = values["stop"]
