@@ -94,7 +94,7 @@ class Poison(ReplaySampler):
 def test_a_prompt_that_kills_the_engine_is_undecided(recipe: Write, tmp_path: Path, budget: list[str]) -> None:
     """Its samples stand in the pool with the error, in no filter's count, and the run ends whole."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thresher.samplers.replay.ReplaySampler", Poison)
+        patch.setattr("thresher.samplers.open_sampler.ReplaySampler", Poison)
         found = run_recipe(recipe(), tmp_path / "run", *budget).audit.to_dict()
 
     failed = [row for row in pool_rows(tmp_path / "run") if row["error"]]

@@ -18,8 +18,9 @@ from schemas.sample import to_json
 from schemas.sampling import Sampling
 from thresher.errors import EngineError, SourceError, ThresherError
 from thresher.inputs import models
-from thresher.samplers import open_sampler
+from thresher.samplers.open_sampler import open_sampler
 from thresher.samplers.sampler import Completion, Drawn, Group, Sampler, label_parameters
+from thresher.samplers.vllm_pooling import PoolingEngine
 
 
 class SamplerAsker:
@@ -157,7 +158,5 @@ def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]
 
 
 def _pooling(engine: VllmEngine, spec: ModelSpec) -> AbstractContextManager[Any]:
-    from thresher.samplers.vllm_pooling import PoolingEngine
-
     model = models.resolve(spec.name, spec.revision, base=Path())
     return PoolingEngine(engine, model, prompt_format=spec.prompt_format)

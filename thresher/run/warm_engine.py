@@ -14,7 +14,7 @@ from thresher.errors import ModelError, StoreError
 from thresher.inputs import models
 from thresher.pool.run import Run
 from thresher.run.progress import Progress
-from thresher.samplers import open_sampler
+from thresher.samplers.open_sampler import open_sampler
 from thresher.samplers.sampler import Sampler
 
 

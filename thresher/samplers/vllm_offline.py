@@ -97,7 +97,6 @@ class VllmSampler:
         self._spec, self._model, self._format = spec, model, prompt_format
         self.quota, self._seeds, self._number_start = quota, seeds, start
         self._process = VllmProcess(spec, model, thread_name="vllm")
-        self._loop = self._process.loop
         self._watcher: Future[None] | None = None
         self._start: EngineStart | None = None
         self._streams: set[VllmStream] = set()
@@ -112,6 +111,7 @@ class VllmSampler:
 
     def __enter__(self) -> "VllmSampler":
         self._process.start_loop()
+        self._loop = self._process.loop
         self._watcher = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
         try:
             self._start_engine()

@@ -130,15 +130,19 @@ class VllmProcess:
     ones enter.
     """
 
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self, spec: VllmEngine, model: Model, *, thread_name: str) -> None:
-        self._spec, self._model = spec, model
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name=thread_name, daemon=True)
+        self._spec, self._model, self._thread_name = spec, model, thread_name
+        self._thread: threading.Thread | None = None
         self._guard = Guard()
         self.engine: Any = None
         """The AsyncLLM; None while there is none."""
 
     def start_loop(self) -> None:
+        """Start the thread, which has no engine yet."""
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name=self._thread_name, daemon=True)
         self._thread.start()
 
     def load(self) -> Any:
@@ -207,6 +211,8 @@ class VllmProcess:
                 await before_stop()
             self.loop.stop()
 
+        if self._thread is None:
+            return
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(stop(), self.loop)
             self._thread.join(timeout=10)

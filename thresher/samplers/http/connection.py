@@ -7,15 +7,16 @@ import time
 import urllib.request
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from schemas.engines import HttpEngine
 from thresher.errors import EngineError
 from thresher.samplers.http.addresses import is_loopback
 from thresher.samplers.http.protocol import Response
+
+if TYPE_CHECKING:
+    import aiohttp  # takes a while, so it is imported when a connection is opened
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,10 @@ class Connection:
     """The connections to one server. Opened on the event loop that uses it."""
 
     def __init__(self, url: str, spec: HttpEngine, key: ApiKey) -> None:
+        import aiohttp
+
         self._key, self._client = key, _open_client(url, spec, key)
+        self._network_errors = (aiohttp.ClientError, OSError, TimeoutError)
         self.heard_at = 0.0
         """When the server last answered anything, by time.monotonic()."""
 
@@ -81,25 +85,29 @@ class Connection:
 
     async def get(self, url: str, timeout_s: float) -> Response:
         """Send a request. Raises AttemptError if the connection breaks or the time is over."""
-        return await self._exchange(self._client.get(url, timeout=aiohttp.ClientTimeout(total=timeout_s)))
+        from aiohttp import ClientTimeout
+
+        return await self._exchange(self._client.get(url, timeout=ClientTimeout(total=timeout_s)))
 
     async def post(self, url: str, body: bytes) -> Response:
         """Send a request and wait for the answer without limit. Raises AttemptError if the connection breaks."""
         return await self._exchange(self._client.post(url, data=body))
 
-    async def _exchange(self, request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Response:
+    async def _exchange(self, request: AbstractAsyncContextManager["aiohttp.ClientResponse"]) -> Response:
         try:
             async with request as response:
                 content = await response.read()
                 self.heard_at = time.monotonic()
                 return Response(response.status, response.headers.get("retry-after", ""), content)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except self._network_errors as error:
             raise AttemptError("cut", self._key.hide(f"{type(error).__name__} {error}".strip())) from error
 
 
-def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> aiohttp.ClientSession:
+def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> "aiohttp.ClientSession":
     """Open a client for one server. A completion may take hours, so there is no read timeout: TCP keep-alive detects a dead
     machine."""
+    import aiohttp
+
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8)):
         if hasattr(socket, name):  # not on every platform

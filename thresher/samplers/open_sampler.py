@@ -1,0 +1,30 @@
+"""Opens the sampler of a recipe's engine."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from schemas.engines import Engine, HttpEngine, ReplayEngine
+from schemas.sampling import Sampling
+from thresher.estimators.calibration import Quota
+from thresher.inputs.models import Model
+from thresher.samplers.openai_http import HttpSampler
+from thresher.samplers.replay import ReplaySampler
+from thresher.samplers.sampler import Sampler
+from thresher.samplers.vllm_offline import VllmSampler
+
+
+def open_sampler(
+    engine: Engine, model: Model, *, prompt_format: str, sampling: Sampling, base: Path, start: Callable[[], tuple[int, int]]
+) -> AbstractContextManager[Sampler]:
+    """Return the sampler of an engine, which starts in `with` and ends after it.
+
+    `start` is called at each start of an engine and returns its number in the run and its seed, so that an engine that is started
+    again does not repeat its noise. `base` is the recipe's directory. Raises EngineError, ModelError or SourceError.
+    """
+    quota, seeds = Quota(sampling.calibration.standard_error), sampling.seeds
+    if isinstance(engine, ReplayEngine):
+        return ReplaySampler(base / engine.path)
+    if isinstance(engine, HttpEngine):
+        return HttpSampler(engine, model.name, quota=quota, seeds=seeds, base=base)
+    return VllmSampler(engine, model, prompt_format=prompt_format, quota=quota, seeds=seeds, start=start)
