@@ -1,10 +1,10 @@
-"""What the audit of a large pool costs, beside the same aggregates in pandas in the same run.
+"""The cost of the audit of a large pool, compared with the same aggregates in pandas in the same run.
 
 python benchmarks/audit.py [--rows 1024000]
 
-Each way in a process of its own: wall and processor seconds, and its peak of memory. pandas reads the same Parquet files and
-makes outcomes, reasons, pass rates per prompt, pass@k, lengths and log-probabilities; it neither checks that the counts add up
-nor hashes what it reads.
+Each contender runs in a process of its own and reports wall and processor seconds and its peak memory. pandas reads the same
+Parquet files and computes outcomes, reasons, pass rates per prompt, pass@k, lengths and log-probabilities. It does not check
+that the counts add up, and does not hash the files.
 """
 
 import argparse
@@ -28,12 +28,11 @@ from thresher.audit.statistics import of_k, statistics
 from thresher.pool.run import open_run
 
 
-def ours(root: str) -> str:
-    found = count(open_run(root))
-    return f"{found.total.pass_rate:.6f}"
+def counted(root: str) -> str:
+    return f"{count(open_run(root)).total.pass_rate:.6f}"
 
 
-def figures(root: str) -> str:
+def run_statistics(root: str) -> str:
     return f"{statistics(open_run(root)).pass_at_k[0].value:.6f}"
 
 
@@ -57,35 +56,41 @@ def pandas(root: str) -> str:
     samples["tokens"] = samples.completion_ids.map(len)
     drawn = samples[~samples.anchor]
     drawn.groupby(["family", "outcome", "finish_reason"]).size()
-    each = drawn.assign(passed=drawn.outcome == "keep").groupby("prompt_id").passed.agg(["size", "sum"])
+    prompts = drawn.assign(passed=drawn.outcome == "keep").groupby("prompt_id").passed.agg(["size", "sum"])
     for k in (1, 2, 4, 8, 16):
-        of_k(each["size"].to_numpy(), each["sum"].to_numpy(), k).mean()
+        of_k(prompts["size"].to_numpy(), prompts["sum"].to_numpy(), k).mean()
     drawn.groupby("outcome").tokens.quantile([0.05, 0.25, 0.5, 0.75, 0.95])
     drawn.groupby("outcome")[["cumulative_logprob", "tokens"]].sum()
     return f"{float(np.mean(drawn.outcome == 'keep')):.6f}"
 
 
-WAYS = {"audit": ours, "statistics": figures, "report (audit, statistics, page)": page, "sql, one query": sql, "pandas": pandas}
+WAYS = {
+    "audit": counted,
+    "statistics": run_statistics,
+    "report (audit, statistics, page)": page,
+    "sql, one query": sql,
+    "pandas": pandas,
+}
 
 
 def measured(way: str, root: str) -> dict[str, Any]:
-    """One way, in this process."""
+    """Run one contender in this process."""
     wall, cpu = time.perf_counter(), time.process_time()
-    said = WAYS[way](root)
+    result = WAYS[way](root)
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
     return {
         "way": way,
         "s": round(time.perf_counter() - wall, 1),
         "cpu s": round(time.process_time() - cpu, 1),
         "peak MB": peak,
-        "says": said,
+        "result": result,
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_024_000)
-    parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
+    parser.add_argument("--folder", type=Path, help="folder for temporary files (default: the system's)")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
@@ -97,8 +102,8 @@ def main() -> int:
         rows = []
         for way in WAYS:
             command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            rows.append(json.loads(process.stdout.splitlines()[-1]))
         table(rows)
     finally:
         shutil.rmtree(folder)

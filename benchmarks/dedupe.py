@@ -1,13 +1,13 @@
-"""Duplicates: thresher's kernel beside its peers on the same corpus, in the same run, by processor time of one thread.
+"""Duplicates: thresher's kernel compared with its peers on the same corpus, in the same run, by processor time of one thread.
 
 python benchmarks/dedupe.py [--rows 10000,100000] [--length short] [--peers datasketch,gaoya] [--rounds 3] [--hot]
 
-Every contender runs in a process of its own, peers in environments of their own that are made when first needed, one after the
-other in rounds; the median counts. All have word bigrams and 25 bands of 5 slots. `signed/s` is text to signature, `full/s`
-text to clusters. Quality is told of pairs whose Jaccard similarity reaches the threshold: `recall` of the pairs that the corpus
-made by copying, `precision` of all pairs of a cluster, `named` of the pairs of a duplicate and the row it names. --hot makes
-every tenth row one of eight refusals. Then the near misses: ms for groups of 256 and 4,096. --files runs `thresher dedupe` in
-memory and through files, --index asks an index of as many released texts."""
+Every contender runs in a process of its own, peers in environments of their own that are created when first needed. They take
+turns in rounds, and the median counts. All use word bigrams and 25 bands of 5 slots. `signed/s` is from text to signature,
+`full/s` from text to clusters. Quality is about pairs whose Jaccard similarity reaches the threshold: `recall` of the pairs
+that the corpus made by copying, `precision` of all pairs of a cluster, `named` of the pairs of a duplicate and the row that it
+names. --hot makes every tenth row one of eight refusals. A second table has the near misses: ms for groups of 256 and 4,096.
+--files runs `thresher dedupe` in memory and through files. --index queries an index of as many released texts."""
 
 import argparse
 import itertools
@@ -51,28 +51,28 @@ PEERS = {
 }
 CACHE = user_cache_path("thresher") / "benchmarks"
 PAIRS = 2_000_000
-"""Pairs of a corpus that are looked at, at most."""
+"""Most pairs of a corpus that are compared."""
 
 Ints = NDArray[np.int64]
 
 
 def environment(name: str) -> str:
-    """The interpreter of a contender."""
+    """The interpreter of a contender, installed when first needed."""
     if name == "thresher":
         return sys.executable
     home = CACHE / f"dedupe-{name}"
     python = home / "bin" / "python"
-    if not (home / "made").exists():
+    if not (home / "installed").exists():
         print(f"installing {name} into {home}", file=sys.stderr)
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([shutil.which("python3.11") or sys.executable, "-m", "venv", str(home)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", "numpy", "pyarrow", *PEERS[name]], check=True)
-        (home / "made").touch()
+        (home / "installed").touch()
     return str(python)
 
 
 def corpus(rows: int, length: str, *, hot: bool) -> Path:
-    """The corpus as a file."""
+    """The file of a corpus, generated when first needed."""
     plain = CACHE / "corpora" / f"{length}-{rows}.parquet"
     table = dedupe_corpus.read(rows, length, plain.parent)
     if not hot:
@@ -83,85 +83,88 @@ def corpus(rows: int, length: str, *, hot: bool) -> Path:
             f"I am sorry, but as a language model number {number} I cannot help with that request." for number in range(8)
         ]
         texts = table["text"].to_pylist()
-        texts[::10] = [refusals[at % 8] for at in range(len(texts[::10]))]
+        texts[::10] = [refusals[number % 8] for number in range(len(texts[::10]))]
         pq.write_table(table.set_column(0, "text", pa.array(texts)), path)
     return path
 
 
 def measured(names: list[str], path: Path, threshold: float, rounds: int) -> dict[str, dict[str, Any]]:
-    """Medians of the rounds, and the labels of the last."""
-    said: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    """Medians over the rounds, and the labels of the last one."""
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
             labels = CACHE / f"{name}.npy"
             command = [environment(name), str(PEER), name, str(path), str(labels), str(threshold)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            said[name].append(json.loads(done.stdout.splitlines()[-1]) | {"labels": np.load(labels)})
+            process = subprocess.run(command, capture_output=True, text=True, check=True)
+            reports[name].append(json.loads(process.stdout.splitlines()[-1]) | {"labels": np.load(labels)})
     return {
-        name: {key: statistics.median(one[key] for one in found) for key in ("signing", "full", "peak_kb", "before_kb", "rows")}
-        | {"labels": found[-1]["labels"]}
-        for name, found in said.items()
+        name: {
+            key: statistics.median(report[key] for report in rounds_of)
+            for key in ("signing", "full", "peak_kb", "before_kb", "rows")
+        }
+        | {"labels": rounds_of[-1]["labels"]}
+        for name, rounds_of in reports.items()
     }
 
 
-def quality(path: Path, found: dict[str, dict[str, Any]], threshold: float) -> dict[str, dict[str, float]]:
+def quality(path: Path, results: dict[str, dict[str, Any]], threshold: float) -> dict[str, dict[str, float]]:
     """Precision and recall of each contender's clusters, by exact similarities."""
     table = pq.read_table(path)
     texts = signed(table["text"], np.zeros(table.num_rows, np.uint64))
     roots = table["copy_of"].to_numpy().copy()
     for row in np.flatnonzero(roots >= 0):
         roots[row] = roots[roots[row]] if roots[roots[row]] >= 0 else roots[row]
-    one, other = pairs(np.where(roots < 0, np.arange(len(roots)), roots))
-    alike = similarities(texts, one, other) >= threshold
-    one, other = one[alike], other[alike]
-    told = {}
-    for name, said in found.items():
-        labels = said["labels"]
+    left, right = pairs(np.where(roots < 0, np.arange(len(roots)), roots))
+    alike = similarities(texts, left, right) >= threshold
+    left, right = left[alike], right[alike]
+    qualities = {}
+    for name, result in results.items():
+        labels = result["labels"]
         first, second = pairs(labels)
         duplicates = np.flatnonzero(labels != np.arange(len(labels)))
-        told[name] = {
+        qualities[name] = {
             "precision": float((similarities(texts, first, second) >= threshold).mean()),
             "named": float((similarities(texts, duplicates, labels[duplicates]) >= threshold).mean()),
-            "recall": float((labels[one] == labels[other]).mean()),
+            "recall": float((labels[left] == labels[right]).mean()),
         }
-    return told
+    return qualities
 
 
 def pairs(labels: Ints) -> tuple[Ints, Ints]:
     """All pairs of equal labels, up to PAIRS of them."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    ones, others, count = [], [], 0
+    left, right, count = [], [], 0
     for members in np.split(order, starts[1:]):
         if 1 < len(members) <= 2_000 and count < PAIRS:
             i, j = np.triu_indices(len(members), 1)
-            ones.append(members[i])
-            others.append(members[j])
+            left.append(members[i])
+            right.append(members[j])
             count += len(i)
-    return np.concatenate(ones), np.concatenate(others)
+    return np.concatenate(left), np.concatenate(right)
 
 
 def near_misses(length: str) -> list[dict[str, Any]]:
-    """Milliseconds of a group of samples, 40 % of which are right."""
-    made = []
+    """Milliseconds for a group of samples, 40 % of which are right."""
+    table_rows = []
     for size in (256, 4_096):
         rows = max(4_096, 10 * size if length == "short" else size)
         texts = pq.read_table(corpus(rows, length, hot=False))["text"]
         right = np.random.default_rng(0).random(rows) < 0.4
         groups, best = np.arange(rows) // size, 1e9
         for _ in range(5):
-            began = time.process_time()
+            start = time.process_time()
             tokens = tokens_of(texts)
             seekers, targets = np.flatnonzero(~right), np.flatnonzero(right)
-            found, _ = nearest(tokens, groups, seekers, targets, edits=3, share=0.1, common=0.5)
-            best = min(best, time.process_time() - began)
-        each = 1e3 * best / (rows / size)
-        made.append({"near misses in": length, "group of": size, "ms/group": each, "found": round(float((found >= 0).mean()), 3)})
-    return made
+            matches, _ = nearest(tokens, groups, seekers, targets, edits=3, share=0.1, common=0.5)
+            best = min(best, time.process_time() - start)
+        milliseconds, share = 1e3 * best / (rows / size), round(float((matches >= 0).mean()), 3)
+        table_rows.append({"near misses in": length, "group of": size, "ms/group": milliseconds, "found": share})
+    return table_rows
 
 
 def floor(path: Path) -> list[dict[str, Any]]:
-    """The bytes of a corpus through ever more work, MB/s of processor time: what the kernel is measured against."""
+    """MB/s of processor time for a corpus through more and more steps: what the kernel is compared with."""
     texts = pq.read_table(path)["text"].combine_chunks()
     data: NDArray[np.uint8] = np.frombuffer(texts.buffers()[2], np.uint8)
     guards = np.zeros(len(texts), np.uint64)
@@ -173,21 +176,21 @@ def floor(path: Path) -> list[dict[str, Any]]:
         "words": lambda: tokens_of(texts),
         "signed": lambda: signed(texts, guards),
     }
-    told: dict[str, Any] = {"MB/s": path.stem}
+    rates: dict[str, Any] = {"MB/s": path.stem}
     for name, stage in stages.items():
         best = 1e9
         for _ in range(3):
-            began = time.process_time()
+            start = time.process_time()
             stage()
-            best = min(best, time.process_time() - began)
-        told[name] = round(data.nbytes / 1e6 / best)
-    return [told]
+            best = min(best, time.process_time() - start)
+        rates[name] = round(data.nbytes / 1e6 / best)
+    return [rates]
 
 
 def through_files(path: Path) -> list[dict[str, Any]]:
-    """`thresher dedupe` on a file, with all the memory it wants and with little, by the time it says and its own memory: that of
-    mapped files, which the system takes back when it wants, apart."""
-    made = []
+    """Run `thresher dedupe` on a file, with unlimited and with little memory. Reported are the times that it prints and its
+    anonymous memory: pages of mapped files, which the system can take back, are not counted."""
+    table_rows = []
     for memory in (64.0, 0.1):
         with tempfile.TemporaryDirectory() as folder:
             data = f"{folder}/data.parquet"
@@ -197,28 +200,28 @@ def through_files(path: Path) -> list[dict[str, Any]]:
             running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             peak = 0
             while running.poll() is None:
-                said = Path(f"/proc/{running.pid}/status").read_text()
-                peak = max(peak, *(int(line.split()[1]) for line in said.splitlines() if line.startswith("RssAnon")), 0)
+                status = Path(f"/proc/{running.pid}/status").read_text()
+                peak = max(peak, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
                 time.sleep(0.02)
             assert running.stdout is not None
-            told = json.loads(running.stdout.read())
-        made.append(
+            report = json.loads(running.stdout.read())
+        table_rows.append(
             {
                 "thresher dedupe": f"--memory {memory:g}",
-                "rows": told["rows"],
-                "kept": told["kept"],
+                "rows": report["rows"],
+                "kept": report["kept"],
                 "own memory MB": round(peak / 1024),
-                **{f"{step} s": seconds for step, seconds in told["seconds"].items()},
+                **{f"{step} s": seconds for step, seconds in report["seconds"].items()},
             }
         )
-    return made
+    return table_rows
 
 
 def released(rows: int) -> list[dict[str, Any]]:
-    """An index of so many texts of 45 words, a tenth of what is asked for being in there with a word changed."""
+    """An index of `rows` texts of 45 words; a tenth of the queries are texts of the index with one word changed."""
     rng = np.random.default_rng(0)
     words = np.array([f"{number:x}" for number in rng.integers(2**20, 2**24, 20_000)])
-    step, told = 100_000, {"released": rows}
+    step, report = 100_000, {"released": rows}
 
     def signatures(first: int, count: int) -> Signed:
         picked = np.random.default_rng(first).integers(0, len(words), (count, 45))
@@ -228,20 +231,20 @@ def released(rows: int) -> list[dict[str, Any]]:
         index = Index(folder, {})
         spent = 0.0
         for first in range(0, rows, step):
-            made, names = signatures(first, step), [f"{first + number:032x}" for number in range(step)]
-            began = time.process_time()
-            index.add(str(first), [(made, names)])
-            spent += time.process_time() - began
-        told["added/s"] = round(rows / spent)
-        told["bytes each"] = round(sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / rows)
+            texts, names = signatures(first, step), [f"{first + number:032x}" for number in range(step)]
+            start = time.process_time()
+            index.add(str(first), [(texts, names)])
+            spent += time.process_time() - start
+        report["added/s"] = round(rows / spent)
+        report["bytes each"] = round(sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / rows)
         for count in (1_000, 100_000):
             old = signatures(step, count // 10)
-            asked = joined([old, signatures(1, count - count // 10)])
-            began = time.process_time()
-            found = index.ask(asked, 0.7)
-            told[f"{count} asked ms"] = round(1e3 * (time.process_time() - began))
-            told[f"{count} found"] = sum(name is not None for name in found.names)
-    return [told]
+            queries = joined([old, signatures(1, count - count // 10)])
+            start = time.process_time()
+            matches = index.ask(queries, 0.7)
+            report[f"{count} asked ms"] = round(1e3 * (time.process_time() - start))
+            report[f"{count} found"] = sum(name is not None for name in matches.names)
+    return [report]
 
 
 def main() -> int:
@@ -259,20 +262,20 @@ def main() -> int:
     table, full = [], {}
     for rows in map(int, options.rows.split(",")):
         path = corpus(rows, options.length, hot=options.hot)
-        found = measured(names, path, options.threshold, options.rounds)
-        told = quality(path, found, options.threshold)
-        full[rows] = found["thresher"]["full"]
+        results = measured(names, path, options.threshold, options.rounds)
+        qualities = quality(path, results, options.threshold)
+        full[rows] = results["thresher"]["full"]
         table += [
             {
                 "contender": name,
                 "rows": rows,
-                "signed/s": round(rows / one["signing"]),
-                "full/s": round(rows / one["full"]),
-                "thresher is x": round(one["full"] / found["thresher"]["full"], 1),
-                "peak KB/row": round((one["peak_kb"] - one["before_kb"]) / rows, 2),
-                **{key: round(value, 4) for key, value in told[name].items()},
+                "signed/s": round(rows / result["signing"]),
+                "full/s": round(rows / result["full"]),
+                "thresher is x": round(result["full"] / results["thresher"]["full"], 1),
+                "peak KB/row": round((result["peak_kb"] - result["before_kb"]) / rows, 2),
+                **{key: round(value, 4) for key, value in qualities[name].items()},
             }
-            for name, one in found.items()
+            for name, result in results.items()
         ]
     verifiers.table(table)
     sizes = sorted(full)

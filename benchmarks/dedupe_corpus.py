@@ -2,10 +2,11 @@
 
 python benchmarks/dedupe_corpus.py 1000000 short corpus.parquet
 
-Groups of 256 samples share a pool of sentences, from which a third of each sample comes. Copies are of a sample of the same
-group, one in ten of another's; popular ones are copied more often. A copy is exact (17 %), changed in case, white space and signs
-(20 %), in its numbers (18 %), in 0.5 to 10 % of its words (28 %), in the order of its sentences (10 %), or cut short (7 %). Words
-are made up, as frequent as words are (Zipf). `copy_of` is the row copied, -1 for none; `change` says how."""
+A group of 256 samples shares a pool of sentences, which makes up a third of each sample. A copy is of a sample of its group,
+one in ten of a sample of another group; popular samples are copied more often. A copy is exact (17 %), changed in case, white
+space and signs (20 %), in its numbers (18 %), in 0.5 to 10 % of its words (28 %), in the order of its sentences (10 %), or cut
+short (7 %). Words are made up, with frequencies as in a language (Zipf). `copy_of` is the copied row, -1 for none; `change` is
+the kind."""
 
 import sys
 from pathlib import Path
@@ -33,82 +34,84 @@ def corpus(rows: int, length: str, seed: int = 0) -> pa.Table:
     kept: list[Text] = []
     copy_of, change = np.full(rows, -1, np.int64), np.full(rows, -1, np.int8)
 
-    def sentence() -> list[str]:
+    def new_sentence() -> list[str]:
         size = int(rng.integers(7, 16))
-        said = [words[at] for at in np.minimum(np.searchsorted(edges, rng.random(size)), 29_999)]
+        sentence = [words[index] for index in np.minimum(np.searchsorted(edges, rng.random(size)), 29_999)]
         if rng.random() < 0.4:
-            said[int(rng.integers(size))] = str(int(rng.integers(2, 5_000)))
-        return said
+            sentence[int(rng.integers(size))] = str(int(rng.integers(2, 5_000)))
+        return sentence
 
-    before: list[int] = []
+    earlier: list[int] = []
     for row in range(rows):
         if row % GROUP == 0:
-            pool = [sentence() for _ in range(40)]
+            pool = [new_sentence() for _ in range(40)]
             own: list[int] = []
         if own and rng.random() < 0.4:
             root = own[int(len(own) * rng.random() ** 2)]
-            if before and rng.random() < 0.1:
-                root = before[int(rng.integers(len(before)))]
+            if earlier and rng.random() < 0.1:
+                root = earlier[int(rng.integers(len(earlier)))]
             kind = int(rng.choice(len(CHANGES), p=SHARES))
             kept.append(changed(kept[root], kind, rng, words))
             copy_of[row], change[row] = root, kind
             texts.append(written(kept[-1], rng if CHANGES[kind] == "form" else None))
         else:
             count = max(1, int(rng.normal(SENTENCES[length], SENTENCES[length] / 6)))
-            kept.append([pool[int(rng.integers(40))] if rng.random() < 0.35 else sentence() for _ in range(count)])
+            kept.append([pool[int(rng.integers(40))] if rng.random() < 0.35 else new_sentence() for _ in range(count)])
             texts.append(written(kept[-1], None))
             own.append(row)
         if row % GROUP == GROUP - 1:
-            before = [*before, *own][-20_000:]
+            earlier = [*earlier, *own][-20_000:]
     return pa.table({"text": texts, "group": np.arange(rows) // GROUP, "copy_of": copy_of, "change": change})
 
 
 def changed(text: Text, kind: int, rng: np.random.Generator, words: list[str]) -> Text:
-    """A copy of a text, changed in the way of CHANGES[kind] (`exact` and `form` change no word)."""
-    copy = [list(said) for said in text]
+    """Return a copy of a text with the change CHANGES[kind] (`exact` and `form` change no word)."""
+    copy = [list(sentence) for sentence in text]
     if CHANGES[kind] == "numbers":
-        for said in copy:
-            for at, word in enumerate(said):
+        for sentence in copy:
+            for index, word in enumerate(sentence):
                 if word.isdigit():
-                    said[at] = str(int(word) + int(rng.integers(1, 9)))
+                    sentence[index] = str(int(word) + int(rng.integers(1, 9)))
     elif CHANGES[kind] == "words":
         total = sum(map(len, copy))
         for _ in range(max(1, round(total * rng.uniform(0.005, 0.1)))):
-            said = copy[int(rng.integers(len(copy)))]
-            at, way = int(rng.integers(len(said))), int(rng.integers(3))
-            if way == 0 or len(said) < 3:
-                said[at] = words[int(rng.integers(len(words)))]
+            sentence = copy[int(rng.integers(len(copy)))]
+            index, way = int(rng.integers(len(sentence))), int(rng.integers(3))
+            if way == 0 or len(sentence) < 3:
+                sentence[index] = words[int(rng.integers(len(words)))]
             elif way == 1:
-                del said[at]
+                del sentence[index]
             else:
-                said.insert(at, words[int(rng.integers(len(words)))])
+                sentence.insert(index, words[int(rng.integers(len(words)))])
     elif CHANGES[kind] == "order" and len(copy) > 1:
-        one, other = rng.choice(len(copy), 2, replace=False)
-        copy[one], copy[other] = copy[other], copy[one]
+        i, j = rng.choice(len(copy), 2, replace=False)
+        copy[i], copy[j] = copy[j], copy[i]
     elif CHANGES[kind] == "cut":
         flat = sum(map(len, copy))
         left = max(3, int(flat * rng.uniform(0.6, 0.95)))
         short: Text = []
-        for said in copy:
+        for sentence in copy:
             if left <= 0:
                 break
-            short.append(said[:left])
-            left -= len(said)
+            short.append(sentence[:left])
+            left -= len(sentence)
         copy = short
     return copy
 
 
 def written(text: Text, form: np.random.Generator | None) -> str:
-    """The text as sentences; with `form`, in other case, white space or signs."""
-    said = ". ".join(" ".join(words).capitalize() for words in text) + "."
+    """Return the text as sentences; with `form`, in other case, white space or signs."""
+    plain = ". ".join(" ".join(words).capitalize() for words in text) + "."
     if form is None:
-        return said
+        return plain
     way = int(form.integers(3))
-    return said.upper() if way == 0 else said.replace(". ", ".\n\n") if way == 1 else said.replace(". ", "; ").rstrip(".") + "!"
+    return (
+        plain.upper() if way == 0 else plain.replace(". ", ".\n\n") if way == 1 else plain.replace(". ", "; ").rstrip(".") + "!"
+    )
 
 
 def read(rows: int, length: str, folder: Path) -> pa.Table:
-    """The corpus of a size, made once."""
+    """Return the corpus of a size, generated once."""
     path = folder / f"{length}-{rows}.parquet"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

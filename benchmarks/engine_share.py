@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/engine_share.py [--rounds 3] [--recipe data/recipes/demo.yaml] [--set prompts.0.limit=4]
 
-Both engines are warm and live in this process; rounds alternate, each on the same prompts with the same parameters, and medians
-are compared. Start-up and the dataset are left out. Printed are thresher's share of LLM.generate with the log-probabilities that
-it records, and apart from that what recording them costs the bare engine, and what it costs thresher to calibrate every token of
-a round; a run calibrates only the first tokens of each start of the engine (thresher.estimators.calibration.STANDARD_ERROR).
+Both engines are warm and in this process. Rounds alternate, with the same prompts and parameters, and medians are compared. The
+start and the dataset are not measured. The output has thresher's share of LLM.generate with the log-probabilities that it
+records; separately what recording them costs the bare engine; and what it costs thresher to calibrate every token of a round. A
+run calibrates only the first tokens of each start of the engine (thresher.estimators.calibration.STANDARD_ERROR).
 """
 
 import argparse
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from thresher.estimators.calibration import Quota
-from thresher.executors.local import Here, LocalExecutor
+from thresher.executors.local import LocalEngine, LocalExecutor
 from thresher.inputs import recipe_file
 from thresher.pool.store import Store
 from thresher.run import steps
-from thresher.run.begun import Warm
 from thresher.run.progress import Progress
+from thresher.run.warm_engine import Warm, note_start
 from thresher.samplers.sampler import anchor_parameters, draw_parameters
 from thresher.samplers.vllm_offline import VllmSampler
 from thresher.samplers.vllm_process import dtype_for, set_environment
@@ -34,51 +34,45 @@ def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs:
     """Tokens per second of one call of LLM.generate over all prompts, samples and anchors."""
     from vllm import SamplingParams, TokensPrompt
 
-    sampling = begun.recipe.sampling
+    sampling = begun.run.recipe.sampling
     flat = logprobs is not None
     kinds = [
-        SamplingParams(n=sampling.samples_per_prompt, logprobs=logprobs, flat_logprobs=flat, **draw_parameters(sampling, one))
-        for one in sampling.temperatures
+        SamplingParams(
+            n=sampling.samples_per_prompt, logprobs=logprobs, flat_logprobs=flat, **draw_parameters(sampling, temperature)
+        )
+        for temperature in sampling.temperatures
     ]
     if sampling.anchor:
         kinds.append(SamplingParams(n=1, logprobs=logprobs, flat_logprobs=flat, **anchor_parameters(sampling)))
     requests = [(TokensPrompt(prompt_token_ids=prompt), kind) for prompt in prompts for kind in kinds]
-    began = time.perf_counter()
+    start = time.perf_counter()
     outputs = llm.generate([prompt for prompt, _ in requests], [kind for _, kind in requests], use_tqdm=False)
     tokens = sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
-    return tokens / (time.perf_counter() - began)
+    return tokens / (time.perf_counter() - start)
 
 
 def thresher_round(
     loaded: recipe_file.Loaded, sampler: VllmSampler, executor: LocalExecutor, out: Path, standard_error: float
 ) -> float:
-    """Tokens per second of one run: plan read, samples drawn, journalled and written, filters over samples, prompts and
-    corpus."""
+    """Tokens per second of one run: samples drawn, journalled and written, and filters over samples, prompts and the corpus."""
     shutil.rmtree(out, ignore_errors=True)
     begun = steps.begin(loaded, out)
     sampler.quota = Quota(standard_error)
     progress = Progress()
-    began = time.perf_counter()
-    steps.through(
-        begun,
-        Here(Warm(sampler, progress), executor.apart),
-        progress,
-        executor,
-        sample=lambda shard, _: steps.sample_shard(begun.root, shard, sampler, progress, executor.apart),
-        judge=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
-        corpus=lambda: steps.winnow_corpus(begun.root),
-    )
-    return progress.tokens / (time.perf_counter() - began)
+    engines = LocalEngine(Warm(sampler, progress), executor.call)
+    start = time.perf_counter()
+    steps.sample_through(begun, engines, steps.Plain(begun.run, progress, executor), progress, executor)
+    return progress.tokens / (time.perf_counter() - start)
 
 
 def prompts_of(out: Path) -> list[list[int]]:
-    """The tokens of every prompt, as thresher gave them to the engine."""
+    """The tokens of every prompt, as thresher passed them to the engine."""
     store = Store(out)
     tables = [
         store.read_table(f"samples/{name[:-8]}", ["prompt_id", "prompt_ids"]) for name in store.names("samples", ".parquet")
     ]
-    found = {row["prompt_id"]: row["prompt_ids"] for table in tables for row in table.to_pylist()}
-    return list(found.values())
+    by_prompt = {row["prompt_id"]: row["prompt_ids"] for table in tables for row in table.to_pylist()}
+    return list(by_prompt.values())
 
 
 def main() -> None:
@@ -91,32 +85,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         begun = steps.begin(loaded, out)
-        assert begun.model is not None
+        model = begun.run.model
+        assert model is not None
         spec = loaded.recipe.engine
         assert spec.kind == "vllm"
         set_environment(spec)
         from vllm import LLM
 
-        named = {name: getattr(spec, name) for name in ("max_model_len", "max_num_seqs") if getattr(spec, name) is not None}
+        settings = {name: getattr(spec, name) for name in ("max_model_len", "max_num_seqs") if getattr(spec, name) is not None}
         llm = LLM(
-            begun.model.path,
+            model.path,
             seed=1,
             generation_config="vllm",
             dtype=dtype_for(spec.dtype),
             enforce_eager=spec.enforce_eager,
-            **named,
+            **settings,
             **spec.options,
         )
         sampler = VllmSampler(
             spec,
-            begun.model,
+            model,
             prompt_format=loaded.recipe.model.prompt_format,
             quota=Quota(0),
             seeds=loaded.recipe.sampling.seeds,
-            start=begun.start,
+            start=partial(note_start, begun.run),
         )
         with sampler, LocalExecutor(loaded.recipe.run.filter_workers) as executor:
-            thresher_round(loaded, sampler, executor, out, 0)  # warms up, and gives the prompts
+            thresher_round(loaded, sampler, executor, out, 0)  # Warms up, and yields the prompts.
             prompts = prompts_of(out)
             bare_round(llm, prompts, begun, 0)
             rates: dict[str, list[float]] = {}

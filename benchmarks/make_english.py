@@ -1,10 +1,10 @@
-"""Makes filters/data/english.npz: what the filter `coherence` knows of English spelling and words.
+"""Makes filters/data/english.npz: what the filter `coherence` knows about English spelling and words.
 
 python benchmarks/make_english.py --words american-english-huge [british-english-huge] [--names NAMES] [--more DIR ...]
 
-`--words` are SCOWL's lists (Debian: wamerican-huge, wbritish-huge), `--more` further documents to learn from: perl-doc,
-python3-doc, wordnet-base, unpacked anywhere; `--names` a list of programs' and packages' names, a line each (`apt-cache
-pkgnames`). Learns from the training packages of text_corpus only.
+`--words` are SCOWL's lists (Debian: wamerican-huge, wbritish-huge). `--more` are directories with further documents to learn
+from: perl-doc, python3-doc and wordnet-base, unpacked. `--names` is a list of names of programs and packages, one per line
+(`apt-cache pkgnames`). It learns only from the training packages of text_corpus.
 """
 
 import argparse
@@ -26,7 +26,7 @@ OPENERS = 1_000
 
 
 def four_gram_counts(texts: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """How often four classes of characters follow one another."""
+    """Count how often four classes of characters follow each other."""
     counts = np.zeros(pages.CLASSES**4, np.int64)
     for first in range(0, len(texts), 2000):
         grams = model.four_grams(model.squeezed(pages.lay_out(texts[first : first + 2000]))[0])
@@ -35,24 +35,24 @@ def four_gram_counts(texts: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def letter_costs(texts: list[str]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.uint8]]]:
-    """What a sign costs beyond its class, [128], and the case of a letter after each kind of character, [8, 128]."""
-    seen = np.zeros(128, np.int64)
+    """Bits of a sign beyond its class (128,), and of a letter's case after each kind of character (8, 128)."""
+    occurrences = np.zeros(128, np.int64)
     cases = np.zeros((8, 2), np.int64)
     class_of = np.zeros(128, np.int64)
     for first in range(0, len(texts), 2000):
         page = pages.lay_out(texts[first : first + 2000])
         shown = np.flatnonzero((page.kinds != SPACE) & (page.codes < 128))
         codes = page.codes[shown].astype(np.int64)
-        seen += np.bincount(codes, minlength=128)
+        occurrences += np.bincount(codes, minlength=128)
         class_of[codes] = page.classes[shown]
         for case, kind in enumerate((LOWER, UPPER)):
-            at = np.flatnonzero(page.kinds == kind)
-            cases[:, case] += np.bincount(page.kinds[at - 1], minlength=8)
+            positions = np.flatnonzero(page.kinds == kind)
+            cases[:, case] += np.bincount(page.kinds[positions - 1], minlength=8)
     signs = np.zeros(128)
     for code in range(33, 127):
         if not chr(code).isalnum():
             alike = [other for other in range(33, 127) if class_of[other] == class_of[code] and not chr(other).isalnum()]
-            signs[code] = np.log2((seen[alike].sum() + len(alike)) / (seen[code] + 1))
+            signs[code] = np.log2((occurrences[alike].sum() + len(alike)) / (occurrences[code] + 1))
     cost = -np.log2((cases + 1) / (cases.sum(axis=1, keepdims=True) + 2))
     letters = np.zeros((8, 128))
     letters[:, 97:123], letters[:, 65:91] = cost[:, :1], cost[:, 1:]
@@ -60,7 +60,7 @@ def letter_costs(texts: list[str]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]],
 
 
 def words(texts: list[str]) -> tuple[Counter[str], Counter[str]]:
-    """How many texts hold a word in lower case, and how many a word with capitals inside, as it is written."""
+    """Count words in lower case, and words with capitals inside as they are written."""
     plain: Counter[str] = Counter()
     inner: Counter[str] = Counter()
     for first in range(0, len(texts), 2000):
@@ -72,14 +72,14 @@ def words(texts: list[str]) -> tuple[Counter[str], Counter[str]]:
 
 
 def wordnet(root: Path) -> list[str]:
-    """WordNet's definitions and examples."""
-    found: list[str] = []
+    """Return WordNet's definitions and examples."""
+    glosses: list[str] = []
     for path in sorted(root.glob("**/wordnet/data.*")):
         for line in path.read_text("latin-1").splitlines():
             _, bar, gloss = line.partition(" | ")
             if bar:
-                found.append(gloss.strip().replace('"', "").replace("; ", ". "))
-    return found
+                glosses.append(gloss.strip().replace('"', "").replace("; ", ". "))
+    return glosses
 
 
 def main() -> int:
@@ -87,19 +87,21 @@ def main() -> int:
     parser.add_argument("--words", nargs="+", type=Path, required=True)
     parser.add_argument("--names", type=Path)
     parser.add_argument("--more", nargs="*", type=Path, default=[])
-    given = parser.parse_args()
+    options = parser.parse_args()
     corpus = importlib.import_module("text_corpus")
-    split = corpus.sentences(tuple(given.more))
-    train = [one for _, found in split["train"] for one in found]
-    train += [gloss for root in given.more for gloss in wordnet(root)]
+    split = corpus.sentences(tuple(options.more))
+    train = [sentence for _, sentences in split["train"] for sentence in sentences]
+    train += [gloss for root in options.more for gloss in wordnet(root)]
     print(len(train), "sentences to learn from", file=sys.stderr)
-    listed = {word.strip() for path in given.words for word in path.read_text().splitlines()}
+    listed = {word.strip() for path in options.words for word in path.read_text().splitlines()}
     plain, inner = words(train)
     known = {word.lower() for word in listed} | {word for word, count in plain.items() if count >= 2}
-    if given.names is not None:
-        known |= set(re.findall(r"[a-z]{4,}", given.names.read_text().lower()))
+    if options.names is not None:
+        known |= set(re.findall(r"[a-z]{4,}", options.names.read_text().lower()))
     common = [word for word, _ in plain.most_common() if word.isalpha() and word in known][:COMMON_WORDS]
-    openers = Counter(first.lower() for first in (one.split()[0] for one in train) if first.isalpha() and first.istitle())
+    openers = Counter(
+        first.lower() for first in (sentence.split()[0] for sentence in train) if first.isalpha() and first.istitle()
+    )
     names = {word for word, count in inner.items() if count >= 2 and not word.isupper()}
     sign_bits, case_bits = letter_costs(train)
     model.save(

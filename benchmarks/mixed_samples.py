@@ -1,9 +1,9 @@
-"""Writes 10,000 mixed samples for `thresher filter`: maths, programs, JSON and prose, right, wrong and pathological.
+"""Writes 10,000 mixed samples for `thresher filter`: maths, programs, JSON and prose; right, wrong and pathological.
 
 python benchmarks/mixed_samples.py mixed.jsonl && thresher filter benchmarks/mixed.yaml --samples mixed.jsonl --out RUN
 
-Made, not sampled: what is right is known beforehand and stands in `metadata.made` (`right`, `wrong`, `bad` for what hangs,
-crashes, hedges or meddles), so that the audit can be compared with it. 50 of the maths answers and programs are pathological.
+The samples are constructed, so which are right is known and is in `metadata.made` (`right`, `wrong`, or `bad` for an answer that
+hangs, crashes, hedges or interferes); the audit can be compared with it. 50 of the maths answers and programs are pathological.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 Row = dict[str, Any]
 
 SAMPLES = 50
-"""Samples of a prompt."""
+"""Samples per prompt."""
 
 BAD_MATHS = (
     "9^{9^{9^{9}}}",
@@ -59,10 +59,10 @@ SENTENCES = (
 def main(path: Path) -> None:
     draw = random.Random(0)
     rows = [*maths(draw, 60), *code(draw, 60), *records(draw, 40), *prose(draw, 40)]
-    for made, every in ((BAD_MATHS, "maths"), (BAD_PROGRAMS, "code")):
-        for number, row in enumerate(draw.sample([row for row in rows if row["family"] == every], 25)):
-            text = made[number % len(made)]
-            row["completion"] = f"So it is \\boxed{{{text}}}." if every == "maths" else f"```python\n{text}```"
+    for answers, family in ((BAD_MATHS, "maths"), (BAD_PROGRAMS, "code")):
+        for number, row in enumerate(draw.sample([row for row in rows if row["family"] == family], 25)):
+            text = answers[number % len(answers)]
+            row["completion"] = f"So it is \\boxed{{{text}}}." if family == "maths" else f"```python\n{text}```"
             row["made"] = "bad"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     print(f"{path}: {len(rows)} samples")
@@ -95,7 +95,7 @@ def code(draw: random.Random, prompts: int) -> Iterator[Row]:
     for number in range(prompts):
         name, argument, right, wrong, inputs = FUNCTIONS[number % len(FUNCTIONS)]
         name = f"{name}_{number}"
-        tests = [f"assert {name}({given}) == {eval(f'(lambda {argument}: {right})({given})')!r}" for given in inputs]
+        tests = [f"assert {name}({value}) == {eval(f'(lambda {argument}: {right})({value})')!r}" for value in inputs]
         for _ in range(SAMPLES):
             kind = draw.choice(("right", "wrong"))
             body = right if kind == "right" else draw.choice((wrong, f"{argument} +", "None", "undefined_name"))
@@ -122,11 +122,11 @@ def prose(draw: random.Random, prompts: int) -> Iterator[Row]:
     for number in range(prompts):
         for _ in range(SAMPLES):
             kind = draw.choice(("right", "wrong"))
-            said = draw.sample(SENTENCES, 4)
+            sentences = draw.sample(SENTENCES, 4)
             if kind == "wrong":
-                at = draw.randrange(4)
-                said[at] = draw.choice((_noise, _letters, _glued, _loop))(draw, said[at])
-            yield _row("prose", f"Write four plain sentences. ({number})", " ".join(said), None, kind)
+                index = draw.randrange(4)
+                sentences[index] = draw.choice((_noise, _letters, _glued, _loop))(draw, sentences[index])
+            yield _row("prose", f"Write four plain sentences. ({number})", " ".join(sentences), None, kind)
 
 
 def _noise(draw: random.Random, text: str) -> str:

@@ -1,17 +1,17 @@
-"""An OpenAI-compatible server on 127.0.0.1 without a model: it answers every request at once.
+"""An OpenAI-compatible server on 127.0.0.1 without a model: it answers every request immediately.
 
     python benchmarks/null_endpoint.py             # prints its port and serves until it is killed
-    python benchmarks/null_endpoint.py --measure   # what the server itself can do, with a raw client beside it
+    python benchmarks/null_endpoint.py --measure   # measures the server itself, with a raw client
 
-Answers are put together from parts encoded once, so a request costs the parsing of its body and one join. Each completion has 20
-tokens and is one of eight to a sum such as "what is 17 plus 25?": five are right and worded differently, one is wrong, one gives
-no answer, one is cut off where max_tokens is 20. Which of them comes is a function of the prompt, the index and the seed; without
-a seed also of how often the server was asked, so that sixteen requests of one prompt get different answers too.
+Answers are joined from parts that are encoded once, so a request costs parsing its body and one join. Each completion has 20
+tokens and is one of eight answers to a sum such as "what is 17 plus 25?": five are right in different words, one is wrong, one
+has no answer, one is cut off at max_tokens 20. Prompt, index and seed decide which; without a seed, the number of earlier
+requests as well, so that sixteen requests with one prompt get different answers, too.
 
-Log-probabilities are those of an honest sampler: at each position four tokens have the probabilities 0.5, 0.25, 0.15 and 0.05 and
-the rest 0.05 together, and of 20 tokens drawn 10, 5, 3, 1 and 1 are of these.
+Log-probabilities are those of an honest sampler: at each position four tokens have the probabilities 0.5, 0.25, 0.15 and 0.05,
+and the rest 0.05 together; of 20 drawn tokens 10, 5, 3, 1 and 1 are of these.
 
-Not checked: fields it does not know, keys, and the length of a prompt. It takes no chunked bodies and streams nothing.
+It does not check unknown fields, keys, or the length of a prompt. It accepts no chunked bodies and does not stream.
 """
 
 import argparse
@@ -40,7 +40,7 @@ RIGHT = (
     "The sum does not depend on the order , so I begin with the larger : ####",
     "Both numbers are small enough to be added in the head , which gives this ####",
 )
-VARIANTS = len(RIGHT) + 3  # and wrong, without an answer, cut off
+VARIANTS = len(RIGHT) + 3  # Also wrong, without an answer, and cut off.
 _ORDER = random.Random(0).choices(range(VARIANTS), k=1024)
 _RANKS = (0,) * 10 + (1,) * 5 + (2,) * 3 + (3, 20)
 _P = (0.5, 0.25, 0.15, 0.05) + (0.0006,) * 16 + (0.0004,)
@@ -50,29 +50,29 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
-def _module(name: str, otherwise: Any) -> Any:
-    """A faster module where it is installed."""
-    return importlib.import_module(name) if importlib.util.find_spec(name) else otherwise
+def _module(name: str, fallback: Any) -> Any:
+    """Import a faster module where it is installed."""
+    return importlib.import_module(name) if importlib.util.find_spec(name) else fallback
 
 
 _loads: Callable[[bytes], Any] = _module("orjson", json).loads
 
 
 class Form(NamedTuple):
-    """What a request asks an answer to look like."""
+    """The form of the answer that a request asks for."""
 
     chat: bool
     listed: int
     """Likeliest tokens at each position; -1 without log-probabilities."""
     ids: bool
     names: bool
-    """Name tokens by their ids."""
+    """Whether tokens are named by their ids."""
     length: int
     """max_tokens."""
 
 
 def _words(total: int, variant: int) -> tuple[list[str], bool]:
-    """The tokens of an answer as text, and whether it came to its end, which is its last token then."""
+    """The tokens of an answer as text, and whether it is finished; its last token is then the end token."""
     if variant < len(RIGHT):
         words = [*RIGHT[variant].split(), str(total)]
     elif variant == len(RIGHT):
@@ -102,11 +102,11 @@ def _token(position: int, rank: int) -> int:
 
 @cache
 def _choice(total: int, variant: int, form: Form) -> bytes:
-    """A choice of an answer from after its index on, encoded."""
+    """A choice of an answer without its index, encoded."""
     words, ended = _words(total, variant)
     ended = ended and form.length >= TOKENS
     words = words[: form.length]
-    if not ended and form.length > TOKENS:  # an answer is cut where it was to be cut, or not at all
+    if not ended and form.length > TOKENS:  # A variant that would be cut is finished if there is room.
         ended = True
     ranks = [_RANKS[(7 * position + 3 * variant + total) % TOKENS] for position in range(len(words))]
     text = " ".join(word for word in words if word)
@@ -134,36 +134,36 @@ def _choice(total: int, variant: int, form: Form) -> bytes:
 
 
 _INDEX = [b'{"index":%d,' % index for index in range(1024)]
-_asked = count()
+_requests = count()
 _served = {"requests": 0, "completions": 0}
 
 
 def answer(path: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """Status line and body of the answer to one POST."""
+    """Return status line and body of the answer to a POST request."""
     chat = path.endswith(b"/chat/completions")
     if not chat and not path.endswith(b"/completions"):
         return b"404 Not Found", b'{"error":{"message":"no such path"}}'
     try:
-        asked = _loads(body)
-        prompt = asked["messages"][-1]["content"] if chat else asked["prompt"]
-        n = asked.get("n") or 1
-        found = _SUM.search(prompt)
+        request = _loads(body)
+        prompt = request["messages"][-1]["content"] if chat else request["prompt"]
+        n = request.get("n") or 1
+        numbers = _SUM.search(prompt)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         return b"400 Bad Request", json.dumps({"error": {"message": f"not a request: {type(error).__name__}: {error}"}}).encode()
     if not 1 <= n <= len(_INDEX):
         return b"400 Bad Request", b'{"error":{"message":"n must be from 1 to 1024"}}'
-    wanted = asked.get("logprobs")
-    listed = (asked.get("top_logprobs") or 0 if wanted else -1) if chat else (-1 if wanted is None else int(wanted))
-    length = asked.get("max_completion_tokens") or asked.get("max_tokens") or CONTEXT
-    names = bool(asked.get("return_tokens_as_token_ids"))
-    form = Form(chat, min(listed, 20), bool(asked.get("return_token_ids")), names, min(length, TOKENS + 1))
+    wanted = request.get("logprobs")
+    listed = (request.get("top_logprobs") or 0 if wanted else -1) if chat else (-1 if wanted is None else int(wanted))
+    length = request.get("max_completion_tokens") or request.get("max_tokens") or CONTEXT
+    names = bool(request.get("return_tokens_as_token_ids"))
+    form = Form(chat, min(listed, 20), bool(request.get("return_token_ids")), names, min(length, TOKENS + 1))
     key = zlib.crc32(prompt.encode())
-    total = int(found[1]) + int(found[2]) if found else key % 100
-    if asked.get("temperature") == 0:
+    total = int(numbers[1]) + int(numbers[2]) if numbers else key % 100
+    if request.get("temperature") == 0:
         variants = [0] * n
     else:
-        seed = asked.get("seed")
-        first = key + (31 * next(_asked) if seed is None else seed)
+        seed = request.get("seed")
+        first = key + (31 * next(_requests) if seed is None else seed)
         variants = [_ORDER[(first + index) % 1024] for index in range(n)]
     choices = b",".join([_INDEX[index] + _choice(total, variant, form) for index, variant in enumerate(variants)])
     _served["requests"] += 1
@@ -182,8 +182,8 @@ def answer(path: bytes, body: bytes) -> tuple[bytes, bytes]:
     return b"200 OK", b"".join((head, choices, usage, ids, b"}"))
 
 
-def told(path: bytes) -> tuple[bytes, bytes]:
-    """Status line and body of the answer to one GET. /stats is the benchmark's own: requests, completions and CPU seconds."""
+def fetched(path: bytes) -> tuple[bytes, bytes]:
+    """Return status line and body of the answer to a GET request. /stats has requests, completions and CPU seconds."""
     if path.endswith(b"/models"):
         card = {
             "id": MODEL,
@@ -203,7 +203,7 @@ def told(path: bytes) -> tuple[bytes, bytes]:
 
 
 class Connection(asyncio.Protocol):
-    """One client: requests one after another, whole or in pieces."""
+    """One client, whose requests arrive one after another, whole or in pieces."""
 
     def __init__(self) -> None:
         self._read = b""
@@ -217,27 +217,27 @@ class Connection(asyncio.Protocol):
         out = []
         while (end := self._read.find(b"\r\n\r\n")) >= 0:
             method, path, _ = self._read.split(b" ", 2)
-            found = _LENGTH.search(self._read, 0, end + 2)
-            whole = end + 4 + (int(found[1]) if found else 0)
-            if len(self._read) < whole:
+            length = _LENGTH.search(self._read, 0, end + 2)
+            size = end + 4 + (int(length[1]) if length else 0)
+            if len(self._read) < size:
                 break
-            status, body = told(path) if method == b"GET" else answer(path, self._read[end + 4 : whole])
+            status, body = fetched(path) if method == b"GET" else answer(path, self._read[end + 4 : size])
             out.append(_HEAD % (status, len(body)))
             out.append(body)
-            self._read = self._read[whole:]
+            self._read = self._read[size:]
         if out:
             self._transport.write(b"".join(out))
 
 
 async def serve() -> None:
-    """Serve on a free port, which is printed."""
+    """Print a free port, and serve on it."""
     server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 class _Asker(asyncio.Protocol):
-    """A client of `measure`: the same request again and again, the answer counted and thrown away."""
+    """A client of `measure`, which repeats a request and counts the answers."""
 
     def __init__(self, request: bytes, until: float) -> None:
         self.request, self.until, self.left, self.answers = request, until, 0, 0
@@ -249,10 +249,10 @@ class _Asker(asyncio.Protocol):
         self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        if not self.left:  # the head comes in one piece with the first of the body
-            found = _LENGTH.search(data)
-            assert found is not None, data[:200]
-            self.left = data.index(b"\r\n\r\n") + 4 + int(found[1])
+        if not self.left:  # The head arrives in one piece with the start of the body.
+            length = _LENGTH.search(data)
+            assert length is not None, data[:200]
+            self.left = data.index(b"\r\n\r\n") + 4 + int(length[1])
         self.left -= len(data)
         if self.left:
             return
@@ -266,17 +266,17 @@ class _Asker(asyncio.Protocol):
 
 async def _ask(port: int, fields: dict[str, Any], seconds: float, connections: int) -> int:
     question = "Question 1: what is 17 plus 25? Say in one short sentence how you get there, then give the sum after ####."
-    asked = {"model": MODEL, "messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, **fields}
-    body = json.dumps(asked).encode()
+    request_fields = {"model": MODEL, "messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, **fields}
+    body = json.dumps(request_fields).encode()
     request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
-    made = [await loop.create_connection(lambda: _Asker(request, until), "127.0.0.1", port) for _ in range(connections)]
-    await asyncio.gather(*(asker.over for _, asker in made))
-    return sum(asker.answers for _, asker in made)
+    clients = [await loop.create_connection(lambda: _Asker(request, until), "127.0.0.1", port) for _ in range(connections)]
+    await asyncio.gather(*(asker.over for _, asker in clients))
+    return sum(asker.answers for _, asker in clients)
 
 
 def measure(seconds: float, connections: int) -> None:
-    """Print what the server does a second, and how much CPU time it takes to do it."""
+    """Print the server's requests and completions per second, and its CPU time per request."""
     import urllib.request
 
     with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as server:
@@ -286,8 +286,8 @@ def measure(seconds: float, connections: int) -> None:
 
             def stats() -> dict[str, Any]:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats") as response:
-                    found: dict[str, Any] = json.load(response)
-                    return found
+                    counts: dict[str, Any] = json.load(response)
+                    return counts
 
             ours = {"return_token_ids": True, "return_tokens_as_token_ids": True, "logprobs": True}
             kinds = {
@@ -297,14 +297,14 @@ def measure(seconds: float, connections: int) -> None:
                 "n=16 with top 20": {"n": 16, "top_logprobs": 20, **ours},
             }
             for name, fields in kinds.items():
-                _run(_ask(port, fields, 0.2, connections))  # encodes the parts
-                before, began = stats(), time.perf_counter()
+                _run(_ask(port, fields, 0.2, connections))  # Encodes the parts.
+                before, start = stats(), time.perf_counter()
                 answers = _run(_ask(port, fields, seconds, connections))
-                took, after = time.perf_counter() - began, stats()
+                seconds_taken, after = time.perf_counter() - start, stats()
                 cpu, n = after["cpu_s"] - before["cpu_s"], fields["n"]
                 print(
-                    f"{name}: {answers / took:,.0f} requests/s, {n * answers / took:,.0f} completions/s; the server takes "
-                    f"{1e6 * cpu / answers:.0f} us of CPU a request and gives {n * answers / cpu:,.0f} completions per CPU-second"
+                    f"{name}: {answers / seconds_taken:,.0f} requests/s, {n * answers / seconds_taken:,.0f} completions/s; the "
+                    f"server uses {1e6 * cpu / answers:.0f} us of CPU per request: {n * answers / cpu:,.0f} per CPU second"
                 )
         finally:
             server.terminate()

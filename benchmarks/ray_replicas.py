@@ -1,12 +1,12 @@
-"""Two replicas of the engine on a Ray cluster against one, a core each, the same total work.
+"""Two replicas of the engine on a Ray cluster against one, with one core each and the same total work.
 
     python benchmarks/ray_replicas.py [--rounds 1] [--set sampling.samples_per_prompt=192]
 
-Raylets on this machine, each bound to a core and with room for one replica (vLLM on CPU). A round samples and filters the recipe
-on one core with one replica, where driver and filters share the core with it, and on two cores with two. The clock runs from when
-all replicas are warm until the last shard is filtered, so the start of engines is not in it; but filter processes are begun, and
-batches empty at the end, on every core, which costs 20 to 30 s here however much work there is. The ratio to read is (samples/s
-of two) / (2 x samples/s of one), and how it grows with the work.
+The raylets are on this machine, each bound to a core and with room for one replica (vLLM on CPU). A round samples and filters
+the recipe on one core with one replica, which shares the core with driver and filters, and on two cores with two. Time is
+measured from when all replicas are warm until the last shard is filtered, so it does not include the start of engines. It does
+include the start of filter processes and the smaller batches at the end, on every core: 20 to 30 s, however much work there is.
+The figure to read is (samples/s of two) / (2 x samples/s of one), and how it grows with the work.
 """
 
 import argparse
@@ -28,29 +28,23 @@ REPLICAS = {"one on one core": 1, "two on two cores": 2}
 
 
 def one_round(loaded: recipe_file.Loaded, address: str, replicas: int, out: Path) -> tuple[float, int]:
-    """Samples per second, and how many samples."""
+    """Samples per second, and the number of samples."""
     spec = RayExecutorSpec(kind="ray", address=address, replicas=replicas, cpus_per_replica=2)
     begun = steps.begin(loaded, out)
     with Progress() as progress, RayExecutor(spec, 2, engine=loaded.recipe.engine) as executor:
-        steps.announce(begun, progress)
-        with steps.engines_of(begun, progress, executor) as engines:
+        steps.prepare(begun, progress, executor)
+        judged_only = steps.JudgedOnly(steps.Plain(begun.run, progress, executor))
+        with steps.engines_of(begun.run, progress, executor) as engines:
             while engines.replicas < replicas:
                 time.sleep(0.1)
-            began = time.perf_counter()
-            steps.through(
-                begun,
-                engines,
-                progress,
-                executor,
-                sample=lambda shard, found: steps.sample_on(found, begun.root, shard, progress),
-                judge=lambda shard: executor.apart(steps.winnow_shard, begun.root, shard).model_dump(),
-            )
-            return progress.samples / (time.perf_counter() - began), progress.samples
+            start = time.perf_counter()
+            steps.sample_through(begun, engines, judged_only, progress, executor)
+            return progress.samples / (time.perf_counter() - start), progress.samples
 
 
 def cluster_on(cores: int) -> Any:
-    """A raylet on each of the first cores: 3 CPUs in Ray's count, a replica and a filter beside it. This process is bound to them
-    too."""
+    """Start a raylet on each of the first cores, with 3 CPUs in Ray's count: for a replica and a filter. Bind this process to
+    these cores, too."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
@@ -78,9 +72,9 @@ def main() -> None:
                 cluster.shutdown()
                 rates[name].append(rate)
                 print(f"round {number}, {name}: {samples} samples, {rate:.2f} samples/s", flush=True)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    one, two = medians.values()
-    print(json.dumps({"samples_per_s": medians, "share_of_twice": two / (2 * one)}, indent=1))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    single, double = medians.values()
+    print(json.dumps({"samples_per_s": medians, "share_of_twice": double / (2 * single)}, indent=1))
 
 
 if __name__ == "__main__":

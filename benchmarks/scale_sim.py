@@ -1,13 +1,13 @@
-"""What control costs at a thousand replicas and 1e9 samples: per-shard costs measured here, then a simulation of the whole.
+"""The cost of control at a thousand replicas and 1e9 samples: measures the costs per shard here, then simulates the whole run.
 
     python benchmarks/scale_sim.py [--ray] [--prefect] [--replicas 1000] [--samples 1e9]
 
-Measured on this machine: the loop over shards (threads, futures, progress) with steps that do nothing; a call of an actor through
-thresher's Ray executor (--ray); two task runs on a Prefect server (--prefect, begun on 127.0.0.1), with the requests it is sent;
-opening a run again (listing, reading the entries of what is done); the memory that the loop keeps per shard. The simulation then
-passes every shard of the run through engines that work as long as the model says, and through one driver, one Prefect server, one
-storage and the filter workers, which take what was measured; it prints how busy each is, and which is full first. Nothing is a
-timed test: the figures are of the machine that they were measured on, and the printed ratios are what to read.
+Measured on this machine: the loop over shards (threads, futures, progress) with steps that do nothing; a call of an actor
+through thresher's Ray executor (--ray); two task runs on a Prefect server (--prefect, started on 127.0.0.1), and the requests
+to it; opening a run again (listing and reading the entries of finished shards); the memory that the loop keeps per shard. The
+simulation then passes every shard of the run through engines that take as long as the model of their speed says, and through
+one driver, one Prefect server and the filter workers, which take the measured times. It prints how busy each is, and which is
+saturated first. Times are those of this machine; the ratios are what to read.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from schemas.sample import PROMPTS
-from thresher.executors.local import LocalExecutor
 from thresher.pool import judged as pool
 from thresher.pool.store import Store, shard_name
 from thresher.run.progress import Progress
+from thresher.run.shard_loop import overlap
 
 SHARD_SAMPLES = 2048
 DROPPED = {"host", "content-length", "connection", "accept-encoding"}
@@ -44,22 +44,22 @@ IN_FLIGHT = 2000
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one shard, in seconds of one core, but for `kept_bytes`."""
+    """Costs of one shard, in seconds of one core except for `requests` and `kept_bytes`."""
 
     loop_s: float
     """The driver's loop, both steps."""
     ray_s: float = 0.0
     """The driver's share of a call of an actor and of a filter task."""
     prefect_s: float = 0.0
-    """The Prefect server's, of two task runs."""
+    """The Prefect server's share of two task runs."""
     prefect_driver_s: float = 0.0
-    """The driver's, of two task runs."""
+    """The driver's share of two task runs."""
     requests: float = 0.0
-    """To the Prefect server."""
+    """Requests to the Prefect server."""
     open_s: float = 0.0
-    """Finding a shard done when a run is opened again."""
+    """Recognising a finished shard when a run is opened again."""
     kept_bytes: float = 0.0
-    """What the driver keeps."""
+    """Memory that the driver keeps."""
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------------
@@ -69,25 +69,29 @@ def loop_cost(shards: int) -> tuple[float, float]:
     """Processor seconds of the loop per shard, and bytes kept, with steps that do nothing."""
     progress = Progress()
 
-    def winnow(shard: int) -> None:
-        progress.judged(shard, 1)
+    def loop(count: int) -> float:
+        start = time.process_time()
+        overlap(
+            range(count),
+            range(count),
+            sample=lambda _: None,
+            judge=lambda shard: progress.judged(shard, 1),
+            judges=8,
+            in_flight=lambda: IN_FLIGHT,
+            stop=lambda: None,
+            enough=lambda: False,
+        )
+        return time.process_time() - start
 
-    def once(count: int) -> float:
-        began = time.process_time()
-        with LocalExecutor(0) as executor:
-            executor.workers = 8
-            executor.overlap(range(count), range(count), lambda shard: None, winnow, in_flight=lambda: IN_FLIGHT)
-        return time.process_time() - began
-
-    once(1000)
+    loop(1000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    spent = once(shards)
+    spent = loop(shards)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return spent / shards, 1024 * grown / shards
 
 
 def open_cost(shards: int) -> float:
-    """Seconds per finished shard of finding out what is done, on a local disk."""
+    """Seconds per finished shard to recognise it, on a local disk."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         store.write_table("samples/00000", PROMPTS.empty_table(), key="k", facts={})
@@ -95,23 +99,23 @@ def open_cost(shards: int) -> float:
         for shard in range(1, shards):
             Path(folder, f"samples/{shard_name(shard)}.parquet").write_bytes(data)
             Path(folder, f"samples/{shard_name(shard)}.json").write_text(text.replace("00000", shard_name(shard)))
-        began = time.perf_counter()
+        start = time.perf_counter()
         assert len(pool.sampled(store)) == shards
         for shard in range(shards):
             assert store.finished(f"samples/{shard_name(shard)}", "k", hashed=False)
-        return (time.perf_counter() - began) / shards
+        return (time.perf_counter() - start) / shards
 
 
 @contextmanager
-def nothing() -> Iterator[str]:
+def idle_engine() -> Iterator[str]:
     yield "engine"
 
 
-def one(_engine: str) -> int:
+def slots(_engine: str) -> int:
     return 64
 
 
-def call_of_nothing(_engine: str, _apart: Any) -> None:
+def do_nothing(_engine: str, _call: Any) -> None:
     return None
 
 
@@ -124,22 +128,22 @@ def ray_cost(shards: int) -> float:
     spec = RayExecutorSpec(kind="ray", address=None, replicas=1, cpus_per_replica=0.5)
     with (
         RayExecutor(spec, 1, engine=ReplayEngine(kind="replay", path="")) as executor,
-        executor.engines(nothing, slots=one, wanted=lambda: None) as engines,
+        executor.engines(idle_engine, slots=slots, wanted=lambda: None) as engines,
         ThreadPoolExecutor(32) as threads,
     ):
 
         def both(_: int) -> None:
-            engines.call(call_of_nothing)
-            executor.apart(len, ())
+            engines.call(do_nothing)
+            executor.call(len, ())
 
         list(threads.map(both, range(64)))
-        began = time.process_time()
+        start = time.process_time()
         list(threads.map(both, range(shards)))
-        return (time.process_time() - began) / shards
+        return (time.process_time() - start) / shards
 
 
 class Counter(BaseHTTPRequestHandler):
-    """Passes requests on to a Prefect server, and counts them."""
+    """Forwards requests to a Prefect server, and counts them."""
 
     target: ClassVar[str] = ""
     count: ClassVar[int] = 0
@@ -166,33 +170,33 @@ class Counter(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _pass  # noqa: N815 - http.server's names
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 _FLOW = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from prefect import flow
-from flows.winnow import compare_part
+from flows.judge import compare_part
 import contextvars
-class Nothing:
-    def apart(self, function, *arguments): return None
+class Idle:
+    def call(self, function, *arguments): return None
 @flow(name="nothing")
 def nothing(count):
-    began = time.process_time()
+    start = time.process_time()
     with ThreadPoolExecutor(8) as threads:
-        made = []
+        futures = []
         for n in range(count):
             run = contextvars.copy_context().run
-            made.append(threads.submit(run, compare_part, f"part-{n}", len, (), Nothing()))
-        [one.result() for one in made]
-    print(time.process_time() - began)
+            futures.append(threads.submit(run, compare_part, f"part-{n}", len, (), Idle()))
+        [future.result() for future in futures]
+    print(time.process_time() - start)
 nothing(int(sys.argv[1]))
 """
 
 
 def prefect_cost(tasks: int) -> tuple[float, float, float]:
-    """Of two task runs: the server's processor seconds, the driver's, and requests."""
+    """Return what two task runs cost: processor seconds of the server and of the driver, and requests."""
     home = tempfile.mkdtemp(prefix="prefect-")
     port = random.randrange(20000, 40000)
     environment = os.environ | {
@@ -212,27 +216,27 @@ def prefect_cost(tasks: int) -> tuple[float, float, float]:
         Counter.target = f"http://127.0.0.1:{port}"
         proxy = ThreadingHTTPServer(("127.0.0.1", 0), Counter)
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        # Requests are counted through the proxy, which cannot pass on the socket of events; time is taken without it.
-        through, straight = f"http://127.0.0.1:{proxy.server_address[1]}/api", f"http://127.0.0.1:{port}/api"
+        # Requests are counted through the proxy, which cannot forward the socket of events; time is measured without it.
+        by_proxy, direct = f"http://127.0.0.1:{proxy.server_address[1]}/api", f"http://127.0.0.1:{port}/api"
 
         def flow(count: int, url: str) -> float:
-            ended = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-c", _FLOW, str(count)], env=environment | {"PREFECT_API_URL": url}, check=False,
                 capture_output=True, text=True,
             )  # fmt: skip
-            if ended.returncode:
-                raise RuntimeError(f"the flow failed: {ended.stderr[-2000:]}")
-            return float(ended.stdout.split()[-1])
+            if process.returncode:
+                raise RuntimeError(f"the flow failed: {process.stderr[-2000:]}")
+            return float(process.stdout.split()[-1])
 
         requests = []
         for count in (2, 52):
             Counter.count = 0
-            flow(count, through)
+            flow(count, by_proxy)
             requests.append(Counter.count)
-        flow(2, straight)
+        flow(2, direct)
         before = cpu_of(server.pid)
-        driver = flow(tasks, straight)
-        time.sleep(10)  # it goes on writing for a while
+        driver = flow(tasks, direct)
+        time.sleep(10)  # The server continues to write for a while.
         spent = cpu_of(server.pid) - before
         proxy.shutdown()
     finally:
@@ -255,19 +259,19 @@ def cpu_of(pid: int) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """The run that is simulated."""
+    """The simulated run."""
 
     replicas: int
     samples: float
     tokens: float
-    """Of a sample, mean."""
+    """Mean tokens of a sample."""
     tokens_per_s: float
-    """Of one replica."""
+    """Speed of one replica."""
     filter_s: float
     """Core seconds of filters per sample."""
     filter_workers: int
     slots: int
-    """Shards that a replica is given at once."""
+    """Shards that a replica works on at the same time."""
 
     @property
     def shards(self) -> int:
@@ -275,29 +279,30 @@ class Plan:
 
     @property
     def shard_s(self) -> float:
-        """Seconds that a replica works for one shard."""
+        """Seconds of a replica's work per shard."""
         return SHARD_SAMPLES * self.tokens / self.tokens_per_s
 
 
 def simulate(plan: Plan, cost: Cost, shards: int, *, prefect: bool, seed: int = 0) -> dict[str, float]:
-    """Pass `shards` shards through; returns the seconds it took, and the share of them that each resource was busy.
+    """Pass `shards` shards through; return the seconds it took, and the share of them that each resource was busy.
 
-    The driver, and Prefect's server, take shards one after the other; a replica works on up to `slots` at once, each at its share
-    of the replica's speed, which is as if it worked on one at a time. Lengths vary: a shard takes lognormal(0, 0.2) of the
-    mean."""
+    The driver and Prefect's server take shards one after the other. A replica works on up to `slots` shards at the same time,
+    each at its share of the replica's speed, which is equal to one at a time. Lengths vary: a shard takes lognormal(0, 0.2) of
+    the mean.
+    """
     generator = random.Random(seed)
-    driver = server = 0.0  # when each is free
+    driver = server = 0.0  # When each is free.
     busy = dict.fromkeys(("replicas", "driver", "prefect", "filters"), 0.0)
     per_driver = cost.loop_s + cost.ray_s + (cost.prefect_driver_s if prefect else 0.0)
-    free = [0.0] * plan.replicas  # when each replica has worked off what it was given
+    free = [0.0] * plan.replicas  # When each replica has finished its shards.
     heapq.heapify(free)
     filters = [0.0] * plan.filter_workers
     heapq.heapify(filters)
-    given: list[float] = []  # when shards that were given out are judged
+    in_flight: list[float] = []  # When shards in flight are sampled.
     end = 0.0
     for _ in range(shards):
-        if len(given) >= plan.replicas * plan.slots:
-            driver = max(driver, heapq.heappop(given))
+        if len(in_flight) >= plan.replicas * plan.slots:
+            driver = max(driver, heapq.heappop(in_flight))
         driver += per_driver
         busy["driver"] += per_driver
         if prefect:
@@ -310,30 +315,30 @@ def simulate(plan: Plan, cost: Cost, shards: int, *, prefect: bool, seed: int = 
         judged = max(heapq.heappop(filters), sampled) + plan.filter_s * SHARD_SAMPLES
         busy["filters"] += plan.filter_s * SHARD_SAMPLES
         heapq.heappush(filters, judged)
-        heapq.heappush(given, sampled)
+        heapq.heappush(in_flight, sampled)
         end = max(end, judged)
     many = {"replicas": plan.replicas, "filters": plan.filter_workers}
     return {"seconds": end, **{name: spent / end / many.get(name, 1) for name, spent in busy.items()}}
 
 
 def limits(plan: Plan, cost: Cost) -> dict[str, float]:
-    """Replicas at which each thing that there is one of is full."""
+    """The number of replicas at which the driver and the Prefect server are saturated."""
     driver, both = cost.loop_s + cost.ray_s, cost.loop_s + cost.ray_s + cost.prefect_driver_s
-    found = {"driver": plan.shard_s / driver}
+    replicas = {"driver": plan.shard_s / driver}
     if cost.prefect_s:
-        found |= {"driver with Prefect": plan.shard_s / both, "Prefect server": plan.shard_s / cost.prefect_s}
-    return found
+        replicas |= {"driver with Prefect": plan.shard_s / both, "Prefect server": plan.shard_s / cost.prefect_s}
+    return replicas
 
 
 def main() -> None:
     """Measure, simulate, print."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", type=int, default=1000)
     parser.add_argument("--samples", type=float, default=1e9)
     parser.add_argument("--tokens", type=float, default=500, help="mean tokens of a sample")
     parser.add_argument("--tokens-per-s", type=float, default=5000, help="of one replica")
     parser.add_argument("--filter-ms", type=float, default=1.0, help="core milliseconds of filters per sample")
-    parser.add_argument("--shards", type=int, default=200_000, help="shards that are simulated, of all there are")
+    parser.add_argument("--shards", type=int, default=200_000, help="simulated shards, at most")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--prefect", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -348,23 +353,23 @@ def main() -> None:
     )
     ways = {"without Prefect": False} | ({"with Prefect": True} if options.prefect else {})
     shards = min(options.shards, plan.shards)
-    found = {name: simulate(plan, cost, shards, prefect=prefect) for name, prefect in ways.items()}
-    said = {
+    busy = {name: simulate(plan, cost, shards, prefect=prefect) for name, prefect in ways.items()}
+    report = {
         "cost_per_shard": asdict(cost),
         "shards": plan.shards,
         "shard_s": plan.shard_s,
         "filter_workers": workers,
         "simulated_shards": shards,
-        "busy": found,
+        "busy": busy,
         "full_at_replicas": limits(plan, cost),
         "opening_again_s": cost.open_s * plan.shards,
         "driver_keeps_mb": cost.kept_bytes * plan.shards / 1e6,
         "requests_per_shard": requests,
     }
     if options.json:
-        print(json.dumps(said, indent=1))
+        print(json.dumps(report, indent=1))
         return
-    for name, value in said.items():
+    for name, value in report.items():
         print(f"{name}: {json.dumps(value, indent=1) if isinstance(value, dict) else value}")
 
 

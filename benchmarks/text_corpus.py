@@ -1,7 +1,7 @@
-"""English prose of this machine (Debian documents, Perl's manual, Python packages) and ways to spoil it.
+"""English prose on this machine (Debian documents, Perl's manual, Python packages) and ways to corrupt it.
 
-Sentences come in the order of their file, each once over all files, split by package: what was learned from a package's
-documents is never tested on its other documents.
+Sentences are in the order of their file, without repeats over all files. They are split by package, so that a filter that learned
+from a package's documents is not tested on its other documents.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pathlib import Path
 
 FILE_CHARS = 400_000
 DOCSTRINGS_OF = 12
-"""One Python file in this many gives its docstrings: there are more of them than of everything else."""
+"""The docstrings of one Python file in this many are used, because there are more of them than of all other text."""
 
 _NAMES = re.compile(
     r"(README|NEWS|FAQ|TODO|HACKING|copyright|METADATA|LICENSE|CONTRIBUTING|INSTALL|THANKS).*|.*\.(md|rst|pod|html|rst\.txt)(\.gz)?"
@@ -32,43 +32,43 @@ _REFERENCE = re.compile(r"\]\([^()\s]*\)")
 
 
 def sentences(extra: tuple[Path, ...] = ()) -> dict[str, list[tuple[str, list[str]]]]:
-    """Files and their sentences under train, calibrate and test. `extra` are further roots, for training only."""
+    """Return files and their sentences under train, calibrate and test. `extra` are further roots, only for training."""
     split: dict[str, list[tuple[str, list[str]]]] = {"test": [], "calibrate": [], "train": []}
-    seen: set[str] = set()
-    waiting: list[tuple[str, str, str]] = sorted((_part(package), name, text) for package, name, text in _documents())
+    keys: set[str] = set()
+    documents: list[tuple[str, str, str]] = sorted((_part(package), name, text) for package, name, text in _documents())
     order = ["test", "calibrate", "train"]
-    for part, name, text in sorted(waiting, key=lambda one: (order.index(one[0]), one[1])):
-        split[part].append((name, list(_new(_sentences(text, name), seen))))
+    for part, name, text in sorted(documents, key=lambda document: (order.index(document[0]), document[1])):
+        split[part].append((name, list(_new(_sentences(text, name), keys))))
     for root in extra:
         for name, text in _files(root):
-            split["train"].append((name, list(_new(_sentences(text, name), seen))))
-    return {part: [one for one in files if one[1]] for part, files in split.items()}
+            split["train"].append((name, list(_new(_sentences(text, name), keys))))
+    return {part: [(name, kept) for name, kept in files if kept] for part, files in split.items()}
 
 
 def held_back() -> list[str]:
-    """Sentences of the Python packages whose documents nothing was learned from: on every machine that runs the tests."""
-    seen: set[str] = set()
-    found = ((package, name, text) for package, name, text in _documents((), lambda package: _part(package) == "test"))
-    return [one for _, name, text in sorted(found) for one in _new(_sentences(text, name), seen)]
+    """Return the sentences of the Python packages of the test split, which every machine that runs the tests has."""
+    keys: set[str] = set()
+    documents = ((package, name, text) for package, name, text in _documents((), lambda package: _part(package) == "test"))
+    return [sentence for _, name, text in sorted(documents) for sentence in _new(_sentences(text, name), keys)]
 
 
 def _part(package: str) -> str:
-    at = zlib.crc32(package.encode()) % 10
-    return "test" if at < 3 else "calibrate" if at < 6 else "train"
+    bucket = zlib.crc32(package.encode()) % 10
+    return "test" if bucket < 3 else "calibrate" if bucket < 6 else "train"
 
 
-def _new(found: Iterator[str], seen: set[str]) -> Iterator[str]:
-    for one in found:
-        key = re.sub(r"\W+", " ", one).casefold()
-        if key not in seen:
-            seen.add(key)
-            yield one
+def _new(sentences: Iterator[str], keys: set[str]) -> Iterator[str]:
+    for sentence in sentences:
+        key = re.sub(r"\W+", " ", sentence).casefold()
+        if key not in keys:
+            keys.add(key)
+            yield sentence
 
 
 def _documents(
     roots: tuple[Path, ...] = (Path("/usr/share/doc"), Path("/usr/share/perl")), wanted: Callable[[str], bool] = lambda _: True
 ) -> Iterator[tuple[str, str, str]]:
-    """Package, file and text of everything installed: under `roots`, and Python's packages."""
+    """Yield package, file and text of all documents under `roots`, and of Python's packages."""
     for root in roots:
         for name, text in _files(root):
             yield Path(name).relative_to(root).parts[0].split("-")[0], name, text
@@ -92,7 +92,7 @@ def _files(root: Path) -> Iterator[tuple[str, str]]:
         try:
             text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
         except (ValueError, OSError, EOFError):
-            continue  # not UTF-8, so mojibake of its own
+            continue  # Not UTF-8, so it may contain mojibake.
         text = text[:FILE_CHARS]
         if ".html" in path.name:
             text = html.unescape(_TAGS.sub("", _BREAKS.sub("\n\n", text)))
@@ -111,7 +111,7 @@ def _docstrings(path: Path) -> str:
 
 
 def _sentences(text: str, name: str) -> Iterator[str]:
-    """Sentences of the paragraphs that are prose: not indented, no table, no list of fields."""
+    """Yield the sentences of the paragraphs that are prose: not indented, no table, no list of fields."""
     for paragraph in re.split(r"\n[ \t.]*\n", _FENCES.sub("", text)):
         lines = paragraph.strip("\n").split("\n")
         indents = [len(line) - len(line.lstrip()) for line in lines]
@@ -121,8 +121,8 @@ def _sentences(text: str, name: str) -> Iterator[str]:
         ):
             continue
         joined = _REFERENCE.sub("]", " ".join(_BULLET.sub("", line.strip()) for line in lines))
-        for one in _END.split(joined):
-            sentence = one.strip()
+        for part in _END.split(joined):
+            sentence = part.strip()
             words = sentence.split()
             if (
                 30 <= len(sentence) <= 400
@@ -139,27 +139,27 @@ Splice = Callable[[random.Random, str, str], str]
 
 
 def spoilt(kind: str, sentence: str, other: str, seed: int) -> str:
-    """The sentence with a splice of the kind; `other` is a clean sentence of another file."""
+    """Return the sentence with a splice of this kind; `other` is a clean sentence of another file."""
     return KINDS[kind](random.Random(f"{kind} {seed}"), sentence, other)
 
 
 def _gaps(text: str) -> list[int]:
-    """Where a word begins, the first left out."""
+    """Positions at which a word starts, except the first."""
     return [match.start() + 1 for match in re.finditer(r" (?=\w)", text)] or [len(text)]
 
 
 def _insert(make: Callable[[random.Random], str]) -> Splice:
     def splice(draw: random.Random, text: str, _: str) -> str:
-        at = draw.choice(_gaps(text))
-        return f"{text[:at]}{make(draw)} {text[at:]}"
+        position = draw.choice(_gaps(text))
+        return f"{text[:position]}{make(draw)} {text[position:]}"
 
     return splice
 
 
 def _inside(draw: random.Random, text: str) -> int:
-    """A place in the midst of a word of at least six letters; anywhere if there is none."""
-    found = [draw.randint(match.start() + 2, match.end() - 2) for match in re.finditer(r"[a-z]{6,}", text)]
-    return draw.choice(found or [len(text) // 2])
+    """A position inside a word of at least six letters; the middle of the text if there is none."""
+    positions = [draw.randint(match.start() + 2, match.end() - 2) for match in re.finditer(r"[a-z]{6,}", text)]
+    return draw.choice(positions or [len(text) // 2])
 
 
 def _ascii_noise(draw: random.Random) -> str:
@@ -171,8 +171,8 @@ def _random_letters(draw: random.Random) -> str:
 
 
 def _case_flip(draw: random.Random, text: str, _: str) -> str:
-    at = _inside(draw, text)
-    return text[:at] + text[at].upper() + text[at + 1 :]
+    position = _inside(draw, text)
+    return text[:position] + text[position].upper() + text[position + 1 :]
 
 
 def _cut_glued(draw: random.Random, text: str, other: str) -> str:
@@ -180,8 +180,8 @@ def _cut_glued(draw: random.Random, text: str, other: str) -> str:
 
 
 def _sentences_glued(draw: random.Random, text: str, other: str) -> str:
-    found = [match.start() + 1 for match in re.finditer(r"[A-Za-z](?=[,;:]? \w)", text)]
-    return text[: draw.choice(found or [len(text) - 1])] + other
+    positions = [match.start() + 1 for match in re.finditer(r"[A-Za-z](?=[,;:]? \w)", text)]
+    return text[: draw.choice(positions or [len(text) - 1])] + other
 
 
 def _stop_glued(_: random.Random, text: str, other: str) -> str:
@@ -189,9 +189,9 @@ def _stop_glued(_: random.Random, text: str, other: str) -> str:
 
 
 def _words_glued(draw: random.Random, text: str, _: str) -> str:
-    found = [match.start() for match in re.finditer(r"(?<=[a-z]{2}) (?=[a-z]{2})", text)]
-    at = draw.choice(found or [len(text)])
-    return text[:at] + text[at + 1 :]
+    positions = [match.start() for match in re.finditer(r"(?<=[a-z]{2}) (?=[a-z]{2})", text)]
+    position = draw.choice(positions or [len(text)])
+    return text[:position] + text[position + 1 :]
 
 
 def _cut_then_word(draw: random.Random, text: str, other: str) -> str:
@@ -204,8 +204,8 @@ def _boundary(draw: random.Random, text: str, other: str) -> str:
 
 def _salad(draw: random.Random, text: str, other: str) -> str:
     words = [word.strip(".,;:()") for word in (text + " " + other).split()]
-    at = draw.choice(_gaps(text))
-    return f"{text[:at]}{' '.join(draw.sample(words, min(8, len(words))))} {text[at:]}"
+    position = draw.choice(_gaps(text))
+    return f"{text[:position]}{' '.join(draw.sample(words, min(8, len(words))))} {text[position:]}"
 
 
 _FOREIGN = ["используется", "для", "可以使用这个", "ですから", "그리고", "المستخدم", "εφαρμογή", "प्रयोग", "เพราะ", "ומשתמש"]

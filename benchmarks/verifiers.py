@@ -1,10 +1,10 @@
-"""What the verifiers cost and how often they are right, each against its peers in the same run.
+"""The cost of the verifiers and how often they are right, each compared with its peers in the same run.
 
 python benchmarks/verifiers.py [maths] [code] [json] [text] [overlap]
 
-maths: accuracy on tests/data/math_pairs.jsonl, and answers/s, against math-verify alone. code: programs/s through the sandbox
-against a fresh interpreter, and a fresh bubblewrap, per program. json: validations/s against jsonschema. text: false alarms on
-clean sentences and recall on splices, by rule. overlap: documents/s of decontaminate. Each part is a script of its own too.
+maths: accuracy on tests/data/math_pairs.jsonl, and answers/s, compared with math-verify alone. code: programs/s through the
+sandbox, compared with a new interpreter and a new bubblewrap per program. json: validations/s, compared with jsonschema. text:
+false alarms on clean sentences and recall on splices, by rule. overlap: documents/s of decontaminate.
 """
 
 import importlib
@@ -23,7 +23,7 @@ PARTS = {
 def main(chosen: list[str]) -> int:
     unknown = sorted(set(chosen) - set(PARTS))
     if unknown:
-        print(f"verifiers.py: no part is called {unknown[0]!r}; there are {', '.join(PARTS)}", file=sys.stderr)
+        print(f"verifiers.py: no part is called {unknown[0]!r}; the parts are {', '.join(PARTS)}", file=sys.stderr)
         return 2
     for part in chosen or PARTS:
         print(f"== {part}")
@@ -32,15 +32,15 @@ def main(chosen: list[str]) -> int:
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """Print rows under their columns; one blank line where the columns change."""
-    before: list[str] = []
-    for at, row in enumerate(rows):
-        if list(row) != before:
-            before = list(row)
-            same = [other for other in rows[at:] if list(other) == before]
-            widths = [max(len(name), *(len(_text(other[name])) for other in same)) for name in before]
-            print("\n" * (at > 0) + "  ".join(name.ljust(width) for name, width in zip(before, widths, strict=True)))
-        print("  ".join(_text(row[name]).ljust(width) for name, width in zip(before, widths, strict=True)))
+    """Print rows under their columns, with a blank line where the columns change."""
+    columns: list[str] = []
+    for number, row in enumerate(rows):
+        if list(row) != columns:
+            columns = list(row)
+            same = [below for below in rows[number:] if list(below) == columns]
+            widths = [max(len(name), *(len(_text(below[name])) for below in same)) for name in columns]
+            print("\n" * (number > 0) + "  ".join(name.ljust(width) for name, width in zip(columns, widths, strict=True)))
+        print("  ".join(_text(row[name]).ljust(width) for name, width in zip(columns, widths, strict=True)))
 
 
 def _text(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Programs per second through the sandbox, beside a fresh plain Python and a fresh bubblewrap per program.
+"""Programs per second through the sandbox, compared with a new plain Python and a new bubblewrap per program.
 
-Run as `python benchmarks/verify_code.py`. The three take turns in rounds, so that what else the machine does falls on all alike;
-the figures are medians over the rounds.
+Run as `python benchmarks/verify_code.py`. They take turns in rounds, so that other work of the machine affects all of them
+equally; the figures are medians over the rounds.
 """
 
 import os
@@ -24,7 +24,7 @@ ROUNDS = 5
 
 
 def rows() -> list[dict[str, Any]]:
-    """One row per way: programs per second of wall time and milliseconds of processor time per program, with 2 at once."""
+    """A row per contender: programs per second of wall time and milliseconds of processor time per program, two at a time."""
     zygotes = {layer.name: Pool(layer, Limits(), WORKERS) for layer in reversed(launch.layers())}
     ways: dict[str, tuple[Callable[[int], None], int]] = {
         **{f"zygote in {name}": (partial(_through, pool), 200) for name, pool in zygotes.items()},
@@ -33,30 +33,30 @@ def rows() -> list[dict[str, Any]]:
     if bwrap := next((layer for layer in launch.layers() if layer.name == "bwrap"), None):
         walls = _bwrap(bwrap)
         ways["fresh bwrap"] = (partial(_fresh, walls), 40)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for run, _ in ways.values():
         run(WORKERS)
     for _ in range(ROUNDS):
         for name, (run, count) in ways.items():
             busy, started = _busy(), time.perf_counter()
             run(count)
-            found[name].append((count / (time.perf_counter() - started), (_busy() - busy) / count * 1000))
+            measured[name].append((count / (time.perf_counter() - started), (_busy() - busy) / count * 1000))
     for pool in zygotes.values():
         pool.close()
-    made: list[dict[str, Any]] = [
+    table: list[dict[str, Any]] = [
         {
             "way": name,
-            "programs_per_s": statistics.median(rate for rate, _ in got),
-            "cpu_ms": statistics.median(cost for _, cost in got),
+            "programs_per_s": statistics.median(rate for rate, _ in rounds),
+            "cpu_ms": statistics.median(cost for _, cost in rounds),
         }
-        for name, got in found.items()
+        for name, rounds in measured.items()
     ]
-    plain = next(row for row in made if row["way"] == PLAIN)
-    return [{**row, "ratio": row["programs_per_s"] / plain["programs_per_s"]} for row in made]
+    plain = next(row for row in table if row["way"] == PLAIN)
+    return [{**row, "ratio": row["programs_per_s"] / plain["programs_per_s"]} for row in table]
 
 
 def start_up() -> dict[str, float]:
-    """Seconds of the first `run` of a process, self-test and all, and of starting again after `close`."""
+    """Seconds of the first `run` of a process, including the self-test, and of a restart after `close`."""
     job, sandbox = [Job(PROGRAM, ("f(1)",))], Sandbox()
     started = time.perf_counter()
     sandbox.run(job)
@@ -75,21 +75,21 @@ def _through(pool: Pool, count: int) -> None:
 
 
 def _fresh(walls: list[str], count: int) -> None:
-    """The same program by a process each, two at a time; its answer is printed."""
+    """Run the program `count` times, each in a process of its own, two at a time; it prints its answer."""
     command = [*walls, "/usr/bin/python3" if walls else sys.executable, "-I", "-S", "-B", "-c", f"{PROGRAM}print(f(41))"]
     for _ in range(count // WORKERS):
-        both = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") for _ in range(WORKERS)]
-        assert all(one.communicate()[0] == b"42\n" for one in both)
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") for _ in range(WORKERS)]
+        assert all(process.communicate()[0] == b"42\n" for process in processes)
 
 
 def _bwrap(layer: Layer) -> list[str]:
-    """A short bubblewrap command without the seccomp filter and the change of user: the cheapest that one could start."""
+    """A short bubblewrap command without the seccomp filter and the change of user: the cheapest possible start."""
     binds = [part for path in ("/usr", "/lib", "/lib64") if os.path.exists(path) for part in ("--ro-bind", path, path)]
     return [layer.path, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", *binds, "--tmpfs", "/tmp"]
 
 
 def _busy() -> float:
-    """Processor seconds that this whole machine has spent: those of children of children too, and of whoever else is here."""
+    """Processor seconds of the whole machine: these include grandchildren, and everything else that runs."""
     with open("/proc/stat") as file:
         user, nice, system, *_ = map(int, file.readline().split()[1:])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")

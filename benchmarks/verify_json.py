@@ -1,10 +1,10 @@
-"""JSON: validations per second of one core, and what is let through, against plain validators behind json.loads.
+"""JSON: validations per second of one core, and wrong answers that are accepted, compared with validators behind json.loads.
 
 python benchmarks/verifiers.py json
 
-Records of six fields, eight samples a prompt, every text different unless it says so; batches of 4,096. Processor time of
-this process alone, the best of nine rounds. The peers get the text, not a table, and only validate: json_shape also finds the
-object in the text, refuses what the peers let through, compares the values with the reference, and makes columns of verdicts.
+Records of six fields, eight samples per prompt, in batches of 4,096; all texts differ unless a row says otherwise. Times are
+processor time of this process, the best of nine rounds. The peers receive the text instead of a table, and only validate.
+json_shape also finds the object in the text, refuses more, compares the values with the reference, and makes columns of verdicts.
 """
 
 import json
@@ -56,11 +56,11 @@ ADVERSARIAL = {
     "true for an integer": '{"name": "Anna", "age": true}',
     "inner object of a broken one": '{"x": None, "y": {"name": "Anna", "age": 31}}',
 }
-"""Answers that must not be kept where {"name": "Anna", "age": 31} is wanted."""
+"""Answers that must not be kept if {"name": "Anna", "age": 31} is wanted."""
 
 
 def rows() -> list[dict[str, Any]]:
-    """Throughput by load, throughput of the peers, and the table of what each accepts."""
+    """Tables: throughput by load, throughput of the peers, and the wrong answers that each accepts."""
     built = filters.build("json_shape", {"schema": SCHEMA})
     loads = _loads()
     peers = _peers()
@@ -69,10 +69,10 @@ def rows() -> list[dict[str, Any]]:
     for name, table in loads.items():
         ways |= {f"judge: {name}": partial(built.judge, table), f"judging: {name}": partial(judge, built, table)}
     speeds = _speeds(ways)
-    found: list[dict[str, Any]] = []
+    table_rows: list[dict[str, Any]] = []
     for name, table in loads.items():
         speed = speeds[f"judging: {name}"]
-        found.append(
+        table_rows.append(
             {
                 "json_shape on": name,
                 "kept": f"{judge(built, table)['outcome'].to_pylist().count('keep') / BATCH:.0%}",
@@ -84,8 +84,9 @@ def rows() -> list[dict[str, Any]]:
         )
     for name in peers:
         ratio = speeds[name] / speeds["jsonschema-rs"]
-        found.append({"json.loads and, on whole text": name, "validations/s/core": round(speeds[name]), "x jsonschema-rs": ratio})
-    return found + _accepted(built, peers)
+        speed = round(speeds[name])
+        table_rows.append({"json.loads and, on whole text": name, "validations/s/core": speed, "x jsonschema-rs": ratio})
+    return table_rows + _accepted(built, peers)
 
 
 def _accepted(built: Filter, peers: dict[str, Way]) -> list[dict[str, Any]]:
@@ -105,12 +106,12 @@ def _accepted(built: Filter, peers: dict[str, Way]) -> list[dict[str, Any]]:
 def _accepts(way: Way, text: str) -> bool:
     try:
         return way(text)
-    except Exception:  # noqa: BLE001 - a peer that raises accepts nothing
+    except Exception:  # noqa: BLE001 - a peer that raises does not accept
         return False
 
 
 def _peers() -> dict[str, Way]:
-    """Validators of parsed values, each behind json.loads; fastjsonschema takes draft 7, where the schema means the same."""
+    """Validators of parsed values, each behind json.loads; fastjsonschema uses draft 7, in which the schema means the same."""
     import jsonschema
     import jsonschema_rs
 
@@ -141,13 +142,13 @@ def _all(way: Way, texts: list[str]) -> None:
 
 
 def _speeds(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Rows per second of each way's best round; the ways take turns, so that a slow minute of the machine is everybody's."""
+    """Rows per second of each contender's best round; they take turns, so that a slow minute of the machine affects all."""
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(ROUNDS):
         for name, way in ways.items():
-            began = time.process_time()
+            start = time.process_time()
             way()
-            best[name] = min(best[name], time.process_time() - began)
+            best[name] = min(best[name], time.process_time() - start)
     return {name: BATCH / seconds for name, seconds in best.items()}
 
 
@@ -164,21 +165,22 @@ def _loads() -> dict[str, pa.Table]:
         }
         for _ in range(BATCH)
     ]
-    shared = [records[at // SAMPLES_PER_PROMPT] for at in range(BATCH)]
-    # Eight ways to lay the same object out, so that no text repeats.
-    spaced = [(("," + " " * (at % 4)), (":" + " " * (at % SAMPLES_PER_PROMPT // 4))) for at in range(BATCH)]
+    shared = [records[row // SAMPLES_PER_PROMPT] for row in range(BATCH)]
+    # Eight layouts of the same object, so that no text repeats.
+    spaced = [(("," + " " * (row % 4)), (":" + " " * (row % SAMPLES_PER_PROMPT // 4))) for row in range(BATCH)]
     texts = [json.dumps(record, separators=gaps) for record, gaps in zip(shared, spaced, strict=True)]
     wrong = [
-        json.dumps({**record, "age": at}) if at % 2 else text for at, (record, text) in enumerate(zip(shared, texts, strict=True))
+        json.dumps({**record, "age": row}) if row % 2 else text
+        for row, (record, text) in enumerate(zip(shared, texts, strict=True))
     ]
     return {
         "whole text": _table(texts, shared),
         "fenced": _table([f"```json\n{text}\n```" for text in texts], shared),
         "in prose": _table([f"Here it is: {text} Done." for text in texts], shared),
         "whole text, half wrong": _table(wrong, shared),
-        "whole text, one sample a prompt": _table([json.dumps(record) for record in records], records),
+        "whole text, one sample per prompt": _table([json.dumps(record) for record in records], records),
         "whole text, answers repeat": _table([json.dumps(record) for record in shared], shared),
-        "no JSON": _table([f"I do not know who number {at} is." for at in range(BATCH)], shared),
+        "no JSON": _table([f"I do not know who number {row} is." for row in range(BATCH)], shared),
     }
 
 

@@ -1,8 +1,8 @@
-"""Maths: accuracy on the committed pairs, and answers per second of one core, against math-verify alone and exact strings.
+"""Maths: accuracy on the committed pairs, and answers per second of one core, compared with math-verify alone and exact strings.
 
 python benchmarks/verifiers.py maths
 
-Processor time of this process alone, so that workers are one core; the mixed load is 400 answers, 70 % plain numbers, half wrong.
+Times are processor time of this process, so one core. The mixed load has 400 answers: 70 % plain numbers, half of them wrong.
 """
 
 import json
@@ -24,14 +24,14 @@ Pair = tuple[str, str]
 
 
 def thresher(gold: str, answer: str) -> bool:
-    """As the filter does it, in this process."""
-    found = final_answer(f"So it is $\\boxed{{{answer}}}$.").answer or ""
-    said = same(gold, found)
-    return verified(gold, found) == "equal" if said is None else said
+    """Compare as the filter does, in this process."""
+    final = final_answer(f"So it is $\\boxed{{{answer}}}$.").answer or ""
+    equal = same(gold, final)
+    return verified(gold, final) == "equal" if equal is None else equal
 
 
 def math_verify(gold: str, answer: str) -> bool:
-    """math-verify with its defaults, both sides as $...$, time-outs off."""
+    """Compare with math-verify's defaults, both sides as $...$, without time-outs."""
     from math_verify import parse, verify
 
     return bool(
@@ -44,7 +44,7 @@ def exact(gold: str, answer: str) -> bool:
 
 
 def fast(gold: str, answer: str) -> bool:
-    """Extraction and the fast path alone."""
+    """Only extraction and the fast path."""
     return bool(same(gold, final_answer(f"So it is $\\boxed{{{answer}}}$.").answer or ""))
 
 
@@ -52,16 +52,17 @@ def rows() -> list[dict[str, Any]]:
     """The accuracy table, then the throughput table."""
     import logging
 
-    logging.disable(logging.WARNING)  # math-verify warns of every time-out that is off
+    logging.disable(logging.WARNING)  # math-verify warns about every disabled time-out.
     pairs = [json.loads(line) for line in PAIRS.read_text("utf-8").splitlines()]
-    found: list[dict[str, Any]] = []
+    table_rows: list[dict[str, Any]] = []
     ways: dict[str, Callable[[str, str], bool]] = {"thresher": thresher, "math-verify": math_verify, "exact string": exact}
     for name, way in ways.items():
-        said = [way(pair["gold"], pair["answer"]) for pair in pairs]
-        accepted = sum(one and not pair["equal"] for one, pair in zip(said, pairs, strict=True))
-        refused = sum(not one and pair["equal"] for one, pair in zip(said, pairs, strict=True))
-        share = 100 * (1 - (accepted + refused) / len(pairs))
-        found.append({"way": name, "pairs": len(pairs), "right %": share, "false accepts": accepted, "false rejects": refused})
+        equal = [way(pair["gold"], pair["answer"]) for pair in pairs]
+        accepts = sum(is_equal and not pair["equal"] for is_equal, pair in zip(equal, pairs, strict=True))
+        rejects = sum(not is_equal and pair["equal"] for is_equal, pair in zip(equal, pairs, strict=True))
+        share = 100 * (1 - (accepts + rejects) / len(pairs))
+        counts = {"false accepts": accepts, "false rejects": rejects}
+        table_rows.append({"way": name, "pairs": len(pairs), "right %": share, **counts})
     mixed, plain = _mixed(pairs), _plain(20_000)
     speeds = {
         "thresher, mixed": _speed(thresher, mixed),
@@ -70,26 +71,27 @@ def rows() -> list[dict[str, Any]]:
         "thresher, fast path": _speed(fast, plain),
     }
     for name, speed in speeds.items():
-        found.append({"load": name, "answers/s/core": round(speed), "x math-verify": speed / speeds["math-verify, mixed"]})
-    return found
+        ratio = speed / speeds["math-verify, mixed"]
+        table_rows.append({"load": name, "answers/s/core": round(speed), "x math-verify": ratio})
+    return table_rows
 
 
 def _speed(way: Callable[[str, str], bool], pairs: list[Pair]) -> float:
     for gold, answer in pairs[:40]:
         way(gold, answer)
-    began = time.process_time()
+    start = time.process_time()
     for gold, answer in pairs:
         way(gold, answer)
-    return len(pairs) / (time.process_time() - began)
+    return len(pairs) / (time.process_time() - start)
 
 
 def _mixed(pairs: list[dict[str, Any]]) -> list[Pair]:
     draw = random.Random(0)
     hard = [(pair["gold"], pair["answer"]) for pair in pairs if same(pair["gold"], pair["answer"]) is None]
     numbers = _plain(280)
-    made = numbers + [hard[draw.randrange(len(hard))] for _ in range(120)]
-    draw.shuffle(made)
-    return made
+    mixed = numbers + [hard[draw.randrange(len(hard))] for _ in range(120)]
+    draw.shuffle(mixed)
+    return mixed
 
 
 def _plain(count: int) -> list[Pair]:

@@ -1,11 +1,11 @@
-"""Benchmark contamination: documents and megabytes per second of one core, against a plain set of runs of words.
+"""Benchmark contamination: documents and megabytes per second of one core, compared with a plain set of runs of words.
 
 python benchmarks/verifiers.py overlap
 
-The index is of 10,000 made-up items; samples come in batches of 4,096, one in a hundred with an item in it. The peer is what most
-pipelines do: lower-cased words, every run of 13 joined by spaces, a Python set. It says only whether a run is shared: it counts
-no shares of shorter runs, finds no short items, and does not say which item or where. Processor time of this process alone, the
-best of three rounds.
+The index has 10,000 made-up items; samples come in batches of 4,096, one in a hundred with an item in it. The peer is what most
+pipelines do: every run of 13 lower-cased words, joined by spaces, in a Python set. It reports only whether a run is shared: no
+shares of shorter runs, no short items, not which item or where. Times are processor time of this process, the best of three
+rounds.
 """
 
 import json
@@ -36,10 +36,10 @@ _VOCABULARY_WORDS = 20_000
 
 
 def rows() -> list[dict[str, Any]]:
-    """What building the index costs, then the speed by length of the completion."""
+    """Tables: the cost of building the index, and the speed by length of the completion."""
     draw = random.Random(0)
     vocabulary = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(_VOCABULARY_WORDS)]
-    # As in a language, a few words are most of a text.
+    # As in a language, a few words make up most of a text.
     weights = [1 / (rank + 3) for rank in range(_VOCABULARY_WORDS)]
 
     def text(words: int) -> str:
@@ -50,32 +50,32 @@ def rows() -> list[dict[str, Any]]:
         path = Path(folder) / "items.jsonl"
         path.write_text("".join(json.dumps({"question": item}) + "\n" for item in items))
         parameters = {"benchmarks": [{"name": "made up", "path": str(path)}], "scan": "completion"}
-        began = time.process_time()
+        start = time.process_time()
         built = filters.build("decontaminate", parameters)
-        build_s = time.process_time() - began
-    began = time.process_time()
+        build_s = time.process_time() - start
+    start = time.process_time()
     runs = {run for item in items for run in _runs(item)}
-    found: list[dict[str, Any]] = [
+    table_rows: list[dict[str, Any]] = [
         {
             "index of": f"{ITEMS:,} items",
             "decontaminate s": build_s,
-            "set s": time.process_time() - began,
+            "set s": time.process_time() - start,
             "runs in set": len(runs),
         }
     ]
     for words in (50, 200, 800):
         completions = [text(words) for _ in range(BATCH)]
-        for at in range(0, BATCH, 100):
-            completions[at] += " " + items[draw.randrange(ITEMS)]
+        for row in range(0, BATCH, 100):
+            completions[row] += " " + items[draw.randrange(ITEMS)]
         table = pa.table({"completion": completions})
         megabytes = sum(map(len, completions)) / 1e6
         ways: dict[str, Callable[[], int]] = {
-            "decontaminate": partial(_caught, built, table),
-            "set of runs": partial(_seen, runs, completions),
+            "decontaminate": partial(_dropped, built, table),
+            "set of runs": partial(_sharing, runs, completions),
         }
         timed = _timed(ways)
         for name, (seconds, dropped) in timed.items():
-            found.append(
+            table_rows.append(
                 {
                     "way": name,
                     "words": words,
@@ -85,28 +85,28 @@ def rows() -> list[dict[str, Any]]:
                     "x set": timed["set of runs"][0] / seconds,
                 }
             )
-    return found
+    return table_rows
 
 
 def _runs(text: str) -> list[str]:
     words = _WORD.findall(text.lower())
-    return [" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1)]
+    return [" ".join(words[start : start + RUN]) for start in range(len(words) - RUN + 1)]
 
 
-def _caught(built: Filter, table: pa.Table) -> int:
+def _dropped(built: Filter, table: pa.Table) -> int:
     return int(judge(built, table)["outcome"].to_pylist().count("drop"))
 
 
-def _seen(runs: set[str], texts: list[str]) -> int:
+def _sharing(runs: set[str], texts: list[str]) -> int:
     return sum(not runs.isdisjoint(_runs(text)) for text in texts)
 
 
 def _timed(ways: dict[str, Callable[[], int]]) -> dict[str, tuple[float, int]]:
-    """Seconds of each way's best round, and how many it found; the ways take turns."""
+    """Seconds of each contender's best round, and how many documents it found; they take turns."""
     rounds: dict[str, list[tuple[float, int]]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
-            began = time.process_time()
-            said = way()
-            rounds[name].append((time.process_time() - began, said))
+            start = time.process_time()
+            dropped = way()
+            rounds[name].append((time.process_time() - start, dropped))
     return {name: min(timed) for name, timed in rounds.items()}

@@ -11,14 +11,14 @@ settings: dict[str, Any] = json.loads(sys.argv[1])
 os.environ |= {"TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_CACHE": "1", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
 os.environ |= {"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 litellm = importlib.util.find_spec("litellm")
-if litellm is not None and litellm.origin is not None:  # which brings the token table that curator would fetch
+if litellm is not None and litellm.origin is not None:  # It contains the token table that curator would download.
     os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(litellm.origin).parent / "litellm_core_utils" / "tokenizers")
 
 from bespokelabs import curator  # noqa: E402  (reads its environment when it is imported)
 
 
 class Answers(curator.LLM):  # type: ignore[misc]  # untyped, where it is not installed
-    """All choices of one request, a row each: its own way is to keep the first only."""
+    """All choices of a request, a row each; by default curator keeps only the first."""
 
     return_completions_object = True
 

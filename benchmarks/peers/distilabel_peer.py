@@ -9,7 +9,7 @@ from typing import Any
 settings: dict[str, Any] = json.loads(sys.argv[1])
 os.environ["DISTILABEL_LOG_LEVEL"] = "ERROR"
 
-if __name__ == "__main__":  # its steps are processes that import this file
+if __name__ == "__main__":  # Its steps are processes that import this file.
     from distilabel.models import OpenAILLM
     from distilabel.pipeline import Pipeline
     from distilabel.steps import LoadDataFromDicts

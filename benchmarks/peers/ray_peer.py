@@ -14,7 +14,7 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS":
 import ray  # noqa: E402  (reads its environment when it is imported)
 
 
-def asked(instruction: str) -> dict[str, Any]:
+def request_of(instruction: str) -> dict[str, Any]:
     return {
         "model": settings["model"],
         "messages": [{"role": "user", "content": instruction}],
@@ -33,7 +33,7 @@ def by_stage(rows: ray.data.Dataset) -> ray.data.Dataset:
     )
     processor = build_processor(
         config,
-        preprocess=lambda row: {"payload": asked(row["instruction"]), "instruction": row["instruction"]},
+        preprocess=lambda row: {"payload": request_of(row["instruction"]), "instruction": row["instruction"]},
         postprocess=lambda row: {
             "instruction": row["instruction"],
             "generation": [choice["message"]["content"] for choice in row["http_response"]["choices"]],
@@ -64,7 +64,7 @@ class Answers:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
     async def ask(self, instruction: str) -> list[tuple[str, str]]:
-        fields = asked(instruction)
+        fields = request_of(instruction)
         async with self.room:
             if settings["client"] == "openai":
                 answer = await self.client.chat.completions.create(**fields)
@@ -78,10 +78,12 @@ class Answers:
         return [(choice["message"]["content"], choice["finish_reason"]) for choice in body["choices"]]
 
     async def __call__(self, batch: dict[str, Any]) -> Any:
-        self.client = self.client or self.connect()  # here there is an event loop
+        self.client = self.client or self.connect()  # An event loop runs here.
         answers = await asyncio.gather(*(self.ask(instruction) for instruction in batch["instruction"]))
         yield {
-            "instruction": [one for one, choices in zip(batch["instruction"], answers, strict=True) for _ in choices],
+            "instruction": [
+                instruction for instruction, choices in zip(batch["instruction"], answers, strict=True) for _ in choices
+            ],
             "generation": [text for choices in answers for text, _ in choices],
             "finish_reason": [reason for choices in answers for _, reason in choices],
         }
