@@ -63,7 +63,6 @@ class RayExecutor(Executor):
         self._joined = False
 
     def __enter__(self) -> "RayExecutor":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray

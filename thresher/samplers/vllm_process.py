@@ -73,7 +73,6 @@ def set_environment(spec: VllmEngine) -> None:
     os.environ.setdefault("PYTHONWARNINGS", noise)
     os.environ.setdefault("TORCH_LOGS", "-all")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # the front end needs no core of its own on a small machine
     if spec.enforce_eager:  # vLLM still compiles a small function, which needs a C++ compiler and 20 s at the first sample
