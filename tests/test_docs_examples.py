@@ -14,6 +14,7 @@ import thresher
 from filters.judging import judge
 from helpers.docs import ROOT, block, make_reference
 from thresher.inputs import recipe_file
+from thresher.pool.judged import JUDGED
 
 Write = Callable[..., Path]
 
@@ -72,6 +73,12 @@ def test_a_stale_page_is_found_and_written(tmp_path: Path, monkeypatch: pytest.M
     reference.main([])
     assert reference.main(["--check"]) == 0
     assert "| `samples_per_prompt` |" in (tmp_path / "recipe.md").read_text("utf-8")
+
+
+def test_every_column_of_what_became_of_samples_is_documented() -> None:
+    section = (ROOT / "docs" / "formats.md").read_text("utf-8").split("\n### judged/*.parquet\n")[1].split("\n#")[0]
+
+    assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == list(JUDGED)
 
 
 def test_the_generated_part_names_every_key_of_a_recipe() -> None:
