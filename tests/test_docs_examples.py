@@ -48,7 +48,6 @@ def test_the_filter_of_your_own_drops_what_it_says(tmp_path: Path, monkeypatch: 
     assert verdicts["reason"].to_pylist() == ["", "gave_up"]
 
 
-@pytest.mark.skipif(not hasattr(thresher, "open_run"), reason="the Python interface is not there yet")
 def test_the_python_page_runs(
     recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +92,6 @@ def test_the_generated_part_names_every_key_of_a_recipe() -> None:
 SOURCES = "".join(path.read_text("utf-8") for folder in ("thresher", "flows") for path in (ROOT / folder).rglob("*.py"))
 
 
-@pytest.mark.skipif("DO_NOT_TRACK" not in SOURCES, reason="thresher does not set these variables yet")
 def test_every_variable_of_the_telemetry_page_is_set() -> None:
     text = (ROOT / "docs" / "telemetry.md").read_text("utf-8")
     table = set(re.findall(r"`([A-Z_]+)=(\w+)`", text))
