@@ -1,1 +1,1 @@
-"""When it runs: Prefect flows and tasks round the steps, and nothing that travels."""
+"""Prefect flows: the steps of thresher.run.steps as tasks, with retries, artifacts, events and schedules."""

@@ -1,4 +1,4 @@
-"""Sample the shards of a recipe that lack samples."""
+"""The flow that samples a recipe and judges nothing."""
 
 import contextvars
 import logging
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Try again after an engine's failure; bad input would only fail again, and what engines die of kill more of them."""
-    found: Any = state.result(raise_on_failure=False)
-    error = await found if isawaitable(found) else found
+    """Retry after an engine's failure. Bad input would fail again, and what kills an engine (DeadlyError) would kill another."""
+    result: Any = state.result(raise_on_failure=False)
+    error = await result if isawaitable(result) else result
     return isinstance(error, EngineError) and not isinstance(error, DeadlyError)
 
 
@@ -38,7 +38,7 @@ async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any])
     persist_result=False,
 )
 def sample_shard(plain: steps.Plain, shard: int, engines: Engines) -> dict[str, Any]:
-    """Sample one shard. What is done is read from the run directory, never from Prefect."""
+    """Sample one shard. Its state is read from the run directory, never from Prefect."""
     return plain.sample(shard, engines)
 
 
@@ -51,7 +51,7 @@ class SampleSteps:
     def sample(self, shard: int, engines: Engines) -> dict[str, Any]:
         return sample_shard(self.plain, shard, engines)
 
-    def judge(self, shard: int) -> None:
+    def judge(self, shard: int) -> None:  # noqa: ARG002 - nothing is judged
         return None
 
     def compare(self) -> None:
@@ -62,8 +62,8 @@ class SampleSteps:
 
 
 class Reported:
-    """A progress artifact of the flow run, updated every ten seconds; call it with the share done and a line of text. Sampling
-    never waits for it and never fails with it: it is written from a thread of its own."""
+    """A progress artifact of the flow run. Call it with the share done (0 to 1) and a line of text. It is written by its own
+    thread, so sampling never waits for the server, and never fails with it."""
 
     def __init__(self) -> None:
         self._artifact: Any = None

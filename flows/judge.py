@@ -1,4 +1,4 @@
-"""Judge the sampled shards of a run."""
+"""The flow that judges the sampled shards of a run, and the tasks of judging."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,12 +33,12 @@ def compare(plain: steps.Plain) -> None:
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=2)
 def compare_part(
-    name: str,  # noqa: ARG001 - of the task run
+    name: str,  # noqa: ARG001 - the name of the task run
     function: Callable[..., None],
     arguments: tuple[Any, ...],
     executor: Executor,
 ) -> None:
-    """One part of the search for duplicates in a run that does not fit in memory (thresher.dedupe.out_of_core)."""
+    """One part of the search for duplicates in a run whose signatures do not fit in memory (thresher.dedupe.out_of_core)."""
     executor.call(function, *arguments)
 
 
@@ -63,7 +63,7 @@ class JudgeSteps:
 
 @flow(name="thresher-winnow")
 def winnow(root: str, workers: int = 1) -> str:
-    """Judge all sampled shards of a run again where the recipe's filters changed; returns the run directory."""
+    """Judge all sampled shards of a run by its current filters; returns the run directory. Verdicts that still hold are kept."""
     with LocalExecutor(workers) as executor:
         plain = steps.Plain(open_run(root), Progress(), executor)
         steps.judge_again(plain.run, JudgeSteps(plain), executor)

@@ -1,4 +1,4 @@
-"""What the form of a run in Prefect's UI asks for, and what it changes in a recipe."""
+"""The fields of a run's form in Prefect's UI, and the changes to a recipe that they make."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -11,8 +11,8 @@ from thresher.inputs.recipe_file import Loaded
 
 DEMO = "data/recipes/demo.yaml"
 Empty = SkipJsonSchema[None]
-"""None, which the form shows as an empty field and not as a choice between types. It must not be the default in the schema: the
-form would send it, and the server refuse it."""
+"""None, which the form shows as an empty field and not as a choice of types. It must not be the default in the schema: the form
+would send it, and the server would refuse it."""
 NO_OVERRIDES: list[str] = []
 
 
@@ -21,7 +21,7 @@ def _nothing() -> None:
 
 
 class Limits(BaseModel):
-    """How much of the recipe to do. What is left empty stays as the recipe says."""
+    """How much of the recipe to do. An empty field leaves the value of the recipe."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -32,10 +32,10 @@ class Limits(BaseModel):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | Empty = Field(default_factory=_nothing)
     """Longest completion, in tokens; a longer one is cut off and dropped."""
     target_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] | Empty = Field(default_factory=_nothing)
-    """Begin nothing new once the run has this many rows that passed every filter."""
+    """Start no further shard once the run has this many rows that passed every filter."""
 
     @model_serializer(mode="wrap")
-    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _only_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
@@ -43,7 +43,7 @@ ALL = Limits()
 
 
 def load(recipe: str, overrides: Sequence[str] | None, limits: Limits) -> Loaded:
-    """The recipe with these changes, limits last. Raises RecipeError."""
+    """Load a recipe with these changes, limits last. Raises RecipeError."""
     loaded = recipe_file.load(recipe, overrides or ())
     changes = list(_changes(loaded, limits))
     return recipe_file.load(recipe, [*(overrides or ()), *changes]) if changes else loaded
@@ -55,5 +55,5 @@ def _changes(loaded: Loaded, limits: Limits) -> Iterator[str]:
         if (value := getattr(limits, name)) is not None:
             yield f"sampling.{name}={value}"
     if limits.prompts is not None:
-        for number, one in enumerate(loaded.recipe.prompts):
-            yield f"prompts.{number}.limit={min(limits.prompts, one.limit or limits.prompts)}"
+        for number, prompts in enumerate(loaded.recipe.prompts):
+            yield f"prompts.{number}.limit={min(limits.prompts, prompts.limit or limits.prompts)}"

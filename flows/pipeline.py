@@ -1,7 +1,6 @@
-"""The whole way, from a recipe to a dataset: what deployments name."""
+"""The flow that deployments name: all steps, from a recipe to a dataset."""
 
 from contextlib import nullcontext
-from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -12,7 +11,7 @@ from flows import reporting, slots
 from flows.generate import Reported, sample_shard
 from flows.judge import compare, judge_shard
 from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
-from flows.release import Opaque, publish_run, release_run
+from flows.release import publish_run, release_run, results
 from flows.servers import server
 from thresher.errors import ScheduleError
 from thresher.executors import open_executor
@@ -27,7 +26,7 @@ class Tasks:
     def __init__(self, plain: steps.Plain) -> None:
         self.plain = plain
         self.results: dict[str, Any] = {}
-        """What the flow returns, once `finish` is done: JSON values of the audit, the dataset, the report and the release."""
+        """The results of the flow, set by `finish`: JSON values of the audit, the dataset, the report and the release."""
 
     def sample(self, shard: int, engines: Engines) -> dict[str, Any]:
         return sample_shard(self.plain, shard, engines)
@@ -39,11 +38,9 @@ class Tasks:
         compare(self.plain)
 
     def finish(self) -> steps.Finished:
-        run, executor = self.plain.run, self.plain.executor
-        audit, dataset, report = release_run(Opaque(run), executor)
-        self.results = {"audit": audit.to_dict(), "dataset": dataset, "report": report}
-        published = publish_run(Opaque(run)) if run.recipe.publish.repo else None
-        self.results["published"] = None if published is None else asdict(published)
+        audit, dataset, report = release_run(self.plain)
+        published = publish_run(self.plain) if self.plain.run.recipe.publish.repo else None
+        self.results = results(audit, dataset, report, published)
         return steps.Finished(audit, dataset, published)
 
 
@@ -55,16 +52,16 @@ def pipeline(
     out: str | Empty = "",
     salt: str | Empty = "",
 ) -> dict[str, Any]:
-    """Sample a recipe, filter while sampling goes on, write the dataset, and publish it where the recipe says.
+    """Sample a recipe, judge the samples meanwhile, write the dataset, and publish it to the repository that the recipe names.
 
     Args:
         recipe: Path of the recipe, a YAML file on the machine that runs this.
         overrides: Changes to the recipe, such as `sampling.max_tokens=64` or `publish.repo=your-name/sums`.
-        limits: How much to do; what is left empty stays as the recipe says.
-        out: Folder of the runs, or an fsspec URL; each run makes a directory of its own in it, NAME-TIME. Empty takes data/runs.
-            (Without a deployment this is the run's directory itself, and empty takes data/runs/NAME.)
-        salt: Another salt draws other samples. Leave it empty: the time the run is scheduled for is its salt, so no two runs draw
-            the same. (Without a deployment empty takes the recipe's.)
+        limits: How much of the recipe to do; an empty field leaves the value of the recipe.
+        out: Folder of the runs, or an fsspec URL; each run creates a directory in it, NAME-TIME. Empty takes data/runs.
+            (Without a deployment this is the run directory itself, and empty takes data/runs/NAME.)
+        salt: Another salt draws other samples. Leave it empty: the salt is the time that the run is scheduled for, so no two runs
+            draw the same samples. (Without a deployment empty takes the recipe's.)
     """
     loaded = load(recipe, overrides, limits)
     out, salt = out or None, salt or None
@@ -79,8 +76,8 @@ def pipeline(
 
 
 def run_here(recipe: str, overrides: list[str], out: str, salt: str | None) -> None:
-    """Run it in this process, told to the user's server, or to a temporary one where there is none. Raises ScheduleError where
-    the server is not there, is too old, or goes away before it has heard of the end; and what the steps raise."""
+    """Run the pipeline in this process, reported to the user's server, or to a temporary one if PREFECT_API_URL is not set.
+    Raises ScheduleError if the server cannot be reached or is too old, or becomes unreachable; and the errors of the steps."""
     how = "start it, or run without it: --no-prefect"
     if PREFECT_API_URL.value():
         with server(how):
@@ -90,6 +87,6 @@ def run_here(recipe: str, overrides: list[str], out: str, salt: str | None) -> N
     except httpx.HTTPError as error:
         where = PREFECT_API_URL.value() or "this run's own"
         raise ScheduleError(
-            f"the Prefect server ({where}) went away: {error or type(error).__name__}; what is finished is kept and the same "
-            f"command goes on once it is there; {how}"
+            f"the Prefect server ({where}) became unreachable: {error or type(error).__name__}; finished work is kept, and "
+            f"the same command resumes the run; {how}"
         ) from error

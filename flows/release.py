@@ -13,24 +13,18 @@ from thresher.audit.audit import Audit
 from thresher.audit.pages.report import write_report
 from thresher.audit.show import markdown
 from thresher.errors import PublishError
-from thresher.executors.executor import Executor
-from thresher.pool.run import Run, open_run
+from thresher.executors.local import LocalExecutor
+from thresher.pool.run import open_run
 from thresher.releases.publish import Published
 from thresher.run import steps
-
-
-class Opaque:
-    """A run as a task's argument: Prefect looks into dataclasses for futures, and leaves this alone."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
+from thresher.run.progress import Progress
 
 
 @task(task_run_name="release", cache_policy=NO_CACHE, persist_result=False)
-def release_run(opaque: Opaque, executor: Executor | None = None) -> tuple[Audit, str, str]:
+def release_run(plain: steps.Plain) -> tuple[Audit, str, str]:
     """Audit, then write the dataset and the report; leaves funnel, summary and a link to the report as artifacts of the flow run.
-    Returns the audit, and where dataset and report are."""
-    run, map_shards = opaque.run, None if executor is None else steps.audit_map(executor)
+    Returns the audit, and the locations of dataset and report."""
+    run, map_shards = plain.run, steps.audit_map(plain.executor)
     audit, dataset = steps.release(run, map_shards)
     name = audit.name
     rows = [
@@ -57,10 +51,10 @@ def _address(path: str) -> str:
 
 
 @task(task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
-def publish_run(opaque: Opaque) -> Published | None:
-    """Publish the dataset to where the recipe says, if it says so; leaves the release as an artifact. A gate that refuses it fails
-    the flow run, with its reasons."""
-    run = opaque.run
+def publish_run(plain: steps.Plain) -> Published | None:
+    """Publish the dataset to the repository that the recipe names, if it names one; leaves the release as an artifact. If a gate
+    refuses it, the flow run fails with the gate's reasons."""
+    run = plain.run
     try:
         published = steps.publish_run(run)
     except PublishError as error:
@@ -84,11 +78,16 @@ def publish_run(opaque: Opaque) -> Published | None:
 
 @flow(name="thresher-release")
 def release(root: str) -> dict[str, Any]:
-    """Audit a run, write its dataset and publish it where the recipe says; returns the audit, the dataset's directory, the report
-    and what was published."""
-    opaque = Opaque(open_run(root))
-    audit, dataset, report = release_run(opaque)
-    published = publish_run(opaque)
+    """Audit a run, write its dataset and publish it to the repository of its recipe; returns the audit, the directory of the
+    dataset, the report and the release."""
+    with LocalExecutor(0) as executor:
+        plain = steps.Plain(open_run(root), Progress(), executor)
+        released = release_run(plain)
+        return results(*released, publish_run(plain))
+
+
+def results(audit: Audit, dataset: str, report: str, published: Published | None) -> dict[str, Any]:
+    """Return what a flow returns, as JSON values."""
     return {
         "audit": audit.to_dict(),
         "dataset": dataset,

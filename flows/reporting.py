@@ -1,4 +1,4 @@
-"""Events of a run, for Prefect's automations. The resource is the dataset; nothing fails when one cannot be sent."""
+"""Events of a run, for Prefect's automations. Their resource is the dataset. A run never fails because of an event."""
 
 import logging
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from prefect import get_run_logger
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
-from thresher.audit.compare import since
 from thresher.audit.audit import Audit
+from thresher.audit.compare import since
 from thresher.errors import PublishError
 from thresher.pool.run import Run
 from thresher.releases.publish import Published
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def if_it_can(what: str) -> Iterator[None]:
-    """Send something to the server; where that fails it is logged, for the server's trouble is not the run's."""
+    """Log an error of the block instead of raising it: a failure of the server is not a failure of the run."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
@@ -31,8 +31,8 @@ def if_it_can(what: str) -> Iterator[None]:
 
 
 def finished(run: Run, audit: Audit) -> None:
-    """thresher.run.finished, and thresher.drift.found where filters or the pass rate differ from those of the last complete run
-    of the same name beside this one."""
+    """Send thresher.run.finished; and thresher.drift.found if filters or the pass rate differ from those of the last complete run
+    of the same name in the same folder."""
     low, high = audit.total.interval or (None, None)
     figures = {
         "samples": audit.samples,
@@ -47,21 +47,21 @@ def finished(run: Run, audit: Audit) -> None:
         "sampling_seconds": audit.seconds.sampling,
         "filtering_seconds": audit.seconds.filtering,
     }
-    _tell("thresher.run.finished", run, figures)
+    _send("thresher.run.finished", run, figures)
     try:
         before = since(run)
-    except Exception as error:  # noqa: BLE001 - a damaged run beside this one is not this one's fault
+    except Exception as error:  # noqa: BLE001 - a damaged neighbour is not this run's fault
         log.warning("drift was not tested: %s", error)
         return
     if before is not None and before.drifted:
         drifted = [share.to_dict() for share in before.shares if share.drifted]
-        _tell("thresher.drift.found", run, {"against": before.run, "drifted": drifted})
+        _send("thresher.drift.found", run, {"against": before.run, "drifted": drifted})
 
 
 def sampled(run: Run, progress: Progress, slot: datetime) -> None:
-    """thresher.run.sampled, and a line in the log: how long it took from the time a run was scheduled for to its first samples,
-    the start of the engine apart. Nothing, where nothing was sampled. Prefect begins a run up to half a second before its slot
-    (its server rounds what is left to whole seconds), which is a wait of 0."""
+    """Send thresher.run.sampled, and log the same figures: the seconds from the time that a run was scheduled for to its first
+    samples, with the start of the engine counted separately. Does nothing if nothing was sampled. Prefect starts a run up to half
+    a second before its slot, because its server rounds to whole seconds; that is a wait of 0."""
     times = progress.times
     if "first" not in times:
         return
@@ -71,30 +71,30 @@ def sampled(run: Run, progress: Progress, slot: datetime) -> None:
         "first_seconds": round(times["first"] - times["warm"], 3),
     }
     get_run_logger().info(
-        "from the slot to the engine's start %.1f s, the engine %.1f s, to the first samples %.1f s", *figures.values()
+        "%.1f s from the slot to the start of the engine, %.1f s to start it, %.1f s to the first samples", *figures.values()
     )
-    _tell("thresher.run.sampled", run, {"samples": progress.samples, **figures})
+    _send("thresher.run.sampled", run, {"samples": progress.samples, **figures})
 
 
 def published(run: Run, release: Published) -> None:
-    """thresher.release.published."""
-    _tell("thresher.release.published", run, asdict(release))
+    """Send thresher.release.published."""
+    _send("thresher.release.published", run, asdict(release))
 
 
 def refused(run: Run, error: PublishError) -> None:
-    """thresher.gate.failed, where it was a gate that refused the release."""
+    """Send thresher.gate.failed if a gate refused the release."""
     if reasons := refusal(error):
-        _tell("thresher.gate.failed", run, {"reasons": reasons})
+        _send("thresher.gate.failed", run, {"reasons": reasons})
 
 
 def refusal(error: PublishError) -> list[str]:
-    """The reasons of the gates, if they refused a release (thresher.releases.gates)."""
+    """Return the reasons of the gates, or none if another error stopped the release (thresher.releases.gates)."""
     first, *reasons = str(error).split("\n  ")
     return reasons if first.startswith("not released;") else []
 
 
-def _tell(event: str, run: Run, payload: dict[str, Any]) -> None:
-    """Send an event to the user's server. A temporary server has no automations, and is not asked."""
+def _send(event: str, run: Run, payload: dict[str, Any]) -> None:
+    """Send an event to the user's server. A temporary server has no automations and gets none."""
     if not PREFECT_API_URL.value():
         return
     with if_it_can(f"event {event}"):

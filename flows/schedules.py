@@ -1,4 +1,4 @@
-"""Schedules on the user's Prefect server: made, listed and changed."""
+"""Create, list and change schedules on the user's Prefect server. A schedule is a deployment of the flow `thresher`."""
 
 import re
 import socket
@@ -34,19 +34,20 @@ from flows.servers import server
 from flows.slots import located
 from thresher.errors import ScheduleError
 from thresher.inputs import recipe_file
+from thresher.inputs.recipe_file import Loaded
 from thresher.judging.build import build_filters
 from thresher.pool.store import Store
 
 ENTRYPOINT = "flows.pipeline.pipeline"
-"""A module, not a file: nothing is copied to where the run happens, and it may be any directory."""
+"""A module, not a file: no code is copied to the machine that runs it, and it runs in any directory."""
 LENGTHS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 """Seconds of the units of --interval."""
 LONGEST = 10 * 365 * 86_400
 """Seconds of the longest interval."""
-NAMELESS = "/%&<>"
-"""What Prefect takes in no name."""
+FORBIDDEN = "/%&<>"
+"""Characters that Prefect takes in no name."""
 PLAN_SECONDS = 20
-"""A server plans the runs of a new schedule within seconds; one that has not by then never will."""
+"""How long to wait until the server has planned the first run of a new schedule; it takes a few seconds."""
 
 
 def schedule(
@@ -61,36 +62,27 @@ def schedule(
     pool: str | None,
     env: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Make or change the schedule of a recipe; returns its row of `schedules`. `env` are variables of its jobs on the pool, as
-    NAME=VALUE; those of a schedule that is there stay where none are given. Raises RecipeError, ScheduleError."""
-    when = _when(cron, interval, timezone)
-    given = _variables(env, pool)
+    """Create or change the schedule of a recipe; returns its row of `schedules`. `env` holds variables of its jobs on the pool,
+    as NAME=VALUE; without any, an existing schedule keeps its own. Raises RecipeError, ScheduleError."""
+    timing = _timing(cron, interval, timezone)
+    variables = _variables(env, pool)
     loaded = recipe_file.load(recipe, overrides)
     build_filters(loaded.recipe, Tools(loaded.base), imported=False, where=loaded.where)
-    name, overrides = name or loaded.recipe.name, list(overrides)
-    if wrong := sorted(set(name) & set(NAMELESS)):
+    name = name or loaded.recipe.name
+    if wrong := sorted(set(name) & set(FORBIDDEN)):
         raise ScheduleError(f"--name {name}: Prefect takes no {wrong[0]} in a name; give another")
-    if (repo := loaded.recipe.publish.repo) and located(repo) != repo:
-        overrides.append(f"publish.repo={located(repo)}")  # as it is from here
-    place = out or "data/runs"
-    Store(place)
-    parameters = {
-        "recipe": str(Path(recipe).absolute()),
-        "overrides": overrides,
-        "out": place if "://" in place else str(Path(place).absolute()),
-    }
+    parameters = _parameters(recipe, loaded, overrides, out)
     with server() as client:
-        before = _standing(client, name)
-        variables: dict[str, Any] = {"env": given}  # of none at all the server makes nothing, and leaves what is there
+        before = _existing(client, name)
+        job_variables: dict[str, Any] = {"env": variables}  # with {} the server keeps the old variables
         if before is not None and before.work_pool_name == pool:
-            variables = {**before.job_variables, **({"env": given} if given else {})}
-        when = _anchored(when, before)
+            job_variables = {**before.job_variables, **({"env": variables} if variables else {})}
         try:
-            made = client.create_deployment(
+            deployment = client.create_deployment(
                 flow_id=client.create_flow(pipeline),
                 name=name,
                 entrypoint=ENTRYPOINT,
-                schedules=[DeploymentScheduleCreate(schedule=when)],
+                schedules=[DeploymentScheduleCreate(schedule=_anchored(timing, before))],
                 parameters=parameters,
                 parameter_openapi_schema=parameter_schema(pipeline).model_dump_for_openapi(),
                 enforce_parameter_schema=True,
@@ -99,24 +91,25 @@ def schedule(
                 description=loaded.recipe.dataset.description or f"{loaded.recipe.name}: {recipe}",
                 tags=["thresher", machine()],
                 work_pool_name=pool,
-                job_variables=variables,
+                job_variables=job_variables,
             )
         except PrefectHTTPStatusError as error:
             if pool is None or error.response.status_code != 404:
                 raise
             raise ScheduleError(
-                f"--pool {pool}: the Prefect server has no such work pool; make it: "
+                f"--pool {pool}: the Prefect server has no such work pool; create it: "
                 f"prefect work-pool create --type process {pool}"
             ) from error
         if before is not None and before.work_pool_name != pool:
-            client.update_deployment(made, DeploymentUpdate(work_pool_name=pool, work_queue_name=None, job_variables=variables))
-        return _planned(client, made)
+            moved = DeploymentUpdate(work_pool_name=pool, work_queue_name=None, job_variables=job_variables)
+            client.update_deployment(deployment, moved)
+        return _planned(client, deployment)
 
 
 def schedules() -> list[dict[str, Any]]:
-    """Every schedule of thresher's on the server, by name. Raises ScheduleError."""
+    """Return a row for each schedule of thresher on the server, by name. Raises ScheduleError."""
     with server() as client:
-        return [_row(client, one) for one in every(client)]
+        return [_row(client, deployment) for deployment in all_deployments(client)]
 
 
 def short_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -143,42 +136,56 @@ def lines_of(row: Mapping[str, Any]) -> list[str]:
 
 
 def change(name: str, what: Literal["pause", "resume", "remove"]) -> None:
-    """Pause, resume or remove a schedule. Raises ScheduleError where there is none of this name, and where one is to be removed
-    of which a run is under way."""
+    """Pause, resume or remove a schedule. Raises ScheduleError if there is none of this name, or if it is to be removed while a
+    flow run of it is running."""
     with server() as client:
-        found = find(client, name)
+        deployment = find(client, name)
         if what == "remove":
-            _under_way(client, found)
-        {"pause": client.pause_deployment, "resume": client.resume_deployment, "remove": client.delete_deployment}[what](found.id)
+            _stop_if_running(client, deployment)
+        calls = {"pause": client.pause_deployment, "resume": client.resume_deployment, "remove": client.delete_deployment}
+        calls[what](deployment.id)
 
 
-def every(client: SyncPrefectClient) -> list[DeploymentResponse]:
-    """Every schedule of thresher's on a server, by name."""
-    found: list[DeploymentResponse] = []
-    while page := client.read_deployments(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[pipeline.name])), limit=200, offset=len(found)
-    ):
-        found += page
-    return sorted(found, key=lambda one: one.name)
+def all_deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    """Return the schedules of thresher on a server, by name."""
+    deployments: list[DeploymentResponse] = []
+    this_flow = FlowFilter(name=FlowFilterName(any_=[pipeline.name]))
+    while page := client.read_deployments(flow_filter=this_flow, limit=200, offset=len(deployments)):
+        deployments += page
+    return sorted(deployments, key=lambda deployment: deployment.name)
 
 
 def find(client: SyncPrefectClient, name: str) -> DeploymentResponse:
-    """The schedule of a name. Raises ScheduleError where there is none."""
-    if (found := _standing(client, name)) is None:
-        there = ", ".join(one.name for one in every(client)) or "none"
-        raise ScheduleError(f"{name}: no schedule of this name; there are: {there}")
-    return found
+    """Return the schedule of a name. Raises ScheduleError if there is none."""
+    if (deployment := _existing(client, name)) is None:
+        names = ", ".join(listed.name for listed in all_deployments(client)) or "none"
+        raise ScheduleError(f"{name}: no schedule of this name; there are: {names}")
+    return deployment
 
 
 def machine() -> str:
-    """The tag of schedules that were made on this machine."""
+    """Return the tag of schedules that were created on this machine."""
     return f"machine:{socket.gethostname()}"
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _when(cron: str | None, interval: str | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
+def _parameters(recipe: str, loaded: Loaded, overrides: Sequence[str], out: str | None) -> dict[str, Any]:
+    """The parameters of the flow, with absolute paths: a flow run may have another working directory."""
+    overrides = list(overrides)
+    if (repo := loaded.recipe.publish.repo) and located(repo) != repo:
+        overrides.append(f"publish.repo={located(repo)}")
+    folder = out or "data/runs"
+    Store(folder)
+    return {
+        "recipe": str(Path(recipe).absolute()),
+        "overrides": overrides,
+        "out": folder if "://" in folder else str(Path(folder).absolute()),
+    }
+
+
+def _timing(cron: str | None, interval: str | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
     if (cron is None) == (interval is None):
         raise ScheduleError('wanted either --cron, such as --cron "0 2 * * *", or --interval, such as --interval 6h')
     try:
@@ -195,41 +202,41 @@ def _when(cron: str | None, interval: str | None, timezone: str | None) -> CronS
             raise ScheduleError(f"--interval {interval}: that is more than ten years; wanted such as 6h")
         return IntervalSchedule(interval=timedelta(seconds=seconds), timezone=timezone or "UTC")
     except ValidationError as error:
-        at = error.errors()[0]
-        raise ScheduleError(f"--{at['loc'][0]} {at['input']}: {at['msg'].removeprefix('Value error, ')}") from error
+        first = error.errors()[0]
+        raise ScheduleError(f"--{first['loc'][0]} {first['input']}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _anchored(when: CronSchedule | IntervalSchedule, before: DeploymentResponse | None) -> CronSchedule | IntervalSchedule:
-    """A schedule that is made again with the same interval goes on at the same times."""
-    if isinstance(when, IntervalSchedule):
-        for one in before.schedules if before is not None else ():
-            own = one.schedule
-            if isinstance(own, IntervalSchedule) and (own.interval, own.timezone) == (when.interval, when.timezone):
+def _anchored(timing: CronSchedule | IntervalSchedule, before: DeploymentResponse | None) -> CronSchedule | IntervalSchedule:
+    """A schedule that is created again with the same interval keeps its times."""
+    if isinstance(timing, IntervalSchedule):
+        for earlier in before.schedules if before is not None else ():
+            own = earlier.schedule
+            if isinstance(own, IntervalSchedule) and (own.interval, own.timezone) == (timing.interval, timing.timezone):
                 return own
-    return when
+    return timing
 
 
 def _variables(env: Sequence[str], pool: str | None) -> dict[str, str]:
     if env and pool is None:
         raise ScheduleError("--env: is for the jobs of a work pool (--pool); set variables where `thresher serve` runs instead")
-    for one in env:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", one, re.DOTALL):
-            raise ScheduleError(f"--env {one.partition('=')[0]}: wanted NAME=VALUE, such as HF_HOME=/shared/hub")
-    return dict(one.split("=", 1) for one in env)
+    for variable in env:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", variable, re.DOTALL):
+            raise ScheduleError(f"--env {variable.partition('=')[0]}: wanted NAME=VALUE, such as HF_HOME=/shared/hub")
+    return dict(variable.split("=", 1) for variable in env)
 
 
-def _planned(client: SyncPrefectClient, made: UUID) -> dict[str, Any]:
-    """The row of a schedule, once the server has planned a run of it, or should have."""
+def _planned(client: SyncPrefectClient, deployment: UUID) -> dict[str, Any]:
+    """The row of a schedule, after waiting up to PLAN_SECONDS until the server has planned a run of it."""
     until = time.monotonic() + PLAN_SECONDS
     while True:
-        row = _row(client, client.read_deployment(made))
+        row = _row(client, client.read_deployment(deployment))
         if row["next"] or row["paused"] or time.monotonic() > until:
             return row
         time.sleep(0.5)
 
 
-def _standing(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
-    if set(name) & set(NAMELESS):
+def _existing(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
+    if set(name) & set(FORBIDDEN):
         return None
     try:
         return client.read_deployment_by_name(f"{pipeline.name}/{name}")
@@ -237,58 +244,59 @@ def _standing(client: SyncPrefectClient, name: str) -> DeploymentResponse | None
         return None
 
 
-def _under_way(client: SyncPrefectClient, one: DeploymentResponse) -> None:
-    """Raise where a run of a schedule is under way: without the schedule it would not know its directory any more."""
+def _stop_if_running(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Raise ScheduleError if a flow run of a schedule is running: without the schedule it cannot find its directory."""
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
-    this = DeploymentFilter(id=DeploymentFilterId(any_=[one.id]))
-    if found := client.read_flow_runs(deployment_filter=this, flow_run_filter=FlowRunFilter(state=state), limit=1):
-        run = found[0]
+    own = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    if runs := client.read_flow_runs(deployment_filter=own, flow_run_filter=FlowRunFilter(state=state), limit=1):
+        run = runs[0]
         raise ScheduleError(
-            f"{one.name}: its run {run.name} is {run.state_name or 'under way'}; wait for its end, or end it: prefect flow-run "
-            f"cancel {run.id}. `--pause` keeps others from beginning"
+            f"{deployment.name}: its run {run.name} is {run.state_name or 'running'}; wait for its end, or cancel it: prefect "
+            f"flow-run cancel {run.id}. `--pause` prevents further runs"
         )
 
 
-def _row(client: SyncPrefectClient, one: DeploymentResponse) -> dict[str, Any]:
-    """A schedule in a line; times are UTC, in ISO 8601."""
-    this = DeploymentFilter(id=DeploymentFilterId(any_=[one.id]))
-    coming = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-    gone = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[StateType.SCHEDULED]))
-    then = client.read_flow_runs(
-        deployment_filter=this,
-        flow_run_filter=FlowRunFilter(state=coming),
+def _row(client: SyncPrefectClient, deployment: DeploymentResponse) -> dict[str, Any]:
+    """A schedule as a row; times are UTC, in ISO 8601."""
+    own = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    started = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[StateType.SCHEDULED]))
+    upcoming = client.read_flow_runs(
+        deployment_filter=own,
+        flow_run_filter=FlowRunFilter(state=scheduled),
         sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
         limit=1,
     )
     last = client.read_flow_runs(
-        deployment_filter=this,
-        flow_run_filter=FlowRunFilter(state=gone),
+        deployment_filter=own,
+        flow_run_filter=FlowRunFilter(state=started),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=1,
     )
-    times = [_spelled(each.schedule) for each in one.schedules if each.active]
+    times = [_spelled(schedule.schedule) for schedule in deployment.schedules if schedule.active]
+    tags, parameters = deployment.tags, deployment.parameters
     return {
-        "name": one.name,
+        "name": deployment.name,
         "schedule": "; ".join(times) or None,
-        "paused": one.paused,
-        "next": _iso(then[0].next_scheduled_start_time) if then and not one.paused else None,
+        "paused": deployment.paused,
+        "next": _iso(upcoming[0].next_scheduled_start_time) if upcoming and not deployment.paused else None,
         "last": _iso(last[0].expected_start_time) if last else None,
         "last_state": last[0].state_name if last else None,
-        "pool": one.work_pool_name,
-        "machine": next((tag.removeprefix("machine:") for tag in one.tags if tag.startswith("machine:")), None),
-        "recipe": one.parameters.get("recipe"),
-        "out": one.parameters.get("out"),
+        "pool": deployment.work_pool_name,
+        "machine": next((tag.removeprefix("machine:") for tag in tags if tag.startswith("machine:")), None),
+        "recipe": parameters.get("recipe"),
+        "out": parameters.get("out"),
     }
 
 
-def _spelled(when: Any) -> str:
-    if isinstance(when, CronSchedule):
-        return f"{when.cron} ({when.timezone or 'UTC'})"
-    if isinstance(when, IntervalSchedule):
-        seconds = int(when.interval.total_seconds())
+def _spelled(timing: Any) -> str:
+    if isinstance(timing, CronSchedule):
+        return f"{timing.cron} ({timing.timezone or 'UTC'})"
+    if isinstance(timing, IntervalSchedule):
+        seconds = int(timing.interval.total_seconds())
         letter, size = next((letter, size) for letter, size in LENGTHS.items() if seconds % size == 0)
         return f"every {seconds // size}{letter}"
-    return str(when)
+    return str(timing)
 
 
 def _minutes(time: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The user's Prefect server: where it is, and whether it will do."""
+"""The user's Prefect server: its address, and whether it can be used."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,32 +12,31 @@ from prefect.settings import PREFECT_API_URL
 from thresher.errors import ScheduleError
 
 OLDEST = (3, 7)
-"""The oldest server that this was tried with."""
-START = "start one: `prefect server start`, and say where it is: export PREFECT_API_URL=http://127.0.0.1:4200/api"
+"""The oldest version of a server that was tested."""
+START = "start one: `prefect server start`, and set its address: export PREFECT_API_URL=http://127.0.0.1:4200/api"
 
 
 @contextmanager
 def server(how: str = START) -> Iterator[SyncPrefectClient]:
-    """A client of the user's server. Raises ScheduleError where there is none, or one that is too old; `how` says what to do
-    then."""
+    """Open a client of the user's server. Raises ScheduleError if there is none or it is too old, with `how` as the advice."""
     if not (url := PREFECT_API_URL.value()):
         raise ScheduleError(f"no Prefect server: PREFECT_API_URL is not set, and schedules need one; {how}")
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
             raise ScheduleError(f"no Prefect server at {url} (PREFECT_API_URL): {error}; {how}")
-        if client.server_type != ServerType.CLOUD and (found := _version(client)) < OLDEST:
+        if client.server_type != ServerType.CLOUD and (version := _version(client)) < OLDEST:
             raise ScheduleError(
-                f"the Prefect server at {url} (PREFECT_API_URL) is of version {'.'.join(map(str, found))}, wanted is "
+                f"the Prefect server at {url} (PREFECT_API_URL) is of version {'.'.join(map(str, version))}, wanted is "
                 f"{'.'.join(map(str, OLDEST))} or later; upgrade it: pip install 'prefect=={prefect.__version__}' where it runs"
             )
         try:
             yield client
         except httpx.HTTPError as error:
-            raise ScheduleError(f"the Prefect server at {url} did not do it: {error}; its log says more") from error
+            raise ScheduleError(f"the Prefect server at {url} refused a request: {error}; see the server's log") from error
 
 
 def _version(client: SyncPrefectClient) -> tuple[int, int]:
-    """Major and minor of the server's version."""
+    """The major and minor version of the server; (0, 0) if it cannot be read."""
     try:
         major, minor = str(client.api_version()).split(".")[:2]
         return int(major), int(minor)

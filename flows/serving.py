@@ -1,4 +1,4 @@
-"""thresher serve: the schedules of this machine, run here, without a work pool."""
+"""`thresher serve`: run the schedules of this machine without a work pool."""
 
 import asyncio
 import contextlib
@@ -18,38 +18,39 @@ from prefect.states import Crashed
 from pydantic import PrivateAttr
 
 from flows.pipeline import pipeline
-from flows.schedules import every, find, machine
+from flows.schedules import all_deployments, find, machine
 from flows.servers import server
 from thresher.errors import ScheduleError
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10
-"""How often `thresher serve` looks for schedules that are new."""
-TOLD_SECONDS = 15
-"""How long the server is given to hear of runs that were ended."""
+"""How often to look for new schedules."""
+REPORT_SECONDS = 15
+"""How long to wait at the end until the server knows of the runs that were stopped."""
 
 
 def serve(names: Sequence[str], *, at_once: int, say: Callable[[str], None] = print) -> None:
-    """Run these schedules, or all that were made on this machine, in this process until it is stopped; what runs then is ended,
-    and the server told. The schedules stay as they are on the server. Raises ScheduleError."""
+    """Run these schedules, or all that were created on this machine, until this process is stopped, at most `at_once` flow runs
+    at the same time. Stopping it stops them, and reports that to the server. The schedules on the server do not change. Raises
+    ScheduleError."""
     with server() as client:
-        here = _mine(every(client)) if not names else [find(client, name) for name in names]
-    if names and (pooled := [one for one in here if one.work_pool_name]):
-        one = pooled[0]
+        served = _of_this_machine(all_deployments(client)) if not names else [find(client, name) for name in names]
+    if names and (pooled := [deployment for deployment in served if deployment.work_pool_name]):
+        name, pool = pooled[0].name, pooled[0].work_pool_name
         raise ScheduleError(
-            f"{one.name}: runs on the work pool {one.work_pool_name}; start a worker: prefect worker start --pool "
-            f"{one.work_pool_name}, or make the schedule again without --pool"
+            f"{name}: runs on the work pool {pool}; start a worker: prefect worker start --pool {pool}, or create the schedule "
+            "again without --pool"
         )
     with contextlib.suppress(asyncio.CancelledError):  # by SIGTERM
-        asyncio.run(_serve([one.name for one in here] if names else None, at_once, say))
+        asyncio.run(_serve([deployment.name for deployment in served] if names else None, at_once, say))
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-class Standing(RunnerDeployment):
-    """A deployment that stands on the server, and that serving it leaves as it is."""
+class ExistingDeployment(RunnerDeployment):
+    """A deployment of the server that serving does not change."""
 
     _id: UUID = PrivateAttr()
 
@@ -58,14 +59,14 @@ class Standing(RunnerDeployment):
 
 
 class Serving(Runner):
-    """Prefect's runner, but that a server which is away does not end what runs, and that stopping it does, before the server is
-    told. It reaches into Prefect 3.7's private parts, for there is no other way in: the poller gives up after three failures, and
-    its end kills the runs."""
+    """Prefect's runner, with two differences: an unreachable server does not end flow runs, and stopping the runner ends them and
+    waits until the server knows. It uses private attributes of Prefect 3.7, because there is no public way: the poller gives up
+    after three failures, and its end kills the flow runs."""
 
     def __init__(self, stop: Callable[[], Any], seen: set[UUID], **more: Any) -> None:
         super().__init__(**more)
         self._stop, self._seen = stop, seen
-        self._away, self._untold = False, bool(seen)
+        self._unreachable, self._unreported = False, bool(seen)
 
     def handle_sigterm(self, *_: Any, **__: Any) -> None:
         assert self._loop is not None
@@ -77,64 +78,65 @@ class Serving(Runner):
         poll = poller._get_and_submit_flow_runs
 
         async def patient(task_group: Any = None) -> None:
-            """While something runs a server that is away is waited for. Then the cancelling of runs may have been given up, and
-            another runner is wanted as soon as nothing runs."""
+            """Wait for an unreachable server while a flow run is running. The runner may have stopped to watch for cancelled flow
+            runs by then, so it ends as soon as nothing runs, and another one replaces it."""
             running = self._process_manager.flow_run_ids()
             self._seen.update(running)
             try:
-                if self._untold:
-                    await self._tell(self._seen - running)
+                if self._unreported:
+                    await self._report(self._seen - running)
                 await poll(task_group)
             except httpx.HTTPError as error:
-                self._untold = True
+                self._unreported = True
                 if not running:
                     raise
-                if not self._away:
-                    log.warning("the Prefect server is away (%s); what runs goes on", error)
-                self._away = True
+                if not self._unreachable:
+                    log.warning("the Prefect server cannot be reached (%s); running flow runs continue", error)
+                self._unreachable = True
             else:
-                self._untold = False
+                self._unreported = False
                 self._seen.intersection_update(running)
-                if self._away and not running and not poller._submitting_flow_run_ids:
-                    raise ScheduleError("the Prefect server was away")
+                if self._unreachable and not running and not poller._submitting_flow_run_ids:
+                    raise ScheduleError("the Prefect server could not be reached for a while")
 
         poller._get_and_submit_flow_runs = patient  # type: ignore[method-assign]
         return self
 
     async def __aexit__(self, *why: object) -> None:
         with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as ended:
+            async with anyio.create_task_group() as tasks:
                 for run in self._process_manager.flow_run_ids():
-                    ended.start_soon(self._killed, run)
-            with anyio.move_on_after(TOLD_SECONDS):  # each is noted as crashed by whoever waits for its process
+                    tasks.start_soon(self._kill, run)
+            with anyio.move_on_after(REPORT_SECONDS):  # the task that waits for a process reports its flow run as crashed
                 while self._scheduled_run_poller._submitting_flow_run_ids:
                     await anyio.sleep(0.1)
         await super().__aexit__(*why)
 
-    async def _tell(self, ended: set[UUID]) -> None:
-        """Tell the server of runs that ended while it was away, and could not say so themselves."""
+    async def _report(self, ended: set[UUID]) -> None:
+        """Report flow runs to the server that ended while it was unreachable, and could not report it themselves."""
         for run in ended:
-            with contextlib.suppress(ObjectNotFound):  # somebody removed it
+            with contextlib.suppress(ObjectNotFound):  # it was removed
                 state = (await self._client.read_flow_run(run)).state
                 if state is None or not state.is_final():
-                    await self._client.set_flow_run_state(run, Crashed(message="It ended while the server was away."), force=True)
+                    message = "It ended while the server could not be reached."
+                    await self._client.set_flow_run_state(run, Crashed(message=message), force=True)
 
-    async def _killed(self, run: UUID) -> None:
+    async def _kill(self, run: UUID) -> None:
         try:
             await self._process_manager.kill(run)
-        except Exception as error:  # noqa: BLE001 - the others are to be ended all the same
-            log.warning("the process of run %s was not ended: %r", run, error)
+        except Exception as error:  # noqa: BLE001 - the other flow runs are stopped all the same
+            log.warning("the process of flow run %s was not stopped: %r", run, error)
 
 
 async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str], None]) -> None:
-    """Where nothing runs, a runner gives up when the server is away for a while; another one begins when it is back, and knows
-    what the one before has `seen` run."""
+    """A runner without flow runs ends when the server is unreachable for a while. Another one starts when the server is back; it
+    knows the flow runs that earlier ones have `seen`."""
     seen: set[UUID] = set()
     while True:
         try:
             return await _serve_while_up(names, at_once, say, seen)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the schedules are to be served
-            say(f"thresher serve: {_first(error)}; beginning again when the server is there")
+        except Exception as error:  # noqa: BLE001 - serving continues after any error
+            say(f"thresher serve: {_first(error)}; restarting when the server can be reached")
         while True:
             await anyio.sleep(LOOK_SECONDS)
             with contextlib.suppress(ScheduleError):
@@ -149,13 +151,13 @@ async def _serve_while_up(names: Sequence[str] | None, at_once: int, say: Callab
     known: set[UUID] = set()
 
     async def look() -> None:
-        for one in await anyio.to_thread.run_sync(_served, names):
-            if one.id not in known:
-                standing = Standing(name=one.name, flow_name=pipeline.name)
-                standing._id = one.id
-                await runner.aadd_deployment(standing)
-                known.add(one.id)
-                say(f"serving {one.name}")
+        for deployment in await anyio.to_thread.run_sync(_served, names):
+            if deployment.id not in known:
+                existing = ExistingDeployment(name=deployment.name, flow_name=pipeline.name)
+                existing._id = deployment.id
+                await runner.aadd_deployment(existing)
+                known.add(deployment.id)
+                say(f"serving {deployment.name}")
 
     async def watch() -> None:
         while True:
@@ -165,7 +167,7 @@ async def _serve_while_up(names: Sequence[str] | None, at_once: int, say: Callab
 
     await look()
     if not known:
-        say(f"no schedule was made on this machine ({machine()}) yet; waiting for one: thresher schedule RECIPE --cron ...")
+        say(f"no schedule was created on this machine ({machine()}) yet; waiting for one: thresher schedule RECIPE --cron ...")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
         await runner.start()
@@ -174,12 +176,14 @@ async def _serve_while_up(names: Sequence[str] | None, at_once: int, say: Callab
 
 def _served(names: Sequence[str] | None) -> list[DeploymentResponse]:
     with server() as client:
-        found = every(client)
-        return _mine(found) if names is None else [one for one in found if one.name in names]
+        deployments = all_deployments(client)
+    if names is None:
+        return _of_this_machine(deployments)
+    return [deployment for deployment in deployments if deployment.name in names]
 
 
-def _mine(found: Sequence[DeploymentResponse]) -> list[DeploymentResponse]:
-    return [one for one in found if machine() in one.tags and not one.work_pool_name]
+def _of_this_machine(deployments: Sequence[DeploymentResponse]) -> list[DeploymentResponse]:
+    return [deployment for deployment in deployments if machine() in deployment.tags and not deployment.work_pool_name]
 
 
 def _first(error: BaseException) -> BaseException:

@@ -269,7 +269,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
     second = begin(asked, "killed")
     assert ended(asked, second, 240).is_completed()
     assert notes(out) == {name: note | {"state": "done", "flow_runs": [str(first), str(second)]}}
-    assert "going on with" in said(asked, second)
+    assert "resuming" in said(asked, second)
     run_recipe(path, tmp_path / "whole", salt=note["salt"])
     assert ids(out / name) == ids(tmp_path / "whole")
 
@@ -331,12 +331,12 @@ def test_what_runs_outlives_a_server_that_is_away(
         process = waiting(tmp_path)
         before = len(log.read_text())
         server.down(signal.SIGKILL)
-        until(partial(logged, log, "the Prefect server is away", before))
+        until(partial(logged, log, "the Prefect server cannot be reached", before))
         time.sleep(8)  # seven looks of the runner
         assert Path(f"/proc/{process}").exists()
         if killed:
             os.kill(process, signal.SIGKILL)
-            until(partial(logged, log, "beginning again when the server is there", before))
+            until(partial(logged, log, "restarting when the server can be reached", before))
         server.up()
         if not killed:
             assert asked.read_flow_run(run).state_name == "Running"
@@ -344,7 +344,7 @@ def test_what_runs_outlives_a_server_that_is_away(
         state = ended(asked, run)
         assert (state.is_crashed(), state.is_completed()) == (killed, not killed), state
         assert list(notes(tmp_path / "runs").values())[-1]["state"] == ("begun" if killed else "done")
-        until(partial(logged, log, "beginning again when the server is there", before))
+        until(partial(logged, log, "restarting when the server can be reached", before))
     assert own.poll() is None
     assert len(notes(tmp_path / "runs")) == 2
     server.stop(own)
