@@ -1,4 +1,4 @@
-"""Writes the prompts of the shipped recipes: small task families of 16 prompts each. `--check` fails when the files are stale.
+"""Writes the prompts of the shipped recipes: small task families of 16 prompts each. `--check` fails if a file is stale.
 
 python data/prompts/make.py
 """
@@ -19,8 +19,8 @@ DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 MONTHS = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
 ]  # fmt: skip
-ASKED = [*DAYS[1:], *MONTHS[:2], *MONTHS[3:-1]]
-"""All but the two of the worked examples, and December."""
+QUESTIONED = [*DAYS[1:], *MONTHS[:2], *MONTHS[3:-1]]
+"""All days and months except those of the worked examples, and December."""
 
 PEOPLE = (
     "Anna 31 Paris|Tom 24 London|Maria 45 Madrid|John 52 Boston|Emma 19 Berlin|Lucas 37 Rome|Sara 28 Oslo|David 63 Chicago|"
@@ -45,7 +45,7 @@ FUNCTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("increment(n)", "returns n plus one", "return n + 1", ("increment(1) == 2", "increment(-1) == 0")),
     ("absolute(n)", "returns the absolute value of n", "return abs(n)", ("absolute(-4) == 4", "absolute(4) == 4")),
 )  # fmt: skip
-"""Signature, what is asked, a right body, tests."""
+"""Signature, task, right body, tests."""
 
 MATHS: tuple[tuple[str, str, int], ...] = (
     ("A box holds 6 eggs. How many eggs are in 7 boxes?", "7 boxes of 6 eggs are 7 * 6 = 42 eggs.", 42),
@@ -65,13 +65,13 @@ MATHS: tuple[tuple[str, str, int], ...] = (
     ("Two friends share 36 cards equally. How many does each get?", "36 / 2 = 18 cards.", 18),
     ("A garden is 6 m wide and 9 m long. What is its area in square metres?", "6 * 9 = 54 square metres.", 54),
 )
-"""Question, solution and answer, written in the form of GSM8K's rows."""
+"""Question, solution and answer; the rows have the form of GSM8K's."""
 
 
 def humaneval_row(number: int, signature: str, task: str, body: str, tests: tuple[str, ...]) -> dict[str, Any]:
-    """A row in the form of HumanEval's."""
+    """Return a row in the form of HumanEval's."""
     name = signature.partition("(")[0]
-    checks = "".join(f"    assert {one.replace(name, 'candidate', 1)}\n" for one in tests)
+    checks = "".join(f"    assert {test.replace(name, 'candidate', 1)}\n" for test in tests)
     return {
         "task_id": f"thresher/{number}",
         "prompt": f'def {signature}:\n    """{task[0].upper()}{task[1:]}."""\n',
@@ -82,26 +82,26 @@ def humaneval_row(number: int, signature: str, task: str, body: str, tests: tupl
 
 
 def code_reference(signature: str, body: str, tests: tuple[str, ...]) -> dict[str, Any]:
-    """A reference of the filter code_tests."""
+    """Return a reference for the filter code_tests."""
     solution = f"def {signature}:\n    {body}\n"
-    return {"entry_point": signature.partition("(")[0], "tests": [f"assert {one}" for one in tests], "solution": solution}
+    return {"entry_point": signature.partition("(")[0], "tests": [f"assert {test}" for test in tests], "solution": solution}
 
 
 def families() -> dict[str, list[dict[str, Any]]]:
-    """File name without its ending to rows."""
-    after = {name: cycle[(at + 1) % len(cycle)] for cycle in (DAYS, MONTHS) for at, name in enumerate(cycle)}
-    people = [dict(zip(("name", "age", "city"), one.split(), strict=True)) for one in PEOPLE.split("|")]
+    """Return the rows of each file, by its name without the suffix."""
+    after = {name: cycle[(index + 1) % len(cycle)] for cycle in (DAYS, MONTHS) for index, name in enumerate(cycle)}
+    people = [dict(zip(("name", "age", "city"), person.split(), strict=True)) for person in PEOPLE.split("|")]
     return {
         "upper": [{"text": text, "answer": text.upper()} for text in WORDS.split("|")],
         "capital": [dict(zip(("country", "answer"), pair.split(), strict=True)) for pair in CAPITALS.split("|")],
-        "next": [{"kind": "day" if name in DAYS else "month", "name": name, "answer": after[name]} for name in ASKED],
+        "next": [{"kind": "day" if name in DAYS else "month", "name": name, "answer": after[name]} for name in QUESTIONED],
         "pyfunc": [
             {"signature": signature, "task": task, "answer": code_reference(signature, body, tests)}
             for signature, task, body, tests in FUNCTIONS
         ],
-        "code": [humaneval_row(number, *one) for number, one in enumerate(FUNCTIONS)],
-        "maths": [{"question": asked, "answer": f"{steps}\n#### {answer}"} for asked, steps, answer in MATHS],
-        "json_record": [{**one, "answer": {**one, "age": int(one["age"])}} for one in people],
+        "code": [humaneval_row(number, *function) for number, function in enumerate(FUNCTIONS)],
+        "maths": [{"question": question, "answer": f"{steps}\n#### {answer}"} for question, steps, answer in MATHS],
+        "json_record": [{**person, "answer": {**person, "age": int(person["age"])}} for person in people],
     }
 
 
