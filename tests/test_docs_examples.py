@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 import filters
-import thresher
 from filters.judging import judge
 from helpers.docs import ROOT, block, make_reference
 from thresher.inputs import recipe_file
