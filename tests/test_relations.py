@@ -15,6 +15,7 @@ from helpers.own_samples import Rows, related_samples, view_rows
 from helpers.runs import filter_rows
 from thresher.judging.corpus import compare
 from thresher.judging.winnow import judge_shard
+from thresher.pool.ingest import ingest
 from thresher.pool.run import open_run
 from thresher.pool.store import Store
 
@@ -71,12 +72,13 @@ def test_other_settings_judge_anew_without_touching_the_pool(run: Callable[..., 
 
 
 @pytest.mark.slow
-def test_verdicts_are_the_same_however_the_run_is_cut(run: Callable[..., Path]) -> None:
+def test_verdicts_are_the_same_however_the_run_is_cut(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Across prompts too: the same long answers to other prompts."""
     rows = related_samples() + [{**row, "prompt": "Once more: " + row["prompt"]} for row in related_samples()]
     rows = [{**row, "completion": row["completion"].replace("First", "In order to see this at once, first " * 6)} for row in rows]
     large = run(rows, "large")
-    small = run(rows, "small", run={"shard_samples": 20})
+    monkeypatch.setitem(ingest.__kwdefaults__, "shard_rows", 20)
+    small = run(rows, "small")
     fates = [
         {row["sample_id"]: (row["kind"], row["nearest"]) for row in view_rows(folder, "rollouts")} for folder in (small, large)
     ]
