@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.small_run import GOOD, small_run
-from thresher.audit.cache import FOLDER
+from thresher.audit.kept import FOLDER
 from thresher.cli import main
 
 pytestmark = pytest.mark.slow  # what draws charts takes a second to import
@@ -96,7 +96,7 @@ def test_a_run_is_found_by_any_of_its_paths(
     monkeypatch.chdir(tmp_path / "b" / "samples")
     for path in (str(tmp_path / "link"), "..", f"{tmp_path}/a/../b/"):
         assert main(["audit", path, "--html", str(tmp_path / "page.html")]) == 0
-        assert f"Against {tmp_path / 'a'}" in (tmp_path / "page.html").read_text()
+        assert f"Compared with {tmp_path / 'a'}" in (tmp_path / "page.html").read_text()
     assert main(["audit", "s3x://bucket/run"]) == 1
     assert "s3x://bucket/run: no such storage" in capsys.readouterr().err
 

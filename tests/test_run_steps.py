@@ -95,7 +95,7 @@ def test_a_filter_over_the_run_drops_what_another_prompt_said(recipe: Write, tmp
 
 def test_a_third_party_filter_is_named_by_module(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`module:build`, with a Config of its own; its failure on one sample leaves the others judged."""
-    (tmp_path / "third_party.py").write_text(
+    (tmp_path / "banned_words.py").write_text(
         "from pydantic import BaseModel\n"
         "from filters.base import Filter, Role, Scope\n"
         "from filters.judging import one_by_one\n"
@@ -108,8 +108,8 @@ def test_a_third_party_filter_is_named_by_module(recipe: Write, tmp_path: Path, 
         "    return Filter('banned', '1', Scope.SAMPLE, Role.QUALITY, one_by_one(judge, ['completion']), ('completion',))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = audit_of(recipe(filters=[{"name": "third_party:build", "parameters": {"banned": "Kyoto"}}]), tmp_path / "run")
-    sys.modules.pop("third_party")
+    found = audit_of(recipe(filters=[{"name": "banned_words:build", "parameters": {"banned": "Kyoto"}}]), tmp_path / "run")
+    sys.modules.pop("banned_words")
 
     assert found["filters"][0]["dropped"] == {"banned_word": 2}
     assert found["filters"][0]["undecided"] == {"filter_error": 1}
