@@ -13,6 +13,7 @@ from schemas.manifest import RunManifest
 from schemas.sample import PROMPTS, SAMPLES, VERDICTS
 from thresher.dataset import views
 from thresher.pool import judged as pool
+from thresher.pool import prompt_counts
 from thresher.pool.run import Run
 
 RESERVED_BY_TRL = {
@@ -149,7 +150,7 @@ def test_counts_of_prompts_add_up_to_the_samples(rows: Any) -> None:
         }
     )
 
-    first, prompt, counts = pool.prompt_counts(judged)
+    first, prompt, counts = prompt_counts.prompt_counts(judged)
 
     drawn = [kind for _, kind, anchor in rows if not anchor]
     assert counts["samples"].sum() == len(drawn)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from filters.similarity.guards import answer_ids
 from schemas.sample import Kind, Outcome
 from schemas.sampling import Sampling
-from thresher.pool.judged import pass_rates, prompt_counts
+from thresher.pool.prompt_counts import pass_rates, prompt_counts
 
 JSON = pa.json_()
 CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
