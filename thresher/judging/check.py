@@ -1,4 +1,4 @@
-"""Tries a recipe without sampling: are the prompts there, and do its verifiers accept what is right and refuse what is wrong?"""
+"""Checks a recipe without sampling: can the prompts be read, and do its verifiers accept right answers and refuse wrong ones?"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ SHOWN_CHARS = 300
 
 @dataclass(frozen=True)
 class Trial:
-    """How a verifier took the references of the prompts it judges, and wrong answers to them."""
+    """How a verifier judged the references of its prompts, and wrong answers to them."""
 
     label: str
     prompts: int
@@ -36,12 +36,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found; `faults` is empty when the recipe may run."""
+    """The result of a check; `faults` is empty when the recipe may run."""
 
     families: dict[str, int]
     trials: tuple[Trial, ...]
     self_tests: dict[str, str]
-    """What filters tried of this machine, by label."""
+    """Results of the filters that test this machine, by label."""
     faults: tuple[str, ...]
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
@@ -69,8 +69,8 @@ class Report:
 
 
 def check_recipe(loaded: Loaded) -> Report:
-    """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError for
-    what cannot be read at all; what reads but fails stands in the report."""
+    """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError where
+    recipe or prompts cannot be read; other faults are listed in the report."""
     with opened_tools(loaded.recipe, loaded.base) as tools:
         return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
 
@@ -81,13 +81,13 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
     for prompt in prompts:
         families[prompt.family] = families.get(prompt.family, 0) + 1
     trials, faults, self_tests = [], [], {}
-    for label, spec, made in built:
+    for label, spec, filter_ in built:
         try:
-            if made.self_test is not None:
-                self_tests[label] = made.self_test()
-            if _is_tried(made):
+            if filter_.self_test is not None:
+                self_tests[label] = filter_.self_test()
+            if _is_tried(filter_):
                 judged = [prompt for prompt in prompts if spec.families is None or prompt.family in spec.families]
-                trials.append(_trial(label, made, judged))
+                trials.append(_trial(label, filter_, judged))
         except FilterError as error:
             faults.append(f"{label}: {error}")
     faults += [fault for trial in trials for fault in trial.faults]
@@ -96,7 +96,7 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
 
 def check_golds(run: Run) -> None:
     """Try the verifiers of a planned run on the references of run.check_golds of its prompts, spread over the plan. Raises
-    RecipeError when one of them refuses a reference: what it would say of samples is worth nothing."""
+    RecipeError when one refuses a reference: its verdicts on samples would be worthless."""
     with opened_tools(run.recipe, run.base) as tools:
         built = build_filters(run.recipe, tools, imported=False)
         verifiers = [item for item in built if _is_tried(item.filter)]
@@ -109,56 +109,57 @@ def _check_golds(run: Run, verifiers: Sequence[Built]) -> None:
     shards = pool.shards(store)
     prompts: list[Prompt] = []
     for shard in np.unique(np.linspace(0, shards - 1, min(shards, recipe.run.check_golds)).round().astype(int)).tolist():
-        every = prompts_of(store.read_group("prompts", shard))
-        prompts += every[: max(1, -(-recipe.run.check_golds // shards))]
+        prompts += prompts_of(store.read_group("prompts", shard))[: max(1, -(-recipe.run.check_golds // shards))]
     faults: list[str] = []
-    for label, spec, made in verifiers:
+    for label, spec, filter_ in verifiers:
         golds = [
-            (prompt, _answer(made, prompt, right=True))
+            (prompt, _answer(filter_, prompt, right=True))
             for prompt in prompts
             if spec.families is None or prompt.family in spec.families
         ]
-        faults += _first(list(_refused(label, made, golds)))
+        faults += _first(list(_refused(label, filter_, golds)))
     if faults:
-        why = (
-            "filters: a verifier refuses references of its own prompts, so nothing is sampled; mend the prompts or the filter "
+        reason = (
+            "filters: a verifier refuses references of its own prompts, so nothing is sampled; correct the prompts or the filter "
             "(thresher check tries every one), or set run.check_golds: 0"
         )
-        raise RecipeError("\n  ".join([why, *faults]))
+        raise RecipeError("\n  ".join([reason, *faults]))
 
 
-def _is_tried(made: Filter) -> bool:
-    return made.role is Role.VERIFIER and made.scope is Scope.SAMPLE and made.certain
+def _is_tried(filter_: Filter) -> bool:
+    return filter_.role is Role.VERIFIER and filter_.scope is Scope.SAMPLE and filter_.certain
 
 
-def _trial(label: str, made: Filter, prompts: Sequence[Prompt]) -> Trial:
+def _trial(label: str, filter_: Filter, prompts: Sequence[Prompt]) -> Trial:
     kept = dropped = tried = 0
     faults: list[str] = []
-    for at in range(0, len(prompts), BATCH):
-        batch = prompts[at : at + BATCH]
-        golds = [(prompt, _answer(made, prompt, right=True)) for prompt in batch]
-        wrongs = [(prompt, _answer(made, prompt, right=False)) for prompt in batch]
-        refused = list(_refused(label, made, golds))
+    for start in range(0, len(prompts), BATCH):
+        batch = prompts[start : start + BATCH]
+        golds = [(prompt, _answer(filter_, prompt, right=True)) for prompt in batch]
+        wrongs = [(prompt, _answer(filter_, prompt, right=False)) for prompt in batch]
+        refused = list(_refused(label, filter_, golds))
         kept += sum(answer is not None for _, answer in golds) - len(refused)
         faults += refused
-        for prompt, answer, given in _judged(made, wrongs):
+        for prompt, answer, verdict in _judged(filter_, wrongs):
             tried += 1
-            if given["outcome"] == Outcome.DROP:
+            if verdict["outcome"] == Outcome.DROP:
                 dropped += 1
             else:
-                faults.append(f"{label}: does not drop a wrong answer to {_short(prompt)}: {_cut(answer)!r}: {given['outcome']}")
-        for prompt, _, given in _judged(made, [(prompt, "x") for prompt, gold in golds if gold is None]):
-            if given["outcome"] == Outcome.UNDECIDED:
-                found = "no reference" if prompt.reference is None else f"the reference {to_json(prompt.reference)[:60]}"
-                faults.append(f"{label}: cannot judge {_short(prompt)}: {given['reason']}; it has {found}")
+                faults.append(
+                    f"{label}: does not drop a wrong answer to {_short(prompt)}: {_cut(answer)!r}: {verdict['outcome']}"
+                )
+        for prompt, _, verdict in _judged(filter_, [(prompt, "x") for prompt, gold in golds if gold is None]):
+            if verdict["outcome"] == Outcome.UNDECIDED:
+                reference = "no reference" if prompt.reference is None else f"the reference {to_json(prompt.reference)[:60]}"
+                faults.append(f"{label}: cannot judge {_short(prompt)}: {verdict['reason']}; it has {reference}")
     return Trial(label, len(prompts), kept, dropped, tried, _first(faults))
 
 
-def _refused(label: str, made: Filter, golds: Sequence[tuple[Prompt, str | None]]) -> Iterator[str]:
-    for prompt, answer, given in _judged(made, golds):
-        if given["outcome"] != Outcome.KEEP:
-            said = f"{given['outcome']} {given['reason']} {given['detail'] or ''}".strip()
-            yield f"{label}: refuses the reference of {_short(prompt)}: answer {_cut(answer)!r}: {said}"
+def _refused(label: str, filter_: Filter, golds: Sequence[tuple[Prompt, str | None]]) -> Iterator[str]:
+    for prompt, answer, verdict in _judged(filter_, golds):
+        if verdict["outcome"] != Outcome.KEEP:
+            words = f"{verdict['outcome']} {verdict['reason']} {verdict['detail'] or ''}".strip()
+            yield f"{label}: refuses the reference of {_short(prompt)}: answer {_cut(answer)!r}: {words}"
 
 
 def _first(faults: list[str]) -> tuple[str, ...]:
@@ -166,9 +167,9 @@ def _first(faults: list[str]) -> tuple[str, ...]:
     return tuple(faults if more <= 0 else [*faults[:SHOWN], f"... and {more} more of this filter"])
 
 
-def _answer(made: Filter, prompt: Prompt, *, right: bool) -> str | None:
-    """A completion that holds the reference, or one that does not."""
-    by_filter = made.gold if right else made.wrong
+def _answer(filter_: Filter, prompt: Prompt, *, right: bool) -> str | None:
+    """A completion with the reference as its answer, or with another answer; None where the filter cannot tell."""
+    by_filter = filter_.gold if right else filter_.wrong
     if by_filter is not None:
         return by_filter(prompt.reference)
     if prompt.reference is None:
@@ -177,16 +178,16 @@ def _answer(made: Filter, prompt: Prompt, *, right: bool) -> str | None:
     return text if right else f"not {text}, but something else"
 
 
-def _judged(made: Filter, answers: Sequence[tuple[Prompt, str | None]]) -> Iterator[tuple[Prompt, str, dict[str, Any]]]:
-    given = [(prompt, answer) for prompt, answer in answers if answer is not None]
-    if given:
-        verdicts = judge(made, _table(given)).to_pylist()
-        for (prompt, answer), verdict in zip(given, verdicts, strict=True):
+def _judged(filter_: Filter, answers: Sequence[tuple[Prompt, str | None]]) -> Iterator[tuple[Prompt, str, dict[str, Any]]]:
+    known = [(prompt, answer) for prompt, answer in answers if answer is not None]
+    if known:
+        verdicts = judge(filter_, _table(known)).to_pylist()
+        for (prompt, answer), verdict in zip(known, verdicts, strict=True):
             yield prompt, answer, verdict
 
 
 def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
-    """Pool rows for answers that nobody sampled."""
+    """Pool rows for made-up answers."""
     rows = [
         {
             "sample_id": prompt.prompt_id,

@@ -42,7 +42,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will bring and cost. Of one probe: `probe_samples` of `probe_prompts` prompts in `probe_s` seconds."""
+    """The expected yield and cost of a run, from one probe: `probe_samples` of `probe_prompts` prompts in `probe_s` seconds."""
 
     prompts: int
     samples: Range
@@ -96,8 +96,9 @@ class Estimate:
 def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PROBE_SAMPLES) -> Estimate:
     """Probe `prompts` prompts with `samples` samples each. Raises what a run raises."""
     recipe = loaded.recipe
-    every = list(plan(recipe, loaded.base))
-    chosen = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, min(prompts, len(every))).round().astype(int))]
+    planned = list(plan(recipe, loaded.base))
+    numbers = np.unique(np.linspace(0, len(planned) - 1, min(prompts, len(planned))).round().astype(int))
+    chosen = [planned[number] for number in numbers]
     sampling = recipe.sampling.model_copy(
         update={
             "samples_per_prompt": min(samples, recipe.sampling.samples_per_prompt),
@@ -113,18 +114,18 @@ def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PRO
     # On a cluster all machines must see the probe.
     beside = _runs() if recipe.executor.kind == "ray" else None
     with tempfile.TemporaryDirectory(prefix="thresher-", dir=beside) as folder, open_executor(probed) as executor:
-        began = time.perf_counter()
+        start = time.perf_counter()
         begun = steps.begin(replace(loaded, recipe=probed), Path(folder) / "probe", prompts=chosen)
         progress = Progress()
         with steps.engines_of(begun.run, progress, executor) as engines:
             warm = time.perf_counter()
             judged_only = steps.JudgedOnly(steps.Plain(begun.run, progress, executor))
             steps.sample_through(begun, engines, judged_only, progress, executor)
-            done = time.perf_counter()
+            end = time.perf_counter()
         store = begun.run.store
         columns = ["prompt_id", "family", "index", "anchor", "completion_ids", "logprobs", "unreadable", "error"]
         judged = pa.concat_tables(pool.each_judged(store, columns))
-    return _estimate(loaded, len(every), judged, _Probe(progress.samples, progress.tokens, warm - began, done - warm))
+    return _estimate(loaded, len(planned), judged, _Probe(progress.samples, progress.tokens, warm - start, end - warm))
 
 
 def _runs() -> Path:
@@ -176,10 +177,10 @@ def _estimate(loaded: Loaded, prompts: int, judged: pa.Table, probe: _Probe) -> 
     drawn = np.array([whole(random.integers(0, len(first), len(first))) for _ in range(RESAMPLES)])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     ranges = [Range(float(v), float(a), float(b)) for v, a, b in zip(middle, low, high, strict=True)]
-    found = dict(zip(("samples", "tokens", "seconds", "hits_per_1000_tokens", "hits", "pass_rate"), ranges, strict=True))
+    estimates = dict(zip(("samples", "tokens", "seconds", "hits_per_1000_tokens", "hits", "pass_rate"), ranges, strict=True))
     return Estimate(
         prompts=prompts,
-        **found,
+        **estimates,
         tokens_per_s=speed,
         start_s=probe.start_s,
         probe_prompts=len(first),
