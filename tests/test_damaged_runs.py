@@ -98,7 +98,7 @@ def test_a_run_is_found_by_any_of_its_paths(
         assert main(["audit", path, "--html", str(tmp_path / "page.html")]) == 0
         assert f"Compared with {tmp_path / 'a'}" in (tmp_path / "page.html").read_text()
     assert main(["audit", "s3x://bucket/run"]) == 1
-    assert "s3x://bucket/run: no such storage" in capsys.readouterr().err
+    assert "s3x://bucket/run: unknown storage" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--against", "x"], ["--review", "8"], ["--spread"]])
