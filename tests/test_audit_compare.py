@@ -23,7 +23,7 @@ def card(repo: Path) -> str:
     return (repo / "README.md").read_text()
 
 
-def test_card_says_what_drifted_where_it_is_allowed_and_where_it_is_forced(nightly: Callable[..., Run], tmp_path: Path) -> None:
+def test_card_names_drift_that_is_allowed_or_forced(nightly: Callable[..., Run], tmp_path: Path) -> None:
     good, bad, repo = nightly("good", GOOD), nightly("bad", BAD), tmp_path / "repo"
     publish_loosely(good, repo)
     assert "## Drift" not in card(repo)
@@ -42,7 +42,7 @@ def test_card_says_what_drifted_where_it_is_allowed_and_where_it_is_forced(night
     assert str(tmp_path / "runs") not in card(other)
 
 
-def test_report_says_what_drifted_without_being_asked(nightly: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_names_drift_since_the_run_before(nightly: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
     good, bad, again = nightly("good", GOOD), nightly("bad", BAD), nightly("again", BAD)
 
     assert "<h2>Drift</h2>" not in report(good)

@@ -37,7 +37,7 @@ def test_whole_run_adds_up(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_brought_run_counts_unreadable_rows_as_undecided(tmp_path: Path) -> None:
+def test_imported_run_counts_unreadable_rows_as_undecided(tmp_path: Path) -> None:
     plan = [("sums", ["torn", "right"], None), ("sums", ["torn", "torn", "torn"], None)]
 
     found = count(small_run(tmp_path, plan, origin="brought")).to_dict()
@@ -74,7 +74,7 @@ def test_numbers_do_not_depend_on_how_the_run_is_cut(
     assert whole["kinds"]["hit"] == kinds["right"] + kinds["near"]
 
 
-def test_numbers_do_not_depend_on_who_counts(tmp_path: Path) -> None:
+def test_numbers_do_not_depend_on_how_the_count_is_spread(tmp_path: Path) -> None:
     """Parts counted apart, and travelled, come to what one process counts."""
     import pickle
 

@@ -7,7 +7,7 @@ from helpers.small_run import FILTERS, small_run
 from thresher.audit.count_run import count
 
 
-def test_families_count_right_answers_with_duplicates_and_anchors_apart(tmp_path: Path) -> None:
+def test_families_count_duplicates_as_right_and_anchors_separately(tmp_path: Path) -> None:
     found = count(small_run(tmp_path)).to_dict()
     names = ("family", "prompts", "samples", "passed", "undecided", "hits", "anchors", "anchors_passed", "truncated")
 

@@ -20,7 +20,7 @@ def sums(n: Any, d: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_drift_is_seldom_found_where_there_is_none_and_found_where_there_is() -> None:
+def test_drift_is_rarely_reported_without_cause_and_found_with_one() -> None:
     """Draws of a prompt resemble each other: a plain two-proportion test would be wrong far more often."""
     draw = np.random.default_rng(3)
 
@@ -52,7 +52,7 @@ def test_holm_by_hand_and_few_prompts() -> None:
 
 
 @pytest.mark.slow
-def test_drift_between_runs_is_told_per_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drift_between_runs_is_reported_per_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = small_run(tmp_path / "good", [("sums", ["right", "right", "wrong", "cut"], None)] * 12)
     bad = small_run(
         tmp_path / "bad", [("sums", ["wrong", "wrong", "wrong", "right" if n % 2 else "wrong"], None) for n in range(12)]
@@ -72,7 +72,7 @@ def test_drift_between_runs_is_told_per_filter(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.slow
-def test_total_drift_and_what_cannot_be_judged_any_more_are_found(tmp_path: Path) -> None:
+def test_drift_without_variance_and_of_undecided_samples_is_found(tmp_path: Path) -> None:
     """Where all prompts of a run agree there is no variance over prompts; undecided verdicts are a share of their own."""
     fates = ("right", "wrong", "cut", "open")
     right, wrong, cut, unsure = (small_run(tmp_path / fate, [("sums", [fate] * 4, None)] * 12) for fate in fates)

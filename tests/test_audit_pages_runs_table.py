@@ -19,7 +19,7 @@ def begun(run: Run, second: int) -> Run:
     return run
 
 
-def test_rows_say_what_drifted_and_where_a_run_was_published(tmp_path: Path) -> None:
+def test_rows_name_drift_and_the_last_release(tmp_path: Path) -> None:
     first = begun(small_run(tmp_path / "first", GOOD), 1)
     begun(small_run(tmp_path / "second", BAD, first=100), 2)
     first.store.write_bytes("published.json", json.dumps({"repo": "mine/sums", "version": "v1.0.0"}).encode())
@@ -52,7 +52,7 @@ def test_runs_on_an_object_store(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"report: {folder}/runs.html" in capsys.readouterr().out
 
 
-def test_the_table_of_a_terminal_is_narrow_and_says_what_is_wrong(
+def test_the_table_of_a_terminal_is_narrow_and_names_problems(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -26,7 +26,7 @@ def asked(capsys: pytest.CaptureFixture[str], run: Run, sql: Any, *how: Any) -> 
     return capsys.readouterr().out
 
 
-def test_columns_of_one_name_are_told_apart(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_with_the_same_name_are_numbered(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     sql = 'select v.sample_id, s.sample_id, 1 as sample_id from verdicts v join samples s using (shard, "row") limit 2'
 
     assert asked(capsys, run, sql, "--csv").splitlines()[0] == "sample_id,sample_id_2,sample_id_3"
@@ -34,7 +34,7 @@ def test_columns_of_one_name_are_told_apart(run: Run, capsys: pytest.CaptureFixt
     assert main(["sql", run.root, "select * from verdicts join samples using (sample_id)"]) == 0
 
 
-def test_numbers_are_numbers_and_what_is_none_is_null(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_stay_numbers_and_missing_values_are_null(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "select sum(len(completion_ids)) as s, 'nan'::double as n, 1.5::decimal(4, 2) as d, 1e30::hugeint as h from samples"
 
     assert json.loads(asked(capsys, run, sql, "--json")) == [{"s": 100, "n": None, "d": 1.5, "h": 1e30}]
@@ -67,7 +67,7 @@ def test_wide_rows_are_shown_a_value_a_line(
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_stats_has_every_number_of_the_audit_and_says_what_it_is_of(run: Run) -> None:
+def test_stats_has_every_number_of_the_audit_with_its_labels(run: Run) -> None:
     rows = query(run, "select * from stats").to_pylist()
     values = {(row["section"], row["of"], row["name"]): row["value"] for row in rows}
     audit, figures = count(run), statistics(run)

@@ -33,7 +33,7 @@ def review_of(run: Run) -> Review:
     return known(reviewed(run))
 
 
-def test_what_is_asked_stands_for_all_that_verifiers_judged(tmp_path: Path) -> None:
+def test_the_review_represents_every_stratum_of_judged_samples(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", PLAN)
 
     write_review(run, 8)
@@ -49,7 +49,7 @@ def test_what_is_asked_stands_for_all_that_verifiers_judged(tmp_path: Path) -> N
     assert all((line.completion.split()[0] == "right") == (line.verdict == "passed") for line in lines)
 
 
-def test_marks_stay_and_are_told_in_audit_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_marks_are_kept_and_shown_in_audit_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = small_run(tmp_path / "run", PLAN)
     assert main(["audit", run.root, "--review", "8"]) == 0
     assert f"to mark: {run.root}/review.html" in capsys.readouterr().out
@@ -119,7 +119,7 @@ def test_intervals_cover_the_truth(passed: list[tuple[int, float]], dropped: lis
     assert all(0.89 <= count / 200 <= 1 for count in covered.values()), covered
 
 
-def test_no_marks_of_a_stratum_widen_the_interval_and_none_at_all_say_nothing() -> None:
+def test_a_stratum_without_marks_widens_the_interval() -> None:
     half = [Stratum("passed", 100, 100, 0), Stratum("passed", 100, 0, 0)]
     found = estimated(half, asked=200)
     wrong = known(found.wrong_among_passed)

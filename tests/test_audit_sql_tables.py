@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("corpus", [False, True])
-def test_samples_in_sql_became_what_the_pool_says(tmp_path: Path, corpus: bool) -> None:
+def test_samples_in_sql_have_the_outcomes_of_the_pool(tmp_path: Path, corpus: bool) -> None:
     run = small_run(tmp_path, corpus=corpus)
     names = [
         "sample_id",
@@ -56,7 +56,7 @@ def test_near_misses_and_duplicates_in_sql(tmp_path: Path) -> None:
     assert {"near_miss", "duplicate"} <= {row["kind"] for row in found}
 
 
-def test_sql_has_the_four_tables_and_says_what_is_wrong(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sql_has_four_tables_and_explains_errors(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     one = main(["sql", run.root, "select reason, count(*) as n from verdicts group by 1 order by 2 desc, 1", "--csv"])
     given = Counter(reason for shard in range(3) for reason in judged.verdicts(run.store, shard)[0]["reason"].to_pylist())
     lines = [f"{reason},{n}" for reason, n in sorted(given.items(), key=lambda item: (-item[1], item[0]))]

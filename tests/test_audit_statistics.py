@@ -91,7 +91,7 @@ def test_each_prompts_pass_at_k_in_quantiles_and_in_sql(run: Run) -> None:
         assert one.quantiles == pytest.approx(np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
 
 
-def test_intervals_of_what_does_not_vary() -> None:
+def test_intervals_of_constant_values() -> None:
     ones, weights = np.ones(1), np.array([20])
     assert mean_interval(ones, weights, 1) == pytest.approx((0.8389, 1.0), abs=1e-3)
     assert mean_interval(ones * 0.5, weights, 1) == pytest.approx((0.2993, 0.7007), abs=1e-3)  # Wilson's, as of the pass rate
@@ -110,7 +110,7 @@ def test_pass_at_k_of_an_adaptive_run_takes_the_first_draws_only(tmp_path: Path)
 # -- the rest ------------------------------------------------------------------------------------------------------------
 
 
-def test_each_figure_is_what_a_loop_over_the_rows_finds(run: Run) -> None:
+def test_each_figure_equals_a_loop_over_the_rows(run: Run) -> None:
     found, rows = statistics(run), judged_rows(run)
     drawn = [row for row in rows if not row["anchor"]]
     anchors = {row["prompt_id"]: row for row in rows if row["anchor"] and row["outcome"] != "undecided"}
@@ -197,7 +197,7 @@ def chao_shen(texts: Any) -> Any:
     return total
 
 
-def test_entropy_of_answers_is_what_a_loop_finds(tmp_path: Path) -> None:
+def test_entropy_of_answers_equals_a_loop(tmp_path: Path) -> None:
     """Texts are given; prompts of one draw, anchors and what could not be drawn say nothing."""
     said: list[list[str | None]] = [
         ["a", "a", "b", "c"],
@@ -235,7 +235,7 @@ def test_entropy_of_answers_is_what_a_loop_finds(tmp_path: Path) -> None:
     assert by_family["words"].interval is None
 
 
-def test_entropy_of_hits_near_misses_and_misses_is_what_a_loop_finds() -> None:
+def test_entropy_of_hits_near_misses_and_misses_equals_a_loop() -> None:
     """Texts of each are counted by themselves; a prompt with one such draw says nothing of them."""
     draw = np.random.default_rng(3)
     names = np.array(["hit", "duplicate", "near_miss", "miss", None])
@@ -314,7 +314,7 @@ def near(found: Any, wanted: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("root", ["local", "memory"])
-def test_parts_add_up_to_the_whole(tmp_path: Path, root: str) -> None:
+def test_statistics_of_parts_add_up_to_those_of_the_run(tmp_path: Path, root: str) -> None:
     """Prompts lie in shards of one each; 20 shards make 10 blocks and 10 parts. What is written for the while is gone after."""
     place = str(tmp_path / "run") if root == "local" else f"memory://{tmp_path.name}/run"
     run = small_run(place, SIX_DRAWS * 4, shard_prompts=1)
@@ -336,7 +336,7 @@ def test_parts_add_up_to_the_whole(tmp_path: Path, root: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_written_for_the_while_is_gone_after_an_error(tmp_path: Path) -> None:
+def test_temporary_files_are_removed_after_an_error(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", SIX_DRAWS * 4, shard_prompts=1)
 
     def gather(function: Any, items: Any) -> Any:

@@ -102,7 +102,7 @@ def test_a_run_is_found_by_any_of_its_paths(
 
 
 @pytest.mark.parametrize("option", [["--against", "x"], ["--review", "8"], ["--spread"]])
-def test_what_is_of_one_run_is_refused_for_many(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+def test_options_for_one_run_are_refused_for_many(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
     small_run(tmp_path / "a", GOOD)
 
     assert main(["audit", "--all", str(tmp_path), *option]) == 1

@@ -72,7 +72,7 @@ def test_text_format_is_read_as_strings(tmp_path: Path, load: Any) -> None:
     assert load(folder, "sft")[0]["completion"] == "right answer 0 to 0"
 
 
-def test_brought_samples_are_read(tmp_path: Path, load: Any) -> None:
+def test_views_of_imported_samples_are_read(tmp_path: Path, load: Any) -> None:
     plan = [("sums", ["torn", "right", "wrong"], None), ("words", ["torn"], None)]
     folder = dataset_of(small_run(tmp_path, plan, origin="brought"))
 
@@ -101,7 +101,7 @@ def test_empty_view_is_a_config_without_rows(tmp_path: Path, load: Any) -> None:
 
 
 @pytest.mark.slow
-def test_sft_is_what_trl_trains_on(tmp_path: Path, load: Any) -> None:
+def test_trl_reads_the_view_sft_as_it_is(tmp_path: Path, load: Any) -> None:
     trl = pytest.importorskip("trl.data_utils")
     chat, text = (load(dataset_of(small_run(tmp_path / form, prompt_format=form)), "sft")[0] for form in ("chat", "text"))
 
@@ -154,7 +154,7 @@ def test_dataset_made_from_something_else_is_not_finished(tmp_path: Path, what: 
     assert not dataset_finished(open_run(tmp_path))
 
 
-def test_new_dataset_replaces_the_old_one_whole(tmp_path: Path) -> None:
+def test_a_new_dataset_replaces_the_old_one(tmp_path: Path) -> None:
     run = small_run(tmp_path)
     folder = dataset_of(run)
     run = small_run(tmp_path, dataset={"views": ["sft"]})

@@ -41,7 +41,7 @@ def add(folder: Path, release: str, some: list[str]) -> None:
     Index(folder, RULE).add(release, [(signatures(some), names(some, release))])
 
 
-def test_what_was_released_is_found_and_nothing_else(tmp_path: Path) -> None:
+def test_released_texts_are_found_and_no_others(tmp_path: Path) -> None:
     first, second, others = texts(300), texts(200, 1), texts(400, 2)
     add(tmp_path, "one", first)
     add(tmp_path, "two", second)
@@ -130,7 +130,7 @@ def test_a_release_can_be_replaced(tmp_path: Path) -> None:
     assert found.manifest.releases == ("zero", "one", "two")
 
 
-def test_an_empty_index_becomes_another_that_is_whole(tmp_path: Path) -> None:
+def test_an_empty_index_is_replaced_by_a_complete_one(tmp_path: Path) -> None:
     first, second = texts(30), texts(20, 1)
     for name in ("there", "again", "broken"):
         add(tmp_path / name, "first", first)
@@ -163,7 +163,7 @@ def test_one_without_releases_and_texts_without_words(tmp_path: Path) -> None:
     assert Index(tmp_path, RULE).ask(signatures([" ", "x", "y"]), 0.7).names == ["b0", "b1", None]
 
 
-def test_one_that_cannot_serve_says_why(tmp_path: Path) -> None:
+def test_an_index_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path) -> None:
     add(tmp_path, "one", texts(3))
     with pytest.raises(FilterError, match=r"made with the rule .*200.*, wanted .*answer.*rebuild it"):
         Index(tmp_path, {"guard": "answer"})
@@ -180,7 +180,7 @@ def test_one_that_cannot_serve_says_why(tmp_path: Path) -> None:
         Index(tmp_path / "other", RULE)
 
 
-def test_whoever_fails_while_writing_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some, more = texts(30), texts(30, 1)
     add(tmp_path, "one", some)
     with monkeypatch.context() as broken:

@@ -95,7 +95,7 @@ def test_workers_side_by_side_make_the_same_files(tmp_path: Path) -> None:
     assert read_repeats(plans[0]).originals.tolist() == read_repeats(plans[1]).originals.tolist()
 
 
-def test_what_is_done_is_not_done_again_and_a_failure_costs_one_file(tmp_path: Path) -> None:
+def test_finished_files_are_kept_and_a_failure_costs_one_file(tmp_path: Path) -> None:
     texts = corpus(300)
     plan = Plan(written(tmp_path, texts, 90), THRESHOLD, 9_000)
     failures: list[str] = []

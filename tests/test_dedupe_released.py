@@ -28,7 +28,7 @@ def machine(tmp_path: Path) -> Callable[..., Path]:
     return functools.partial(run_on_machine, tmp_path)
 
 
-def test_what_an_earlier_run_released_is_not_released_again(run: Callable[..., Path], tmp_path: Path) -> None:
+def test_samples_of_an_earlier_release_are_not_released_again(run: Callable[..., Path], tmp_path: Path) -> None:
     first = run(apples(10, 4), "first")
     second = run(apples(12, 4, who="Berta"), "second")
 
@@ -49,7 +49,7 @@ def test_what_an_earlier_run_released_is_not_released_again(run: Callable[..., P
 
 
 @pytest.mark.slow
-def test_a_run_again_says_the_same_and_adds_nothing(run: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_repeated_run_gives_the_same_verdicts_and_adds_nothing(run: Callable[..., Path], tmp_path: Path) -> None:
     first = run(apples(10, 3), "first")
     before = [(row["sample_id"], row["kind"]) for row in rollouts(first)]
     run(apples(11, 3), "second")
@@ -65,7 +65,7 @@ def test_a_run_again_says_the_same_and_adds_nothing(run: Callable[..., Path], tm
 
 
 @pytest.mark.slow
-def test_the_dataset_alone_makes_the_index_again(
+def test_an_index_can_be_rebuilt_from_the_dataset(
     run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(apples(10, 4), "first")
@@ -95,7 +95,7 @@ def test_the_dataset_alone_makes_the_index_again(
 
 
 @pytest.mark.slow
-def test_what_comes_while_a_run_asks_is_asked_about_when_it_is_tried_again(
+def test_a_release_during_the_comparison_is_compared_on_the_next_try(
     machine: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other release comes to the same index after this run has looked what that knows."""
@@ -114,7 +114,7 @@ def test_what_comes_while_a_run_asks_is_asked_about_when_it_is_tried_again(
     assert Counter(row["kind"] for row in rollouts(found)) == {"hit": 2, "duplicate": 4}
 
 
-def test_an_index_of_another_sort_stops_the_run_before_it_begins(run: Callable[..., Path]) -> None:
+def test_an_index_with_another_rule_stops_the_run_before_it_starts(run: Callable[..., Path]) -> None:
     run(apples(10, 2), "first")
     with pytest.raises(RecipeError, match=r"second.yaml.*index.json: the index was made with the rule .*rebuild it"):
         run(apples(10, 2), "second", {"released": {"index": "index"}, "guard": "none"})

@@ -78,7 +78,7 @@ def test_groups_come_first_and_may_be_all(tmp_path: Path) -> None:
     assert [row["scope"] for row in dropped] == ["group", "group"]
 
 
-def test_what_was_counted_before_adds_up(tmp_path: Path) -> None:
+def test_earlier_draws_are_added_up(tmp_path: Path) -> None:
     kept, _ = dedupe(written(tmp_path / "a.parquet", [{"text": "a b", "multiplicity": n} for n in (3, 4)]), tmp_path / "out")
 
     assert [row["multiplicity"] for row in kept] == [7]
@@ -107,7 +107,7 @@ def test_bytes_that_are_no_utf8_and_nulls_are_texts_too(tmp_path: Path) -> None:
         ([{"text": "x", "row": 1}], [], "has a column 'row' already"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_impossible_requests_are_refused_with_the_reason(
     tmp_path: Path, rows: list[dict[str, Any]], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = written(tmp_path / "rows.parquet", rows)
@@ -118,7 +118,7 @@ def test_what_cannot_be_done_is_said(
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "broken.jsonl").write_text('{"text": \n')
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty.parquet")

@@ -155,7 +155,7 @@ def test_a_run_on_s3(recipe: Write, tmp_path: Path) -> None:
     assert "sums/README.md" in names
 
 
-def test_what_is_not_run_can_be_parsed() -> None:
+def test_shell_blocks_that_are_not_run_parse() -> None:
     """Every `thresher ...` of the page by the command line, every setting in YAML by the recipe, the batch job by the shell, and
     the entrypoint of the Kubernetes job by the command line."""
     import yaml

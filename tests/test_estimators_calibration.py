@@ -153,7 +153,7 @@ def test_rounding_below_zero_is_kept() -> None:
     assert (event_sums[:, 2] >= 0).all()
 
 
-def test_equally_likely_tokens_are_told_apart_by_identity() -> None:
+def test_equally_likely_tokens_are_distinguished_by_identity() -> None:
     """bfloat16 logits tie, also at rank k: an unlisted token that ties with the last listed one is outside."""
     event_sums = sums(np.array([5, 9]), np.array([[1, 5], [1, 5]]), np.log([[0.4, 0.2], [0.4, 0.2]]))
 
@@ -184,7 +184,7 @@ def flat(*position: list[tuple[int, float]]) -> tuple[list[int], list[float], li
         pytest.param([(5, -1.0)], [5, -1, -1], id="alone"),
     ],
 )
-def test_flat_logprobs_become_what_was_drawn_and_what_was_listed(position: list[tuple[int, float]], expected: list[int]) -> None:
+def test_flat_logprobs_are_split_into_drawn_and_listed_tokens(position: list[tuple[int, float]], expected: list[int]) -> None:
     """The list and its order are the same whichever of its tokens was drawn."""
     values = dict(position)
     other = [(1, -0.1), (1, -0.1), (2, -4.0), (3, -5.0)]
@@ -394,7 +394,7 @@ def test_a_quota_stops_at_its_standard_error(share: float, expected: int) -> Non
     assert draw_until_enough(Quota(0.02), "a", share, size=1) == expected
 
 
-def test_a_quota_counts_what_is_in_flight() -> None:
+def test_a_quota_counts_requests_in_flight() -> None:
     """An engine with many sequences calibrates few more requests than needed."""
     few, many = (draw_until_enough(Quota(0.02), "a", 0.5, in_flight=n) for n in (1, 500))
 
@@ -410,7 +410,7 @@ def test_each_source_has_a_quota_of_its_own() -> None:
     assert quota.take("b", 100)
 
 
-def test_what_brings_nothing_is_asked_for_again() -> None:
+def test_requests_without_calibration_are_replaced() -> None:
     """A request that failed leaves the quota as it was."""
     quota = Quota(0.5)
 

@@ -18,7 +18,7 @@ def prompts_of(random: Any, prompts: Any, each: Any) -> Any:
 
 
 @pytest.mark.parametrize("prompts", [15, 60])
-def test_interval_covers_the_true_rate_about_as_often_as_it_says(prompts: int) -> None:
+def test_intervals_cover_the_true_rate_at_their_level(prompts: int) -> None:
     random = np.random.default_rng(5)
     runs = 500
     intervals = [known(pass_rate_interval(prompts_of(random, prompts, 6), run, resamples=500)) for run in range(runs)]

@@ -34,7 +34,7 @@ def test_limits_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
         Limits(**wrong)
 
 
-def test_the_form_shows_every_parameter_described_and_none_as_a_choice_of_types() -> None:
+def test_the_form_describes_every_parameter_and_gives_each_one_type() -> None:
     """What Prefect sends to its UI. Nothing is required."""
     from prefect.utilities.callables import parameter_schema
 

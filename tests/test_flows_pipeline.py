@@ -82,7 +82,7 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_a_run_is_published_where_its_recipe_says_or_fails_with_the_gates_reasons(recipe: Write, tmp_path: Path) -> None:
+def test_a_run_is_published_or_fails_with_the_reasons_of_its_gates(recipe: Write, tmp_path: Path) -> None:
     """Two runs append two releases; the third, whose gate is closed, ends failed, and the fourth, with another gate, goes on."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey

@@ -183,7 +183,7 @@ def fires(client: Any, recipe: Write, tmp_path: Path, name: str) -> tuple[str, l
     from thresher.releases.repository import releases
 
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
-    path = recipe(publish={"repo": repo, "versions": "semantic"})
+    path = recipe(publish={"repo": repo, "versions": "semantic"}, dedupe={"within_run": None, "released": None})
     changed = ["--set", "sampling.max_tokens=12"]
     thresher("schedule", str(path), "--interval", "10", "--name", name, "--out", str(out), *changed)
     until(lambda: len(completed(client, name)) >= 2)
@@ -243,7 +243,7 @@ def test_a_schedule_fires_and_is_paused_resumed_and_removed(
     assert "fires: no schedule of this name" in capsys.readouterr().err
 
 
-def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_by_the_next(asked: Any, recipe: Write, tmp_path: Path) -> None:
     """kill -9 of the flow's process: the state is Crashed, the turn is free after a minute, and the next run ends what was begun,
     with the samples of an uninterrupted run. The crashed run, tried again, works at the same directory."""
     from prefect.states import Scheduled
@@ -279,7 +279,7 @@ def test_a_killed_run_is_gone_on_with_by_the_next(asked: Any, recipe: Write, tmp
     assert [one.version for one in releases(repo).releases] == ["v1.0.0"]
 
 
-def test_a_cancelled_run_tried_again_goes_on_and_a_changed_recipe_leaves_it(asked: Any, recipe: Write, tmp_path: Path) -> None:
+def test_a_cancelled_run_is_resumed_unless_the_recipe_has_changed(asked: Any, recipe: Write, tmp_path: Path) -> None:
     """Cancelled from the API: the process ends, the directory stays. A run of the changed recipe says that it leaves the
     directory, and begins its own; the cancelled run, tried again with the old recipe, ends its own."""
     from prefect.states import Cancelling, Scheduled
@@ -313,7 +313,7 @@ def test_a_cancelled_run_tried_again_goes_on_and_a_changed_recipe_leaves_it(aske
     assert [one["state"] for one in notes(out).values()] == ["done", "done"]
 
 
-def test_what_runs_outlives_a_server_that_is_away(
+def test_a_run_outlives_an_outage_of_the_server(
     asked: Any, server: Any, recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For longer than Prefect's runner waits for it. A run that is under way when the server is back ends as any other; of one
@@ -440,9 +440,7 @@ def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe
     assert [one.version for one in releases(repo).releases] == ["v1.0.0"]
 
 
-def test_slots_that_nobody_served_run_late_when_a_worker_is_there(
-    asked: Any, server: Any, serving: Any, recipe: Write, tmp_path: Path
-) -> None:
+def test_missed_slots_run_late_when_a_worker_starts(asked: Any, server: Any, serving: Any, recipe: Write, tmp_path: Path) -> None:
     """A schedule of a work pool without workers, and then a server that is killed and back again: the missed slot is Late, and
     runs with its own salt once a worker is there, with a variable that a Secret block fills. The worker runs the deployments of
     prefect.yaml too. `thresher serve` has outlived the server."""
@@ -674,7 +672,7 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
         (["--interval", "6h", "--pool", "x", "--env", "1=secret"], "--env 1: wanted NAME=VALUE"),
     ],
 )
-def test_times_that_are_none_are_named(recipe: Write, capsys: pytest.CaptureFixture[str], when: list[str], wanted: str) -> None:
+def test_invalid_times_are_named(recipe: Write, capsys: pytest.CaptureFixture[str], when: list[str], wanted: str) -> None:
     """Before any server is asked."""
     from thresher.cli import main
 

@@ -34,7 +34,7 @@ def old_server() -> Iterator[str]:
         thread.join()
 
 
-def test_without_a_server_it_says_how_to_start_one(
+def test_a_missing_server_is_named_with_the_command_that_starts_one(
     recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an address, with one where nobody answers, and where an old server does."""

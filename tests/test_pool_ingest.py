@@ -291,7 +291,7 @@ def test_parquet_columns_of_any_type_become_metadata(tmp_path: Path) -> None:
     ],
     ids=["missing", "empty", "empty Parquet", "kind", "no Parquet", "column", "fields"],
 )
-def test_file_at_fault_as_a_whole_is_refused(tmp_path: Path, name: str, content: Any, said: str) -> None:
+def test_a_file_without_usable_rows_is_refused(tmp_path: Path, name: str, content: Any, said: str) -> None:
     """Nothing is written then."""
     if isinstance(content, pa.Table):
         pq.write_table(content, tmp_path / name)

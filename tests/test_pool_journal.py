@@ -35,7 +35,7 @@ def written(store: Store, *tables: pa.Table, key: str = "k") -> Path:
     return Path(store.path(f"journal/{journal.names(store, 3)[-1]}"))
 
 
-def test_what_is_appended_is_read(tmp_path: Path) -> None:
+def test_appended_rows_are_read(tmp_path: Path) -> None:
     """Of every process that wrote, in order; another key's rows do not count."""
     store = Store(tmp_path)
     written(store, rows(0, 3), rows(3, 2))

@@ -14,7 +14,7 @@ from thresher.pool.store import Store
 TABLE = pa.table({"a": list(range(1000))})
 
 
-def test_what_is_written_reads_back(tmp_path: Path) -> None:
+def test_written_tables_read_back(tmp_path: Path) -> None:
     """With an entry that says how many rows and bytes it has."""
     store = Store(tmp_path)
     entry = store.write_table("samples/00000", TABLE, key="k", facts={"x": 1})
@@ -76,7 +76,7 @@ def test_an_unwritable_directory_is_explained(tmp_path: Path) -> None:
         Store(tmp_path / "run").write_table("samples/00000", TABLE, key="k")
 
 
-def test_a_directory_without_permission_says_to_choose_another() -> None:
+def test_a_directory_without_permission_is_named_with_advice() -> None:
     """Nobody makes directories in /sys, root neither."""
     with pytest.raises(StoreError, match=r"/sys/.*cannot write.*choose a directory you may write with --out"):
         Store("/sys/thresher").write_table("samples/00000", TABLE, key="k")

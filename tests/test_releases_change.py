@@ -14,7 +14,7 @@ from thresher.releases.readme import END
 
 
 @pytest.mark.slow
-def test_what_a_person_wrote_into_the_card_survives_every_change(tmp_path: Path) -> None:
+def test_text_below_the_generated_card_survives_every_change(tmp_path: Path) -> None:
     repo, card = str(tmp_path / "released"), tmp_path / "released" / "README.md"
     first = release_run(repo, two_prompts_run(tmp_path, "one"))
 

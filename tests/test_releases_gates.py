@@ -42,7 +42,7 @@ def test_each_gate_has_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_gate_refuses_what_drifted_and_says_what(nightly: Callable[..., Run], tmp_path: Path) -> None:
+def test_gate_refuses_drift_and_names_it(nightly: Callable[..., Run], tmp_path: Path) -> None:
     good, bad, repo = nightly("good", GOOD), nightly("bad", BAD), tmp_path / "repo"
     publish_loosely(good, repo, drift="refuse")
     found = {one.of: one for one in drift(bad, good)}

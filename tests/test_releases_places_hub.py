@@ -227,7 +227,7 @@ def assert_whole(hub: Any, tree: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hub", ["lfs"], indirect=True)
-def test_what_must_not_be_released_is_refused_with_its_reason(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
+def test_unfit_releases_are_refused_with_their_reasons(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
     publish(hub, run(10))
     worse = run(20, right=1)
 

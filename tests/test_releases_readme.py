@@ -6,7 +6,7 @@ from schemas.release import RepositoryManifest
 from thresher.releases.readme import END, readme
 
 
-def test_what_a_person_wrote_into_the_card_stays() -> None:
+def test_text_below_the_generated_card_is_kept() -> None:
     made = "---\nlicense: mit\nconfigs: []\n---\n\n# Sums\n\nNew words.\n"
     manifest = RepositoryManifest(columns={}, releases=(), changes=("v2: added", "v1: added"))
     matter = "license: apache-2.0\nextra_gated_prompt: Say why.\n"

@@ -12,7 +12,7 @@ Write = Callable[..., Path]
 
 
 @pytest.mark.slow
-def test_an_estimate_is_what_the_run_brings(recipe: Write, tmp_path: Path) -> None:
+def test_an_estimate_agrees_with_the_run(recipe: Write, tmp_path: Path) -> None:
     """Of all prompts and as many samples as the run draws, without touching the run's directory."""
     from thresher.run.estimate import estimate
 

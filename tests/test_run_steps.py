@@ -79,7 +79,7 @@ def test_other_filters_are_applied_to_the_pool_without_sampling(recipe: Write, t
     assert found["outcomes"]["keep"] == 11
 
 
-def test_a_filter_over_the_run_drops_what_another_prompt_said(recipe: Write, tmp_path: Path) -> None:
+def test_a_filter_over_the_run_drops_answers_to_other_prompts(recipe: Write, tmp_path: Path) -> None:
     """Scope corpus: duplicates of the run, after those of the prompt."""
     rows = [{"country": c, "answer": "Georgetown"} for c in ("Guyana", "Cayman")]
     path = recipe(filters=[{"name": "finished"}], dedupe={"run_characters": 0})
@@ -181,7 +181,7 @@ def test_a_hopeless_prompt_is_given_up(recipe: Write, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [1, 5, 7])
 @pytest.mark.slow
-def test_an_interrupted_adaptive_run_draws_what_an_uninterrupted_one_would(recipe: Write, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_adaptive_run_equals_an_uninterrupted_one(recipe: Write, tmp_path: Path, after: int) -> None:
     """Its first shard stops after so many groups, in whatever wave."""
     path = adaptive(recipe, tmp_path)
     sample_until_it_dies(path, tmp_path / "run", after)
@@ -192,7 +192,7 @@ def test_an_interrupted_adaptive_run_draws_what_an_uninterrupted_one_would(recip
 
 
 @pytest.mark.slow
-def test_a_raised_target_goes_on_where_it_stopped(recipe: Write, tmp_path: Path) -> None:
+def test_a_raised_target_resumes_the_run(recipe: Write, tmp_path: Path) -> None:
     """Prompts that need more get more; the run equals one that wanted as much at once."""
     path = adaptive(recipe, tmp_path)
     run_recipe(path, tmp_path / "run")
@@ -204,7 +204,7 @@ def test_a_raised_target_goes_on_where_it_stopped(recipe: Write, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_run_with_enough_rows_begins_no_further_shard(recipe: Write, tmp_path: Path) -> None:
+def test_a_run_with_enough_rows_samples_no_further_shard(recipe: Write, tmp_path: Path) -> None:
     """The run is complete and its dataset is of the shards that were begun; a raised target goes on with the others."""
     path = recipe()
     rows = [{"country": f"C{number}", "answer": "Rome"} for number in range(24)]
