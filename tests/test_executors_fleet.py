@@ -1,4 +1,4 @@
-"""thresher fleet: servers on a Ray cluster that are begun again when they end, and a run that follows them."""
+"""thresher fleet: servers on a Ray cluster that are replaced when they end, and a run that follows them."""
 
 import os
 import shlex
@@ -27,10 +27,10 @@ DEMO = "data/recipes/demo.yaml"
 ON_RAY = ["--set", "executor={kind: ray, address: null, replicas: 1, cpus_per_replica: 1}"]
 
 
-def until(found: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 300) -> Any:
+def until(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 300) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if value := found():
+        if value := condition():
             return value
         assert process.poll() is None, log.read_text()
         time.sleep(0.1)
@@ -38,13 +38,13 @@ def until(found: Callable[[], Any], process: subprocess.Popen[bytes], log: Path,
 
 
 def engines_of(process: subprocess.Popen[bytes]) -> set[tuple[int, str]]:
-    return {one for one in descendants(process.pid) if b"VLLM::EngineCore" in command_line(one[0])}
+    return {(pid, started) for pid, started in descendants(process.pid) if b"VLLM::EngineCore" in command_line(pid)}
 
 
 @pytest.mark.slow
 def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
-    """The commands of docs/deployment.md. kill -9 of the engine behind the only server, while the run is under way: another
-    server takes its place under another address, the run finds it and ends complete, and nothing of the fleet outlives it."""
+    """With the commands of docs/deployment.md. After kill -9 of the engine of the only server, while the run samples, another
+    server is started under another address; the run finds it and completes, and no process outlives the fleet."""
     pytest.importorskip("ray")
     file, out, log = tmp_path / "fleet", tmp_path / "run", tmp_path / "log"
     changed = {"recipe.yaml": DEMO, "other.yaml": DEMO, "/shared/fleet": str(file), "replicas=4": "replicas=1"}
@@ -53,32 +53,32 @@ def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
         page = page.replace(old, new)
     fleet_of, run_of = ([sys.executable, "-m", "thresher.cli", *shlex.split(line)[1:]] for line in page.splitlines())
     here = ["--set", "executor.address=null", "--set", "executor.cpus_per_replica=1"]
-    with log.open("wb") as said:
-        begun = subprocess.Popen([*fleet_of, *here], stdout=said, stderr=said)
+    with log.open("wb") as output:
+        started = subprocess.Popen([*fleet_of, *here], stdout=output, stderr=output)
     engines = set[tuple[int, str]]()
     try:
-        (first,) = until(lambda: file.exists() and file.read_text().split(), begun, log)
-        with pytest.raises(StoreError, match=rf"kept by another fleet, whose server {first} is well"):
-            fleet.Addresses(file).begin()
+        (first,) = until(lambda: file.exists() and file.read_text().split(), started, log)
+        with pytest.raises(StoreError, match=rf"belongs to another fleet, whose server {first} runs"):
+            fleet.Addresses(file).create()
         file.unlink()
-        assert until(lambda: file.exists() and file.read_text().split(), begun, log) == [first]
-        engines |= engines_of(begun)
+        assert until(lambda: file.exists() and file.read_text().split(), started, log) == [first]
+        engines |= engines_of(started)
         small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
-        more = ["--no-prefect", "--out", str(out), *(part for one in small for part in ("--set", one))]
-        with (tmp_path / "run.log").open("wb") as said:
-            run = subprocess.Popen([*run_of, *more], stdout=said, stderr=said)
+        more = ["--no-prefect", "--out", str(out), *(part for change in small for part in ("--set", change))]
+        with (tmp_path / "run.log").open("wb") as output:
+            run = subprocess.Popen([*run_of, *more], stdout=output, stderr=output)
         until(lambda: list(out.glob("samples/*.json")), run, tmp_path / "run.log")
         for pid, _ in engines:
             os.kill(pid, signal.SIGKILL)
         run.wait(timeout=400)
         assert run.returncode == 0, (tmp_path / "run.log").read_text()
-        (second,) = until(lambda: file.exists() and file.read_text().split(), begun, log)
-        engines |= engines_of(begun)
+        (second,) = until(lambda: file.exists() and file.read_text().split(), started, log)
+        engines |= engines_of(started)
         assert second != first
-        begun.terminate()  # an interrupt is ignored by what a worker of xdist begins
-        begun.wait(timeout=60)
+        started.terminate()  # Processes of an xdist worker ignore interrupts.
+        started.wait(timeout=60)
     finally:
-        begun.kill()
+        started.kill()
     shards = sorted(path.stem for path in out.glob("samples/*.json"))
     rows = [row for shard in shards for row in Store(out).read_table(f"samples/{shard}").to_pylist()]
     assert len(rows) == len({row["sample_id"] for row in rows}) == 20 * 9
@@ -90,14 +90,14 @@ def test_a_run_follows_a_fleet_whose_server_is_killed(tmp_path: Path) -> None:
     assert "the fleet has stopped" in printed
     assert len(engines) >= 2
     for _ in range(300):
-        if not (left := [one for one in engines if start_time(one[0]) == one[1]]):
+        if not (left := [pid for pid, start in engines if start_time(pid) == start]):
             break
         time.sleep(0.1)
     assert not left
 
 
 @pytest.mark.slow
-def test_a_server_that_would_not_start_says_why(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_error_of_a_server_that_does_not_start_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("ray")
     wrong = ["--set", "engine.options={no_such_argument: 1}"]
 
@@ -108,8 +108,8 @@ def test_a_server_that_would_not_start_says_why(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("children_too", [False, True])
-def test_a_program_apart_ends_with_the_one_who_began_it(tmp_path: Path, *, children_too: bool) -> None:
-    """kill -9 of a process, or of it and its children, as Ray kills an actor's: the program and its own child end."""
+def test_a_bound_program_ends_with_the_process_that_started_it(tmp_path: Path, *, children_too: bool) -> None:
+    """After kill -9 of a process, or of it and its children, as Ray kills those of an actor, the program and its child end."""
     program = (
         "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
     )
@@ -119,7 +119,7 @@ def test_a_program_apart_ends_with_the_one_who_began_it(tmp_path: Path, *, child
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "log")])
     try:
-        everyone = until(lambda: len(found := descendants(process.pid)) == 4 and found, process, tmp_path / "log", 20)
+        family = until(lambda: len(pids := descendants(process.pid)) == 4 and pids, process, tmp_path / "log", 20)
     finally:
         children = [pid for pid, _ in descendants(process.pid) if parent_of(pid) == process.pid] if children_too else []
         process.kill()
@@ -128,60 +128,60 @@ def test_a_program_apart_ends_with_the_one_who_began_it(tmp_path: Path, *, child
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 20
-    while left := [one for one in everyone if start_time(one[0]) == one[1]]:
+    while left := [pid for pid, start in family if start_time(pid) == start]:
         assert time.monotonic() < end, left
         time.sleep(0.05)
 
 
-def test_a_fleet_wants_a_cluster_and_vllm(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_fleet_needs_a_cluster_and_vllm(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = ["--file", str(tmp_path / "fleet")]
 
     assert main(["fleet", DEMO, *file]) == 1
     assert "executor.kind: a fleet needs a Ray cluster, the recipe has local" in capsys.readouterr().err
     loaded = recipe_file.load(DEMO, ["engine={kind: openai_http, fleet: x}"])
-    with pytest.raises(RecipeError, match="a fleet is of vLLM servers, the recipe has openai_http"):
-        fleet.begin(loaded.recipe, loaded.base, tmp_path / "fleet")
+    with pytest.raises(RecipeError, match="a fleet has vLLM servers, the recipe has openai_http"):
+        fleet.start_fleet(loaded.recipe, loaded.base, tmp_path / "fleet")
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_a_cluster_is_joined(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    nobody = ["--set", "executor={kind: ray, address: '127.0.0.1:9'}"]
+    unreachable = ["--set", "executor={kind: ray, address: '127.0.0.1:9'}"]
 
-    assert main(["fleet", DEMO, *nobody, "--file", str(tmp_path / "no" / "fleet")]) == 1
+    assert main(["fleet", DEMO, *unreachable, "--file", str(tmp_path / "no" / "fleet")]) == 1
     assert "fleet: cannot be written (No such file or directory); name another with --file" in capsys.readouterr().err
 
 
 def test_the_servers_arguments_are_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_process, "dtype_for", lambda dtype: dtype)
-    found = [fleet.arguments(VllmEngine(max_model_len=512, enforce_eager=True, options={"a": {"b": 1}})) for _ in range(2)]
-    given = list(fleet.flags(found[0]))
+    both = [fleet.arguments(VllmEngine(max_model_len=512, enforce_eager=True, options={"a": {"b": 1}})) for _ in range(2)]
+    flags = list(fleet.flags(both[0]))
 
-    assert found[0]["seed"] != found[1]["seed"]
-    assert given[given.index("--max-model-len") + 1] == "512"
-    assert given[given.index("--generation-config") + 1] == "vllm"
-    assert given[given.index("--a") + 1] == '{"b":1}'
-    assert "--enforce-eager" in given
+    assert both[0]["seed"] != both[1]["seed"]
+    assert flags[flags.index("--max-model-len") + 1] == "512"
+    assert flags[flags.index("--generation-config") + 1] == "vllm"
+    assert flags[flags.index("--a") + 1] == '{"b":1}'
+    assert "--enforce-eager" in flags
     assert list(fleet.flags({"enable_x": False})) == ["--no-enable-x"]
-    assert "--max-num-seqs" not in given
+    assert "--max-num-seqs" not in flags
 
 
-def test_a_file_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_not_changed(tmp_path: Path) -> None:
     file = tmp_path / "fleet"
     file.write_text("what I wrote yesterday\n")
-    with pytest.raises(StoreError, match=r"lists no servers \(found 'what'\); nothing is overwritten, name another with --file"):
-        fleet.Addresses(file).begin()
+    with pytest.raises(StoreError, match=r"lists no servers \(found 'what'\); it is not overwritten, name another"):
+        fleet.Addresses(file).create()
     assert file.read_text() == "what I wrote yesterday\n"
-    file.write_text("http://127.0.0.1:9/v1\n")  # of a fleet that was killed
-    mine = fleet.Addresses(file)
-    mine.begin()
+    file.write_text("http://127.0.0.1:9/v1\n")  # Left by a fleet that was killed.
+    addresses = fleet.Addresses(file)
+    addresses.create()
     assert file.read_text() == ""
-    mine.write(["http://10.0.0.1:8000/v1"])
-    assert mine.kept()
+    addresses.write(["http://10.0.0.1:8000/v1"])
+    assert addresses.kept()
     file.write_text("http://10.0.0.2:8000/v1\n")
-    assert not mine.kept()
-    mine.end()
+    assert not addresses.kept()
+    addresses.remove()
     assert file.read_text() == "http://10.0.0.2:8000/v1\n"
-    mine.write(["http://10.0.0.1:8000/v1"])
-    mine.end()
+    addresses.write(["http://10.0.0.1:8000/v1"])
+    addresses.remove()
     assert not file.exists()

@@ -1,18 +1,16 @@
-"""The Ray executor on a cluster of two raylets on this machine: the same run as the local one, and what is lost is drawn
-again."""
+"""The Ray executor on a cluster of two raylets on this machine: the same run as a local one, and lost samples are drawn again."""
 
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ from schemas.engines import ReplayEngine
 from schemas.executors import RayExecutorSpec
 from thresher.cli import main
 from thresher.errors import EngineError, StoreError
-from thresher.executors.ray import RayExecutor, Replicas
+from thresher.executors.ray import RayExecutor
+from thresher.executors.ray_replicas import Replicas
 from thresher.inputs import recipe_file
 from thresher.pool import judged
 from thresher.pool.store import Store
@@ -50,7 +49,7 @@ MEMORY = 100 * 2**20
 
 
 class Nodes:
-    """A cluster: a head, and a second raylet that can be taken away."""
+    """A cluster: a head, and a second raylet that can be removed."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -75,9 +74,9 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(s3: str) -> Iterator[Nodes]:
     pytest.importorskip("ray")
-    found = Nodes()
-    yield found
-    found.cluster.shutdown()  # type: ignore[no-untyped-call]  # of ray's tests
+    cluster = Nodes()
+    yield cluster
+    cluster.cluster.shutdown()  # type: ignore[no-untyped-call]  # of ray's tests
 
 
 def spec(nodes: Nodes, **more: Any) -> RayExecutorSpec:
@@ -97,20 +96,20 @@ def tables(run: Path | str, folder: str) -> list[dict[str, Any]]:
 
 
 def long_answers(recipe: Write) -> tuple[Path, list[str]]:
-    """The small recipe with answers that repeat each other, and changes that look for duplicates through files and for near
-    misses."""
+    """The small recipe with answers that repeat each other, and changes that enable near misses and find duplicates through
+    files."""
     answers = ["an answer that is long enough to be told from others", "another answer, and this one has other words in it"]
     path = recipe(filters=[{"name": "finished"}])
     file = path.with_name("answers.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    rows = [row | {"completion": answers[at % 2], "finish_reason": "stop"} for at, row in enumerate(rows)]
+    rows = [row | {"completion": answers[number % 2], "finish_reason": "stop"} for number, row in enumerate(rows)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path, ["run.filter_workers=2", "run.dedupe_gib=0.000001", "dedupe={run_characters: 0, guard: none}", "near_miss={}"]
 
 
-def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_path: Path) -> None:
-    """Ids, samples, verdicts, views, plan and counts of a replayed engine; duplicates through files over its workers, and an
-    adaptive budget, whose prompts are judged on filter workers while they are sampled."""
+def test_a_run_on_the_cluster_equals_the_local_one(nodes: Nodes, recipe: Write, tmp_path: Path) -> None:
+    """Ids, samples, verdicts, views, plan and counts of a replayed engine. Duplicates are found through files by its workers, and
+    prompts of an adaptive budget are judged on filter workers while they are sampled."""
     path, changes = long_answers(recipe)
     changes += ["sampling.target_hits=2", "sampling.max_samples_per_prompt=6"]
     for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
@@ -127,23 +126,23 @@ def test_a_run_on_the_cluster_is_the_local_one(nodes: Nodes, recipe: Write, tmp_
 def test_prefect_sees_one_task_run_per_shard_and_stage_of_a_run_on_the_cluster(
     nodes: Nodes, recipe: Write, tmp_path: Path
 ) -> None:
-    """As of a local one, which it is equal to."""
+    """A local run has the same, and the results are equal."""
     from prefect.client.orchestration import get_client
 
     from flows.pipeline import pipeline
 
-    found = {}
+    names = {}
     for name, more in {"local": [], "ray": [on_cluster(nodes)]}.items():
         pipeline(str(recipe()), more, out=str(tmp_path / name))
         with get_client(sync_client=True) as client:
             flow_run = last_flow_run(client)
-            found[name] = task_runs(client, flow_run.id, {"winnow-1", "winnow-corpus", "release"})
-    assert found["local"] == found["ray"] == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
+            names[name] = task_runs(client, flow_run.id, {"winnow-1", "winnow-corpus", "release"})
+    assert names["local"] == names["ray"] == ["release", "sample-0", "sample-1", "winnow-0", "winnow-1", "winnow-corpus"]
     same(tmp_path / "local", tmp_path / "ray")
 
 
 def same(local: Path, ray: Path) -> None:
-    """Samples, verdicts, plan, manifest and views are."""
+    """Assert that samples, verdicts, plan, manifest and views are equal."""
     for folder in ("samples", "verdicts", "corpus"):
         assert tables(local, folder) == tables(ray, folder)
     assert tables(ray, "samples")
@@ -151,8 +150,8 @@ def same(local: Path, ray: Path) -> None:
     assert plans[0] == plans[1]
     manifests = [json.loads((run / "run.json").read_text()) for run in (local, ray)]
     assert manifests[0]["sampling_key"] == manifests[1]["sampling_key"]
-    for one in manifests:
-        one["recipe"].pop("executor")
+    for manifest in manifests:
+        manifest["recipe"].pop("executor")
     assert manifests[0] == manifests[1]
     views = [{file.relative_to(run): file.read_bytes() for file in (run / "dataset").rglob("*.parquet")} for run in (local, ray)]
     assert views[0] == views[1]
@@ -160,8 +159,8 @@ def same(local: Path, ray: Path) -> None:
 
 
 def test_a_run_on_s3_grows_from_every_machine(nodes: Nodes, recipe: Write, s3: str, tmp_path: Path) -> None:
-    """Actors of two machines write to one bucket, first 4 samples of each prompt and then 6: what one wrote the others see. Its
-    duplicates are looked for by the driver alone, and then by all machines through a folder that they share."""
+    """Actors of two machines write to one bucket, first 4 samples of each prompt and then 6, and see each other's files.
+    Duplicates are found by the driver, and then by all machines through a shared folder."""
     path, changes = long_answers(recipe)
     scratch = tmp_path / "scratch"
     for name, root, more in (
@@ -181,15 +180,15 @@ def test_a_run_on_s3_grows_from_every_machine(nodes: Nodes, recipe: Write, s3: s
     assert not list(scratch.iterdir())
 
 
-def test_a_path_means_the_same_wherever_a_process_began(nodes: Nodes, recipe: Write, tmp_path: Path, monkeypatch: Any) -> None:
-    """A relative run directory: the actors began elsewhere."""
+def test_a_relative_path_means_the_same_in_every_process(nodes: Nodes, recipe: Write, tmp_path: Path, monkeypatch: Any) -> None:
+    """The actors start in another working directory."""
     path = recipe()
     monkeypatch.chdir(tmp_path)
     assert main(["run", str(path), "--out", "here/run", "--no-prefect", "--set", on_cluster(nodes, 1)]) == 0
     assert (tmp_path / "here" / "run" / "dataset" / "README.md").is_file()
 
 
-# -- what is lost -------------------------------------------------------------------------------------------------------------
+# -- lost actors and machines ---------------------------------------------------------------------------------------------
 
 
 def write_recipe(folder: Path, url: str, executor: dict[str, Any]) -> Path:
@@ -208,34 +207,34 @@ def write_recipe(folder: Path, url: str, executor: dict[str, Any]) -> Path:
     return path
 
 
-def whole(run: Path) -> None:
-    """Every sample is there once, and the journals are gone."""
-    found = [row["sample_id"] for row in tables(run, "samples")]
-    assert len(found) == len(set(found)) == PROMPTS * (SAMPLES + 1)
+def assert_complete(run: Path) -> None:
+    """Every sample exists once, and there is no journal."""
+    sample_ids = [row["sample_id"] for row in tables(run, "samples")]
+    assert len(sample_ids) == len(set(sample_ids)) == PROMPTS * (SAMPLES + 1)
     assert not list(run.glob("journal/*"))
 
 
-class Seen:
-    """Remembers the actors of a run that goes on in another thread."""
+class Actors:
+    """Records the actors of a run in another thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.held: list[Replicas] = []
+        self.pools: list[Replicas] = []
         ready = Replicas.ready
 
-        def noted(held: Replicas) -> None:
-            self.held.append(held)
-            ready(held)
+        def recorded(replicas: Replicas) -> None:
+            self.pools.append(replicas)
+            ready(replicas)
 
-        monkeypatch.setattr(Replicas, "ready", noted)
+        monkeypatch.setattr(Replicas, "ready", recorded)
 
     def pids(self) -> list[int]:
-        return [one.pid for one in self.held[-1].members if one.slots] if self.held else []
+        return [replica.pid for replica in self.pools[-1].members if replica.slots] if self.pools else []
 
 
 @contextmanager
-def going_on(path: Path, out: Path, *changes: str) -> Iterator[threading.Thread]:
-    """A run in a thread; leaving waits for its end and raises what it raised."""
-    failed: list[BaseException] = []
+def running(path: Path, out: Path, *changes: str) -> Iterator[threading.Thread]:
+    """Run in a thread; leaving waits for its end and raises its error."""
+    errors: list[BaseException] = []
 
     def work() -> None:
         try:
@@ -243,63 +242,62 @@ def going_on(path: Path, out: Path, *changes: str) -> Iterator[threading.Thread]
             with Progress() as progress:
                 steps.run_steps(begun, progress)
         except BaseException as error:  # noqa: BLE001 - raised again below
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
     yield thread
     thread.join(timeout=400)
     assert not thread.is_alive()
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     for _ in range(int(seconds * 20)):
-        if found := what():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.05)
-    raise AssertionError("did not come about")
+    raise AssertionError(f"not true after {seconds:g} s")
 
 
-def test_an_actor_and_a_raylet_that_are_killed_cost_what_was_in_flight(
+def test_a_killed_actor_and_raylet_cost_only_the_requests_in_flight(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 of an actor, then of the raylet that another is on; the run ends complete, and asked for little more than it
-    needs."""
-    seen, out = Seen(monkeypatch), tmp_path / "run"
+    """After kill -9 of an actor, and of the raylet of another, the run completes with few additional requests."""
+    actors, out = Actors(monkeypatch), tmp_path / "run"
     with FakeOpenAI(delay_s=0.5) as server:
         executor = spec(nodes, replicas=2, resources_per_replica={}).model_dump()
-        with going_on(write_recipe(tmp_path, server.url, executor), out):
-            wait_for(lambda: len(server.bodies) > 20 and len(seen.pids()) == 2)
-            lost = seen.pids()[0]
+        with running(write_recipe(tmp_path, server.url, executor), out):
+            wait_for(lambda: len(server.bodies) > 20 and len(actors.pids()) == 2)
+            lost = actors.pids()[0]
             os.kill(lost, signal.SIGKILL)
-            wait_for(lambda: lost not in seen.pids() and len(seen.pids()) == 2)
+            wait_for(lambda: lost not in actors.pids() and len(actors.pids()) == 2)
             nodes.lose()
         asked = len(server.bodies)
     nodes.grow()
-    whole(out)
-    assert len(seen.held) == 1
+    assert_complete(out)
+    assert len(actors.pools) == 1
     assert 2 * PROMPTS <= asked <= 2 * PROMPTS + 3 * 8 * 2
 
 
-def test_replicas_come_and_go_while_a_run_goes_on(
+def test_a_running_run_is_scaled_up_and_down(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One, then two by `thresher scale`, then one again."""
-    seen, out = Seen(monkeypatch), tmp_path / "run"
-    with FakeOpenAI(delay_s=1.0) as server, going_on(write_recipe(tmp_path, server.url, spec(nodes).model_dump()), out):
-        wait_for(lambda: len(seen.pids()) == 1 and len(server.bodies) > 8)
+    actors, out = Actors(monkeypatch), tmp_path / "run"
+    with FakeOpenAI(delay_s=1.0) as server, running(write_recipe(tmp_path, server.url, spec(nodes).model_dump()), out):
+        wait_for(lambda: len(actors.pids()) == 1 and len(server.bodies) > 8)
         assert main(["scale", str(out), "2"]) == 0
-        wait_for(lambda: len(seen.pids()) == 2)
+        wait_for(lambda: len(actors.pids()) == 2)
         assert main(["scale", str(out), "1"]) == 0
-        wait_for(lambda: len(seen.pids()) == 1)
-    whole(out)
+        wait_for(lambda: len(actors.pids()) == 1)
+    assert_complete(out)
     assert main(["scale", str(out), "2"]) == 1
     assert "has sampled all it was to sample" in capsys.readouterr().err
 
 
-def test_a_driver_that_is_killed_takes_its_actors_with_it_and_goes_on_later(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_killed_driver_ends_its_actors_and_is_resumed(nodes: Nodes, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with FakeOpenAI(delay_s=0.5) as server:
         path = write_recipe(tmp_path, server.url, spec(nodes, replicas=2).model_dump())
@@ -310,29 +308,30 @@ def test_a_driver_that_is_killed_takes_its_actors_with_it_and_goes_on_later(node
             first.kill()
             first.wait()
             done = len(list(out.glob("samples/*.json")))
-            time.sleep(2.0)  # what had been sent is answered
+            time.sleep(2.0)  # Requests in flight are answered.
             before = len(server.bodies)
             time.sleep(1.5)
-            assert len(server.bodies) == before, "somebody still samples"
+            assert len(server.bodies) == before, "an actor still samples"
             assert subprocess.run(command, stdout=log, stderr=log, check=False).returncode == 0, (tmp_path / "log").read_text()
         asked = len(server.bodies)
     assert done < len(list(out.glob("samples/*.json")))
-    whole(out)
+    assert_complete(out)
     assert asked <= 2 * PROMPTS + 2 * 2 * 8 * 2
 
 
 # -- real engines ---------------------------------------------------------------------------------------------------------------
 
 
-def test_smollm2_on_two_machines_one_engine_killed(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo, cut short, sampled by vLLM in an actor on each raylet; kill -9 of one actor, whose engine ends with it. The run
-    ends complete, nothing twice, and no two engines share a seed. What was sampled, replayed, gives one run here and there."""
-    seen, out = Seen(monkeypatch), tmp_path / "run"
+def test_smollm2_on_two_machines_survives_a_killed_engine(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the demo, sampled by vLLM in an actor on each raylet. After kill -9 of one actor its engine ends, the run
+    completes without repeated samples, and no two engines share a seed. The replayed samples give equal runs here and on the
+    cluster."""
+    actors, out = Actors(monkeypatch), tmp_path / "run"
     small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
-    with going_on(Path(DEMO), out, *small, on_cluster(nodes, 2, resources_per_replica={"seat": 1})):
-        lost = wait_for(lambda: len(seen.pids()) == 2 and list(out.glob("samples/*.json")) and seen.pids()[0], 300)
-        raylets = {parent_of(pid) for pid in seen.pids()}
-        engine = [one for one in descendants(lost) if b"VLLM::EngineCore" in command_line(one[0])]
+    with running(Path(DEMO), out, *small, on_cluster(nodes, 2, resources_per_replica={"seat": 1})):
+        lost = wait_for(lambda: len(actors.pids()) == 2 and list(out.glob("samples/*.json")) and actors.pids()[0], 300)
+        raylets = {parent_of(pid) for pid in actors.pids()}
+        engine = [(pid, start) for pid, start in descendants(lost) if b"VLLM::EngineCore" in command_line(pid)]
         os.kill(lost, signal.SIGKILL)
     rows = tables(out, "samples")
     assert len(rows) == len({row["sample_id"] for row in rows}) == 20 * 9
@@ -340,7 +339,7 @@ def test_smollm2_on_two_machines_one_engine_killed(nodes: Nodes, tmp_path: Path,
     assert len(starts) == len(set(starts)) >= 2
     assert {row["source"] for row in rows} <= {f"start {number + 1}" for number in range(len(starts))}
     assert len(engine) == 1
-    wait_for(lambda: all(start_time(pid) != began for pid, began in engine), 30)
+    wait_for(lambda: all(start_time(pid) != start for pid, start in engine), 30)
     assert len(raylets) == 2
 
     answers = [
@@ -350,41 +349,35 @@ def test_smollm2_on_two_machines_one_engine_killed(nodes: Nodes, tmp_path: Path,
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
     replay = f"engine={json.dumps({'kind': 'replay', 'path': str(tmp_path / 'answers.jsonl')})}"
     for name, more in {"local": [], "ray": [on_cluster(nodes, 2)]}.items():
-        with going_on(Path(DEMO), tmp_path / name, *small, replay, *more):
+        with running(Path(DEMO), tmp_path / name, *small, replay, *more):
             pass
     same(tmp_path / "local", tmp_path / "ray")
 
 
-# -- the actors by themselves -------------------------------------------------------------------------------------------------
+# -- actors without a run ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def engine_of_nothing() -> Iterator[str]:
+def idle_engine() -> Iterator[str]:
     yield "engine"
 
 
-fails = True
-
-
-@contextmanager
-def engine_that_does_not_start() -> Iterator[str]:
-    if fails:
-        raise EngineError("no room on the GPU")
-    yield "engine"
+def failing_engine() -> AbstractContextManager[str]:
+    raise EngineError("no room on the GPU")
 
 
 def one_slot(_engine: str) -> int:
     return 1
 
 
-def work(_engine: str, _call: Any, what: str) -> str:
-    if what == "dies":
+def work(_engine: str, _call: Any, kind: str) -> str:
+    if kind == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "raises":
+    if kind == "raises":
         raise StoreError("the disk is full")
-    if what == "slow":
+    if kind == "slow":
         time.sleep(0.5)
-    return f"{what} done"
+    return f"{kind} done"
 
 
 @pytest.fixture
@@ -392,21 +385,21 @@ def executor(nodes: Nodes) -> Iterator[RayExecutor]:
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
-    with RayExecutor(spec(nodes, replicas=2), 1, engine=ReplayEngine(kind="replay", path="")) as found:
-        yield found
+    with RayExecutor(spec(nodes, replicas=2), 1, engine=ReplayEngine(kind="replay", path="")) as ray_executor:
+        yield ray_executor
 
 
-def test_a_call_that_kills_its_engine_is_given_up_and_its_neighbours_are_not(executor: RayExecutor) -> None:
-    with executor.engines(engine_of_nothing, slots=one_slot, wanted=lambda: None) as engines:
-        said: list[str] = []
-        others = [threading.Thread(target=lambda: said.append(engines.call(work, "slow"))) for _ in range(6)]
+def test_a_call_that_kills_its_engine_is_given_up_and_the_calls_beside_it_are_not(executor: RayExecutor) -> None:
+    with executor.engines(idle_engine, slots=one_slot, wanted=lambda: None) as engines:
+        results: list[str] = []
+        others = [threading.Thread(target=lambda: results.append(engines.call(work, "slow"))) for _ in range(6)]
         for thread in others:
             thread.start()
         with pytest.raises(EngineError, match=r"died of it 3 times, the last time with\s+nothing else to do"):
             engines.call(work, "dies")
         for thread in others:
             thread.join()
-        assert said == ["slow done"] * 6
+        assert results == ["slow done"] * 6
         with pytest.raises(StoreError, match="the disk is full"):
             engines.call(work, "raises")
         assert engines.call(work, "well") == "well done"
@@ -414,10 +407,10 @@ def test_a_call_that_kills_its_engine_is_given_up_and_its_neighbours_are_not(exe
         engines.call(work, "well")
 
 
-def test_what_keeps_engines_from_starting_is_told(executor: RayExecutor, nodes: Nodes) -> None:
+def test_the_error_of_engines_that_do_not_start_is_raised(executor: RayExecutor, nodes: Nodes) -> None:
     with (
         pytest.raises(EngineError, match="no room on the GPU"),
-        executor.engines(engine_that_does_not_start, slots=one_slot, wanted=lambda: None),
+        executor.engines(failing_engine, slots=one_slot, wanted=lambda: None),
     ):
         pass
     assert executor.call(len, [1, 2]) == 2
@@ -437,41 +430,41 @@ def test_a_run_directory_that_is_not_shared_is_named(nodes: Nodes, tmp_path: Pat
 
 
 def test_a_cluster_without_room_is_refused_before_anything_starts(nodes: Nodes, tmp_path: Path) -> None:
-    """More GPUs or CPUs than there are; and all CPUs, which would leave filters waiting for ever."""
+    """More GPUs or CPUs than the cluster has, and all CPUs, which would let filters wait forever."""
     cpus = {**spec(nodes).model_dump(), "cpus_per_replica": 2, "replicas": 2}
-    for wanted, why in (
+    for changes, cause in (
         ({"gpus_per_replica": 2}, "2 of 0.5 CPU, 2 GPU each .* 4 CPU, 0 GPU on 2 machines: it has room for 0"),
         ({"replicas": 9}, "9 of 0.5 CPU each .* it has room for 8"),
         ({"cpus_per_replica": 2}, "no CPU would be left for filters"),
         ({"resources_per_replica": {"second": 2}}, "it has room for 1"),
     ):
-        asked = RayExecutorSpec(**{**cpus, "cpus_per_replica": 0.5, **wanted})
+        requested = RayExecutorSpec(**{**cpus, "cpus_per_replica": 0.5, **changes})
         with (
-            RayExecutor(asked, 1, engine=ReplayEngine(kind="replay", path="")) as executor,
-            pytest.raises(EngineError, match=why),
+            RayExecutor(requested, 1, engine=ReplayEngine(kind="replay", path="")) as executor,
+            pytest.raises(EngineError, match=cause),
         ):
             executor.check(str(tmp_path))
         with RayExecutor(
-            asked.model_copy(update={"autoscaling": True}), 1, engine=ReplayEngine(kind="replay", path="")
+            requested.model_copy(update={"autoscaling": True}), 1, engine=ReplayEngine(kind="replay", path="")
         ) as executor:
             executor.check(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_storage_that_machines_do_not_share_is_refused(executor: RayExecutor) -> None:
-    """A process's own memory is such storage."""
+    """The memory of a process is such storage."""
     with pytest.raises(StoreError, match=r"memory://run: .* do not see what the other wrote.*storage that all machines reach"):
         executor.check("memory://run")
 
 
 def test_a_machine_with_another_thresher_or_a_wrong_clock_is_refused(nodes: Nodes, tmp_path: Path) -> None:
-    """A third raylet, whose processes import a changed copy of thresher, and whose clock is an hour ahead."""
+    """Processes of a third raylet import a changed copy of thresher, and its clock is an hour ahead."""
     copy = tmp_path / "copy"
     for package in ("thresher", "filters", "schemas", "flows"):
         shutil.copytree(Path(__file__).parents[1] / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / "thresher/ids.py").open("a") as file:
         file.write("# changed\n")
-    wrong = "import time\nreal = time.time\ntime.time = lambda: real() + 3600\nimport thresher\n"  # before Ray changes the path
+    wrong = "import time\nreal = time.time\ntime.time = lambda: real() + 3600\nimport thresher\n"  # Before Ray changes the path.
     (copy / "sitecustomize.py").write_text(wrong)
     environment = {"PYTHONPATH": str(copy)}
     third = nodes.cluster.add_node(num_cpus=1, object_store_memory=MEMORY, env_vars=environment)
@@ -486,46 +479,8 @@ def test_a_machine_with_another_thresher_or_a_wrong_clock_is_refused(nodes: Node
         nodes.cluster.remove_node(third)
 
 
-def test_no_cluster_is_told(recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "run",
-        str(recipe()),
-        "--no-prefect",
-        "--out",
-        str(tmp_path / "run"),
-        "--set",
-        "executor={kind: ray, address: 127.0.0.1:9}",
-    ]
-    script = f"import sys; from thresher.cli import main; sys.exit(main({command!r}))"
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"RAY_GCS_RPC_TIMEOUT_S": "2", "RAY_gcs_server_request_timeout_seconds": "2"},
-    )  # fmt: skip
-    assert ended.returncode == 1
-    assert "executor.address 127.0.0.1:9: no Ray cluster there" in ended.stderr
-
-
-@pytest.mark.parametrize("says", [b"SSH-2.0-server\r\n", b""])
-def test_an_address_at_which_somebody_else_is(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who speaks another protocol, and who says nothing."""
-    monkeypatch.setattr("thresher.executors.ray.REACH_S", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
-
-        def answer() -> None:
-            with listening.accept()[0] as client:
-                client.sendall(says)
-                client.recv(100)
-                time.sleep(2)
-
-        threading.Thread(target=answer, daemon=True).start()
-        executor = RayExecutor(RayExecutorSpec(kind="ray", address=address), 1, engine=ReplayEngine(kind="replay", path=""))
-        with pytest.raises(EngineError, match=rf"executor.address {address}: no Ray cluster there"), executor:
-            pass
-
-
 def test_shards_are_counted_as_they_end(nodes: Nodes, recipe: Write, tmp_path: Path) -> None:
-    """A run that is extended counts only what is new."""
+    """A run that is extended counts only the new samples."""
     path = recipe()
     for samples, counted in ((4, 20), (6, 8)):
         changed = recipe_file.load(path, [on_cluster(nodes, 1), f"sampling.samples_per_prompt={samples}"])

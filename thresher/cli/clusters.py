@@ -33,7 +33,7 @@ def fleet(options: argparse.Namespace) -> int:
 
     loaded = recipe_file.load(options.recipe, options.overrides)
     try:
-        with fleets.begin(loaded.recipe, loaded.base, Path(options.file)) as servers:
+        with fleets.start_fleet(loaded.recipe, loaded.base, Path(options.file)) as servers:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # after Ray, which sets a handler of its own
             servers.keep(partial(print, flush=True))
     except KeyboardInterrupt:

@@ -1,11 +1,11 @@
-"""A fleet: servers of one model on a Ray cluster, kept alive, for whoever speaks OpenAI's protocol.
+"""A fleet: servers of one model on a Ray cluster, kept running, for clients of OpenAI's protocol.
 
-    thresher fleet RECIPE --file FLEET       an actor of the cluster for each server, `vllm serve` beside it
-    engine: {kind: openai_http, fleet: FLEET}    the file has an address on each line, and is written anew when one comes or goes
+    thresher fleet RECIPE --file FLEET           one actor of the cluster per server, with `vllm serve` beside it
+    engine: {kind: openai_http, fleet: FLEET}    the file has one address per line, and is updated when servers come and go
 
-For servers that several runs, or other programs, are to share: one run alone is better off with `executor.kind: ray`, without
-HTTP between. Ray Serve LLM is not used, for `ray[llm]` pins a version of vLLM; what balances the load is the client, which knows
-how many tokens each server has in flight.
+A fleet is for servers that several runs or other programs share. A single run is faster with `executor.kind: ray`, without
+HTTP. Ray Serve LLM is not used, because `ray[llm]` pins a version of vLLM. The client balances the load: it knows how many
+tokens each server has in flight.
 """
 
 import http.client
@@ -33,26 +33,29 @@ from schemas.engines import VllmEngine
 from schemas.executors import RayExecutorSpec
 from schemas.recipe import Recipe
 from thresher.errors import EngineError, RecipeError, StoreError
-from thresher.executors.ray import RayExecutor, Replicas, address_here
+from thresher.executors.ray import RayExecutor
+from thresher.executors.ray_calls import address_here
+from thresher.executors.ray_replicas import Replicas
 from thresher.inputs.models import resolve
 from thresher.samplers.orphans import GRACE_S, start_bound
 from thresher.samplers.vllm_process import engine_arguments, set_environment
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0
-"""Seconds between two looks at a server's health, and at which servers there are."""
-SICK = 5
-"""Looks in a row that a server may fail before it is ended, and another begun."""
+CHECK_S = 2.0
+"""Seconds between checks of a server's health, and of the list of servers."""
+MOST_FAILURES = 5
+"""Failed health checks in a row after which a server is replaced."""
 PERIOD_S = 60.0
-"""Seconds after which a server counts as one that lives: one that dies earlier, thrice in a row, ends the fleet."""
+"""Seconds after which a server counts as started: if it dies earlier three times in a row, the fleet ends."""
 
 
 class Server(AbstractContextManager["Server"]):
-    """`vllm serve` in a process of its own on this machine. Raises EngineError where it would not start, ModelError."""
+    """`vllm serve` in a process of its own on this machine. Entering it raises ModelError, and EngineError if it does not
+    start."""
 
     url: str
-    """Root of its API."""
+    """Root of its API, which ends in /v1."""
 
     def __init__(self, recipe: Recipe, base: Path) -> None:
         self._recipe, self._base = recipe, base
@@ -60,7 +63,7 @@ class Server(AbstractContextManager["Server"]):
 
     def __enter__(self) -> "Server":
         spec, model = self._recipe.engine, self._recipe.model
-        assert isinstance(spec, VllmEngine), "whoever begins a fleet has looked"
+        assert isinstance(spec, VllmEngine), "start_fleet checks it"
         set_environment(spec)
         host = address_here()
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
@@ -69,13 +72,13 @@ class Server(AbstractContextManager["Server"]):
         self._root = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.url, self._log = f"{self._root}/v1", Path(tempfile.gettempdir(), f"thresher-fleet-{port}.log")
         path = resolve(model.name, model.revision, base=self._base).path
-        named: dict[str, Any] = {"model": path, "served_model_name": model.name, "host": host, "port": port}
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags(named | arguments(spec))]
+        address: dict[str, Any] = {"model": path, "served_model_name": model.name, "host": host, "port": port}
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags(address | arguments(spec))]
         with self._log.open("wb") as out:
             self._process = start_bound(command, out)
-        while not self.well():
+        while not self.healthy():
             if self._process.poll() is not None:
-                raise EngineError(f"`vllm serve` ended while it started on {socket.gethostname()}: {self._last_words()}")
+                raise EngineError(f"`vllm serve` stopped while it started on {socket.gethostname()}: {self._last_error()}")
             time.sleep(0.2)
         return self
 
@@ -87,21 +90,21 @@ class Server(AbstractContextManager["Server"]):
 
     @property
     def runs(self) -> bool:
-        """Whether its process is there."""
+        """Whether its process runs."""
         return self._process is not None and self._process.poll() is None
 
-    def well(self) -> bool:
-        """Whether it says that it can serve."""
-        return _well(self._root, 30)
+    def healthy(self) -> bool:
+        """Whether it answers that it can serve."""
+        return _healthy(self._root, 30)
 
-    def _last_words(self) -> str:
+    def _last_error(self) -> str:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        faults = [line for line in lines if "Error" in line or "error:" in line]
-        return f"{(faults or lines or ['it said nothing'])[-1].strip()[:300]} (all of it: {self._log})"
+        errors = [line for line in lines if "Error" in line or "error:" in line]
+        return f"{(errors or lines or ['no output'])[-1].strip()[:300]} (log: {self._log})"
 
 
-def _well(root: str, seconds: float) -> bool:
-    """Whether a server says that it can serve."""
+def _healthy(root: str, seconds: float) -> bool:
+    """Whether a server answers within this time that it can serve."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"{root}/health", timeout=seconds) as answer:
@@ -111,14 +114,16 @@ def _well(root: str, seconds: float) -> bool:
 
 
 def arguments(spec: VllmEngine) -> dict[str, Any]:
-    """A recipe's engine in vLLM's own names. A fleet serves many runs: each server has a random seed, for those with one seed, as
-    `vllm serve` has by default, would repeat each other's samples."""
+    """Return a recipe's engine in vLLM's own names.
+
+    Each server has a random seed: servers with one seed, the default of `vllm serve`, would repeat each other's samples.
+    """
     own = {"seed": secrets.randbits(31), "generation_config": "vllm", **engine_arguments(spec)}
     return {name: value for name, value in (own | spec.options).items() if value is not None}
 
 
 def flags(values: Mapping[str, Any]) -> Iterator[str]:
-    """Arguments of a command: --name value, --name or --no-name for a truth value, JSON for what has parts."""
+    """Yield the arguments of a command: --name value, --name or --no-name for a boolean, JSON for lists and objects."""
     for name, value in values.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
@@ -129,29 +134,29 @@ def flags(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 class Addresses:
-    """The file with a fleet's addresses, one on each line: whole at any time, and nobody else's."""
+    """The file with a fleet's addresses, one per line. It is complete at any time, and belongs to one fleet."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._text = path, ""
 
-    def begin(self) -> None:
-        """Make it, empty. Raises StoreError where there is something else, or the file of a fleet that lives; one that is left of
-        a fleet whose servers are gone is taken over."""
-        for url in (self._there() or "").split():
+    def create(self) -> None:
+        """Create the file, empty; take it over from a fleet whose servers are gone. Raises StoreError for a file with other
+        content, or that of a running fleet."""
+        for url in (self._content() or "").split():
             if not url.startswith(("http://", "https://")):
                 raise StoreError(
-                    f"{self.path}: is there already and lists no servers (found {url[:60]!r}); nothing is overwritten, name "
-                    "another with --file"
+                    f"{self.path}: exists and lists no servers (found {url[:60]!r}); it is not overwritten, name another file "
+                    "with --file"
                 )
-            if _well(url.removesuffix("/v1"), LOOK_S):
+            if _healthy(url.removesuffix("/v1"), CHECK_S):
                 raise StoreError(
-                    f"{self.path}: is kept by another fleet, whose server {url} is well; end that one, or name another file with "
+                    f"{self.path}: belongs to another fleet, whose server {url} runs; end that one, or name another file with "
                     "--file"
                 )
         self.write([])
 
     def write(self, urls: Sequence[str]) -> None:
-        """Raises StoreError where it cannot be written."""
+        """Replace the addresses. Raises StoreError where the file cannot be written."""
         self._text = "".join(f"{url}\n" for url in urls)
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
@@ -161,16 +166,16 @@ class Addresses:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror or error}); name another with --file") from error
 
     def kept(self) -> bool:
-        """Whether it holds what was written last."""
-        return self._there() == self._text
+        """Whether the file holds what was written last."""
+        return self._content() == self._text
 
-    def end(self) -> None:
-        """Remove it, if it is still this fleet's."""
+    def remove(self) -> None:
+        """Remove the file, if it is still this fleet's."""
         if self.kept():
             self.path.unlink(missing_ok=True)
 
-    def _there(self) -> str | None:
-        """What it holds; None where there is none."""
+    def _content(self) -> str | None:
+        """The content of the file; None where there is none."""
         try:
             return self.path.read_bytes().decode(errors="replace")
         except FileNotFoundError:
@@ -179,98 +184,98 @@ class Addresses:
             raise StoreError(f"{self.path}: cannot be read ({error.strerror or error}); name another with --file") from error
 
 
-def begin(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManager[Fleet]":
-    """The fleet of a recipe: its model and engine, on the cluster of its executor. Entered, it has one server at least. The file
-    for their addresses is there, empty, before any begins, and goes with the last.
+def start_fleet(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManager[Fleet]":
+    """Return the fleet of a recipe: its model and engine, on the cluster of its executor. Entering it waits for the first server.
+    The file of their addresses is created before any server starts, and removed at the end.
 
-    Raises RecipeError where the recipe is of another engine or executor; StoreError where the file cannot be written, or is
-    something else's; EngineError where there is no cluster or no room, or where no server starts; ModelError."""
+    Raises RecipeError for another engine or executor; StoreError where the file cannot be written, or has other content;
+    EngineError where there is no cluster or no room, or no server starts; ModelError."""
     if not isinstance(recipe.engine, VllmEngine):
-        raise RecipeError(f"engine.kind: a fleet is of vLLM servers, the recipe has {recipe.engine.kind}; set it to vllm")
+        raise RecipeError(f"engine.kind: a fleet has vLLM servers, the recipe has {recipe.engine.kind}; set it to vllm")
     if not isinstance(recipe.executor, RayExecutorSpec):
         raise RecipeError(
             f"executor.kind: a fleet needs a Ray cluster, the recipe has {recipe.executor.kind}; add `--set executor.kind=ray`, "
-            "and `--set executor.address=null` for one of this machine alone"
+            "and `--set executor.address=null` for a cluster of this machine only"
         )
     resolve(recipe.model.name, recipe.model.revision, base=base)
-    return _begin(recipe, recipe.executor, base, Addresses(file))
+    return _run_fleet(recipe, recipe.executor, base, Addresses(file))
 
 
 class Fleet:
-    """Servers that are begun again when they end."""
+    """Servers that are replaced when they end."""
 
-    def __init__(self, held: Replicas, replicas: int, file: "Addresses") -> None:
-        self._held, self._file, self._over = held, file, threading.Event()
+    def __init__(self, servers: Replicas, replicas: int, file: "Addresses") -> None:
+        self._servers, self._file, self._stopped = servers, file, threading.Event()
         self._failure: EngineError | None = None
         for _ in range(replicas):
             threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def urls(self) -> list[str]:
-        """Of the servers that are ready. Raises EngineError once they die as soon as they are begun."""
+        """URLs of the servers that are ready. Raises EngineError once servers die right after their start."""
         if self._failure is not None:
             raise self._failure
-        return sorted(one.url for one in self._held.members if one.slots)
+        return sorted(server.url for server in self._servers.members if server.slots)
 
     def keep(self, say: Callable[[str], None]) -> None:
-        """Keep their addresses in the file, and it in its place, until interrupted. Raises StoreError where it cannot be written
-        any more, and what `urls` raises."""
-        before: list[str] = []
+        """Keep the file up to date until interrupted. Raises StoreError where it cannot be written any more, and what `urls`
+        raises."""
+        listed: list[str] = []
         while True:
-            now = self.urls
+            urls = self.urls
             if not (kept := self._file.kept()):
-                say(f"{self._file.path} was changed or removed by somebody else; it is written anew")
-            if now != before or not kept:
-                self._file.write(now)
-            for url in sorted(set(now) ^ set(before)):
-                say(f"{url} {'is ready' if url in now else 'is lost; another is begun'}")
-            before = now
-            time.sleep(LOOK_S)
+                say(f"{self._file.path} was changed or removed by another program; it is written again")
+            if urls != listed or not kept:
+                self._file.write(urls)
+            for url in sorted(set(urls) ^ set(listed)):
+                say(f"{url} {'is ready' if url in urls else 'is lost; another is started'}")
+            listed = urls
+            time.sleep(CHECK_S)
 
-    def end(self) -> None:
-        """Watch them no more."""
-        self._over.set()
+    def stop(self) -> None:
+        """Stop replacing servers."""
+        self._stopped.set()
 
     def _watch(self) -> None:
-        """Stay with one server after the other: a call of an actor ends, with an error, when its process does."""
-        while not self._over.is_set():
+        """Watch one server after the other: the call of an actor fails when its process ends, and the executor replaces it."""
+        while not self._stopped.is_set():
             try:
-                self._held.call(_stay, PERIOD_S)
+                self._servers.call(_watch_server, PERIOD_S)
             except EngineError as error:
-                if not self._over.is_set():
+                if not self._stopped.is_set():
                     self._failure = error
                 return
 
 
 @contextmanager
-def _begin(recipe: Recipe, spec: RayExecutorSpec, base: Path, file: Addresses) -> Iterator[Fleet]:
-    file.begin()
+def _run_fleet(recipe: Recipe, spec: RayExecutorSpec, base: Path, file: Addresses) -> Iterator[Fleet]:
+    file.create()
     try:
         with RayExecutor(spec, 0, engine=recipe.engine) as executor:
-            executor.room(filters=False)
-            with executor.engines(partial(Server, recipe, base), slots=_one, wanted=_as_many) as held:
-                fleet = Fleet(held, spec.replicas, file)
+            executor.check_room(filters=False)
+            with executor.engines(partial(Server, recipe, base), slots=_one_slot, wanted=_unchanged) as servers:
+                fleet = Fleet(servers, spec.replicas, file)
                 try:
                     yield fleet
                 finally:
-                    fleet.end()
+                    fleet.stop()
     finally:
-        file.end()
+        file.remove()
 
 
-def _one(_server: Server) -> int:
+def _one_slot(_server: Server) -> int:
     return 1
 
 
-def _as_many() -> None:
+def _unchanged() -> None:
     return None
 
 
-def _stay(server: Server, _apart: Callable[..., Any], seconds: float) -> None:
-    """Stay beside a server; where it ends or is sick this process ends, and the executor begins another elsewhere."""
-    sick, until = 0, time.monotonic() + seconds
-    while time.monotonic() < until:
-        time.sleep(LOOK_S)
-        sick = 0 if server.well() else sick + 1
-        if sick >= SICK or not server.runs:
+def _watch_server(server: Server, _call: Callable[..., Any], seconds: float) -> None:
+    """Watch a server for this time, in its actor; if it ends or is unhealthy, end the actor's process."""
+    failures, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(CHECK_S)
+        failures = 0 if server.healthy() else failures + 1
+        if failures >= MOST_FAILURES or not server.runs:
             os._exit(1)
