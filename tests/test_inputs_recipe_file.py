@@ -1,4 +1,4 @@
-"""Recipes: read, overridden, and refused with the line at fault."""
+"""Recipes are read, overridden, and refused with the faulty line."""
 
 import contextlib
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def test_a_recipe_loads_into_a_frozen_model(recipe: Write) -> None:
     ],
 )
 def test_a_fault_names_file_line_key_and_the_nearest(tmp_path: Path, text: str, message: str) -> None:
-    """Where, what was wanted, what was found, what to do."""
+    """The error says where, what was wanted, what was found, and what to do."""
     path = tmp_path / "r.yaml"
     path.write_text(text)
 
@@ -62,7 +62,7 @@ def test_a_fault_names_file_line_key_and_the_nearest(tmp_path: Path, text: str, 
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
-    """Nobody wants to mend a file one message at a time."""
+    """All faults of a file are reported together."""
     path = tmp_path / "r.yaml"
     path.write_text("name: a\nsampling: {top_p: 2, max_tokens: 0}\nrunn: {}\n")
 
@@ -118,7 +118,7 @@ def test_any_document_loads_or_is_refused_with_a_recipe_error(tmp_path_factory: 
     path = tmp_path_factory.mktemp("any") / "r.yaml"
     path.write_text(yaml.safe_dump({"name": "a", "sampling": document, "prompts": document}))
 
-    said = str(path)
+    loaded = str(path)
     with contextlib.suppress(RecipeError):
-        said = str(recipe_file.load(path).path)
-    assert said == str(path)
+        loaded = str(recipe_file.load(path).path)
+    assert loaded == str(path)
