@@ -113,7 +113,7 @@ def located(repo: str) -> str:
 @contextmanager
 def _turn(name: str, log: "Logger | LoggerAdapter[Any]") -> Iterator[None]:
     """Wait until no other flow run works on the dataset. A lease that cannot be renewed does not end the flow run: releases are
-    atomic without it, and a directory belongs to one deployment, of which Prefect runs one flow run at a time."""
+    atomic without it, and a directory belongs to one deployment, and Prefect runs one flow run of a deployment at a time."""
     with get_client(sync_client=True) as client:
         try:
             client.read_global_concurrency_limit_by_name(name)

@@ -75,7 +75,7 @@ def serving(server: Any) -> Any:
 
 @pytest.fixture
 def asked(server: Any, serving: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of that server, whose address thresher's commands have too."""
+    """A client of that server; thresher's commands use the same server."""
     yield from client_of(server, monkeypatch)
 
 
@@ -97,7 +97,7 @@ def thresher(*arguments: str) -> None:
 
 
 def until(condition: Callable[[], Any], seconds: float = 180) -> Any:
-    """What the condition gives, once it gives something."""
+    """Wait for the condition; returns its first true value."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, f"waited {seconds} s for {condition.__code__.co_names}"
@@ -118,7 +118,7 @@ def completed(client: Any, name: str) -> list[Any]:
 
 
 def begin(client: Any, name: str) -> Any:
-    """Begin a run of a schedule now; returns its id."""
+    """Start a run of a schedule now; returns its id."""
     return client.create_flow_run_from_deployment(client.read_deployment_by_name(f"thresher/{name}").id).id
 
 
@@ -140,7 +140,7 @@ def said(client: Any, run: Any) -> str:
 
 
 def events(client: Any, name: str) -> list[dict[str, Any]]:
-    """Events of thresher's about a dataset, the oldest first."""
+    """Thresher's events about a dataset, the oldest first."""
     asked = {"filter": {"event": {"prefix": ["thresher."]}, "resource": {"id": [f"thresher.dataset.{name}"]}}, "limit": 50}
     return sorted(client.request("POST", "/events/filter", json=asked).json()["events"], key=lambda event: event["occurred"])
 
@@ -160,7 +160,7 @@ def logged(log: Path, line: str, start: int) -> bool:
 
 
 def pause(client: Any, name: str) -> None:
-    """Pause a schedule, and wait until nothing of it is under way."""
+    """Pause a schedule, and wait until none of its runs is active."""
     from prefect.exceptions import ObjectNotFound
 
     thresher("schedule", name, "--pause")
@@ -365,7 +365,7 @@ def test_serve_that_is_stopped_ends_its_runs_and_tells_the_server(  # noqa: PLR0
     run = begin(asked, "stopped")
     process = waiting(tmp_path)
     assert main(["schedule", "stopped", "--remove"]) == 1
-    assert f"is Running; wait for its end, or end it: prefect flow-run cancel {run}" in capsys.readouterr().err
+    assert f"is Running; wait for its end, or cancel it: prefect flow-run cancel {run}" in capsys.readouterr().err
     own.terminate()
     (tmp_path / "hold").unlink()  # or its process would be killed after 30 s
     assert own.wait(60) == 0, (server.folder / "stopped.log").read_text()
@@ -599,7 +599,9 @@ def test_the_form_of_a_run_can_be_filled_in(
         "nobody",
     ]
     assert main(scheduled) == 1
-    assert "--pool nobody: the Prefect server has no such work pool; make it: prefect work-pool create" in capsys.readouterr().err
+    assert (
+        "--pool nobody: the Prefect server has no such work pool; create it: prefect work-pool create" in capsys.readouterr().err
+    )
     asked.create_work_pool(WorkPoolCreate(name="nobody", type="process"))
     assert main(scheduled) == 0
     deployment = asked.read_deployment_by_name("thresher/form")
@@ -630,9 +632,9 @@ def test_the_form_of_a_run_can_be_filled_in(
 
 
 def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
-    asked: Any, recipe: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    asked: Any, recipe: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 12 prompts, all answered right by one run and a few by the next. An event of no run is only warned of."""
+    """Of 12 prompts, 10 are answered right by one run and 2 by the next. An event that cannot be sent is logged."""
     from flows import reporting
     from thresher.errors import PublishError
 
@@ -654,8 +656,13 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
     drift = until(lambda: [one for one in events(asked, str(tmp_path / "drifts")) if one["event"] == "thresher.drift.found"])[0]
     assert drift["payload"]["against"] == str(tmp_path / "runs/one")
     assert {one["of"] for one in drift["payload"]["drifted"]} == {"pass rate", "exact_answer"}
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(reporting, "emit_event", fails)
     reporting.refused(second, PublishError("not released; and why:\n  it is not there"))
-    assert "the event thresher.gate.failed did not reach the Prefect server: AssertionError" in caplog.text
+    assert "the event thresher.gate.failed did not reach the Prefect server: OSError" in caplog.text
 
 
 @pytest.mark.parametrize(

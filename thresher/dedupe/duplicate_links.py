@@ -1,6 +1,6 @@
 """Pairs of duplicates in one bucket of an out-of-core search: the same group, the same text, or a band key in common.
 
-Each function reads the signatures and writes one file of pairs of rows (k, 2), the second of which is repeated by the first. A
+Each function reads the signatures and writes one file of pairs of rows (k, 2); the first row of a pair repeats the second. A
 bucket of a million texts is passed through in chunks; the few leaders that its members are compared with are carried from one
 chunk to the next.
 """

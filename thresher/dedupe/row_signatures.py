@@ -37,7 +37,7 @@ class Repeated(NamedTuple):
     scopes: Any
     """NO_SCOPE, GROUP or ALL of thresher.dedupe.components."""
     draws: I64
-    """Of each row that stays, the number of rows that it stands for."""
+    """Of each row that stays, the number of rows that it represents."""
     equal: Callable[[I64], Any]
     """Whether rows (k,) are word for word what they repeat."""
 

@@ -1,10 +1,12 @@
 """The files of the out-of-core search: its plan, where each step keeps what it writes, and how a file appears complete.
 
-FOLDER/plan.json              scheme, threshold, memory and number of parts that the files below were made with
-FOLDER/parts/000000/          signatures of a part of the texts, one .npy a column    (thresher.dedupe.signed_texts)
-FOLDER/inside, equal, links   000000.npz: pairs of rows of one bucket                 (thresher.dedupe.duplicate_links)
-FOLDER/gone.npy               texts known to repeat another one (n,)
-FOLDER/members, chosen, found components of the links, and what each text repeats     (thresher.dedupe.components)
+    FOLDER/plan.json              scheme, threshold, memory and number of parts that the files below were made with
+    FOLDER/parts/000000/          signatures of a part of the texts, one .npy a column    (thresher.dedupe.signed_texts)
+    FOLDER/inside, equal, links   000000.npz: pairs of rows of one bucket                 (thresher.dedupe.duplicate_links)
+    FOLDER/gone.npy               texts known to repeat another one (n,)
+    FOLDER/members, chosen, found components of the links, and what each text repeats     (thresher.dedupe.components)
+
+The files are deleted when the search is over.
 """
 
 import tempfile

@@ -42,7 +42,7 @@ class Choice:
     """Which rows of a table are compared, and which copy stays."""
 
     text: str | None = None
-    """Column of texts, or of chat messages, of which the last is compared; None takes the first of TEXTS."""
+    """Column of texts, or of chat messages, where the last one is compared; None takes the first of TEXTS."""
     group: str | None = None
     """Column whose equal values form a group, inside which all pairs are compared; None for no groups."""
     across: bool = True
