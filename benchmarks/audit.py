@@ -21,10 +21,10 @@ import numpy as np
 from pool_made import made_run
 from verifiers import table
 
-from thresher.audit.count_run import count
-from thresher.audit.pages.report import report
-from thresher.audit.query import query
-from thresher.audit.statistics import of_k, statistics
+from thresher.auditing.count_run import count
+from thresher.auditing.pages.report import report
+from thresher.auditing.query import query
+from thresher.auditing.statistics import of_k, statistics
 from thresher.pool.run import open_run
 
 

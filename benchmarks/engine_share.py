@@ -22,9 +22,9 @@ from thresher.estimators.calibration import Quota
 from thresher.executors.local import LocalEngine, LocalExecutor
 from thresher.inputs import recipe_file
 from thresher.pool.store import Store
-from thresher.run import steps
-from thresher.run.progress import Progress
-from thresher.run.warm_engine import Warm, note_start
+from thresher.running import steps
+from thresher.running.progress import Progress
+from thresher.running.warm_engine import Warm, note_start
 from thresher.samplers.sampler import anchor_parameters, draw_parameters
 from thresher.samplers.vllm_offline import VllmSampler
 from thresher.samplers.vllm_process import dtype_for, set_environment

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from pool_made import made_run
 from verifiers import table
 
-from thresher.audit.count_run import count
+from thresher.auditing.count_run import count
 from thresher.dataset.parquet_files import GROUP_ROWS
 from thresher.dataset.write import write_dataset
 from thresher.pool import judged

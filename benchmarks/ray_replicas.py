@@ -21,8 +21,8 @@ from typing import Any
 from schemas.executors import RayExecutorSpec
 from thresher.executors.ray import RayExecutor
 from thresher.inputs import recipe_file
-from thresher.run import steps
-from thresher.run.progress import Progress
+from thresher.running import steps
+from thresher.running.progress import Progress
 
 REPLICAS = {"one on one core": 1, "two on two cores": 2}
 

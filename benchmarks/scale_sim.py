@@ -33,8 +33,8 @@ from typing import Any, ClassVar
 from schemas.sample import PROMPTS
 from thresher.pool import judged as pool
 from thresher.pool.store import Store, shard_name
-from thresher.run.progress import Progress
-from thresher.run.shard_loop import overlap
+from thresher.running.progress import Progress
+from thresher.running.shard_loop import overlap
 
 SHARD_SAMPLES = 2048
 DROPPED = {"host", "content-length", "connection", "accept-encoding"}

@@ -1,1 +1,1 @@
-"""Prefect flows: the steps of thresher.run.steps as tasks, with retries, artifacts, events and schedules."""
+"""Prefect flows: the steps of thresher.running.steps as tasks, with retries, artifacts, events and schedules."""

@@ -16,8 +16,8 @@ from thresher.errors import DeadlyError, EngineError
 from thresher.executors import open_executor
 from thresher.executors.executor import Engines
 from thresher.inputs import recipe_file
-from thresher.run import steps
-from thresher.run.progress import Progress
+from thresher.running import steps
+from thresher.running.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def sample_shard(plain: steps.Plain, shard: int, engines: Engines) -> dict[str, 
 
 
 class SampleSteps:
-    """The steps of a run that is sampled and not judged (thresher.run.steps.Steps)."""
+    """The steps of a run that is sampled and not judged (thresher.running.steps.Steps)."""
 
     def __init__(self, plain: steps.Plain) -> None:
         self.plain = plain

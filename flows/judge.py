@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from thresher.executors.executor import Executor, map_threads
 from thresher.executors.local import LocalExecutor
 from thresher.pool.run import open_run
-from thresher.run import steps
-from thresher.run.progress import Progress
+from thresher.running import steps
+from thresher.running.progress import Progress
 
 
 @task(task_run_name="winnow-{shard}", cache_policy=NO_CACHE, persist_result=False)
@@ -43,7 +43,7 @@ def compare_part(
 
 
 class JudgeSteps:
-    """The steps of a run as Prefect tasks, as far as judging goes (thresher.run.steps.Steps)."""
+    """The steps of a run as Prefect tasks, as far as judging goes (thresher.running.steps.Steps)."""
 
     def __init__(self, plain: steps.Plain) -> None:
         self.plain = plain

@@ -16,12 +16,12 @@ from flows.servers import server
 from thresher.errors import ScheduleError
 from thresher.executors import open_executor
 from thresher.executors.executor import Engines
-from thresher.run import steps
-from thresher.run.progress import Progress
+from thresher.running import steps
+from thresher.running.progress import Progress
 
 
 class Tasks:
-    """The steps of a run as Prefect tasks, with retries and artifacts (thresher.run.steps.Steps)."""
+    """The steps of a run as Prefect tasks, with retries and artifacts (thresher.running.steps.Steps)."""
 
     def __init__(self, plain: steps.Plain) -> None:
         self.plain = plain

@@ -9,15 +9,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
-from thresher.audit.audit import Audit
-from thresher.audit.pages.report import write_report
-from thresher.audit.show import markdown
+from thresher.auditing.audit import Audit
+from thresher.auditing.pages.report import write_report
+from thresher.auditing.show import markdown
 from thresher.errors import PublishError
 from thresher.executors.local import LocalExecutor
 from thresher.pool.run import open_run
 from thresher.releases.publish import Published
-from thresher.run import steps
-from thresher.run.progress import Progress
+from thresher.running import steps
+from thresher.running.progress import Progress
 
 
 @task(task_run_name="release", cache_policy=NO_CACHE, persist_result=False)

@@ -11,12 +11,12 @@ from prefect import get_run_logger
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
-from thresher.audit.audit import Audit
-from thresher.audit.compare import since
+from thresher.auditing.audit import Audit
+from thresher.auditing.compare import since
 from thresher.errors import PublishError
 from thresher.pool.run import Run
 from thresher.releases.publish import Published
-from thresher.run.progress import Progress
+from thresher.running.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from thresher.inputs.recipe_file import Loaded
 from thresher.pool.store import Store
 from thresher.releases.places.folder import Folder
 from thresher.releases.places.open_place import open_place
-from thresher.run import steps
+from thresher.running import steps
 
 if TYPE_CHECKING:
     from logging import Logger, LoggerAdapter

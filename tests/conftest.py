@@ -59,7 +59,7 @@ RECIPE: dict[str, Any] = {
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Callable[..., Path]:
-    """Write the small recipe, changed by `recipe(filters=[...])`, beside its prompts and answers; gives its path."""
+    """Write the small recipe, changed by `recipe(filters=[...])`, beside its prompts and answers; returns its path."""
 
     def write(**changes: Any) -> Path:
         rows = [json.dumps({"country": country, "answer": capital}) + "\n" for country, capital in CAPITALS.items()]
@@ -100,15 +100,15 @@ def sandbox(layer: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real Prefect server with a database of its own. Starting it takes 25 s, and a process sends all its events to the first
-    server that it meets, so there is one."""
+    """A real Prefect server with a database of its own. It takes 25 s to start, and a process sends all its events to the first
+    server that it connects to, so the session has one."""
     with Server(tmp_path_factory.mktemp("prefect")) as made:
         yield made
 
 
 @pytest.fixture
 def prefect_server(server: Any) -> Iterator[Any]:
-    """Flows of this process are told to that server."""
+    """Flows of this process report to that server."""
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: server.url, PREFECT_HOME: server.folder / "home"}):
@@ -117,7 +117,7 @@ def prefect_server(server: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """S3 (moto's server), one for all: clients keep the address that they met first."""
+    """S3 (moto's server), one for all tests: clients keep the first address that they connect to."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -129,7 +129,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def s3(s3_server: str) -> Iterator[str]:
-    """A bucket there, whose address and keys clients find in the environment."""
+    """A bucket on that server; address and keys are in the environment."""
     import fsspec
 
     before = dict(os.environ)
@@ -144,7 +144,7 @@ def s3(s3_server: str) -> Iterator[str]:
 
 @pytest.fixture
 def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A Hub on 127.0.0.1, and `hub.environment` for programs that are to use it; the parameter says how files are sent."""
+    """A Hub on 127.0.0.1, and `hub.environment` for programs that use it; the parameter is the way files are sent."""
     from helpers.hub_server import Fault, Hub
 
     with Hub(tmp_path / "hub") as running:
@@ -185,7 +185,7 @@ def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def nightly(tmp_path: Path) -> Callable[..., Any]:
-    """Write runs into one folder: `nightly(name, plan)` gives a finished run that was begun a second after the one before."""
+    """Write runs into one folder: `nightly(name, plan)` gives a finished run that was started a second after the one before."""
     from helpers.runs import finished_run
 
     names: list[str] = []

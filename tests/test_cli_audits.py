@@ -9,7 +9,7 @@ import pytest
 
 from helpers.printed import numbers, printed_json, printed_lines, printed_rows
 from helpers.small_run import small_run
-from thresher.audit.count_run import count
+from thresher.auditing.count_run import count
 from thresher.cli import main
 
 TABLES = [

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from thresher.audit.show import table_of
+from thresher.auditing.show import table_of
 from thresher.cli.output import print_csv, print_error, print_json, print_line, print_note, print_rows, print_table, visible
 
 TABLE = pa.table({"name": ["a\x1b[2J", "b"], "rate": [0.123456789, None], "reasons": [{"cut": 1}, {"cut": 2}]})

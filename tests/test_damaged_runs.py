@@ -1,4 +1,4 @@
-"""Damaged runs, and damaged neighbours of sound ones: every command says what is wrong, none breaks, nothing is changed."""
+"""Damaged runs, and damaged runs beside sound ones: every command names the damage, and none changes the run."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.small_run import GOOD, small_run
-from thresher.audit.kept import FOLDER
+from thresher.auditing.kept import FOLDER
 from thresher.cli import main
 
 pytestmark = pytest.mark.slow  # what draws charts takes a second to import
@@ -19,7 +19,7 @@ def files_of(run: Path) -> dict[Path, bytes]:
 
 
 def footer(path: Path) -> None:
-    """Flip the bytes of a Parquet file's footer; its size stays."""
+    """Flip bytes in the footer of a Parquet file, without changing its size."""
     data = bytearray(path.read_bytes())
     for index in range(len(data) - 60, len(data) - 44):
         data[index] ^= 0x5A

@@ -1,4 +1,4 @@
-"""Views for preference training, of whole runs."""
+"""Views for preference training, written by whole runs."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def test_pairs_are_a_near_miss_against_its_nearest_hit(run: Callable[..., Path])
 
 @pytest.mark.slow
 def test_pairs_are_few_and_the_nearest_first(run: Callable[..., Path]) -> None:
-    """No text twice, no more than asked for, none of unlike lengths."""
+    """No text twice, no more pairs than asked for, and none of very different lengths."""
     right = ANSWERS[0].format(a=1, b=2, c=3)
     off = [right.replace("A: 3", "A: 4"), right.replace("the tens", "these tens").replace("A: 3", "A: 5")]
     wrong = [off[0], *off, right.replace("A: 3", "A: 6") + " " + "x" * 200]

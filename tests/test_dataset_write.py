@@ -10,7 +10,7 @@ import pytest
 from helpers import known
 from helpers.runs import dataset_of
 from helpers.small_run import METADATA, small_run
-from thresher.audit.count_run import count
+from thresher.auditing.count_run import count
 from thresher.dataset import views, write
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.errors import StoreError
@@ -28,7 +28,7 @@ def contents(folder: Path) -> Any:
 
 @pytest.mark.slow
 def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path: Path, load: Any) -> None:
-    """No prompt is on both sides, no row is lost, and a larger share holds out the same prompts and further ones."""
+    """No prompt is on both sides, no row is lost, and a larger share holds out the same prompts and more."""
     plan = [("sums", ["right", "wrong"], "wrong")] * 16
     plain = dataset_of(small_run(tmp_path / "plain", plan))
     whole = {view: {row["sample_id"] for row in load(plain, view)} for view in ("sft", "rollouts")}
@@ -166,7 +166,7 @@ def test_a_new_dataset_replaces_the_old_one(tmp_path: Path) -> None:
 
 
 def rename_fails_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Let the renames of whole directories fail from that one on, as if the process were killed there."""
+    """Let renames of directories fail from this one on, as if the process were killed."""
     real = Path.rename
     calls: list[Path] = []
 

@@ -1,4 +1,4 @@
-"""The index of what was released: what it finds, that it stays whole, and that it says so when it cannot serve."""
+"""The index of released samples: what it finds, that it stays complete, and its errors when it cannot be used."""
 
 import json
 import multiprocessing
@@ -58,7 +58,7 @@ def test_released_texts_are_found_and_no_others(tmp_path: Path) -> None:
 
 
 def test_many_copies_are_found(tmp_path: Path) -> None:
-    """Of copies of a similarity of 0.9 nearly all."""
+    """Nearly all copies with a similarity of 0.9 are found."""
     released = texts(2000)
     add(tmp_path, "one", released)
 
@@ -69,7 +69,7 @@ def test_many_copies_are_found(tmp_path: Path) -> None:
 
 
 def test_runs_are_merged_and_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However small the ranges in which they are merged."""
+    """With any size of the ranges in which runs are merged."""
     monkeypatch.setattr(index_runs, "RANGE_KEYS", 1000)
     monkeypatch.setattr(index_runs, "KEY_ROWS", 128)
     monkeypatch.setattr(index_runs, "SIGNATURE_ROWS", 16)
@@ -93,7 +93,7 @@ def test_runs_are_merged_and_say_the_same(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_release_may_be_larger_than_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes in batches, and goes into several runs of files."""
+    """It arrives in batches and is written to several runs of files."""
     monkeypatch.setattr(index, "RUN_TEXTS", 16)
     some = texts(75)
     parts = [slice(first, first + 10) for first in range(0, 75, 10)]

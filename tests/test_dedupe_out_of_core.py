@@ -1,4 +1,4 @@
-"""Duplicates out of core: the same as in memory, however the work is cut up, and whoever does it."""
+"""Duplicates found through files are those found in memory, however the work is divided."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

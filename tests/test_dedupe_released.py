@@ -1,4 +1,4 @@
-"""Runs that ask what was released before, through whole runs over brought samples; and duplicates of a run by files."""
+"""Runs of imported samples do not repeat what earlier runs released."""
 
 import functools
 import json
@@ -98,7 +98,7 @@ def test_an_index_can_be_rebuilt_from_the_dataset(
 def test_a_release_during_the_comparison_is_compared_on_the_next_try(
     machine: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other release comes to the same index after this run has looked what that knows."""
+    """Another run is released to the same index after this run has noted what the index knows."""
     repo = str(tmp_path / "repo")
     ask = Index.ask
 

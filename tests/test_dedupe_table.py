@@ -1,4 +1,4 @@
-"""`thresher dedupe`: any table in, the rows that stay and those that do not out."""
+"""`thresher dedupe`: any table in; rows that stay and rows that are dropped out."""
 
 import json
 import re

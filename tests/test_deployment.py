@@ -1,4 +1,4 @@
-"""The blocks of docs/deployment.md that are marked `sh`, run as they stand, but for ports and addresses of this machine."""
+"""The blocks of docs/deployment.md that are marked `sh`, run unchanged except for ports and addresses."""
 
 import json
 import os
@@ -24,7 +24,7 @@ MARK = "THRESHER_TEST"
 
 
 def shell(text: str, folder: Path, *, within: tuple[str, ...] = (), **environment: str) -> str:
-    """Run a block in a folder, every line of which has to succeed."""
+    """Run a block in a folder; every line must succeed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     more = {"PATH": path, "PREFECT_LOGGING_LEVEL": "CRITICAL", "RAY_USAGE_STATS_ENABLED": "0", **environment}
     ended = subprocess.run(
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """A variable for the environment of what a test begins; whatever of it is left is ended after."""
+    """A variable for the environment of the programs of a test; those still running at the end are killed."""
     mark = uuid.uuid4().hex
     yield mark
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -59,7 +59,8 @@ def mark() -> Iterator[str]:
 
 @contextmanager
 def two_machines() -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Network namespaces with an address each, joined by a cable; how a program is begun in either. None where that cannot be."""
+    """Two connected network namespaces; yields the command prefix that starts a program in each. Empty if this machine cannot
+    make them."""
     names = [f"thresher-{os.getpid()}-{end}" for end in "ab"]
     wires = [f"thr{os.getpid()}{end}" for end in "ab"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.own_samples import Rows, related_samples
 from helpers.runs import filter_rows
-from thresher.audit.count_run import count
+from thresher.auditing.count_run import count
 from thresher.pool.run import open_run
 
 

@@ -30,9 +30,9 @@ from thresher.executors.ray_replicas import Replicas
 from thresher.inputs import recipe_file
 from thresher.pool import judged
 from thresher.pool.store import Store
-from thresher.run import steps
-from thresher.run.progress import Progress
-from thresher.run.warm_engine import warm
+from thresher.running import steps
+from thresher.running.progress import Progress
+from thresher.running.warm_engine import warm
 from thresher.samplers.orphans import command_line, descendants, parent_of, start_time
 
 pytestmark = [

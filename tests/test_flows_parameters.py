@@ -1,4 +1,4 @@
-"""What the form of a run asks for."""
+"""The form of a run in Prefect's UI."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -18,7 +18,7 @@ Write = Callable[..., Path]
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_path: Path) -> None:
-    """Two shards: two of sample, two of winnow, one each of corpus and release; the funnel is an artifact."""
+    """Two shards: two task runs of sample, two of winnow, one each of corpus and release; the funnel is an artifact."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
@@ -49,7 +49,7 @@ def test_the_pipeline_has_one_task_run_per_shard_and_stage(recipe: Write, tmp_pa
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_path: Path) -> None:
-    """More samples than memory holds: each part of the search is a task run, and finds what the plain steps find."""
+    """With more samples than fit in memory each part of the search is a task run, with the same result."""
     from prefect.client.orchestration import get_client
 
     from flows.pipeline import pipeline
@@ -83,7 +83,7 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_is_published_or_fails_with_the_reasons_of_its_gates(recipe: Write, tmp_path: Path) -> None:
-    """Two runs append two releases; the third, whose gate is closed, ends failed, and the fourth, with another gate, goes on."""
+    """Two runs append two releases; the third fails at its gate, and the fourth, with another gate, is published."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
@@ -166,7 +166,7 @@ def test_an_engine_failure_is_tried_again_and_bad_input_is_not(
 
 @pytest.mark.slow
 def test_every_shipped_recipe_has_a_deployment() -> None:
-    """Whose entrypoint is there and whose recipe exists."""
+    """Its entrypoint and its recipe exist."""
     from importlib import import_module
 
     deployments = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]

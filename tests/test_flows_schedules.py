@@ -23,7 +23,7 @@ import pytest
 from helpers.deployment_page import block
 from helpers.prefect_server import Server, free_port
 from helpers.runs import run_recipe
-from thresher.audit.audit import Audit
+from thresher.auditing.audit import Audit
 from thresher.pool.run import Run, open_run
 
 Write = Callable[..., Path]

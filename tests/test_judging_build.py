@@ -7,7 +7,7 @@ import pytest
 
 from thresher.errors import RecipeError
 from thresher.inputs import recipe_file
-from thresher.run import steps
+from thresher.running import steps
 
 
 def test_an_unknown_filter_names_its_line_and_the_nearest(recipe: Callable[..., Path], tmp_path: Path) -> None:

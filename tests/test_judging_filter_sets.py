@@ -19,8 +19,8 @@ from thresher.judging.winnow import count_prompts, judge_shard
 from thresher.pool import judged as judged_pool
 from thresher.pool.run import Run, open_run
 from thresher.pool.store import shard_name
-from thresher.run import steps
-from thresher.run.progress import Progress
+from thresher.running import steps
+from thresher.running.progress import Progress
 
 Write = Callable[..., Path]
 MATHS = {"name": "math_answer"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.runs import run_recipe
-from thresher.audit.count_run import count
+from thresher.auditing.count_run import count
 from thresher.pool.run import open_run
 
 Write = Callable[..., Path]

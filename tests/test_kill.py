@@ -18,7 +18,7 @@ from thresher import ids
 from thresher.inputs import recipe_file
 from thresher.pool.rows import series_of
 from thresher.pool.store import Store
-from thresher.run import steps
+from thresher.running import steps
 
 KILLS = 25
 PROMPTS, SAMPLES, IN_FLIGHT = 400, 8, 16

@@ -17,8 +17,8 @@ from helpers import known
 from helpers.runs import filter_rows
 from schemas.sample import PROMPTS, SAMPLES, Message
 from thresher import ids
-from thresher.audit.count_run import count
-from thresher.audit.statistics import statistics
+from thresher.auditing.count_run import count
+from thresher.auditing.statistics import statistics
 from thresher.errors import SourceError
 from thresher.pool.ingest import ingest
 from thresher.pool.run import open_run

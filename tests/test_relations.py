@@ -1,4 +1,4 @@
-"""Duplicates, near misses and the views for preference training, through whole runs over brought samples."""
+"""Duplicates and near misses, through whole runs of imported samples."""
 
 import importlib.util
 import subprocess
@@ -77,6 +77,7 @@ def test_verdicts_are_the_same_however_the_run_is_cut(run: Callable[..., Path], 
     rows = related_samples() + [{**row, "prompt": "Once more: " + row["prompt"]} for row in related_samples()]
     rows = [{**row, "completion": row["completion"].replace("First", "In order to see this at once, first " * 6)} for row in rows]
     large = run(rows, "large")
+    assert ingest.__kwdefaults__
     monkeypatch.setitem(ingest.__kwdefaults__, "shard_rows", 20)
     small = run(rows, "small")
     fates = [

@@ -11,9 +11,9 @@ from helpers.runs import LOOSE, publish_loosely, two_prompts_run
 from helpers.small_run import BAD, GOOD
 from schemas.dataset import GatesSpec
 from schemas.release import Release, RepositoryManifest
-from thresher.audit.compare import since
-from thresher.audit.count_run import count
-from thresher.audit.drift import drift
+from thresher.auditing.compare import since
+from thresher.auditing.count_run import count
+from thresher.auditing.drift import drift
 from thresher.cli import main
 from thresher.errors import PublishError
 from thresher.pool.run import Run, open_run

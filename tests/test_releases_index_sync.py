@@ -50,8 +50,8 @@ def test_the_index_travels_with_the_dataset(machine: Callable[..., Path], tmp_pa
 
 @pytest.mark.slow
 def test_a_release_that_was_replaced_is_known_as_it_is(machine: Callable[..., Path], tmp_path: Path) -> None:
-    """A run that is filtered and released anew keeps more; a machine that knew its old dataset takes in the new one, and does not
-    bring the old one back by a release of its own."""
+    """A run that is filtered and released again keeps more; a machine that knew its old dataset takes in the new one, and does
+    not bring the old one back by a release of its own."""
     repo = str(tmp_path / "repo")
     right = {"name": "exact_answer", "parameters": {"after": "A:"}}
     first = machine("left", apples(10, 4), repo, filters=[right, {"name": "regex", "parameters": {"pattern": "^A:"}}])

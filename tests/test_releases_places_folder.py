@@ -1,4 +1,4 @@
-"""Releases in a directory and on S3 (moto's server): the same promises as on the Hub, without commits to lean on."""
+"""Releases in a directory and on S3 (moto's server): the same guarantees as on the Hub, which has commits."""
 
 import functools
 import subprocess

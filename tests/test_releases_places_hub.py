@@ -1,4 +1,4 @@
-"""Releases on a Hub that the real clients talk to: whole or not at all, nothing twice, whatever breaks."""
+"""Releases on a Hub that the real clients talk to: complete or not at all, and nothing twice, whatever fails."""
 
 import json
 import random
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 
 
 def thresher(hub: Any, *arguments: Any, status: int = 0) -> str:
-    """Run a command; gives what it printed."""
+    """Run a command; returns what it printed."""
     found, out, errors = hub.ask(thresher=[str(one) for one in arguments])
     assert found == status, out + errors
     assert "hf_alice" not in out + errors
@@ -117,7 +117,7 @@ def test_runs_are_appended_each_in_one_commit_and_never_twice(hub: Any, run: Cal
 @pytest.mark.slow
 @pytest.mark.parametrize("hub", ["xet"], indirect=True)
 def test_a_server_in_trouble_is_waited_for(hub: Any, run: Callable[..., Path]) -> None:
-    """Too many requests, a lost connection, a moved head, and a commit whose answer was lost: one commit comes of it."""
+    """Too many requests, a lost connection, a moved head, and a commit whose answer was lost end in one commit."""
     publish(hub, run(10))
     hub.faults += [
         hub.Fault("/commit/", status=429, headers={"RateLimit": '"api";r=0;t=1'}),
@@ -147,14 +147,14 @@ def test_a_server_in_trouble_is_waited_for(hub: Any, run: Callable[..., Path]) -
 @pytest.mark.slow
 @pytest.mark.parametrize("hub", ["xet"], indirect=True)
 def test_publishers_side_by_side_lose_nothing(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
-    """Four publishers of five runs each, killed again and again, at a Hub in trouble: every row once, and every commit whole."""
+    """Four publishers of five runs each, killed repeatedly, with a failing Hub: every row once, and every commit complete."""
     each = [[run(100 * publisher + 10 * number, 1) for number in range(5)] for publisher in range(4)]
     chance, running, kills = random.Random(7), {}, 0
     troubles = [("/commit/main", 503, False), ("/commit/main", None, True), ("preupload", 500, False), ("/v1/xorbs", 503, False)]
     troubles += [("/commit/main", 429, False), ("/tag/", None, True), ("/resolve/", 502, False)]
 
     def begun(publisher: int) -> subprocess.Popen[str]:
-        """All five of a publisher, whichever were published before."""
+        """Publish all five runs of a publisher, again or for the first time."""
         with (tmp_path / "publishers.log").open("a") as log:
             program = [sys.executable, str(FOLDER / "hub_client.py")]
             made = subprocess.Popen(
@@ -264,7 +264,7 @@ def test_unfit_releases_are_refused_with_their_reasons(hub: Any, run: Callable[.
 @pytest.mark.slow
 @pytest.mark.parametrize("hub", ["xet", "lfs"], indirect=True)
 def test_shards_are_merged_and_samples_taken_back_behind_a_reader(hub: Any, run: Callable[..., Path]) -> None:
-    """The rows stay, in fewer files; what was revoked is named at once and gone after the merge."""
+    """The rows stay, in fewer files; revoked samples are listed immediately and dropped by the merge."""
     runs = [run(first, 2, publish={"versions": "semantic"}, test_share=0.4) for first in (10, 20, 30)]
     tags = [publish(hub, one)["version"] for one in runs]
     assert tags == ["v1.0.0", "v1.1.0", "v1.2.0"]
@@ -321,7 +321,7 @@ def test_views_go_to_different_repositories(hub: Any, run: Callable[..., Path]) 
 @pytest.mark.slow
 @pytest.mark.parametrize("hub", ["xet"], indirect=True)
 def test_tokens_are_written_nowhere(hub: Any, run: Callable[..., Path], tmp_path: Path) -> None:
-    """Neither in what is printed, however badly it goes, nor in any file of run, cache or repository."""
+    """Neither in output or errors, nor in any file of run, cache or repository."""
     hub.environment["HF_DEBUG"] = "1"
     one, token = run(10), "hf_secretsecretsecretsecretsecret"
     hub.environment["HF_TOKEN"] = token

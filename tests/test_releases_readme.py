@@ -1,4 +1,4 @@
-"""The README of a repository: what a person wrote into it stays."""
+"""The README of a repository: text that a person wrote is kept."""
 
 import yaml
 

@@ -1,4 +1,4 @@
-"""What a repository says of itself: versions, shards, releases."""
+"""What a repository holds: versions, shards, releases."""
 
 import re
 from typing import Any

@@ -8,10 +8,10 @@ from schemas.suggest import did_you_mean
     [("temprature", "; did you mean temperature?"), ("batch", ""), (None, "")],
     ids=["close", "not close", "no name"],
 )
-def test_only_a_close_name_is_suggested(name, hint):
+def test_only_a_close_name_is_suggested(name: str | None, hint: str) -> None:
     assert did_you_mean(name, iter(["temperature", "seed"])) == hint
 
 
-def test_without_a_cutoff_the_closest_name_is_always_suggested():
+def test_without_a_cutoff_the_closest_name_is_always_suggested() -> None:
     assert did_you_mean("small", ["large", "smell"], cutoff=0) == "; did you mean smell?"
     assert not did_you_mean("small", [], cutoff=0)

@@ -6,18 +6,21 @@ import os
 from thresher import _neighbours
 
 __version__ = "0.1.0"
-__all__ = [
-    "Audit",
-    "Recipe",
-    "Run",
-    "ThresherError",
-    "audit",
-    "filter_samples",
-    "load_recipe",
-    "open_run",
-    "publish",
-    "run",
-]
+
+_HOMES = {
+    "Audit": "thresher.auditing.audit",
+    "Recipe": "schemas.recipe",
+    "Run": "thresher.pool.run",
+    "ThresherError": "thresher.errors",
+    "audit": "thresher.interface",
+    "filter_samples": "thresher.interface",
+    "load_recipe": "thresher.interface",
+    "open_run": "thresher.pool.run",
+    "publish": "thresher.interface",
+    "run": "thresher.interface",
+}
+"""The names of the Python interface, and the modules that they are loaded from at first use: `thresher --help` does without."""
+__all__ = list(_HOMES)
 
 _neighbours.check()
 
@@ -35,12 +38,12 @@ for _name, _value in {
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'thresher' has no attribute {name!r}")
-    interface = importlib.import_module("thresher.interface")  # loads half of thresher, which `thresher --help` does without
-    globals().update({each: getattr(interface, each) for each in __all__})
-    return globals()[name]
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*_HOMES, "__version__"])

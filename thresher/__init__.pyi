@@ -1,5 +1,5 @@
 from schemas.recipe import Recipe as Recipe
-from thresher.audit.audit import Audit as Audit
+from thresher.auditing.audit import Audit as Audit
 from thresher.errors import ThresherError as ThresherError
 from thresher.interface import audit as audit
 from thresher.interface import filter_samples as filter_samples

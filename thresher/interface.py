@@ -9,32 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.recipe import Recipe
-from thresher.audit.audit import Audit
-from thresher.audit.cache import cached_audit
-from thresher.audit.kept import forget
-from thresher.errors import ThresherError
+from thresher.auditing.audit import Audit
+from thresher.auditing.cache import cached_audit
+from thresher.auditing.kept import forget
 from thresher.inputs.recipe_file import Loaded, load
 from thresher.pool.run import Run, open_run
 from thresher.releases.publish import Published, publish_spec
 from thresher.releases.publish import publish as publish_run
-from thresher.run.progress import Progress
-from thresher.run.steps import begin, begin_brought, finished, run_steps
-
-__all__ = [
-    "Audit",
-    "Loaded",
-    "Published",
-    "Recipe",
-    "Run",
-    "ThresherError",
-    "audit",
-    "filter_samples",
-    "load_recipe",
-    "open_run",
-    "publish",
-    "run",
-]
+from thresher.running.progress import Progress
+from thresher.running.steps import begin, begin_brought, finished, run_steps
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:

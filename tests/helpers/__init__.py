@@ -10,6 +10,6 @@ FOLDER = Path(__file__).parent
 
 
 def known(value: T | None) -> T:
-    """The value, which must not be None."""
+    """Return the value, which must not be None."""
     assert value is not None
     return value

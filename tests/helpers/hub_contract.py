@@ -1,5 +1,6 @@
-"""What releases rely on, asked of a Hub through the real clients: the Hub of the tests, or the real one. Run as a program, with
-HF_ENDPOINT, HF_TOKEN and HF_HUB_DISABLE_XET in the environment; the argument names a repository, which is made and deleted."""
+"""What releases need from a Hub, checked through the real clients against the Hub of the tests or the real one. Run as a
+program, with HF_ENDPOINT, HF_TOKEN and HF_HUB_DISABLE_XET in the environment; the argument names a repository, which is
+created and deleted."""
 
 import hashlib
 import io
@@ -65,7 +66,7 @@ def main(folder: Path) -> None:
     api.create_repo(REPO, repo_type="dataset", exist_ok=True)
     empty = head()
 
-    # Blobs sent ahead are seen by nobody; one commit shows them; a commit on an old parent is refused.
+    # Blobs sent ahead are not visible; one commit shows them; a commit on an old parent is refused.
     add = CommitOperationAdd("one/train/a.parquet", shard(folder, 0))
     api.preupload_lfs_files(REPO, [add], repo_type="dataset", free_memory=False)
     assert head() == empty

@@ -185,7 +185,7 @@ class Hub:
         return (self.folder / (file.sha256 or file.oid)).read_bytes()
 
     def has(self, sha256: str) -> bool:
-        """Whether content is there; what came by Xet is put together first."""
+        """Whether content is there; content sent by Xet is put together first."""
         if (self.folder / sha256).exists():
             return True
         if sha256 not in self.xet_of:

@@ -1,4 +1,4 @@
-"""Samples of one's own that are related: copies, near copies, near misses and misses."""
+"""Imported samples that are related: copies, near copies, near misses and misses."""
 
 from pathlib import Path
 from typing import Any

@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def task_runs(client: Any, flow_run: Any, wanted: set[str]) -> list[str]:
-    """Names of a flow run's task runs, once those that are wanted are there: the server learns of them a little later."""
+    """Names of a flow run's task runs. Waits for the wanted ones, because the server learns of them a little later."""
     for _ in range(300):
         names = sorted(run.name for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run)
         if wanted <= set(names):
@@ -53,7 +53,7 @@ def last_flow_run(client: Any) -> Any:
 
 
 class Server:
-    """`environment` is for programs that are to use it. Whatever `start` began is ended with it."""
+    """The server; `environment` is for programs that use it. Programs of `start` end with it."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder, self.port = folder, free_port()

@@ -1,4 +1,4 @@
-"""Runs of one's own samples that ask an index of what was released before."""
+"""Runs of imported samples that consult an index of released samples."""
 
 from pathlib import Path
 from typing import Any

@@ -15,7 +15,7 @@ from thresher.releases.publish import Published, publish
 
 
 def release_run(repo: str, run: Path, **spec: Any) -> Published:
-    """Publish a run through gates that refuse nothing; `spec` changes what publish of a recipe says."""
+    """Publish a run through gates that refuse nothing; `spec` changes keys of the recipe's `publish`."""
     return publish(open_run(run), PublishSpec.model_validate({"repo": repo, "gates": LOOSE} | spec))
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from helpers.small_run import Plan, small_run
 from schemas.dataset import PublishSpec
-from thresher.audit.count_run import count
+from thresher.auditing.count_run import count
 from thresher.dataset.write import write_dataset
 from thresher.errors import EngineError
 from thresher.inputs import recipe_file
@@ -19,9 +19,9 @@ from thresher.pool import judged
 from thresher.pool.run import Run, open_run
 from thresher.pool.store import Store, shard_name
 from thresher.releases.publish import Published, publish
-from thresher.run import steps
-from thresher.run.progress import Progress
-from thresher.run.sample_shard import sample_shard
+from thresher.running import steps
+from thresher.running.progress import Progress
+from thresher.running.sample_shard import sample_shard
 from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.sampler import Drawn, Group
 
@@ -89,7 +89,7 @@ def sample_until_it_dies(recipe: Path, out: Path, after: int) -> None:
 
 
 def filter_rows(folder: Path, rows: Iterable[dict[str, Any]], recipe: dict[str, Any], name: str = "run") -> Path:
-    """Filter samples of one's own by a recipe, which by default has one verifier; returns the run's directory."""
+    """Filter imported samples by a recipe, by default with one verifier; returns the run's directory."""
     spec = {"name": "own", "filters": [ANSWER], **recipe, "run": {"filter_workers": 0} | recipe.get("run", {})}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(spec))
     file = folder / f"{name}.jsonl"
@@ -105,7 +105,7 @@ def dataset_of(run: Run) -> Path:
 
 
 def finished_run(root: Path, plan: Plan, *, key: str, name: str = "small", **settings: Any) -> Run:
-    """A run written by hand, with its dataset; `key` is its sampling key, so that several may be published side by side."""
+    """A run written by hand, with its dataset; `key` is its sampling key, so that several can be published to one repository."""
     run = small_run(root, plan, **settings)
     run.store.write_model("run.json", run.manifest.model_copy(update={"sampling_key": f"{key:0>32}", "name": name}))
     run = open_run(root)
@@ -115,7 +115,7 @@ def finished_run(root: Path, plan: Plan, *, key: str, name: str = "small", **set
 
 
 def publish_loosely(run: Run, repo: Path | str, **gates: Any) -> Published:
-    """Publish a run through gates that refuse nothing, but for those that are given."""
+    """Publish a run; gates refuse nothing unless they are given."""
     return publish(run, PublishSpec.model_validate({"repo": str(repo), "gates": LOOSE | gates}))
 
 

@@ -25,7 +25,7 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def trainer(view: str, dataset: Any, folder: str) -> Any:
-    """The trainer that the view is for, with two steps of two rows to go."""
+    """The trainer of the view, set to two steps of two rows."""
     tokenizer = bytes_tokenizer()
     shape = {
         "hidden_size": 16,

@@ -46,7 +46,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def audit(options: argparse.Namespace) -> int:
     """Run `thresher audit`."""
-    from thresher.audit.kept import forget
+    from thresher.auditing.kept import forget
     from thresher.executors import open_executor
     from thresher.pool.run import open_run
 
@@ -66,7 +66,7 @@ def audit(options: argparse.Namespace) -> int:
 
 def sql(options: argparse.Namespace) -> int:
     """Run `thresher sql`."""
-    from thresher.audit.query import query
+    from thresher.auditing.query import query
     from thresher.pool.run import open_run
 
     print_rows(options, query(open_run(options.run), options.query))
@@ -75,11 +75,11 @@ def sql(options: argparse.Namespace) -> int:
 
 def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map | None") -> int:
     """Print and write what was asked for, then fail if the audit did."""
-    from thresher.audit.audit import check
-    from thresher.audit.cache import cached_audit, cached_statistics
-    from thresher.audit.compare import since
-    from thresher.audit.review import lines_of, reviewed
-    from thresher.audit.show import audit_table, print_audit, table_of
+    from thresher.auditing.audit import check
+    from thresher.auditing.cache import cached_audit, cached_statistics
+    from thresher.auditing.compare import since
+    from thresher.auditing.review import lines_of, reviewed
+    from thresher.auditing.show import audit_table, print_audit, table_of
 
     result = cached_audit(run, map_shards)
     comparison = None if before is None else since(run, before)
@@ -108,19 +108,19 @@ def _audit_one(options: argparse.Namespace, run: "Run", before: "Run | None", ma
 
 def _write_pages(options: argparse.Namespace, run: "Run", before: "Run | None", map_shards: "Map | None") -> None:
     if options.html is not None:
-        from thresher.audit.pages.report import write_report
+        from thresher.auditing.pages.report import write_report
 
         print_note(options, f"report: {write_report(run, options.html or None, before=before, map_shards=map_shards)}")
     if options.review is not None:
-        from thresher.audit.pages.review_page import write_review
+        from thresher.auditing.pages.review_page import write_review
 
         print_note(options, f"to mark: {write_review(run, options.review)}")
 
 
 def _audit_all(options: argparse.Namespace) -> int:
     """Print, and write if asked for, the runs of a directory side by side."""
-    from thresher.audit.pages.page import write_page
-    from thresher.audit.pages.runs_table import across, page, short_table, table
+    from thresher.auditing.pages.page import write_page
+    from thresher.auditing.pages.runs_table import across, page, short_table, table
 
     for flag in ("against", "review", "spread"):
         if getattr(options, flag):

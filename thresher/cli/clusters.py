@@ -44,7 +44,7 @@ def fleet(options: argparse.Namespace) -> int:
 def scale(options: argparse.Namespace) -> int:
     """Run `thresher scale`."""
     from thresher.pool.run import open_run
-    from thresher.run import replicas
+    from thresher.running import replicas
 
     if options.replicas < 1:
         raise ThresherError(f"scale: N must be 1 or more, found {options.replicas}; to stop a run, interrupt it")

@@ -91,8 +91,8 @@ def filter_(options: argparse.Namespace) -> int:
 
     from thresher.cli.recipes import print_result
     from thresher.inputs import recipe_file
-    from thresher.run import steps
-    from thresher.run.progress import Progress
+    from thresher.running import steps
+    from thresher.running.progress import Progress
 
     loaded = recipe_file.load(options.recipe, options.overrides)
     begun = steps.begin_brought(loaded, Path(options.samples), options.out)
@@ -104,7 +104,7 @@ def dedupe(options: argparse.Namespace) -> int:
     """Run `thresher dedupe`."""
     from pathlib import Path
 
-    from thresher.audit.show import table_of
+    from thresher.auditing.show import table_of
     from thresher.dedupe import table
     from thresher.dedupe.row_signatures import Resources
 
@@ -127,7 +127,7 @@ def index(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from schemas.repeats import DedupeSpec
-    from thresher.audit.show import table_of
+    from thresher.auditing.show import table_of
     from thresher.dedupe.released import index_dataset
 
     spec = DedupeSpec(guard=options.guard, run_characters=options.run_characters)

@@ -45,7 +45,7 @@ def print_json(document: object) -> None:
     """Print a JSON document; NaN and infinity become null."""
     import json
 
-    from thresher.audit.show import finite
+    from thresher.auditing.show import finite
 
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(finite(document), indent=1, default=str, ensure_ascii=not unicode))
@@ -119,7 +119,7 @@ def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]], console:
 def _as_text(value: object) -> object:
     import json
 
-    from thresher.audit.show import finite
+    from thresher.auditing.show import finite
 
     return json.dumps(finite(value), ensure_ascii=False, default=str) if isinstance(value, Mapping | list | tuple) else value
 

@@ -8,7 +8,7 @@ from thresher.errors import ScheduleError
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
 if TYPE_CHECKING:
-    from thresher.run.steps import Finished
+    from thresher.running.steps import Finished
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -78,10 +78,10 @@ def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Run `thresher run`."""
-    from thresher.audit.cache import cached_audit
+    from thresher.auditing.cache import cached_audit
     from thresher.inputs import recipe_file
-    from thresher.run import steps
-    from thresher.run.progress import Progress
+    from thresher.running import steps
+    from thresher.running.progress import Progress
 
     loaded = recipe_file.load(options.recipe, options.overrides)
     begun = steps.begin(loaded, options.out, salt=options.salt)
@@ -108,7 +108,7 @@ def check(options: argparse.Namespace) -> int:
     """Run `thresher check`."""
     from dataclasses import asdict
 
-    from thresher.audit.show import table_of
+    from thresher.auditing.show import table_of
     from thresher.inputs import recipe_file
     from thresher.judging.check import check_recipe
 
@@ -128,9 +128,9 @@ def check(options: argparse.Namespace) -> int:
 
 def estimate(options: argparse.Namespace) -> int:
     """Run `thresher estimate`."""
-    from thresher.audit.show import table_of
+    from thresher.auditing.show import table_of
     from thresher.inputs import recipe_file
-    from thresher.run import estimate as estimates
+    from thresher.running import estimate as estimates
 
     require_at_least(options, "prompts", 2)
     require_at_least(options, "samples", 1)
@@ -172,7 +172,7 @@ def study(options: argparse.Namespace) -> int:
 
 def print_result(finished: "Finished") -> int:
     """Print the audit of a finished run and how to read its dataset; return the exit code."""
-    from thresher.audit.show import print_audit
+    from thresher.auditing.show import print_audit
 
     dataset = finished.dataset
     print_audit(finished.audit, open_console())

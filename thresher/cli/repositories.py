@@ -94,7 +94,7 @@ def publish(options: argparse.Namespace) -> int:
 
 def releases(options: argparse.Namespace) -> int:
     """Run `thresher releases`."""
-    from thresher.audit.show import table_of
+    from thresher.auditing.show import table_of
     from thresher.releases import repository
 
     manifest = repository.releases(options.repo)

@@ -94,7 +94,7 @@ def schedule(options: argparse.Namespace) -> int:
 def schedules(options: argparse.Namespace) -> int:
     """Run `thresher schedules`."""
     from flows import schedules as server
-    from thresher.audit.show import table_of
+    from thresher.auditing.show import table_of
 
     rows = server.schedules()
     if options.json or options.csv:

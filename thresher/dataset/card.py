@@ -15,10 +15,10 @@ from schemas.prompt_sets import PromptSet
 from schemas.recipe import Recipe
 from schemas.sampling import Sampling
 from thresher import __version__
-from thresher.audit.audit import Audit
-from thresher.audit.compare import Since
-from thresher.audit.review import Review, lines_of
-from thresher.audit.show import calibration_lines, markdown, number, percent
+from thresher.auditing.audit import Audit
+from thresher.auditing.compare import Since
+from thresher.auditing.review import Review, lines_of
+from thresher.auditing.show import calibration_lines, markdown, number, percent
 from thresher.dataset import views
 
 if TYPE_CHECKING:

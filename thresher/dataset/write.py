@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 from schemas.manifest import Entry
 from schemas.sample import SAMPLES
 from thresher import __version__, ids
-from thresher.audit.audit import Audit
-from thresher.audit.review import reviewed
+from thresher.auditing.audit import Audit
+from thresher.auditing.review import reviewed
 from thresher.dataset import preference_views, views
 from thresher.dataset.card import ViewSize, card
 from thresher.dataset.parquet_files import TableFile, TableFiles

@@ -1,6 +1,6 @@
 """A run, opened: what every step, filter pass, audit and view is given.
 
-It stands below the steps, because everything that reads a pool takes one. `thresher.run.open_run` begins runs; `open_run` here
+It stands below the steps, because everything that reads a pool takes one. `thresher.running.open_run` begins runs; `open_run` here
 opens one that is there.
 """
 

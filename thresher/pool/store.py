@@ -9,7 +9,7 @@
     RUN/verdicts/00000.parquet    the verdicts of the filters on that shard
     RUN/corpus/00-00000.parquet   the verdicts of the first filter over the whole run on it
     RUN/judged/00000.parquet      what became of its samples, derived from all verdicts (thresher.pool.judged)
-    RUN/audited/                  the audit and the statistics, derived (thresher.audit.cache)
+    RUN/audited/                  the audit and the statistics, derived (thresher.auditing.cache)
     RUN/dataset/                  the views, as a Hub-shaped directory
 
 Each Parquet file has an entry beside it, `.json` for `.parquet`. A file counts when its entry exists, size and hash agree, and

@@ -13,9 +13,9 @@ from schemas.dataset import PublishSpec
 from schemas.manifest import Entry
 from schemas.release import Release, RepositoryManifest, Shard
 from thresher import __version__
-from thresher.audit.audit import Audit
-from thresher.audit.compare import Since
-from thresher.audit.review import reviewed
+from thresher.auditing.audit import Audit
+from thresher.auditing.compare import Since
+from thresher.auditing.review import reviewed
 from thresher.dataset import views
 from thresher.dataset.card import card
 from thresher.errors import PublishError

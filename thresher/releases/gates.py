@@ -4,8 +4,8 @@ from pathlib import Path
 
 from schemas.dataset import GatesSpec
 from schemas.release import RepositoryManifest
-from thresher.audit.audit import Audit
-from thresher.audit.compare import Since
+from thresher.auditing.audit import Audit
+from thresher.auditing.compare import Since
 from thresher.errors import PublishError, RecipeError
 from thresher.judging.check import check_golds
 from thresher.pool.run import Run

@@ -21,8 +21,8 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.dataset import PublishSpec
-from thresher.audit.cache import cached_audit
-from thresher.audit.compare import since
+from thresher.auditing.cache import cached_audit
+from thresher.auditing.compare import since
 from thresher.dataset.write import dataset_finished
 from thresher.dedupe import released
 from thresher.errors import PublishError

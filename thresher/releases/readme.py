@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from schemas.release import Release, RepositoryManifest, Shard
-from thresher.audit.show import number, percent
+from thresher.auditing.show import number, percent
 from thresher.dataset import card as cards
 from thresher.dataset import views
 from thresher.dataset.card import CONTENTS, CONTENTS_END, ViewSize

@@ -14,9 +14,9 @@ from thresher.executors.executor import Engines, Executor
 from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool.run import Run
-from thresher.run import steps
-from thresher.run.open_run import Begun
-from thresher.run.progress import Progress
+from thresher.running import steps
+from thresher.running.open_run import Begun
+from thresher.running.progress import Progress
 from thresher.study.design import Design
 from thresher.study.prompt_variants import VARIANT, variants
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from schemas.recipe import Recipe
 from thresher import ids
-from thresher.audit.pages.page import write_page
-from thresher.audit.show import finite
+from thresher.auditing.pages.page import write_page
+from thresher.auditing.show import finite
 from thresher.errors import RecipeError
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool.run import Run

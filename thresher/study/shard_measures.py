@@ -16,7 +16,7 @@ from filters.judging import judge
 from filters.similarity.edits import Tokens, nearest, tokens_of
 from schemas.repeats import NearMissSpec
 from schemas.sample import Kind, Outcome
-from thresher.audit.statistics import of_k
+from thresher.auditing.statistics import of_k
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]

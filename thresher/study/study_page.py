@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from thresher import __version__
-from thresher.audit.pages.page import rendered
+from thresher.auditing.pages.page import rendered
 from thresher.study.bootstrap import Estimate
 from thresher.study.result_tables import AtTemperature
 from thresher.study.results import Study

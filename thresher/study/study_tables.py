@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from thresher.audit.show import table_of
+from thresher.auditing.show import table_of
 from thresher.study.bootstrap import Estimate
 from thresher.study.results import Study
 from thresher.study.training.comparison import Arm, Difference, Training

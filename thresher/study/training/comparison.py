@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.sample import Kind, Outcome
-from thresher.audit.statistics import of_k
+from thresher.auditing.statistics import of_k
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
 from thresher.study.bootstrap import Estimate, mean_over_prompts

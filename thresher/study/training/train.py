@@ -33,9 +33,9 @@ from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool.run import Run
 from thresher.pool.store import Store
-from thresher.run import steps
-from thresher.run.progress import Progress
-from thresher.run.warm_engine import model_for
+from thresher.running import steps
+from thresher.running.progress import Progress
+from thresher.running.warm_engine import model_for
 from thresher.study.draw_runs import sample_and_judge
 from thresher.study.training.comparison import (
     BEFORE,

@@ -1,1 +1,0 @@
-"""Runs: opening one, and the steps from a recipe to a dataset. Read `thresher.run.steps` first."""

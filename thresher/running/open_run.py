@@ -1,0 +1,223 @@
+"""Starts a run or opens it again: resolves its model, builds its filters, writes run.json and the plan, finds what is missing."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filters.tools import Tools
+from schemas.engines import HttpEngine, VllmEngine
+from schemas.manifest import Entry, RunManifest
+from schemas.prompt_sets import JsonlSource, ParquetSource
+from schemas.recipe import Recipe
+from schemas.sample import PROMPTS, Prompt
+from thresher import __version__, ids
+from thresher.errors import RecipeError, SourceError, StoreError
+from thresher.inputs import models
+from thresher.inputs.prompts import plan, prompt_table
+from thresher.inputs.recipe_file import Loaded
+from thresher.judging.build import build_filters
+from thresher.pool import journal
+from thresher.pool.ingest import ingest
+from thresher.pool.run import Run
+from thresher.pool.store import HASHED_BYTES, Store, shard_name
+from thresher.pool.wanted import complete
+from thresher.running.warm_engine import model_for
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that may be sampled: its number of shards, and the shards that still lack samples."""
+
+    run: Run
+    shards: int
+    missing: list[int]
+
+    @property
+    def root(self) -> str:
+        """The run directory."""
+        return self.run.root
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe in full."""
+        return self.run.recipe
+
+    @property
+    def enough(self) -> bool:
+        """Whether the run has its target_rows, whatever is left to sample."""
+        return self.run.enough
+
+
+BUDGET = {
+    "samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "target_rows", "anchor", "seeds",
+    "calibration",
+}  # fmt: skip
+"""Settings of `sampling` that decide how many samples are drawn, and not which: a run continues when they change."""
+
+
+def begin(
+    loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None, prompts: Sequence[Prompt] | None = None
+) -> Begun:
+    """Start the run of a recipe, or open it again: resolve the model, build the filters, write the plan. `prompts` replace the
+    recipe's.
+
+    Raises RecipeError, ModelError, SourceError; StoreError when `out` holds a run of other samples.
+    """
+    recipe = loaded.recipe
+    if salt is not None:
+        recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"salt": salt})})
+    if not recipe.prompts:
+        raise SourceError(
+            f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or filter your own samples: thresher filter"
+        )
+    store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
+    recipe = _with_its_index(recipe, store)
+    build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
+    model = model_for(recipe, loaded.base)
+    _room(loaded, recipe, model)
+    sampling = recipe.sampling.model_dump(mode="json")
+    decides = {
+        "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
+        "files": _fingerprints(recipe, loaded.base),
+        "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
+        "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
+        "salt": recipe.run.salt,
+    }
+    manifest = RunManifest(
+        name=recipe.name,
+        origin="sampled",
+        sampling_key=ids.digest(decides),
+        recipe=recipe,
+        base=str(loaded.base.absolute()),
+        model={**asdict(model), "prompt_format": _prompt_format(recipe, model), "decides": decides},
+        thresher_version=__version__,
+    )
+    _open(store, manifest)
+    return _planned(Run(store, manifest), loaded.base, prompts)
+
+
+def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
+    """Import a user's own samples into a pool instead of sampling. Raises SourceError, StoreError, RecipeError."""
+    build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
+    if not file.is_file():
+        raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
+    store = Store(out)
+    decides = {"samples": _fingerprint(file)}
+    manifest = RunManifest(
+        name=loaded.recipe.name,
+        origin="brought",
+        sampling_key=ids.digest(decides),
+        recipe=loaded.recipe,
+        base=str(loaded.base.absolute()),
+        model={"prompt_format": "chat", "samples": file.name, "decides": decides},
+        thresher_version=__version__,
+    )
+    _open(store, manifest)
+    shards = ingest(file, store, key=manifest.sampling_key)
+    return Begun(Run(store, manifest), shards, [])
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _placed(recipe: Recipe, root: str) -> str:
+    """On a cluster a path must not depend on the directory in which a process was started."""
+    return str(Path(root).absolute()) if recipe.executor.kind == "ray" and "://" not in root else root
+
+
+def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
+    """Keep the index of released samples that a schedule gave the run, where the recipe itself sets none."""
+    before = store.manifest()
+    released = before.recipe.dedupe.released if before is not None and before.recipe.dedupe is not None else None
+    if released is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
+        return recipe
+    dedupe = recipe.dedupe.model_copy(update={"released": released})
+    return recipe.model_copy(update={"dedupe": dedupe})
+
+
+def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
+    """Refuse a max_tokens that leaves no room for a prompt. Whether each prompt fits shows when it is tokenised."""
+    own = recipe.engine.max_model_len if isinstance(recipe.engine, VllmEngine) else None
+    context = min((size for size in (own, model.context_tokens) if size is not None), default=None)
+    if context is not None and recipe.sampling.max_tokens >= context:
+        raise RecipeError(
+            f"{loaded.where(('sampling', 'max_tokens'))}: {recipe.sampling.max_tokens} tokens leave no room for a prompt in the "
+            f"context of {context}; lower it, or raise engine.max_model_len up to the model's {model.context_tokens}"
+        )
+
+
+def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
+    """Write the plan, unless it is written, and find the shards that lack samples."""
+    store, recipe = run.store, run.recipe
+    entry = store.finished("prompts", run.key)
+    if entry is None:
+        entry = _write_plan(run, list(plan(recipe, base)) if prompts is None else list(prompts))
+    shards, hashed = int(entry.facts["shards"]), 0
+    missing = []
+    for shard in range(shards):
+        samples = store.finished(f"samples/{shard_name(shard)}", run.key, hashed=hashed < HASHED_BYTES)
+        if samples is not None:
+            hashed += samples.bytes
+        if samples is None or not complete(samples, recipe.sampling):
+            missing.append(shard)
+    for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished right before an interruption
+        if int(name.partition("-")[0]) not in missing:
+            store.remove(f"{journal.FOLDER}/{name}")
+    return Begun(run, shards, missing)
+
+
+def _write_plan(run: Run, prompts: Sequence[Prompt]) -> Entry:
+    recipe = run.recipe
+    per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
+    size = max(1, recipe.run.shard_samples // per_prompt)
+    groups = [prompt_table(prompts[first : first + size]) for first in range(0, len(prompts), size)]
+    families = Counter(prompt.family for prompt in prompts)
+    facts = {"shards": len(groups), "prompts": len(prompts), "families": dict(families)}
+    return run.store.write_groups("prompts", PROMPTS, groups, key=run.key, facts=facts)
+
+
+def _open(store: Store, manifest: RunManifest) -> None:
+    """Write run.json, or compare it with the existing one: filters and dataset may change, the samples may not."""
+    existing = store.manifest()
+    if existing is not None and existing.sampling_key != manifest.sampling_key:
+        theirs, ours = existing.model.get("decides", {}), manifest.model["decides"]
+        changed = ", ".join(_differences(theirs, ours, "")) or "the samples differ"
+        raise StoreError(
+            f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
+            "choose another directory with --out, or remove this one"
+        )
+    if existing is None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        store.write_bytes("begun.json", f'{{"begun": "{now}"}}\n'.encode())
+    if existing is None or (existing.base, existing.recipe.model_dump()) != (manifest.base, manifest.recipe.model_dump()):
+        store.write_model("run.json", manifest)
+
+
+def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted(theirs.keys() | ours.keys()):
+            yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}".removeprefix("."))
+    elif theirs != ours:
+        yield f"{key} was {str(theirs)[:60]} and is now {str(ours)[:60]}"
+
+
+def _fingerprints(recipe: Recipe, base: Path) -> dict[str, str]:
+    files = [base / s.source.path for s in recipe.prompts if isinstance(s.source, JsonlSource | ParquetSource)]
+    return {file.name: _fingerprint(file) for file in files if file.is_file()}
+
+
+def _fingerprint(file: Path) -> str:
+    """Hash of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _prompt_format(recipe: Recipe, model: models.Model) -> str:
+    if isinstance(recipe.engine, HttpEngine):
+        return "chat" if recipe.engine.api == "chat" else "text"
+    wanted = recipe.model.prompt_format
+    return wanted if wanted != "auto" else "chat" if model.chat_template_sha256 else "text"

@@ -1,0 +1,246 @@
+"""Samples one shard: requests the samples that its prompts lack, journals the answers, and ends with a Parquet file.
+
+What a prompt lacks follows from the shard's file, if an earlier run with fewer samples finished it, and from its journal, if a
+run was interrupted. So a rerun requests no sample twice, and a raised samples_per_prompt only the new indices. With target_hits
+the prompts are judged while they are sampled, each as soon as its wave is complete, and get further waves.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.manifest import Entry
+from schemas.recipe import Recipe
+from schemas.sample import JOURNAL, REPEATED
+from thresher import ids
+from thresher.errors import StoreError, ThresherError
+from thresher.estimators import calibration, pass_rate
+from thresher.executors.executor import Call, call_here
+from thresher.inputs import models
+from thresher.inputs.prompts import prompts_of
+from thresher.judging.winnow import count_prompts
+from thresher.pool import journal
+from thresher.pool import rows as shards
+from thresher.pool.prompt_counts import PromptCount
+from thresher.pool.rows import ANCHOR_INDEX, Request, Series
+from thresher.pool.run import Run
+from thresher.pool.store import Store, shard_name
+from thresher.pool.wanted import complete, wanted
+from thresher.running.progress import Progress
+from thresher.samplers.sampler import Drawn, Group, Sampler, Stream
+
+GROUP = 64
+"""Completions of a prompt in one request, at most."""
+LINGER_S = 0.02
+"""Seconds to wait for more after the first answer: a table of many groups costs little more than one of a single group."""
+WAIT_S = 1.0
+"""Seconds to wait for an engine before the journal is synced."""
+
+CountPrompts = Callable[[pa.Table], dict[str, PromptCount]]
+
+
+def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, call: Call = call_here) -> Entry:
+    """Draw and write the samples that a shard lacks, unless it has them all. `call` calls a function on a filter worker."""
+    store, recipe = run.store, run.recipe
+    model = run.model
+    if model is None:
+        raise StoreError(f"{run.root}: its samples are the user's own; nothing is drawn for it")
+    name, key = f"samples/{shard_name(shard)}", run.key
+    before = store.finished(name, key)
+    if before is not None and complete(before, recipe.sampling):
+        return before
+    prompts = store.read_group("prompts", shard)
+    drawing = Drawing(prompts, recipe, model, sampler, progress)
+    drawing.count_in(_earlier(store, shard, before, key))
+
+    def count(rows: pa.Table) -> dict[str, PromptCount]:
+        counts: dict[str, PromptCount] = call(count_prompts, run, shards.pool_rows(prompts, rows))
+        return counts
+
+    with journal.Journal(store, shard, key) as log, sampler.stream(shard) as stream:
+        for rows in drawing.draw(stream, count):
+            if rows is None:
+                log.tick()
+            else:
+                log.append(rows)
+    return _finish(store, shard, before, prompts, key=key, budget=wanted(recipe.sampling), seconds=progress.lap())
+
+
+class Drawing:
+    """The samples that the prompts of a shard have, those that are requested, and how many they are to have."""
+
+    def __init__(self, prompts: pa.Table, recipe: Recipe, model: models.Model, sampler: Sampler, progress: Progress) -> None:
+        self._sampling, self._model, self._sampler, self._progress = recipe.sampling, model, sampler, progress
+        self._prompts = prompts_of(prompts)
+        self._ids = [prompt.prompt_id for prompt in self._prompts]
+        self._series = shards.series_of(recipe.sampling, model, recipe.run.salt)
+        self._totals = [recipe.sampling.samples_per_prompt] * len(self._prompts)
+        self._indices: dict[tuple[int, str], set[int]] = defaultdict(set)  # drawn or in the journal, by prompt and parameters
+        self._requests: dict[int, Request] = {}
+        self._outstanding = [0] * len(self._prompts)
+        self._numbers = 0
+        # With target_hits: the prompts that may get further waves, and their samples (schema JOURNAL).
+        self._open = set(range(len(self._prompts))) if recipe.sampling.target_hits is not None else set()
+        self._rows: dict[int, list[pa.Table]] = defaultdict(list)
+
+    def count_in(self, rows: pa.Table) -> None:
+        """Count in earlier samples (schema JOURNAL). A wave that was started is drawn to its end before it is judged, so that an
+        interrupted run decides as an uninterrupted one."""
+        row_of = {prompt_id: row for row, prompt_id in enumerate(self._ids)}
+        columns = (rows[name].to_pylist() for name in ("prompt_id", "sampling", "index"))
+        for prompt_id, text, index in zip(*columns, strict=True):
+            self._indices[row_of[prompt_id], text].add(index)
+        for row in self._open:
+            drawn = max((index + 1 for series in self._series for index in self._indices[row, series.text]), default=0)
+            totals = pass_rate.schedule(self._sampling)
+            self._totals[row] = next((total for total in totals if total >= drawn), totals[-1])
+        self._keep(rows)
+
+    def draw(self, stream: Stream, count: CountPrompts) -> Iterator[pa.Table | None]:
+        """Yield rows as they are finished (schema JOURNAL), and None from time to time while there are none."""
+        self._submit(stream, range(len(self._prompts)))
+        while True:
+            self._submit(stream, self._next_wave(count))
+            if not self._requests:
+                return
+            answers = stream.take(WAIT_S)
+            if not answers:
+                yield None
+                continue
+            time.sleep(LINGER_S)
+            try:
+                answers += stream.take(0)
+            except ThresherError:  # what was drawn before is kept
+                yield self._finished(answers)
+                raise
+            yield self._finished(answers)
+
+    def _submit(self, stream: Stream, prompts: Iterable[int]) -> None:
+        """Request what these prompts lack."""
+        groups = [group for row in prompts for series in self._series for group in self._groups(row, series)]
+        if groups:
+            stream.submit(groups)
+
+    def _groups(self, row: int, series: Series) -> Iterator[Group]:
+        """What a prompt lacks, in groups, so that the engine shares their prefix."""
+        indices = {ANCHOR_INDEX} if series.anchor else set(range(self._totals[row]))
+        missing = sorted(indices - self._indices[row, series.text])
+        for first in range(0, len(missing), GROUP):
+            part = tuple(missing[first : first + GROUP])
+            sample_ids = tuple(ids.sample_ids(self._ids[row], series.key, part))
+            self._numbers += 1
+            self._outstanding[row] += 1
+            self._requests[self._numbers] = Request(row, series, part, sample_ids)
+            seeds = tuple(map(ids.sample_seed, sample_ids))
+            yield Group(self._numbers, self._prompts[row].messages, len(part), series.parameters, seeds, part)
+
+    def _finished(self, drawn: list[Drawn]) -> pa.Table:
+        """Rows of finished groups (schema JOURNAL)."""
+        answers = []
+        for group in drawn:
+            request = self._requests.pop(group.number)
+            self._outstanding[request.row] -= 1
+            self._indices[request.row, request.series.text].update(request.indices)
+            answers.append((request, group))
+        samples = sum(len(request.indices) for request, _ in answers)
+        self._progress.drawn(samples, sum(group.tokens for _, group in answers))
+        rows = shards.journal_rows(answers, self._ids, model=self._model, facts=self._sampler.facts)
+        self._keep(rows)
+        return rows
+
+    def _keep(self, rows: pa.Table) -> None:
+        """Keep the rows of the prompts that may get further waves."""
+        if self._open:
+            prompt = pc.index_in(rows["prompt_id"], pa.array(self._ids)).to_numpy()
+            for row in self._open.intersection(np.unique(prompt).tolist()):
+                self._rows[row].append(rows.filter(pa.array(prompt == row)))
+
+    def _next_wave(self, count: CountPrompts) -> list[int]:
+        """The prompts that get another wave now, out of those whose last wave is complete."""
+        complete_rows = [row for row in self._open if not self._outstanding[row]]
+        if not complete_rows:
+            return []
+        tables = [JOURNAL.empty_table(), *(table for row in complete_rows for table in self._rows[row])]
+        counts = count(pa.concat_tables(tables))
+        continued = []
+        for row in complete_rows:
+            prompt = counts[self._ids[row]]
+            total = pass_rate.next_total(self._sampling, self._totals[row], prompt.decided, prompt.passed, prompt.hits)
+            if total is None or prompt.failed:
+                self._open.discard(row)
+                self._rows.pop(row, None)
+            else:
+                self._totals[row] = total
+                continued.append(row)
+        self._progress.closed(len(complete_rows) - len(continued))
+        return sorted(continued)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _earlier(store: Store, shard: int, before: Entry | None, key: str) -> pa.Table:
+    """The samples that a shard has already, in its file and in its journal (schema JOURNAL)."""
+    parts = [journal.read(store, shard, key)]
+    if before is not None:
+        finished = store.read_table(f"samples/{shard_name(shard)}").drop_columns(list(REPEATED))
+        for field in list(JOURNAL)[len(finished.column_names) :]:
+            finished = finished.append_column(field, pa.nulls(finished.num_rows, field.type))
+        parts.insert(0, finished.cast(JOURNAL))
+    return pa.concat_tables(parts)
+
+
+def _finish(
+    store: Store, shard: int, before: Entry | None, prompts: pa.Table, *, key: str, budget: dict[str, Any], seconds: float
+) -> Entry:
+    """Write a shard's file from its journal (read back, so that what was journalled is what is written), then its entry."""
+    name = f"samples/{shard_name(shard)}"
+    rows = _earlier(store, shard, before, key)
+    table = shards.pool_rows(prompts, rows)
+    anchors = int(pc.sum(table["anchor"]).as_py() or 0)
+    _, first = np.unique(table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy(), return_index=True)
+    version = 1 if before is None else int(before.facts["version"]) + 1
+    facts = {
+        "samples": table.num_rows - anchors,
+        "anchors": anchors,
+        "failed": table.num_rows - table["error"].null_count,
+        "prompt_tokens": _total_length(table["prompt_ids"].take(pa.array(first))),
+        "completion_tokens": _total_length(table["completion_ids"]),
+        "seconds": round(seconds + (0.0 if before is None else before.facts["seconds"]), 3),
+        "engine_seeds": sorted(seed for seed in pc.unique(table["engine_seed"]).to_pylist() if seed is not None),
+        "wanted": budget,
+        "version": version,
+        "extends": [] if before is None else [*before.facts.get("extends", []), before.sha256],
+        "calibration": _calibration(rows, before),
+    }
+    entry = store.write_table(name, table, key=key, facts=facts, version=version)
+    journal.remove(store, shard)
+    return entry
+
+
+def _total_length(lists: pa.ChunkedArray) -> int:
+    return int(pc.sum(pc.list_value_length(lists)).as_py() or 0)
+
+
+def _calibration(rows: pa.Table, before: Entry | None) -> list[list[Any]]:
+    """[source, declared, tokens, sums] of all that was calibrated in a shard."""
+    shape = calibration.empty_sums().shape
+    columns = ["source", "sampling", "calibrated_tokens", "calibration"]
+    calibrated = rows.filter(pc.is_valid(rows["calibration"])).select(columns)
+    parts = [
+        (
+            row["source"] or "",
+            shards.declared(json.loads(row["sampling"])),
+            row["calibrated_tokens"],
+            np.reshape(row["calibration"], shape),
+        )
+        for row in calibrated.to_pylist()
+    ]
+    parts += [tuple(part) for part in (before.facts["calibration"] if before is not None else [])]
+    return [[*source, tokens, sums.tolist()] for source, (tokens, sums) in sorted(calibration.merged(parts).items())]

@@ -1,0 +1,74 @@
+"""The engine of a run, warm: started once, with a seed of its own, and used for many shards."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from schemas.engines import HttpEngine
+from schemas.recipe import Recipe
+from thresher import ids
+from thresher.errors import ModelError, StoreError
+from thresher.inputs import models
+from thresher.pool.run import Run
+from thresher.running.progress import Progress
+from thresher.samplers.open_sampler import open_sampler
+from thresher.samplers.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Warm:
+    """An engine that is ready, and the progress that counts what it draws."""
+
+    sampler: Sampler
+    progress: Progress
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.sampler.close()
+
+
+@contextmanager
+def warm(run: Run, progress: Progress) -> Iterator[Warm]:
+    """Open the engine of a run on this machine. Raises StoreError where the run directory cannot be seen, ModelError where this
+    machine has another version of the model, and what open_sampler raises."""
+    store, recipe = run.store, run.recipe
+    if not store.exists("run.json"):
+        raise StoreError(
+            f"{store.path('run.json')}: not visible from {socket.gethostname()}; put the run directory on storage that all "
+            "machines reach under one name"
+        )
+    model = model_for(recipe, run.base)
+    if model.revision != run.manifest.model["revision"]:
+        raise ModelError(
+            f"model {model.name!r}: {socket.gethostname()} has {model.revision}, the run was started with "
+            f"{run.manifest.model['revision']}; install the same version on all machines"
+        )
+    with open_sampler(
+        recipe.engine,
+        model,
+        prompt_format=recipe.model.prompt_format,
+        sampling=recipe.sampling,
+        base=run.base,
+        start=partial(note_start, run),
+    ) as sampler:
+        progress.lap()
+        yield Warm(sampler, progress)
+
+
+def note_start(run: Run) -> tuple[int, int]:
+    """Note the start of an engine in RUN/starts; returns its number in this run, from 1, and its seed. No two starts of a run
+    share a seed, so none repeats another's samples."""
+    number = run.store.put_next("starts", "", ".json", b"{}\n")
+    seed = ids.engine_seed(run.recipe.run.salt, number)
+    run.store.write_bytes(f"starts/{number:04d}.json", f'{{"start": {number}, "engine_seed": {seed}}}\n'.encode())
+    return number, seed
+
+
+def model_for(recipe: Recipe, base: Path) -> models.Model:
+    """The model of a recipe: resolved on this machine, or only its name where a server has it. Raises ModelError."""
+    if isinstance(recipe.engine, HttpEngine):
+        return models.Model(recipe.model.name, "", recipe.model.revision, None, None, None)
+    return models.resolve(recipe.model.name, recipe.model.revision, base=base)
