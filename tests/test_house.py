@@ -228,7 +228,7 @@ def test_tests_do_not_load_modules_by_path() -> None:
         ("schemas/recipe.py", "test_schemas_recipe.py"),
         ("filters/code/values.py", "test_filters_code_values.py"),
         ("thresher/ids.py", "test_thresher_ids.py"),
-        ("thresher/running/steps.py", "test_run_steps.py"),
+        ("thresher/running/steps.py", "test_running_steps.py"),
         ("thresher/releases/places/folder.py", "test_releases_places_folder.py"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from thresher import interface
+from thresher import errors, interface
 
 
 def test_a_run_is_sampled_audited_and_published(recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -31,5 +31,5 @@ def test_samples_of_ones_own_are_filtered(recipe: Callable[..., Path], tmp_path:
 
 
 def test_errors_are_thresher_errors(tmp_path: Path) -> None:
-    with pytest.raises(interface.ThresherError, match=r"it has no run\.json"):
+    with pytest.raises(errors.ThresherError, match=r"it has no run\.json"):
         interface.audit(tmp_path)
