@@ -37,7 +37,7 @@ UNTESTED: dict[str, str] = {
     "flows/reporting.py": "test_flows_pipeline.py and test_flows_schedules.py",
     "flows/serving.py": "test_flows_schedules.py, which shares one thresher serve",
     "flows/slots.py": "test_flows_schedules.py, which shares one thresher serve",
-    "thresher/auditing/kept.py": "test_audit_cache.py",
+    "thresher/auditing/kept.py": "test_auditing_cache.py",
     "thresher/dedupe/compile_kernels.py": "make venv runs it",
     "thresher/dedupe/components.py": "test_dedupe_out_of_core.py: the same as in memory",
     "thresher/dedupe/duplicate_links.py": "test_dedupe_out_of_core.py: the same as in memory",
