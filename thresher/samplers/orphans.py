@@ -4,8 +4,8 @@ vLLM's engine processes keep running when their parent is killed with SIGKILL (v
 at the end of a pipe from the parent: when the pipe closes, it kills the processes it was given.
 
 Engine processes are spawned, and a spawned process imports its parent's main module. A user's script would run again in each of
-them, and vLLM's CPU worker dies of the imports of thresher.running.steps (numba; vLLM 0.32 inspects every module). So the main module
-is hidden while engine processes start.
+them, and vLLM's CPU worker dies of the imports of thresher.running.steps (numba; vLLM 0.32 inspects every module). So the main
+module is hidden while engine processes start.
 """
 
 import os
