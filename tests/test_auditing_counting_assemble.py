@@ -30,10 +30,10 @@ def test_funnels_of_families_add_up_and_reasons_are_ranked(tmp_path: Path) -> No
             assert sum((Counter(each.dropped) for each in mine), Counter()) == Counter(one.dropped)
             assert sum((Counter(each.undecided) for each in mine), Counter()) == Counter(one.undecided)
             assert all(each.seen == each.kept + sum(each.dropped.values()) + sum(each.undecided.values()) for each in mine)
-        assert [one.name for one in found.total.filters] == [one.name for one in found.filters]
-        assert [one.samples for one in found.reasons] == sorted((one.samples for one in found.reasons), reverse=True)
+        assert [item.name for item in found.total.filters] == [one.name for one in found.filters]
+        assert [entry.samples for entry in found.reasons] == sorted((one.samples for one in found.reasons), reverse=True)
         assert sum(one.samples for one in found.reasons) == found.outcomes["drop"] + found.outcomes["undecided"]
-    assert [one.name for one in found.families[0].filters] == ["finished", "exact_duplicate"]
+    assert [filter_counts.name for filter_counts in found.families[0].filters] == ["finished", "exact_duplicate"]
     assert (found.reasons[0].filter, found.reasons[0].share) == ("answer", found.reasons[0].samples / 20)
 
 

@@ -59,7 +59,7 @@ def test_filter_of_some_families_sees_only_those(tmp_path: Path) -> None:
     found = count(small_run(tmp_path, filters=filters)).to_dict()
 
     assert found["problems"] == []
-    assert [one["seen"] for one in found["filters"]] == [20, 7, 12]
+    assert [filter_counts["seen"] for filter_counts in found["filters"]] == [20, 7, 12]
 
 
 def drop_first(table: pa.Table) -> Any:

@@ -43,7 +43,7 @@ def test_holm_by_hand_and_few_prompts() -> None:
     ]
     given = [one.__class__(one.of, 0, 0, 1.0, p, drifted=False) for one, p in zip(made, (0.04, 0.01, 0.03), strict=True)]
 
-    assert [(one.p, one.drifted) for one in holm([given[0], few, *given[1:]])] == [
+    assert [(entry.p, entry.drifted) for entry in holm([given[0], few, *given[1:]])] == [
         (pytest.approx(0.06), False),
         (None, False),
         (pytest.approx(0.03), True),

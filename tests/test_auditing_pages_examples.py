@@ -64,9 +64,9 @@ def test_equal_contexts_are_kept_once() -> None:
     turns = [{"role": "system", "content": "Shout."}, {"role": "user", "content": "hello"}]
     made = [shown(row(messages=turns), contexts), shown(row(), contexts), shown(row(messages=turns), contexts)]
 
-    assert [one["context"] for one in made] == [0, None, 0]
+    assert [entry["context"] for entry in made] == [0, None, 0]
     assert list(contexts) == ["system: Shout."]
-    assert [one["prompt"] for one in made] == ["hello", "what?", "hello"]
+    assert [item["prompt"] for item in made] == ["hello", "what?", "hello"]
 
 
 def test_near_misses_are_shown_however_many_misses_there_are(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_near_misses_are_shown_however_many_misses_there_are(tmp_path: Path) -> 
 
     found = examples(open_run(filter_rows(tmp_path, rows, {"filters": filters})))
 
-    kinds = [one["kind"] for one in found["rows"]]
+    kinds = [row["kind"] for row in found["rows"]]
     assert kinds.count("near_miss") == 1
     near = found["rows"][kinds.index("near_miss")]
     assert (near["nearest"], near["mark"]) == ("so the answer must be 42", None)

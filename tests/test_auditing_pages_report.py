@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture
 def hostile(tmp_path: Path) -> Run:
     """A run whose prompts, completions, reasons and details contain markup."""
-    run = small_run(tmp_path / "run", corpus=True, filters=[{**one, "label": one["label"]} for one in FILTERS])
+    run = small_run(tmp_path / "run", corpus=True, filters=[{**item, "label": item["label"]} for item in FILTERS])
     for shard in range(3):
         entry, table = known(run.store.entry(f"samples/0000{shard}")), run.store.read_table(f"samples/0000{shard}")
         texts = [f"{text} {BAD}" for text in table["completion"].to_pylist()]

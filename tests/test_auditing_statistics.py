@@ -38,7 +38,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n: int, c: int) -> None:
     passed = [True] * c + [False] * (n - c)
     for k in range(1, n + 1):
         subsets = list(itertools.combinations(passed, k))
-        expected = sum(any(one) for one in subsets) / len(subsets)
+        expected = sum(any(entry) for entry in subsets) / len(subsets)
         assert of_k(np.array([n]), np.array([c]), k)[0] == pytest.approx(expected, abs=1e-12)
 
 
@@ -85,10 +85,10 @@ def test_each_prompts_pass_at_k_in_quantiles_and_in_sql(run: Run) -> None:
         n, c = row["decided"], row["passed"]
         assert row["four"] == (pytest.approx(of_k(np.array([n]), np.array([c]), 4)[0]) if n >= 4 else None)
         assert row["seven"] is None
-    for one in statistics(run).pass_at_k:
-        some = [wanted[name] for name, mine in became.items() if one.family in ("all", mine[0]["family"])]
-        values = [of_k(np.array([w["decided"]]), np.array([w["passed"]]), one.k)[0] for w in some if w["decided"] >= one.k]
-        assert one.quantiles == pytest.approx(np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
+    for point in statistics(run).pass_at_k:
+        some = [wanted[name] for name, mine in became.items() if point.family in ("all", mine[0]["family"])]
+        values = [of_k(np.array([w["decided"]]), np.array([w["passed"]]), point.k)[0] for w in some if w["decided"] >= point.k]
+        assert point.quantiles == pytest.approx(np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
 
 
 def test_intervals_of_constant_values() -> None:
@@ -104,7 +104,7 @@ def test_pass_at_k_of_an_adaptive_run_takes_the_first_draws_only(tmp_path: Path)
 
     found = statistics(run).pass_at_k
 
-    assert [(one.k, one.value) for one in found] == [(1, 0.0), (2, 0.0)]
+    assert [(entry.k, entry.value) for entry in found] == [(1, 0.0), (2, 0.0)]
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_entropy_of_hits_near_misses_and_misses_equals_a_loop() -> None:
     connection = drawn_of(texts)
     connection.register("drawn", connection.sql("select * from drawn").to_arrow_table().set_column(7, "kind", [kinds.ravel()]))
 
-    found = {one.of: one for one in answer_entropies(sums_of(connection), 1)}
+    found = {entry.of: entry for entry in answer_entropies(sums_of(connection), 1)}
 
     assert list(found) == ["all", "passed", "near_miss", "miss"]
     became = {"passed": ["hit", "duplicate"], "near_miss": ["near_miss"], "miss": ["miss"], "all": [*kinds.ravel()]}
@@ -282,7 +282,7 @@ def test_interval_of_entropy_covers_the_mean_over_prompts() -> None:
 
     def texts(prompts: Any) -> Any:
         shares = draw.dirichlet(np.full(6, 0.5), prompts)
-        return np.array([draw.choice(6, 8, p=one) for one in shares])
+        return np.array([draw.choice(6, 8, p=entry) for entry in shares])
 
     truth = next(answer_entropies(sums_of(drawn_of(texts(10_000))), 1)).entropy
     intervals = [known(next(answer_entropies(sums_of(drawn_of(texts(40))), number)).interval) for number in range(80)]

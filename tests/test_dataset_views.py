@@ -124,7 +124,7 @@ def test_json_survives_but_for_integers_beyond_64_bits(values: Any) -> None:
         if isinstance(value, dict):
             return {name: shortened(one) for name, one in value.items()}
         if isinstance(value, list):
-            return [shortened(one) for one in value]
+            return [shortened(entry) for entry in value]
         beyond = type(value) is int and not -(2**63) <= value < 2**64
         return str(value) if beyond else value
 

@@ -191,7 +191,7 @@ def test_a_failed_write_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: 
     assert len(list((tmp_path / "runs").iterdir())) == 2
     add(tmp_path, "two", more)
     assert Index(tmp_path, RULE).ask(signatures([*some, *more]), 0.7).names == [*names(some, "one"), *names(more, "two")]
-    assert sorted(one.name for one in (tmp_path / "runs").iterdir()) == sorted(
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(
         run.name for run in Index(tmp_path, RULE).manifest.runs
     )
 

@@ -148,7 +148,7 @@ def test_a_run_on_s3(recipe: Write, tmp_path: Path) -> None:
         for bucket in ("runs", "datasets"):
             client.create_bucket(Bucket=bucket)
         said = shell(block("s3").replace("--out", "--no-prefect --out"), tmp_path, AWS_ENDPOINT_URL=url)
-        names = {one["Key"] for one in client.list_objects_v2(Bucket="datasets")["Contents"]}
+        names = {entry["Key"] for entry in client.list_objects_v2(Bucket="datasets")["Contents"]}
         client.close()
     finally:
         server.stop()
@@ -172,7 +172,7 @@ def test_shell_blocks_that_are_not_run_parse() -> None:
     assert len(found) >= 8
     for one in [*found, ["scale", "RUN", "16"]]:
         parser().parse_args(one)
-    settings = [one for one in map(yaml.safe_load, blocks("yaml")) if "apiVersion" not in one]
+    settings = [entry for entry in map(yaml.safe_load, blocks("yaml")) if "apiVersion" not in entry]
     assert len(settings) == 2
     for one in settings:
         Recipe.model_validate({"name": "page", **one})

@@ -71,9 +71,9 @@ def test_duplicates_through_files_are_task_runs_of_their_own(recipe: Write, tmp_
     plain_verdicts, verdicts = (
         [
             pq.read_table(file).drop_columns(["filter_key"]).to_pylist()
-            for file in sorted((tmp_path / one).glob("corpus/*.parquet"))
+            for file in sorted((tmp_path / entry).glob("corpus/*.parquet"))
         ]
-        for one in ("plain", "files")
+        for entry in ("plain", "files")
     )
     assert verdicts == plain_verdicts
     assert found["audit"]["kinds"] == plain["audit"]["kinds"]
@@ -94,7 +94,7 @@ def test_a_run_is_published_or_fails_with_the_reasons_of_its_gates(recipe: Write
     path, repo = str(recipe()), str(tmp_path / "released")
     overrides = [f"publish.repo={repo}", "publish.versions=semantic", "publish.gates.self_check=false"]
     made = [pipeline(path, overrides, out=str(tmp_path / salt), salt=salt)["published"] for salt in ("one", "two")]
-    assert [one["version"] for one in made] == ["v1.0.0", "v1.1.0"]
+    assert [entry["version"] for entry in made] == ["v1.0.0", "v1.1.0"]
     assert pipeline(path, overrides, out=str(tmp_path / "two"), salt="two")["published"] == made[1] | {"commit": None}
 
     strict = [*overrides, "filters=[{name: finished}, {name: exact_answer}, {name: majority}]", "publish.gates.undecided=0.0"]
@@ -112,7 +112,7 @@ def test_a_run_is_published_or_fails_with_the_reasons_of_its_gates(recipe: Write
         "v1.0.0",
         "v1.1.0",
     }
-    assert [one.version for one in releases(repo).releases] == ["v1.0.0", "v1.1.0"]
+    assert [release.version for release in releases(repo).releases] == ["v1.0.0", "v1.1.0"]
     assert pipeline(path, [*strict[:-1], "publish.gates.undecided=1.0"], out=str(tmp_path / "three"), salt="three")["published"]
 
 

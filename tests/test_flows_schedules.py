@@ -86,8 +86,8 @@ def client_of(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(server.folder))
     with temporary_settings({PREFECT_API_URL: server.url}), get_client(sync_client=True) as client:
         yield client
-        for one in client.read_deployments():
-            client.delete_deployment(one.id)
+        for entry in client.read_deployments():
+            client.delete_deployment(entry.id)
 
 
 def thresher(*arguments: str) -> None:
@@ -136,7 +136,9 @@ def said(client: Any, run: Any) -> str:
     """What a flow run logged."""
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
-    return "\n".join(one.message for one in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])), limit=200))
+    return "\n".join(
+        entry.message for entry in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])), limit=200)
+    )
 
 
 def events(client: Any, name: str) -> list[dict[str, Any]]:
@@ -151,7 +153,7 @@ def notes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def ids(root: Path) -> set[str]:
-    return {one for file in root.glob("samples/*.parquet") for one in pq.read_table(file)["sample_id"].to_pylist()}
+    return {entry for file in root.glob("samples/*.parquet") for entry in pq.read_table(file)["sample_id"].to_pylist()}
 
 
 def logged(log: Path, line: str, start: int) -> bool:
@@ -200,9 +202,12 @@ def fires(client: Any, recipe: Write, tmp_path: Path, name: str) -> tuple[str, l
     assert not ids(out / roots[0]) & ids(out / roots[1])
     assert json.loads((out / roots[0] / "run.json").read_text())["recipe"]["sampling"]["max_tokens"] == 12
     made = releases(repo).releases[:2]
-    assert [(one.version, one.rows["rollouts"], one.rows["sft"]) for one in made] == [("v1.0.0", 20, 4), ("v1.1.0", 20, 4)]
+    assert [(entry.version, entry.rows["rollouts"], entry.rows["sft"]) for entry in made] == [
+        ("v1.0.0", 20, 4),
+        ("v1.1.0", 20, 4),
+    ]
     artifacts = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[second.id])))
-    assert {"thresher-funnel", "thresher-audit", "thresher-report", "thresher-release"} <= {one.key for one in artifacts}
+    assert {"thresher-funnel", "thresher-audit", "thresher-report", "thresher-release"} <= {item.key for item in artifacts}
     return repo, roots
 
 
@@ -213,7 +218,11 @@ def test_a_schedule_fires_and_is_paused_resumed_and_removed(
     repo, _ = fires(asked, recipe, tmp_path, "fires")
 
     found = until(lambda: len(found := events(asked, repo)) >= 6 and found)
-    assert [one["event"] for one in found[:3]] == ["thresher.run.sampled", "thresher.run.finished", "thresher.release.published"]
+    assert [entry["event"] for entry in found[:3]] == [
+        "thresher.run.sampled",
+        "thresher.run.finished",
+        "thresher.release.published",
+    ]
     took = found.pop(0)["payload"]
     assert took["samples"] == 20
     assert took["waited_seconds"] >= 0, took  # the server may let a run begin half a second before its slot
@@ -225,7 +234,7 @@ def test_a_schedule_fires_and_is_paused_resumed_and_removed(
 
     capsys.readouterr()
     thresher("schedules", "--json")
-    row = next(one for one in json.loads(capsys.readouterr().out) if one["name"] == "fires")
+    row = next(item for item in json.loads(capsys.readouterr().out) if item["name"] == "fires")
     assert (row["paused"], row["next"], row["last_state"], row["schedule"]) == (True, None, "Completed", "every 10s")
     before = len(completed(asked, "fires"))
     thresher("schedule", "fires", "--resume")
@@ -276,7 +285,7 @@ def test_a_killed_run_is_resumed_by_the_next(asked: Any, recipe: Write, tmp_path
     asked.set_flow_run_state(first, Scheduled(), force=True)
     assert ended(asked, first).is_completed()
     assert list(notes(out)) == [name]
-    assert [one.version for one in releases(repo).releases] == ["v1.0.0"]
+    assert [release.version for release in releases(repo).releases] == ["v1.0.0"]
 
 
 def test_a_cancelled_run_is_resumed_unless_the_recipe_has_changed(asked: Any, recipe: Write, tmp_path: Path) -> None:
@@ -305,12 +314,12 @@ def test_a_cancelled_run_is_resumed_unless_the_recipe_has_changed(asked: Any, re
     assert ended(asked, second).is_completed()
     assert f"{name} is left unfinished" in said(asked, second)
     assert "max_tokens was 16 and is now 8" in said(asked, second)
-    assert [one["state"] for one in notes(out).values()] == ["begun", "done"]
+    assert [value["state"] for value in notes(out).values()] == ["begun", "done"]
 
     thresher("schedule", str(path), "--interval", "1d", "--name", "cancelled", "--out", str(out))
     asked.set_flow_run_state(first, Scheduled(), force=True)
     assert ended(asked, first).is_completed()
-    assert [one["state"] for one in notes(out).values()] == ["done", "done"]
+    assert [item["state"] for item in notes(out).values()] == ["done", "done"]
 
 
 def test_a_run_outlives_an_outage_of_the_server(
@@ -371,7 +380,7 @@ def test_serve_that_is_stopped_ends_its_runs_and_tells_the_server(  # noqa: PLR0
     assert own.wait(60) == 0, (server.folder / "stopped.log").read_text()
     assert asked.read_flow_run(run).state.is_crashed()
     assert not Path(f"/proc/{process}").exists()
-    assert [one["state"] for one in notes(tmp_path / "runs").values()] == ["begun"]
+    assert [value["state"] for value in notes(tmp_path / "runs").values()] == ["begun"]
     thresher("schedule", "stopped", "--remove")
 
 
@@ -399,7 +408,7 @@ def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Wri
     assert [state.name for state in states] == ["Completed"] * 3, states[-1].message
     assert len(notes(out / "left")) == 2
     assert len(notes(out / "right")) == 1
-    assert [(one.rows["rollouts"], one.rows["sft"]) for one in releases(repo).releases] == [(20, 6), (20, 0), (20, 0)]
+    assert [(release.rows["rollouts"], release.rows["sft"]) for release in releases(repo).releases] == [(20, 6), (20, 0), (20, 0)]
     assert [Path(name).parents[1].name for name in sorted(map(str, out.rglob("index.json")))] == ["released"] * 2
 
 
@@ -427,7 +436,7 @@ def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe
     assert [(one["state"], (out / name / "dataset/README.md").exists()) for name, one in notes(out).items()] == [
         ("refused", True)
     ]
-    gate = until(lambda: [one for one in events(asked, repo) if one["event"] == "thresher.gate.failed"])[0]
+    gate = until(lambda: [entry for entry in events(asked, repo) if entry["event"] == "thresher.gate.failed"])[0]
     assert "undecided, more than 0.0%" in gate["payload"]["reasons"][0]
     until(lambda: asked.read_deployment_by_name("thresher/gated").paused)
 
@@ -436,8 +445,8 @@ def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe
     thresher("schedule", "gated", "--resume")
     second = begin(asked, "gated")
     assert ended(asked, second).is_completed()
-    assert [one["state"] for one in notes(out).values()] == ["refused", "done"]
-    assert [one.version for one in releases(repo).releases] == ["v1.0.0"]
+    assert [value["state"] for value in notes(out).values()] == ["refused", "done"]
+    assert [release.version for release in releases(repo).releases] == ["v1.0.0"]
 
 
 def test_missed_slots_run_late_when_a_worker_starts(asked: Any, server: Any, serving: Any, recipe: Write, tmp_path: Path) -> None:
@@ -473,7 +482,7 @@ def test_missed_slots_run_late_when_a_worker_starts(asked: Any, server: Any, ser
     assert [(name, one["salt"], one["state"]) for name, one in notes(out).items()] == [
         (f"small-{slot}", f"{slot}-missed", "done")
     ]
-    assert {reason for one in out.glob("*/verdicts/*.parquet") for reason in pq.read_table(one)["outcome"].to_pylist()} == {
+    assert {reason for item in out.glob("*/verdicts/*.parquet") for reason in pq.read_table(item)["outcome"].to_pylist()} == {
         "keep",
         "drop",
     }
@@ -486,7 +495,7 @@ def test_missed_slots_run_late_when_a_worker_starts(asked: Any, server: Any, ser
     shipped = asked.read_deployment_by_name("thresher/json")
     small = {"recipe": str(recipe()), "out": str(tmp_path / "shipped")}
     assert ended(asked, asked.create_flow_run_from_deployment(shipped.id, parameters=small).id).is_completed()
-    assert [one["state"] for one in notes(tmp_path / "shipped").values()] == ["done"]
+    assert [value["state"] for value in notes(tmp_path / "shipped").values()] == ["done"]
     server.stop(worker)
 
     thresher("schedule", str(recipe()), "--interval", "1h", "--name", "missed", "--out", str(out))
@@ -520,7 +529,7 @@ def test_a_shard_costs_the_server_few_requests(asked: Any, server: Any, recipe: 
             "/csrf-token",
         )
         lines = [line for line in server.log.read_text().splitlines()[before:] if " /api/" in line and " HTTP/1.1" in line]
-        requests[shards] = len([line for line in lines if not any(one in line for one in others)])
+        requests[shards] = len([line for line in lines if not any(entry in line for entry in others)])
     per_shard = (requests[16] - requests[4]) / 12
     print(f"{requests[4]} requests for 4 shards, {requests[16]} for 16: {per_shard:.2f} per shard")
     assert per_shard <= 1
@@ -539,7 +548,7 @@ def test_a_schedule_fires_with_postgresql(tmp_path_factory: pytest.TempPathFacto
     subprocess.run([program, "-D", data / "db", "-U", "thresher", "-A", "trust", "--no-sync"], check=True, cwd=data, **user)
     port = free_port()
     told = (f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={data}", "fsync=off")
-    options = [part for one in told for part in ("-c", one)]
+    options = [part for entry in told for part in ("-c", entry)]
     postgres = subprocess.Popen([bin_ / "postgres", "-D", data / "db", *options], cwd=data, **user)
     try:
         ready: list[str | Path] = [bin_ / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
@@ -617,7 +626,7 @@ def test_the_form_of_a_run_can_be_filled_in(
             "Take only the first prompts",
             "Another salt draws other",
         ]
-        assert [one for one in described if one not in text] == []
+        assert [entry for entry in described if entry not in text] == []
         assert "Property is type" not in text
         tab.locator("input[type=number]").first.fill("2")
         tab.get_by_role("button", name="Submit").click()
@@ -653,9 +662,11 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
     run(tmp_path / "runs/one", 10)
     second, audit = run(tmp_path / "runs/two", 2)
     reporting.finished(second, audit)
-    drift = until(lambda: [one for one in events(asked, str(tmp_path / "drifts")) if one["event"] == "thresher.drift.found"])[0]
+    drift = until(lambda: [item for item in events(asked, str(tmp_path / "drifts")) if item["event"] == "thresher.drift.found"])[
+        0
+    ]
     assert drift["payload"]["against"] == str(tmp_path / "runs/one")
-    assert {one["of"] for one in drift["payload"]["drifted"]} == {"pass rate", "exact_answer"}
+    assert {entry["of"] for entry in drift["payload"]["drifted"]} == {"pass rate", "exact_answer"}
 
     def fails(*_: Any, **__: Any) -> None:
         raise OSError("connection refused")

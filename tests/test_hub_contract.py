@@ -25,7 +25,7 @@ def kept(repo: str, environment: dict[str, str]) -> None:
 def test_the_hub_of_the_tests_keeps_the_contract(hub: Any) -> None:
     kept("acme/contract", hub.environment)
     assert "acme/contract" not in hub.repositories
-    sent = {one["path"].split("/")[1] for one in hub.log if one["method"] in ("POST", "PUT")}
+    sent = {request["path"].split("/")[1] for request in hub.log if request["method"] in ("POST", "PUT")}
     assert ("_lfs" in sent) == (hub.environment["HF_HUB_DISABLE_XET"] == "1")
 
 

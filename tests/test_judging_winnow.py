@@ -82,11 +82,11 @@ def test_neighbours_run_cheapest_first_unless_the_recipe_says_otherwise(
         ]
     )
     cheapest = winnowed(path, tmp_path / "cheapest")
-    assert [one["name"] for one in cheapest["filters"]] == ["cheap", "dear", "prompts", "last"]
+    assert [filter_counts["name"] for filter_counts in cheapest["filters"]] == ["cheap", "dear", "prompts", "last"]
     assert list(noted()) == ["cheap", "dear", "prompts", "last"]
     written = winnowed(path, tmp_path / "written", "run.filter_order=written")
 
-    assert [one["name"] for one in written["filters"]] == ["dear", "cheap", "prompts", "last"]
+    assert [item["name"] for item in written["filters"]] == ["dear", "cheap", "prompts", "last"]
     assert written["outcomes"] == cheapest["outcomes"]
 
 
@@ -154,10 +154,10 @@ def test_an_exhaustive_audit_shows_every_sample_to_every_filter(
     assert noted() == {"a": 20, "b": 20}
     assert found["problems"] == []
     assert (found["outcomes"], found["kinds"]) == (plain["outcomes"], plain["kinds"])
-    seen = {one["name"]: one["seen"] for one in found["filters"]}
+    seen = {filter_counts["name"]: filter_counts["seen"] for filter_counts in found["filters"]}
     assert (seen["a"], seen["b"]) == (16, 16)  # anchors stand in no statistic
     (overlap,) = found["overlaps"]
-    drops = [one["dropped"]["refused"] for one in found["filters"][:2]]
+    drops = [item["dropped"]["refused"] for item in found["filters"][:2]]
     assert overlap == {"filters": ["a", "b"], "seen": 16, "dropped": drops, "both": drops[1]}  # whoever says Tokyo says o
     assert plain["overlaps"] == []
     again = winnowed(path, tmp_path / "all", "audit.exhaustive=true")

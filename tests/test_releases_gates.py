@@ -45,7 +45,7 @@ def test_each_gate_has_its_reason(tmp_path: Path) -> None:
 def test_gate_refuses_drift_and_names_it(nightly: Callable[..., Run], tmp_path: Path) -> None:
     good, bad, repo = nightly("good", GOOD), nightly("bad", BAD), tmp_path / "repo"
     publish_loosely(good, repo, drift="refuse")
-    found = {one.of: one for one in drift(bad, good)}
+    found = {entry.of: entry for entry in drift(bad, good)}
     assert [of for of, one in found.items() if one.drifted] == ["pass rate", "answer"]
 
     with pytest.raises(PublishError) as refused:

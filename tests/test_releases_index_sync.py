@@ -45,7 +45,7 @@ def test_the_index_travels_with_the_dataset(machine: Callable[..., Path], tmp_pa
     assert len(releases(repo).releases) == 5
     assert load_dataset(repo, "sft", split="train").num_rows == 8 + 4 + 4 + 4 + 2
     known = [set(Index(tmp_path / name / "index", RULE).manifest.releases) for name in ("left", "right")]
-    assert known[0] == {one.run for one in releases(repo).releases} > known[1]
+    assert known[0] == {release.run for release in releases(repo).releases} > known[1]
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_publishers_side_by_side_lose_nothing_in_a_folder(run: Callable[..., Pat
     )
     going = [subprocess.Popen([sys.executable, "-c", program, repo, *map(str, runs[at:] + runs[:at])]) for at in range(4)]
 
-    assert [one.wait(180) for one in going] == [0, 0, 0, 0]
+    assert [process.wait(180) for process in going] == [0, 0, 0, 0]
     found = sft_ids(repo)
     assert len(found) == len(set(found)) == 8
     assert len(list(Path(repo).glob("thresher/log/*.json"))) == 4

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 
 def thresher(hub: Any, *arguments: Any, status: int = 0) -> str:
     """Run a command; returns what it printed."""
-    found, out, errors = hub.ask(thresher=[str(one) for one in arguments])
+    found, out, errors = hub.ask(thresher=[str(entry) for entry in arguments])
     assert found == status, out + errors
     assert "hf_alice" not in out + errors
     return out if status == 0 else " ".join(errors.split())
@@ -71,7 +71,7 @@ def commits(hub: Any) -> list[str]:
 
 def sent(hub: Any) -> int:
     """Bytes of content that were uploaded."""
-    return sum(one["bytes"] for one in hub.log if "/xorbs/" in one["path"] or "/_lfs/" in one["path"])
+    return sum(request["bytes"] for request in hub.log if "/xorbs/" in request["path"] or "/_lfs/" in request["path"])
 
 
 @pytest.mark.slow
@@ -161,8 +161,8 @@ def test_publishers_side_by_side_lose_nothing(hub: Any, run: Callable[..., Path]
                 program, env=hub.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
         assert made.stdin is not None
-        for one in each[publisher]:
-            made.stdin.write(json.dumps({"thresher": ["publish", str(one), "--repo", REPO]}) + "\n")
+        for entry in each[publisher]:
+            made.stdin.write(json.dumps({"thresher": ["publish", str(entry), "--repo", REPO]}) + "\n")
         made.stdin.close()
         made.stdin = None
         return made
@@ -200,10 +200,10 @@ def test_publishers_side_by_side_lose_nothing(hub: Any, run: Callable[..., Path]
     assert len(names) == len(set(names)) == 60
     assert len(commits(hub)) == 21
     listed = json.loads(thresher(hub, "releases", REPO, "--json"))
-    assert len({one["version"] for one in listed["releases"]}) == 20
+    assert len({item["version"] for item in listed["releases"]}) == 20
     repository = hub.repositories[REPO]
     tags = {ref.removeprefix("refs/tags/"): oid for ref, oid in repository.refs.items() if ref.startswith("refs/tags/")}
-    assert {one["version"] for one in listed["releases"]} == set(tags)
+    assert {release["version"] for release in listed["releases"]} == set(tags)
     for oid in tags.values():
         assert_whole(hub, repository.commits[oid].tree)
 
@@ -211,7 +211,7 @@ def test_publishers_side_by_side_lose_nothing(hub: Any, run: Callable[..., Path]
 def assert_whole(hub: Any, tree: dict[str, Any]) -> None:
     """Card, manifest, shards and index of a commit agree."""
     manifest = json.loads(hub.content(tree["thresher/manifest.json"]))
-    shards = {shard["path"]: shard for one in manifest["releases"] for every in one["views"].values() for shard in every}
+    shards = {shard["path"]: shard for release in manifest["releases"] for every in release["views"].values() for shard in every}
     assert set(shards) == {path for path in tree if path.endswith(".parquet") and not path.startswith("index/")}
     told = yaml.safe_load(hub.content(tree["README.md"]).decode().split("---\n")[1])
     for info in told["dataset_info"]:
@@ -222,7 +222,7 @@ def assert_whole(hub: Any, tree: dict[str, Any]) -> None:
         f"index/runs/{one['name']}/{name}" for one in index["runs"] for name in (*one["files"], "bloom.npy", "signatures.parquet")
     }
     assert wanted == {path for path in tree if path.startswith("index/runs/")}
-    assert {one["run"] for one in manifest["releases"]} <= set(index["releases"])
+    assert {item["run"] for item in manifest["releases"]} <= set(index["releases"])
 
 
 @pytest.mark.slow
@@ -266,7 +266,7 @@ def test_unfit_releases_are_refused_with_their_reasons(hub: Any, run: Callable[.
 def test_shards_are_merged_and_samples_taken_back_behind_a_reader(hub: Any, run: Callable[..., Path]) -> None:
     """The rows stay, in fewer files; revoked samples are listed immediately and dropped by the merge."""
     runs = [run(first, 2, publish={"versions": "semantic"}, test_share=0.4) for first in (10, 20, 30)]
-    tags = [publish(hub, one)["version"] for one in runs]
+    tags = [publish(hub, item)["version"] for item in runs]
     assert tags == ["v1.0.0", "v1.1.0", "v1.2.0"]
     before = loaded(hub, "main")["main"]
     shards = [

@@ -75,7 +75,7 @@ def test_other_filters_are_applied_to_the_pool_without_sampling(recipe: Write, t
     (tmp_path / "answers.jsonl").unlink()
 
     found = audit_of(path, tmp_path / "run")
-    assert [one["name"] for one in found["filters"]] == ["exact_answer"]
+    assert [filter_counts["name"] for filter_counts in found["filters"]] == ["exact_answer"]
     assert found["outcomes"]["keep"] == 11
 
 
@@ -89,7 +89,7 @@ def test_a_filter_over_the_run_drops_answers_to_other_prompts(recipe: Write, tmp
 
     found = audit_of(path, tmp_path / "run", "run.shard_samples=5")
     assert found["outcomes"] == {"keep": 1, "drop": 7, "undecided": 0}
-    assert [one["name"] for one in found["filters"]] == ["finished", "near_duplicate", "near_duplicate_run"]
+    assert [filter_counts["name"] for filter_counts in found["filters"]] == ["finished", "near_duplicate", "near_duplicate_run"]
     assert found["filters"][2]["dropped"] == {"exact_duplicate": 1}
 
 
@@ -122,7 +122,9 @@ def test_filters_may_run_in_processes_of_their_own(recipe: Write, tmp_path: Path
     here = audit_of(recipe(), tmp_path / "here")
     apart = audit_of(recipe(), tmp_path / "apart", "run.filter_workers=1")
 
-    assert [{**one, "seconds": 0} for one in here["filters"]] == [{**one, "seconds": 0} for one in apart["filters"]]
+    assert [{**filter_counts, "seconds": 0} for filter_counts in here["filters"]] == [
+        {**item, "seconds": 0} for item in apart["filters"]
+    ]
 
 
 def test_lost_verdicts_fail_the_audit(recipe: Write, tmp_path: Path) -> None:
@@ -230,7 +232,10 @@ def test_a_list_of_temperatures_samples_each(recipe: Write, tmp_path: Path) -> N
     rows = pool_rows(tmp_path / "run")
 
     assert found["samples"] == 32
-    assert [(one["temperature"], one["samples"]) for one in found["temperatures"]] == [(0.5, 16), (1.0, 16)]
+    assert [(temperature["temperature"], temperature["samples"]) for temperature in found["temperatures"]] == [
+        (0.5, 16),
+        (1.0, 16),
+    ]
     assert {json.loads(row["sampling"])["temperature"] for row in rows} == {0.0, 0.5, 1.0}
     assert all(row["temperature"] == json.loads(row["sampling"])["temperature"] for row in rows)
     assert len({row["sample_id"] for row in rows}) == len(rows)

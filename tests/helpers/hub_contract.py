@@ -94,10 +94,10 @@ def main(folder: Path) -> None:
     assert [row["n"] for row in streamed] == list(range(2000))
     tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(REPO, repo_type="dataset").tags}
     assert tags == {"v1": first.oid, "v2": second.oid}
-    assert [one.commit_id for one in api.list_repo_commits(REPO, repo_type="dataset")][:2] == [second.oid, first.oid]
+    assert [item.commit_id for item in api.list_repo_commits(REPO, repo_type="dataset")][:2] == [second.oid, first.oid]
 
     # Files are listed and read by range.
-    listed = {one.path for one in api.list_repo_tree(REPO, repo_type="dataset", recursive=True, revision="v1")}
+    listed = {entry.path for entry in api.list_repo_tree(REPO, repo_type="dataset", recursive=True, revision="v1")}
     assert {"README.md", "one/train/a.parquet"} <= listed
     assert "one/train/b.parquet" not in listed
     with HfFileSystem().open(f"datasets/{REPO}@v2/one/train/b.parquet") as file:

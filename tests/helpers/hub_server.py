@@ -125,7 +125,7 @@ def files_in(shard: bytes) -> list[tuple[str, str | None, list[Term]]]:
     while shard[at : at + 32] != b"\xff" * 32:
         name, (flags, count) = hex_of(shard[at : at + 32]), struct.unpack_from("<II", shard, at + 32)
         records = [shard[at + 48 * number : at + 48 * (number + 1)] for number in range(1, count + 1)]
-        terms = [(hex_of(one[:32]), *struct.unpack_from("<III", one, 36)) for one in records]
+        terms = [(hex_of(record[:32]), *struct.unpack_from("<III", record, 36)) for record in records]
         at += 48 * (1 + count * (1 + (flags >> 31 & 1)))
         digest = hex_of(shard[at : at + 32]) if flags >> 30 & 1 else None
         at += 48 * (flags >> 30 & 1)
@@ -336,11 +336,11 @@ class Hub:
     def preupload(self, commit: Any, asked: Any) -> Any:
         globs = [line.split()[0] for line in self.content(commit.tree[".gitattributes"]).decode().splitlines()]
         found = []
-        for one in asked["files"]:
-            large = any(fnmatch.fnmatch(one["path"].rsplit("/", 1)[-1], glob) for glob in globs) or one["size"] > 10_000_000
-            told = {"path": one["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
-            if one["path"] in commit.tree:
-                told["oid"] = commit.tree[one["path"]].sha256 or commit.tree[one["path"]].oid
+        for file in asked["files"]:
+            large = any(fnmatch.fnmatch(file["path"].rsplit("/", 1)[-1], glob) for glob in globs) or file["size"] > 10_000_000
+            told = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            if file["path"] in commit.tree:
+                told["oid"] = commit.tree[file["path"]].sha256 or commit.tree[file["path"]].oid
             found.append(told)
         return {"files": found, "commitOid": commit.oid}
 
@@ -378,11 +378,13 @@ class Hub:
             size = value.get("size") or (self.folder / value["oid"]).stat().st_size
             tree[path] = File(git_oid(POINTER.format(value["oid"], size).encode()), size, value["oid"])
         elif key in ("deletedFile", "deletedFolder"):
-            gone = [one for one in tree if one == path or (key == "deletedFolder" and one.startswith(f"{path.rstrip('/')}/"))]
+            gone = [
+                entry for entry in tree if entry == path or (key == "deletedFolder" and entry.startswith(f"{path.rstrip('/')}/"))
+            ]
             if not gone:
                 raise RefusedError(404, "A file with this name doesn't exist", "EntryNotFound")
-            for one in gone:
-                del tree[one]
+            for item in gone:
+                del tree[item]
 
     def tree(self, request: Request, commit: Commit, folder: str) -> Any:
         recursive = request.query_params.get("recursive", "").lower() in ("true", "1")
