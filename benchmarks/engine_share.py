@@ -16,21 +16,22 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from thresher.estimators.calibration import Quota
-from thresher.executors.local import LocalEngine, LocalExecutor
-from thresher.inputs import recipe_file
-from thresher.pool.store import Store
-from thresher.running import steps
-from thresher.running.progress import Progress
-from thresher.running.warm_engine import Warm, note_start
-from thresher.samplers.sampler import anchor_parameters, draw_parameters
-from thresher.samplers.vllm_offline import VllmSampler
-from thresher.samplers.vllm_process import dtype_for, set_environment
+if TYPE_CHECKING or __name__ == "__main__":  # vLLM's workers import this file too, and fail where numba is loaded.
+    from thresher.estimators.calibration import Quota
+    from thresher.executors.local import LocalEngine, LocalExecutor
+    from thresher.inputs import recipe_file
+    from thresher.pool.store import Store
+    from thresher.running import steps
+    from thresher.running.progress import Progress
+    from thresher.running.warm_engine import Warm, note_start
+    from thresher.samplers.sampler import anchor_parameters, draw_parameters
+    from thresher.samplers.vllm_offline import VllmSampler
+    from thresher.samplers.vllm_process import dtype_for, set_environment
 
 
-def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs: int | None) -> float:
+def bare_round(llm: Any, prompts: list[list[int]], begun: "steps.Begun", logprobs: int | None) -> float:
     """Tokens per second of one call of LLM.generate over all prompts, samples and anchors."""
     from vllm import SamplingParams, TokensPrompt
 
@@ -52,7 +53,7 @@ def bare_round(llm: Any, prompts: list[list[int]], begun: steps.Begun, logprobs:
 
 
 def thresher_round(
-    loaded: recipe_file.Loaded, sampler: VllmSampler, executor: LocalExecutor, out: Path, standard_error: float
+    loaded: "recipe_file.Loaded", sampler: "VllmSampler", executor: "LocalExecutor", out: Path, standard_error: float
 ) -> float:
     """Tokens per second of one run: samples drawn, journalled and written, and filters over samples, prompts and the corpus."""
     shutil.rmtree(out, ignore_errors=True)
