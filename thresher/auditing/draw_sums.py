@@ -93,10 +93,14 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawS
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
+# Materialized, or DuckDB would reduce texts to hashes and lengths after the join, which holds them in memory.
 _DRAWN = """
-select prompt_id, family, "index", anchor, outcome, kind, similarity, finish_reason, cumulative_logprob as logprob,
-    {tokens} as tokens, len(completion) as characters, hash(completion) as text, error is not null as failed
-from samples where unreadable is null
+with s as materialized (
+    select shard, "row", prompt_id, family, "index", anchor, finish_reason, cumulative_logprob as logprob, {tokens} as tokens,
+        len(completion) as characters, hash(completion) as text, error is not null as failed
+    from _samples where unreadable is null
+)
+select s.*, j.outcome, j.kind, j.similarity from s join _judged j on s.shard = j.shard and s."row" = j."row"
 """
 _KIND = "case when outcome = 'undecided' then 'undecided' when kind is null then 'unfit' else kind end"
 _PROMPTS = """
