@@ -1,7 +1,7 @@
-"""A run, opened: what every step, filter pass, audit and view is given.
+"""A run, opened: every step, filter pass, audit and view is given one.
 
-It stands below the steps, because everything that reads a pool takes one. `thresher.running.open_run` begins runs; `open_run` here
-opens one that is there.
+It lies below the steps, because everything that reads a pool takes one. `thresher.running.open_run` starts runs; `open_run` here
+opens an existing one.
 """
 
 from collections.abc import Iterator, Mapping
