@@ -687,7 +687,7 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
         (["--interval", "0h"], "--interval 0h: wanted"),
         (["--interval", "9999999999w"], "--interval 9999999999w: that is more than ten years"),
         (["--interval", "6h", "--name", "a/b"], "--name a/b: Prefect takes no / in a name"),
-        (["--interval", "6h", "--out", "nowhere://x"], "nowhere://x: no such storage"),
+        (["--interval", "6h", "--out", "nowhere://x"], "nowhere://x: unknown storage"),
         (["--interval", "6h", "--env", "A=b"], "--env: is for the jobs of a work pool"),
         (["--interval", "6h", "--pool", "x", "--env", "1=secret"], "--env 1: wanted NAME=VALUE"),
     ],
