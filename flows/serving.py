@@ -30,7 +30,7 @@ REPORT_SECONDS = 15
 """How long to wait at the end until the server knows of the runs that were stopped."""
 
 
-def serve(names: Sequence[str], *, at_once: int, say: Callable[[str], None] = print) -> None:
+def serve(names: Sequence[str], *, at_once: int, say: Callable[[str], None]) -> None:
     """Run these schedules, or all that were created on this machine, until this process is stopped, at most `at_once` flow runs
     at the same time. Stopping it stops them, and reports that to the server. The schedules on the server do not change. Raises
     ScheduleError."""

@@ -174,7 +174,9 @@ def test_engines_of_a_cluster_draw_a_run_together(tmp_path: Path) -> None:
     out = tmp_path / "run"
     engines = set[ProcessId]()
     executor = "executor={kind: ray, address: null, replicas: 2, cpus_per_replica: 0.5}"
-    process = start(out, "--no-prefect", "--set", executor, "--set", "run.shards_in_flight=1")
+    samples_each = 20  # enough work that both engines are ready before it is done
+    more = ["--set", executor, "--set", "run.shards_in_flight=1", "--set", f"sampling.samples_per_prompt={samples_each}"]
+    process = start(out, "--no-prefect", *more)
     killed = False
     for _ in range(6000):
         if process.poll() is not None:
@@ -188,7 +190,7 @@ def test_engines_of_a_cluster_draw_a_run_together(tmp_path: Path) -> None:
     output_of(process, out)
     samples = rows(out)
     ids = [row["sample_id"] for row in samples]
-    assert len(ids) == len(set(ids)) == PROMPTS * (SAMPLES + 1)
+    assert len(ids) == len(set(ids)) == PROMPTS * (samples_each + 1)
     seeds = {row["engine_seed"] for row in samples}
     assert len(seeds) >= 2
     assert len({row["source"] for row in samples}) == len(seeds)

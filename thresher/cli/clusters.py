@@ -25,7 +25,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def fleet(options: argparse.Namespace) -> int:
     """Run `thresher fleet`."""
     import signal
-    from functools import partial
     from pathlib import Path
 
     from thresher.executors import fleet as fleets
@@ -35,7 +34,7 @@ def fleet(options: argparse.Namespace) -> int:
     try:
         with fleets.start_fleet(loaded.recipe, loaded.base, Path(options.file)) as servers:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # after Ray, which sets a handler of its own
-            servers.keep(partial(print, flush=True))
+            servers.keep(print_line)
     except KeyboardInterrupt:
         print_error("the fleet has stopped")
     return 0

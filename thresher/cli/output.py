@@ -23,9 +23,9 @@ def open_console() -> "Console":
 
 
 def print_line(text: str) -> None:
-    """Print one line of text, with control characters and what the terminal cannot show written as escapes."""
+    """Print one line of text at once, also into a file, with control characters and what the terminal cannot show as escapes."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(visible(text).encode(encoding, "backslashreplace").decode(encoding))
+    print(visible(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def print_error(text: str) -> None:
