@@ -92,7 +92,7 @@ def test_no_schedules_say_how_to_make_one(answers: list[dict[str, Any]], capsys:
 
 def test_serve_wants_at_least_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls = []
-    monkeypatch.setattr(serving, "serve", lambda names, at_once: calls.append((names, at_once)))
+    monkeypatch.setattr(serving, "serve", lambda names, at_once, say: calls.append((names, at_once)))
 
     assert main(["serve", "--at-once", "0"]) == 1
     assert capsys.readouterr().err == "thresher: --at-once: must be 1 or more, found 0\n"
