@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers.opens import Opens
 from thresher.auditing import cache
 from thresher.auditing.count_run import count
 from thresher.cli import main
+from thresher.pool.store import Store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is of Linux")
 
@@ -54,7 +56,16 @@ def test_a_run_that_publishes_is_audited_once_and_reads_each_pool_file_four_time
         audits.append(arguments[0].root)
         return count(*arguments)
 
+    bytes_read: Counter[str] = Counter()
+    read_bytes = Store.read_bytes
+
+    def read_and_count(store: Store, name: str) -> bytes:
+        data = read_bytes(store, name)
+        bytes_read[name] += len(data)
+        return data
+
     monkeypatch.setattr(cache, "count", counted)
+    monkeypatch.setattr(Store, "read_bytes", read_and_count)
     opens = Opens(folders)
 
     assert main(["run", str(recipe), "--out", str(run), "--no-prefect"]) == 0
@@ -64,6 +75,10 @@ def test_a_run_that_publishes_is_audited_once_and_reads_each_pool_file_four_time
     samples = {file: times for file, times in reads.items() if file.startswith("samples/")}
     assert len(samples) == len(list((run / "samples").glob("*.parquet"))) == 5
     assert max(reads.values()) <= MOST_READS, reads
+    files = [file for folder in folders for file in folder.glob("*.parquet")]
+    sizes = {str(file.relative_to(run)): file.stat().st_size for file in files}
+    assert {name for name in sizes if name.startswith("samples/")} <= bytes_read.keys()
+    assert [name for name, size in sizes.items() if bytes_read[name] > MOST_READS * size] == []
 
 
 def test_what_was_counted_is_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
