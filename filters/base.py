@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import AfterValidator, ValidationInfo
@@ -50,7 +50,9 @@ class Role(StrEnum):
     NEAR_MISS = "near_miss"
 
 
-SO_FAR = ("kind", "answer", "score", "multiplicity")
+Reads = Literal["answer", "reasoning", "completion"]
+
+SO_FAR = ("kind", "accepted", "score", "multiplicity")
 """Further columns for filters of the roles `duplicate` and `near_miss`, from the verdicts of earlier filters: the kind, the
 reference that a verifier accepted (JSON text), the last score, and how often the sample was drawn."""
 
@@ -69,7 +71,9 @@ class Filter:
 
     `judge` takes a table of samples with `columns` (names from schemas.sample.SAMPLES). It returns one Verdict per row, in order:
     a sequence of Verdict objects, or a table with the columns outcome, reason, score, detail (`verdict_table` below), which is
-    faster for millions of rows. In scope `corpus` it takes an iterable of such tables and yields one answer for each.
+    faster for millions of rows. The column `completion` has what `reads` says; rows without it (a completion that ended inside
+    its reasoning has no answer) are not shown to the filter and undecided. In scope `corpus` it takes an iterable of such tables
+    and yields one answer for each.
 
     `gold` turns a prompt's reference into a completion that must be kept, `wrong` into one that must be dropped; None if the
     filter cannot be checked this way. `thresher check` tries both. `parameters` are those of the recipe, with defaults.
@@ -88,13 +92,16 @@ class Filter:
     """Whether its verdict on a known answer is reliable. If not (a judge), `thresher check` does not try it on references."""
     cost_us: float = 10.0
     """Approximate microseconds of one core per sample. Adjacent filters of scope `sample` run cheapest first."""
+    reads: Reads = "answer"
+    """What the filter finds in the column `completion`: the answer without the model's reasoning, the reasoning, or the whole
+    completion. The recipe's `reads` overrides it."""
     self_test: Callable[[], str] | None = None
     """Tests that the machine has what the filter needs. Returns a text on what was tried, or raises FilterError."""
 
     @property
     def key(self) -> str:
-        """Hash of name, version and parameters. Verdicts with the same key come from the same rule."""
-        text = to_json([self.name, self.version, self.parameters])
+        """Hash of name, version, parameters and what is read. Verdicts with the same key come from the same rule."""
+        text = to_json([self.name, self.version, self.parameters, self.reads])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

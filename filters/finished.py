@@ -1,10 +1,12 @@
-"""Keep completions that reached their end: a truncated answer is not an answer, whatever it contains so far."""
+"""Keep completions that reached their end: a truncated answer is not an answer, whatever it contains so far, and a completion
+that ended while the model was thinking has none."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from filters.base import Filter, Role, Scope, verdict_table
+from filters.judging import CUT_WHILE_THINKING
 from schemas.sample import Outcome
 
 
@@ -14,21 +16,24 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     allow_truncated: bool = False
-    """Keep completions that were cut at max_tokens."""
+    """Keep answers that were cut at max_tokens."""
 
 
 def build(config: Config) -> Filter:
-    """Drop `truncated` and `empty` completions; `aborted` ones are undecided. A null finish_reason counts as finished."""
+    """Drop `truncated` and `empty` answers and completions `cut_while_thinking`; `aborted` ones are undecided. A null
+    finish_reason counts as finished."""
 
     def judge(table: pa.Table) -> pa.Table:
         finish = pc.fill_null(table["finish_reason"], "stop")
-        empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table["completion"])), 0)
+        thinking = pc.is_null(table["answer"])
+        empty = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(pc.fill_null(table["answer"], ""))), 0)
         aborted = pc.equal(finish, "abort")
         truncated = pc.and_(pc.equal(finish, "length"), pa.scalar(not config.allow_truncated))
-        reason = pc.if_else(aborted, "aborted", pc.if_else(truncated, "truncated", pc.if_else(empty, "empty", "")))
+        reason = pc.if_else(truncated, "truncated", pc.if_else(empty, "empty", ""))
+        reason = pc.if_else(aborted, "aborted", pc.if_else(thinking, CUT_WHILE_THINKING, reason))
         outcome = pc.if_else(pc.or_(truncated, empty), Outcome.DROP.value, Outcome.KEEP.value)
         return verdict_table(pc.if_else(aborted, Outcome.UNDECIDED.value, outcome).combine_chunks(), reason.combine_chunks())
 
-    columns = ("completion", "finish_reason")
+    columns = ("completion", "answer", "finish_reason")
     parameters = config.model_dump(mode="json")
-    return Filter("finished", "1", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=0.2)
+    return Filter("finished", "2", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=0.2, reads="completion")

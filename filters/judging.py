@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.base import Filter, FilterError, Scope, verdict_table
+from filters.reasoning import take_apart
 from schemas.sample import Message, Outcome, Sample, Verdict, to_json
 
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 ERROR_CHARS = 500
+CUT_WHILE_THINKING = "cut_while_thinking"
+"""Reason of a sample that ended inside its reasoning, so that it has no answer."""
 _NAMES = ["outcome", "reason", "score", "detail"]
 _OUTCOMES = pa.array([outcome.value for outcome in Outcome])
 
@@ -31,7 +34,21 @@ def judge(filter_: Filter, table: pa.Table) -> pa.Table:
         raise FilterError(f"{filter_.name}: has scope corpus; judge_corpus asks it")
     if table.num_rows == 0:
         return verdict_table([], [])
-    return _ask(filter_, _projected(filter_, table), _units(filter_, table))
+    seen = _projected(filter_, table)
+    shown = pc.is_valid(seen["completion"]) if "completion" in seen.column_names else None
+    if shown is None or pc.all(shown).as_py():
+        return _ask(filter_, seen, _units(filter_, table))
+    seen, table = seen.filter(shown), table.filter(shown)
+    verdicts = _ask(filter_, seen, _units(filter_, table)) if seen.num_rows else verdict_table([], [])
+    return _with_unshown(verdicts, shown)
+
+
+def _with_unshown(verdicts: pa.Table, shown: pa.ChunkedArray) -> pa.Table:
+    """The verdicts on all rows: those that were not shown to the filter ended inside their reasoning and are undecided."""
+    hidden = pa.table(verdict_table([Outcome.UNDECIDED.value], [CUT_WHILE_THINKING]))
+    index = np.cumsum(shown.to_numpy()) - 1
+    index[~shown.to_numpy()] = verdicts.num_rows
+    return pa.concat_tables([verdicts, hidden]).take(pa.array(index))
 
 
 def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -39,15 +56,17 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
 
     An exception raised by `batches` itself is the caller's: it is raised here even if the filter catches it.
     """
-    waiting: list[int] = []
+    waiting: list[tuple[int, pa.ChunkedArray | None]] = []
     broken: list[Exception] = []
 
     def projected() -> Iterator[pa.Table]:
         try:
             for batch in batches:
                 seen = _projected(filter_, batch)
-                waiting.append(batch.num_rows)
-                yield seen
+                shown = pc.is_valid(seen["completion"]) if "completion" in seen.column_names else None
+                shown = None if shown is None or pc.all(shown, min_count=0).as_py() else shown
+                waiting.append((seen.num_rows if shown is None else pc.sum(shown).as_py(), shown))
+                yield seen if shown is None else seen.filter(shown)
         except Exception as error:
             broken.append(error)
             raise
@@ -57,7 +76,9 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
         for answer in filter_.judge(source):
             if not waiting:
                 raise FilterError(f"{filter_.name}: returned more answers than it read batches")
-            yield _columns(filter_, answer, waiting.pop(0))
+            rows, shown = waiting.pop(0)
+            verdicts = _columns(filter_, answer, rows)
+            yield verdicts if shown is None else _with_unshown(verdicts, shown)
         failure: Exception = FilterError("ended before it had judged every batch")
     except (FilterError, MemoryError):
         raise
@@ -67,8 +88,9 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
         pass
     if broken:
         raise broken[0]
-    for rows in waiting:
-        yield _failed(failure, rows)
+    for rows, shown in waiting:
+        verdicts = _failed(failure, rows)
+        yield verdicts if shown is None else _with_unshown(verdicts, shown)
 
 
 def one_by_one(function: Callable[[Sample], Verdict], columns: Sequence[str]) -> Callable[[pa.Table], list[Verdict]]:
@@ -103,7 +125,7 @@ def samples_of(table: pa.Table, columns: Sequence[str]) -> Iterator[Sample]:
     for row in table.select(known).to_pylist():
         if row.get("messages") is not None:
             row["messages"] = tuple(Message(**message) for message in row["messages"])
-        for name in ("reference", "metadata"):
+        for name in ("reference", "metadata", "tool_calls"):
             if row.get(name) is not None:
                 row[name] = json.loads(row[name])
         yield Sample(**{**neutral, **row})
@@ -136,11 +158,22 @@ def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.in
 
 
 def _projected(filter_: Filter, table: pa.Table) -> pa.Table:
-    """Select exactly the columns that the filter asks for."""
+    """Select exactly the columns that the filter asks for; `completion` has what it reads. A table that was not taken apart is
+    taken apart by the usual marks."""
+    apart = "completion" in filter_.columns and filter_.reads != "completion"
+    wanted = {*filter_.columns, *([filter_.reads] if apart else [])} & {"answer", "reasoning"}
+    if "completion" in table.column_names and not wanted <= set(table.column_names):
+        parts = take_apart(table["completion"])
+        for name in wanted.difference(table.column_names):
+            table = table.append_column(name, getattr(parts, name))
     missing = [column for column in filter_.columns if column not in table.column_names]
     if missing:
         raise FilterError(f"{filter_.name}: wanted the column {missing[0]}, found {', '.join(table.column_names)}")
-    return table.select(list(filter_.columns))
+    seen = table.select(list(filter_.columns))
+    if not apart:
+        return seen
+    text = table[filter_.reads] if filter_.reads == "answer" else pc.fill_null(table["reasoning"], "")
+    return seen.set_column(seen.column_names.index("completion"), "completion", text)
 
 
 def _failed(error: Exception, rows: int) -> pa.Table:

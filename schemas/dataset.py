@@ -46,6 +46,9 @@ class Dataset(Part):
     """Which pairs the view `preference` has."""
     unpaired: UnpairedSpec = UnpairedSpec()
     """Which samples the view `unpaired` has."""
+    reasoning: Literal["keep", "drop", "inline"] = "keep"
+    """What the views show of a model's reasoning: `keep` writes it as `reasoning_content` of the assistant's message, `drop`
+    leaves it out, `inline` writes the completion as it was sampled, marks included."""
     pretty_name: str | None = None
     """Title of the card; null takes the recipe's name."""
     description: str = ""

@@ -105,6 +105,15 @@ class HttpEngine(Part):
 Engine = Annotated[VllmEngine | ReplayEngine | HttpEngine, Field(discriminator="kind")]
 
 
+class Marks(Part):
+    """The marks between which a model thinks."""
+
+    start: Annotated[str, Field(min_length=1)]
+    """Text that opens the thinking, such as <think>."""
+    end: Annotated[str, Field(min_length=1)]
+    """Text that closes it, such as </think>."""
+
+
 class ModelSpec(Part):
     """The model to draw from."""
 
@@ -115,3 +124,10 @@ class ModelSpec(Part):
     prompt_format: Literal["auto", "chat", "text"] = "auto"
     """`chat` renders messages by the model's chat template; `text` joins them by blank lines, for a base model; `auto` takes
     `chat` if the model has a template."""
+    reasoning: str | Marks | None = "auto"
+    """How reasoning is told from the answer. `auto` takes the marks that the chat template or the tokenizer names, and otherwise
+    those in common use, where a completion starts with them; or the name of a reasoning parser of vLLM, or the marks themselves;
+    null takes nothing apart. Filters, duplicates and near misses read the answer. See docs/models.md."""
+    tool_parser: str | None = None
+    """Name of the parser of vLLM that finds tool calls in the completions of this model, such as hermes; null parses none. A
+    server parses them itself (--tool-call-parser)."""

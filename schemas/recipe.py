@@ -4,7 +4,7 @@
 it builds the models. The docstring of each field is its description there and in docs/recipe.md.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,9 @@ class FilterSpec(Part):
     """Registered name, or `module:build` for your own filter."""
     families: tuple[Name, ...] | None = None
     """Judge only the samples of these families; null judges all."""
+    reads: Literal["answer", "reasoning", "completion"] | None = None
+    """What the filter judges: the answer without the model's reasoning, the reasoning, or the whole completion; null takes the
+    filter's own choice, which is the answer for most."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """The filter's own settings; see docs/filters.md, or `thresher schema FILTER`."""
 

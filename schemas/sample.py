@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-POOL_VERSION = 2
+POOL_VERSION = 3
 """Raised when the columns below change their meaning. A pool of another version is refused."""
 
 
@@ -35,18 +35,39 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation, as chat templates know it.
+
+    `content` is text; a turn that consists of tool calls may have "". `tool_calls` is the JSON text of a list of
+    {id, type, function: {name, arguments}}, with `arguments` as an object. `tool_call_id` and `name` belong to the result of a
+    tool. An absent part is None, and is not shown to a template.
+    """
 
     role: str
     content: str
+    reasoning_content: str | None = None
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The parts that the message has, JSON text as it is."""
+        return {part: text for part in MESSAGE_PARTS if (text := getattr(self, part)) is not None}
+
+    def as_chat(self) -> dict[str, Any]:
+        """The message as chat templates and servers take it: absent parts left out, JSON text parsed."""
+        turn: dict[str, Any] = self.parts
+        return turn if self.tool_calls is None else {**turn, "tool_calls": json.loads(self.tool_calls)}
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Chat messages, and the reference that verifiers need to judge an answer to them.
 
-    `prompt_id` is the hash of messages and reference (thresher.ids). `reference` is any JSON value; None if the prompt has no
-    reference. `metadata` belongs to the user and is stored unchanged.
+    `prompt_id` is the hash of messages, tools, template arguments and reference (thresher.ids). `reference` is any JSON value;
+    None if the prompt has no reference. `metadata` belongs to the user and is stored unchanged. `tools` are the JSON Schemas of
+    the tools that the model may call, and `template` the further arguments of the chat template; both as JSON text, None if
+    there are none.
     """
 
     prompt_id: str
@@ -54,11 +75,17 @@ class Prompt:
     messages: tuple[Message, ...]
     reference: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    tools: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One completion of one prompt, as a filter sees it.
+
+    `completion` is the text that the filter reads: the answer, without the model's reasoning, unless `reads` of the filter says
+    otherwise. `reasoning` is the text inside the model's thinking marks, None if there are none. `tool_calls` are the parsed
+    calls, a list of {name, arguments}, None if the answer has none.
 
     `index` counts the samples of a prompt from 0; the anchor (greedy completion) has index -1. `finish_reason` is `stop`,
     `length` or `abort`, and None for imported samples that have none.
@@ -74,6 +101,8 @@ class Sample:
     finish_reason: str | None = None
     reference: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: str | None = None
+    tool_calls: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +155,9 @@ def to_json(value: Any) -> str:
     return _encode(value)
 
 
-MESSAGE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
+MESSAGE_PARTS = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
+"""Parts of a message; all but the first two may be absent."""
+MESSAGE = pa.struct([pa.field(name, pa.string(), nullable=number > 1) for number, name in enumerate(MESSAGE_PARTS)])
 MESSAGES = pa.list_(pa.field("element", MESSAGE, nullable=False))
 TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 LOGPROBS = pa.list_(pa.field("element", pa.float32(), nullable=False))
@@ -138,10 +169,13 @@ PROMPTS = pa.schema(
         pa.field("messages", MESSAGES, nullable=False),
         pa.field("reference", pa.string()),
         pa.field("metadata", pa.string(), nullable=False),
+        pa.field("tools", pa.string()),
+        pa.field("template", pa.string()),
     ],
     metadata={"thresher": f"prompts/{POOL_VERSION}"},
 )
-"""The prompts of a run: one row per prompt, one row group per shard. `reference` and `metadata` are JSON text."""
+"""The prompts of a run: one row per prompt, one row group per shard. `reference`, `metadata`, `tools` and `template` (arguments
+of the chat template) are JSON text."""
 
 SAMPLES = pa.schema(
     [
@@ -153,7 +187,14 @@ SAMPLES = pa.schema(
         pa.field("messages", MESSAGES, nullable=False),
         pa.field("reference", pa.string()),
         pa.field("metadata", pa.string(), nullable=False),
+        pa.field("tools", pa.string()),
+        pa.field("template", pa.string()),
         pa.field("completion", pa.string(), nullable=False),
+        pa.field("reasoning", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("tool_calls", pa.string()),
+        pa.field("reasoning_tokens", pa.int32()),
+        pa.field("parsed_by", pa.string()),
         pa.field("finish_reason", pa.string()),
         pa.field("stop_reason", pa.string()),
         pa.field("prompt_ids", TOKENS),
@@ -177,10 +218,15 @@ SAMPLES = pa.schema(
     ],
     metadata={"thresher": f"samples/{POOL_VERSION}"},
 )
-"""The pool: one row per sample. `source_row` and `unreadable` are for imported samples (row number from 0 in the user's file, and
-why the row could not be read). `error` is why the engine could not draw a sample; such a sample is not judged."""
+"""The pool: one row per sample. `completion` is the text of the sampled tokens; `reasoning`, `answer` and `tool_calls` (JSON
+text) are that text taken apart. `answer` is null if the completion ended inside its reasoning. `reasoning_tokens` counts the
+tokens up to the end of the reasoning. `parsed_by` tells who took it apart: `marks` (thresher, by the model's thinking marks),
+`server` or `messages` (they came apart, so that `completion` is joined from them and not exactly the text of `completion_ids`),
+or the name of a parser of vLLM; null if there was nothing to take apart. `source_row` and `unreadable` are for imported samples
+(row number from 0 in the user's file, and why the row could not be read). `error` is why the engine could not draw a sample; such
+a sample is not judged."""
 
-REPEATED = ("family", "messages", "reference", "metadata")
+REPEATED = ("family", "messages", "reference", "metadata", "tools", "template")
 """Columns that a sample shares with its prompt."""
 
 JOURNAL = pa.schema(

@@ -14,7 +14,7 @@ from schemas.repeats import DedupeSpec
 )
 def test_a_guard_is_an_answer_the_numbers_or_nothing(guard: str, agree: list[bool]) -> None:
     """Compared with the first sample: the same answer, the same number, neither."""
-    table = hit_table("it is 42", "it is 43", "so 42", "so 43", answer=["7", "7", "8", "8"])
+    table = hit_table("it is 42", "it is 43", "so 42", "so 43", accepted=["7", "7", "8", "8"])
     values = guards(table, DedupeSpec(guard=guard))
 
     assert [value == values[0] for value in values[1:]] == agree
@@ -22,16 +22,16 @@ def test_a_guard_is_an_answer_the_numbers_or_nothing(guard: str, agree: list[boo
 
 def test_without_an_answer_the_numbers_count() -> None:
     """For each sample by itself."""
-    values = guards(hit_table("it is 42", "so 42", answer=[None, None]), DedupeSpec())
+    values = guards(hit_table("it is 42", "so 42", accepted=[None, None]), DedupeSpec())
 
     assert values[0] == values[1]
 
 
 def test_answer_ids_are_the_same_guards_as_text() -> None:
     """A dataset has them instead of the answers."""
-    table = hit_table("a", "b", "c 1", answer=["7", "8", None])
-    ids = answer_ids(table["answer"])
-    by_id = table.drop_columns(["answer"]).append_column("answer_id", ids)
+    table = hit_table("a", "b", "c 1", accepted=["7", "8", None])
+    ids = answer_ids(table["accepted"])
+    by_id = table.drop_columns(["accepted"]).append_column("answer_id", ids)
 
     assert ids.null_count == 1
     assert guards(by_id, DedupeSpec()).tolist() == guards(table, DedupeSpec()).tolist()

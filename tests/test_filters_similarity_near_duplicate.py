@@ -73,9 +73,9 @@ def test_samples_that_differ_in_a_number_are_no_duplicates() -> None:
 
     assert repeats(in_prompt(hit_table(*texts))) == [None, None, "s1"]
     assert repeats(in_prompt(hit_table(*texts), guard="none")) == [None, "s0", "s0"]
-    assert repeats(in_prompt(hit_table(*texts, answer=["7"] * 3))) == [None, "s0", "s0"]
-    assert repeats(in_prompt(hit_table(*texts, answer=["7"] * 3), guard="numbers")) == [None, None, "s1"]
-    assert repeats(in_prompt(hit_table(*texts, answer=["7", "8", "8"]), guard="answer")) == [None, None, "s1"]
+    assert repeats(in_prompt(hit_table(*texts, accepted=["7"] * 3))) == [None, "s0", "s0"]
+    assert repeats(in_prompt(hit_table(*texts, accepted=["7"] * 3), guard="numbers")) == [None, None, "s1"]
+    assert repeats(in_prompt(hit_table(*texts, accepted=["7", "8", "8"]), guard="answer")) == [None, None, "s1"]
 
 
 def test_equal_texts_of_two_prompts_are_no_duplicates() -> None:
@@ -135,7 +135,7 @@ def test_the_closest_embedding_is_repeated() -> None:
         def embedder(self, *_: Any) -> Embedder:
             return Embedder()
 
-    table = hit_table("a", "b", "c", "d", "x" * 9, answer=["7", "7", "7", "8", "7"])
+    table = hit_table("a", "b", "c", "d", "x" * 9, accepted=["7", "7", "7", "8", "7"])
     with Tools(models=cast("Any", Models())) as tools:
         spec = DedupeSpec(semantic=SemanticSpec(model=ModelSpec(name="embedder")))
         verdicts = verdict_rows(judge(near_duplicate.semantic(spec, tools), table))

@@ -100,7 +100,7 @@ def test_coroutines_run_on_the_loop_until_it_is_closed() -> None:
 @pytest.mark.slow
 def test_a_chat_prompt_ends_where_the_answer_starts() -> None:
     tokeniser = Tokeniser(embedded_model(), "auto")
-    open_end, closed = (tokeniser.prompt(HELLO, to_continue=value) for value in (True, False))
+    open_end, closed = (tokeniser.prompt(tokeniser.text(HELLO, to_continue=value)) for value in (True, False))
 
     assert tokeniser.format == "chat"
     assert open_end[: len(closed)] == closed
@@ -112,7 +112,7 @@ def test_a_text_prompt_is_the_contents_alone() -> None:
     tokeniser = Tokeniser(embedded_model(), "text")
 
     assert tokeniser.format == "text"
-    assert tokeniser.prompt(HELLO, to_continue=True) == tokeniser.completion("Be brief.\n\nHello")
+    assert tokeniser.prompt(tokeniser.text(HELLO, to_continue=True)) == tokeniser.completion("Be brief.\n\nHello")
     assert len(tokeniser.whole_text("word " * 3000)) >= 3000
 
 

@@ -15,9 +15,11 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(to_json(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def prompt_id(messages: Sequence[Message], reference: Any) -> str:
-    """Hash the messages of a prompt and the reference answer to its id."""
-    return digest("prompt", [[message.role, message.content] for message in messages], reference)
+def prompt_id(messages: Sequence[Message], reference: Any, tools: str | None = None, template: str | None = None) -> str:
+    """Hash the messages of a prompt, the reference answer, and the tools and template arguments (JSON text) to its id."""
+    turns = [[part.role, part.content] if len(part.parts) == 2 else part.parts for part in messages]
+    further = [tools, template] if tools is not None or template is not None else []
+    return digest("prompt", turns, reference, *further)
 
 
 def sample_ids(prompt: str, source: str, indices: Iterable[int]) -> list[str]:

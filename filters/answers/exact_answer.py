@@ -10,10 +10,12 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from filters.answers.references import accepted_texts
-from filters.base import Filter, Role, Scope, verdict_table
+from filters.base import Filter, Reads, Role, Scope, verdict_table
+from filters.reasoning import USUAL_MARKS
 from schemas.sample import Outcome
 
 KEEP, DROP, UNDECIDED = Outcome.KEEP.value, Outcome.DROP.value, Outcome.UNDECIDED.value
+_CLOSING = frozenset(end for _, end in USUAL_MARKS)
 _VERDICTS = (
     (KEEP, ""),
     (DROP, "wrong_answer"),
@@ -31,7 +33,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     after: str | None = None
-    """Judge the text after the last occurrence of this marker; an answer without the marker is dropped as `no_answer`."""
+    """Judge the text after the last occurrence of this marker; an answer without the marker is dropped as `no_answer`. With the
+    mark that closes a model's thinking, such as </think>, the whole completion is searched."""
     case_sensitive: bool = True
     """Distinguish upper and lower case."""
     strip: str = ""
@@ -93,4 +96,7 @@ def build(config: Config) -> Filter:
 
     columns = ("completion", "reference")
     parameters = config.model_dump(mode="json")
-    return Filter("exact_answer", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=2.0)
+    reads: Reads = "completion" if config.after in _CLOSING else "answer"  # the recipe takes the completion apart itself
+    return Filter(
+        "exact_answer", "3", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=2.0, reads=reads
+    )

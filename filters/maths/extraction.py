@@ -3,7 +3,7 @@
 1. The last balanced `\\boxed{...}` (or `\\fbox{...}`). A second box with other content in the same sentence is a hedge.
 2. Else the rest of the line after a marker: `<answer>...</answer>`, `####`, `final answer:`, `answer is`, `answer:`. All markers
    must announce the same answer.
-3. Else the whole completion, if it is one line of at most 200 characters and nothing but an answer.
+3. Else the whole completion, if it is one line of at most 200 characters and nothing but an answer: no sentence.
 
 There is exactly one candidate or none: `5 or 6` is none. Takes time linear in the length of the text.
 """
@@ -32,6 +32,8 @@ _UNSURE = re.compile(
     re.IGNORECASE,
 )
 _PROSE = re.compile(r"[A-Za-z]{2,}(?:[ ,]+[A-Za-z]{2,}){4,}")
+_STATEMENT = re.compile(r"[A-Za-z].*?[A-Za-z]{2,}[ ,]+[A-Za-z]{2,}.*\.\Z")
+"""A sentence that starts with a word: an answer may stand in it, and is not told from the rest."""
 
 
 class Candidate(NamedTuple):
@@ -55,7 +57,7 @@ def final_answer(text: str) -> Candidate:
         if candidate is not None:
             return candidate
     whole = text.strip()
-    if not whole or len(whole) > WHOLE_CHARS or "\n" in whole or _PROSE.search(whole):
+    if not whole or len(whole) > WHOLE_CHARS or "\n" in whole or _PROSE.search(whole) or _STATEMENT.match(whole):
         return Candidate(None, "no box, no marker, and the completion is more than an answer")
     return _candidate(whole)
 

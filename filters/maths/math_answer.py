@@ -31,7 +31,7 @@ from schemas.sample import Outcome, Verdict
 
 KEEP, DROP, UNDECIDED = Outcome.KEEP.value, Outcome.DROP.value, Outcome.UNDECIDED.value
 SHOWN_CHARS = 200
-_RULE = "1"
+_RULE = "2"
 _KEPT, _NO_REFERENCE, _BAD_REFERENCE = Verdict.keep(), Verdict.undecided("no_reference"), Verdict.undecided("bad_reference")
 
 

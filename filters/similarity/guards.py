@@ -11,16 +11,16 @@ from schemas.repeats import DedupeSpec
 
 
 def guards(table: pa.Table, spec: DedupeSpec) -> U64:
-    """Hash (n,) of what duplicates of each sample must agree in: the accepted answer (`answer`, or its `answer_id`), or the
+    """Hash (n,) of what duplicates of each sample must agree in: the accepted reference (`accepted`, or its `answer_id`), or the
     numbers in the text if no answer was accepted."""
     result = np.zeros(table.num_rows, np.uint64)
     if spec.guard == "none":
         return result
-    column = "answer_id" if "answer_id" in table.column_names else "answer"
+    column = "answer_id" if "answer_id" in table.column_names else "accepted"
     answered = pc.is_valid(table[column]).to_numpy(zero_copy_only=False)
     if spec.guard == "answer":
         answers = table[column].filter(pa.array(answered))
-        result[answered] = hashes(answers) if column == "answer" else [int(text, 16) for text in answers.to_pylist()]
+        result[answered] = hashes(answers) if column == "accepted" else [int(text, 16) for text in answers.to_pylist()]
     else:
         answered[:] = False
     if not answered.all():

@@ -28,7 +28,7 @@ from schemas.repeats import DedupeSpec
 from schemas.sample import Outcome
 
 RUN, RELEASED, SEMANTIC = "near_duplicate_run", "near_duplicate_released", "semantic_duplicate"
-COLUMNS = ("sample_id", "prompt_id", "completion", "cumulative_logprob", "answer", "score", "multiplicity")
+COLUMNS = ("sample_id", "prompt_id", "completion", "cumulative_logprob", "accepted", "score", "multiplicity")
 
 
 def within_prompt(spec: DedupeSpec) -> Filter:
@@ -109,7 +109,7 @@ def within_run(spec: DedupeSpec) -> Filter:
         for table in batches:
             parts.append(signed_in_run(table, spec))
             lengths = pc.utf8_length(table["completion"]).cast(pa.int64())
-            tables.append(table.drop_columns(["completion", "prompt_id", "answer"]).append_column("length", lengths))
+            tables.append(table.drop_columns(["completion", "prompt_id", "accepted"]).append_column("length", lengths))
         if not tables:
             return
         texts, samples = joined(parts), pa.concat_tables(tables)

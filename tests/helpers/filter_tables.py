@@ -15,7 +15,14 @@ NEUTRAL = {"family": "f", "anchor": False, "messages": [], "metadata": "{}", "fi
 def pool_table(*rows: dict[str, Any]) -> pa.Table:
     """Rows of the pool with the given columns and neutral values elsewhere. A reference is any value, written as JSON."""
     filled = [
-        {**NEUTRAL, "sample_id": f"s{number}", "index": number, **row, "reference": _json(row.get("reference"))}
+        {
+            **NEUTRAL,
+            "sample_id": f"s{number}",
+            "index": number,
+            "answer": row.get("completion"),
+            **row,
+            "reference": _json(row.get("reference")),
+        }
         for number, row in enumerate(rows)
     ]
     return pa.Table.from_pylist(filled, schema=SAMPLES)

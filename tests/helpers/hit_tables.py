@@ -7,7 +7,7 @@ import pyarrow as pa
 
 TYPES = {
     "sample_id": pa.string(), "prompt_id": pa.string(), "index": pa.int32(), "completion": pa.string(),
-    "cumulative_logprob": pa.float64(), "answer": pa.string(), "score": pa.float64(), "multiplicity": pa.int64(),
+    "cumulative_logprob": pa.float64(), "accepted": pa.string(), "score": pa.float64(), "multiplicity": pa.int64(),
     "kind": pa.string(),
 }  # fmt: skip
 
@@ -21,7 +21,7 @@ def hit_table(*completions: str, **columns: list[Any]) -> pa.Table:
         "index": list(range(rows)),
         "completion": list(completions),
         "cumulative_logprob": [None] * rows,
-        "answer": [None] * rows,
+        "accepted": [None] * rows,
         "score": [None] * rows,
         "multiplicity": [1] * rows,
         "kind": ["hit"] * rows,

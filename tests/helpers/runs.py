@@ -49,7 +49,7 @@ class DyingSampler:
     """A sampler that fails for good after so many groups, as an engine would."""
 
     def __init__(self, inner: ReplaySampler, after: int) -> None:
-        self._inner, self.facts, self.left = inner, inner.facts, after
+        self._inner, self.facts, self.left, self.token_bytes = inner, inner.facts, after, inner.token_bytes
         self._groups: list[Group] = []
 
     def stream(self, priority: int = 0) -> "DyingSampler":

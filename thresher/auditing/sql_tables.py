@@ -116,7 +116,7 @@ from _verdicts v left join filters f using (filter)
 """
 _SAMPLES_VIEW = """
 create view samples as
-select s.*, j.outcome, j.kind, j.reason, j.failed_filter, j.nearest, j.similarity, j.detail, j.multiplicity, j.score, j.answer
+select s.*, j.outcome, j.kind, j.reason, j.failed_filter, j.nearest, j.similarity, j.detail, j.multiplicity, j.score, j.accepted
 from _samples s join _judged j on s.shard = j.shard and s."row" = j."row"
 """
 _PROMPTS_VIEW = """

@@ -188,12 +188,12 @@ def lean(judged: pa.Table) -> pa.Table:
 def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
     """The hits, without anchors."""
     is_row = pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"]))
-    wanted = {*schema("sft", prompt_format).names, "messages", "answer"}
+    wanted = {*schema("sft", prompt_format).names, "messages", "accepted"}
     hits = judged.select([name for name in judged.column_names if name in wanted]).filter(is_row)
     columns = {
         **prompt_and_completion(hits, prompt_format),
         "completion_tokens": pc.list_value_length(judged["completion_ids"]).filter(is_row),
-        "answer_id": answer_ids(hits["answer"]),
+        "answer_id": answer_ids(hits["accepted"]),
     }
     return view_table("sft", hits, columns, prompt_format)
 

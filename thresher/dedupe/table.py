@@ -206,7 +206,7 @@ def _sign(table: TableSource, choice: Choice, signatures: RowSignatures) -> None
     for batch in table.batches(columns):
         texts = pc.fill_null(_readable(last_contents(batch[choice.text])), "")
         answers = pa.nulls(len(texts), pa.string()) if guard is None else _as_text(batch[guard])
-        compared = pa.table({"completion": texts, "answer": answers})
+        compared = pa.table({"completion": texts, "accepted": answers})
         keys = [pc.utf8_length(texts).to_numpy().astype(np.float64)]
         if choice.score is not None:
             keys.insert(0, pc.fill_null(pc.negate(batch[choice.score].cast(pa.float64())), np.inf).to_numpy())

@@ -191,9 +191,11 @@ def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
     columns = {
         "prompt_id": [prompt.prompt_id for prompt in prompts],
         "family": [prompt.family for prompt in prompts],
-        "messages": [[{"role": turn.role, "content": turn.content} for turn in prompt.messages] for prompt in prompts],
+        "messages": [[turn.parts for turn in prompt.messages] for prompt in prompts],
         "reference": [None if prompt.reference is None else to_json(prompt.reference) for prompt in prompts],
         "metadata": [to_json(dict(prompt.metadata)) for prompt in prompts],
+        "tools": [prompt.tools for prompt in prompts],
+        "template": [prompt.template for prompt in prompts],
     }
     return pa.table(columns, schema=PROMPTS)
 
@@ -207,6 +209,8 @@ def prompts_of(table: pa.Table) -> list[Prompt]:
             tuple(Message(**turn) for turn in row["messages"]),
             None if row["reference"] is None else json.loads(row["reference"]),
             json.loads(row["metadata"]),
+            row["tools"],
+            row["template"],
         )
         for row in table.select(PROMPTS.names).to_pylist()
     ]

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,7 @@ def build_filters(
     for number, spec in enumerate(recipe.filters):
         with _blamed(where, "filters", number):
             filter_ = filters.build(spec.name, spec.parameters, tools)
+            filter_ = filter_ if spec.reads is None else replace(filter_, reads=spec.reads)
         counts[filter_.name] = counts.get(filter_.name, 0) + 1
         label = filter_.name if counts[filter_.name] == 1 else f"{filter_.name}_{counts[filter_.name]}"
         last = built[-1] if built else None

@@ -195,10 +195,13 @@ def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
             "family": prompt.family,
             "index": 0,
             "anchor": False,
-            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "messages": [message.parts for message in prompt.messages],
             "reference": None if prompt.reference is None else to_json(prompt.reference),
             "metadata": to_json(dict(prompt.metadata)),
+            "tools": prompt.tools,
+            "template": prompt.template,
             "completion": answer,
+            "answer": answer,
             "finish_reason": "stop",
         }
         for prompt, answer in answers

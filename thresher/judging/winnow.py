@@ -165,4 +165,5 @@ def _ask(
 def columns_read(built: Sequence[Built]) -> list[str]:
     """The pool's columns that filters read."""
     names = _ALWAYS_READ.union(*(item.filter.columns for item in built))
-    return sorted((names | {"reference"} if "answer" in names else names) - set(SO_FAR))
+    names |= {item.filter.reads for item in built if "completion" in item.filter.columns}
+    return sorted((names | {"reference"} if "accepted" in names else names) - set(SO_FAR))

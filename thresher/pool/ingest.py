@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from filters.reasoning import USUAL, Marking, take_apart
 from schemas.recipe import EVERY_FAMILY
 from schemas.sample import PROMPTS, SAMPLES, Message, to_json
 from schemas.suggest import did_you_mean
@@ -43,7 +44,7 @@ _JSONL, _PARQUET = {".jsonl", ".ndjson"}, {".parquet", ".pq"}
 Raw = tuple[str, dict[str, int], Row | SourceError, bytes]
 
 
-def ingest(file: Path, store: Store, *, key: str, shard_rows: int = 25_000) -> int:
+def ingest(file: Path, store: Store, *, key: str, marking: Marking | None = USUAL, shard_rows: int = 25_000) -> int:
     """Write `samples/00000` ... and `prompts` from a JSONL or Parquet file; returns the number of shards.
 
     A row has `prompt` (text, or a list of {role, content}), `completion` (text, or messages, of which the last assistant message
@@ -63,7 +64,7 @@ def ingest(file: Path, store: Store, *, key: str, shard_rows: int = 25_000) -> i
     with tempfile.TemporaryDirectory(prefix="thresher-") as temporary:
         folder = Path(temporary)
         try:
-            _distribute(file, folder, shards, shard_rows)
+            _distribute(file, folder, shards, shard_rows, marking)
             prompts = sum(_write(folder, store, shard, key) for shard in range(shards))
         except OSError as error:
             raise StoreError(
@@ -126,7 +127,7 @@ def _rows(file: Path) -> Iterator[Raw]:
 # -- shards ------------------------------------------------------------------------------------------------------------
 
 
-def _distribute(file: Path, folder: Path, shards: int, shard_rows: int) -> None:
+def _distribute(file: Path, folder: Path, shards: int, shard_rows: int, marking: Marking | None) -> None:
     """Distribute the file's rows over one spool per shard, in the file's order; log how many cannot be read."""
     collected: dict[int, list[Row]] = {}
     waiting = waiting_bytes = 0
@@ -137,7 +138,7 @@ def _distribute(file: Path, folder: Path, shards: int, shard_rows: int) -> None:
     def flush() -> None:
         for shard, rows in collected.items():
             with (folder / f"{shard}.samples").open("ab") as sink:
-                sink.write(pa.RecordBatch.from_pylist(rows, schema=SAMPLES).serialize())
+                sink.write(_taken_apart(pa.RecordBatch.from_pylist(rows, schema=SAMPLES), marking).serialize())
         collected.clear()
 
     for number, (where, place, row, raw) in enumerate(_rows(file)):
@@ -158,6 +159,16 @@ def _distribute(file: Path, folder: Path, shards: int, shard_rows: int) -> None:
         _require_columns(file, list(columns), any)
     for kind, count in kinds.items():
         log.warning("%s: %d rows cannot be read (%s) and are undecided; the first: %s", file, count, kind, first[kind])
+
+
+def _taken_apart(rows: pa.RecordBatch, marking: Marking | None) -> pa.RecordBatch:
+    """Take apart the completions that did not come apart."""
+    apart, came = take_apart(rows["completion"], marking), pc.is_valid(rows["parsed_by"])
+    parsed = pc.if_else(pa.array(apart.ends > 0), "marks", pa.scalar(None, pa.string()))
+    columns = {"reasoning": apart.reasoning, "answer": apart.answer, "parsed_by": parsed}
+    for name, column in columns.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), SAMPLES.field(name), pc.if_else(came, rows[name], column))
+    return rows
 
 
 def _write(folder: Path, store: Store, shard: int, key: str) -> int:

@@ -35,7 +35,7 @@ JUDGED_SCHEMA = pa.schema(
         pa.field("similarity", pa.float64()),
         pa.field("multiplicity", pa.int32()),
         pa.field("score", pa.float64()),
-        pa.field("answer", pa.string()),
+        pa.field("accepted", pa.string()),
     ]
 )
 """Columns that say what became of a sample; docs/formats.md has their meaning, filters.base.SO_FAR that of the last three."""
@@ -214,7 +214,7 @@ def _relations(columns: dict[str, Any], near: pa.Table) -> dict[str, Any]:
 
 
 def _so_far(samples: pa.Table, verdicts: pa.Table, by_role: Mapping[Role, pa.Array]) -> dict[str, Any]:
-    """Multiplicity, score and answer: the draws that fell on a sample which is no duplicate, the last score that a filter gave
+    """Multiplicity, score and accepted: the draws that fell on a sample which is no duplicate, the last score that a filter gave
     it, and the reference that a verifier accepted."""
     draws, scores = np.ones(samples.num_rows, np.int64), np.full(samples.num_rows, np.nan)
     kept = pc.equal(verdicts["outcome"], Outcome.KEEP.value)
@@ -227,12 +227,12 @@ def _so_far(samples: pa.Table, verdicts: pa.Table, by_role: Mapping[Role, pa.Arr
     scored = verdicts.filter(pc.and_(pc.is_valid(verdicts["score"]), pc.is_in(verdicts["filter"], scoring)))
     scores[scored["row"].to_numpy()] = scored["score"].to_numpy()
     columns = {"multiplicity": pa.array(draws, pa.int32()), "score": pa.array(scores, mask=np.isnan(scores))}
-    columns["answer"] = pa.nulls(samples.num_rows, pa.string())
+    columns["accepted"] = pa.nulls(samples.num_rows, pa.string())
     if "reference" in samples.column_names:
         verified = np.zeros(samples.num_rows, bool)
         accepted = verdicts.filter(pc.and_(kept, pc.is_in(verdicts["filter"], by_role[Role.VERIFIER])))
         verified[accepted["row"].to_numpy()] = True
-        columns["answer"] = pc.if_else(pa.array(verified), samples["reference"], pa.scalar(None, pa.string()))
+        columns["accepted"] = pc.if_else(pa.array(verified), samples["reference"], pa.scalar(None, pa.string()))
     return columns
 
 

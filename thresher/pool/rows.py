@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Filter
+from filters.reasoning import USUAL, Marking, take_apart
 from schemas.recipe import FilterSpec
 from schemas.sample import JOURNAL, LOGPROBS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
 from schemas.sampling import Sampling
@@ -62,16 +63,23 @@ def declared(parameters: Mapping[str, Any]) -> str:
 
 
 def journal_rows(
-    answers: Sequence[tuple[Request, Drawn]], prompt_ids: Sequence[str], *, model: Model, facts: EngineFacts
+    answers: Sequence[tuple[Request, Drawn]],
+    prompt_ids: Sequence[str],
+    *,
+    model: Model,
+    facts: EngineFacts,
+    marking: Marking | None = USUAL,
+    token_bytes: NDArray[np.int32] | None = None,
 ) -> pa.Table:
     """Rows of schema JOURNAL from finished groups. `prompt_ids` are those of the shard. A group with an error becomes rows
-    without a completion."""
+    without a completion. Completions are taken apart by `marking`; `token_bytes` has the bytes of each token's text (V,)."""
     sizes = np.array([len(request.indices) for request, _ in answers], np.int64)
     rows = int(sizes.sum())
     group = np.repeat(np.arange(len(answers)), sizes)
     series = [request.series for request, _ in answers]
     empty = Completion("", None)
     completions = [c for request, drawn in answers for c in drawn.completions or [empty] * len(request.indices)]
+    opened = [drawn.opened for request, drawn in answers for _ in request.indices]
 
     def per_row(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind).take(pa.array(group))
@@ -88,6 +96,7 @@ def journal_rows(
         "source": per_row([drawn.source or None for _, drawn in answers], pa.string()),
         "error": per_row([drawn.error for _, drawn in answers], pa.string()),
         **_completion_columns(completions),
+        **_parts_columns(completions, opened, marking, token_bytes),
         **_first_rows(answers, sizes, rows),
     }
     constant = {
@@ -143,6 +152,42 @@ def _completion_columns(completions: Sequence[Completion]) -> dict[str, Any]:
         "logprobs": _lists([c.logprobs for c in completions], LOGPROBS),
         "cumulative_logprob": pa.array([c.cumulative_logprob for c in completions], pa.float64()),
     }
+
+
+def _parts_columns(
+    completions: Sequence[Completion],
+    opened: Sequence[bool | None],
+    marking: Marking | None,
+    token_bytes: NDArray[np.int32] | None,
+) -> dict[str, pa.Array]:
+    """The columns reasoning, answer, tool_calls, reasoning_tokens and parsed_by: of completions that came apart, as they came."""
+    apart = take_apart(pa.array([c.text for c in completions], pa.string()), marking, opened)
+    columns = {
+        "reasoning": apart.reasoning,
+        "answer": apart.answer,
+        "reasoning_tokens": _tokens_before(apart.ends, completions, token_bytes),
+        "parsed_by": pc.if_else(pa.array(apart.ends > 0), "marks", pa.scalar(None, pa.string())),
+        "tool_calls": pa.nulls(len(completions), pa.string()),
+    }
+    came = np.array([c.parts is not None for c in completions], bool)
+    if came.any():
+        parts = [c.parts for c in completions if c.parts is not None]
+        for name, column in columns.items():
+            values = pa.array([getattr(part, name) for part in parts], column.type)
+            columns[name] = pc.replace_with_mask(column, pa.array(came), values)
+    return columns
+
+
+def _tokens_before(ends: NDArray[np.int64], completions: Sequence[Completion], token_bytes: NDArray[np.int32] | None) -> pa.Array:
+    """The number of tokens whose text is the first `ends` bytes of each completion (n,): 0 where it has no reasoning, null where
+    the tokens are unknown."""
+    counts, known = np.zeros(len(ends), np.int32), ends == 0
+    for row in np.flatnonzero(ends):
+        token_ids = completions[row].token_ids
+        if token_ids is not None and token_bytes is not None:
+            # Tokens that share a character with the answer belong to the answer.
+            counts[row], known[row] = np.searchsorted(np.cumsum(token_bytes[token_ids]), ends[row], "right"), True
+    return pa.array(counts, pa.int32(), mask=~known)
 
 
 def _lists(arrays: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:

@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from filters.reasoning import Marking
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from thresher.errors import StoreError
 from thresher.inputs.models import Model
+from thresher.inputs.thinking import marking_from
 from thresher.pool import judged
 from thresher.pool.store import Store
 
@@ -66,6 +68,11 @@ class Run:
     def prompt_format(self) -> str:
         """`chat` or `text`."""
         return str(self.manifest.model["prompt_format"])
+
+    @cached_property
+    def marking(self) -> Marking | None:
+        """How the model marks its thinking; None where nothing is taken apart."""
+        return marking_from(self.manifest.model.get("reasoning"))
 
     @cached_property
     def model(self) -> Model | None:

@@ -19,6 +19,7 @@ from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import models
 from thresher.inputs.prompts import plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
+from thresher.inputs.thinking import marking_of, noted
 from thresher.judging.build import build_filters
 from thresher.pool import journal
 from thresher.pool.ingest import ingest
@@ -84,6 +85,7 @@ def begin(
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
         "files": _fingerprints(recipe, loaded.base),
         "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
+        "reasoning": noted(marking_of(recipe.model, model.path)),
         "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
         "salt": recipe.run.salt,
     }
@@ -93,7 +95,12 @@ def begin(
         sampling_key=ids.digest(decides),
         recipe=recipe,
         base=str(loaded.base.absolute()),
-        model={**asdict(model), "prompt_format": _prompt_format(recipe, model), "decides": decides},
+        model={
+            **asdict(model),
+            "prompt_format": _prompt_format(recipe, model),
+            "reasoning": noted(marking_of(recipe.model, model.path)),
+            "decides": decides,
+        },
         thresher_version=__version__,
     )
     _open(store, manifest)
@@ -106,18 +113,19 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     if not file.is_file():
         raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
     store = Store(out)
-    decides = {"samples": _fingerprint(file)}
+    marking = marking_of(loaded.recipe.model, "")
+    decides = {"samples": _fingerprint(file), "reasoning": noted(marking)}
     manifest = RunManifest(
         name=loaded.recipe.name,
         origin="brought",
         sampling_key=ids.digest(decides),
         recipe=loaded.recipe,
         base=str(loaded.base.absolute()),
-        model={"prompt_format": "chat", "samples": file.name, "decides": decides},
+        model={"prompt_format": "chat", "samples": file.name, "reasoning": noted(marking), "decides": decides},
         thresher_version=__version__,
     )
     _open(store, manifest)
-    shards = ingest(file, store, key=manifest.sampling_key)
+    shards = ingest(file, store, key=manifest.sampling_key, marking=marking)
     return Begun(Run(store, manifest), shards, [])
 
 

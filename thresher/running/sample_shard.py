@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.manifest import Entry
-from schemas.recipe import Recipe
 from schemas.sample import JOURNAL, REPEATED
 from thresher import ids
 from thresher.errors import StoreError, ThresherError
@@ -56,7 +55,7 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
     if before is not None and complete(before, recipe.sampling):
         return before
     prompts = store.read_group("prompts", shard)
-    drawing = Drawing(prompts, recipe, model, sampler, progress)
+    drawing = Drawing(prompts, run, model, sampler, progress)
     drawing.count_in(_earlier(store, shard, before, key))
 
     def count(rows: pa.Table) -> dict[str, PromptCount]:
@@ -75,8 +74,10 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
 class Drawing:
     """The samples that the prompts of a shard have, those that are requested, and how many they are to have."""
 
-    def __init__(self, prompts: pa.Table, recipe: Recipe, model: models.Model, sampler: Sampler, progress: Progress) -> None:
+    def __init__(self, prompts: pa.Table, run: Run, model: models.Model, sampler: Sampler, progress: Progress) -> None:
+        recipe = run.recipe
         self._sampling, self._model, self._sampler, self._progress = recipe.sampling, model, sampler, progress
+        self._marking = run.marking
         self._prompts = prompts_of(prompts)
         self._ids = [prompt.prompt_id for prompt in self._prompts]
         self._series = shards.series_of(recipe.sampling, model, recipe.run.salt)
@@ -138,7 +139,17 @@ class Drawing:
             self._outstanding[row] += 1
             self._requests[self._numbers] = Request(row, series, part, sample_ids)
             seeds = tuple(map(ids.sample_seed, sample_ids))
-            yield Group(self._numbers, self._prompts[row].messages, len(part), series.parameters, seeds, part)
+            prompt = self._prompts[row]
+            yield Group(
+                self._numbers,
+                prompt.messages,
+                len(part),
+                series.parameters,
+                seeds,
+                part,
+                tools=prompt.tools,
+                template=prompt.template,
+            )
 
     def _finished(self, drawn: list[Drawn]) -> pa.Table:
         """Rows of finished groups (schema JOURNAL)."""
@@ -150,7 +161,14 @@ class Drawing:
             answers.append((request, group))
         samples = sum(len(request.indices) for request, _ in answers)
         self._progress.drawn(samples, sum(group.tokens for _, group in answers))
-        rows = shards.journal_rows(answers, self._ids, model=self._model, facts=self._sampler.facts)
+        rows = shards.journal_rows(
+            answers,
+            self._ids,
+            model=self._model,
+            facts=self._sampler.facts,
+            marking=self._marking,
+            token_bytes=self._sampler.token_bytes,
+        )
         self._keep(rows)
         return rows
 

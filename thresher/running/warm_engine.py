@@ -50,6 +50,7 @@ def warm(run: Run, progress: Progress) -> Iterator[Warm]:
         recipe.engine,
         model,
         prompt_format=recipe.model.prompt_format,
+        marking=run.marking,
         sampling=recipe.sampling,
         base=run.base,
         start=partial(note_start, run),

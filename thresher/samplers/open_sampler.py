@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from filters.reasoning import Marking
 from schemas.engines import Engine, HttpEngine, ReplayEngine
 from schemas.sampling import Sampling
 from thresher.estimators.calibration import Quota
@@ -15,7 +16,14 @@ from thresher.samplers.vllm_offline import VllmSampler
 
 
 def open_sampler(
-    engine: Engine, model: Model, *, prompt_format: str, sampling: Sampling, base: Path, start: Callable[[], tuple[int, int]]
+    engine: Engine,
+    model: Model,
+    *,
+    prompt_format: str,
+    marking: Marking | None = None,
+    sampling: Sampling,
+    base: Path,
+    start: Callable[[], tuple[int, int]],
 ) -> AbstractContextManager[Sampler]:
     """Return the sampler of an engine, which starts in `with` and ends after it.
 
@@ -27,4 +35,4 @@ def open_sampler(
         return ReplaySampler(base / engine.path)
     if isinstance(engine, HttpEngine):
         return HttpSampler(engine, model.name, quota=quota, seeds=seeds, base=base)
-    return VllmSampler(engine, model, prompt_format=prompt_format, quota=quota, seeds=seeds, start=start)
+    return VllmSampler(engine, model, prompt_format=prompt_format, marking=marking, quota=quota, seeds=seeds, start=start)

@@ -16,6 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from schemas.engines import HttpEngine
 from thresher.errors import EngineError, ThresherError
 from thresher.estimators.calibration import Quota
@@ -53,6 +56,7 @@ class HttpSampler:
     """A context manager that holds the connections; see thresher.samplers.sampler.Sampler."""
 
     facts: EngineFacts
+    token_bytes: NDArray[np.int32] | None = None
 
     def __init__(
         self,

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from schemas.prompt_sets import JsonlSource, ParquetSource
 from thresher.errors import SourceError
 from thresher.inputs.sources import rows
@@ -22,6 +25,7 @@ class ReplaySampler:
         kind = JsonlSource(kind="jsonl", path=path.name)
         source = kind if path.suffix in {".jsonl", ".ndjson"} else ParquetSource(kind="parquet", path=path.name)
         self.path = path
+        self.token_bytes: NDArray[np.int32] | None = None
         self.facts = EngineFacts("replay", "1", 256, "chat", None)
         self._completions: dict[str, list[Completion]] = defaultdict(list)
         for where, row in rows(source, path.parent):

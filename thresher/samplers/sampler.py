@@ -33,6 +33,8 @@ class Group:
     `seeds` has one number in 0 .. 2^62-1 per completion, derived from the sample's id. An engine that supports seeds uses them
     and records on each completion the seed that was in force; other engines ignore them.
 
+    `tools` (JSON Schemas) and `template` (further arguments of the chat template) are JSON text, None if there are none.
+
     With `labels`, the answer must be one of these texts: n is 1, the temperature is 0, and the completion has `label_logprobs` if
     the engine reports them. Otherwise structured output restricts the engine to the labels.
     """
@@ -44,6 +46,21 @@ class Group:
     seeds: tuple[int, ...] = ()
     indices: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
+    tools: str | None = None
+    template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A completion that came apart: from a server, from messages, or by a parser of vLLM. `tool_calls` is the JSON text of a list
+    of {name, arguments}. `answer` is None if the completion ended inside its reasoning. `parsed_by`: see
+    schemas.sample.SAMPLES."""
+
+    parsed_by: str
+    reasoning: str | None = None
+    answer: str | None = None
+    tool_calls: str | None = None
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,8 @@ class Completion:
     """One completion. `token_ids` (int32) and `logprobs` (float32) both have length T: each sampled token, including the
     end-of-sequence token if the engine drew it, and its natural log-probability. `cumulative_logprob` is their sum in float64.
     `seed` is the seed of this completion, None if only the engine has one. `label_logprobs` has the natural log-probability that
-    the first token is the label, for each label of the group, -inf if the engine's list does not include it."""
+    the first token is the label, for each label of the group, -inf if the engine's list does not include it. `parts` is set if
+    the completion came apart; otherwise it is taken apart by the model's marks."""
 
     text: str
     finish_reason: str | None
@@ -61,6 +79,7 @@ class Completion:
     cumulative_logprob: float | None = None
     seed: int | None = None
     label_logprobs: tuple[float, ...] | None = None
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,7 @@ class Drawn:
 
     `prompt_ids` are the tokens that the engine read, `engine_seed` is the engine's own seed, and `source` names the engine start
     or the server. `calibration` has the sums of thresher.estimators.calibration over all tokens, if the engine reported its top-k
-    log-probabilities.
+    log-probabilities. `opened` tells whether the prompt ends inside thinking marks that the template opened; None if unknown.
     """
 
     number: int
@@ -79,6 +98,7 @@ class Drawn:
     source: str = ""
     calibration: Sums | None = None
     error: str | None = None
+    opened: bool | None = None
 
     @property
     def tokens(self) -> int:
@@ -119,6 +139,8 @@ class Sampler(Protocol):
     of a shard finish. An engine that dies is restarted, and groups in flight are drawn again."""
 
     facts: EngineFacts
+    token_bytes: NDArray[np.int32] | None
+    """Bytes of the text of each token (V,), None if the tokenizer is not at hand."""
 
     def stream(self, priority: int = 0) -> AbstractContextManager[Stream]:
         """Open a stream; leaving it cancels its unfinished groups."""

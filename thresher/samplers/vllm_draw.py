@@ -59,8 +59,9 @@ def seeds_each_sample(seeds: str) -> bool:
     return seeds == "sample" or (seeds == "auto" and not current_platform.is_cpu())
 
 
-async def draw_group(start: EngineStart, quota: Quota, group: Group, tokens: list[int]) -> Drawn:
-    """Draw a group whose prompt has these tokens. Its log-probabilities are calibrated as far as the quota allows."""
+async def draw_group(start: EngineStart, quota: Quota, group: Group, tokens: list[int], *, opened: bool | None = None) -> Drawn:
+    """Draw a group whose prompt has these tokens and, if `opened`, ends inside thinking marks. Its log-probabilities are
+    calibrated as far as the quota allows."""
     if group.labels:
         return await _choose_label(start, group, tokens)
     expected = group.n * int(group.parameters["max_tokens"]) // 2
@@ -82,7 +83,7 @@ async def draw_group(start: EngineStart, quota: Quota, group: Group, tokens: lis
     finally:
         if calibrated:
             quota.settle(start.source, expected, drawn_tokens, calibration)
-    return Drawn(group.number, completions, np.asarray(tokens, np.int32), start.seed, start.source, calibration)
+    return Drawn(group.number, completions, np.asarray(tokens, np.int32), start.seed, start.source, calibration, opened=opened)
 
 
 async def _outputs(
@@ -112,6 +113,7 @@ def _parameters(group: Group, n: int, seed: int | None, top_logprobs: int) -> "S
         logprobs=top_logprobs,  # 0 is the log-probability of the sampled token, enough for rewards and ratios
         flat_logprobs=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_special_tokens=False,  # marks of thinking and tool calls are special tokens; vLLM leaves out the one that ended it
         **group.parameters,
     )
 

@@ -18,6 +18,10 @@ from functools import partial
 from itertools import count
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
+from filters.reasoning import Marking, opens_thinking
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
@@ -49,6 +53,8 @@ class Job:
     tokens: list[int]
     reserved: int
     """Tokens of the prompt and the completions, if none ends early."""
+    opened: bool
+    """Whether the prompt ends inside thinking marks that its template opened."""
     deaths: int = 0
     lost: bool = False
     """Whether it was cancelled because the engine is gone and raised no error."""
@@ -82,6 +88,7 @@ class VllmSampler:
     """
 
     facts: EngineFacts
+    token_bytes: NDArray[np.int32] | None
 
     def __init__(
         self,
@@ -89,6 +96,7 @@ class VllmSampler:
         model: Model,
         *,
         prompt_format: str,
+        marking: Marking | None = None,
         quota: Quota,
         seeds: str,
         start: Callable[[], tuple[int, int]],
@@ -96,6 +104,7 @@ class VllmSampler:
         check_options(spec)
         self._spec, self._model, self._format = spec, model, prompt_format
         self.quota, self._seeds, self._number_start = quota, seeds, start
+        self._marking, self.token_bytes = marking, None
         self._process = VllmProcess(spec, model, thread_name="vllm")
         self._watcher: Future[None] | None = None
         self._start: EngineStart | None = None
@@ -140,6 +149,7 @@ class VllmSampler:
         self._sequences = config.scheduler_config.max_num_seqs
         self._context = config.model_config.max_model_len
         self._tokeniser = Tokeniser(self._model, self._format)
+        self.token_bytes = self._tokeniser.token_bytes()
         each = seeds_each_sample(self._seeds)
         self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw")
         self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser)
@@ -184,13 +194,15 @@ class VllmSampler:
             raise EngineError(self._why_gone) from error
 
     def _job(self, stream: VllmStream, group: Group) -> Job:
-        tokens, longest = self._tokeniser.prompt(group.messages, to_continue=True), int(group.parameters["max_tokens"])
+        text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=group.template)
+        tokens, longest = self._tokeniser.prompt(text), int(group.parameters["max_tokens"])
         if len(tokens) + longest > self._context:
             raise SourceError(
                 f"prompt {group.messages[-1].content[:60]!r}: {len(tokens)} tokens and sampling.max_tokens {longest} do not fit "
                 f"the context of {self._context}; shorten the prompt, lower max_tokens or raise engine.max_model_len"
             )
-        return Job(stream, group, tokens, len(tokens) + group.n * longest)
+        opened = self._marking is not None and opens_thinking(text, self._marking)
+        return Job(stream, group, tokens, len(tokens) + group.n * longest, opened)
 
     def _cancel(self, stream: VllmStream) -> None:
         for job, task in self._in_flight.items():
@@ -241,7 +253,7 @@ class VllmSampler:
     async def _draw(self, start: EngineStart, job: Job) -> None:
         finished = job.stream.finished
         try:
-            drawn = await draw_group(start, self.quota, job.group, job.tokens)
+            drawn = await draw_group(start, self.quota, job.group, job.tokens, opened=job.opened)
         except asyncio.CancelledError:
             self._in_flight.pop(job, None)
             if job.lost and not job.stream.closed:

@@ -62,7 +62,9 @@ class PoolingEngine:
         `activation` chooses probabilities (True), raw outputs (False), or raw outputs only if L is 1 (None).
         """
         use_activation = len(self.labels) > 1 if activation is None else activation
-        return self._pool("classify", use_activation, [self._tokeniser.prompt(text, to_continue=False) for text in texts])
+        return self._pool(
+            "classify", use_activation, [self._tokeniser.prompt(self._tokeniser.text(text, to_continue=False)) for text in texts]
+        )
 
     def embeddings(self, texts: Sequence[str]) -> list[Output]:
         """Embed texts: a vector of length 1 each, or why there is none. Raises EngineError if the engine has died."""

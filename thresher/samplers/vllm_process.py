@@ -1,7 +1,9 @@
 """Starts and ends vLLM's engine: its environment, arguments, processes and tokeniser."""
 
 import asyncio
+import json
 import os
+import re
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -9,6 +11,9 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.engines import VllmEngine
 from schemas.sample import Message
@@ -18,6 +23,8 @@ from thresher.samplers.orphans import Guard
 from thresher.samplers.sampler import plain_text
 
 T = TypeVar("T")
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 RESERVED_OPTIONS = (
     "model",
@@ -101,15 +108,46 @@ class Tokeniser:
             )
         self.format = "chat" if has_template and prompt_format != "text" else "text"
 
-    def prompt(self, messages: Sequence[Message], *, to_continue: bool) -> list[int]:
-        """Return the tokens of messages, rendered by the chat template if the format is `chat`; with `to_continue`, up to where
-        the model's answer starts."""
+    def text(
+        self, messages: Sequence[Message], *, to_continue: bool, tools: str | None = None, template: str | None = None
+    ) -> str:
+        """Return messages as text, rendered by the chat template if the format is `chat`; with `to_continue`, up to where the
+        model's answer starts. `tools` and `template` (further arguments of the template) are JSON text."""
+        if self.format == "text":
+            return plain_text(messages)
+        turns = [message.as_chat() for message in messages]
+        further = {} if template is None else json.loads(template)
         with self._lock:
-            if self.format == "text":
-                return list(self._tokenizer.encode(plain_text(messages)))
-            turns = [{"role": message.role, "content": message.content} for message in messages]
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=to_continue)
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns,
+                    tools=None if tools is None else json.loads(tools),
+                    tokenize=False,
+                    add_generation_prompt=to_continue,
+                    **further,
+                )
+            )
+
+    def prompt(self, text: str) -> list[int]:
+        """Return the tokens of a prompt that `text` rendered."""
+        with self._lock:
+            return list(self._tokenizer.encode(text, add_special_tokens=self.format == "text"))
+
+    def token_bytes(self) -> NDArray[np.int32]:
+        """Return the bytes of the text of each token (V,). Spellings of byte-level BPE have one character for each byte; others
+        write a space as U+2581 and a single byte as <0xE2>."""
+        with self._lock:
+            spellings = self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))
+            added = {int(number) for number in self._tokenizer.added_tokens_decoder}
+        by_byte = any("\u0120" in (token or "") for token in spellings[:2000])
+        lengths = [
+            0 if token is None
+            else len(token) if by_byte and number not in added
+            else 1 if _BYTE.fullmatch(token)
+            else len(token.replace("\u2581", " ").encode())
+            for number, token in enumerate(spellings)
+        ]  # fmt: skip
+        return np.array(lengths, np.int32)
 
     def completion(self, text: str) -> list[int]:
         """Return the tokens of a text without special tokens."""

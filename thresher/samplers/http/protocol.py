@@ -85,7 +85,11 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
     if group.labels:
         body |= _label_fields(group.labels, spec, form)
     if spec.api == "chat":
-        body["messages"] = [{"role": message.role, "content": message.content} for message in group.messages]
+        body["messages"] = [message.as_chat() for message in group.messages]
+        if group.tools is not None:
+            body["tools"] = orjson.loads(group.tools)
+        if group.template is not None:
+            body["chat_template_kwargs"] = orjson.loads(group.template)
     else:
         body["prompt"] = plain_text(group.messages)
     return body

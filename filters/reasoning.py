@@ -1,0 +1,206 @@
+"""Takes completions apart: what a model thought, and what it answered.
+
+A completion that thinks has a pair of marks, such as `<think>` and `</think>`. What stands before the end mark is reasoning, what
+stands after it is the answer. Some chat templates open the thinking in the prompt; then only the end mark is drawn. Marks that
+are quoted, or that stand in a code block or in the middle of a line, are text.
+
+Channels (gpt-oss, "harmony") name the purpose of each message: `analysis` is reasoning, `final` is the answer.
+
+Columns go in and out. A batch without a mark costs one search; a completion with marks costs a few operations, however long it
+is."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Pair = tuple[str, str]
+
+USUAL_MARKS: tuple[Pair, ...] = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|think|>", "<|/think|>"),
+    ("<longcat_think>", "</longcat_think>"),
+)
+"""Marks in common use, by which completions of an unknown model are taken apart."""
+CHANNEL = "<|channel|>"
+ENDS_OF_TURN = ("</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|return|>", "<|end|>", "<end_of_turn>",
+                "<|END_RESPONSE|>")  # fmt: skip
+"""Marks that a model writes at the end of its turn; they are no part of an answer."""
+
+_END_OF_TURN = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, ENDS_OF_TURN))}))+\s*\Z")
+_FENCE = re.compile(r"^ {0,3}(```+|~~~+)", re.MULTILINE)
+_QUOTES = "`'\"\u201c\u2018\u00ab"
+_MESSAGE = re.compile(
+    r"(?:<\|start\|>(?P<role>[^<]*))?<\|channel\|>(?P<channel>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>)|\Z)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Marking:
+    """How a model marks its thinking: by one of several pairs of marks, or by channels.
+
+    `opened`: whether the template opens the thinking in the prompt, so that a completion without marks is all thinking; None if
+    that is unknown, and a completion without marks is all answer.
+    """
+
+    pairs: tuple[Pair, ...] = USUAL_MARKS
+    channels: bool = True
+    opened: bool | None = None
+
+
+USUAL = Marking()
+"""For completions of an unknown model."""
+
+
+class TakenApart(NamedTuple):
+    """n completions taken apart. `reasoning` is null where there is none. `answer` is null where the completion ended inside its
+    reasoning. `ends` (n,) are the bytes of the completion up to the end of the reasoning, 0 where there is none."""
+
+    reasoning: pa.Array
+    answer: pa.Array
+    ends: NDArray[np.int64]
+
+
+def take_apart(
+    completions: pa.Array | pa.ChunkedArray, marking: Marking | None = USUAL, opened: Sequence[bool | None] | None = None
+) -> TakenApart:
+    """Take completions apart. Without a marking the answer is the whole completion. `opened` tells for each completion whether
+    its prompt ends inside opened marks; None where that is unknown, so that the marking's own `opened` counts."""
+    whole = completions.combine_chunks() if isinstance(completions, pa.ChunkedArray) else completions
+    ends = np.zeros(len(whole), np.int64)
+    if marking is None or not len(whole):
+        return TakenApart(pa.nulls(len(whole), pa.string()), whole, ends)
+    marked = pc.match_substring_regex(whole, _hint(marking)).to_numpy(zero_copy_only=False).astype(bool)
+    inside = np.full(len(whole), bool(marking.opened))
+    if opened is not None:
+        inside = np.array([marking.opened if state is None else state for state in opened]).astype(bool)
+    rows = np.flatnonzero(marked | inside)
+    if not len(rows):
+        return TakenApart(pa.nulls(len(whole), pa.string()), whole, ends)
+    known = [None] * len(rows) if opened is None else [opened[row] for row in rows]
+    parts = [
+        _split(text, marking, marking.opened if state is None else state)
+        for text, state in zip(whole.take(pa.array(rows)).to_pylist(), known, strict=True)
+    ]
+    ends[rows] = [part[2] for part in parts]
+    reasoning = pa.array([part[0] for part in parts], pa.string())
+    answer = pa.array([part[1] for part in parts], pa.string())
+    if len(rows) == len(whole):
+        return TakenApart(reasoning, answer, ends)
+    mask = np.zeros(len(whole), bool)
+    mask[rows] = True
+    return TakenApart(
+        pc.replace_with_mask(pa.nulls(len(whole), pa.string()), pa.array(mask), reasoning),
+        pc.replace_with_mask(whole, pa.array(mask), answer),
+        ends,
+    )
+
+
+def join(reasoning: str | None, answer: str | None, pair: Pair = USUAL_MARKS[0]) -> str:
+    """The text of a completion that came apart: reasoning and answer with marks between them, as most templates write it."""
+    if reasoning is None:
+        return answer or ""
+    opened = f"{pair[0]}\n{reasoning}"
+    return opened if answer is None else f"{opened}\n{pair[1]}\n\n{answer}"
+
+
+def opens_thinking(prompt: str, marking: Marking) -> bool:
+    """Whether the text of a prompt ends inside thinking marks that its template opened."""
+    tail = prompt.rstrip()
+    return any(tail.endswith(start) for start, _ in marking.pairs)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _hint(marking: Marking) -> str:
+    """A pattern that a completion with something to take apart matches."""
+    marks = [end for _, end in marking.pairs] + [CHANNEL] * marking.channels
+    starts = [start for start, _ in marking.pairs]
+    anywhere, first = (("|".join(map(re.escape, texts))) for texts in (marks, starts))
+    ending = "|".join(map(re.escape, ENDS_OF_TURN))
+    return rf"{anywhere}|\A\s*(?:{first})|(?:{ending})\s*\z"
+
+
+def _split(text: str, marking: Marking, opened: bool | None) -> tuple[str | None, str | None, int]:
+    """Reasoning, answer, and the bytes up to the end of the reasoning."""
+    if marking.channels and CHANNEL in text and _MESSAGE.match(text.lstrip()):
+        return _split_channels(text)
+    body = text.lstrip()
+    for start, end in marking.pairs:
+        leads = body.startswith(start)
+        if not leads and end not in text:
+            continue
+        first = len(text) - len(body) + len(start) if leads else 0
+        place = text.find(end, first) if leads or opened else _bare_end(text, start, end)
+        if place >= 0:
+            return _stripped(text[first:place]), _answer(text[place + len(end) :]), len(text[: place + len(end)].encode())
+        if leads:
+            return _stripped(text[first:]), None, len(text.encode())
+    if opened:
+        return _stripped(text), None, len(text.encode())
+    return None, _END_OF_TURN.sub("", text), 0
+
+
+def _bare_end(text: str, start: str, end: str) -> int:
+    """Where an end mark stands that is no quotation: with its start mark at the beginning of a line before it, or with none. -1
+    if there is no such mark."""
+    place = text.find(end)
+    while place >= 0:
+        before = text[:place]
+        if not _quoted(text, place, len(end)) and not _in_fence(before):
+            opening = before.rfind(start)
+            if opening < 0 or not before[before.rfind("\n", 0, opening) + 1 : opening].strip():
+                return place
+        place = text.find(end, place + len(end))
+    return -1
+
+
+def _quoted(text: str, place: int, length: int) -> bool:
+    return place > 0 and text[place - 1] in _QUOTES and place + length < len(text)
+
+
+def _in_fence(before: str) -> bool:
+    """Whether a code block is open at the end of a text."""
+    return len(_FENCE.findall(before)) % 2 == 1
+
+
+def _split_channels(text: str) -> tuple[str | None, str | None, int]:
+    reasoning: list[str] = []
+    answer: str | None = None
+    end = 0
+    for message in _MESSAGE.finditer(text):
+        if message["channel"] == "final":
+            answer = message["text"]
+        elif message["channel"] == "analysis":
+            reasoning.append(message["text"])
+            end = message.end()
+        elif answer is None and "to=" not in message["to"] and message["end"]:
+            answer = message["text"]  # a preamble that the user sees
+    return "\n".join(reasoning) if reasoning else None, answer, len(text[:end].encode())
+
+
+def _stripped(reasoning: str) -> str:
+    return reasoning.strip()
+
+
+def _answer(text: str) -> str:
+    """What stands after the end mark, without the blank lines that templates put there and without marks of the end of the
+    turn."""
+    return _END_OF_TURN.sub("", text.lstrip("\r\n"))

@@ -1,0 +1,48 @@
+"""How a model marks its thinking: from the recipe, its chat template and its tokenizer."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking
+from schemas.engines import Marks, ModelSpec
+
+
+def marking_of(spec: ModelSpec, path: str) -> Marking | None:
+    """How the model in a directory marks its thinking, as the recipe says or, with `auto`, as the chat template and the tokenizer
+    show; None where nothing is taken apart. A path without a tokenizer, as for a model on a server, shows nothing."""
+    if spec.reasoning is None:
+        return None
+    if isinstance(spec.reasoning, Marks):
+        return Marking(((spec.reasoning.start, spec.reasoning.end),), channels=False)
+    named = _named_by(Path(path))
+    pairs = tuple(pair for pair in USUAL_MARKS if pair[1] in named)
+    return Marking(pairs, channels=CHANNEL in named) if pairs or CHANNEL in named else USUAL
+
+
+def marking_from(noted: Any) -> Marking | None:
+    """A marking from its JSON value in run.json."""
+    if noted is None:
+        return None
+    return Marking(tuple((start, end) for start, end in noted["pairs"]), noted["channels"], noted["opened"])
+
+
+def noted(marking: Marking | None) -> dict[str, Any] | None:
+    """The JSON value of a marking, as run.json holds it."""
+    return None if marking is None else asdict(marking)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _named_by(folder: Path) -> str:
+    """The chat templates and the added tokens of a tokenizer, as one text."""
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(folder.glob("*.jinja"))]
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        file = folder / name
+        if file.is_file():
+            value = json.loads(file.read_bytes())
+            texts.append(json.dumps(value.get("chat_template"), ensure_ascii=False))
+            texts += [token["content"] for token in value.get("added_tokens") or () if isinstance(token, dict)]
+    return "\n".join(texts)
