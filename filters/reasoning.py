@@ -9,6 +9,7 @@ Channels (gpt-oss, "harmony") name the purpose of each message: `analysis` is re
 Columns go in and out. A batch without a mark costs one search; a completion with marks costs a few operations, however long it
 is."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from schemas.sample import to_json
 
 Pair = tuple[str, str]
 
@@ -112,12 +115,15 @@ def take_apart(
     )
 
 
-def join(reasoning: str | None, answer: str | None, pair: Pair = USUAL_MARKS[0]) -> str:
-    """The text of a completion that came apart: reasoning and answer with marks between them, as most templates write it."""
+def join(reasoning: str | None, answer: str | None, tool_calls: str | None = None, pair: Pair = USUAL_MARKS[0]) -> str:
+    """The text of a completion that came apart: reasoning, answer and tool calls (JSON text of a list), with the marks that most
+    templates write between them."""
+    calls = [] if tool_calls is None else [f"<tool_call>\n{to_json(call)}\n</tool_call>" for call in json.loads(tool_calls)]
+    text = "\n".join([*([answer] if answer else []), *calls])
     if reasoning is None:
-        return answer or ""
+        return text
     opened = f"{pair[0]}\n{reasoning}"
-    return opened if answer is None else f"{opened}\n{pair[1]}\n\n{answer}"
+    return opened if answer is None and not calls else f"{opened}\n{pair[1]}\n\n{text}"
 
 
 def opens_thinking(prompt: str, marking: Marking) -> bool:

@@ -40,10 +40,11 @@ def test_card_holds_funnel_recipe_and_columns(tmp_path: Path) -> None:
     assert "| answer | 18 | 6 (33.3 %) | 6 | 6 | wrong_answer 6, no_reference 6 |" in text
     assert "| sums | 3 | 12 | 45.5 %" in text
     assert "samples_per_prompt: 4" in text
-    for columns in (views.COLUMNS[view] for view in ("sft", "unpaired", "prompts", "rollouts")):
-        for name, _, meaning in columns:
-            assert f"| `{name}` |" in text
-            assert meaning in text
+    for view in ("sft", "unpaired", "prompts", "rollouts"):
+        for name, _, meaning in views.COLUMNS[view]:
+            if name not in views.IN_SOME_RUNS:
+                assert f"| `{name}` |" in text
+                assert meaning in text
 
 
 def test_card_names_every_parameter_that_is_not_neutral(tmp_path: Path) -> None:

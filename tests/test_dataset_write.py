@@ -56,7 +56,7 @@ def test_every_view_is_a_config_that_datasets_reads(tmp_path: Path, load: Any, s
     assert {view: len(found) for view, found in rows.items()} == {"sft": 4, "unpaired": 10, "prompts": 5, "rollouts": 25}
     assert not (folder / "preference").exists()
     for view, found in rows.items():
-        assert [list(row) for row in found] == [[name for name, _, _ in views.COLUMNS[view]]] * len(found)
+        assert [list(row) for row in found] == [views.schema(view, "chat").names] * len(found)
         assert all(row["metadata"] == METADATA and list(row["metadata"]) == list(METADATA) for row in found)
     dropped = rows["rollouts"][2]
     assert dropped["detail"] == dropped["verdicts"][-1]["detail"] == {"found": "again"}
@@ -93,7 +93,7 @@ def test_empty_view_is_a_config_without_rows(tmp_path: Path, load: Any) -> None:
     streamed = load(folder, "sft", streaming=True)
 
     assert list(streamed) == []
-    assert list(streamed.features) == [name for name, _, _ in views.COLUMNS["sft"]]
+    assert list(streamed.features) == views.schema("sft", "chat").names
     assert len(load(folder, "rollouts")) == 6
     assert "It is empty" in (folder / "README.md").read_text()
     with contextlib.suppress(ValueError):  # datasets 5.2 reads no empty split unless it is streamed.

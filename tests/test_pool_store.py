@@ -121,5 +121,5 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
         '"model": {}, "thresher_version": "9"}'
     )
 
-    with pytest.raises(StoreError, match="pool version 99, wanted 2"):
+    with pytest.raises(StoreError, match="pool version 99, wanted 3"):
         Store(tmp_path).manifest()

@@ -57,7 +57,7 @@ def test_a_request_to_vllm_has_all_sampling_fields_in_a_fixed_order() -> None:
         "stop": ["\n"],
         "min_tokens": 0,
         "ignore_eos": False,
-        "watermarking": False,
+        "watermarking": False, "skip_special_tokens": False,
         "return_token_ids": True,
         "return_tokens_as_token_ids": True,
         "seed": 3000,

@@ -193,7 +193,8 @@ def _shard(
         prompts.append(prompt)
         for index, fate in ([] if anchor is None else [(-1, anchor)]) + list(enumerate(drawn)):
             fates.append(fate)
-            samples.append(prompt | _sample(number, index, fate, origin, recipe))
+            sample = _sample(number, index, fate, origin, recipe)
+            samples.append(prompt | {"answer": sample["completion"]} | sample)
     return (
         pa.Table.from_pylist(prompts, PROMPTS),
         pa.Table.from_pylist([{name: sample.get(name) for name in SAMPLES.names} for sample in samples], SAMPLES),

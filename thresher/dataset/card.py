@@ -20,6 +20,7 @@ from thresher.auditing.compare import Since
 from thresher.auditing.review import Review, lines_of
 from thresher.auditing.show import calibration_lines, markdown, number, percent
 from thresher.dataset import views
+from thresher.dataset.messages import JSON
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -79,6 +80,7 @@ def card(
     audit: Audit,
     sizes: Sizes,
     *,
+    prompt_format: str,
     repo: str = "ORG/NAME",
     review: Review | None = None,
     drift: Since | None = None,
@@ -91,7 +93,7 @@ def card(
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
     model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
     rendered = _template().render(
-        front_matter=front_matter(manifest, sizes),
+        front_matter=front_matter(manifest, sizes, prompt_format),
         title=_title(recipe),
         description=recipe.dataset.description.strip(),
         audit=audit.to_dict(),
@@ -118,7 +120,7 @@ def card(
         drift=drift,
         review=[] if review is None else lines_of(review),
         test_share=recipe.dataset.test_share,
-        columns={view: _columns(view, manifest.model["prompt_format"]) for view in sizes},
+        columns={view: _columns(view, prompt_format) for view in sizes},
         license=recipe.dataset.license,
         fence="`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))]),
         recipe=text,
@@ -126,7 +128,7 @@ def card(
     return re.sub(r"\n{3,}", "\n\n", rendered)
 
 
-def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
+def front_matter(manifest: RunManifest, sizes: Sizes, prompt_format: str) -> str:
     """The YAML at the top of the card, which the Hub and `datasets` read."""
     recipe = manifest.recipe
     matter: dict[str, Any] = {
@@ -137,7 +139,7 @@ def front_matter(manifest: RunManifest, sizes: Sizes) -> str:
         "task_categories": ["text-generation"],
         "annotations_creators": ["machine-generated"],
         "tags": list(dict.fromkeys(["synthetic", "thresher", "trl", "datasets", *recipe.dataset.tags])),
-        **configs(sizes, manifest.model["prompt_format"]),
+        **configs(sizes, prompt_format),
     }
     text: str = yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=120)
     return text
@@ -259,11 +261,11 @@ def _columns(view: str, prompt_format: str) -> list[tuple[str, str, str]]:
 
 def type_name(kind: pa.DataType) -> str:
     """A column's type in words."""
-    if kind.equals(views.CHAT):
-        return "messages (role, content)"
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type) and kind.value_type.get_field_index("role") == 0:
+        return f"messages ({', '.join(field.name for field in kind.value_type)})"
     if pa.types.is_list(kind):
         return f"list of {type_name(kind.value_type)}"
     if pa.types.is_struct(kind):
         return f"({', '.join(field.name for field in kind)})"
-    names = {views.JSON: "json", pa.float32(): "float32", pa.float64(): "float64"}
+    names = {JSON: "json", pa.float32(): "float32", pa.float64(): "float64"}
     return names.get(kind, str(kind))

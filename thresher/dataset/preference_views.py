@@ -26,7 +26,7 @@ def preference(judged: pa.Table, prompt_format: str, spec: PreferenceSpec) -> pa
     prompt = _prompts(judged)[involved]
     judged = judged.take(pa.array(involved))  # texts are costly to compare, and most samples are in no pair
     near, hit = place[: len(near)], place[len(near) :]
-    lengths = pc.utf8_length(judged["completion"]).to_numpy()
+    lengths = pc.utf8_length(_answers(judged)).to_numpy()
     longer, shorter = np.maximum(lengths[near], lengths[hit]), np.minimum(lengths[near], lengths[hit])
     texts, forms = _texts(judged), _forms(judged)
     fit = longer <= spec.length_ratio * shorter
@@ -79,15 +79,23 @@ def _prompts(judged: pa.Table) -> I64:
     return codes
 
 
+def _answers(judged: pa.Table) -> pa.ChunkedArray:
+    """The answers, with the tool calls of those that have some."""
+    answers = pc.fill_null(judged["answer"], "")
+    if judged["tool_calls"].null_count == judged.num_rows:
+        return answers
+    return pc.binary_join_element_wise(answers, pc.fill_null(judged["tool_calls"], ""), "")
+
+
 def _texts(judged: pa.Table) -> I64:
-    """A number for each completion (n,), equal for equal texts."""
-    codes: I64 = judged["completion"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    """A number for each answer (n,), equal for equal texts."""
+    codes: I64 = _answers(judged).combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return codes
 
 
 def _forms(judged: pa.Table) -> U64:
-    """Hashes of the completions (n,), without case, white space and punctuation."""
-    plain = pc.replace_substring_regex(judged["completion"], r"[^\pL\pM\pN]+", " ")
+    """Hashes of the answers (n,), without case, white space and punctuation."""
+    plain = pc.replace_substring_regex(_answers(judged), r"[^\pL\pM\pN]+", " ")
     return signed(pc.utf8_trim(plain, " "), np.zeros(judged.num_rows, np.uint64)).contents
 
 

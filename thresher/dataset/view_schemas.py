@@ -10,10 +10,24 @@ import pyarrow as pa
 
 from schemas.sample import Kind, Outcome
 from thresher.dataset import views
+from thresher.dataset.messages import JSON
 
 _TEXT = {"type": "string", "minLength": 1}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+_MESSAGES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            **{name: {"type": "string"} for name in ("role", "content")},
+            **{name: {"anyOf": [{"type": "string"}, {"type": "null"}]} for name in ("reasoning_content", "tool_call_id", "name")},
+            "tool_calls": {},
+        },
+        "required": ["role", "content"],
+        "additionalProperties": False,
+    },
+}
 LIMITS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("sample_id", "prompt_id", "group_id", "chosen_id", "rejected_id", "family", "version"), _TEXT),
     **dict.fromkeys(("similarity", "pass_rate", "reward"), _SHARE),
@@ -51,18 +65,18 @@ def json_schema(view: str) -> dict[str, Any]:
         "title": f"A row of the view {view}",
         "type": "object",
         "properties": {name: _column(name, kind, meaning) for name, kind, meaning in columns},
-        "required": [name for name, _, _ in columns],
+        "required": [name for name, _, _ in columns if name not in views.IN_SOME_RUNS],
         "additionalProperties": False,
     }
 
 
 def arrow_types(view: str) -> dict[str, Any]:
-    """Columns and their Arrow types, in order, for both prompt formats."""
+    """Columns and their Arrow types, in order, for both prompt formats, without parts and columns that only some runs have."""
     return {form: [[field.name, str(field.type)] for field in views.schema(view, form)] for form in ("chat", "text")}
 
 
 def _column(name: str, kind: pa.DataType | None, meaning: str) -> dict[str, Any]:
-    shape = {"anyOf": [_shape(views.CHAT), {"type": "string"}]} if kind is None else {**_shape(kind), **LIMITS.get(name, {})}
+    shape = {"anyOf": [_MESSAGES, {"type": "string"}]} if kind is None else {**_shape(kind), **LIMITS.get(name, {})}
     if "enum" in shape:
         shape = {"enum": shape["enum"]}
     if nullable(meaning) and shape:
@@ -72,7 +86,7 @@ def _column(name: str, kind: pa.DataType | None, meaning: str) -> dict[str, Any]
 
 def _shape(kind: pa.DataType) -> dict[str, Any]:
     """The JSON Schema of an Arrow type; a column of JSON may hold any value."""
-    if kind == views.JSON:
+    if kind == JSON:
         return {}
     if pa.types.is_list(kind):
         return {"type": "array", "items": _shape(kind.value_type)}

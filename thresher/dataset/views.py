@@ -10,7 +10,7 @@ are rows of `rollouts` only, and count in no number of `prompts`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from filters.similarity.guards import answer_ids
 from schemas.sample import Kind, Outcome
 from schemas.sampling import Sampling
+from thresher.dataset.messages import JSON, completion_column, has, message_type, prompt_column
 from thresher.pool.prompt_counts import pass_rates, prompt_counts
 
-JSON = pa.json_()
-CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 VERDICT_LIST = pa.list_(
     pa.struct(
         [
@@ -37,7 +36,7 @@ VERDICT_LIST = pa.list_(
     )
 )
 _MESSAGES = None
-"""Type of prompts and completions: CHAT, or plain text for a base model."""
+"""Type of prompts and completions: chat messages, or plain text for a base model; see thresher.dataset.messages."""
 _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int32()
 
 Column = tuple[str, pa.DataType | None, str]
@@ -46,6 +45,8 @@ _PROMPT: tuple[Column, ...] = (
     ("prompt_id", _TEXT, "hash of the prompt and its reference"),
     ("family", _TEXT, "task family"),
     ("prompt", _MESSAGES, "the prompt"),
+    ("tools", JSON, "tools that the model could call, as JSON Schemas; null if it has none; only in a run with tools"),
+    ("chat_template_kwargs", JSON, "further arguments of the chat template; null if it has none; only in a run with such"),
 )
 _METADATA: Column = ("metadata", JSON, "the other fields of the source row, unchanged; null if it has none")
 
@@ -55,7 +56,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         *_PROMPT,
         ("completion", _MESSAGES, "the answer, as sampled"),
         ("cumulative_logprob", _REAL, "natural log-probability of the whole completion; null if unknown"),
-        ("completion_tokens", _COUNT, "length of the completion in tokens; null if unknown"),
+        ("completion_tokens", _COUNT, "length of the completion in tokens, reasoning included; null if unknown"),
+        ("reasoning_tokens", _COUNT, "length of its reasoning in tokens, 0 without reasoning; null if unknown"),
         ("multiplicity", _COUNT, "number of draws with this answer: the sample and its duplicates"),
         ("answer_id", _TEXT, "hash of the reference that a verifier accepted; null if none did"),
         _METADATA,
@@ -106,6 +108,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("index", _COUNT, "number of the sample within its prompt, from 0; -1 for the anchor"),
         ("anchor", pa.bool_(), "whether this is the greedy answer (temperature 0)"),
         ("prompt", _MESSAGES, "the prompt"),
+        ("tools", JSON, "tools that the model could call, as JSON Schemas; null if it has none; only in a run with tools"),
+        ("chat_template_kwargs", JSON, "further arguments of the chat template; null if it has none; only in a run with such"),
         ("completion", _MESSAGES, "the answer, as sampled"),
         ("outcome", _TEXT, "keep, drop or undecided"),
         ("kind", _TEXT, "hit, duplicate, near_miss or miss; null if dropped for quality or undecided"),
@@ -117,7 +121,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("multiplicity", _COUNT, "for a hit, the number of draws with this answer: the sample and its duplicates; else null"),
         ("reference", _TEXT, "reference answer, as JSON if it is not text; null if there is none"),
         ("prompt_ids", pa.list_(pa.int32()), "tokens of the prompt; null if unknown"),
-        ("completion_ids", pa.list_(pa.int32()), "sampled tokens; null if unknown"),
+        ("completion_ids", pa.list_(pa.int32()), "sampled tokens, those of the reasoning included; null if unknown"),
+        ("reasoning_tokens", _COUNT, "tokens up to the end of the reasoning, 0 without reasoning; null if unknown"),
+        ("parsed_by", _TEXT, "what told reasoning, answer and tool calls apart; null if there was nothing to tell apart"),
         ("logprobs", pa.list_(pa.float32()), "natural log-probability of each sampled token; null if unknown"),
         ("cumulative_logprob", _REAL, "sum of `logprobs`; null if unknown"),
         ("logprobs_kind", _TEXT, "distribution of the log-probabilities: `raw` is the model's own; null if unknown"),
@@ -152,17 +158,24 @@ once samples were revoked."""
 OPTIONAL = ("preference", "unpaired")
 """Views without a config in the dataset if they have no rows."""
 
+IN_SOME_RUNS = ("tools", "chat_template_kwargs")
+"""Columns that only the views of runs have in which they occur."""
+
 FILTERED_ON = ("unreadable", "error")
 """Columns of the pool that a view reads but does not contain."""
+
+_SHOWN = ("messages", "completion", "answer", "reasoning", "tool_calls", "tools", "template")
+"""Columns of the pool that prompts and completions are made from."""
 
 _HEAVY = {"prompt_ids", "completion_ids", "logprobs"}
 """Columns with a value per token."""
 
 
 def schema(view: str, prompt_format: str) -> pa.Schema:
-    """The Arrow schema of a view. `prompt_format` is that of the run's model: chat or text."""
-    messages = CHAT if prompt_format == "chat" else pa.string()
-    return pa.schema([(name, messages if kind is None else kind) for name, kind, _ in COLUMNS[view]])
+    """The Arrow schema of a view. `prompt_format` is the form of the run's messages (thresher.dataset.messages)."""
+    messages = message_type(prompt_format)
+    columns = [column for column in COLUMNS[view] if column[0] not in IN_SOME_RUNS or has(prompt_format, column[0])]
+    return pa.schema([(name, messages if kind is None else kind) for name, kind, _ in columns])
 
 
 def held_out(prompts: pa.ChunkedArray, share: float) -> NDArray[np.bool_]:
@@ -188,7 +201,7 @@ def lean(judged: pa.Table) -> pa.Table:
 def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
     """The hits, without anchors."""
     is_row = pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"]))
-    wanted = {*schema("sft", prompt_format).names, "messages", "accepted"}
+    wanted = {*schema("sft", prompt_format).names, *_SHOWN, "accepted"}
     hits = judged.select([name for name in judged.column_names if name in wanted]).filter(is_row)
     columns = {
         **prompt_and_completion(hits, prompt_format),
@@ -234,18 +247,18 @@ def reward(judged: pa.Table, quality: float | None = None) -> pa.ChunkedArray:
 def view_table(view: str, rows: pa.Table, columns: dict[str, pa.ChunkedArray | pa.Array], prompt_format: str) -> pa.Table:
     """Build a table of the view's schema from `columns`, and from the pool's own columns for the rest."""
     wanted = schema(view, prompt_format)
+    if "chat_template_kwargs" in wanted.names:
+        rows = rows.append_column("chat_template_kwargs", rows["template"])
     columns = {name: json_column(rows[name]) for name in wanted.names if wanted.field(name).type == JSON} | columns
     return pa.table([columns[name] if name in columns else rows[name] for name in wanted.names], wanted.names).cast(wanted)
 
 
 def prompt_and_completion(rows: pa.Table, prompt_format: str) -> dict[str, pa.ChunkedArray]:
     """The columns `prompt` and `completion`, as chat messages or as plain text for a base model."""
-    if prompt_format == "chat":
-        return {
-            "prompt": _converted(rows["messages"], lambda turns: turns, CHAT),
-            "completion": _converted(rows["completion"], _assistant_turns, CHAT),
-        }
-    return {"prompt": _converted(rows["messages"], _joined, pa.string()), "completion": rows["completion"]}
+    return {
+        "prompt": prompt_column(rows["messages"], prompt_format),
+        "completion": completion_column(rows, prompt_format),
+    }
 
 
 def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -276,22 +289,6 @@ def combined(column: pa.ChunkedArray) -> pa.Array:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
-
-
-def _converted(column: pa.ChunkedArray, convert: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
-    return pa.chunked_array([convert(chunk).cast(kind) for chunk in column.chunks], kind)
-
-
-def _assistant_turns(texts: pa.Array) -> pa.Array:
-    """Each text as a list of one message of the assistant."""
-    messages = pa.StructArray.from_arrays([pa.repeat("assistant", len(texts)), texts], names=["role", "content"])
-    return pa.ListArray.from_arrays(pa.array(np.arange(len(texts) + 1, dtype=np.int32)), messages)
-
-
-def _joined(turns: pa.Array) -> pa.Array:
-    """The contents of the messages, separated by a blank line, as thresher.samplers.sampler.plain_text sends them to an
-    engine."""
-    return pc.binary_join(pa.ListArray.from_arrays(turns.offsets, turns.values.field("content")), "\n\n")
 
 
 def _shortened(text: str) -> str:

@@ -54,7 +54,7 @@ def write_dataset(run: Run, *, audit: Audit) -> str:
         with _building(store) as folder:
             written = _write_views(run, folder)
             sizes = {view: _by_split(files) for view, files in written.items()}
-            text = card(run.manifest, audit, sizes, review=reviewed(run)).encode()
+            text = card(run.manifest, audit, sizes, prompt_format=run.prompt_format, review=reviewed(run)).encode()
             folder.write(text, "README.md")
     except OSError as error:
         raise StoreError(

@@ -26,6 +26,7 @@ from thresher import ids
 from thresher.errors import SourceError, StoreError
 from thresher.inputs.json_values import json_value, valid_text
 from thresher.inputs.sources import Row, arrow_rows, parse_line, read_lines
+from thresher.pool.rows import completion_parts, parts_of_prompts
 from thresher.pool.store import Store, shard_name
 
 log = logging.getLogger(__name__)
@@ -65,14 +66,15 @@ def ingest(file: Path, store: Store, *, key: str, marking: Marking | None = USUA
         folder = Path(temporary)
         try:
             _distribute(file, folder, shards, shard_rows, marking)
-            prompts = sum(_write(folder, store, shard, key) for shard in range(shards))
+            parts: set[str] = set()
+            prompts = sum(_write(folder, store, shard, key, parts) for shard in range(shards))
         except OSError as error:
             raise StoreError(
                 f"{folder}: cannot hold the rows of {file}: {error.strerror or error}; "
                 "set TMPDIR to a directory with as much room as the samples take"
             ) from error
         groups = (_spooled(folder / f"{shard}.prompts", PROMPTS) for shard in range(shards))
-        facts = {"shards": shards, "prompts": prompts}
+        facts = {"shards": shards, "prompts": prompts, "parts": sorted(parts)}
         store.write_groups("prompts", PROMPTS, groups, key=key, facts=facts)
     return shards
 
@@ -171,8 +173,9 @@ def _taken_apart(rows: pa.RecordBatch, marking: Marking | None) -> pa.RecordBatc
     return rows
 
 
-def _write(folder: Path, store: Store, shard: int, key: str) -> int:
-    """Number the samples of a shard, write it unless it is written, spool its prompts; return how many those are."""
+def _write(folder: Path, store: Store, shard: int, key: str, parts: set[str]) -> int:
+    """Number the samples of a shard, write it unless it is written, spool its prompts; return how many those are. Adds the parts
+    that their messages have to `parts`."""
     table = _spooled(folder / f"{shard}.samples", SAMPLES)
     unreadable = pc.is_valid(table["unreadable"])
     prompt_ids, repeats = [], Counter[str]()
@@ -199,7 +202,8 @@ def _write(folder: Path, store: Store, shard: int, key: str) -> int:
             sink.write(batch.serialize())
     name = f"samples/{shard_name(shard)}"
     tokens = pc.sum(pc.list_value_length(table["completion_ids"])).as_py()
-    facts = {"rows_unreadable": pc.sum(unreadable).as_py() or 0, "prompts": prompts.num_rows}
+    parts.update(parts_of_prompts(prompts))
+    facts = {"rows_unreadable": pc.sum(unreadable).as_py() or 0, "prompts": prompts.num_rows, "parts": completion_parts(table)}
     facts |= {} if tokens is None else {"completion_tokens": tokens}
     finished = store.finished(name, key)
     if finished is None or (finished.rows, finished.facts) != (table.num_rows, facts):

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from filters.base import Filter
 from filters.reasoning import USUAL, Marking, take_apart
 from schemas.recipe import FilterSpec
-from schemas.sample import JOURNAL, LOGPROBS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
+from schemas.sample import JOURNAL, LOGPROBS, MESSAGE_PARTS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
 from schemas.sampling import Sampling
 from thresher import ids
 from thresher.inputs.models import Model
 from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, EngineFacts, anchor_parameters, draw_parameters
 
 ANCHOR_INDEX = -1
+COMPLETION_PARTS = {"reasoning": "reasoning_content", "tool_calls": "tool_calls"}
+"""Columns of the pool that become further parts of the assistant's message, and the names of those parts."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,19 @@ def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
     rows = rows.take(pa.array(once[order]))
     repeated = prompts.select(REPEATED).take(pa.array(prompt[once[order]]))
     return pa.table([repeated[f.name] if f.name in REPEATED else rows[f.name] for f in SAMPLES], schema=SAMPLES)
+
+
+def parts_of_prompts(prompts: pa.Table) -> list[str]:
+    """The parts of messages besides role and content, and the columns of prompts (schema PROMPTS), that occur."""
+    messages = prompts["messages"].combine_chunks().values
+    parts = {name for name in MESSAGE_PARTS[2:] if messages.field(name).null_count < len(messages)}
+    columns = {"tools": "tools", "template": "chat_template_kwargs"}
+    return sorted(parts | {part for name, part in columns.items() if prompts[name].null_count < prompts.num_rows})
+
+
+def completion_parts(rows: pa.Table) -> list[str]:
+    """The parts of messages that the completions of a shard have besides their text."""
+    return [part for name, part in COMPLETION_PARTS.items() if rows[name].null_count < rows.num_rows]
 
 
 def _completion_columns(completions: Sequence[Completion]) -> dict[str, Any]:

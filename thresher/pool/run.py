@@ -20,7 +20,8 @@ from thresher.errors import StoreError
 from thresher.inputs.models import Model
 from thresher.inputs.thinking import marking_from
 from thresher.pool import judged
-from thresher.pool.store import Store
+from thresher.pool.rows import COMPLETION_PARTS
+from thresher.pool.store import Store, shard_name
 
 AGAIN = {"sampled": "thresher run", "brought": "thresher filter"}
 """The command that completes a run, by its origin."""
@@ -64,10 +65,27 @@ class Run:
         """The command that completes it."""
         return AGAIN[self.manifest.origin]
 
-    @property
+    @cached_property
     def prompt_format(self) -> str:
-        """`chat` or `text`."""
-        return str(self.manifest.model["prompt_format"])
+        """The form of messages in the views: `text`, or `chat` with the further parts that occur (thresher.dataset.messages)."""
+        form = str(self.manifest.model["prompt_format"])
+        plan, reasoning = self.store.entry("prompts"), self.recipe.dataset.reasoning
+        if form == "text":
+            return form
+        parts = {*(plan.facts.get("parts", ()) if plan else ()), *self._completion_parts()}
+        if reasoning != "keep":
+            parts -= {"reasoning_content"} - set(plan.facts.get("parts", ()) if plan else ())
+        return "+".join([form, *sorted(parts), *(["inline"] if reasoning == "inline" else [])])
+
+    def _completion_parts(self) -> set[str]:
+        """The parts of messages that completions have besides their text, as the entries of the shards note them."""
+        parts: set[str] = set()
+        for shard in judged.sampled(self.store):
+            entry = self.store.entry(f"samples/{shard_name(shard)}")
+            parts |= set(entry.facts.get("parts", ()) if entry else ())
+            if len(parts) == len(COMPLETION_PARTS):
+                break
+        return parts
 
     @cached_property
     def marking(self) -> Marking | None:

@@ -147,7 +147,15 @@ def _manifest_with(manifest: RepositoryManifest, candidate: Candidate, release: 
 def _card(place: Place, head: str, manifest: RepositoryManifest, candidate: Candidate) -> str:
     """The card of the repository, from that of the run."""
     run = candidate.run
-    text = card(run.manifest, candidate.audit, sizes(manifest), repo=place.name, review=reviewed(run), drift=candidate.drift)
+    text = card(
+        run.manifest,
+        candidate.audit,
+        sizes(manifest),
+        prompt_format=run.prompt_format,
+        repo=place.name,
+        review=reviewed(run),
+        drift=candidate.drift,
+    )
     return readme(text, manifest, place.text(head, "README.md"), repo=place.name, lists_files=place.lists_files)
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from jsonschema import Draft202012Validator
 
 from thresher.dataset import view_schemas, views
+from thresher.dataset.messages import JSON
 from thresher.errors import PublishError
 
 SAMPLED_ROWS = 200
@@ -81,7 +82,7 @@ def _sample(file: Path, opened: pq.ParquetFile, view: str) -> None:
 def decoded(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows with JSON columns parsed."""
     rows: list[dict[str, Any]] = table.to_pylist()
-    names = [field.name for field in table.schema if field.type == views.JSON]
+    names = [field.name for field in table.schema if field.type == JSON]
     for row in rows:
         for name in names:
             row[name] = None if row[name] is None else json.loads(row[name])

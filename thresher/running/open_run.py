@@ -23,6 +23,7 @@ from thresher.inputs.thinking import marking_of, noted
 from thresher.judging.build import build_filters
 from thresher.pool import journal
 from thresher.pool.ingest import ingest
+from thresher.pool.rows import parts_of_prompts
 from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 from thresher.pool.wanted import complete
@@ -184,7 +185,8 @@ def _write_plan(run: Run, prompts: Sequence[Prompt]) -> Entry:
     size = max(1, recipe.run.shard_samples // per_prompt)
     groups = [prompt_table(prompts[first : first + size]) for first in range(0, len(prompts), size)]
     families = Counter(prompt.family for prompt in prompts)
-    facts = {"shards": len(groups), "prompts": len(prompts), "families": dict(families)}
+    parts = sorted({part for group in groups for part in parts_of_prompts(group)})
+    facts = {"shards": len(groups), "prompts": len(prompts), "families": dict(families), "parts": parts}
     return run.store.write_groups("prompts", PROMPTS, groups, key=run.key, facts=facts)
 
 

@@ -232,6 +232,7 @@ def _finish(
         "completion_tokens": _total_length(table["completion_ids"]),
         "seconds": round(seconds + (0.0 if before is None else before.facts["seconds"]), 3),
         "engine_seeds": sorted(seed for seed in pc.unique(table["engine_seed"]).to_pylist() if seed is not None),
+        "parts": shards.completion_parts(table),
         "wanted": budget,
         "version": version,
         "extends": [] if before is None else [*before.facts.get("extends", []), before.sha256],

@@ -18,12 +18,14 @@ VLLM_FIXED: Mapping[str, Any] = MappingProxyType(
         "min_tokens": 0,
         "ignore_eos": False,
         "watermarking": False,
+        "skip_special_tokens": False,
         "return_token_ids": True,
         "return_tokens_as_token_ids": True,
     }
 )
-"""Further fields sent to vLLM. The first three overrule a server's start options; the others ask for token ids, because different
-tokens may have the same text."""
+"""Further fields sent to vLLM. The first three overrule a server's start options; special tokens are kept in the text, because
+marks of thinking and of tool calls are special tokens; the others ask for token ids, because different tokens may have the same
+text."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What is sent to an OpenAI-compatible server, and how its answers are read: the chat API and the completions API."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from schemas.engines import HttpEngine
 from thresher.estimators.calibration import Sums, sums
 from thresher.samplers.http.dialects import VLLM_FIXED, Form
+from thresher.samplers.http.parts import read_message
 from thresher.samplers.sampler import NEUTRAL, Completion, Group, plain_text
 
 RESERVED_FIELDS = {*NEUTRAL, *VLLM_FIXED} | {
@@ -202,16 +203,26 @@ def read_answer(content: bytes, n: int, *, top_logprobs: int, seed: int | None) 
         if top_logprobs:
             tokens += drawn.tokens
             top += drawn.top
+    if len(completions) == 1:
+        completions = [_with_reasoning_tokens(completions[0], body.get("usage"))]
     prompt = body.get("prompt_token_ids") or choices[0].get("prompt_token_ids")
     complete = len(top) == len(tokens) and all(completion.logprobs is not None for completion in completions)
     calibration = calibrate(tokens, top, top_logprobs) if top_logprobs and complete else None
     return Answer(tuple(completions), None if prompt is None else np.asarray(prompt, np.int32), length, calibration)
 
 
+def _with_reasoning_tokens(completion: Completion, usage: Any) -> Completion:
+    """Add the number of reasoning tokens, if the server reports it; it reports one for all choices."""
+    count = ((usage or {}).get("completion_tokens_details") or {}).get("reasoning_tokens")
+    if completion.parts is None or count is None:
+        return completion
+    return replace(completion, parts=replace(completion.parts, reasoning_tokens=int(count)))
+
+
 def _read_choice(choice: dict[str, Any], *, with_tokens: bool, seed: int | None) -> tuple[Completion, TokenLogprobs]:
-    text = choice["message"]["content"] if "message" in choice else choice["text"]
     if choice["finish_reason"] in (None, "abort", "error"):
         raise ValueError(f"finish_reason is {choice['finish_reason']}")
+    text, parts = read_message(choice["message"], choice["finish_reason"]) if "message" in choice else (choice["text"], None)
     fields, token_ids = choice.get("logprobs") or {}, choice.get("token_ids")
     if token_ids is not None and not with_tokens:  # most answers: names of tokens are not needed
         drawn = TokenLogprobs(token_ids, _drawn_logprobs(fields), [])
@@ -232,6 +243,7 @@ def _read_choice(choice: dict[str, Any], *, with_tokens: bool, seed: int | None)
         stored,
         None if stored is None else float(stored.sum(dtype=np.float64)),
         None if seed is None else seed + choice["index"],
+        parts=parts,
     )
     return completion, drawn
 
