@@ -99,6 +99,11 @@ class Filter:
     """Tests that the machine has what the filter needs. Returns a text on what was tried, or raises FilterError."""
 
     @property
+    def read_columns(self) -> tuple[str, ...]:
+        """The columns of the pool that it is given: `columns`, with what it reads in the place of `completion`."""
+        return tuple(self.reads if column == "completion" else column for column in self.columns)
+
+    @property
     def key(self) -> str:
         """Hash of name, version, parameters and what is read. Verdicts with the same key come from the same rule."""
         text = to_json([self.name, self.version, self.parameters, self.reads])

@@ -34,6 +34,6 @@ def build(config: Config) -> Filter:
         outcome = pc.if_else(pc.or_(truncated, empty), Outcome.DROP.value, Outcome.KEEP.value)
         return verdict_table(pc.if_else(aborted, Outcome.UNDECIDED.value, outcome).combine_chunks(), reason.combine_chunks())
 
-    columns = ("completion", "answer", "finish_reason")
+    columns = ("answer", "finish_reason")
     parameters = config.model_dump(mode="json")
-    return Filter("finished", "2", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=0.2, reads="completion")
+    return Filter("finished", "2", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=0.2)

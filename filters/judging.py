@@ -158,22 +158,22 @@ def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.in
 
 
 def _projected(filter_: Filter, table: pa.Table) -> pa.Table:
-    """Select exactly the columns that the filter asks for; `completion` has what it reads. A table that was not taken apart is
-    taken apart by the usual marks."""
-    apart = "completion" in filter_.columns and filter_.reads != "completion"
-    wanted = {*filter_.columns, *([filter_.reads] if apart else [])} & {"answer", "reasoning"}
-    if "completion" in table.column_names and not wanted <= set(table.column_names):
+    """Select exactly the columns that the filter asks for; `completion` is what it reads. Completions that were not taken apart
+    are taken apart by the usual marks."""
+    names = list(filter_.read_columns)
+    derived = {"answer", "reasoning"}.intersection(names).difference(table.column_names)
+    if derived and "completion" in table.column_names:
         parts = take_apart(table["completion"])
-        for name in wanted.difference(table.column_names):
+        for name in derived:
             table = table.append_column(name, getattr(parts, name))
-    missing = [column for column in filter_.columns if column not in table.column_names]
+    missing = [name for name in names if name not in table.column_names]
     if missing:
         raise FilterError(f"{filter_.name}: wanted the column {missing[0]}, found {', '.join(table.column_names)}")
-    seen = table.select(list(filter_.columns))
-    if not apart:
-        return seen
-    text = table[filter_.reads] if filter_.reads == "answer" else pc.fill_null(table["reasoning"], "")
-    return seen.set_column(seen.column_names.index("completion"), "completion", text)
+    seen = table.select(names).rename_columns(list(filter_.columns))
+    if "completion" in filter_.columns and filter_.reads == "reasoning":  # a filter on reasoning sees that there is none
+        place = names.index("reasoning")
+        seen = seen.set_column(place, "completion", pc.fill_null(seen.column(place), ""))
+    return seen
 
 
 def _failed(error: Exception, rows: int) -> pa.Table:

@@ -174,6 +174,9 @@ def drawn_of(answers: Any) -> Any:
         "logprob": pa.nulls(answers.size, pa.float64()),
         "tokens": pa.repeat(1, answers.size),
         "characters": pa.repeat(1, answers.size),
+        "reasoning_tokens": pa.repeat(0, answers.size),
+        "reasoning_characters": pa.nulls(answers.size, pa.int64()),
+        "cut": pa.repeat(False, answers.size),
     }
     connection = duckdb.connect()
     connection.register("drawn", pa.table(columns))
@@ -212,7 +215,7 @@ def test_entropy_of_answers_equals_a_loop(tmp_path: Path) -> None:
         entry, rows = known(run.store.entry(f"samples/0000{shard}")), run.store.read_table(f"samples/0000{shard}").to_pylist()
         for number, row in enumerate(rows):
             text = "greedy" if row["anchor"] else said[2 * shard + number // 5][row["index"]]
-            row |= {"completion": text or "", "error": None if text else "HTTP 500"}
+            row |= {"completion": text or "", "answer": text or "", "error": None if text else "HTTP 500"}
         run.store.write_table(f"samples/0000{shard}", pa.Table.from_pylist(rows, SAMPLES), key=entry.key, facts=entry.facts)
     expected = {"sums": said[:3], "words": said[3:4], "all": said[:4]}
 

@@ -39,9 +39,13 @@ class DrawSums:
     likely: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By kind: the number of `samples` with log-probabilities, and the sums of their `logprob` and `tokens`."""
     tokens: Counter[tuple[str, int, bool | None]] = field(default_factory=Counter)
-    """Samples by kind, number of tokens, and whether they are truncated; null where that is unknown."""
+    """Samples by kind, number of tokens of their answer, and whether they are truncated; null where that is unknown."""
     characters: Counter[tuple[str, int, bool | None]] = field(default_factory=Counter)
     """The same for samples with an unknown number of tokens, by their number of characters."""
+    reasoning_tokens: Counter[tuple[str, int, bool | None]] = field(default_factory=Counter)
+    """Samples that reason by kind, number of tokens of their reasoning, and whether they ended inside it."""
+    reasoning_characters: Counter[tuple[str, int, bool | None]] = field(default_factory=Counter)
+    """The same for samples with an unknown number of those tokens."""
 
     def add(self, other: "DrawSums") -> None:
         """Add the sums of other prompts."""
@@ -88,6 +92,11 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawS
             sums.tokens[kind, tokens, truncated] += samples
         else:
             sums.characters[kind, characters, truncated] += samples
+    for kind, tokens, characters, cut, samples in rows(_REASONING):
+        if tokens is not None:
+            sums.reasoning_tokens[kind, tokens, cut] += samples
+        else:
+            sums.reasoning_characters[kind, characters, cut] += samples
     return sums
 
 
@@ -97,7 +106,8 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawS
 _DRAWN = """
 with s as materialized (
     select shard, "row", prompt_id, family, "index", anchor, finish_reason, cumulative_logprob as logprob, {tokens} as tokens,
-        len(completion) as characters, hash(completion) as text, error is not null as failed
+        reasoning_tokens, len(reasoning) as reasoning_characters, answer is null as cut,
+        coalesce(len(answer), 0) as characters, hash(answer) as text, error is not null as failed
     from _samples where unreadable is null
 )
 select s.*, j.outcome, j.kind, j.similarity from s join _judged j on s.shard = j.shard and s."row" = j."row"
@@ -150,7 +160,9 @@ _LIKELY = f"""
 select {_KIND}, count(*), sum(logprob), sum(tokens)::bigint from drawn
 where not anchor and logprob is not null and tokens > 0 group by all
 """
-_LENGTHS = f"""
-select {_KIND}, tokens, case when tokens is null then characters end, finish_reason = 'length', count(*)
-from drawn where not anchor and (tokens is not null or characters is not null) group by all
+_LENGTHS = f""" select {_KIND}, tokens - coalesce(reasoning_tokens, 0), case when tokens is null then characters end,
+finish_reason = 'length', count(*) from drawn where not anchor and (tokens is not null or characters is not null) group by all """
+_REASONING = f"""
+select {_KIND}, reasoning_tokens, case when reasoning_tokens is null then reasoning_characters end, cut, count(*)
+from drawn where not anchor and reasoning_characters is not null group by all
 """

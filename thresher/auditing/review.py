@@ -65,6 +65,8 @@ class ReviewLine(BaseModel):
     """The last message."""
     completion: str
     """The answer."""
+    reasoning: str | None = None
+    """What the model thought before it."""
     reference: str | None
     """The reference answer, as JSON."""
     detail: str | None

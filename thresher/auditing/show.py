@@ -218,7 +218,7 @@ def audit_table(audit: Audit, statistics: Statistics, drift: Sequence[Mapping[st
         for error, count in counts_of.items()
     ]
     more = {name: [asdict(row) for row in getattr(audit, name)] for name in ("diversity", "temperatures", "overlaps")}
-    parts = ("pass_at_k", "rates", "agreement", "answers", "likelihoods", "lengths")
+    parts = ("pass_at_k", "rates", "agreement", "answers", "likelihoods", "lengths", "reasoning")
     more |= {name: [asdict(row) for row in getattr(statistics, name)] for name in parts}
     return table_of(
         filters=filters, families=families, funnels=funnels, reasons=reasons, errors_of_filters=errors, **more, drift=list(drift)

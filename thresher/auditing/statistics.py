@@ -34,6 +34,7 @@ from thresher.estimators.intervals import RESAMPLES, expanded_tail, wilson
 from thresher.executors.executor import Map, map_here
 from thresher.pool.run import Run
 
+Sizes = Counter[tuple[str, int, bool | None]]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -114,14 +115,15 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of the completions of one kind, in tokens, or in characters if no number of tokens is known."""
+    """Lengths of the answers, or of the reasoning, of one kind: in tokens, or in characters if no number of tokens is known."""
 
     kind: str
     samples: int
     quantiles: tuple[float, ...]
     """5, 25, 50, 75 and 95 %."""
     truncated: float | None
-    """Share that reached max_tokens, among samples with a known finish reason; null if none is known."""
+    """Of answers the share that reached max_tokens, among samples with a known finish reason; null if none is known. Of reasoning
+    the share that the completion ended in."""
     unit: str
 
 
@@ -138,6 +140,9 @@ class Statistics:
     duplicate_similarity: tuple[int, ...]
     likelihoods: tuple[Likelihood, ...]
     lengths: tuple[Lengths, ...]
+    """Of the answers."""
+    reasoning: tuple[Lengths, ...]
+    """Of the reasoning of the samples that have one."""
     unmeasured: int
     """Samples with an unknown number of tokens, if it is known for others; `lengths` leaves them out."""
 
@@ -288,7 +293,8 @@ def _of_sums(sums: DrawSums, seed: int) -> Statistics:
         _histogram(sums, "near_miss"),
         _histogram(sums, "duplicate"),
         tuple(_likelihoods(sums)),
-        tuple(_lengths(sums)),
+        tuple(_lengths(sums.tokens, sums.characters)),
+        tuple(_lengths(sums.reasoning_tokens, sums.reasoning_characters)),
         sums.characters.total() if sums.tokens else 0,
     )
 
@@ -335,8 +341,8 @@ def _likelihoods(sums: DrawSums) -> Iterator[Likelihood]:
         yield Likelihood(name, n, -logprob / tokens, logprob / n)
 
 
-def _lengths(sums: DrawSums) -> Iterator[Lengths]:
-    table, unit = (sums.tokens, "tokens") if sums.tokens else (sums.characters, "characters")
+def _lengths(tokens: Sizes, characters: Sizes) -> Iterator[Lengths]:
+    table, unit = (tokens, "tokens") if tokens else (characters, "characters")
     for kind in KINDS:
         of_kind = {(size, truncated): n for (other_kind, size, truncated), n in table.items() if other_kind == kind}
         sizes, finished = Counter[int](), Counter[bool]()

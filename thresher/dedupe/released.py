@@ -57,8 +57,8 @@ def repeated(store: Store, spec: DedupeSpec, index: Index, known: Collection[str
 
 
 def _hits(store: Store, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
-    columns = sorted(set(near_duplicate.COLUMNS) - set(pool.JUDGED) | {"anchor", "reference"})
-    for judged in pool.each_judged(store, columns):
+    columns = sorted(set(near_duplicate.COLUMNS) - {*pool.JUDGED, "completion"} | {"anchor", "reference", "answer"})
+    for judged in map(pool.as_read, pool.each_judged(store, columns)):
         hits = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
         yield signed_in_run(hits, spec), hits["sample_id"].to_pylist()
 

@@ -126,8 +126,8 @@ def write_verdicts(part: Pass, plan: Plan, shard: int) -> None:
 
 def _hits(store: Store, shard: int, columns: tuple[str, ...]) -> tuple[NDArray[np.int64], pa.Table]:
     """The samples of a shard that all filters kept so far, and their rows."""
-    stored = sorted(({"sample_id", "anchor", "reference"} | set(columns)) - set(pool.JUDGED))
-    judged = pool.read_judged(store, shard, stored)
+    stored = sorted(({"sample_id", "anchor", "reference", "answer"} | set(columns)) - {*pool.JUDGED, "completion"})
+    judged = pool.as_read(pool.read_judged(store, shard, stored))
     kept = pc.and_(pc.equal(judged["outcome"], Outcome.KEEP.value), pc.invert(judged["anchor"]))
     rows = np.flatnonzero(kept.to_numpy(zero_copy_only=False))
     return rows, judged.take(pa.array(rows))

@@ -76,7 +76,7 @@ class VerdictCache:
         """Judge samples. A costly filter judges equal samples once, and none whose verdict is cached."""
         if filter_.cost_us < COSTLY_US or filter_.scope is not Scope.SAMPLE or not samples.num_rows:
             return judge(filter_, samples)
-        keys = [_content(filter_, row) for row in samples.select(sorted(filter_.columns)).to_pylist()]
+        keys = [_content(filter_, row) for row in samples.select(sorted(filter_.read_columns)).to_pylist()]
         with self._lock:
             verdicts = {key: self._verdicts[key] for key in set(keys) if key in self._verdicts}
         first: dict[bytes, int] = {}

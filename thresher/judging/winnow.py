@@ -75,8 +75,8 @@ def _judge_shard(run: Run, shard: int, entry: Entry, built: Sequence[Built]) -> 
     tables, facts, kept = cascade(samples, built, exhaustive=exhaustive, earlier=earlier)
     hits = kept & ~samples["anchor"].to_numpy()
     noted = {"filters": facts, "hits": int(hits.sum()), "samples": entry.sha256}
-    if "completion" in samples.column_names:
-        noted["distinct"] = distinct_of(samples, hits)
+    if "answer" in samples.column_names:
+        noted["distinct"] = distinct_of(pool.as_read(samples), hits)
     return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
 
 
@@ -164,6 +164,5 @@ def _ask(
 
 def columns_read(built: Sequence[Built]) -> list[str]:
     """The pool's columns that filters read."""
-    names = _ALWAYS_READ.union(*(item.filter.columns for item in built))
-    names |= {item.filter.reads for item in built if "completion" in item.filter.columns}
+    names = _ALWAYS_READ.union(*(item.filter.read_columns for item in built))
     return sorted((names | {"reference"} if "accepted" in names else names) - set(SO_FAR))

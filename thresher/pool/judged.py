@@ -282,6 +282,13 @@ def read_judged(store: Store, shard: int, columns: list[str] | None = None) -> p
     return judged(samples, *verdicts(store, shard))
 
 
+def as_read(table: pa.Table) -> pa.Table:
+    """Samples as filters and statistics see them: `completion` is the answer, empty where there is none."""
+    answers = pc.fill_null(table["answer"], "")
+    table = table.drop_columns(["completion"]) if "completion" in table.column_names else table
+    return table.append_column("completion", answers)
+
+
 def each_judged(store: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """All sampled shards of a run in order, one in memory at a time."""
     for shard in sampled(store):

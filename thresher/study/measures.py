@@ -16,7 +16,7 @@ from thresher.pool.run import Run
 from thresher.study.shard_measures import COUNTS, F64, ShardMeasures, measure_shard
 from thresher.study.variant_measures import KnownAnswers, known_answers, measure_variants
 
-_COLUMNS = ["sample_id", "prompt_id", "family", "temperature", "anchor", "completion", "completion_ids", "finish_reason",
+_COLUMNS = ["sample_id", "prompt_id", "family", "temperature", "anchor", "answer", "completion_ids", "finish_reason",
     "cumulative_logprob", "messages", "error"]  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def measure(draws: Run, variants: Run) -> Measures:
     parts: list[ShardMeasures] = []
     known: dict[str, KnownAnswers] = {}
     unit = "characters"
-    for shard in pool.each_judged(draws.store, _COLUMNS):
+    for shard in map(pool.as_read, pool.each_judged(draws.store, _COLUMNS)):
         parts.append(measure_shard(shard, temperatures, recipe.near_miss))
         known |= known_answers(shard)
         if shard["completion_ids"].null_count < shard.num_rows:

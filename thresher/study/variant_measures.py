@@ -15,7 +15,7 @@ from thresher.pool.run import Run
 from thresher.study.prompt_variants import VARIANT
 from thresher.study.shard_measures import F64
 
-_COLUMNS = ["sample_id", "prompt_id", "anchor", "completion", "error", "metadata"]
+_COLUMNS = ["sample_id", "prompt_id", "anchor", "answer", "error", "metadata"]
 _MEASURES = ("departed", "similarity", "judged", "passed", "known")
 
 
@@ -73,7 +73,7 @@ class _VariantAnswer:
 
 
 def _variant_answers(variants: Run, known: Mapping[str, KnownAnswers]) -> Iterator[_VariantAnswer]:
-    for shard in pool.each_judged(variants.store, _COLUMNS):
+    for shard in map(pool.as_read, pool.each_judged(variants.store, _COLUMNS)):
         greedy = shard.filter(pc.and_(shard["anchor"], pc.is_null(shard["error"])))
         columns = (greedy[name].to_pylist() for name in ("metadata", "completion", "outcome", "kind"))
         for metadata, text, outcome, kind in zip(*columns, strict=True):

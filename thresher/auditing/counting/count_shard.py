@@ -203,14 +203,14 @@ def _read_verdicts(store: Store, shard: int) -> tuple[pa.Table, list[dict[str, A
 
 
 def _read_samples(store: Store, name: str, *, with_lengths: bool) -> tuple[pa.Table, Rows]:
-    """The columns COLUMNS of a shard, and the length of each completion in characters (n,): zeros unless `with_lengths`, since
-    completions are large and their lengths are compared only with scores."""
+    """The columns COLUMNS of a shard, and the length of each answer in characters (n,): zeros unless `with_lengths`, since
+    answers are large and their lengths are compared only with scores."""
     if not with_lengths:
         samples = store.read_table(name, COLUMNS)
         return samples, np.zeros(samples.num_rows, np.int64)
-    samples = store.read_table(name, [*COLUMNS, "completion"])
-    characters = pc.utf8_length(samples["completion"]).to_numpy().astype(np.int64)
-    return samples.drop_columns(["completion"]), characters
+    samples = store.read_table(name, [*COLUMNS, "answer"])
+    characters = pc.fill_null(pc.utf8_length(samples["answer"]), 0).to_numpy().astype(np.int64)
+    return samples.drop_columns(["answer"]), characters
 
 
 def _seen_as_wanted(label: str, wanted: Mask, times: Rows, where: str) -> Iterator[str]:

@@ -34,15 +34,14 @@ _SHARDS = """
 select shard from few union
 select shard from _samples where sample_id in (select nearest from few where nearest is not null)
 """
-_NEAREST = """
-create temp table near as
-select sample_id, completion from _samples where sample_id in (select nearest from few where nearest is not null)
-"""
+_NEAREST = """ create temp table near as select sample_id, coalesce(answer, '') as answer from _samples where sample_id in (select
+nearest from few where nearest is not null) """
 _EXAMPLES = """
 select f.sample_id, f.family, f.outcome,
-    coalesce(f.kind, case when f.outcome = 'undecided' then 'undecided' else 'unfit' end) as kind,
-    f.failed_filter as filter, f.reason, f.messages, f.completion, f.detail, f.similarity,
-    f.nearest as nearest_id, n.completion as nearest, f.reference, f.cumulative_logprob as logprob, f.error
+    coalesce(f.kind, case when f.outcome = 'undecided' then 'undecided' else 'unfit' end) as kind, f.failed_filter as filter,
+    f.reason, f.messages, coalesce(f.answer, '') as completion, f.detail, f.similarity, f.nearest as nearest_id, n.answer as
+    nearest, f.reasoning, f.reasoning_tokens, f.answer is null as thinking, f.tool_calls, f.reference, f.cumulative_logprob as
+    logprob, f.error
 from samples f join few on f.shard = few.shard and f."row" = few."row" left join near n on f.nearest = n.sample_id
 order by f.family, f.failed_filter, f.reason, f.kind, f.sample_id
 """
@@ -68,14 +67,16 @@ def examples(run: Run) -> dict[str, Any]:
 
 
 def shown(row: dict[str, Any], contexts: dict[str, int]) -> dict[str, Any]:
-    """Turn a row of the query into a row of the page. Texts are cut to what is shown; `mark` is the faulty part of the completion
-    (null if unknown); `cut` is whether the shown text ends where the completion was truncated. Contexts are numbered."""
+    """Turn a row of the query into a row of the page. Texts are cut to what is shown; `completion` is the answer, and `mark` its
+    faulty part (null if unknown); `cut` is whether the shown text ends where the completion was truncated, `thinking` whether it
+    ended inside its reasoning. Contexts are numbered."""
     *before, last = row["messages"] or [{"content": ""}]
     context = "\n".join(f"{message['role']}: {message['content']}" for message in before)
     text, nearest = row["completion"], row["nearest"]
     names = ("sample_id", "family", "outcome", "kind", "filter", "reason", "similarity", "logprob", "nearest_id")
     example = {name: row[name] for name in names}
-    example |= {name: _short(row[name]) for name in ("detail", "reference", "error")}
+    example |= {name: row[name] for name in ("reasoning_tokens", "thinking")}
+    example |= {name: _short(row[name]) for name in ("detail", "reference", "error", "reasoning", "tool_calls")}
     example |= {"nearest": None, "mark": None, "prompt": _short(last["content"])}
     example["context"] = contexts.setdefault(context, len(contexts)) if context else None
     if nearest is not None and row["kind"] in {"near_miss", "duplicate"}:

@@ -15,11 +15,10 @@ with placed as (
     select *, row_number() over (partition by verdict, stratum order by hash(sample_id)) as place,
         count(*) over (partition by verdict, stratum) as stands_for
     from strata
-), counted as (select verdict, count(distinct stratum) as strata from strata group by all)
-select s.sample_id, p.verdict, p.stratum, p.stands_for, s.messages, s.completion, s.reference, s.detail
-from placed p join counted using (verdict) join samples s on s.shard = p.shard and s."row" = p."row"
-where p.place <= greatest(1, ceil(? / 2.0 / strata)) order by hash(s.sample_id)
-"""
+), counted as (select verdict, count(distinct stratum) as strata from strata group by all) select s.sample_id, p.verdict,
+p.stratum, p.stands_for, s.messages, coalesce(s.answer, '') as completion, s.reasoning, s.reference, s.detail from placed p join
+counted using (verdict) join samples s on s.shard = p.shard and s."row" = p."row" where p.place <= greatest(1, ceil(? / 2.0 /
+strata)) order by hash(s.sample_id) """
 
 
 def write_review(run: Run, samples: int) -> str:

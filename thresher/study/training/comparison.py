@@ -92,11 +92,11 @@ class Outcomes:
 def tally_of(run: Run, held: set[str]) -> Tally:
     """Count the draws at temperature 1 of the held-out prompts of a run."""
     tally: Tally = dict.fromkeys(sorted(held), (0, 0, 0))
-    for shard in pool.each_judged(run.store, ["prompt_id", "anchor", "temperature", "completion", "error"]):
+    for shard in pool.each_judged(run.store, ["prompt_id", "anchor", "temperature", "answer", "error"]):
         rows = shard.filter(pc.and_(pc.invert(shard["anchor"]), pc.equal(shard["temperature"], 1.0)))
         rows = rows.filter(pc.not_equal(rows["outcome"], Outcome.UNDECIDED.value))
         passed = pc.is_in(rows["kind"], pa.array([Kind.HIT.value, Kind.DUPLICATE.value]))
-        table = pa.table({"prompt": rows["prompt_id"], "passed": passed, "text": pc.if_else(passed, rows["completion"], None)})
+        table = pa.table({"prompt": rows["prompt_id"], "passed": passed, "text": pc.if_else(passed, rows["answer"], None)})
         aggregates = [("passed", "count"), ("passed", "sum"), ("text", "count_distinct")]
         for row in table.group_by("prompt").aggregate(aggregates).to_pylist():
             if row["prompt"] in tally:

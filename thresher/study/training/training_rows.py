@@ -35,7 +35,8 @@ def training_rows(draws: Run, held: set[str]) -> tuple[Rows, Rows]:
     answers: Rows = []
     pairs: Rows = []
     for whole in pool.each_judged(draws.store):
-        text = whole["completion"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+        read = pc.fill_null(whole["answer"], "")
+        text = read.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         numbered = whole.append_column("solution", pa.array(solution_of(whole, text)))
         shard = numbered.filter(pc.invert(pc.is_in(numbered["prompt_id"], pa.array(sorted(held), pa.string()))))
         answers += _right_answers(shard, draws.prompt_format)
