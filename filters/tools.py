@@ -38,8 +38,11 @@ class Choice:
 class Asker(Protocol):
     """A model that answers with one of several labels."""
 
-    def choose(self, questions: Sequence[Messages], labels: tuple[str, ...]) -> list[Choice]:
-        """Choose a label for each question, in order. Raises FilterError if the engine fails."""
+    def choose(
+        self, questions: Sequence[Messages], labels: tuple[str, ...], *, thinking_tokens: int | None = None
+    ) -> list[Choice]:
+        """Choose a label for each question, in order: at once, or after thinking for at most so many tokens. Raises FilterError
+        if the engine fails."""
         ...
 
 

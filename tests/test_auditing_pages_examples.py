@@ -36,9 +36,9 @@ def test_a_fault_is_located_by_the_filters_detail(detail: Any, kind: str | None,
 
 
 def row(**changed: Any) -> Any:
-    given = dict.fromkeys(("similarity", "logprob", "detail", "reference", "error", "nearest_id", "nearest", "reasoning", "tool_calls"))
+    given = dict.fromkeys(("similarity", "logprob", "detail", "reference", "error", "nearest_id", "nearest"))
     given |= {"sample_id": "s", "family": "f", "outcome": "drop", "kind": None, "filter": "x", "reason": "", "completion": ""}
-    given |= {"reasoning_tokens": 0, "thinking": False}
+    given |= {"reasoning": None, "tool_calls": None, "reasoning_tokens": 0, "thinking": False}
     return given | {"messages": [{"role": "user", "content": "what?"}]} | changed
 
 

@@ -109,6 +109,30 @@ def test_a_good_judge_is_believed_through_any_server(how: dict[str, Any], agains
         assert ("structured_outputs" in body) == ("owned_by" not in how)
 
 
+@pytest.mark.parametrize("apart", [True, False], ids=["by the server", "by its marks"])
+def test_a_judge_that_thinks_gives_its_letter_afterwards(apart: bool) -> None:
+    """Letters in its thinking do not count, and a judge that only thinks has chosen none."""
+
+    class Thinker(Judge):
+        def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+            question = body["messages"][-1]["content"]
+            letter = "A" if honest(question) > 0 else "B"
+            thought = f"Is it A? Is it B? Not {'B' if letter == 'A' else 'A'}."
+            cut = "Italy" in question
+            message: dict[str, Any] = {"content": None if cut else f"So: {letter}.", "reasoning": thought}
+            if not apart:
+                message = {"content": f"<think>{thought}" + ("" if cut else f"</think>\n\nSo: {letter}.")}
+            return {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+
+    with Thinker(honest) as server:
+        judged = results(capitals(), thinking_tokens=64, canaries_per_batch=0, **server.engine())
+
+        italy = 2 * [country for country, _ in CAPITALS].index("Italy")
+        assert judged[:italy] + judged[italy + 2 :] == ["keep", "judged_wrong"] * 5
+        assert judged[italy : italy + 2] == ["judge_unsure"] * 2
+        assert all(body["max_tokens"] == 64 and "structured_outputs" not in body for body in server.bodies)
+
+
 def test_a_judge_that_always_says_a_is_not_believed() -> None:
     """Its verdicts change with the order, on the canaries too, so the whole batch is undecided."""
     with Judge(always_a) as server:

@@ -19,8 +19,16 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments":
         ({"content": "b", "thinking": "a"}, "a", "b"),
         ({"content": "b", "reasoning": "a", "reasoning_content": "a"}, "a\na", "b"),
         ({"content": None, "reasoning": "a"}, "a", None),
-        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "b"}]}, "a", "b"),
-        ({"content": [{"type": "reasoning", "text": "a"}, {"type": "text", "text": "b"}, {"type": "text", "text": "c"}]}, "a", "bc"),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "b"}]},
+            "a",
+            "b",
+        ),
+        (
+            {"content": [{"type": "reasoning", "text": "a"}, {"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
+            "a",
+            "bc",
+        ),
     ],
     ids=["vllm", "deepseek", "ollama", "both", "cut", "mistral", "several parts"],
 )

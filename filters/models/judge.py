@@ -1,7 +1,8 @@
 """A language model judges answers by a rubric (LLM as a judge; Zheng et al. 2023, arXiv 2306.05685), with checks on the judge.
 
 The judge answers with one of two letters, A or B. If the engine returns the log-probabilities of both, the verdict is computed
-from them and nothing is sampled. Otherwise structured output restricts the answer to the two letters. Every question is asked in
+from them and nothing is sampled. Otherwise structured output restricts the answer to the two letters. A judge that thinks first
+(`thinking_tokens`) gives its letter in the answer after its thinking. Every question is asked in
 both orders, because small judges prefer A whatever the options mean. A verdict that changes with the order is a tie.
 
 The questions of a batch include canaries: answers known to be good or bad. They come from a file, or are the batch's references,
@@ -49,6 +50,9 @@ class Config(BaseModel):
     """`rubric`: is the answer acceptable? `reference`: is it at least as good as the reference? Both orders are asked."""
     show_reference: bool = True
     """With `against: rubric`, show the judge the reference, if the prompt has one."""
+    thinking_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens that a judge which thinks may take for its thinking and its letter; null asks for the letter at once, by its
+    log-probability. A judge that is cut while it thinks has chosen no letter."""
     confidence: float = Field(default=0.6, gt=0.5, le=1)
     """Lowest mean probability over both orders that counts as a verdict."""
     canaries: LocalPath | None = None
@@ -119,7 +123,7 @@ def build(config: Config, tools: Tools) -> Filter:
         "canaries": None if config.canaries is None else _digest(*(f"{canary}" for canary in known)),
     }
     columns = ("messages", "completion", "reference")
-    return Filter("judge", "1", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, certain=False, cost_us=100_000.0)
+    return Filter("judge", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, certain=False, cost_us=100_000.0)
 
 
 def _askable(item: _Item, config: Config) -> bool:
@@ -148,7 +152,7 @@ def _verdict(item: _Item, opinion: _Opinion | None, trusted: bool, config: Confi
 def _opinions(asker: Asker, items: Sequence[_Item], rubric: str, config: Config) -> list[_Opinion]:
     """Ask about every item in both orders, in one call."""
     questions = [_question(item, rubric, config, swapped=swapped) for item in items for swapped in (False, True)]
-    choices = asker.choose(questions, LABELS)
+    choices = asker.choose(questions, LABELS, thinking_tokens=config.thinking_tokens)
     return [_opinion(plain, swapped) for plain, swapped in zip(choices[::2], choices[1::2], strict=True)]
 
 

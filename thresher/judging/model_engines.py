@@ -1,5 +1,6 @@
 """Opens the models that filters ask: judges with any sampler, reward and embedding models with vLLM."""
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -9,15 +10,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from filters.base import FilterError
+from filters.reasoning import USUAL, Marking, take_apart
 from filters.tools import Choice, Messages
 from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.sample import to_json
 from schemas.sampling import Sampling
 from thresher.errors import EngineError, SourceError, ThresherError
 from thresher.inputs import models
+from thresher.inputs.thinking import marking_of
 from thresher.samplers.open_sampler import open_sampler
 from thresher.samplers.sampler import Completion, Drawn, Group, Sampler, label_parameters
 from thresher.samplers.vllm_pooling import PoolingEngine
@@ -26,38 +30,56 @@ from thresher.samplers.vllm_pooling import PoolingEngine
 class SamplerAsker:
     """Any sampler as filters.tools.Asker. Calls of several threads run one after the other."""
 
-    def __init__(self, sampler: Sampler, lock: threading.RLock) -> None:
-        self._sampler, self._lock = sampler, lock
+    def __init__(self, sampler: Sampler, lock: threading.RLock, marking: Marking | None = USUAL) -> None:
+        self._sampler, self._lock, self._marking = sampler, lock, marking
 
-    def choose(self, questions: Sequence[Messages], labels: tuple[str, ...]) -> list[Choice]:
+    def choose(
+        self, questions: Sequence[Messages], labels: tuple[str, ...], *, thinking_tokens: int | None = None
+    ) -> list[Choice]:
         """See filters.tools.Asker. A question that does not fit the model gets an error of its own; finding it costs about
         2 log2(n) further calls."""
         try:
             with self._lock:
-                return self._all(questions, labels)
+                return self._all(questions, labels, thinking_tokens)
         except SourceError as error:
             if len(questions) == 1:
                 return [Choice(None, error=str(error))]
             half = len(questions) // 2
-            return self.choose(questions[:half], labels) + self.choose(questions[half:], labels)
+            halves = (questions[:half], questions[half:])
+            return [choice for part in halves for choice in self.choose(part, labels, thinking_tokens=thinking_tokens)]
         except EngineError as error:
             raise FilterError(f"the engine that a filter asks failed: {error}") from error
 
-    def _all(self, questions: Sequence[Messages], labels: tuple[str, ...]) -> list[Choice]:
-        parameters, choices = label_parameters(), dict[int, Choice]()
+    def _all(self, questions: Sequence[Messages], labels: tuple[str, ...], thinking_tokens: int | None) -> list[Choice]:
+        parameters, choices = label_parameters(thinking_tokens or 1), dict[int, Choice]()
+        asked = labels if thinking_tokens is None else ()
         with self._sampler.stream() as stream:
-            groups = [Group(number, turns, 1, parameters, (0,), (0,), labels) for number, turns in enumerate(questions)]
+            groups = [Group(number, turns, 1, parameters, (0,), (0,), asked) for number, turns in enumerate(questions)]
             stream.submit(groups)
             while len(choices) < len(questions):
-                choices |= {drawn.number: _choice(drawn, labels) for drawn in stream.take(1.0)}
+                choices |= {drawn.number: self._choice(drawn, labels, thinks=not asked) for drawn in stream.take(1.0)}
         return [choices[number] for number in range(len(questions))]
 
+    def _choice(self, drawn: Drawn, labels: tuple[str, ...], *, thinks: bool) -> Choice:
+        if drawn.error is not None:
+            return Choice(None, error=drawn.error)
+        [completion] = drawn.completions
+        if thinks:
+            return Choice(_last_label(_answer(completion, self._marking, drawn.opened), labels))
+        return Choice(_label(completion, labels), completion.label_logprobs)
 
-def _choice(drawn: Drawn, labels: tuple[str, ...]) -> Choice:
-    if drawn.error is not None:
-        return Choice(None, error=drawn.error)
-    [completion] = drawn.completions
-    return Choice(_label(completion, labels), completion.label_logprobs)
+
+def _answer(completion: Completion, marking: Marking | None, opened: bool | None) -> str:
+    """What a judge wrote after its thinking; nothing if it was cut before."""
+    if completion.parts is not None:
+        return completion.parts.answer or ""
+    return take_apart(pa.array([completion.text]), marking, [opened]).answer[0].as_py() or ""
+
+
+def _last_label(answer: str, labels: tuple[str, ...]) -> str | None:
+    """The last label that stands in an answer as a word of its own."""
+    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, labels))})(?!\w)", answer)
+    return found[-1] if found else None
 
 
 def _label(completion: Completion, labels: tuple[str, ...]) -> str | None:
@@ -104,7 +126,8 @@ class ModelEngines:
 
     def asker(self, engine: Engine, model: ModelSpec) -> SamplerAsker:
         """See filters.tools.Models."""
-        return SamplerAsker(*self._opened(to_json(["asker", *_settings(engine, model)]), lambda: _sampler(engine, model)))
+        opened = self._opened(to_json(["asker", *_settings(engine, model)]), lambda: _sampler(engine, model))
+        return SamplerAsker(*opened, _marking(engine, model))
 
     def scorer(self, engine: VllmEngine, model: ModelSpec) -> PoolingScorer:
         """See filters.tools.Models."""
@@ -140,17 +163,25 @@ def _settings(engine: Engine, model: ModelSpec) -> list[Any]:
     return [engine.model_dump(mode="json"), model.model_dump()]
 
 
-def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]:
+def _model(engine: Engine, spec: ModelSpec) -> models.Model:
     if isinstance(engine, HttpEngine | ReplayEngine):
-        model = models.Model(spec.name, "", spec.revision, None, None, None)
-    else:
-        model = models.resolve(spec.name, spec.revision, base=Path())
+        return models.Model(spec.name, "", spec.revision, None, None, None)
+    return models.resolve(spec.name, spec.revision, base=Path())
+
+
+def _marking(engine: Engine, spec: ModelSpec) -> Marking | None:
+    return marking_of(spec, _model(engine, spec).path)
+
+
+def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]:
+    model = _model(engine, spec)
     starts = count(1)
     # Nothing is sampled, so the seed of the engine does not matter.
     return open_sampler(
         engine,
         model,
         prompt_format=spec.prompt_format,
+        marking=marking_of(spec, model.path),
         sampling=Sampling(seeds="engine"),
         base=Path(),
         start=lambda: (next(starts), 1),
