@@ -44,7 +44,6 @@ ENDS_OF_TURN = ("</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_t
                 "<|END_RESPONSE|>")  # fmt: skip
 """Marks that a model writes at the end of its turn; they are no part of an answer."""
 
-_END_OF_TURN = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, ENDS_OF_TURN))}))+\s*\Z")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)", re.MULTILINE)
 _QUOTES = "`'\"\u201c\u2018\u00ab"
 _MESSAGE = re.compile(
@@ -156,12 +155,12 @@ def _split(text: str, marking: Marking, opened: bool | None) -> tuple[str | None
         first = len(text) - len(body) + len(start) if leads else 0
         place = text.find(end, first) if leads or opened else _bare_end(text, start, end)
         if place >= 0:
-            return _stripped(text[first:place]), _answer(text[place + len(end) :]), len(text[: place + len(end)].encode())
+            return text[first:place].strip(), _answer(text[place + len(end) :]), _bytes_of(text, place + len(end))
         if leads:
-            return _stripped(text[first:]), None, len(text.encode())
+            return text[first:].strip(), None, _bytes_of(text, len(text))
     if opened:
-        return _stripped(text), None, len(text.encode())
-    return None, _END_OF_TURN.sub("", text), 0
+        return text.strip(), None, _bytes_of(text, len(text))
+    return None, _without_end_of_turn(text), 0
 
 
 def _bare_end(text: str, start: str, end: str) -> int:
@@ -199,14 +198,24 @@ def _split_channels(text: str) -> tuple[str | None, str | None, int]:
             end = message.end()
         elif answer is None and "to=" not in message["to"] and message["end"]:
             answer = message["text"]  # a preamble that the user sees
-    return "\n".join(reasoning) if reasoning else None, answer, len(text[:end].encode())
+    return "\n".join(reasoning) if reasoning else None, answer, _bytes_of(text, end)
 
 
-def _stripped(reasoning: str) -> str:
-    return reasoning.strip()
+def _bytes_of(text: str, characters: int) -> int:
+    """Bytes of the first characters of a text."""
+    return characters if text.isascii() else len(text[:characters].encode())
 
 
 def _answer(text: str) -> str:
     """What stands after the end mark, without the blank lines that templates put there and without marks of the end of the
     turn."""
-    return _END_OF_TURN.sub("", text.lstrip("\r\n"))
+    return _without_end_of_turn(text.lstrip("\r\n"))
+
+
+def _without_end_of_turn(text: str) -> str:
+    """A text without the marks at its end; unchanged, white space included, if there are none."""
+    kept, rest = text, text.rstrip()
+    while rest.endswith(ENDS_OF_TURN):
+        mark = next(mark for mark in ENDS_OF_TURN if rest.endswith(mark))
+        kept = rest = rest.removesuffix(mark).rstrip()
+    return kept
