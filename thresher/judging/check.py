@@ -181,13 +181,13 @@ def _answer(filter_: Filter, prompt: Prompt, *, right: bool) -> str | None:
 def _judged(filter_: Filter, answers: Sequence[tuple[Prompt, str | None]]) -> Iterator[tuple[Prompt, str, dict[str, Any]]]:
     known = [(prompt, answer) for prompt, answer in answers if answer is not None]
     if known:
-        verdicts = judge(filter_, _table(known)).to_pylist()
+        verdicts = judge(filter_, _table(known, as_calls=filter_.gold_in == "tool_calls")).to_pylist()
         for (prompt, answer), verdict in zip(known, verdicts, strict=True):
             yield prompt, answer, verdict
 
 
-def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
-    """Pool rows for made-up answers."""
+def _table(answers: Sequence[tuple[Prompt, str]], *, as_calls: bool) -> pa.Table:
+    """Pool rows for made-up answers, which are the JSON text of tool calls with `as_calls`."""
     rows = [
         {
             "sample_id": prompt.prompt_id,
@@ -202,6 +202,7 @@ def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
             "template": prompt.template,
             "completion": answer,
             "answer": answer,
+            "tool_calls": answer if as_calls else None,
             "finish_reason": "stop",
         }
         for prompt, answer in answers
