@@ -138,10 +138,8 @@ def _compared(found: Sequence[Any], expected: Sequence[Expected], config: Config
     placed = _in_order(fits) if config.order == "fixed" else _matched(fits)
     if placed is not None:
         want = expected[placed]
-        near = next(call for call in found if call["name"] == want.name)
-        return Verdict.drop(
-            "wrong_arguments", tool=want.name, wanted=_short(dict(want.arguments)), found=_short(near["arguments"])
-        )
+        near = next(call["arguments"] for call in found if call["name"] == want.name)
+        return Verdict.drop("wrong_arguments", tool=want.name, wanted=_short(dict(want.arguments)), found=_short(near))
     if len(found) > len(expected) and not config.extra_calls:
         return Verdict.drop("extra_call", tool=_short(names[-1]), calls=len(found), wanted=len(expected))
     return KEPT
