@@ -11,6 +11,7 @@ from filters.base import Filter, FilterError, Role, Scope
 from filters.judging import judge
 from schemas.sample import SAMPLES, Outcome, Prompt, to_json
 from thresher.errors import RecipeError
+from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import plan, prompts_of
 from thresher.inputs.recipe_file import Loaded
 from thresher.judging.build import Built, build_filters, opened_tools
@@ -71,6 +72,7 @@ class Report:
 def check_recipe(loaded: Loaded) -> Report:
     """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError where
     recipe or prompts cannot be read; other faults are listed in the report."""
+    check_parsers(loaded.recipe.model, loaded.recipe.engine, loaded.where)
     with opened_tools(loaded.recipe, loaded.base) as tools:
         return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
 
