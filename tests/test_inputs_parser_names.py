@@ -73,7 +73,10 @@ def test_other_formats_name_the_parser_of_vllm() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"reasoning": "quen3"}, "x.yaml: model.reasoning: vLLM has no reasoning parser 'quen3'; did you mean qwen3?; it has auto"),
+        (
+            {"reasoning": "quen3"},
+            "x.yaml: model.reasoning: vLLM has no reasoning parser 'quen3'; did you mean qwen3?; it has auto",
+        ),
         ({"reasoning": "Auto"}, "did you mean auto?"),
         ({"tool_parser": "hermess"}, "x.yaml: model.tool_parser: vLLM has no tool parser 'hermess'; did you mean hermes?"),
         ({"tool_parser": "kimi_k3", "reasoning": "qwen3"}, "kimi_k3 also tells the reasoning apart"),
@@ -86,11 +89,13 @@ def test_an_unknown_parser_is_refused_with_the_nearest_name(spec: dict[str, str]
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("engine", [HttpEngine(kind="openai_http", base_urls=("http://x/v1",)), None], ids=["server", "own samples"])
+@pytest.mark.parametrize(
+    "engine", [HttpEngine(kind="openai_http", base_urls=("http://x/v1",)), None], ids=["server", "own samples"]
+)
 def test_parsers_of_vllm_need_its_process(engine: HttpEngine | None) -> None:
     """Names of one pair of marks need no vLLM."""
     check_parsers(ModelSpec(reasoning="qwen3"), engine, where)
-    with pytest.raises(RecipeError, match="granite is code of vLLM .* start a server with --reasoning-parser"):
+    with pytest.raises(RecipeError, match=r"granite is code of vLLM .* start a server with --reasoning-parser"):
         check_parsers(ModelSpec(reasoning="granite"), engine, where)
     with pytest.raises(RecipeError, match="the tool parser hermes reads only what vLLM draws in this process"):
         check_parsers(ModelSpec(tool_parser="hermes"), engine, where)
@@ -106,6 +111,6 @@ def test_known_names_pass() -> None:
 def test_check_and_run_refuse_an_unknown_parser(recipe: Callable[..., Path], tmp_path: Path) -> None:
     """Before anything is sampled, with the place in the recipe."""
     path = recipe(model={"reasoning": "deepseek_r2"})
-    for command in (lambda loaded: check_recipe(loaded), lambda loaded: steps.begin(loaded, tmp_path / "run")):
+    for command in (check_recipe, lambda loaded: steps.begin(loaded, tmp_path / "run")):
         with pytest.raises(RecipeError, match=r"recipe.yaml:\d+: model.reasoning: vLLM has no .* did you mean deepseek_r1"):
             command(recipe_file.load(path))

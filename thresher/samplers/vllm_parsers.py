@@ -175,17 +175,27 @@ def _request(tools: str | None) -> Any:
 
 
 def _calls_text(calls: Sequence[Call]) -> str:
-    """The JSON text of calls."""
-    return json.dumps([{"name": name, "arguments": _object(arguments)} for name, arguments in calls], ensure_ascii=False)
+    """The JSON text of calls. Half a surrogate pair, which models do write, is escaped."""
+    values = [{"name": name, "arguments": _object(arguments)} for name, arguments in calls]
+    text = json.dumps(values, ensure_ascii=False)
+    return text if _is_storable(text) else json.dumps(values)
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(arguments: str) -> Any:
-    """The arguments of a call as an object; their text if it is none, or if no library could read it back."""
+    """The arguments of a call as an object; their text if it is none."""
     try:
         value = json.loads(arguments)
         if isinstance(value, str):  # some models write the object as a text, which parsers encode again
             value = json.loads(value)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError):
         return arguments
     return value if isinstance(value, dict) else arguments
