@@ -11,9 +11,11 @@ import pytest
 
 from filters.reasoning import take_apart
 from helpers.vllm_parsers import cases, served, tokenizer, write_tokenizer
+from schemas.engines import ModelSpec
 from thresher.errors import EngineError
 from thresher.inputs.models import Model
 from thresher.inputs.parser_names import FORMATS, TOOL_PARSERS, marking_by_name
+from thresher.inputs.thinking import marking_of
 from thresher.samplers.sampler import Completion, Drawn, Group, Parts
 from thresher.samplers.vllm_parsers import VllmParsers
 
@@ -278,6 +280,35 @@ def test_harmony_calls_are_read_from_the_channels() -> None:
 
     assert whole.parts == Parts("openai", "I need to=functions.add", "", json.dumps([CALL]), None)
     assert cut.parts is None
+
+
+S = "<|sep|>"
+KIMI_CALL = (
+    f'<|open|>tools{S}<|open|>call tool="add" index="1"{S}<|open|>argument key="x" type="number"{S}1<|close|>argument{S}'
+    f'<|open|>argument key="word" type="string"{S}a<|close|>argument{S}<|close|>call{S}<|close|>tools{S}'
+)
+IN_CHANNELS = {
+    "kimi_k3": f"r<|close|>think{S}<|open|>response{S}Hi<|close|>response{S}{KIMI_CALL}",
+    "inkling": (
+        "<|content_thinking|>r<|end_message|><|message_model|><|content_text|>Hi<|end_message|><|message_model|>"
+        '<|content_invoke_tool_json|>{"name": "add", "args": {"x": 1, "word": "a"}}<|end_message|>'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_CHANNELS)
+@pytest.mark.parametrize("tools", [TOOLS, None], ids=["tools", "no tools"])
+def test_calls_in_channels_need_one_name_only(name: str, tools: Any, marks: Model) -> None:
+    """`tool_parser: kimi_k3` with `reasoning: auto` takes the reasoning apart too. To a prompt without tools that parser finds no
+    calls."""
+    marking = marking_of(ModelSpec(tool_parser=name), marks.path)
+    assert marking is not None
+    assert marking.parser == name
+    expected = None if tools is None and name == "kimi_k3" else [CALL]
+    parts = parts_of(VllmParsers(marks, marking, name), marks, IN_CHANNELS[name], tools=tools, opened=name == "kimi_k3")
+
+    assert parts is not None
+    assert (parts.parsed_by, parts.reasoning, parts.answer, calls_of(parts)) == (name, "r", "Hi", expected)
 
 
 def test_one_pass_finds_reasoning_and_calls(marks: Model) -> None:
