@@ -91,7 +91,8 @@ def sign_shard(part: Pass, plan: Plan, shard: int) -> None:
     if is_signed(plan.folder, shard):
         return
     spec = part.spec
-    _, table = _hits(part.store, shard, near_duplicate.COLUMNS)
+    _, table = _hits(part.store, shard, (*near_duplicate.COLUMNS, "answer"))
+    table = near_duplicate.as_compared(table)
     names = np.array([name.encode() for name in table["sample_id"].to_pylist()], "S64")
     further = {"names": names, "draws": table["multiplicity"].to_numpy().astype(np.int64)}
     sign(plan.folder, shard, signed_in_run(table, spec), near_duplicate.order(table, spec), further)
