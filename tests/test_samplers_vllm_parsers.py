@@ -167,6 +167,18 @@ def test_what_vllm_takes_apart_loses_no_answer(name: str, marks: Model) -> None:
     assert parts("mentions a call") == ("r <tool_call> q", "a")
 
 
+def test_the_parser_hf_sees_the_prompt(marks: Model) -> None:
+    """Its template tells whether the prompt opened the thinking; the marks of other models are not known to us."""
+    parsers = VllmParsers(marks, marking_by_name("hf"), None)
+    for prompt, reasoning, answer in (("<assistant><think>", "r", "a"), ("<assistant>", None, "r</think>a")):
+        ids = np.asarray(tokenizer(marks.path).encode(prompt, add_special_tokens=False), np.int32)
+        drawn = Drawn(1, (Completion("r</think>a", "stop"),), prompt_ids=ids)
+        parts = parsers.apart(drawn, Group(1, (), 1, {}), None).completions[0].parts
+
+        assert parts is not None
+        assert (parts.reasoning, parts.answer) == (reasoning, answer)
+
+
 def test_tokens_of_the_reasoning_are_counted(marks: Model) -> None:
     """Up to the end of its mark: each mark is one token here."""
     parsers = VllmParsers(marks, marking_by_name("ernie45"), None)

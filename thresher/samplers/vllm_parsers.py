@@ -77,7 +77,7 @@ class VllmParsers:
             return drawn
         found: list[Parts | None]
         if self._reasoning:
-            found = [self._whole(completion, group, drawn.opened, token_bytes) for completion in drawn.completions]
+            found = [self._whole(completion, group, drawn, token_bytes) for completion in drawn.completions]
         else:
             texts = pa.array([completion.text for completion in drawn.completions], pa.string())
             split = take_apart(texts, self._marking, [drawn.opened] * len(texts))
@@ -108,24 +108,25 @@ class VllmParsers:
         tokens = _tokens_before(int(split.ends[row]), completion, token_bytes)
         return Parts(self._tools, reasoning, rest or "", _calls_text(calls), tokens)
 
-    def _whole(self, completion: Completion, group: Group, opened: bool | None, token_bytes: NDArray[np.int32] | None) -> Parts:
+    def _whole(self, completion: Completion, group: Group, drawn: Drawn, token_bytes: NDArray[np.int32] | None) -> Parts:
         """The parts of a completion that vLLM's reasoning parser takes apart, with its calls."""
         assert self._marking is not None
         assert self._reasoning is not None
         text, name = completion.text, self._reasoning
-        inside = self._marking.opened if opened is None else opened
+        inside = self._marking.opened if drawn.opened is None else drawn.opened
         closed = any(end in text for _, end in self._marking.pairs)
         leading = next((start for start, _ in self._marking.pairs if text.lstrip().startswith(start)), None)
         if not closed and (leading is not None or inside):
             thought = text.lstrip().removeprefix(leading or "").strip()
             return Parts(name, thought, None, None, _tokens_before(len(text.encode()), completion, token_bytes))
-        parsed = self._parsed(text, group, completion)
+        parsed = self._parsed(text, group, completion, drawn.prompt_ids)
         if parsed is None:
             return Parts(name, None, text, None, 0)
         reasoning, answer, calls = parsed
-        if reasoning and answer is None and not calls and not closed and not inside:
-            reasoning, answer = None, reasoning  # a model that did not think: the parser expects that it did
-        end = 0 if not reasoning else text.find(reasoning) + len(reasoning)
+        if reasoning and answer is None and not calls and not closed and self._marking.opened:
+            reasoning, answer = None, reasoning  # the parser expects thinking, but the prompt did not open it
+        place = text.find(reasoning) if reasoning else -1  # -1: a parser may leave out marks inside the thinking
+        end = place + len(reasoning) if reasoning and place >= 0 else 0
         if calls and completion.finish_reason == "length":
             calls, answer = [], text[end:]
         if answer is None and (calls or closed or not reasoning):
@@ -134,12 +135,14 @@ class VllmParsers:
         if reasoning:
             mark = next((len(m) for _, m in self._marking.pairs if text[end:].lstrip().startswith(m)), 0)
             end += len(text[end:]) - len(text[end:].lstrip()) + mark if mark else 0
-            tokens = _tokens_before(len(text[:end].encode()), completion, token_bytes) if reasoning in text else None
+            tokens = _tokens_before(len(text[:end].encode()), completion, token_bytes) if place >= 0 else None
         by = f"{name}+{self._tools}" if calls and self._tools != name else name
         answer = None if answer is None else answer.lstrip("\r\n")
         return Parts(by, reasoning.strip() if reasoning else None, answer, _calls_text(calls) if calls else None, tokens)
 
-    def _parsed(self, text: str, group: Group, completion: Completion) -> tuple[str | None, str | None, list[Call]] | None:
+    def _parsed(
+        self, text: str, group: Group, completion: Completion, prompt_ids: NDArray[np.int32] | None = None
+    ) -> tuple[str | None, str | None, list[Call]] | None:
         """Reasoning, content and calls by vLLM's parser; None if it raised an error, of which the first of a kind is logged."""
         arguments = {} if group.template is None else json.loads(group.template)
         ids = [] if completion.token_ids is None else completion.token_ids.tolist()
@@ -149,6 +152,8 @@ class VllmParsers:
                 parser = self._class(
                     self._tokenizer, request.tools, chat_template_kwargs=arguments, model_config=self.model_config
                 )
+                if prompt_ids is not None:
+                    parser.set_prompt_token_ids(prompt_ids.tolist())
                 reasoning, content, calls = parser.parse(text, request, enable_auto_tools=True, model_output_token_ids=ids)
         except Exception as error:  # noqa: BLE001 - whatever a parser raises, it costs the calls of this sample
             kind = type(error).__name__
