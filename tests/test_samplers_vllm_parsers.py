@@ -268,6 +268,15 @@ def test_an_answer_without_a_call_keeps_every_character(marks: Model) -> None:
         assert parts_of(parsers, marks, text, tools=TOOLS) is None
 
 
+def test_a_call_that_the_model_spoiled_is_text(marks: Model, capfd: pytest.CaptureFixture[str]) -> None:
+    """vLLM would log a traceback for each."""
+    parsers = VllmParsers(marks, None, "hermes")
+    assert parts_of(parsers, marks, "<tool_call>{'name': 'add'}</tool_call>", tools=TOOLS) is None
+
+    assert not logging.getLogger("vllm.tool_parsers.hermes_tool_parser").isEnabledFor(logging.ERROR)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 def test_a_parser_that_fails_costs_only_that_sample(marks: Model, caplog: pytest.LogCaptureFixture) -> None:
     """The sample has its answer and no calls, and the first failure is logged."""
     parsers = VllmParsers(marks, None, "hermes")

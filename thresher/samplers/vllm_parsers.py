@@ -58,6 +58,8 @@ class VllmParsers:
         from vllm.parser.parser_manager import ParserManager
         from vllm.tokenizers import get_tokenizer
 
+        for name in ("vllm.tool_parsers", "vllm.reasoning", "vllm.parser"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # they log a traceback for each call that a model spoiled
         self._tokenizer = get_tokenizer(self._model.path)
         try:
             self._class = ParserManager.get_parser(
