@@ -30,6 +30,7 @@ FILTERS: dict[str, str] = {
     "decontaminate": "filters.decontaminate",
     "python": "filters.python",
     "majority": "filters.answers.majority",
+    "tool_call": "filters.answers.tool_call",
     "judge": "filters.models.judge",
     "reward": "filters.models.reward",
 }

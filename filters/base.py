@@ -88,6 +88,8 @@ class Filter:
     parameters: dict[str, Any] = field(default_factory=dict)
     gold: Callable[[Any], str | None] | None = None
     wrong: Callable[[Any], str | None] | None = None
+    gold_in: Literal["completion", "tool_calls"] = "completion"
+    """The column that `gold` and `wrong` write: the text of a completion, or the JSON text of tool calls."""
     certain: bool = True
     """Whether its verdict on a known answer is reliable. If not (a judge), `thresher check` does not try it on references."""
     cost_us: float = 10.0

@@ -21,12 +21,13 @@ class Config(BaseModel):
 
 def build(config: Config) -> Filter:
     """Drop `truncated` and `empty` answers and completions `cut_while_thinking`; `aborted` ones are undecided. A null
-    finish_reason counts as finished."""
+    finish_reason counts as finished. An answer that only calls tools is not empty."""
 
     def judge(table: pa.Table) -> pa.Table:
         finish = pc.fill_null(table["finish_reason"], "stop")
         thinking = pc.is_null(table["answer"])
-        empty = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(pc.fill_null(table["answer"], ""))), 0)
+        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(pc.fill_null(table["answer"], ""))), 0)
+        empty = pc.and_(blank, pc.equal(pc.fill_null(table["tool_calls"], "[]"), "[]"))
         aborted = pc.equal(finish, "abort")
         truncated = pc.and_(pc.equal(finish, "length"), pa.scalar(not config.allow_truncated))
         reason = pc.if_else(truncated, "truncated", pc.if_else(empty, "empty", ""))
@@ -34,6 +35,6 @@ def build(config: Config) -> Filter:
         outcome = pc.if_else(pc.or_(truncated, empty), Outcome.DROP.value, Outcome.KEEP.value)
         return verdict_table(pc.if_else(aborted, Outcome.UNDECIDED.value, outcome).combine_chunks(), reason.combine_chunks())
 
-    columns = ("answer", "finish_reason")
+    columns = ("answer", "tool_calls", "finish_reason")
     parameters = config.model_dump(mode="json")
     return Filter("finished", "2", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=0.2)

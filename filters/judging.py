@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters.base import Filter, FilterError, Scope, verdict_table
+from filters.base import Filter, FilterError, Role, Scope, verdict_table
 from filters.reasoning import take_apart
 from schemas.sample import Message, Outcome, Sample, Verdict, to_json
 
@@ -21,6 +21,8 @@ REASON = re.compile(r"[a-z][a-z0-9_]*")
 ERROR_CHARS = 500
 CUT_WHILE_THINKING = "cut_while_thinking"
 """Reason of a sample that ended inside its reasoning, so that it has no answer."""
+COMPARED = (Role.DUPLICATE, Role.NEAR_MISS)
+"""Roles of filters that compare answers with each other: they find the tool calls after the answer's text."""
 _NAMES = ["outcome", "reason", "score", "detail"]
 _OUTCOMES = pa.array([outcome.value for outcome in Outcome])
 
@@ -59,7 +61,7 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
     waiting: list[tuple[int, pa.ChunkedArray | None]] = []
     broken: list[Exception] = []
 
-    def projected() -> Iterator[pa.Table]:
+    def batches_seen() -> Iterator[pa.Table]:
         try:
             for batch in batches:
                 seen = _projected(filter_, batch)
@@ -71,7 +73,7 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
             broken.append(error)
             raise
 
-    source = projected()
+    source = batches_seen()
     try:
         for answer in filter_.judge(source):
             if not waiting:
@@ -170,10 +172,20 @@ def _projected(filter_: Filter, table: pa.Table) -> pa.Table:
     if missing:
         raise FilterError(f"{filter_.name}: wanted the column {missing[0]}, found {', '.join(table.column_names)}")
     seen = table.select(names).rename_columns(list(filter_.columns))
-    if "completion" in filter_.columns and filter_.reads == "reasoning":  # a filter on reasoning sees that there is none
-        place = names.index("reasoning")
-        seen = seen.set_column(place, "completion", pc.fill_null(seen.column(place), ""))
-    return seen
+    if "completion" not in filter_.columns or filter_.reads == "completion":
+        return seen
+    place = filter_.columns.index("completion")
+    text = seen.column(place)
+    if filter_.reads == "reasoning":  # a filter on reasoning sees that there is none
+        text = pc.fill_null(text, "")
+    elif filter_.role in COMPARED and "tool_calls" in table.column_names:
+        text = compared_text(text, table["tool_calls"])
+    return seen.set_column(place, "completion", text)
+
+
+def compared_text(answers: pa.ChunkedArray, calls: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The texts by which answers are compared: with their tool calls, for answers that only call tools have no other text."""
+    return pc.if_else(pc.is_valid(calls), pc.binary_join_element_wise(answers, pc.fill_null(calls, ""), "\n"), answers)
 
 
 def _failed(error: Exception, rows: int) -> pa.Table:

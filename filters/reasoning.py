@@ -51,6 +51,7 @@ _MESSAGE = re.compile(
     r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>)|\Z)",
     re.DOTALL,
 )
+_ADDRESSEE = re.compile(r"\bto=([^\s<]+)")
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class Marking:
     """How a model marks its thinking: by one of several pairs of marks, or by channels.
 
     `opened`: whether the template opens the thinking in the prompt, so that a completion without marks is all thinking; None if
-    that is unknown, and a completion without marks is all answer.
+    that is unknown, and a completion without marks is all answer. `parser`: the parser of vLLM that takes completions apart as
+    they are drawn, instead of the pairs.
     """
 
     pairs: tuple[Pair, ...] = USUAL_MARKS
     channels: bool = True
     opened: bool | None = None
+    parser: str | None = None
 
 
 USUAL = Marking()
@@ -123,6 +126,12 @@ def join(reasoning: str | None, answer: str | None, tool_calls: str | None = Non
         return text
     opened = f"{pair[0]}\n{reasoning}"
     return opened if answer is None and not calls else f"{opened}\n{pair[1]}\n\n{text}"
+
+
+def channel_calls(text: str) -> list[tuple[str, str]]:
+    """The tool calls of a completion in channels: the name of each tool, and its arguments as they were written."""
+    calls = [(_addressee(message), message["text"]) for message in _MESSAGE.finditer(text)]
+    return [(name.removeprefix("functions."), arguments) for name, arguments in calls if name]
 
 
 def opens_thinking(prompt: str, marking: Marking) -> bool:
@@ -196,9 +205,17 @@ def _split_channels(text: str) -> tuple[str | None, str | None, int]:
         elif message["channel"] == "analysis":
             reasoning.append(message["text"])
             end = message.end()
-        elif answer is None and "to=" not in message["to"] and message["end"]:
+        elif answer is None and not _addressee(message) and message["end"]:
             answer = message["text"]  # a preamble that the user sees
+        elif _addressee(message):
+            answer = answer or ""  # a tool call is an answer without text
     return "\n".join(reasoning) if reasoning else None, answer, _bytes_of(text, end)
+
+
+def _addressee(message: re.Match[str]) -> str:
+    """The tool that a message of a channel calls; empty if it calls none."""
+    name = _ADDRESSEE.search(f"{message['role'] or ''} {message['to']}")
+    return name[1] if name else ""
 
 
 def _bytes_of(text: str, characters: int) -> int:

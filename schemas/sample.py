@@ -222,9 +222,9 @@ SAMPLES = pa.schema(
 text) are that text taken apart. `answer` is null if the completion ended inside its reasoning. `reasoning_tokens` counts the
 tokens up to the end of the reasoning. `parsed_by` tells who took it apart: `marks` (thresher, by the model's thinking marks),
 `server` or `messages` (they came apart, so that `completion` is joined from them and not exactly the text of `completion_ids`),
-or the name of a parser of vLLM; null if there was nothing to take apart. `source_row` and `unreadable` are for imported samples
-(row number from 0 in the user's file, and why the row could not be read). `error` is why the engine could not draw a sample; such
-a sample is not judged."""
+or the names of parsers of vLLM, joined by `+`; null if there was nothing to take apart. `source_row` and `unreadable` are for
+imported samples (row number from 0 in the user's file, and why the row could not be read). `error` is why the engine could not
+draw a sample; such a sample is not judged."""
 
 REPEATED = ("family", "messages", "reference", "metadata", "tools", "template")
 """Columns that a sample shares with its prompt."""

@@ -12,9 +12,11 @@ from thresher.dedupe import within_run
 
 @pytest.mark.slow
 def test_through_files_the_verdicts_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both compare answers: what the model thought differs each time."""
     data = [row for who in ("Anna", "Berta", "Clara") for row in apples(10, 6, who)] + apples(30, 4)
     for number, row in enumerate(data):
         row["prompt"] += " " * (number % 5)
+        row["completion"] = f"<think>Attempt {number}: {'well ' * number}</think>\n\n{row['completion']}"
     settings = {"within_prompt": None}
     plain = rollouts(asking_run(tmp_path, data, "plain", settings))
     calls: list[str] = []

@@ -110,6 +110,15 @@ def test_empty_and_one_word_answers(completions: tuple[str, str]) -> None:
     assert repeats(in_prompt(hit_table(*completions))) == [None, "s0"]
 
 
+def test_answers_that_only_call_tools_are_compared_by_their_calls() -> None:
+    """They have no text in which they could differ."""
+    calls = ['[{"name": "weather", "arguments": {"city": "Paris"}}]', '[{"name": "weather", "arguments": {"city": "Rome"}}]']
+    table = hit_table("", "", "", "", tool_calls=[*calls, calls[0], None])
+    table = table.append_column("answer", table["completion"])
+
+    assert repeats(in_prompt(table)) == [None, None, "s0", None]
+
+
 def test_a_run_without_hits_has_no_verdicts() -> None:
     """With empty batches or without any."""
     assert in_run() == []

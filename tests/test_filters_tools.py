@@ -105,6 +105,7 @@ TEXTS = [
 MATHS = pool_table(*({"completion": text, "reference": "\\frac{42}{1}"} for text in TEXTS))
 PROGRAMS = ["def f(x): return 2 * x", "def f(x): return x", "def f(x): return 1 / 0", "def f(x) return", "no program"]
 CODE = pool_table(*({"completion": fenced(text), "reference": ["assert f(2) == 4"]} for text in PROGRAMS))
+CALLS = pool_table(*({"completion": "", "tool_calls": text} for text in ['[{"name": "add", "arguments": {"x": 1}}]', None]))
 CASES: dict[str, tuple[dict[str, Any], pa.Table]] = {
     "finished": ({}, MATHS),
     "exact_answer": ({}, MATHS),
@@ -116,6 +117,7 @@ CASES: dict[str, tuple[dict[str, Any], pa.Table]] = {
     "coherence": ({}, MATHS),
     "python": ({"build": "filters.finished:build"}, MATHS),
     "majority": ({}, MATHS),
+    "tool_call": ({"expected": "any"}, CALLS),
 }
 
 

@@ -40,7 +40,7 @@ def answer(reasoning: str, text: str, call: dict[str, Any] | None = None) -> dic
 
 def samples(kind: str) -> list[dict[str, Any]]:
     """For each of two prompts a right answer and a wrong one that is close to it."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in (1, 2):
         if kind == "thoughts":
             prompt = [{"role": "user", "content": f"Count to the number {number}."}]

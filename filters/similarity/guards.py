@@ -1,4 +1,5 @@
-"""What duplicates must agree in: the accepted answer, or the numbers in the text. Signatures hold it as a hash."""
+"""What duplicates must agree in: the accepted answer, or the numbers in the text, and the tool calls. Signatures hold it as a
+hash."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from schemas.repeats import DedupeSpec
 
 def guards(table: pa.Table, spec: DedupeSpec) -> U64:
     """Hash (n,) of what duplicates of each sample must agree in: the accepted reference (`accepted`, or its `answer_id`), or the
-    numbers in the text if no answer was accepted."""
+    numbers in the text if no answer was accepted; and the tool calls."""
     result = np.zeros(table.num_rows, np.uint64)
     if spec.guard == "none":
         return result
@@ -25,6 +26,9 @@ def guards(table: pa.Table, spec: DedupeSpec) -> U64:
         answered[:] = False
     if not answered.all():
         result[~answered] = numbers(table["completion"].filter(pa.array(~answered)))
+    if "tool_calls" in table.column_names:
+        called = pc.is_valid(table["tool_calls"]).to_numpy(zero_copy_only=False)
+        result[called] ^= hashes(table["tool_calls"].filter(pa.array(called)))
     return result
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.base import Filter, Role, Scope, verdict_table
+from filters.judging import compared_text
 from filters.models.paths import resolved_model
 from filters.similarity.duplicates import Clusters, Order, among, within
 from filters.similarity.guards import guards, signed_in_run
@@ -28,7 +29,7 @@ from schemas.repeats import DedupeSpec
 from schemas.sample import Outcome
 
 RUN, RELEASED, SEMANTIC = "near_duplicate_run", "near_duplicate_released", "semantic_duplicate"
-COLUMNS = ("sample_id", "prompt_id", "completion", "cumulative_logprob", "accepted", "score", "multiplicity")
+COLUMNS = ("sample_id", "prompt_id", "completion", "tool_calls", "cumulative_logprob", "accepted", "score", "multiplicity")
 
 
 def within_prompt(spec: DedupeSpec) -> Filter:
@@ -43,6 +44,12 @@ def within_prompt(spec: DedupeSpec) -> Filter:
         return verdicts(Comparison.within_table(table, clusters, texts.contents), "prompt")
 
     return duplicate_filter("near_duplicate", Scope.PROMPT, judge, spec, {"within_prompt", "guard", "keep"})
+
+
+def as_compared(samples: pa.Table) -> pa.Table:
+    """Samples of the pool with what is compared as their `completion`: the answer and its tool calls."""
+    text = compared_text(pc.fill_null(samples["answer"], ""), samples["tool_calls"])
+    return samples.append_column("completion", text)
 
 
 def semantic(spec: DedupeSpec, tools: Tools) -> Filter:

@@ -8,7 +8,7 @@ import pyarrow as pa
 TYPES = {
     "sample_id": pa.string(), "prompt_id": pa.string(), "index": pa.int32(), "completion": pa.string(),
     "cumulative_logprob": pa.float64(), "accepted": pa.string(), "score": pa.float64(), "multiplicity": pa.int64(),
-    "kind": pa.string(),
+    "kind": pa.string(), "tool_calls": pa.string(),
 }  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def hit_table(*completions: str, **columns: list[Any]) -> pa.Table:
         "score": [None] * rows,
         "multiplicity": [1] * rows,
         "kind": ["hit"] * rows,
+        "tool_calls": [None] * rows,
     } | columns
     return pa.table({name: pa.array(filled[name], kind) for name, kind in TYPES.items()})
 

@@ -58,9 +58,9 @@ def repeated(store: Store, spec: DedupeSpec, index: Index, known: Collection[str
 
 def _hits(store: Store, spec: DedupeSpec) -> Iterator[tuple[Signed, list[str]]]:
     columns = sorted(set(near_duplicate.COLUMNS) - {*pool.JUDGED, "completion"} | {"anchor", "reference", "answer"})
-    for judged in map(pool.as_read, pool.each_judged(store, columns)):
+    for judged in pool.each_judged(store, columns):
         hits = judged.filter(pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"])))
-        yield signed_in_run(hits, spec), hits["sample_id"].to_pylist()
+        yield signed_in_run(near_duplicate.as_compared(hits), spec), hits["sample_id"].to_pylist()
 
 
 def index_dataset(data: str, out: Path, spec: DedupeSpec, *, config: str = "sft", split: str = "train") -> Index:

@@ -91,7 +91,8 @@ def sign_shard(part: Pass, plan: Plan, shard: int) -> None:
     if is_signed(plan.folder, shard):
         return
     spec = part.spec
-    _, table = _hits(part.store, shard, near_duplicate.COLUMNS)
+    _, table = _hits(part.store, shard, (*near_duplicate.COLUMNS, "answer"))
+    table = near_duplicate.as_compared(table)
     names = np.array([name.encode() for name in table["sample_id"].to_pylist()], "S64")
     further = {"names": names, "draws": table["multiplicity"].to_numpy().astype(np.int64)}
     sign(plan.folder, shard, signed_in_run(table, spec), near_duplicate.order(table, spec), further)
@@ -126,8 +127,8 @@ def write_verdicts(part: Pass, plan: Plan, shard: int) -> None:
 
 def _hits(store: Store, shard: int, columns: tuple[str, ...]) -> tuple[NDArray[np.int64], pa.Table]:
     """The samples of a shard that all filters kept so far, and their rows."""
-    stored = sorted(({"sample_id", "anchor", "reference", "answer"} | set(columns)) - {*pool.JUDGED, "completion"})
-    judged = pool.as_read(pool.read_judged(store, shard, stored))
+    stored = sorted(({"sample_id", "anchor", "reference"} | set(columns)) - {*pool.JUDGED, "completion"})
+    judged = pool.read_judged(store, shard, stored)
     kept = pc.and_(pc.equal(judged["outcome"], Outcome.KEEP.value), pc.invert(judged["anchor"]))
     rows = np.flatnonzero(kept.to_numpy(zero_copy_only=False))
     return rows, judged.take(pa.array(rows))

@@ -7,17 +7,25 @@ from typing import Any
 
 from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking
 from schemas.engines import Marks, ModelSpec
+from thresher.inputs.parser_names import FORMATS, WHOLE, marking_by_name
 
 
 def marking_of(spec: ModelSpec, path: str) -> Marking | None:
-    """How the model in a directory marks its thinking, as the recipe says or, with `auto`, as the chat template and the tokenizer
-    show; None where nothing is taken apart. A path without a tokenizer, as for a model on a server, shows nothing."""
+    """How the model in a directory marks its thinking, as the recipe says by marks or by a parser's name or, with `auto`, as the
+    chat template and the tokenizer show; None where nothing is taken apart. A path without a tokenizer, as for a model on a
+    server, shows nothing."""
     if spec.reasoning is None:
         return None
     if isinstance(spec.reasoning, Marks):
         return Marking(((spec.reasoning.start, spec.reasoning.end),), channels=False)
+    if spec.reasoning in FORMATS:
+        return marking_by_name(spec.reasoning)
+    if spec.tool_parser in WHOLE:
+        return marking_by_name(spec.tool_parser)
     named = _named_by(Path(path))
     pairs = tuple(pair for pair in USUAL_MARKS if pair[1] in named)
+    if spec.reasoning != "auto":
+        return marking_by_name(spec.reasoning, pairs or USUAL_MARKS)
     return Marking(pairs, channels=CHANNEL in named) if pairs or CHANNEL in named else USUAL
 
 
@@ -25,7 +33,7 @@ def marking_from(noted: Any) -> Marking | None:
     """A marking from its JSON value in run.json."""
     if noted is None:
         return None
-    return Marking(tuple((start, end) for start, end in noted["pairs"]), noted["channels"], noted["opened"])
+    return Marking(tuple((start, end) for start, end in noted["pairs"]), noted["channels"], noted["opened"], noted["parser"])
 
 
 def noted(marking: Marking | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from filters.base import Filter, FilterError, Role, Scope
 from filters.judging import judge
 from schemas.sample import SAMPLES, Outcome, Prompt, to_json
 from thresher.errors import RecipeError
+from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import plan, prompts_of
 from thresher.inputs.recipe_file import Loaded
 from thresher.judging.build import Built, build_filters, opened_tools
@@ -71,6 +72,7 @@ class Report:
 def check_recipe(loaded: Loaded) -> Report:
     """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError where
     recipe or prompts cannot be read; other faults are listed in the report."""
+    check_parsers(loaded.recipe.model, loaded.recipe.engine, loaded.where)
     with opened_tools(loaded.recipe, loaded.base) as tools:
         return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
 
@@ -181,13 +183,13 @@ def _answer(filter_: Filter, prompt: Prompt, *, right: bool) -> str | None:
 def _judged(filter_: Filter, answers: Sequence[tuple[Prompt, str | None]]) -> Iterator[tuple[Prompt, str, dict[str, Any]]]:
     known = [(prompt, answer) for prompt, answer in answers if answer is not None]
     if known:
-        verdicts = judge(filter_, _table(known)).to_pylist()
+        verdicts = judge(filter_, _table(known, as_calls=filter_.gold_in == "tool_calls")).to_pylist()
         for (prompt, answer), verdict in zip(known, verdicts, strict=True):
             yield prompt, answer, verdict
 
 
-def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
-    """Pool rows for made-up answers."""
+def _table(answers: Sequence[tuple[Prompt, str]], *, as_calls: bool) -> pa.Table:
+    """Pool rows for made-up answers, which are the JSON text of tool calls with `as_calls`."""
     rows = [
         {
             "sample_id": prompt.prompt_id,
@@ -202,6 +204,7 @@ def _table(answers: Sequence[tuple[Prompt, str]]) -> pa.Table:
             "template": prompt.template,
             "completion": answer,
             "answer": answer,
+            "tool_calls": answer if as_calls else None,
             "finish_reason": "stop",
         }
         for prompt, answer in answers

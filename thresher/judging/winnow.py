@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import SO_FAR, Filter, Role, Scope
-from filters.judging import judge
+from filters.judging import COMPARED, judge
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec
 from schemas.sample import VERDICTS, Kind, Outcome
@@ -165,4 +165,5 @@ def _ask(
 def columns_read(built: Sequence[Built]) -> list[str]:
     """The pool's columns that filters read."""
     names = _ALWAYS_READ.union(*(item.filter.read_columns for item in built))
+    names |= {"tool_calls" for item in built if item.filter.role in COMPARED}
     return sorted((names | {"reference"} if "accepted" in names else names) - set(SO_FAR))

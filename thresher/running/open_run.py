@@ -17,6 +17,7 @@ from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids
 from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import models
+from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
 from thresher.inputs.thinking import marking_of, noted
@@ -79,6 +80,7 @@ def begin(
     store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     recipe = _with_its_index(recipe, store)
     build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
+    check_parsers(recipe.model, recipe.engine, loaded.where)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
@@ -87,6 +89,7 @@ def begin(
         "files": _fingerprints(recipe, loaded.base),
         "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
         "reasoning": noted(marking_of(recipe.model, model.path)),
+        "tool_parser": recipe.model.tool_parser,
         "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
         "salt": recipe.run.salt,
     }
@@ -111,6 +114,7 @@ def begin(
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     """Import a user's own samples into a pool instead of sampling. Raises SourceError, StoreError, RecipeError."""
     build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
+    check_parsers(loaded.recipe.model, None, loaded.where)
     if not file.is_file():
         raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
     store = Store(out)

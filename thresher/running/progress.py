@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from schemas.sampling import Sampling
+from thresher.running.unmarked import Unmarked
 from thresher.samplers.sampler import EngineFacts
 
 LINE_EVERY_S = 10.0
@@ -40,6 +41,8 @@ class Progress:
         """Times (seconds since 1970) at which the engine was started (`begun`), was ready (`warm`), and returned its `first`
         samples; on a cluster its first shard."""
         self._lap = time.perf_counter()
+        self.unmarked = Unmarked()
+        """Looks for the marks of thinking in the first samples."""
 
     def __reduce__(self) -> tuple[type["Progress"], tuple[()]]:
         return Progress, ()

@@ -77,7 +77,7 @@ class Drawing:
     def __init__(self, prompts: pa.Table, run: Run, model: models.Model, sampler: Sampler, progress: Progress) -> None:
         recipe = run.recipe
         self._sampling, self._model, self._sampler, self._progress = recipe.sampling, model, sampler, progress
-        self._marking = run.marking
+        self._marking, self._spec = run.marking, recipe.model
         self._prompts = prompts_of(prompts)
         self._ids = [prompt.prompt_id for prompt in self._prompts]
         self._series = shards.series_of(recipe.sampling, model, recipe.run.salt)
@@ -169,6 +169,7 @@ class Drawing:
             marking=self._marking,
             token_bytes=self._sampler.token_bytes,
         )
+        self._progress.unmarked.look(rows, self._spec, self._marking)
         self._keep(rows)
         return rows
 

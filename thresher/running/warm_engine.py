@@ -51,6 +51,7 @@ def warm(run: Run, progress: Progress) -> Iterator[Warm]:
         model,
         prompt_format=recipe.model.prompt_format,
         marking=run.marking,
+        tool_parser=recipe.model.tool_parser,
         sampling=recipe.sampling,
         base=run.base,
         start=partial(note_start, run),

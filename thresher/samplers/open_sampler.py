@@ -21,6 +21,7 @@ def open_sampler(
     *,
     prompt_format: str,
     marking: Marking | None = None,
+    tool_parser: str | None = None,
     sampling: Sampling,
     base: Path,
     start: Callable[[], tuple[int, int]],
@@ -35,4 +36,13 @@ def open_sampler(
         return ReplaySampler(base / engine.path)
     if isinstance(engine, HttpEngine):
         return HttpSampler(engine, model.name, quota=quota, seeds=seeds, base=base)
-    return VllmSampler(engine, model, prompt_format=prompt_format, marking=marking, quota=quota, seeds=seeds, start=start)
+    return VllmSampler(
+        engine,
+        model,
+        prompt_format=prompt_format,
+        marking=marking,
+        tool_parser=tool_parser,
+        quota=quota,
+        seeds=seeds,
+        start=start,
+    )

@@ -30,6 +30,7 @@ from thresher.inputs.models import Model
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 from thresher.samplers.vllm_draw import EngineStart, draw_group, seeds_each_sample
+from thresher.samplers.vllm_parsers import VllmParsers
 from thresher.samplers.vllm_process import Tokeniser, VllmProcess, check_options, in_words
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class VllmStream:
     def __init__(self, sampler: "VllmSampler", priority: int) -> None:
         self._sampler, self.priority = sampler, priority
         self.finished, self.closed = FinishedGroups(), False
+        self._groups: dict[int, Group] = {}  # in flight, for the parsers of vLLM
 
     def __enter__(self) -> "VllmStream":
         return self
@@ -75,10 +77,16 @@ class VllmStream:
         self._sampler.drop(self)
 
     def submit(self, groups: Iterable[Group]) -> None:
+        if self._sampler.parsers is not None:
+            groups = list(groups)
+            self._groups |= {group.number: group for group in groups}
         self._sampler.enqueue(self, groups)
 
     def take(self, timeout: float) -> list[Drawn]:
-        return self.finished.take(timeout)
+        drawn, parsers = self.finished.take(timeout), self._sampler.parsers
+        if parsers is None:
+            return drawn
+        return [parsers.apart(one, self._groups.pop(one.number), self._sampler.token_bytes) for one in drawn]
 
 
 class VllmSampler:
@@ -89,6 +97,8 @@ class VllmSampler:
 
     facts: EngineFacts
     token_bytes: NDArray[np.int32] | None
+    parsers: VllmParsers | None
+    """The parsers of vLLM that take completions apart; None if there are none."""
 
     def __init__(
         self,
@@ -97,6 +107,7 @@ class VllmSampler:
         *,
         prompt_format: str,
         marking: Marking | None = None,
+        tool_parser: str | None = None,
         quota: Quota,
         seeds: str,
         start: Callable[[], tuple[int, int]],
@@ -104,7 +115,8 @@ class VllmSampler:
         check_options(spec)
         self._spec, self._model, self._format = spec, model, prompt_format
         self.quota, self._seeds, self._number_start = quota, seeds, start
-        self._marking, self.token_bytes = marking, None
+        self._marking, self._tool_parser = marking, tool_parser
+        self.token_bytes = self.parsers = None
         self._process = VllmProcess(spec, model, thread_name="vllm")
         self._watcher: Future[None] | None = None
         self._start: EngineStart | None = None
@@ -144,10 +156,14 @@ class VllmSampler:
 
     def _start_engine(self) -> None:
         vllm = self._process.load()
+        if self.parsers is None and (self._tool_parser or (self._marking is not None and self._marking.parser)):
+            self.parsers = VllmParsers(self._model, self._marking, self._tool_parser)
         number, seed = self._number_start()
         config = self._process.start(seed=seed, generation_config="vllm")
         self._sequences = config.scheduler_config.max_num_seqs
         self._context = config.model_config.max_model_len
+        if self.parsers is not None:
+            self.parsers.model_config = config.model_config
         self._tokeniser = Tokeniser(self._model, self._format)
         self.token_bytes = self._tokeniser.token_bytes()
         each = seeds_each_sample(self._seeds)
