@@ -43,6 +43,9 @@ HASH_DEPENDENT = frozenset({
 class NotRead:
     """The value of a column that is not read."""
 
+    def __repr__(self) -> str:
+        return "not read"
+
 
 NOT_READ = NotRead()
 
