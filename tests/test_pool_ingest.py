@@ -205,7 +205,8 @@ GOOD = {"prompt": "1+1?", "completion": "2"}
     ],
     ids=[
         "torn", "list", "latin-1", "no prompt", "null completion", "number", "no messages", "no content", "tools of a turn",
-        "role", "no user", "number said", "no answer", "no question", "bad tool", "bad arguments", "nothing said", "surrogate", "nan", "family", "metadata",
+        "role", "no user", "number said", "no answer", "no question", "bad tool", "bad arguments",
+        "nothing said", "surrogate", "nan", "family", "metadata",
     ],
 )  # fmt: skip
 def test_unreadable_row_is_kept_with_its_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes, said: str) -> None:
