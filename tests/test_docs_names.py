@@ -16,7 +16,7 @@ reference = make_reference()
 COMMANDS = reference.commands()
 KEYS = {key.replace("[]", "") for key in reference.recipe_keys(reference.recipe_schema())}
 TOP = {key for key in KEYS if "." not in key}
-MAPPINGS = ("parameters", "options", "config", "fields", "extra_body", "resources_per_replica")
+MAPPINGS = ("parameters", "options", "config", "fields", "extra_body", "resources_per_replica", "chat_template_kwargs")
 FREE = {key for key in KEYS if key.split(".")[-1] in MAPPINGS}
 """Mappings whose keys are not thresher's to name."""
 

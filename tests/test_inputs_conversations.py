@@ -82,7 +82,7 @@ def test_the_recipes_front_comes_first() -> None:
 def test_tools_and_arguments_come_from_the_row_or_the_recipe() -> None:
     tool = {"name": "now"}
     row = {"chat": chat("u"), "functions": [tool], "settings": {"enable_thinking": False}}
-    read = '[{"function":{"name":"now"},"type":"function"}]'
+    read = '[{"type":"function","function":{"name":"now"}}]'
 
     assert tools_and_arguments(set_of(), row, "x") == (None, None)
     assert tools_and_arguments(set_of(tools="functions", chat_template_kwargs="settings"), row, "x") == (

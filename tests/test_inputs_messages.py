@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.sample import Message, to_json
+from schemas.sample import Message
+from thresher.inputs.json_values import ordered_json
 from thresher.inputs.messages import (
     LISTS,
     ROLES,
@@ -22,8 +23,8 @@ from thresher.inputs.messages import (
 
 ASKED = Message("user", "What is the weather in Lima?")
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Lima"}}}
-CALLED = Message("assistant", "", tool_calls=to_json([CALL]))
-ANONYMOUS = Message("assistant", "", tool_calls=to_json([{name: CALL[name] for name in ("type", "function")}]))
+CALLED = Message("assistant", "", tool_calls=ordered_json([CALL]))
+ANONYMOUS = Message("assistant", "", tool_calls=ordered_json([{name: CALL[name] for name in ("type", "function")}]))
 RESULT = Message("tool", '{"sky":"clear"}', tool_call_id="c1", name="weather")
 ANSWERED = Message("assistant", "It is clear.")
 
@@ -86,7 +87,7 @@ def called_by(call: Any, **further: Any) -> list[dict[str, Any]]:
         (called_by(None, function_call={"name": "weather", "arguments": '{"city": "Lima"}'}), [ANONYMOUS]),
         (
             called_by([{"name": "now", "arguments": ""}]),
-            [Message("assistant", "", tool_calls='[{"function":{"arguments":{},"name":"now"},"type":"function"}]')],
+            [Message("assistant", "", tool_calls='[{"type":"function","function":{"name":"now","arguments":{}}}]')],
         ),
         (
             [{"role": "function", "name": "weather", "content": {"sky": "clear"}}],
@@ -186,15 +187,15 @@ def test_null_keys_are_left_out_at_any_depth() -> None:
     assert short("x" * 100) == '"' + "x" * 56 + "..."
 
 
-plain = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip)
+plain = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 turn = st.one_of(
     st.builds(Message, st.sampled_from(["user", "system", "tool"]), plain),
     st.builds(Message, st.just("assistant"), plain, st.none() | plain),
     st.builds(
-        lambda content, name, arguments: Message(
-            "assistant", content, tool_calls=to_json([{"type": "function", "function": {"name": name, "arguments": arguments}}])
+        lambda content, **function: Message(
+            "assistant", content, tool_calls=ordered_json([{"type": "function", "function": function}])
         ),
-        st.just("") | plain, plain, st.dictionaries(plain, st.integers() | plain | st.none()),
+        st.just("") | plain, name=plain, arguments=st.dictionaries(plain, st.integers() | plain | st.none()),
     ),
 )  # fmt: skip
 

@@ -307,8 +307,10 @@ def test_a_row_that_cannot_be_carried_costs_itself_only(tmp_path: Path, caplog: 
     assert [record.getMessage().removeprefix(start) for record in caplog.records] == [
         "2 rows left out (an image); the first: x.jsonl:1: chat: turn 0: an image cannot be carried; only text can",
         "1 rows left out (no turn of the user); the first: x.jsonl:3: chat: no turn of the user; found assistant",
-        "1 rows left out (bad tools); the first: x.jsonl:4: tools: tool 0: the parameters of f are no JSON Schema of an object: "
-        "at type: 'x' is not valid under any of the given schemas",
+        (
+            "1 rows left out (bad tools); the first: x.jsonl:4: tools: tool 0: the parameters of f are no JSON Schema of an "
+            "object: at type: 'x' is not valid under any of the given schemas"
+        ),
     ]
 
 
@@ -335,8 +337,10 @@ def test_conversations_that_are_answered_are_named(tmp_path: Path, caplog: pytes
 
     assert [len(prompt.messages) for prompt in planned] == [1, 2]
     assert [record.getMessage() for record in caplog.records] == [
-        "prompts: family sums: 1 conversations end with a turn of the assistant, and the model is asked for another; "
-        "until: last_user or before_answer cuts it off; the first: x.jsonl:2",
+        (
+            "prompts: family sums: 1 conversations end with a turn of the assistant, and the model is asked for another; "
+            "until: last_user or before_answer cuts it off; the first: x.jsonl:2"
+        ),
         "prompts: family sums: messages have no place for id; left out",
     ]
 
@@ -347,7 +351,11 @@ def test_images_beside_a_conversation_are_not_read(tmp_path: Path, chosen: Any, 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     part = pa.struct([("type", pa.string()), ("text", pa.string())])
     message = pa.struct([("role", pa.string()), ("content", pa.list_(part))])
-    texts = [[("text", "What is 1+1?")], [("image", None), ("text", "What is this?")], [("text", "<image>\nWhat is this?")]]
+    texts: list[list[tuple[str, str | None]]] = [
+        [("text", "What is 1+1?")],
+        [("image", None), ("text", "What is this?")],
+        [("text", "<image>\nWhat is this?")],
+    ]
     chats = [[{"role": "user", "content": [dict(zip(("type", "text"), each, strict=True)) for each in parts]}] for parts in texts]
     columns = {
         "chat": pa.array(chats, pa.list_(message)),

@@ -39,7 +39,7 @@ def test_the_last_answer_of_a_conversation_is_the_completion(name: str) -> None:
     )
     messages = [
         Message("user", "Weather?"),
-        Message("assistant", "", tool_calls=json.dumps([CALL], sort_keys=True, separators=(",", ":"))),
+        Message("assistant", "", tool_calls=json.dumps([CALL], separators=(",", ":"))),
     ]
     messages.append(Message("tool", "clear"))
 

@@ -16,7 +16,7 @@ from typing import Any
 from schemas.sample import Message, to_json
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
-from thresher.inputs.json_values import json_value, valid_text
+from thresher.inputs.json_values import json_value, ordered_json, valid_text
 
 ROLES = {
     "system": "system", "developer": "developer",
@@ -186,7 +186,7 @@ def _message(turn: Any, where: str, further: set[str] | None) -> Message:
         role,
         content,
         "\n".join(thoughts) or None,
-        to_json(calls) if calls else None,
+        ordered_json(calls) if calls else None,
         _text_of(turn, "tool_call_id", where),
         _text_of(turn, "name", where),
     )

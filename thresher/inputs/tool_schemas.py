@@ -1,4 +1,4 @@
-"""Reads the tools of a prompt and the further arguments of its chat template; both become canonical JSON text."""
+"""Reads the tools of a prompt and the further arguments of its chat template; both become JSON text."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,16 @@ from jsonschema.exceptions import SchemaError
 from schemas.prompt_sets import TEMPLATE_ARGUMENTS_TAKEN
 from schemas.sample import to_json
 from thresher.errors import SourceError
-from thresher.inputs.json_values import json_value
+from thresher.inputs.json_values import json_value, ordered_json
 from thresher.inputs.messages import RefusedError, short
 
 WANTED = "wanted a list of {type: function, function: {name, description, parameters}}, or of {name, parameters}"
 
 
 def read_tools(value: Any, where: str) -> str | None:
-    """Read the tools that a model may call, or the JSON text of them, as canonical JSON text; None if there are none.
+    """Read the tools that a model may call, or the JSON text of them, as JSON text; None if there are none. Keys keep their
+    order, because a template shows them in it, except that type comes before function, and name, description and parameters come
+    first, as vLLM's server shows them.
 
     A tool is {type: function, function: {name, parameters}}, or {name, parameters}, which is put into that form. Raises
     RefusedError for anything else, for two tools of one name, and for parameters that are not the JSON Schema of an object.
@@ -33,7 +35,7 @@ def read_tools(value: Any, where: str) -> str | None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise RefusedError(f"{where}: two tools are named {twice}; give each its own name", "bad tools")
-    return to_json(tools)
+    return ordered_json(tools)
 
 
 def read_arguments(value: Any, where: str) -> str | None:
@@ -83,7 +85,9 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
             raise RefusedError(
                 f"{where}: the parameters of {function['name']} are no JSON Schema of an object: {fault}", "bad tools"
             )
-    return {**tool, "type": "function"} if "function" in tool else {"type": "function", "function": function}
+    further = {name: value for name, value in tool.items() if name not in ("type", "function")} if "function" in tool else {}
+    first = {name: function[name] for name in ("name", "description", "parameters") if name in function}
+    return {"type": "function", "function": first | function, **further}
 
 
 @lru_cache(maxsize=4096)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.sample import Message, to_json
+from schemas.sample import Message
+from thresher.inputs.json_values import ordered_json
 
 
 def chat_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -40,4 +41,4 @@ def chat_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def _as_text(function: dict[str, Any]) -> dict[str, str]:
     arguments = function["arguments"]
-    return {"name": function["name"], "arguments": arguments if isinstance(arguments, str) else to_json(arguments)}
+    return {"name": function["name"], "arguments": arguments if isinstance(arguments, str) else ordered_json(arguments)}
