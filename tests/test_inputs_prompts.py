@@ -317,7 +317,7 @@ def test_a_row_that_cannot_be_carried_costs_itself_only(tmp_path: Path, caplog: 
 @pytest.mark.parametrize(
     ("rows", "changes", "message"),
     [
-        ([picture("image"), picture("input_audio"), picture("image")], {}, r"every row is refused \(2 an image, 1 audio\); the"),
+        ([*map(picture, ("image", "input_audio", "image"))], {}, r"no row can be carried \(2: an image, 1: audio\); the"),
         (CHATS, {"messages": "chats"}, "messages: no row has the field 'chats'; did you mean chat?; the rows have"),
         (CHATS, {"tools": "tool"}, "tools: no row has the field 'tool'; did you mean tools?"),
         (CHATS, {"chat_template_kwargs": "kwargs"}, "chat_template_kwargs: no row has the field 'kwargs'"),

@@ -35,7 +35,7 @@ def test_rows_that_cannot_be_carried_are_shown(recipe: Callable[..., Path], tmp_
 
     report = check_recipe(recipe_file.load(path, []))
 
-    assert report.lines()[0] == "capital: 1 prompts; 2 rows refused: 1 an image, 1 no turn of the user"
+    assert report.lines()[0] == "capital: 1 prompts; rows left out: 1 (an image), 1 (no turn of the user)"
     assert report.tables()["refused"] == [
         {"name": "capital", "reason": "an image", "rows": 1},
         {"name": "capital", "reason": "no turn of the user", "rows": 1},

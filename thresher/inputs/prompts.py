@@ -150,9 +150,9 @@ def _report(prompt_set: PromptSet, templates: _Templates, fields: dict[str, None
         if carried:
             log.warning("prompts: family %s: %d rows left out (%s); the first: %s", family, count, reason, notes.first[reason])
     if notes.refused and not carried:
-        counts = ", ".join(f"{count} {reason}" for reason, count in notes.refused.most_common())
+        counts = ", ".join(f"{count}: {reason}" for reason, count in notes.refused.most_common())
         first = notes.first[notes.refused.most_common(1)[0][0]]
-        raise SourceError(f"every row is refused ({counts}); the first: {first}")
+        raise SourceError(f"no row can be carried ({counts}); the first: {first}")
     for place, count in notes.answered.items():
         log.warning(
             "prompts: family %s: %d conversations end with a turn of the assistant, and the model is asked for another; "

@@ -78,7 +78,7 @@ class Report:
         reasons = self.refused.get(family)
         if not reasons:
             return ""
-        return f"; {sum(reasons.values())} rows refused: " + ", ".join(f"{rows} {reason}" for reason, rows in reasons.items())
+        return "; rows left out: " + ", ".join(f"{rows} ({reason})" for reason, rows in reasons.items())
 
 
 def check_recipe(loaded: Loaded) -> Report:

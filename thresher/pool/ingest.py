@@ -78,7 +78,7 @@ def _count(file: Path) -> int:
     """Number of rows of the file. Raises SourceError where the file as a whole is at fault."""
     if not file.is_file():
         hint = did_you_mean(file.name, (sibling.name for sibling in file.parent.glob("*")))
-        raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion{hint}")
+        raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion, or messages{hint}")
     ending = file.suffix.lower()
     if ending in _JSONL:
         rows = sum(1 for _ in read_lines(file))
@@ -92,7 +92,7 @@ def _count(file: Path) -> int:
     else:
         raise SourceError(f"{file}: wanted a .jsonl or .parquet file, found {ending or 'no ending'}; convert it")
     if not rows:
-        raise SourceError(f"{file}: holds no rows; wanted rows with prompt and completion")
+        raise SourceError(f"{file}: holds no rows; wanted rows with prompt and completion, or messages")
     return rows
 
 
@@ -101,7 +101,7 @@ def _require_columns(file: Path, columns: list[str], combine: Any) -> None:
     if not combine(name in columns for name in NEEDED) and not any(name in columns for name in CONVERSATIONS):
         missing = next(name for name in NEEDED if name not in columns)
         hint = did_you_mean(missing, columns)
-        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours{hint}")
+        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours, or use messages{hint}")
 
 
 def _rows(file: Path) -> Iterator[Raw]:
