@@ -6,8 +6,8 @@ import pytest
 
 from schemas.prompt_sets import PromptSet
 from schemas.sample import Message
+from thresher.inputs.chat_messages import RefusedError
 from thresher.inputs.conversations import conversation, tools_and_arguments, with_front
-from thresher.inputs.messages import RefusedError
 
 ROLES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.prompt_sets import TEMPLATE_ARGUMENTS_TAKEN
-from thresher.inputs.messages import RefusedError
+from thresher.inputs.chat_messages import RefusedError
 from thresher.inputs.tool_schemas import read_arguments, read_tools
 
 SCHEMA = {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}}

@@ -11,7 +11,7 @@ import pytest
 from filters.reasoning import take_apart
 from schemas.sample import Message
 from thresher import ids
-from thresher.inputs.messages import simple_calls
+from thresher.inputs.chat_messages import simple_calls
 from thresher.inputs.sources import NOT_READ
 from thresher.pool.imported_rows import pool_row_of, without_nulls_in
 from thresher.pool.ingest import ingest

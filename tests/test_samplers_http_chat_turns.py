@@ -9,7 +9,7 @@ from helpers.tool_template import with_tools
 from schemas.engines import HttpEngine
 from schemas.prompt_sets import PromptSet
 from schemas.sample import Message, to_json
-from thresher.inputs.messages import read_messages
+from thresher.inputs.chat_messages import read_messages
 from thresher.inputs.prompts import prompts
 from thresher.samplers.http.chat_turns import chat_turns
 from thresher.samplers.http.dialects import VLLM, Form

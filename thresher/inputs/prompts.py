@@ -26,9 +26,9 @@ from schemas.sample import PROMPTS, Message, Prompt, to_json
 from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError
+from thresher.inputs.chat_messages import RefusedError, simple_calls
 from thresher.inputs.conversations import conversation, tools_and_arguments, with_front
 from thresher.inputs.json_values import json_value, valid_text
-from thresher.inputs.messages import RefusedError, simple_calls
 from thresher.inputs.sources import NOT_READ, Columns, Row, rows
 
 log = logging.getLogger(__name__)

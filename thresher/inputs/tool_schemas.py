@@ -11,8 +11,8 @@ from jsonschema.exceptions import SchemaError
 from schemas.prompt_sets import TEMPLATE_ARGUMENTS_TAKEN
 from schemas.sample import to_json
 from thresher.errors import SourceError
+from thresher.inputs.chat_messages import RefusedError, short
 from thresher.inputs.json_values import json_value, ordered_json
-from thresher.inputs.messages import RefusedError, short
 
 WANTED = "wanted a list of {type: function, function: {name, description, parameters}}, or of {name, parameters}"
 

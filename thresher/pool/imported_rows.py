@@ -16,8 +16,8 @@ from schemas.sample import Message, to_json
 from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError
+from thresher.inputs.chat_messages import last_answer, read_messages, require_user, short, simple_calls, without_nulls
 from thresher.inputs.json_values import json_value, valid_text
-from thresher.inputs.messages import last_answer, read_messages, require_user, short, simple_calls, without_nulls
 from thresher.inputs.sources import NOT_READ, Row
 from thresher.inputs.tool_schemas import read_arguments, read_tools
 

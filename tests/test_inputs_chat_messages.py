@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.sample import Message
-from thresher.inputs.json_values import ordered_json
-from thresher.inputs.messages import (
+from thresher.inputs.chat_messages import (
     LISTS,
     ROLES,
     RefusedError,
@@ -20,6 +19,7 @@ from thresher.inputs.messages import (
     simple_calls,
     without_nulls,
 )
+from thresher.inputs.json_values import ordered_json
 
 ASKED = Message("user", "What is the weather in Lima?")
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Lima"}}}
