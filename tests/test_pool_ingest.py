@@ -88,8 +88,8 @@ def test_text_prompts_and_all_columns_arrive(tmp_path: Path) -> None:
     assert json.loads(found.pop("metadata")) == further
     found["messages"] = turns(found["messages"])
     assert {name: value for name, value in found.items() if value is not None} == wanted
-    assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1, "completion_tokens": 2}
-    assert store.entry("prompts").facts == {"shards": 1, "prompts": 1}
+    assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1, "completion_tokens": 2, "parts": []}
+    assert store.entry("prompts").facts == {"shards": 1, "prompts": 1, "parts": []}
 
 
 def test_messages_and_defaults(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_shards_hold_whole_prompts_in_the_order_of_the_file(tmp_path: Path) -> N
         assert [row["source_row"] for row in table] == sorted(row["source_row"] for row in table)
         prompts = list(dict.fromkeys(row["prompt_id"] for row in table))
         assert store.read_group("prompts", shard)["prompt_id"].to_pylist() == prompts
-        assert store.entry(f"samples/{shard_name(shard)}").facts == {"rows_unreadable": 0, "prompts": len(prompts)}
-    assert store.entry("prompts").facts == {"shards": 4, "prompts": 20}
+        assert store.entry(f"samples/{shard_name(shard)}").facts == {"rows_unreadable": 0, "prompts": len(prompts), "parts": []}
+    assert store.entry("prompts").facts == {"shards": 4, "prompts": 20, "parts": []}
 
 
 def test_shard_without_prompts_is_an_empty_one(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_unreadable_row_is_kept_with_its_reason(tmp_path: Path, caplog: pytest.L
     assert (torn["completion"], torn["reference"], torn["source_row"], torn["index"]) == ("", None, 1, 0)
     assert json.loads(torn["metadata"]) == {"line": 3, "raw": line.decode("utf-8", "replace")}
     assert [first["unreadable"], last["unreadable"], last["index"]] == [None, None, 1]
-    assert store.entry("samples/00000").facts == {"rows_unreadable": 1, "prompts": 1}
+    assert store.entry("samples/00000").facts == {"rows_unreadable": 1, "prompts": 1, "parts": []}
     (record,) = caplog.records
     assert "1 rows cannot be read" in record.getMessage()
     assert record.getMessage().endswith(f"the first: {torn['unreadable']}")

@@ -17,7 +17,7 @@ from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError
 from thresher.inputs.chat_messages import last_answer, read_messages, require_user, short, simple_calls, without_nulls
-from thresher.inputs.json_values import json_value, valid_text
+from thresher.inputs.json_values import json_value, ordered_json, valid_text
 from thresher.inputs.sources import NOT_READ, Row
 from thresher.inputs.tool_schemas import read_arguments, read_tools
 
@@ -120,7 +120,7 @@ def _completion_columns(completion: Message | str) -> Row:
         "completion": join(thought, completion.content),
         "reasoning": thought,
         "answer": completion.content,
-        "tool_calls": None if calls is None else to_json(simple_calls(calls)),
+        "tool_calls": None if calls is None else ordered_json(simple_calls(calls)),
         "parsed_by": "messages",
     }
 
