@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_completions_that_leave_no_room_for_a_prompt_are_refused(recipe: Write, 
 
 def test_rows_that_cannot_be_carried_cost_themselves_and_are_noted(recipe: Write, tmp_path: Path) -> None:
     """The run goes through with the others; what was left out is in the entry of its plan."""
-    chats = [[{"role": "user", "content": f"Capital of {country}?"}] for country in ("France", "Spain")]
+    chats: list[Any] = [[{"role": "user", "content": f"Capital of {country}?"}] for country in ("France", "Spain")]
     chats += [[{"role": "user", "content": [{"type": "image"}]}], [{"role": "narrator", "content": "x"}]]
     prompts = {"family": "capital", "source": {"kind": "jsonl", "path": "chats.jsonl"}, "messages": "chat"}
     path = recipe(prompts=[prompts])
