@@ -49,6 +49,9 @@ class Dataset(Part):
     reasoning: Literal["keep", "drop", "inline"] = "keep"
     """What the views show of a model's reasoning: `keep` writes it as `reasoning_content` of the assistant's message, `drop`
     leaves it out, `inline` writes the completion as it was sampled, marks included."""
+    prompt: Literal["as_sampled", "bare"] = "as_sampled"
+    """What the view `sft` shows of the prompt: `as_sampled` all of it, `bare` without the worked examples in `few_shot` of the
+    recipe, so that the trained model learns to answer without them."""
     pretty_name: str | None = None
     """Title of the card; null takes the recipe's name."""
     description: str = ""

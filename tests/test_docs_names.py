@@ -16,7 +16,7 @@ reference = make_reference()
 COMMANDS = reference.commands()
 KEYS = {key.replace("[]", "") for key in reference.recipe_keys(reference.recipe_schema())}
 TOP = {key for key in KEYS if "." not in key}
-MAPPINGS = ("parameters", "options", "config", "fields", "extra_body", "resources_per_replica")
+MAPPINGS = ("parameters", "options", "config", "fields", "extra_body", "resources_per_replica", "chat_template_kwargs")
 FREE = {key for key in KEYS if key.split(".")[-1] in MAPPINGS}
 """Mappings whose keys are not thresher's to name."""
 
@@ -31,6 +31,7 @@ OTHER_TOOLS = {
     "--head", "--port", "--address", "--block", "--temp-dir", "--resources", "--nodes", "--ntasks", "--ntasks-per-node",
     "--gpus-per-node", "--cpus-per-task", "--time", "--exclude",
     # vLLM, bubblewrap, Hugging Face
+    "--enable-auto-tool-choice", "--tool-call-parser",
     "--use-fp64-gumbel", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
 }  # fmt: skip
 """Flags of other programs that the docs name."""

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,3 +210,175 @@ def test_prompts_survive_their_table(given_prompts: Any) -> None:
 
     assert table.schema.equals(PROMPTS, check_metadata=True)
     assert prompts_of(table) == given_prompts
+
+
+# -- conversations -------------------------------------------------------------------------------------------------------
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+}
+ADD = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+CHAT = [
+    {"role": "user", "content": "1+1?"},
+    {"role": "assistant", "content": "", "tool_calls": [ADD]},
+    {"role": "tool", "content": "2"},
+    {"role": "assistant", "content": "It is 2."},
+]
+CHATS = [{"chat": CHAT, "tools": [TOOL], "settings": {"enable_thinking": False}, "answer": 2}, {"chat": CHAT[:1], "answer": 3}]
+
+
+def test_conversations_are_taken_as_they_are(tmp_path: Path) -> None:
+    """With tools and template arguments, which belong to the id. The conversation is no metadata: it may hold the answer."""
+    first, second = prompts_of_set(
+        tmp_path, CHATS, messages="chat", until="before_answer", tools="tools", chat_template_kwargs="settings"
+    )
+
+    assert [turn.as_chat() for turn in first.messages] == CHAT[:3]
+    assert (json.loads(first.tools), first.template) == ([TOOL], '{"enable_thinking":false}')
+    assert (first.reference, first.metadata) == (2, {})
+    assert first.prompt_id == ids.prompt_id(first.messages, 2, first.tools, first.template)
+    assert (second.messages, second.tools, second.template) == ((Message("user", "1+1?"),), None, None)
+
+
+def test_tools_and_arguments_go_with_templates_too(tmp_path: Path) -> None:
+    rows = [{"question": "1+1?", "answer": 2, "tools": [TOOL]}]
+    (prompt,) = prompts_of_set(tmp_path, rows, tools="tools", chat_template_kwargs={"enable_thinking": True})
+
+    assert (prompt.messages, json.loads(prompt.tools), prompt.template) == (
+        (Message("user", "1+1?"),), [TOOL], '{"enable_thinking":true}'
+    )  # fmt: skip
+    assert prompt.metadata == {"question": "1+1?"}
+
+
+def test_the_recipes_turns_stand_in_front_of_conversations(tmp_path: Path) -> None:
+    """`system` is a template over the row, the conversation included, so it can leave out rows that have their own."""
+    rows = [
+        {"c": [{"role": "user", "content": "a"}]},
+        {"c": [{"role": "system", "content": "S"}, {"role": "user", "content": "b"}]},
+    ]
+    system = "{% if c[0].role != 'system' %}Be brief.{% endif %}"
+    planned = prompts_of_set(
+        tmp_path, rows, messages="c", reference=None, system=system, few_shot=[{"user": "1", "assistant": "2"}]
+    )
+
+    assert [[turn.content for turn in prompt.messages] for prompt in planned] == [
+        ["Be brief.", "1", "2", "a"],
+        ["S", "1", "2", "b"],
+    ]
+
+
+def test_the_answer_that_is_cut_off_may_be_the_reference(tmp_path: Path) -> None:
+    """Its text, or its calls; a conversation without an answer has none."""
+    settings = {"messages": "chat", "reference_from_messages": True}
+    rows = [{"chat": CHAT}, {"chat": CHAT[:2]}, {"chat": CHAT[:1]}]
+
+    found = [prompt.reference for prompt in prompts_of_set(tmp_path, rows, until="before_answer", **settings)]
+
+    assert found == ["It is 2.", [{"name": "add", "arguments": {"a": 1}}], None]
+
+
+def test_metadata_may_name_the_conversation(tmp_path: Path) -> None:
+    assert prompts_of_set(tmp_path, CHATS[1:], messages="chat", metadata=["chat"])[0].metadata == {"chat": CHAT[:1]}
+
+
+def picture(part: str) -> dict[str, Any]:
+    return {"chat": [{"role": "user", "content": [{"type": part}]}], "answer": 1}
+
+
+def test_a_row_that_cannot_be_carried_costs_itself_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted by its reason, and the first of each reason is logged."""
+    bad = [
+        picture("image_url"),
+        picture("image"),
+        {"chat": CHAT[3:]},
+        {**CHATS[1], "tools": [{"name": "f", "parameters": {"type": "x"}}]},
+    ]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*bad, CHATS[1])))
+    sets = [{"family": "chats", "source": {"kind": "jsonl", "path": "x.jsonl"}, "messages": "chat", "tools": "tools"}]
+    recipe = Recipe.model_validate({"name": "chats", "prompts": sets})
+    refused: Any = {}
+
+    (prompt,) = plan(recipe, tmp_path, refused=refused)
+
+    assert prompt.messages == (Message("user", "1+1?"),)
+    assert refused == {"chats": {"an image": 2, "no turn of the user": 1, "bad tools": 1}}
+    start = "prompts: family chats: "
+    assert [record.getMessage().removeprefix(start) for record in caplog.records] == [
+        "2 rows left out (an image); the first: x.jsonl:1: chat: turn 0: an image cannot be carried; only text can",
+        "1 rows left out (no turn of the user); the first: x.jsonl:3: chat: no turn of the user; found assistant",
+        (
+            "1 rows left out (bad tools); the first: x.jsonl:4: tools: tool 0: the parameters of f are no JSON Schema of an "
+            "object: at type: 'x' is not valid under any of the given schemas"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "message"),
+    [
+        ([*map(picture, ("image", "input_audio", "image"))], {}, r"no row can be carried \(2: an image, 1: audio\); the"),
+        (CHATS, {"messages": "chats"}, "messages: no row has the field 'chats'; did you mean chat?; the rows have"),
+        (CHATS, {"tools": "tool"}, "tools: no row has the field 'tool'; did you mean tools?"),
+        (CHATS, {"chat_template_kwargs": "kwargs"}, "chat_template_kwargs: no row has the field 'kwargs'"),
+        (CHATS, {"reference": "gold"}, "reference: no row has the field 'gold'; .*; name one of these, or set reference: null"),
+        (CHATS, {"system": "Be brief {{ name }}."}, "x.jsonl:1: system: 'name' is undefined"),
+    ],
+)  # fmt: skip
+def test_a_set_without_a_row_to_carry_is_an_error(tmp_path: Path, rows: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message.replace("?;", r"\?;")):
+        prompts_of_set(tmp_path, rows, **{"messages": "chat", **changes})
+
+
+def test_conversations_that_are_answered_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are prompts as they are, but seldom meant; keys that messages do not have are named too."""
+    rows = [{"chat": CHAT[:1]}, {"chat": [*CHAT[:1], {"role": "assistant", "content": "2", "id": 7}]}]
+    planned = prompts_of_set(tmp_path, rows, messages="chat", reference=None)
+
+    assert [len(prompt.messages) for prompt in planned] == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        (
+            "prompts: family sums: 1 conversations end with a turn of the assistant, and the model is asked for another; "
+            "until: last_user or before_answer cuts it off; the first: x.jsonl:2"
+        ),
+        "prompts: family sums: messages have no place for id; left out",
+    ]
+
+
+@pytest.mark.parametrize("chosen", [None, ["level"]], ids=["all metadata", "named metadata"])
+def test_images_beside_a_conversation_are_not_read(tmp_path: Path, chosen: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows of a dataset for vision that ask about text only are prompts; the others are refused by their part or their mark."""
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    part = pa.struct([("type", pa.string()), ("text", pa.string())])
+    message = pa.struct([("role", pa.string()), ("content", pa.list_(part))])
+    texts: list[list[tuple[str, str | None]]] = [
+        [("text", "What is 1+1?")],
+        [("image", None), ("text", "What is this?")],
+        [("text", "<image>\nWhat is this?")],
+    ]
+    chats = [[{"role": "user", "content": [dict(zip(("type", "text"), each, strict=True)) for each in parts]}] for parts in texts]
+    columns = {
+        "chat": pa.array(chats, pa.list_(message)),
+        "image": pa.array([{"bytes": b"?", "path": None}] * 3, image),
+        "level": ["easy"] * 3,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    source = {"kind": "parquet", "path": "x.parquet"}
+    refused: Counter[str] = Counter()
+    prompt_set = PromptSet.model_validate(
+        {"family": "sums", "source": source, "messages": "chat", "reference": None, "metadata": chosen}
+    )
+
+    (prompt,) = prompts(prompt_set, tmp_path, refused)
+
+    assert (prompt.messages, prompt.metadata) == ((Message("user", "What is 1+1?"),), {"level": "easy"})
+    assert refused == {"an image": 1, "a mark for the column image": 1}
+    warnings = [record.getMessage() for record in caplog.records if "left out the columns" in record.getMessage()]
+    assert warnings == ([] if chosen else ["x.parquet: left out the columns of images or sound: image"])
+
+
+def test_prompts_with_tools_and_calls_survive_their_table(tmp_path: Path) -> None:
+    settings = {"messages": "chat", "tools": "tools", "chat_template_kwargs": "settings"}
+    planned = prompts_of_set(tmp_path, CHATS, **settings)
+
+    assert prompts_of(prompt_table(planned)) == planned

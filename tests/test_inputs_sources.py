@@ -14,7 +14,7 @@ from filters.reasoning_gym import EVALUATING
 from schemas.prompt_sets import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource
 from thresher.errors import SourceError
 from thresher.inputs.json_values import json_value
-from thresher.inputs.sources import HASH_DEPENDENT, rows
+from thresher.inputs.sources import HASH_DEPENDENT, NOT_READ, Columns, is_media, rows
 
 TABLE = pa.table({"country": ["Peru", "Chad", "Cuba"], "n": [1, 2, None]})
 READ = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]
@@ -244,3 +244,101 @@ def test_families_that_depend_on_the_hash_seed_need_it_fixed(monkeypatch: pytest
         gym(name, size=1)
     monkeypatch.setattr("thresher.inputs.sources.sys", SimpleNamespace(flags=SimpleNamespace(hash_randomization=0)))
     assert len(gym(name, size=1)) == 1
+
+
+# -- columns -------------------------------------------------------------------------------------------------------------
+
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+SEEN = [{"bytes": b"not an image", "path": None}] * 2
+PART = pa.struct([("type", pa.string()), ("text", pa.string()), ("image", PICTURE)])
+PARTS = [[{"type": "text", "text": "a", "image": None}], [{"type": "image", "text": None, "image": SEEN[0]}]]
+WITH_PICTURES = pa.table(
+    {
+        "n": [1, 2],
+        "picture": pa.array(SEEN, PICTURE),
+        "more": pa.array([SEEN, []], pa.list_(PICTURE)),
+        "parts": pa.array(PARTS, pa.list_(PART)),
+    }
+)
+
+
+def test_unused_columns_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Parquet they are not even decompressed: their bytes may be damaged. Their names stay in the row, for error messages."""
+    table = pa.table({"n": [1, 2], "text": ["a" * 5000, "b" * 5000]})
+    pq.write_table(table, tmp_path / "x.parquet", compression="none", use_dictionary=False, write_page_checksum=True)
+    content = bytearray((tmp_path / "x.parquet").read_bytes())
+    content[content.index(b"aaaa") + 8] ^= 1
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pa.ipc.new_file(tmp_path / "x.arrow", table.schema) as writer:
+        writer.write_table(table)
+    used = Columns(frozenset({"n", "missing"}), others=False)
+
+    for name in ("x.parquet", "x.arrow"):
+        placed = list(rows(ParquetSource(kind="parquet", path=name), tmp_path, used))
+        assert [row for _, row in placed] == [{"n": 1, "text": NOT_READ}, {"n": 2, "text": NOT_READ}]
+    none = list(rows(ParquetSource(kind="parquet", path="x.parquet"), tmp_path, Columns(others=False)))
+    assert [row for _, row in none] == [{"n": NOT_READ, "text": NOT_READ}] * 2
+
+
+def test_columns_of_images_are_left_out_of_parquet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With a warning that names them, wherever in a column the images are; a conversation is read all the same."""
+    pq.write_table(WITH_PICTURES, tmp_path / "x.parquet")
+    source = ParquetSource(kind="parquet", path="x.parquet")
+
+    assert [row for _, row in rows(source, tmp_path)] == [
+        {"n": n, **dict.fromkeys(("picture", "more", "parts"), NOT_READ)} for n in (1, 2)
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "x.parquet: left out the columns of images or sound: picture, more, parts"
+    ]
+    chats = Columns(frozenset({"parts"}), others=False, chats=frozenset({"parts"}))
+    assert [row["parts"] for _, row in rows(source, tmp_path, chats)] == PARTS
+    with pytest.raises(SourceError, match=r"x.parquet: the column 'more' holds images or sound .*; leave it out of template"):
+        list(rows(source, tmp_path, Columns(frozenset({"more"}))))
+
+
+def test_images_of_datasets_are_never_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bytes are no image, and decoding raises; columns beside them are decoded as ever."""
+    import datasets
+
+    features = {
+        "n": datasets.Value("int64"),
+        "any": datasets.Json(),
+        "picture": datasets.Image(),
+        "sound": datasets.Audio(),
+        "parts": datasets.List({"type": datasets.Value("string"), "text": datasets.Value("string"), "image": datasets.Image()}),
+    }
+    schema = datasets.Features(features).arrow_schema
+    columns = {"n": [1, 2], "any": ['{"a": 1}', "[2]"], "picture": SEEN, "sound": SEEN, "parts": PARTS}
+    table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema)
+    datasets.Dataset(table, datasets.DatasetInfo(features=datasets.Features(features))).save_to_disk(tmp_path / "x")
+
+    def decode(*_: Any, **__: Any) -> None:
+        raise AssertionError("decoded")
+
+    for feature in (datasets.Image, datasets.Audio):
+        monkeypatch.setattr(feature, "decode_example", decode)
+    source = DatasetSource(kind="dataset", path="x")
+    missing = dict.fromkeys(("picture", "sound", "parts"), NOT_READ)
+    plain = [{"n": 1, "any": {"a": 1}, **missing}, {"n": 2, "any": [2], **missing}]
+
+    assert [row for _, row in rows(source, tmp_path)] == plain
+    chats = Columns(frozenset({"parts"}), chats=frozenset({"parts"}))
+    assert [row for _, row in rows(source, tmp_path, chats)] == [
+        row | {"parts": part} for row, part in zip(plain, PARTS, strict=True)
+    ]
+    only = Columns(frozenset({"parts"}), others=False, chats=frozenset({"parts"}))
+    assert [row["parts"] for _, row in rows(source, tmp_path, only)] == PARTS
+    with pytest.raises(SourceError, match=r"x train: the column 'picture' holds images or sound"):
+        list(rows(source, tmp_path, Columns(frozenset({"picture"}))))
+    with pytest.raises(AssertionError, match="decoded"):
+        datasets.load_from_disk(str(tmp_path / "x"))[0]
+
+
+def test_a_struct_of_other_fields_is_no_image() -> None:
+    assert is_media(PICTURE)
+    assert is_media(pa.list_(pa.large_list(PICTURE)))
+    assert not is_media(PART)
+    assert is_media(PART, anywhere=True)
+    assert not is_media(pa.struct([("bytes", pa.string()), ("path", pa.string())]), anywhere=True)
+    assert not is_media(pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("n", pa.int8())]))

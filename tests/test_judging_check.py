@@ -1,5 +1,6 @@
 """Verifiers are checked on references whose truth is known."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from helpers.runs import run_recipe
 from thresher.errors import RecipeError
+from thresher.inputs import recipe_file
+from thresher.judging.check import check_recipe
 
 
 def test_a_verifier_that_refuses_its_own_references_stops_the_run(recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -20,3 +23,21 @@ def test_a_verifier_that_refuses_its_own_references_stops_the_run(recipe: Callab
     assert "Spain" not in str(raised.value)
     assert not list((tmp_path / "run").glob("samples/*"))
     assert run_recipe(path, tmp_path / "run", "run.check_golds=0").audit.samples == 16
+
+
+def test_rows_that_cannot_be_carried_are_shown(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """By family and reason, as a line and as rows of a table."""
+    asked = {"role": "user", "content": "Capital of France?"}
+    chats = [[asked], [{"role": "user", "content": [{"type": "image"}]}], [{"role": "assistant", "content": "Paris"}]]
+    prompts = {"family": "capital", "source": {"kind": "jsonl", "path": "chats.jsonl"}, "messages": "chat"}
+    path = recipe(prompts=[prompts])
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"chat": chat, "answer": "Paris"}) + "\n" for chat in chats))
+
+    report = check_recipe(recipe_file.load(path, []))
+
+    assert report.lines()[0] == "capital: 1 prompts; rows left out: 1 (an image), 1 (no turn of the user)"
+    assert report.tables()["refused"] == [
+        {"name": "capital", "reason": "an image", "rows": 1},
+        {"name": "capital", "reason": "no turn of the user", "rows": 1},
+    ]
+    assert report.faults == ()

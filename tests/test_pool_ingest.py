@@ -49,6 +49,11 @@ def pool(store: Store) -> Any:
     return pa.concat_tables(tables).to_pylist()
 
 
+def turns(messages: Any) -> Any:
+    """The messages of a row of the pool with the parts that they have."""
+    return [Message(**message).parts for message in messages]
+
+
 def test_a_prompt_of_two_families_is_counted_in_each(tmp_path: Path) -> None:
     """Two models asked the same: one always right, one never."""
     rows = [
@@ -78,20 +83,22 @@ def test_text_prompts_and_all_columns_arrive(tmp_path: Path) -> None:
     wanted = {
         "sample_id": ids.digest("brought", prompt_id, "2", 0), "prompt_id": prompt_id, "family": "sums",
         "index": 0, "anchor": False, "messages": [{"role": "user", "content": "1+1?"}], "reference": '{"x":2}',
-        "completion": "2", "cumulative_logprob": -1.5, "engine": "brought", "source_row": 0, **engine,
+        "completion": "2", "answer": "2", "cumulative_logprob": -1.5, "engine": "brought", "source_row": 0, **engine,
     }  # fmt: skip
     assert json.loads(found.pop("metadata")) == further
+    found["messages"] = turns(found["messages"])
     assert {name: value for name, value in found.items() if value is not None} == wanted
-    assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1, "completion_tokens": 2}
-    assert store.entry("prompts").facts == {"shards": 1, "prompts": 1}
+    assert store.entry("samples/00000").facts == {"rows_unreadable": 0, "prompts": 1, "completion_tokens": 2, "parts": []}
+    assert store.entry("prompts").facts == {"shards": 1, "prompts": 1, "parts": []}
 
 
 def test_messages_and_defaults(tmp_path: Path) -> None:
-    """The last assistant's message is the completion; there is no reference and the family is default."""
+    """The last assistant's message is the completion, and what comes before it was there when it was drawn; there is no reference
+    and the family is default."""
     said = [{"role": role, "content": text} for role, text in (("assistant", "3"), ("tool", "no"), ("assistant", "2"))]
     (found,) = pool(taken(tmp_path, [{"prompt": CHAT, "completion": said, "finish_reason": None}]))
 
-    assert found["messages"] == CHAT
+    assert turns(found["messages"]) == [*CHAT, *said[:2]]
     assert (found["completion"], found["family"], found["reference"], found["metadata"]) == ("2", "default", None, "{}")
 
 
@@ -134,8 +141,8 @@ def test_shards_hold_whole_prompts_in_the_order_of_the_file(tmp_path: Path) -> N
         assert [row["source_row"] for row in table] == sorted(row["source_row"] for row in table)
         prompts = list(dict.fromkeys(row["prompt_id"] for row in table))
         assert store.read_group("prompts", shard)["prompt_id"].to_pylist() == prompts
-        assert store.entry(f"samples/{shard_name(shard)}").facts == {"rows_unreadable": 0, "prompts": len(prompts)}
-    assert store.entry("prompts").facts == {"shards": 4, "prompts": 20}
+        assert store.entry(f"samples/{shard_name(shard)}").facts == {"rows_unreadable": 0, "prompts": len(prompts), "parts": []}
+    assert store.entry("prompts").facts == {"shards": 4, "prompts": 20, "parts": []}
 
 
 def test_shard_without_prompts_is_an_empty_one(tmp_path: Path) -> None:
@@ -176,14 +183,20 @@ GOOD = {"prompt": "1+1?", "completion": "2"}
         (b'{"prompt": "\xff", "completion": "b"}', "not UTF-8: byte 0xff in column 13"),
         (b'{"completion": "b", "promt": "a"}', "no prompt: the row has completion, promt; did you mean promt?"),
         (b'{"prompt": "a", "completion": null}', "no completion: the row has prompt, completion"),
-        (b'{"prompt": 1, "completion": "b"}', "bad prompt: wanted text, or a list of messages with the texts role"),
-        (b'{"prompt": [], "completion": "b"}', "bad prompt: wanted text, or a list of messages"),
-        (b'{"prompt": [{"role": "user"}], "completion": "b"}', "bad prompt: wanted text, or a list of messages"),
+        (b'{"prompt": 1, "completion": "b"}', "bad prompt: wanted a list of messages with role and content"),
+        (b'{"prompt": [], "completion": "b"}', "bad prompt: wanted a list of messages"),
+        (b'{"prompt": [{"role": "user"}], "completion": "b"}', "bad prompt: turn 0: the turn of the user is empty"),
         (
-            b'{"prompt": [{"role": "a", "content": "b", "tools": [1]}], "completion": "b"}',
-            "bad prompt: wanted text, or a list of messages with the texts role and content, and nothing else; found",
+            b'{"prompt": [{"role": "user", "content": "b", "tools": [1]}], "completion": "b"}',
+            "bad prompt: turn 0: tools of a message cannot be carried; leave the row out",
         ),
-        (b'{"prompt": "a", "completion": 2}', "bad completion: wanted text, or messages of which the last assistant's"),
+        (b'{"prompt": [{"role": "a", "content": "b"}], "completion": "b"}', "bad prompt: turn 0: unknown role 'a'; wanted"),
+        (b'{"prompt": [{"role": "system", "content": "b"}], "completion": "b"}', "bad prompt: no turn of the user; found"),
+        (b'{"prompt": "a", "completion": 2}', "bad completion: wanted a list of messages"),
+        (b'{"messages": [{"role": "user", "content": "b"}]}', "bad messages: no turn of the assistant, which would be"),
+        (b'{"messages": [{"role": "assistant", "content": "b"}]}', "bad messages: no turn of the user; found no turns"),
+        (b'{"prompt": "a", "completion": "b", "tools": [{"name": 1}]}', "bad tools: tool 0: wanted a list of {type: function"),
+        (b'{"prompt": "a", "completion": "b", "chat_template_kwargs": 3}', "bad chat_template_kwargs: wanted an object of"),
         (b'{"prompt": "a", "completion": [{"role": "user", "content": "b"}]}', "bad completion: wanted text, or"),
         (b'{"prompt": "a", "completion": "\\ud800"}', "bad completion: \\ud800 is half of a surrogate pair"),
         (b'{"prompt": "a", "completion": "b", "reference": [NaN]}', "bad reference: nan is not a number in JSON"),
@@ -191,8 +204,9 @@ GOOD = {"prompt": "1+1?", "completion": "2"}
         (b'{"prompt": "a", "completion": "b", "x": "\\udfff"}', "bad metadata: \\udfff is half of"),
     ],
     ids=[
-        "torn", "list", "latin-1", "no prompt", "null completion", "number", "no messages", "no content", "tool call",
-        "number said", "nothing said", "surrogate", "nan", "family", "metadata",
+        "torn", "list", "latin-1", "no prompt", "null completion", "number", "no messages", "no content", "tools of a turn",
+        "role", "no user", "number said", "no answer", "no question", "bad tool", "bad arguments",
+        "nothing said", "surrogate", "nan", "family", "metadata",
     ],
 )  # fmt: skip
 def test_unreadable_row_is_kept_with_its_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes, said: str) -> None:
@@ -205,7 +219,7 @@ def test_unreadable_row_is_kept_with_its_reason(tmp_path: Path, caplog: pytest.L
     assert (torn["completion"], torn["reference"], torn["source_row"], torn["index"]) == ("", None, 1, 0)
     assert json.loads(torn["metadata"]) == {"line": 3, "raw": line.decode("utf-8", "replace")}
     assert [first["unreadable"], last["unreadable"], last["index"]] == [None, None, 1]
-    assert store.entry("samples/00000").facts == {"rows_unreadable": 1, "prompts": 1}
+    assert store.entry("samples/00000").facts == {"rows_unreadable": 1, "prompts": 1, "parts": []}
     (record,) = caplog.records
     assert "1 rows cannot be read" in record.getMessage()
     assert record.getMessage().endswith(f"the first: {torn['unreadable']}")
@@ -216,7 +230,7 @@ def test_unreadable_row_keeps_what_could_be_read(tmp_path: Path) -> None:
     rows = [GOOD, {"prompt": CHAT, "family": "sums"}, {"prompt": CHAT, "family": "sums"}]
     _, first, second = pool(taken(tmp_path, rows))
 
-    assert (first["messages"], first["family"]) == (CHAT, "sums")
+    assert (turns(first["messages"]), first["family"]) == (CHAT, "sums")
     assert first["prompt_id"] != second["prompt_id"]
 
 
@@ -271,11 +285,10 @@ def test_parquet_columns_of_any_type_become_metadata(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     first, second = pool(stored(tmp_path, "x.parquet"))
 
-    assert (first["messages"], first["reference"]) == ([{"role": "user", "content": "1+1?"}], "[1.5]")
+    assert (turns(first["messages"]), first["reference"]) == ([{"role": "user", "content": "1+1?"}], "[1.5]")
     metadata = {"when": "2024-05-01T00:00:00", "raw": "/w==", "json": {"a": 1}, "word": "x", "nan": "NaN"}
     assert json.loads(first["metadata"]) == metadata
-    assert second["unreadable"].startswith("x.parquet row 1: bad prompt: ")
-    assert json.loads(second["metadata"])["row"] == 1
+    assert turns(second["messages"]) == [{"role": "user", "content": "1+1?", "name": "Ann"}]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """A run is opened, found again, or refused because the directory belongs to another one."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from helpers import known
 from helpers.runs import pool_rows, run_recipe
 from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import recipe_file
+from thresher.pool.store import Store
 from thresher.running import steps
 
 Write = Callable[..., Path]
@@ -73,3 +77,18 @@ def test_completions_that_leave_no_room_for_a_prompt_are_refused(recipe: Write, 
     with pytest.raises(RecipeError, match=r"sampling.max_tokens: 16 tokens leave no room for a prompt in the context of 16"):
         steps.begin(recipe_file.load(path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_cannot_be_carried_cost_themselves_and_are_noted(recipe: Write, tmp_path: Path) -> None:
+    """The run goes through with the others; what was left out is in the entry of its plan."""
+    chats: list[Any] = [[{"role": "user", "content": f"Capital of {country}?"}] for country in ("France", "Spain")]
+    chats += [[{"role": "user", "content": [{"type": "image"}]}], [{"role": "narrator", "content": "x"}]]
+    prompts = {"family": "capital", "source": {"kind": "jsonl", "path": "chats.jsonl"}, "messages": "chat"}
+    path = recipe(prompts=[prompts])
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"chat": chat, "answer": "Paris"}) + "\n" for chat in chats))
+
+    run_recipe(path, tmp_path / "run")
+
+    assert {row["messages"][0]["content"] for row in pool_rows(tmp_path / "run")} == {"Capital of France?", "Capital of Spain?"}
+    facts = known(Store(tmp_path / "run").entry("prompts")).facts
+    assert (facts["prompts"], facts["left_out"]) == (2, {"capital": {"an image": 1, "unknown role narrator": 1}})

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.sample import Message, Prompt
+from thresher import ids
 from thresher.errors import ThresherError
 from thresher.study.prompt_variants import checked_wordings, variants
 
@@ -49,6 +50,18 @@ def test_a_wording_is_put_around_every_user_turn() -> None:
     changed = dict(variants(PROMPT, ("Say {} aloud",)))
 
     assert contents(changed["wording: Say {} aloud"])[1:3] == ["Say one aloud", "ONE"]
+
+
+def test_changed_prompts_keep_tools_and_calls() -> None:
+    """Their ids depend on them, as those of any prompt."""
+    call = '[{"type":"function","function":{"name":"add","arguments":{}}}]'
+    turns = (Message("user", "1+1?"), Message("assistant", "", "Hm.", call), Message("tool", "2", tool_call_id="c"))
+    with_tools = Prompt("id", "sums", turns, "2", tools="[]", template="{}")
+
+    for name, variant in variants(with_tools, ("Say {} aloud",)):
+        assert variant.prompt_id == ids.prompt_id(variant.messages, "2", "[]", "{}")
+        assert [message.tool_calls for message in variant.messages] == [None, call, None]
+        assert variant.messages[-1].tool_call_id == "c", name
 
 
 def test_a_wording_without_a_place_for_the_text_is_refused() -> None:

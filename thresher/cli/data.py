@@ -12,7 +12,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = add_command(commands, "filter", filter_, "Filter your own samples with a recipe's filters; nothing is sampled.")
     add_recipe(command)
     command.add_argument(
-        "--samples", metavar="FILE", required=True, help="JSONL or Parquet file with the columns prompt and completion"
+        "--samples",
+        metavar="FILE",
+        required=True,
+        help="JSONL or Parquet file with the columns prompt and completion, or with conversations in the column messages",
     )
     command.add_argument("--out", metavar="DIR", required=True, help="run directory to write")
     _add_dedupe(commands)

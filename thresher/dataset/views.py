@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from filters.similarity.guards import answer_ids
 from schemas.sample import Kind, Outcome
 from schemas.sampling import Sampling
+from thresher.dataset.bare_prompts import Examples, without_examples
 from thresher.dataset.messages import JSON, completion_column, has, message_type, prompt_column
 from thresher.pool.prompt_counts import pass_rates, prompt_counts
 
@@ -198,11 +199,12 @@ def lean(judged: pa.Table) -> pa.Table:
     return judged.drop_columns([name for name in judged.column_names if name in _HEAVY])
 
 
-def sft(judged: pa.Table, prompt_format: str) -> pa.Table:
-    """The hits, without anchors."""
+def sft(judged: pa.Table, prompt_format: str, examples: Examples | None = None) -> pa.Table:
+    """The hits, without anchors. The prompts lack the worked `examples`, where they are given."""
     is_row = pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"]))
     wanted = {*schema("sft", prompt_format).names, *_SHOWN, "accepted"}
     hits = judged.select([name for name in judged.column_names if name in wanted]).filter(is_row)
+    hits = without_examples(hits, examples or {})
     columns = {
         **prompt_and_completion(hits, prompt_format),
         "completion_tokens": pc.list_value_length(judged["completion_ids"]).filter(is_row),

@@ -28,6 +28,7 @@ from thresher import __version__, ids
 from thresher.auditing.audit import Audit
 from thresher.auditing.review import reviewed
 from thresher.dataset import preference_views, views
+from thresher.dataset.bare_prompts import examples_of
 from thresher.dataset.card import ViewSize, card
 from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.rollouts import rollouts
@@ -140,7 +141,8 @@ def _view(run: Run, view: str, shard: int, judged: pa.Table) -> pa.Table:
         return preference_views.preference(views.lean(judged), prompt_format, recipe.dataset.preference)
     if view == "unpaired":
         return preference_views.unpaired(views.lean(judged), prompt_format, recipe.dataset.unpaired)
-    return views.sft(judged, prompt_format)
+    bare = recipe.dataset.prompt == "bare" and run.manifest.origin == "sampled"
+    return views.sft(judged, prompt_format, examples_of(recipe.prompts) if bare else None)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Values of rows as JSON: what Python, NumPy and Arrow hold becomes one of JSON's types, or an error that names the place."""
 
 import base64
+import json
 import math
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -10,6 +11,10 @@ from uuid import UUID
 import pyarrow as pa
 
 from thresher.errors import SourceError
+
+ordered_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+"""The JSON text of a value with its keys in their own order. Templates show tools and arguments in this order, and a model was
+trained on that of their authors."""
 
 
 def json_value(value: Any, where: str, *, finite: bool = True) -> Any:

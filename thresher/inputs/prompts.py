@@ -1,4 +1,5 @@
-"""Makes prompts from rows: a sandboxed Jinja template per family, worked examples as chat turns, and a reference.
+"""Makes prompts from rows: a sandboxed Jinja template per family, or a conversation as it is; worked examples as chat turns,
+tools, and a reference.
 
 The sandbox denies a template the attributes and calls that could reach the interpreter. It does not stop a template that runs
 forever or fills the memory.
@@ -25,8 +26,10 @@ from schemas.sample import PROMPTS, Message, Prompt, to_json
 from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError
+from thresher.inputs.chat_messages import RefusedError, simple_calls
+from thresher.inputs.conversations import conversation, tools_and_arguments, with_front
 from thresher.inputs.json_values import json_value, valid_text
-from thresher.inputs.sources import Row, rows
+from thresher.inputs.sources import NOT_READ, Columns, Row, rows
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 class _Templates:
     """The compiled templates of a prompt set, and the fields of its rows that they need."""
 
-    user: Template
+    user: Template | None
+    """None where the rows hold conversations."""
     system: Template | None
     reference: Template | None
     answer_fields: tuple[str, ...]
@@ -46,13 +50,22 @@ class _Templates:
     """Whether the reference is an object of these fields; otherwise it is the value of the only one."""
     examples: tuple[Message, ...]
     """The worked examples, between the system and the user message."""
-    used_fields: frozenset[str] | None
-    """The fields that are converted to JSON; None for all of them."""
+    named: frozenset[str]
+    """The fields that templates, reference and metadata name."""
+    chats: frozenset[str]
+    """The fields of the conversation, its tools and its template arguments: they are metadata only where named."""
 
 
-def plan(recipe: Recipe, base: Path, *, repeated: Counter[str] | None = None) -> Iterator[Prompt]:
-    """Yield the prompts of all sets in order, without repeats: a prompt with the messages and the reference of an earlier one is
-    left out and counted in `repeated`, by its family. Paths are relative to `base`. Raises SourceError.
+Refusals = dict[str, Counter[str]]
+"""For each family, how many rows were left out for each reason."""
+
+
+def plan(
+    recipe: Recipe, base: Path, *, repeated: Counter[str] | None = None, refused: Refusals | None = None
+) -> Iterator[Prompt]:
+    """Yield the prompts of all sets in order, without repeats: a prompt with the content of an earlier one is left out and
+    counted in `repeated`, by its family. Rows that cannot be carried are left out and counted in `refused`. Paths are relative to
+    `base`. Raises SourceError.
 
     Memory grows by the 16 bytes of each id (about 100 with Python's overhead).
     """
@@ -60,7 +73,8 @@ def plan(recipe: Recipe, base: Path, *, repeated: Counter[str] | None = None) ->
     earlier: set[bytes] = set()
     for prompt_set in recipe.prompts:
         family = prompt_set.family
-        for prompt in prompts(prompt_set, base):
+        reasons: Counter[str] = Counter()
+        for prompt in prompts(prompt_set, base, reasons):
             key = bytes.fromhex(prompt.prompt_id)
             if key in earlier:
                 repeated[family] += 1
@@ -69,36 +83,93 @@ def plan(recipe: Recipe, base: Path, *, repeated: Counter[str] | None = None) ->
                 yield prompt
         if repeated[family]:
             log.warning("prompts: family %s: %d repeated and left out", family, repeated[family])
+        if reasons and refused is not None:
+            refused[family] = reasons
 
 
-def prompts(prompt_set: PromptSet, base: Path) -> Iterator[Prompt]:
+def prompts(prompt_set: PromptSet, base: Path, refused: Counter[str] | None = None) -> Iterator[Prompt]:
     """Yield the prompts of one set in the order of its rows. The messages are the system message unless it renders to nothing,
-    the worked examples, and the user message. Paths are relative to `base`.
+    the worked examples, and the user message or the conversation. Paths are relative to `base`.
+
+    A row whose conversation, tools or template arguments cannot be carried is left out, counted in `refused` by its reason, and
+    logged with the first of its kind.
 
     Raises SourceError, with family and row, for a template that does not compile or render, a missing field (with the closest
-    name), a null or empty message, or a value that JSON cannot hold; and, after the last row, for a reference that no row has.
+    name), a null or empty message, or a value that JSON cannot hold; and, after the last row, for a reference that no row has and
+    where no row could be carried.
     """
+    refused = Counter() if refused is None else refused
     fields: dict[str, None] = {}
+    notes = _Notes(refused, {}, set(), Counter())
+    carried = 0
     try:
         templates = _compiled_set(prompt_set)
-        for where, row in itertools.islice(rows(prompt_set.source, base), prompt_set.limit):
+        columns = Columns(templates.named | templates.chats, prompt_set.metadata is None, templates.chats)
+        for where, row in itertools.islice(rows(prompt_set.source, base, columns), prompt_set.limit):
             fields |= dict.fromkeys(row)
-            yield _prompt(prompt_set, templates, row, where)
-        for field in templates.answer_fields:
-            if field not in fields:
-                raise SourceError(
-                    f"reference: no row has the field {field!r}{did_you_mean(field, fields)}; "
-                    f"the rows have {', '.join(fields)}; name one of these, or set reference: null"
-                )
+            try:
+                prompt = _prompt(prompt_set, templates, row, where, notes)
+            except RefusedError as error:
+                refused[error.reason] += 1
+                notes.first.setdefault(error.reason, str(error))
+                continue
+            carried += 1
+            yield prompt
+        _report(prompt_set, templates, fields, carried, notes)
     except SourceError as error:
         raise SourceError(f"prompts: family {prompt_set.family}: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Notes:
+    """What is said about a set once, after its last row."""
+
+    refused: Counter[str]
+    first: dict[str, str]
+    """The first row of each reason."""
+    further: set[str]
+    """Keys of turns that messages do not have."""
+    answered: Counter[str]
+    """Conversations that end with a turn of the assistant, by the place of the first of them."""
+
+
+def _report(prompt_set: PromptSet, templates: _Templates, fields: dict[str, None], carried: int, notes: _Notes) -> None:
+    """Log what was left out. Raises SourceError for fields that no row has, and where no row could be carried."""
+    wanted = [("messages", prompt_set.messages), ("tools", prompt_set.tools)]
+    if isinstance(prompt_set.chat_template_kwargs, str):
+        wanted.append(("chat_template_kwargs", prompt_set.chat_template_kwargs))
+    for setting, field in (*wanted, *(("reference", field) for field in templates.answer_fields)):
+        if field is not None and field not in fields:
+            none = ", or set reference: null" if setting == "reference" else ""
+            raise SourceError(
+                f"{setting}: no row has the field {field!r}{did_you_mean(field, fields)}; "
+                f"the rows have {', '.join(fields)}; name one of these{none}"
+            )
+    family = prompt_set.family
+    for reason, count in notes.refused.most_common():
+        if carried:
+            log.warning("prompts: family %s: %d rows left out (%s); the first: %s", family, count, reason, notes.first[reason])
+    if notes.refused and not carried:
+        counts = ", ".join(f"{count}: {reason}" for reason, count in notes.refused.most_common())
+        first = notes.first[notes.refused.most_common(1)[0][0]]
+        raise SourceError(f"no row can be carried ({counts}); the first: {first}")
+    for place, count in notes.answered.items():
+        log.warning(
+            "prompts: family %s: %d conversations end with a turn of the assistant, and the model is asked for another; "
+            "until: last_user or before_answer cuts it off; the first: %s",
+            family, count, place,
+        )  # fmt: skip
+    if notes.further:
+        log.warning("prompts: family %s: messages have no place for %s; left out", family, ", ".join(sorted(notes.further)))
+
+
 def _compiled_set(prompt_set: PromptSet) -> _Templates:
     environment = _environment()
-    user = _compiled(environment, "template", prompt_set.template)
-    system = reference = None
-    sources = [prompt_set.template]
+    user = system = reference = None
+    sources = []
+    if prompt_set.template is not None:
+        user = _compiled(environment, "template", prompt_set.template)
+        sources.append(prompt_set.template)
     if prompt_set.system is not None:
         system = _compiled(environment, "system", prompt_set.system)
         sources.append(prompt_set.system)
@@ -112,11 +183,11 @@ def _compiled_set(prompt_set: PromptSet) -> _Templates:
     )
     named = prompt_set.reference if reference is None else None
     answer_fields = () if named is None else (named,) if isinstance(named, str) else named
-    used_fields = None
-    if prompt_set.metadata is not None:
-        in_templates = (find_undeclared_variables(environment.parse(source)) for source in sources)
-        used_fields = frozenset().union(*in_templates, prompt_set.metadata, answer_fields)
-    return _Templates(user, system, reference, answer_fields, isinstance(named, tuple), examples, used_fields)
+    per_row = prompt_set.chat_template_kwargs if isinstance(prompt_set.chat_template_kwargs, str) else None
+    chats = frozenset(filter(None, (prompt_set.messages, prompt_set.tools, per_row)))
+    in_templates = (find_undeclared_variables(environment.parse(source)) for source in sources)
+    used = frozenset[str]().union(*in_templates, prompt_set.metadata or (), answer_fields)
+    return _Templates(user, system, reference, answer_fields, isinstance(named, tuple), examples, used, chats)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -137,30 +208,46 @@ def _compiled(environment: ImmutableSandboxedEnvironment, name: str, source: str
         raise SourceError(f"{name}:{error.lineno}: not a valid Jinja template: {error.message}") from error
 
 
-def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) -> Prompt:
-    used = row if templates.used_fields is None else row.keys() & templates.used_fields
-    values = {name: json_value(value, f"{where}: {name}") for name, value in row.items() if name in used}
-    question = _rendered(templates.user, values, row, f"{where}: template")
-    if not question.strip():
-        raise SourceError(f"{where}: template: renders to an empty message; the row has {', '.join(row)}")
+def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str, notes: _Notes) -> Prompt:
+    turns: tuple[Message, ...] = ()
+    answer = None
+    if templates.user is None:
+        turns, answer = conversation(prompt_set, row, where, notes.further)
+        if turns[-1].role == "assistant":
+            notes.answered[next(iter(notes.answered), where)] += 1
+    tools, arguments = tools_and_arguments(prompt_set, row, where)
+    values = _values(prompt_set, templates, row, where)
+    if templates.user is not None:
+        question = _rendered(templates.user, values, row, f"{where}: template")
+        if not question.strip():
+            raise SourceError(f"{where}: template: renders to an empty message; the row has {', '.join(row)}")
+        turns = (Message("user", question),)
     system = _rendered(templates.system, values, row, f"{where}: system") if templates.system else ""
+    messages = with_front(system, templates.examples, turns, where)
     reference: Any = None
     if templates.reference is not None:
         reference = _rendered(templates.reference, values, row, f"{where}: reference_template")
+    elif prompt_set.reference_from_messages:
+        reference = None if answer is None else simple_calls(answer.tool_calls) if answer.tool_calls else answer.content
     elif templates.answer_is_object:
         reference = {name: values[name] for name in templates.answer_fields if name in values}
     elif templates.answer_fields:
         reference = values.get(templates.answer_fields[0])
     kept = prompt_set.metadata
     if kept is None:
-        kept = tuple(name for name in values if name not in templates.answer_fields)
+        kept = tuple(name for name in values if name not in templates.answer_fields and name not in templates.chats)
     for name in kept:
         if name not in values:
             raise SourceError(f"{where}: metadata: no field {name!r}{did_you_mean(name, row)}; the row has {', '.join(row)}")
-    first = (Message("system", system),) if system.strip() else ()
-    messages = (*first, *templates.examples, Message("user", question))
     metadata = {name: values[name] for name in kept}
-    return Prompt(ids.prompt_id(messages, reference), prompt_set.family, messages, reference, metadata)
+    prompt_id = ids.prompt_id(messages, reference, tools, arguments)
+    return Prompt(prompt_id, prompt_set.family, messages, reference, metadata, tools, arguments)
+
+
+def _values(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) -> dict[str, Any]:
+    """The values that templates, reference and metadata may use, as JSON."""
+    used = templates.named if prompt_set.metadata is not None else templates.named | (row.keys() - templates.chats)
+    return {name: json_value(value, f"{where}: {name}") for name, value in row.items() if name in used and value is not NOT_READ}
 
 
 def _refuse_null(value: Any) -> Any:

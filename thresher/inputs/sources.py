@@ -7,8 +7,10 @@ Rows are read lazily, so memory does not grow with the size of a file. Each row 
 import codecs
 import itertools
 import json
+import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,16 @@ from schemas.prompt_sets import DatasetSource, GridSource, JsonlSource, ParquetS
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
 
+log = logging.getLogger(__name__)
+
 Row = dict[str, Any]
 PlacedRows = Iterator[tuple[str, Row]]
 """Rows, each with its place."""
 
 BATCH_ROWS = 4096
 """Rows of a Parquet or Arrow file that are in memory at a time."""
+MEDIA_ROWS = 16
+"""Rows with images or sound that are in memory at a time."""
 
 HASH_DEPENDENT = frozenset({
     "codeio", "isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder",
@@ -34,13 +40,73 @@ HASH_DEPENDENT = frozenset({
 """Families of reasoning-gym 0.1.25 whose prompts change with PYTHONHASHSEED, whatever the seed."""
 
 
-def rows(source: Source, base: Path) -> PlacedRows:
+class NotRead:
+    """The value of a column that is not read."""
+
+    def __repr__(self) -> str:
+        return "not read"
+
+
+NOT_READ = NotRead()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read from Parquet and Arrow files and from datasets; the others are NOT_READ in each row.
+
+    `needed` are read in any case. With `others`, so are all that hold no images or sound: columns of {bytes, path}, at any depth,
+    as `datasets` stores them. Nothing is ever decoded from such bytes. A needed column that is nothing else, and is not among
+    `chats`, is an error.
+    """
+
+    needed: frozenset[str] = frozenset()
+    others: bool = True
+    chats: frozenset[str] = frozenset()
+
+    def chosen(self, schema: pa.Schema, name: str) -> list[str]:
+        """The names of the columns to read. Raises SourceError."""
+        for field in schema:
+            if field.name in self.needed - self.chats and is_media(field.type):
+                raise SourceError(
+                    f"{name}: the column {field.name!r} holds images or sound ({field.type}), which cannot be text; "
+                    "leave it out of template, system, reference and metadata"
+                )
+        return [
+            field.name for field in schema
+            if field.name in self.needed or (self.others and not is_media(field.type, anywhere=True))
+        ]  # fmt: skip
+
+    def left_out(self, schema: pa.Schema) -> list[str]:
+        """The names of the columns that are not read because they hold images or sound."""
+        return [
+            field.name for field in schema
+            if self.others and field.name not in self.needed and is_media(field.type, anywhere=True)
+        ]  # fmt: skip
+
+
+EVERY_COLUMN = Columns()
+
+
+def is_media(kind: pa.DataType, *, anywhere: bool = False) -> bool:
+    """Whether a column of this type holds files such as images: {bytes, path}, or lists of them; `anywhere` finds them among
+    other values too."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return is_media(kind.value_type, anywhere=anywhere)
+    if not pa.types.is_struct(kind):
+        return False
+    inner = {field.name: field.type for field in kind}
+    if set(inner) == {"bytes", "path"} and (pa.types.is_binary(inner["bytes"]) or pa.types.is_large_binary(inner["bytes"])):
+        return True
+    return anywhere and any(is_media(each, anywhere=True) for each in inner.values())
+
+
+def rows(source: Source, base: Path, columns: Columns = EVERY_COLUMN) -> PlacedRows:
     """Yield (place, row) in the source's order. Paths are relative to `base`.
 
     Raises SourceError for a source that is missing, cannot be read or has no rows. A number may be NaN or infinite here:
     `json_value` refuses it where it is used.
     """
-    name, placed_rows = _open(source, base)
+    name, placed_rows = _open(source, base, columns)
     is_empty = True
     for placed_row in placed_rows:
         is_empty = False
@@ -49,16 +115,16 @@ def rows(source: Source, base: Path) -> PlacedRows:
         raise SourceError(f"{name} holds no rows")
 
 
-def _open(source: Source, base: Path) -> tuple[str, PlacedRows]:
+def _open(source: Source, base: Path, columns: Columns) -> tuple[str, PlacedRows]:
     """The source's name in errors, and its rows."""
     match source:
         case JsonlSource():
             return source.path, _jsonl(source.path, base)
         case ParquetSource():
-            return source.path, _arrow(source.path, base)
+            return source.path, _arrow(source.path, base, columns)
         case DatasetSource():
             name = " ".join(filter(None, (source.path, source.config, source.split)))
-            return name, _dataset(source, base, name)
+            return name, _dataset(source, base, name, columns)
         case ReasoningGymSource():
             return f"reasoning_gym {source.name}", _reasoning_gym(source, f"reasoning_gym {source.name}")
         case GridSource():
@@ -98,37 +164,62 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def arrow_rows(path: Path, name: str) -> PlacedRows:
+def arrow_rows(path: Path, name: str, columns: Columns = EVERY_COLUMN) -> PlacedRows:
     """Yield the rows of a Parquet or Arrow IPC file; its first bytes say which it is. Raises SourceError.
 
     A value that Python has no type for, such as a date after the year 9999, becomes text. Arrow's JSON is parsed.
     """
     number = 0
     try:
-        for batch in _batches(path, name):
-            columns = [_values(column) for column in batch.columns]
-            for values in zip(*columns, strict=True):
-                yield f"{name} row {number}", dict(zip(batch.schema.names, values, strict=True))
+        for names, batch in _batches(path, name, columns):
+            for row in _batch_rows(batch, names):
+                yield f"{name} row {number}", row
                 number += 1
     except (pa.ArrowException, OSError) as error:
         first_line = str(error).partition("\n")[0]
         raise SourceError(f"{name}: cannot be read from row {number} on; is it damaged? {first_line}") from error
 
 
-def _batches(path: Path, name: str) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, name: str, columns: Columns) -> Iterator[tuple[list[str], pa.RecordBatch]]:
+    """The names of all columns, and the chosen columns of each batch."""
     with path.open("rb") as file:
         magic = file.read(6)
     if magic.startswith(b"PAR1"):
         with pq.ParquetFile(path) as parquet:
-            yield from parquet.iter_batches(BATCH_ROWS)
+            schema = parquet.schema_arrow
+            chosen = _chosen(columns, schema, name)
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=chosen):
+                yield schema.names, batch
     elif magic == b"ARROW1":
         with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as reader:
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+            chosen = _chosen(columns, reader.schema, name)
+            for number in range(reader.num_record_batches):
+                yield reader.schema.names, _selected(reader.get_batch(number), chosen)
     elif magic.startswith(b"\xff\xff\xff\xff"):  # A stream, as `datasets` stores it.
         with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader:
-            yield from reader
+            chosen = _chosen(columns, reader.schema, name)
+            for batch in reader:
+                yield reader.schema.names, _selected(batch, chosen)
     else:
         raise SourceError(f"{name}: neither Parquet nor Arrow IPC: it starts with {magic!r}")
+
+
+def _chosen(columns: Columns, schema: pa.Schema, name: str) -> list[str]:
+    """The names of the columns to read; logs those of images or sound that are not."""
+    if unread := columns.left_out(schema):
+        log.warning("%s: left out the columns of images or sound: %s", name, ", ".join(unread))
+    return columns.chosen(schema, name)
+
+
+def _selected(batch: pa.RecordBatch, chosen: list[str]) -> pa.RecordBatch:
+    return batch if chosen == batch.schema.names else batch.select(chosen)
+
+
+def _batch_rows(batch: pa.RecordBatch | pa.Table, names: list[str]) -> Iterator[Row]:
+    """The rows of a batch, with NOT_READ for the columns among `names` that it lacks."""
+    values = dict(zip(batch.schema.names, map(_values, batch.columns), strict=True))
+    for number in range(batch.num_rows):
+        yield {name: values[name][number] if name in values else NOT_READ for name in names}
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -154,22 +245,23 @@ def _jsonl(path: str, base: Path) -> PlacedRows:
         yield f"{path}:{number}", parse_line(line, f"{path}:{number}")
 
 
-def _arrow(path: str, base: Path) -> PlacedRows:
+def _arrow(path: str, base: Path, columns: Columns) -> PlacedRows:
     root = _existing(path, base)
     files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
     if not files:
         raise SourceError(f"{path}: the directory holds no *.parquet file")
     for file in files:
-        yield from arrow_rows(file, str(Path(path) / file.relative_to(root)))
+        yield from arrow_rows(file, str(Path(path) / file.relative_to(root)), columns)
 
 
 # -- datasets and reasoning-gym ------------------------------------------------------------------------------------------
 
 
-def _dataset(source: DatasetSource, base: Path, name: str) -> PlacedRows:
+def _dataset(source: DatasetSource, base: Path, name: str, columns: Columns) -> PlacedRows:
     try:
-        for number, row in enumerate(_loaded(source, base, name)):
-            yield f"{name} row {number}", dict(row)
+        loaded = _loaded(source, base, name)
+        for number, row in enumerate(_dataset_rows(loaded, columns, name)):
+            yield f"{name} row {number}", row
     except SourceError:
         raise
     except Exception as error:  # datasets passes on the errors of many libraries.
@@ -178,6 +270,23 @@ def _dataset(source: DatasetSource, base: Path, name: str) -> PlacedRows:
             f"{name}: cannot be loaded: {type(error).__name__}: {message}; "
             "check path, config, split and revision, and for the Hub HF_TOKEN and HF_ENDPOINT"
         ) from error
+
+
+def _dataset_rows(loaded: Any, columns: Columns, name: str) -> Iterator[Row]:
+    """The rows of a dataset. Its own features decode the columns, except those with images or sound, which Arrow reads: bytes
+    stay bytes."""
+    schema = loaded.features.arrow_schema
+    chosen = _chosen(columns, schema, name)
+    raw = [column for column in chosen if is_media(schema.field(column).type, anywhere=True)]
+    decoded = [column for column in chosen if column not in raw]
+    empty = dict.fromkeys(schema.names, NOT_READ)
+    plain = loaded.select_columns(decoded) if decoded else [{}] * len(loaded)
+    if not raw:
+        yield from (empty | row for row in plain)
+        return
+    batches = loaded.select_columns(raw).with_format("arrow").iter(batch_size=MEDIA_ROWS)
+    inner = (row for table in batches for row in _batch_rows(table, raw))
+    yield from (empty | row | media for row, media in zip(plain, inner, strict=True))
 
 
 def _loaded(source: DatasetSource, base: Path, name: str) -> Any:

@@ -1,7 +1,7 @@
 """Checks a recipe without sampling: can the prompts be read, and do its verifiers accept right answers and refuse wrong ones?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from filters.judging import judge
 from schemas.sample import SAMPLES, Outcome, Prompt, to_json
 from thresher.errors import RecipeError
 from thresher.inputs.parser_names import check_parsers
-from thresher.inputs.prompts import plan, prompts_of
+from thresher.inputs.prompts import Refusals, plan, prompts_of
 from thresher.inputs.recipe_file import Loaded
 from thresher.judging.build import Built, build_filters, opened_tools
 from thresher.pool import judged as pool
@@ -44,11 +44,18 @@ class Report:
     self_tests: dict[str, str]
     """Results of the filters that test this machine, by label."""
     faults: tuple[str, ...]
+    refused: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Rows that were left out because they cannot be carried, by family and reason."""
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of the tables families, trials and self_tests; a row's `name` is its family or filter."""
+        """Return the rows of the tables families, refused, trials and self_tests; a row's `name` is its family or filter."""
         return {
             "families": [{"name": family, "prompts": prompts} for family, prompts in self.families.items()],
+            "refused": [
+                {"name": family, "reason": reason, "rows": rows}
+                for family, reasons in self.refused.items()
+                for reason, rows in reasons.items()
+            ],
             "trials": [
                 {"name": trial.label} | {name: value for name, value in asdict(trial).items() if name != "label"}
                 for trial in self.trials
@@ -59,7 +66,7 @@ class Report:
     def lines(self) -> list[str]:
         """Return what was tried as lines of text, without the faults."""
         return [
-            *(f"{family}: {prompts} prompts" for family, prompts in self.families.items()),
+            *(f"{family}: {prompts} prompts{self._refusals(family)}" for family, prompts in self.families.items()),
             *(
                 f"{trial.label}: {trial.gold_kept} of {trial.prompts} references accepted, "
                 f"{trial.wrong_dropped} of {trial.wrong_tried} wrong answers refused"
@@ -67,6 +74,12 @@ class Report:
             ),
             *(f"{label}: {result}" for label, result in self.self_tests.items()),
         ]
+
+    def _refusals(self, family: str) -> str:
+        reasons = self.refused.get(family)
+        if not reasons:
+            return ""
+        return "; rows left out: " + ", ".join(f"{rows} ({reason})" for reason, rows in reasons.items())
 
 
 def check_recipe(loaded: Loaded) -> Report:
@@ -78,7 +91,8 @@ def check_recipe(loaded: Loaded) -> Report:
 
 
 def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
-    prompts = list(plan(loaded.recipe, loaded.base))
+    refused: Refusals = {}
+    prompts = list(plan(loaded.recipe, loaded.base, refused=refused))
     families: dict[str, int] = {}
     for prompt in prompts:
         families[prompt.family] = families.get(prompt.family, 0) + 1
@@ -93,7 +107,8 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
         except FilterError as error:
             faults.append(f"{label}: {error}")
     faults += [fault for trial in trials for fault in trial.faults]
-    return Report(families, tuple(trials), self_tests, tuple(faults))
+    reasons = {family: dict(counts.most_common()) for family, counts in refused.items()}
+    return Report(families, tuple(trials), self_tests, tuple(faults), reasons)
 
 
 def check_golds(run: Run) -> None:

@@ -5,9 +5,7 @@ room as the samples take), then the shards are written one by one. Memory holds 
 """
 
 import hashlib
-import json
 import logging
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,27 +17,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from filters.reasoning import USUAL, Marking, take_apart
-from schemas.recipe import EVERY_FAMILY
-from schemas.sample import PROMPTS, SAMPLES, Message, to_json
+from schemas.sample import PROMPTS, SAMPLES
 from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError, StoreError
-from thresher.inputs.json_values import json_value, valid_text
-from thresher.inputs.sources import Row, arrow_rows, parse_line, read_lines
+from thresher.inputs.sources import Columns, Row, arrow_rows, parse_line, read_lines
+from thresher.pool.imported_rows import CONVERSATIONS, NEEDED, TURNS, pool_row_of, without_nulls_in
 from thresher.pool.rows import completion_parts, parts_of_prompts
 from thresher.pool.store import Store, shard_name
 
 log = logging.getLogger(__name__)
 
-RAW_CHARS = 500
-"""Characters of an unreadable row that are kept in its metadata."""
 HELD_BYTES = 64 << 20
 """Rows are collected until they fill a shard or this many bytes; then they go to their spools."""
 
-FLOAT32_MAX = 3.4e38
-
-_NEEDED = ("prompt", "completion")
-_OURS = frozenset({*_NEEDED, "reference", "family"})
 _JSONL, _PARQUET = {".jsonl", ".ndjson"}, {".parquet", ".pq"}
 
 Raw = tuple[str, dict[str, int], Row | SourceError, bytes]
@@ -48,9 +39,10 @@ Raw = tuple[str, dict[str, int], Row | SourceError, bytes]
 def ingest(file: Path, store: Store, *, key: str, marking: Marking | None = USUAL, shard_rows: int = 25_000) -> int:
     """Write `samples/00000` ... and `prompts` from a JSONL or Parquet file; returns the number of shards.
 
-    A row has `prompt` (text, or a list of {role, content}), `completion` (text, or messages, of which the last assistant message
-    counts) and may have `reference` (any JSON), `family`, `finish_reason`, `completion_ids` and `logprobs`. Other columns become
-    its metadata; NaN and infinities become texts there. The column `unreadable` gives the reason of a row that cannot be read.
+    A row has `prompt` and `completion` (text or messages), or one conversation under `messages` or `conversations`, and may have
+    `tools`, `chat_template_kwargs`, `reference` (any JSON), `family`, `finish_reason`, `completion_ids` and `logprobs`; see
+    thresher.pool.imported_rows. Other columns become its metadata, except columns of images or sound. The column `unreadable`
+    gives the reason of a row that cannot be read.
 
     A file of up to `shard_rows` rows is one shard. A longer one is distributed by the hash of the prompt, so that a shard holds
     whole prompts. Rows keep the file's order; `source_row` is their number in it, from 0. Finished files of the store are not
@@ -86,7 +78,7 @@ def _count(file: Path) -> int:
     """Number of rows of the file. Raises SourceError where the file as a whole is at fault."""
     if not file.is_file():
         hint = did_you_mean(file.name, (sibling.name for sibling in file.parent.glob("*")))
-        raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion{hint}")
+        raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion, or messages{hint}")
     ending = file.suffix.lower()
     if ending in _JSONL:
         rows = sum(1 for _ in read_lines(file))
@@ -100,23 +92,23 @@ def _count(file: Path) -> int:
     else:
         raise SourceError(f"{file}: wanted a .jsonl or .parquet file, found {ending or 'no ending'}; convert it")
     if not rows:
-        raise SourceError(f"{file}: holds no rows; wanted rows with prompt and completion")
+        raise SourceError(f"{file}: holds no rows; wanted rows with prompt and completion, or messages")
     return rows
 
 
 def _require_columns(file: Path, columns: list[str], combine: Any) -> None:
-    """Raise SourceError unless all or any (`combine`) of the needed columns are present."""
-    if not combine(name in columns for name in _NEEDED):
-        missing = next(name for name in _NEEDED if name not in columns)
+    """Raise SourceError unless all or any (`combine`) of the needed columns are present, or one of conversations."""
+    if not combine(name in columns for name in NEEDED) and not any(name in columns for name in CONVERSATIONS):
+        missing = next(name for name in NEEDED if name not in columns)
         hint = did_you_mean(missing, columns)
-        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours{hint}")
+        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours, or use messages{hint}")
 
 
 def _rows(file: Path) -> Iterator[Raw]:
     """(place, line or row number, the row or the error, its bytes if it is a line) of every row that is not blank."""
     if file.suffix.lower() in _PARQUET:
-        for number, (where, row) in enumerate(arrow_rows(file, file.name)):
-            yield where, {"row": number}, row, b""
+        for number, (where, row) in enumerate(arrow_rows(file, file.name, Columns(TURNS, chats=TURNS))):
+            yield where, {"row": number}, without_nulls_in(row), b""
         return
     for number, line in read_lines(file):
         where = f"{file.name}:{number}"
@@ -144,12 +136,12 @@ def _distribute(file: Path, folder: Path, shards: int, shard_rows: int, marking:
         collected.clear()
 
     for number, (where, place, row, raw) in enumerate(_rows(file)):
-        pool_row = _pool_row(where, place, row, raw) | {"source_row": number}
+        pool_row = pool_row_of(where, place, row, raw) | {"source_row": number}
         if pool_row["unreadable"] is not None:
             kind = pool_row["unreadable"].removeprefix(f"{where}: ").partition(":")[0]
             kinds[kind] += 1
             first.setdefault(kind, pool_row["unreadable"])
-        if isinstance(row, dict) and not any(name in columns for name in _NEEDED):
+        if isinstance(row, dict) and not any(name in columns for name in (*NEEDED, *CONVERSATIONS)):
             columns |= dict.fromkeys(row)
         collected.setdefault(int(pool_row["prompt_id"][:15], 16) % shards, []).append(pool_row)
         waiting, waiting_bytes = waiting + 1, waiting_bytes + len(raw) + len(pool_row["completion"])
@@ -183,11 +175,13 @@ def _write(folder: Path, store: Store, shard: int, key: str, parts: set[str]) ->
         prompt_ids.append(ids.digest("unreadable", prompt, repeats[prompt]) if torn else prompt)
         repeats[prompt] += torn
     index, sample_ids, drawn, copies = [], [], Counter[str](), Counter[bytes]()
-    for prompt, completion in zip(prompt_ids, table["completion"].to_pylist(), strict=True):
+    completions, calls = table["completion"].to_pylist(), table["tool_calls"].to_pylist()
+    for prompt, completion, called in zip(prompt_ids, completions, calls, strict=True):
         index.append(drawn[prompt])
         drawn[prompt] += 1
-        content = hashlib.sha256(f"{prompt}{completion}".encode()).digest()
-        sample_ids.append(ids.digest("brought", prompt, completion, copies[content]))
+        content = hashlib.sha256(f"{prompt}{completion}{called or ''}".encode()).digest()
+        further = [] if called is None else [called]
+        sample_ids.append(ids.digest("brought", prompt, completion, copies[content], *further))
         copies[content] += 1
     for name, values in (("prompt_id", prompt_ids), ("sample_id", sample_ids), ("index", index)):
         column = SAMPLES.get_field_index(name)
@@ -220,94 +214,3 @@ def _spooled(path: Path, schema: pa.Schema) -> pa.Table:
             while source.tell() < source.size():
                 batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
     return pa.Table.from_batches(batches, schema)
-
-
-# -- rows --------------------------------------------------------------------------------------------------------------
-
-
-def _pool_row(where: str, place: dict[str, int], row: Row | SourceError, raw: bytes) -> Row:
-    """A row of the pool without its numbers. An unreadable row has the hash of its bytes as prompt_id for now."""
-    pool_row: Row = {"sample_id": "", "index": 0, "anchor": False, "engine": "brought", "unreadable": None}
-    pool_row |= {"family": "default", "messages": [], "completion": ""}
-    try:
-        if isinstance(row, SourceError):
-            raise row
-        _fill(pool_row, row, where)
-    except (SourceError, RecursionError) as error:
-        content = raw or json.dumps(row, sort_keys=True, default=str).encode()
-        pool_row["prompt_id"] = hashlib.sha256(content).hexdigest()
-        pool_row["metadata"] = to_json(place | {"raw": content.decode("utf-8", "replace")[:RAW_CHARS]})
-        pool_row["unreadable"] = str(error) if isinstance(error, SourceError) else f"{where}: nested too deeply"
-        pool_row |= {"completion": "", "reference": None}
-    return pool_row
-
-
-def _fill(pool_row: Row, row: Row, where: str) -> None:
-    """Fill the pool's row from a row, in place, so that what was read before a fault is kept."""
-    family = row.get("family")
-    if family is not None and not isinstance(family, str):
-        raise SourceError(f"{where}: bad family: wanted text, found {_short(family)}")
-    pool_row["family"] = valid_text(family, f"{where}: bad family") if family else "default"
-    if pool_row["family"] == EVERY_FAMILY:
-        raise SourceError(f"{where}: bad family: {EVERY_FAMILY!r} means all families together; use another name")
-    pool_row["messages"] = _messages(_required(row, "prompt", where), f"{where}: bad prompt")
-    pool_row["completion"] = _completion(_required(row, "completion", where), f"{where}: bad completion")
-    reference = json_value(row.get("reference"), f"{where}: bad reference")
-    pool_row["reference"] = None if reference is None else to_json(reference)
-    engine_columns = _engine_columns(row, where)
-    pool_row |= engine_columns
-    rest = {name: value for name, value in row.items() if name not in _OURS and name not in engine_columns}
-    pool_row["metadata"] = to_json(json_value(rest, f"{where}: bad metadata", finite=False))
-    pool_row["prompt_id"] = ids.prompt_id([Message(**message) for message in pool_row["messages"]], reference)
-
-
-def _required(row: Row, name: str, where: str) -> Any:
-    if row.get(name) is None:
-        hint = did_you_mean(name, row.keys() - _OURS)
-        raise SourceError(f"{where}: no {name}: the row has {', '.join(row) or 'no fields'}{hint}")
-    return row[name]
-
-
-def _messages(value: Any, where: str) -> list[dict[str, str]]:
-    if isinstance(value, str):
-        return [{"role": "user", "content": valid_text(value, where)}]
-    wanted = "wanted text, or a list of messages with the texts role and content"
-    if not isinstance(value, list) or not value:
-        raise SourceError(f"{where}: {wanted}; found {_short(value)}")
-    for message in value:
-        if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("role", "content")):
-            raise SourceError(f"{where}: {wanted}; found the message {_short(message)}")
-        further = [name for name, inner in message.items() if inner is not None and name not in ("role", "content")]
-        if further:
-            raise SourceError(f"{where}: {wanted}, and nothing else; found {further[0]}, which would be lost")
-    return [{name: valid_text(message[name], where) for name in ("role", "content")} for message in value]
-
-
-def _completion(value: Any, where: str) -> str:
-    if isinstance(value, str):
-        return valid_text(value, where)
-    if isinstance(value, list):
-        answers = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
-        if answers and isinstance(answers[-1], str):
-            return valid_text(answers[-1], where)
-    raise SourceError(f"{where}: wanted text, or messages of which the last assistant's is text; found {_short(value)}")
-
-
-def _engine_columns(row: Row, where: str) -> Row:
-    """finish_reason, completion_ids and logprobs where they are null or as the pool defines them; others stay metadata."""
-    columns: Row = {name: None for name in ("finish_reason", "completion_ids", "logprobs") if row.get(name) is None}
-    if isinstance(reason := row.get("finish_reason"), str):
-        columns["finish_reason"] = valid_text(reason, f"{where}: bad finish_reason")
-    tokens, logprobs = row.get("completion_ids"), row.get("logprobs")
-    if isinstance(tokens, list) and isinstance(logprobs, list) and len(tokens) != len(logprobs):
-        return columns
-    if isinstance(tokens, list) and all(type(token) is int and 0 <= token < 2**31 for token in tokens):
-        columns["completion_ids"] = tokens
-    if isinstance(logprobs, list) and all(type(value) in (int, float) and abs(value) < FLOAT32_MAX for value in logprobs):
-        columns |= {"logprobs": logprobs, "cumulative_logprob": math.fsum(logprobs)}
-    return columns
-
-
-def _short(value: Any) -> str:
-    shown = json.dumps(value, default=str)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -18,7 +18,7 @@ from thresher import __version__, ids
 from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import models
 from thresher.inputs.parser_names import check_parsers
-from thresher.inputs.prompts import plan, prompt_table
+from thresher.inputs.prompts import Refusals, plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
 from thresher.inputs.thinking import marking_of, noted
 from thresher.judging.build import build_filters
@@ -168,7 +168,8 @@ def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
     store, recipe = run.store, run.recipe
     entry = store.finished("prompts", run.key)
     if entry is None:
-        entry = _write_plan(run, list(plan(recipe, base)) if prompts is None else list(prompts))
+        refused: Refusals = {}
+        entry = _write_plan(run, list(plan(recipe, base, refused=refused)) if prompts is None else list(prompts), refused)
     shards, hashed = int(entry.facts["shards"]), 0
     missing = []
     for shard in range(shards):
@@ -183,14 +184,16 @@ def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
     return Begun(run, shards, missing)
 
 
-def _write_plan(run: Run, prompts: Sequence[Prompt]) -> Entry:
+def _write_plan(run: Run, prompts: Sequence[Prompt], refused: Refusals) -> Entry:
     recipe = run.recipe
     per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
     size = max(1, recipe.run.shard_samples // per_prompt)
     groups = [prompt_table(prompts[first : first + size]) for first in range(0, len(prompts), size)]
     families = Counter(prompt.family for prompt in prompts)
     parts = sorted({part for group in groups for part in parts_of_prompts(group)})
-    facts = {"shards": len(groups), "prompts": len(prompts), "families": dict(families), "parts": parts}
+    facts: dict[str, Any] = {"shards": len(groups), "prompts": len(prompts), "families": dict(families), "parts": parts}
+    if refused:
+        facts["left_out"] = {family: dict(reasons) for family, reasons in refused.items()}
     return run.store.write_groups("prompts", PROMPTS, groups, key=run.key, facts=facts)
 
 

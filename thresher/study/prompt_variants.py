@@ -29,7 +29,8 @@ def variants(prompt: Prompt, wordings: Sequence[str] = WORDINGS) -> Iterator[tup
     and (with at least three) `order: rotated`. Family and reference stay. A change without effect is left out."""
     for name, messages in _changed_messages(prompt.messages, wordings):
         if messages != prompt.messages:
-            yield name, replace(prompt, prompt_id=ids.prompt_id(messages, prompt.reference), messages=messages)
+            prompt_id = ids.prompt_id(messages, prompt.reference, prompt.tools, prompt.template)
+            yield name, replace(prompt, prompt_id=prompt_id, messages=messages)
 
 
 def checked_wordings(wordings: Sequence[str]) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ def checked_wordings(wordings: Sequence[str]) -> tuple[str, ...]:
 def _changed_messages(messages: Turns, wordings: Sequence[str]) -> Iterator[tuple[str, Turns]]:
     last = messages[-1]
     for name, change in WHITESPACE.items():
-        yield f"whitespace: {name}", (*messages[:-1], Message(last.role, change(last.content)))
+        yield f"whitespace: {name}", (*messages[:-1], replace(last, content=change(last.content)))
     for wording in wordings:
         yield f"wording: {wording}", tuple(_reworded(message, wording) for message in messages)
     system = list(itertools.takewhile(lambda message: message.role == "system", messages))
@@ -56,4 +57,4 @@ def _changed_messages(messages: Turns, wordings: Sequence[str]) -> Iterator[tupl
 
 
 def _reworded(message: Message, wording: str) -> Message:
-    return Message(message.role, wording.replace("{}", message.content)) if message.role == "user" else message
+    return replace(message, content=wording.replace("{}", message.content)) if message.role == "user" else message

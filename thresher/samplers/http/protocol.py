@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.engines import HttpEngine
 from thresher.estimators.calibration import Sums, sums
+from thresher.samplers.http.chat_turns import chat_turns
 from thresher.samplers.http.dialects import VLLM_FIXED, Form
 from thresher.samplers.http.parts import read_message
 from thresher.samplers.sampler import NEUTRAL, Completion, Group, plain_text
@@ -86,7 +87,7 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
     if group.labels:
         body |= _label_fields(group.labels, spec, form)
     if spec.api == "chat":
-        body["messages"] = [message.as_chat() for message in group.messages]
+        body["messages"] = chat_turns(group.messages)
         if group.tools is not None:
             body["tools"] = orjson.loads(group.tools)
         if group.template is not None:
