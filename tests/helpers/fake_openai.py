@@ -173,9 +173,7 @@ class FakeOpenAI:
             fault = (fault, {}, "no")
         if isinstance(fault, tuple):
             return fault[0], fault[1], {"error": {"message": fault[2]}}, ""
-        completed = self.complete(body, chat="messages" in body)
-        self.tokens_made += sum(len(choice.get("token_ids", ())) for choice in completed["choices"])
-        return 200, {}, completed, fault or ""
+        return 200, {}, self.complete(body, chat="messages" in body), fault or ""
 
     async def _generate(self) -> None:
         """Take the time of a completion, counting tokens."""
@@ -206,6 +204,7 @@ class FakeOpenAI:
             tokens.append(token)
             listed = [token, *(other for other in ORDER[before][:k] if other != token)]
             entries.append([(f"token_id:{t}" if named else f"t{t}", LOGPROBS[before][t]) for t in listed])
+        self.tokens_made += len(tokens)
         choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if tokens[-1] == 0 else "length"}
         text = " ".join(map(str, tokens))
         if body.get("return_token_ids"):
