@@ -1,5 +1,7 @@
 """Whether a server makes tokens: idle, busy, hung, and one that shows no counters."""
 
+import pytest
+
 from helpers.fake_openai import FakeOpenAI
 from helpers.http_sampler import draw, free_port, group, sampler, until
 from thresher.executors.server_progress import ServerProgress
@@ -38,6 +40,15 @@ def test_a_server_that_makes_no_token_is_stalled() -> None:
         progress = progress_of(server)
         server.stalled = True
         until(progress.stalled)
+
+        assert questions(server) == 1
+
+
+def test_the_key_of_the_machine_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "a key")
+    with FakeOpenAI(counts="tokens", key="a key") as server:
+        progress = progress_of(server)
+        until(lambda: progress.stalled() or server.tokens_made == 1)
 
         assert questions(server) == 1
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from helpers.hanging_executor import ALWAYS, HANG_FILE, HangingExecutor
+from helpers.hanging_executor import HANG_FILE, KEEP, LONG, HangingExecutor
 from schemas.engines import VllmEngine
 from schemas.sample import Message
+from thresher.errors import EngineError
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import embedded_model
 from thresher.samplers.orphans import ProcessId, command_line, descendants, is_running
@@ -25,7 +26,7 @@ SILENT_S = 6.0
 
 @pytest.fixture(scope="module")
 def hang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """While this file exists, the next step removes it and never returns."""
+    """The next step that finds this file never returns."""
     file = tmp_path_factory.mktemp("hang") / "file"
     os.environ[HANG_FILE] = str(file)  # the engine's process inherits it
     yield file
@@ -122,8 +123,19 @@ def test_a_working_engine_is_left_alone_however_long_a_group_takes(
 
 
 def test_a_prompt_that_hangs_the_engine_each_time_is_set_aside(sampler: VllmSampler) -> None:
-    drawn = draw(sampler, [group(0, "Say hello."), group(1, "very " * ALWAYS + "good?", 1), group(2, "Say goodbye.")])
+    drawn = draw(sampler, [group(0, "Say hello."), group(1, "very " * LONG + "good?", 1), group(2, "Say goodbye.")])
 
     assert [len(result.completions) for result in drawn] == [4, 0, 4]
     assert "the engine died 3 times while it sampled this prompt, the last time alone" in (drawn[1].error or "")
     assert "StalledError: no token for" in (drawn[1].error or "")
+
+
+def test_an_engine_that_always_hangs_is_given_up(sampler: VllmSampler, hang: Path) -> None:
+    """The last test of this module: it ends the engine."""
+    hang.write_text(KEEP)
+    with sampler.stream() as stream:
+        stream.submit([group(number, f"Say hello to {number} people.") for number in range(6)])
+        words = r"the engine died 4 times in a row, the last time with StalledError: no token for [6-9] s with 4 requests"
+        with pytest.raises(EngineError, match=words):
+            while True:
+                stream.take(1.0)

@@ -1,6 +1,7 @@
 """Whether a server of vLLM still makes tokens: a fleet replaces one that answers its health check and makes none."""
 
 import http.client
+import os
 import time
 from urllib.parse import urlsplit
 
@@ -40,8 +41,11 @@ class ServerProgress:
 def _exchange(url: str, body: bytes | None, seconds: float) -> tuple[bool, bytes | None]:
     """Return whether the answer took longer than this time, and the answer, None where there is none."""
     direct = http.client.HTTPConnection(urlsplit(url).netloc, timeout=seconds)
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("VLLM_API_KEY"):  # a server of this machine asks for the same
+        headers["Authorization"] = f"Bearer {key}"
     try:
-        direct.request("GET" if body is None else "POST", urlsplit(url).path, body, {"Content-Type": "application/json"})
+        direct.request("GET" if body is None else "POST", urlsplit(url).path, body, headers)
         answer = direct.getresponse()
         content = answer.read()
         return False, content if answer.status == 200 else None
