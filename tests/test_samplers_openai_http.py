@@ -201,9 +201,9 @@ def test_vllm_serve_is_left_while_its_engine_is_stopped_and_not_while_it_is_slow
     """Its counters move during a long completion. While its engine is stopped, it answers everything but completions."""
     silent_s = 5.0
     started = time.monotonic()
-    [long] = draw(sampler(vllm_server, silent_s=silent_s), [real_group(0, n=16, max_tokens=400)], timeout=600)
+    [long] = draw(sampler(vllm_server, silent_s=silent_s), [real_group(0, n=8, max_tokens=400)], timeout=600)
     assert time.monotonic() - started > silent_s
-    assert len(long.completions) == 16
+    assert len(long.completions) == 8
     assert caplog.text == ""
 
     [engine] = [process for process in descendants(os.getpid()) if b"EngineCore" in command_line(process.pid)]
