@@ -19,6 +19,9 @@ class VllmEngine(Part):
     """Number of sequences that are decoded at the same time; null takes vLLM's default."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
     """GPUs per model."""
+    data_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Copies of the model that one engine runs side by side, each on tensor_parallel_size GPUs of its own. Each decodes
+    max_num_seqs sequences, and all of them are kept filled."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the GPU's memory that vLLM uses, from 0 to 1; null takes vLLM's default."""
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
@@ -27,10 +30,20 @@ class VllmEngine(Part):
     """Skip graph capture and compilation: the engine starts faster and decodes more slowly on a GPU."""
     tokens_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Most tokens handed to the engine at a time, counted as if every completion became max_tokens long. Null takes 4,194,304, or
-    as many as fill the engine if that is more. The engine never holds more than twice max_num_seqs completions."""
+    as many as fill the engine if that is more. The engine never holds more than twice the completions that it decodes at the
+    same time: max_num_seqs times data_parallel_size."""
+    silent_s: Annotated[float, Field(gt=0)] = 600
+    """Seconds in which the engine has requests and makes no token, after which it counts as hung: it is ended and started again,
+    and its requests are drawn again. Ten minutes are twice as long as vLLM lets one step take, and let a CPU that reads 50 tokens
+    per second finish a prompt of 30,000. Lower it where prompts are short."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's engine, by their own names. `seed` and `generation_config` are set by thresher and refused
     here."""
+
+    @property
+    def devices(self) -> int:
+        """GPUs of the engine."""
+        return self.tensor_parallel_size * int(self.options.get("data_parallel_size", self.data_parallel_size))
 
 
 class ReplayEngine(Part):
@@ -70,9 +83,10 @@ class HttpEngine(Part):
     connect_timeout_s: Annotated[float, Field(gt=0)] = 10
     """Seconds to wait for a connection. There is no limit on the time of an answer as long as the server responds."""
     silent_s: Annotated[float, Field(gt=0)] = 60
-    """Seconds without any response from a server that has requests, after which it is asked for its list of models. After three
-    unanswered questions of the same duration the server counts as dead until it answers, and other servers take over its
-    requests. Raise it for a server that answers nothing while it generates."""
+    """Seconds in which a server has requests and shows no work, after which it is left: other servers draw its requests. vLLM
+    counts tokens at /metrics, so it is left if it neither makes nor reads a token for that long, whatever else it answers, until
+    it makes one again. A server without such counters is asked for its list of models, and left if it does not answer three
+    questions of the same duration. Raise it for a server that answers nothing while it generates."""
     give_up_after_s: Annotated[float, Field(gt=0)] = 600
     """Seconds without an answer from any server after which the run ends with an error. Finished work is kept."""
     extra_body: dict[str, Any] = Field(default_factory=dict)

@@ -55,7 +55,8 @@ class RayExecutorSpec(Part):
     """The cluster adds machines on demand: start with as many replicas as have room. Otherwise a cluster without room for all
     replicas is refused."""
     gpus_per_replica: Annotated[float, Field(ge=0)] | None = None
-    """GPUs of a replica; null takes engine.tensor_parallel_size if the cluster has GPUs, and 0 otherwise."""
+    """GPUs of a replica; null takes engine.tensor_parallel_size times engine.data_parallel_size if the cluster has GPUs, and
+    0 otherwise."""
     cpus_per_replica: Annotated[float, Field(ge=0)] = 1
     """CPUs of a replica. Each filter task takes one more."""
     resources_per_replica: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

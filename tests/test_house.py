@@ -70,6 +70,7 @@ SPANNING: dict[str, str] = {
     "test_running_reads.py": "how often a run reads its pool",
     "test_samplers_vllm_offline_run.py": "the demo recipe on vLLM, killed and resumed",
     "test_samplers_vllm_parsers_run.py": "a run on vLLM whose model calls tools",
+    "test_samplers_vllm_stalls.py": "a real engine that hangs",
     "test_filters.py": "filters.build, and all registered filters",
     "test_filters_reward_hacks.py": "programs that attack filters.code and filters.sandbox together",
 }

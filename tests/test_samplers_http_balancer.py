@@ -1,5 +1,6 @@
 """Several servers share the groups: which fail, hang, die, come and go."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -153,6 +154,75 @@ def test_a_server_that_hangs_alone_is_given_up() -> None:
         with pytest.raises(EngineError, match=r"no server has answered for 0.5 s .*no answer for .*TimeoutError"):
             collect(stream, 1)
         release.set()
+
+
+def test_others_take_over_from_a_server_that_answers_and_makes_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    """It answers /models and /metrics all the time. It counts as out until it makes tokens."""
+    with (
+        FakeOpenAI(delay_s=0.02, counts="tokens") as alive,
+        FakeOpenAI(delay_s=0.02, counts="tokens") as stalling,
+        sampler(alive, stalling, silent_s=0.4) as http,
+        http.stream() as stream,
+    ):
+        stream.submit([group(number, n=4) for number in range(100)])
+        first = stream.take(10)
+        stalling.stalled = True
+        drawn = first + collect(stream, 100 - len(first))
+        assert sorted(group.number for group in drawn) == list(range(100))
+        assert all(len(group.completions) == 4 and group.error is None for group in drawn)
+        [left] = [record.getMessage() for record in caplog.records if "makes no token" in record.message]
+        assert re.fullmatch(rf"{stalling.url} answers, but makes no token \(no token for [\d.]+ s with \d+ requests\).*", left)
+
+        stalling.bodies.clear()
+        lists = stalling.lists_of_models
+        until(lambda: stalling.lists_of_models > lists)
+        stream.submit([group(number) for number in range(20)])
+        assert not stalling.drew_any(collect(stream, 20))
+        assert {body["max_tokens"] for body in stalling.bodies} <= {1}  # it is only asked for a token
+        assert "answers again" not in caplog.text
+        stalling.stalled = False
+        until(lambda: f"{stalling.url} answers again" in caplog.text)
+        stream.submit([group(number, n=4) for number in range(100)])
+        assert stalling.drew_any(collect(stream, 100))
+
+
+def test_a_server_whose_counter_moves_is_not_left_however_long_a_completion_takes(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        FakeOpenAI(delay_s=0.02, counts="tokens") as quick,
+        FakeOpenAI(delay_s=4.0, counts="tokens") as slow,
+    ):
+        drawn = draw(sampler(quick, slow, silent_s=1.0), [group(number, n=4) for number in range(60)])
+
+    assert slow.drew_any(drawn)
+    assert len(slow.bodies) == len({body["messages"][0]["content"] for body in slow.bodies})  # none was asked for twice
+    assert "makes no token" not in caplog.text
+
+
+def test_counters_of_another_engine_are_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    """They stand still while answers arrive, so the server counts as working while it answers anything."""
+    with FakeOpenAI(delay_s=0.05, counts="frozen") as server, sampler(server, silent_s=0.2) as http, http.stream() as stream:
+        stream.submit([group(number) for number in range(4)])
+        collect(stream, 4)
+        server.delay_s = 1.0
+        stream.submit([group(number) for number in range(4)])
+        collect(stream, 4)
+
+    assert len(server.bodies) == 8
+    assert "no token" not in caplog.text
+
+
+def test_servers_that_all_stall_are_given_up() -> None:
+    """The error says what was seen."""
+    with (
+        FakeOpenAI(delay_s=0.02, counts="tokens") as server,
+        sampler(server, silent_s=0.2, give_up_after_s=1.0) as http,
+        http.stream() as stream,
+    ):
+        server.stalled = True
+        stream.submit([group(0), group(1)])
+        words = rf"no server has answered for 1 s \({server.url}: no token for [\d.]+ s with 2 requests\)"
+        with pytest.raises(EngineError, match=words):
+            collect(stream, 2)
 
 
 def test_others_take_over_from_a_server_that_is_dead(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import pytest
 from helpers.http_sampler import group
 from thresher.estimators.calibration import empty_sums
 from thresher.samplers.finished import FinishedGroups
+from thresher.samplers.http.counters import WorkCounters
 from thresher.samplers.http.endpoint import Endpoint, RateLimit
 from thresher.samplers.http.lanes import Job, Lane, Request
 from thresher.samplers.http.protocol import Answer
@@ -18,7 +19,7 @@ from thresher.samplers.sampler import Completion
 
 @pytest.fixture
 def lane() -> Lane:
-    return Lane(cast("Endpoint", SimpleNamespace(rate=RateLimit(4), heard_at=10.0)))
+    return Lane(cast("Endpoint", SimpleNamespace(rate=RateLimit(4), worked_at=10.0, counters=WorkCounters(), up=True)))
 
 
 def job(number: int, n: int, *, priority: int = 0, expected_tokens: int = 0) -> Job:
@@ -113,6 +114,29 @@ def test_silence_counts_from_the_oldest_request_or_the_last_answer(lane: Lane) -
     lane.send(40.0)
 
     assert lane.silent_s(now=50.0) == 40.0
+    lane.awake_at = 45.0
+    assert lane.silent_s(now=50.0) == 5.0
+
+
+def test_a_server_without_counters_is_checked_after_the_limit(lane: Lane) -> None:
+    lane.add(job(0, 1), size=1)
+    lane.send(10.0)
+
+    assert [lane.due(now, 20.0) for now in (29.0, 31.0)] == [False, True]
+    lane.checking = True
+    assert not lane.due(31.0, 20.0)
+
+
+def test_counters_are_read_four_times_within_the_limit(lane: Lane) -> None:
+    lane.add(job(0, 1), size=1)
+    lane.send(10.0)
+    lane.endpoint.counters.look((0.0,), 0, 12.0)
+
+    assert [lane.due(now, 20.0) for now in (14.0, 16.0, 18.0)] == [False, False, True]
+    lane.endpoint.counters.look((0.0,), 0, 18.0)
+    assert [lane.due(now, 20.0) for now in (22.0, 24.0)] == [False, True]
+    lane.endpoint.up = False
+    assert not lane.due(24.0, 20.0)
 
 
 def test_the_mean_length_follows_the_answers(lane: Lane) -> None:

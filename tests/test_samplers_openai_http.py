@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from helpers.fake_openai import FakeOpenAI
-from helpers.http_sampler import calibration_of, collect, draw, free_port, group, sampler
+from helpers.http_sampler import calibration_of, collect, draw, free_port, group, sampler, until
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota, calibrations, empty_sums
 from thresher.samplers.http.protocol import calibrate, read_logprobs
-from thresher.samplers.orphans import descendants, kill
+from thresher.samplers.orphans import command_line, descendants, kill
 from thresher.samplers.sampler import NEUTRAL, Group
 
 
@@ -192,3 +192,35 @@ def test_explicit_fields_overrule_vllm_serve(vllm_server: str, api: str) -> None
     worst = calibrations({("plain", ""): (1, plain)})[0].exceeds
 
     assert max(abs(score.z or 0) for score in worst) > 8
+
+
+@pytest.mark.slow
+def test_vllm_serve_is_left_while_its_engine_is_stopped_and_not_while_it_is_slow(
+    vllm_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its counters move during a long completion. While its engine is stopped, it answers everything but completions."""
+    silent_s = 5.0
+    started = time.monotonic()
+    [long] = draw(sampler(vllm_server, silent_s=silent_s), [real_group(0, n=8, max_tokens=400)], timeout=600)
+    assert time.monotonic() - started > silent_s
+    assert len(long.completions) == 8
+    assert caplog.text == ""
+
+    [engine] = [process for process in descendants(os.getpid()) if b"EngineCore" in command_line(process.pid)]
+    with (
+        FakeOpenAI(delay_s=0.02, counts="tokens") as other,
+        sampler(vllm_server, other, silent_s=silent_s) as http,
+        http.stream() as stream,
+    ):
+        stream.submit([real_group(number, max_tokens=300) for number in range(16)])
+        time.sleep(1)
+        os.kill(engine.pid, signal.SIGSTOP)
+        try:
+            drawn = collect(stream, 16, timeout=120)
+            assert httpx.get(f"{vllm_server}/models", trust_env=False).status_code == 200
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+        assert [len(result.completions) for result in drawn] == [4] * 16
+        assert other.drew_any(drawn)
+        assert f"{vllm_server} answers, but makes no token (no token for 5" in caplog.text
+        until(lambda: f"{vllm_server} answers again" in caplog.text)

@@ -16,6 +16,7 @@ from thresher.inputs.models import embedded_model
 from thresher.samplers import vllm_offline
 from thresher.samplers.orphans import command_line, descendants
 from thresher.samplers.sampler import NEUTRAL, Drawn, Group
+from thresher.samplers.token_watch import requests_of
 from thresher.samplers.vllm_draw import EngineStart, draw_group
 from thresher.samplers.vllm_offline import VllmSampler
 
@@ -114,12 +115,12 @@ def test_a_label_is_chosen_by_logprobs_or_by_structured_output(sampler: VllmSamp
 def test_a_prompt_that_kills_the_engine_three_times_is_set_aside(sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 of EngineCore whenever the prompt is in flight. The other prompts are drawn, by starts with seeds of their own."""
 
-    async def draw_or_die(start: EngineStart, quota: Quota, group: Group, tokens: list[int]) -> Drawn:
+    async def draw_or_die(start: EngineStart, quota: Quota, group: Group, tokens: list[int], **more: Any) -> Drawn:
         if "poison" in group.messages[-1].content:
             for pid, _ in descendants(os.getpid()):
                 if b"EngineCore" in command_line(pid):
                     os.kill(pid, signal.SIGKILL)
-        return await draw_group(start, quota, group, tokens)
+        return await draw_group(start, quota, group, tokens, **more)
 
     monkeypatch.setattr(vllm_offline, "draw_group", draw_or_die)
     drawn = draw(sampler, [group(0, "Say hello.", 4), group(1, "This is poison.", 2), group(2, "Say goodbye.", 4)])
@@ -145,3 +146,33 @@ def test_a_closed_sampler_raises(sampler: VllmSampler) -> None:
             stream.take(20)
     with pytest.raises(EngineError, match="the engine was stopped"):
         sampler.stream()
+
+
+def test_every_data_parallel_rank_is_filled() -> None:
+    """Two ranks of two sequences: eight completions are given to the engine, four to each rank, and the ranks' samples differ."""
+    spec = VllmEngine(
+        max_model_len=256, max_num_seqs=2, data_parallel_size=2, kv_cache_gib=1, enforce_eager=True, options={"block_size": 32}
+    )
+    ranks: list[dict[Any, dict[str, int]]] = []
+    with (
+        VllmSampler(spec, embedded_model(), prompt_format="chat", quota=Quota(0), seeds="auto", start=lambda: (1, 7)) as opened,
+        opened.stream() as stream,
+    ):
+        assert opened.facts.sequences == 4
+        engine = opened._process.engine
+
+        async def look() -> None:
+            ranks.append(requests_of(engine))
+
+        stream.submit([group(number, STORIES[0], 2, max_tokens=60, ignore_eos=True) for number in range(6)])
+        drawn: list[Drawn] = []
+        while len(drawn) < 6:
+            drawn += stream.take(0.5)
+            opened._process.run(look())
+
+    in_flight = [sum(map(len, requests.values())) for requests in ranks]
+    assert max(in_flight) == 8
+    fullest = ranks[in_flight.index(8)]
+    assert sorted(map(len, fullest.values())) == [4, 4]
+    texts = [completion.text for result in drawn for completion in result.completions]
+    assert len(set(texts)) == len(texts) == 12

@@ -22,6 +22,7 @@ class FakeProcess:
     def __init__(self) -> None:
         self.engine: Any = None
         self.calls: list[tuple[str, bool]] = []
+        self.hangs = False
 
     def start_loop(self) -> None: ...
 
@@ -41,6 +42,8 @@ class FakeProcess:
         import torch
 
         self.calls.append((parameters.task, parameters.use_activation))
+        if self.hangs:
+            await asyncio.sleep(1e6)
         if prompt["prompt_token_ids"] == []:
             raise ValueError("an empty prompt")
         yield SimpleNamespace(outputs=SimpleNamespace(data=torch.tensor([float(len(prompt["prompt_token_ids"])), 0.5])))
@@ -53,9 +56,12 @@ class FakeTokeniser:
     def __init__(self, model: Model, prompt_format: str) -> None:
         assert prompt_format == "auto"
 
-    def prompt(self, messages: tuple[Message, ...], *, to_continue: bool) -> list[int]:
+    def text(self, messages: tuple[Message, ...], *, to_continue: bool) -> str:
         assert not to_continue
-        return self.whole_text(messages[-1].content)
+        return messages[-1].content
+
+    def prompt(self, text: str) -> list[int]:
+        return self.whole_text(text)
 
     def whole_text(self, text: str) -> list[int]:
         return list(range(len(text.split())))
@@ -71,7 +77,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
 @pytest.fixture
 def engine(process: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolingEngine]:
     monkeypatch.setattr(vllm_pooling, "Tokeniser", FakeTokeniser)
-    with PoolingEngine(VllmEngine(), Model("m", "m", None, None, None, None), prompt_format="auto") as opened:
+    with PoolingEngine(VllmEngine(silent_s=0.3), Model("m", "m", None, None, None, None), prompt_format="auto") as opened:
         yield opened
 
 
@@ -124,3 +130,12 @@ def test_many_texts_enter_in_portions_and_stay_in_order(engine: PoolingEngine) -
 def test_an_error_of_vllm_is_an_engine_error(engine: PoolingEngine) -> None:
     with pytest.raises(EngineError, match="vLLM: ValueError: an empty prompt"):
         engine.embeddings([""])
+
+
+@pytest.mark.slow
+def test_an_engine_that_finishes_nothing_is_ended(engine: PoolingEngine, process: FakeProcess) -> None:
+    process.hangs = True
+    with pytest.raises(EngineError, match=r"finished none of 2 texts for 0.3 s"):
+        engine.embeddings(["a", "b"])
+    with pytest.raises(EngineError, match="the engine was stopped"):
+        engine.embeddings(["a"])

@@ -48,6 +48,14 @@ def test_arguments_are_the_recipes_and_nothing_unset(monkeypatch: pytest.MonkeyP
     }
 
 
+def test_data_parallel_ranks_are_an_argument_unless_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the same engine may have it in `options`."""
+    monkeypatch.setattr(vllm_process, "dtype_for", lambda dtype: dtype)
+
+    assert engine_arguments(VllmEngine(data_parallel_size=2))["data_parallel_size"] == 2
+    assert "data_parallel_size" not in engine_arguments(VllmEngine(options={"data_parallel_size": 2}))
+
+
 def test_the_users_environment_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = ["VLLM_CPU_KVCACHE_SPACE", "TORCHDYNAMO_DISABLE", "VLLM_LOGGING_LEVEL", "PYTHONWARNINGS", "TORCH_LOGS"]
     changed += ["TORCH_CPP_LOG_LEVEL", "VLLM_NO_USAGE_STATS", "TOKENIZERS_PARALLELISM", "VLLM_CPU_NUM_OF_RESERVED_CPU"]

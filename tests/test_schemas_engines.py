@@ -1,11 +1,11 @@
-"""Addresses of servers: one source of them, and no secret in them, for a recipe is written to disk."""
+"""Addresses of servers: one source of them, and no secret in them, for a recipe is written to disk. GPUs of an engine."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from schemas.engines import HttpEngine
+from schemas.engines import HttpEngine, VllmEngine
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_addresses_that_cannot_serve_are_refused(settings: dict[str, Any], messa
 def test_a_fleet_or_addresses_are_accepted() -> None:
     assert HttpEngine(kind="openai_http", fleet="fleet").base_urls == ()
     assert HttpEngine(kind="openai_http", base_urls=("http://a/v1", "https://b/v1")).fleet is None
+
+
+def test_an_engine_has_as_many_gpus_as_all_its_ranks() -> None:
+    assert VllmEngine(tensor_parallel_size=2).devices == 2
+    assert VllmEngine(tensor_parallel_size=2, data_parallel_size=4).devices == 8
+    assert VllmEngine(tensor_parallel_size=2, options={"data_parallel_size": 3}).devices == 6

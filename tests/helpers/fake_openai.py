@@ -3,6 +3,9 @@
 `misbehave(number, body)` is called for each request for completions; the first has number 0. It returns None for a correct
 answer, a status, or (status, headers, message). `cut` closes the connection in the middle of the answer, `drop` before it, and
 `half` sends half of the JSON.
+
+With `counts` it publishes vLLM's counters, and makes the tokens of an answer bit by bit during `delay_s`; while `stalled`, it
+makes none and answers everything else. `frozen` counters stand still although it answers.
 """
 
 import asyncio
@@ -10,7 +13,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
@@ -18,6 +21,21 @@ CHAIN = np.random.default_rng(7).dirichlet(np.full(30, 0.3), size=30)
 """Probability of each of 30 tokens after each of them. Token 0 ends a completion."""
 ORDER = np.argsort(-CHAIN, axis=1, kind="stable").tolist()
 LOGPROBS = np.log(CHAIN).tolist()
+
+METRICS = """# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0",model_name="small"}} {running}.0
+# HELP vllm:kv_cache_usage_perc KV-cache usage. 1 means 100 percent usage.
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{{engine="0",model_name="small"}} 0.25
+# HELP vllm:prompt_tokens_total Number of prefill tokens processed.
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{{engine="0",model_name="small"}} 3.0
+# HELP vllm:generation_tokens_total Number of generation tokens processed.
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{{engine="0",model_name="small"}} {made}.0
+"""
+"""Some of vLLM's metrics, as it writes them."""
 
 
 class _FromServer(Protocol):
@@ -40,12 +58,14 @@ class FakeOpenAI:
         choices: Callable[[int], int] = lambda n: n,
         context: int = 1000,
         port: int = 0,
+        counts: Literal["tokens", "frozen"] | None = None,
     ) -> None:
         self.models, self.owned_by, self.key, self.delay_s, self.context = models, owned_by, key, delay_s, context
         self.choices = choices
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
         self.in_progress = self.most_in_progress = self.lists_of_models = 0
+        self.counts, self.stalled, self.tokens_made = counts, False, 0
         self._random = random.Random(3)
         weights = CHAIN.copy()
         if only is not None:
@@ -78,6 +98,7 @@ class FakeOpenAI:
 
     def stop(self) -> None:
         if self._thread.is_alive():
+            self.stalled = False
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
@@ -134,6 +155,9 @@ class FakeOpenAI:
             self.lists_of_models += 1
             cards = [{"id": model, "owned_by": self.owned_by, "max_model_len": self.context} for model in self.models]
             return 200, {}, {"data": cards}, ""
+        if path == "/metrics" and self.counts is not None:
+            made = self.tokens_made if self.counts == "tokens" else 7
+            return 200, {}, METRICS.format(made=made, running=self.in_progress).encode(), ""
         if not path.endswith("/completions"):
             return 404, {}, {"detail": "Not Found"}, ""
         body = json.loads(content)
@@ -141,7 +165,7 @@ class FakeOpenAI:
         self.in_progress += 1
         self.most_in_progress = max(self.most_in_progress, self.in_progress)
         try:
-            await asyncio.sleep(self.delay_s)
+            await self._generate()
         finally:
             self.in_progress -= 1
         fault = self.misbehave(len(self.bodies) - 1, body)
@@ -150,6 +174,14 @@ class FakeOpenAI:
         if isinstance(fault, tuple):
             return fault[0], fault[1], {"error": {"message": fault[2]}}, ""
         return 200, {}, self.complete(body, chat="messages" in body), fault or ""
+
+    async def _generate(self) -> None:
+        """Take the time of a completion, counting tokens."""
+        for _ in range(20):
+            await asyncio.sleep(self.delay_s / 20)
+            while self.stalled:
+                await asyncio.sleep(0.01)
+            self.tokens_made += self.delay_s > 0
 
     def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
         """The body of a correct answer."""
@@ -172,6 +204,7 @@ class FakeOpenAI:
             tokens.append(token)
             listed = [token, *(other for other in ORDER[before][:k] if other != token)]
             entries.append([(f"token_id:{t}" if named else f"t{t}", LOGPROBS[before][t]) for t in listed])
+        self.tokens_made += len(tokens)
         choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if tokens[-1] == 0 else "length"}
         text = " ".join(map(str, tokens))
         if body.get("return_token_ids"):

@@ -36,6 +36,7 @@ from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.executors.ray import RayExecutor
 from thresher.executors.ray_calls import address_here
 from thresher.executors.ray_replicas import Replicas
+from thresher.executors.server_progress import ServerProgress
 from thresher.inputs.models import resolve
 from thresher.samplers.orphans import GRACE_S, start_bound
 from thresher.samplers.vllm_process import engine_arguments, set_environment
@@ -80,6 +81,7 @@ class Server(AbstractContextManager["Server"]):
             if self._process.poll() is not None:
                 raise EngineError(f"`vllm serve` stopped while it started on {socket.gethostname()}: {self._last_error()}")
             time.sleep(0.2)
+        self._progress = ServerProgress(self._root, model.name, spec.silent_s)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -96,6 +98,10 @@ class Server(AbstractContextManager["Server"]):
     def healthy(self) -> bool:
         """Whether it answers that it can serve."""
         return _healthy(self._root, 30)
+
+    def stalled(self) -> bool:
+        """Whether it makes no token, not even one that it is asked for."""
+        return self._progress.stalled()
 
     def _last_error(self) -> str:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
@@ -272,10 +278,10 @@ def _unchanged() -> None:
 
 
 def _watch_server(server: Server, _call: Callable[..., Any], seconds: float) -> None:
-    """Watch a server for this time, in its actor; if it ends or is unhealthy, end the actor's process."""
+    """Watch a server for this time, in its actor; if it ends, is unhealthy or makes no token, end the actor's process."""
     failures, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(CHECK_S)
         failures = 0 if server.healthy() else failures + 1
-        if failures >= MOST_FAILURES or not server.runs:
+        if failures >= MOST_FAILURES or not server.runs or (failures == 0 and server.stalled()):
             os._exit(1)

@@ -33,7 +33,7 @@ class RayExecutor(Executor):
     def __init__(self, spec: RayExecutorSpec, filter_workers: int, *, engine: Engine) -> None:
         self.workers = max(1, filter_workers)
         self._spec = spec
-        self._parallel = engine.tensor_parallel_size if isinstance(engine, VllmEngine) else 0
+        self._parallel = engine.devices if isinstance(engine, VllmEngine) else 0
         self._joined = False
 
     def __enter__(self) -> "RayExecutor":

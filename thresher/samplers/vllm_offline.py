@@ -3,8 +3,9 @@
 Groups wait in one queue, those of earlier shards first, and enter the engine as it has room, so it stays busy from one shard to
 the next and the number of tokens in flight is bounded.
 
-An engine that dies is started again, and the groups in flight are drawn again. A group that was in flight at two deaths is then
-drawn alone, so that no harmless prompt is blamed for one that kills the engine.
+An engine that dies, or that has requests and makes no token for engine.silent_s, is started again, and the groups in flight are
+drawn again. A group that was in flight at two deaths is then drawn alone, so that no harmless prompt is blamed for one that kills
+the engine.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
+from thresher.samplers.token_watch import StalledError, TokenWatch, requests_of, stalled
 from thresher.samplers.vllm_draw import EngineStart, draw_group, seeds_each_sample
 from thresher.samplers.vllm_parsers import VllmParsers
 from thresher.samplers.vllm_process import Tokeniser, VllmProcess, check_options, in_words
@@ -43,6 +45,9 @@ LATE_S = 5
 """Seconds that a dead engine may take to raise an error in the requests that wait for it."""
 GIVE_UP_AFTER = 10
 """Deaths of the engine in a row, without a finished group in between, after which it is not started again."""
+GIVE_UP_AFTER_STALLS = 3
+"""The same for engines that hang: each costs engine.silent_s. At the third, a suspected group was drawn alone; at the fourth, the
+next one hangs as well, so it is not the prompt."""
 
 
 @dataclass(eq=False)
@@ -57,8 +62,8 @@ class Job:
     opened: bool
     """Whether the prompt ends inside thinking marks that its template opened."""
     deaths: int = 0
-    lost: bool = False
-    """Whether it was cancelled because the engine is gone and raised no error."""
+    lost: EngineError | None = None
+    """Why it was cancelled, if the engine is gone or hangs and raised no error."""
 
 
 class VllmStream:
@@ -160,7 +165,7 @@ class VllmSampler:
             self.parsers = VllmParsers(self._model, self._marking, self._tool_parser)
         number, seed = self._number_start()
         config = self._process.start(seed=seed, generation_config="vllm")
-        self._sequences = config.scheduler_config.max_num_seqs
+        self._sequences = config.scheduler_config.max_num_seqs * self._process.ranks
         self._context = config.model_config.max_model_len
         if self.parsers is not None:
             self.parsers.model_config = config.model_config
@@ -168,6 +173,7 @@ class VllmSampler:
         self.token_bytes = self._tokeniser.token_bytes()
         each = seeds_each_sample(self._seeds)
         self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw")
+        self._tokens = TokenWatch()
         self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser)
 
     async def _cancel_all(self) -> None:
@@ -272,9 +278,9 @@ class VllmSampler:
             drawn = await draw_group(start, self.quota, job.group, job.tokens, opened=job.opened)
         except asyncio.CancelledError:
             self._in_flight.pop(job, None)
-            if job.lost and not job.stream.closed:
-                job.lost = False
-                self._died(job, EngineError("the engine's process is gone"))
+            if job.lost is not None and not job.stream.closed:
+                lost, job.lost = job.lost, None
+                self._died(job, lost)
             elif job.stream.closed:
                 self._fill()
             return
@@ -311,17 +317,24 @@ class VllmSampler:
 
     async def _watch(self) -> None:
         """AsyncLLM raises an error in all requests when its engine dies, except in one that enters at that moment, which would
-        wait forever."""
+        wait forever. It raises none when the engine hangs."""
         late = 0
+        step_s = min(1.0, self._spec.silent_s / 10)
         while True:
-            await asyncio.sleep(1)
-            late = late + 1 if self._in_flight and not self._restarting and self._process.is_dead() else 0
-            if late >= LATE_S:
-                self._lose_all()
+            await asyncio.sleep(step_s)
+            if self._restarting or self._start is None:
+                late = 0
+                continue
+            late = late + 1 if self._in_flight and self._process.is_dead() else 0
+            silent_s, requests = self._tokens.look(requests_of(self._start.engine), self._loop.time())
+            if late * step_s >= LATE_S:
+                self._lose_all(_gone())
+            elif silent_s >= self._spec.silent_s and self._in_flight:
+                self._lose_all(StalledError(stalled(silent_s, requests)))
 
-    def _lose_all(self) -> None:
+    def _lose_all(self, why: EngineError) -> None:
         for job, task in self._in_flight.items():
-            job.lost = True
+            job.lost = why
             task.cancel()
 
     async def _restart(self, error: Exception) -> None:
@@ -329,12 +342,13 @@ class VllmSampler:
         while self._in_flight:  # each raises an error now, or would wait forever
             await asyncio.sleep(0.01)
             if self._loop.time() > late:
-                self._lose_all()
+                self._lose_all(_gone())
         dead, self._process.engine, self._start = self._process.engine, None, None
-        if self._deaths > GIVE_UP_AFTER:
+        hangs = isinstance(error, StalledError)
+        if self._deaths > (GIVE_UP_AFTER_STALLS if hangs else GIVE_UP_AFTER):
             self._give_up(EngineError(f"the engine died {self._deaths} times in a row, the last time with {in_words(error)}"))
             return
-        log.warning("the engine died (%s); starting it again", in_words(error))
+        log.warning("the engine %s (%s); starting it again", "hangs" if hangs else "died", error if hangs else in_words(error))
 
         def start_again() -> None:
             if dead is not None:
@@ -350,3 +364,7 @@ class VllmSampler:
             return
         self._restarting = False
         self._fill()
+
+
+def _gone() -> EngineError:
+    return EngineError("the engine's process is gone")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from types import TracebackType
 
@@ -12,6 +13,7 @@ from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
 from thresher.inputs.models import Model
+from thresher.samplers.token_watch import StalledError
 from thresher.samplers.vllm_process import RESERVED_OPTIONS, Tokeniser, VllmProcess, check_options, in_words
 
 TEXTS_AT_A_TIME = 1024
@@ -31,6 +33,7 @@ class PoolingEngine:
         check_options(spec, (*RESERVED_OPTIONS, "runner", "convert"))
         self._model, self._format = model, prompt_format
         self._process, self._request_ids = VllmProcess(spec, model, thread_name="vllm pooling"), count()
+        self._silent_s, self._pooled = spec.silent_s, 0
 
     def __enter__(self) -> "PoolingEngine":
         self._process.start_loop()
@@ -77,12 +80,24 @@ class PoolingEngine:
         for start in range(0, len(texts), TEXTS_AT_A_TIME):
             try:
                 outputs += self._process.run(self._pool_all(task, use_activation, texts[start : start + TEXTS_AT_A_TIME]))
+            except StalledError:
+                self.close()
+                raise
             except Exception as error:
                 raise EngineError(f"vLLM: {in_words(error)}") from error
         return outputs
 
     async def _pool_all(self, task: str, use_activation: bool, texts: list[list[int]]) -> list[Output]:
-        return await asyncio.gather(*(self._pool_text(task, use_activation, tokens) for tokens in texts))
+        """Raises StalledError if no text is finished for engine.silent_s: an engine whose step never returns raises nothing."""
+        outputs, before = asyncio.gather(*(self._pool_text(task, use_activation, tokens) for tokens in texts)), -1
+        while not (await asyncio.wait([outputs], timeout=self._silent_s))[0]:
+            if self._pooled == before:
+                outputs.cancel()
+                with suppress(asyncio.CancelledError):
+                    await outputs
+                raise StalledError(f"the engine finished none of {len(texts)} texts for {self._silent_s:g} s")
+            before = self._pooled
+        return await outputs
 
     async def _pool_text(self, task: str, use_activation: bool, tokens: list[int]) -> Output:
         from vllm import PoolingParams, TokensPrompt
@@ -95,4 +110,5 @@ class PoolingEngine:
             final = output
         if final is None:
             raise EngineError("asked vLLM for a score, got none")
+        self._pooled += 1
         return np.atleast_1d(np.asarray(final.outputs.data.float().cpu().numpy(), np.float64)).reshape(-1)

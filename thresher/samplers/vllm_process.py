@@ -55,6 +55,8 @@ def engine_arguments(spec: VllmEngine) -> dict[str, Any]:
         "max_num_seqs": spec.max_num_seqs,
         "gpu_memory_utilization": spec.gpu_memory_utilization,
     }
+    if spec.data_parallel_size > 1:
+        arguments["data_parallel_size"] = spec.data_parallel_size
     return {name: value for name, value in arguments.items() if value is not None}
 
 
@@ -224,6 +226,11 @@ class VllmProcess:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, from another thread, and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    @property
+    def ranks(self) -> int:
+        """Data-parallel copies of the model that the engine runs; each decodes max_num_seqs sequences."""
+        return len(self.engine.engine_core.engine_ranks_managed)
 
     def is_dead(self) -> bool:
         """Return whether the engine has died, whether or not it has reported that."""

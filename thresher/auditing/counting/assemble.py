@@ -288,5 +288,5 @@ def _seconds(manifest: RunManifest, sampling: float, filters: Sequence[FilterSta
     engine = manifest.recipe.engine
     devices = None
     if manifest.origin == "sampled" and isinstance(engine, VllmEngine):
-        devices = round(sampling * engine.tensor_parallel_size, 3)
+        devices = round(sampling * engine.devices, 3)
     return Seconds(round(sampling, 3), round(sum(stats.seconds for stats in filters), 3), devices)

@@ -26,6 +26,7 @@ from thresher.samplers.http.endpoint import Endpoint
 from thresher.samplers.http.lanes import Job, Lane, Request
 from thresher.samplers.http.protocol import Answer, Service
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
+from thresher.samplers.token_watch import stalled
 
 log = logging.getLogger(__name__)
 
@@ -181,20 +182,31 @@ class Balancer:
         self._fill()
 
     async def _check(self, lane: Lane) -> None:
-        """Ask a silent server whether it is alive. If it is not, other servers draw its groups: a stopped process, or a machine
-        behind a broken switch, closes no connection."""
-        if not await lane.endpoint.answers(CUTS, self._waits.probe_s):
-            self._take_out(lane, lane.endpoint.trouble)
-            for job in {request.job for request in lane.in_flight if not request.job.over}:
-                self._draw_elsewhere(job)
+        """Check whether a silent server works. If it does not, other servers draw its groups: a stopped process, or a machine
+        behind a broken switch, closes no connection, and an engine that hangs leaves its server answering."""
+        endpoint = lane.endpoint
+        counted = await endpoint.look()
+        silent_s = lane.silent_s(time.monotonic())
+        if endpoint.up and silent_s > self._spec.silent_s:
+            if counted:
+                endpoint.stall(next(iter(lane.in_flight)).job.group, stalled(silent_s, len(lane.in_flight)))
+                self._leave(lane, "answers, but makes no token")
+            elif not await endpoint.answers(CUTS, self._waits.probe_s):
+                self._leave(lane, "does not answer")
         lane.checking = False
 
-    def _take_out(self, lane: Lane, reason: str) -> None:
+    def _leave(self, lane: Lane, what: str) -> None:
+        """Take a server out, and draw its groups elsewhere."""
+        self._take_out(lane, what, lane.endpoint.trouble)
+        for job in {request.job for request in lane.in_flight if not request.job.over}:
+            self._draw_elsewhere(job)
+
+    def _take_out(self, lane: Lane, what: str, reason: str) -> None:
         """Send a server nothing until it answers again."""
         lane.endpoint.up = False
         seeded = self._service.seeded and lane.endpoint.form.dialect.seeds_each_choice
         hint = "; seeded requests kill vLLM's CPU engine: set sampling.seeds to engine" if seeded else ""
-        log.warning("%s does not answer (%s); it is tried again%s", lane.endpoint.url, reason, hint)
+        log.warning("%s %s (%s); it is tried again%s", lane.endpoint.url, what, reason, hint)
         self._tasks.create_task(self._probe(lane))
 
     async def _watch(self) -> None:
@@ -202,11 +214,14 @@ class Balancer:
         request does not count."""
         patience_s = self._spec.give_up_after_s / 10
         step_s = min(1.0, patience_s, self._spec.silent_s / 10)
+        now = time.monotonic()
         while True:
             await asyncio.sleep(step_s)
-            now = time.monotonic()
+            before, now = now, time.monotonic()
             for lane in self._lanes:
-                if lane.endpoint.up and not lane.checking and lane.silent_s(now) > self._spec.silent_s:
+                if now - before > step_s + self._spec.silent_s / 2:  # this process was stopped, and heard nothing meanwhile
+                    lane.awake_at = now
+                if lane.due(now, self._spec.silent_s):
                     lane.checking = True
                     self._tasks.create_task(self._check(lane))
             sent = [sent_at for lane in self._lanes for sent_at in lane.in_flight.values()]
@@ -319,7 +334,7 @@ class Balancer:
         now, endpoint, job = time.monotonic(), lane.endpoint, request.job
         endpoint.count_failure(failure, lane.in_flight[request], now)
         if endpoint.cuts >= CUTS and endpoint.up:
-            self._take_out(lane, str(failure))
+            self._take_out(lane, "does not answer", str(failure))
         request.failures += WEIGHTS[failure.kind]
         if request.failures >= FAILURES and await endpoint.works(job.group):
             error = f"{endpoint.source} fails on this prompt each time, and not on others: {failure}"

@@ -78,7 +78,9 @@ class Connection:
         self._key, self._client = key, _open_client(url, spec, key)
         self._network_errors = (aiohttp.ClientError, OSError, TimeoutError)
         self.heard_at = 0.0
-        """When the server last answered anything, by time.monotonic()."""
+        """When the server last sent anything, by time.monotonic()."""
+        self.received_at = 0.0
+        """When it last sent part of a correct answer to a request of `post`."""
 
     async def close(self) -> None:
         await self._client.close()
@@ -87,20 +89,28 @@ class Connection:
         """Send a request. Raises AttemptError if the connection breaks or the time is over."""
         from aiohttp import ClientTimeout
 
-        return await self._exchange(self._client.get(url, timeout=ClientTimeout(total=timeout_s)))
+        return await self._exchange(self._client.get(url, timeout=ClientTimeout(total=timeout_s)), posted=False)
 
     async def post(self, url: str, body: bytes) -> Response:
         """Send a request and wait for the answer without limit. Raises AttemptError if the connection breaks."""
-        return await self._exchange(self._client.post(url, data=body))
+        return await self._exchange(self._client.post(url, data=body), posted=True)
 
-    async def _exchange(self, request: AbstractAsyncContextManager["aiohttp.ClientResponse"]) -> Response:
+    async def _exchange(self, request: AbstractAsyncContextManager["aiohttp.ClientResponse"], *, posted: bool) -> Response:
         try:
             async with request as response:
-                content = await response.read()
-                self.heard_at = time.monotonic()
-                return Response(response.status, response.headers.get("retry-after", ""), content)
+                parts = []
+                async for part in response.content.iter_any():  # an answer with log-probabilities may take minutes to arrive
+                    parts.append(part)
+                    self._heard(posted and response.status == 200)
+                self._heard(posted and response.status == 200)
+                return Response(response.status, response.headers.get("retry-after", ""), b"".join(parts))
         except self._network_errors as error:
             raise AttemptError("cut", self._key.hide(f"{type(error).__name__} {error}".strip())) from error
+
+    def _heard(self, received: bool) -> None:
+        self.heard_at = time.monotonic()
+        if received:
+            self.received_at = self.heard_at
 
 
 def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> "aiohttp.ClientSession":

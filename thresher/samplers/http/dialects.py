@@ -52,6 +52,9 @@ class Dialect:
     """Bits of a seed that the family accepts."""
     cuts_max_tokens: bool = False
     """Whether the server reduces max_tokens without an error."""
+    work_counters: tuple[str, ...] = ()
+    """Metrics at /metrics that move when the engine works, of all requests together; the first counts the tokens made. Without
+    them, a server that answers anything counts as working."""
     fallback: "Dialect | None" = None
     """The dialect for a server of the family that refuses the family's own fields."""
 
@@ -64,6 +67,8 @@ VLLM_PLAIN = Dialect(
     seeds_each_choice=True,
     seed_bits=63,
     cuts_max_tokens=True,
+    # The share of the KV cache in use grows while a long prompt is read in pieces, which makes no token.
+    work_counters=("vllm:generation_tokens_total", "vllm:prompt_tokens_total", "vllm:kv_cache_usage_perc"),
 )
 """vLLM behind a gateway that passes only OpenAI's fields."""
 VLLM = replace(

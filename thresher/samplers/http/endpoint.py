@@ -18,6 +18,7 @@ from thresher.errors import EngineError, SourceError
 from thresher.samplers.http import dialects
 from thresher.samplers.http.addresses import host_and_port
 from thresher.samplers.http.connection import ApiKey, AttemptError, Connection
+from thresher.samplers.http.counters import WorkCounters, read_counters
 from thresher.samplers.http.dialects import OPENAI, Form, adapted, dialect_of, refusals
 from thresher.samplers.http.protocol import (
     Answer,
@@ -39,6 +40,8 @@ FIRST_LIMIT = 8.0
 INLINE_BYTES = 1 << 20
 """Larger answers are read in a thread; for smaller ones a thread costs more than reading them."""
 GREETING_S = 60.0
+LOOKS = 4
+"""Readings of a server's counters in the time after which it is left."""
 
 
 class RateLimit:
@@ -77,6 +80,8 @@ class Endpoint:
         self.form = Form(OPENAI)
         self.version, self.context = "", 0
         self.up, self.trouble, self.cuts = False, "", 0
+        self.counters = WorkCounters()
+        self._stalled: tuple[Group, str] | None = None
         self._service, self._key = service, key
         self._connection = Connection(url, service.spec, key)
         self._warned = set[str]()
@@ -86,14 +91,20 @@ class Endpoint:
         """When the server last answered anything, by time.monotonic()."""
         return self._connection.heard_at
 
+    @property
+    def worked_at(self) -> float:
+        """When the server last showed work: when it made or read tokens or sent part of a completion, if it has counters;
+        otherwise when it answered anything."""
+        return max(self.counters.moved_at, self._connection.received_at) if self.counters.believed else self.heard_at
+
     async def close(self) -> None:
         await self._connection.close()
 
     # -- whether it answers --------------------------------------------------------------------------------------------
 
     async def greet(self) -> None:
-        """Read what the server serves and which dialect it has. Raises EngineError if it is unusable, AttemptError if it may
-        become usable."""
+        """Read what the server serves and which dialect it has. A server that was left because it made no token must make one.
+        Raises EngineError if it is unusable, AttemptError if it may become usable."""
         response = await self._connection.get(f"{self.url}/models", GREETING_S)
         if response.status in dialects.KEY_REFUSED:
             raise self._key.refused(self.url, response.status)
@@ -114,7 +125,33 @@ class Endpoint:
         dialect = dialect_of(card.get("owned_by"), self._service.spec.extensions)
         self.form, self.context = replace(self.form, dialect=dialect), card.get("max_model_len") or 0
         self.version = await self._read_version()
-        self.up, self.cuts = True, 0
+        self.counters = WorkCounters()
+        await self.look()
+        if self._stalled is not None:
+            await self._make_a_token(*self._stalled)
+        self.up, self.cuts, self._stalled = True, 0, None
+
+    def stall(self, group: Group, trouble: str) -> None:
+        """Note that the server made no token while it had a group: it is up again once it makes one."""
+        self._stalled, self.trouble = (group, trouble), trouble
+
+    async def _make_a_token(self, group: Group, trouble: str) -> None:
+        with suppress(TimeoutError):
+            if await asyncio.wait_for(self.works(group), self._service.spec.silent_s):
+                return
+        raise AttemptError("failed", trouble)
+
+    async def look(self) -> bool:
+        """Read the counters of the server, and return whether they tell if it works."""
+        if names := self.form.dialect.work_counters:
+            address, received = f"{self.url.removesuffix('/v1')}/metrics", self.counters.received
+            try:
+                response = await self._connection.get(address, self._service.spec.silent_s / LOOKS)
+            except AttemptError:
+                return False
+            values = read_counters(response.content, names) if response.status == 200 else None
+            self.counters.look(values, received, time.monotonic())
+        return self.counters.believed
 
     async def _read_version(self) -> str:
         dialect = self.form.dialect
@@ -154,6 +191,7 @@ class Endpoint:
             if self.form == form:  # otherwise another request has changed the form meanwhile
                 self._adapt(question, response)
         answer = await self._read(question, response, form)
+        self.counters.received += answer.tokens
         self.rate.grow()
         self.cuts = 0
         return answer

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from thresher.estimators.calibration import Sums
 from thresher.samplers.finished import FinishedGroups
-from thresher.samplers.http.endpoint import Endpoint
+from thresher.samplers.http.endpoint import LOOKS, Endpoint
 from thresher.samplers.http.protocol import Answer, Question
 from thresher.samplers.sampler import Completion, Drawn, Group
 
@@ -88,6 +88,8 @@ class Lane:
         """Length of completions, a moving average; 0 while unknown."""
         self.checking = False
         """Whether the server is being asked if it is alive."""
+        self.awake_at = 0.0
+        """When this process last noticed that it had been stopped: silence before does not count."""
 
     @property
     def load(self) -> float:
@@ -143,6 +145,16 @@ class Lane:
             self.mean_tokens = 0.9 * self.mean_tokens + 0.1 * length if self.mean_tokens else length
 
     def silent_s(self, now: float) -> float:
-        """Return the seconds since the server last answered or since the oldest request in flight, whichever is less; 0 without
-        a request."""
-        return now - max(self.endpoint.heard_at, min(self.in_flight.values(), default=now))
+        """Return the seconds since the server last showed work or since the oldest request in flight, whichever is less; 0
+        without a request."""
+        return max(0.0, now - max(self.endpoint.worked_at, self.awake_at, min(self.in_flight.values(), default=now)))
+
+    def due(self, now: float, limit_s: float) -> bool:
+        """Return whether the server is to be checked: now and then while it is silent if it has counters, otherwise after
+        `limit_s` of silence."""
+        counters = self.endpoint.counters
+        if self.checking or not self.endpoint.up:
+            return False
+        if not counters.believed:
+            return self.silent_s(now) > limit_s
+        return min(self.silent_s(now), now - counters.looked_at) > limit_s / LOOKS

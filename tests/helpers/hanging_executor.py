@@ -1,0 +1,27 @@
+"""vLLM's executor, with a step that never returns: `engine.options.distributed_executor_backend` takes its dotted name."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+HANG_FILE = "THRESHER_TESTS_HANG_FILE"
+"""The environment variable that names a file. A step that finds it removes it, unless it says KEEP, and never returns."""
+KEEP = "keep"
+LONG = 400
+"""Tokens of a prompt from which on a step that reads it never returns."""
+
+
+class HangingExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM has no types here
+    """Loads and runs the real model."""
+
+    def execute_model(self, scheduler_output: Any, non_block: bool = False) -> Any:
+        file = Path(os.environ[HANG_FILE])
+        poisoned = any(len(request.prompt_token_ids or ()) >= LONG for request in scheduler_output.scheduled_new_reqs)
+        if poisoned or (scheduler_output.total_num_scheduled_tokens and file.exists()):
+            if not poisoned and file.read_text() != KEEP:
+                file.unlink()
+            time.sleep(1e6)
+        return super().execute_model(scheduler_output, non_block)
