@@ -114,8 +114,6 @@ def check(options: argparse.Namespace) -> int:
 
     loaded = recipe_file.load(options.recipe, options.overrides)
     report = check_recipe(loaded)
-    for fault in report.faults:
-        print_error(f"{loaded.path}: {fault}")
     if options.json or options.csv:
         print_rows(options, table_of(**report.tables()), asdict(report))
     else:
@@ -123,6 +121,8 @@ def check(options: argparse.Namespace) -> int:
             print_line(line)
         if not report.faults:
             print_line(f"{loaded.path}: ready to run")
+    for fault in report.faults:
+        print_error(f"{loaded.path}: {fault}")
     return 1 if report.faults else 0
 
 

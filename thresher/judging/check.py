@@ -1,4 +1,5 @@
-"""Checks a recipe without sampling: can the prompts be read, and do its verifiers accept right answers and refuse wrong ones?"""
+"""Checks a recipe without sampling: can its prompts be read and rendered, is what it needs there, and do its verifiers accept
+right answers and refuse wrong ones?"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from thresher.errors import RecipeError
 from thresher.inputs.prompts import plan, prompts_of
 from thresher.inputs.recipe_file import Loaded
 from thresher.judging.build import Built, build_filters, opened_tools
+from thresher.judging.reach import engine_faults, missing_packages, model_faults
+from thresher.judging.rendering import Rendered, render
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
 
@@ -43,11 +46,21 @@ class Report:
     self_tests: dict[str, str]
     """Results of the filters that test this machine, by label."""
     faults: tuple[str, ...]
+    rendered: tuple[Rendered, ...] = ()
+    """The first prompt of each family as the model reads it."""
+    notes: tuple[str, ...] = ()
+    """What could not be checked."""
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of the tables families, trials and self_tests; a row's `name` is its family or filter."""
+        """Return the rows of the tables families, rendered, trials and self_tests; a row's `name` is its family or filter."""
+        counts = ("tokens", "fewest", "most", "context", "too_long", "thinking")
         return {
             "families": [{"name": family, "prompts": prompts} for family, prompts in self.families.items()],
+            "rendered": [
+                {"name": entry.family} | {name: getattr(entry, name) for name in counts}
+                for entry in self.rendered
+                if entry.tokens is not None
+            ],
             "trials": [
                 {"name": trial.label} | {name: value for name, value in asdict(trial).items() if name != "label"}
                 for trial in self.trials
@@ -58,19 +71,21 @@ class Report:
     def lines(self) -> list[str]:
         """Return what was tried as lines of text, without the faults."""
         return [
-            *(f"{family}: {prompts} prompts" for family, prompts in self.families.items()),
+            *(line for entry in self.rendered for line in entry.lines()),
             *(
                 f"{trial.label}: {trial.gold_kept} of {trial.prompts} references accepted, "
                 f"{trial.wrong_dropped} of {trial.wrong_tried} wrong answers refused"
                 for trial in self.trials
             ),
             *(f"{label}: {result}" for label, result in self.self_tests.items()),
+            *(f"not checked: {note}" for note in self.notes),
         ]
 
 
 def check_recipe(loaded: Loaded) -> Report:
-    """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError where
-    recipe or prompts cannot be read; other faults are listed in the report."""
+    """Read and render every prompt, look for engine, models and packages, build every filter, and try each verifier on every
+    reference. Starts no engine. Raises RecipeError and SourceError where recipe or prompts cannot be read; other faults are
+    listed in the report."""
     with opened_tools(loaded.recipe, loaded.base) as tools:
         return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
 
@@ -80,8 +95,14 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
     families: dict[str, int] = {}
     for prompt in prompts:
         families[prompt.family] = families.get(prompt.family, 0) + 1
-    trials, faults, self_tests = [], [], {}
+    faults, notes = engine_faults(loaded.recipe, loaded.base)
+    rendering = render(loaded.recipe, loaded.base, prompts)
+    missing = missing_packages(built)
+    faults += [*rendering.faults, *(f"{label}: {words}" for label, words in missing.items()), *model_faults(loaded.recipe, built)]
+    trials, self_tests = [], {}
     for label, spec, filter_ in built:
+        if label in missing:
+            continue
         try:
             if filter_.self_test is not None:
                 self_tests[label] = filter_.self_test()
@@ -91,7 +112,8 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
         except FilterError as error:
             faults.append(f"{label}: {error}")
     faults += [fault for trial in trials for fault in trial.faults]
-    return Report(families, tuple(trials), self_tests, tuple(faults))
+    notes += rendering.notes
+    return Report(families, tuple(trials), self_tests, tuple(faults), rendering.rendered, tuple(notes))
 
 
 def check_golds(run: Run) -> None:

@@ -50,6 +50,8 @@ class Dialect:
     """Bits of a seed that the family accepts."""
     cuts_max_tokens: bool = False
     """Whether the server reduces max_tokens without an error."""
+    tells_tokens: bool = False
+    """Whether it answers POST /tokenize and /detokenize at its root."""
     fallback: "Dialect | None" = None
     """The dialect for a server of the family that refuses the family's own fields."""
 
@@ -62,6 +64,7 @@ VLLM_PLAIN = Dialect(
     seeds_each_choice=True,
     seed_bits=63,
     cuts_max_tokens=True,
+    tells_tokens=True,
 )
 """vLLM behind a gateway that passes only OpenAI's fields."""
 VLLM = replace(

@@ -24,7 +24,9 @@ from thresher.samplers.http.protocol import (
     Question,
     Response,
     Service,
+    Tokenised,
     label_logprobs,
+    prompt_body,
     read_answer,
     request_body,
     seed_of,
@@ -89,6 +91,12 @@ class Endpoint:
     async def close(self) -> None:
         await self._connection.close()
 
+    @property
+    def _root(self) -> str:
+        """Where vLLM answers what is not part of OpenAI's API."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
     # -- whether it answers --------------------------------------------------------------------------------------------
 
     async def greet(self) -> None:
@@ -119,9 +127,8 @@ class Endpoint:
     async def _read_version(self) -> str:
         dialect = self.form.dialect
         if dialect.version_path is not None:
-            parts = urlsplit(self.url)
             with suppress(AttemptError, ValueError, KeyError, TypeError):
-                response = await self._connection.get(f"{parts.scheme}://{parts.netloc}{dialect.version_path}", GREETING_S)
+                response = await self._connection.get(f"{self._root}{dialect.version_path}", GREETING_S)
                 return f"{dialect.version} {response.json()['version']}"
         return dialect.version
 
@@ -157,6 +164,27 @@ class Endpoint:
         self.rate.grow()
         self.cuts = 0
         return answer
+
+    async def tokenise(self, group: Group) -> Tokenised | None:
+        """Return the prompt of a group as the server reads it; None if the server does not tell. Raises AttemptError, and
+        SourceError with the server's words for a prompt that it refuses."""
+        if not self.form.dialect.tells_tokens:
+            return None
+        body = prompt_body(group, self._service, self.form)
+        response = await self._connection.post(f"{self._root}/tokenize", orjson.dumps(body))
+        if response.status in dialects.REQUEST_REFUSED:
+            raise SourceError(self._key.hide(response.message))
+        try:
+            answer = response.json()
+            ids, context = answer["tokens"], int(answer["max_model_len"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        body = {"model": self._service.model, "tokens": ids}
+        response = await self._connection.post(f"{self._root}/detokenize", orjson.dumps(body))
+        text = None
+        with suppress(ValueError, KeyError, TypeError):
+            text = str(response.json()["prompt"])
+        return Tokenised(len(ids), text, context)
 
     async def works(self, group: Group) -> bool:
         """Return whether the server answers a short request with the parameters of a group on which it fails."""
