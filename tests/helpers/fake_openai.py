@@ -26,7 +26,9 @@ class _FromServer(Protocol):
 
 
 class FakeOpenAI:
-    """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does."""
+    """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does. `render` makes
+    the prompt of a request, one token for each character; a ValueError of it refuses the request. Without it the server answers
+    no questions about prompts."""
 
     def __init__(
         self,
@@ -39,10 +41,11 @@ class FakeOpenAI:
         only: int | None = None,
         choices: Callable[[int], int] = lambda n: n,
         context: int = 1000,
+        render: Callable[[dict[str, Any]], str] | None = None,
         port: int = 0,
     ) -> None:
         self.models, self.owned_by, self.key, self.delay_s, self.context = models, owned_by, key, delay_s, context
-        self.choices = choices
+        self.choices, self.render = choices, render
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
         self.in_progress = self.most_in_progress = self.lists_of_models = 0
@@ -134,6 +137,8 @@ class FakeOpenAI:
             self.lists_of_models += 1
             cards = [{"id": model, "owned_by": self.owned_by, "max_model_len": self.context} for model in self.models]
             return 200, {}, {"data": cards}, ""
+        if self.render is not None and path in {"/tokenize", "/detokenize"}:
+            return self._tokenised(path, json.loads(content), self.render)
         if not path.endswith("/completions"):
             return 404, {}, {"detail": "Not Found"}, ""
         body = json.loads(content)
@@ -150,6 +155,17 @@ class FakeOpenAI:
         if isinstance(fault, tuple):
             return fault[0], fault[1], {"error": {"message": fault[2]}}, ""
         return 200, {}, self.complete(body, chat="messages" in body), fault or ""
+
+    def _tokenised(
+        self, path: str, body: dict[str, Any], render: Callable[[dict[str, Any]], str]
+    ) -> tuple[int, dict[str, str], Any, str]:
+        if path == "/detokenize":
+            return 200, {}, {"prompt": "".join(map(chr, body["tokens"]))}, ""
+        try:
+            tokens = [ord(character) for character in render(body)]
+        except ValueError as error:
+            return 400, {}, {"error": {"message": str(error)}}, ""
+        return 200, {}, {"count": len(tokens), "max_model_len": self.context, "tokens": tokens}, ""
 
     def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
         """The body of a correct answer."""

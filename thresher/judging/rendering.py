@@ -56,13 +56,12 @@ class Rendered:
         """Return it as lines of text, long messages and texts shortened."""
         heading = f"{self.family}: {self.prompts} prompts"
         if self.counted:
-            which = "" if self.counted == self.prompts else "the longest have "
+            which = "" if self.counted == self.prompts else "the first and the longest "
             heading += f", {which}{self.fewest} to {self.most} tokens" if self.fewest != self.most else f", {self.most} tokens"
-        turns = [_cut(f"  {turn['role']}: {_one_line(turn)}") for turn in self.messages]
-        shown = [heading, *_middle_out(turns, SHOWN_MESSAGES, "messages")]
+        shown = [heading, *turn_lines(self.messages)]
         if self.text is not None:
             shown.append(f"  the model reads {self.tokens} tokens; {self.thinking}:")
-            shown += _middle_out([_cut(f"  | {line}") for line in self.text.splitlines()], SHOWN_LINES, "lines")
+            shown += _middle_out([cut(f"  | {line}") for line in self.text.splitlines()], SHOWN_LINES, "lines")
         elif self.tokens is not None:
             shown.append(f"  the model reads {self.tokens} tokens")
         return shown
@@ -102,6 +101,21 @@ def where_thinking_begins(text: str, marking: Marking | None) -> str:
         return "the model has no thinking marks"
     marks = [start for start, _ in marking.pairs] or ["its channels"]
     return f"thinking begins in the completion, by {' or '.join(marks)}"
+
+
+def turn_lines(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return messages for a terminal: one line for each, without those in the middle if there are many."""
+    lines = []
+    for turn in messages:
+        further = "".join(f" [{name}]" for name in turn if name not in {"role", "content"})
+        content = str(turn["content"] or "").strip().replace("\n", "\\n")
+        lines.append(cut(f"  {turn['role']}: {content}{further}"))
+    return _middle_out(lines, SHOWN_MESSAGES, "messages")
+
+
+def cut(line: str) -> str:
+    """Shorten a line for a terminal."""
+    return line if len(line) <= SHOWN_CHARS else f"{line[:SHOWN_CHARS]}..."
 
 
 # -- through the model's own template ------------------------------------------------------------------------------------
@@ -271,18 +285,9 @@ def _refusal(known: Rendered, prompt: Prompt, role: str | None, words: str, coun
     return f"prompts: family {known.family}: the model's chat template {what}: {words.strip()} ({count} prompts); {todo}"
 
 
-def _one_line(turn: Mapping[str, Any]) -> str:
-    more = "".join(f" [{name}]" for name in turn if name not in {"role", "content"})
-    return str(turn.get("content") or "").strip().replace("\n", "\\n") + more
-
-
 def _middle_out(lines: list[str], most: int, what: str) -> list[str]:
     """The first and the last lines, if there are too many; a gap is at least three lines."""
     if len(lines) <= most + 2:
         return lines
     half = most // 2
     return [*lines[:half], f"  ... {len(lines) - 2 * half} {what} more", *lines[-half:]]
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= SHOWN_CHARS else f"{line[:SHOWN_CHARS]}..."
