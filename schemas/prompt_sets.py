@@ -79,7 +79,8 @@ class PromptSet(Part):
     source: Source
     """Where the rows come from."""
     template: str = "{{ question }}"
-    """Sandboxed Jinja template of the user's message, over the fields of the row. A field that the row lacks is an error."""
+    """Sandboxed Jinja template of the user's message, over the fields of the row. A field that the row lacks is an error, and so
+    is a list or an object that is written as it is: use `{{ field | tojson }}` or `{{ field | join(', ') }}`."""
     system: str | None = None
     """Template of the system message, over the same fields; null sends none."""
     few_shot: tuple[Turn, ...] = ()

@@ -131,7 +131,7 @@ def test_check_renders_prompts_and_names_all_that_is_missing(
     assert printed.out.splitlines() == [
         "capital: 4 prompts, 4 tokens",
         "  user: Capital of France?",
-        "  the model reads 4 tokens; the model has no thinking marks:",
+        "  as the model reads it, 4 tokens; the model has no thinking marks:",
         "  | <user>Capital of France?</user>",
         "  | <assistant>",
         "exact_answer: 4 of 4 references accepted, 4 of 4 wrong answers refused",

@@ -62,7 +62,7 @@ def test_the_first_prompt_is_rendered_by_the_models_template(recipe: Write, tmp_
         "capital: 5 prompts, 6 to 8 tokens",
         "  system: Be brief.",
         "  user: Capital of France?",
-        "  the model reads 6 tokens; the model has no thinking marks:",
+        "  as the model reads it, 6 tokens; the model has no thinking marks:",
         "  | <system>Be brief.</system>",
         "  | <user>Capital of France?</user>",
         "  | <assistant>",

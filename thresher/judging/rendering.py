@@ -60,10 +60,10 @@ class Rendered:
             heading += f", {which}{self.fewest} to {self.most} tokens" if self.fewest != self.most else f", {self.most} tokens"
         shown = [heading, *turn_lines(self.messages)]
         if self.text is not None:
-            shown.append(f"  the model reads {self.tokens} tokens; {self.thinking}:")
+            shown.append(f"  as the model reads it, {self.tokens} tokens; {self.thinking}:")
             shown += _middle_out([cut(f"  | {line}") for line in self.text.splitlines()], SHOWN_LINES, "lines")
         elif self.tokens is not None:
-            shown.append(f"  the model reads {self.tokens} tokens")
+            shown.append(f"  {self.tokens} tokens")
         return shown
 
 
