@@ -38,14 +38,14 @@ def body(form: Form, asked_of: Service | None = None, *, calibrated: bool = Fals
 
 
 def test_a_question_about_a_prompt_has_the_fields_that_render_it() -> None:
-    further = {"chat_template_kwargs": {"thinking": True}, "priority": 3}
+    further = {"chat_template_kwargs": {"thinking": True}, "reasoning_effort": "low", "priority": 3}
     asked = replace(group(3), tools='[{"type": "function"}]')
 
     assert prompt_body(asked, service(extra_body=further), Form(VLLM)) == {
         "model": "small",
         "messages": [{"role": "user", "content": "prompt 3"}],
         "tools": [{"type": "function"}],
-        "chat_template_kwargs": {"thinking": True},
+        "chat_template_kwargs": {"thinking": True, "reasoning_effort": "low", "enable_thinking": True},
     }
     assert prompt_body(asked, service(api="completions"), Form(VLLM)) == {"model": "small", "prompt": "prompt 3"}
 

@@ -91,12 +91,6 @@ class Endpoint:
     async def close(self) -> None:
         await self._connection.close()
 
-    @property
-    def _root(self) -> str:
-        """Where vLLM answers what is not part of OpenAI's API."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}"
-
     # -- whether it answers --------------------------------------------------------------------------------------------
 
     async def greet(self) -> None:
@@ -127,8 +121,9 @@ class Endpoint:
     async def _read_version(self) -> str:
         dialect = self.form.dialect
         if dialect.version_path is not None:
+            parts = urlsplit(self.url)
             with suppress(AttemptError, ValueError, KeyError, TypeError):
-                response = await self._connection.get(f"{self._root}{dialect.version_path}", GREETING_S)
+                response = await self._connection.get(f"{parts.scheme}://{parts.netloc}{dialect.version_path}", GREETING_S)
                 return f"{dialect.version} {response.json()['version']}"
         return dialect.version
 
@@ -171,7 +166,8 @@ class Endpoint:
         if not self.form.dialect.tells_tokens:
             return None
         body = prompt_body(group, self._service, self.form)
-        response = await self._connection.post(f"{self._root}/tokenize", orjson.dumps(body))
+        root = "{0.scheme}://{0.netloc}".format(urlsplit(self.url))
+        response = await self._connection.post(f"{root}/tokenize", orjson.dumps(body))
         if response.status in dialects.REQUEST_REFUSED:
             raise SourceError(self._key.hide(response.message))
         try:
@@ -180,7 +176,7 @@ class Endpoint:
         except (ValueError, KeyError, TypeError):
             return None
         body = {"model": self._service.model, "tokens": ids}
-        response = await self._connection.post(f"{self._root}/detokenize", orjson.dumps(body))
+        response = await self._connection.post(f"{root}/detokenize", orjson.dumps(body))
         text = None
         with suppress(ValueError, KeyError, TypeError):
             text = str(response.json()["prompt"])

@@ -102,9 +102,14 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
 
 
 def prompt_body(group: Group, service: Service, form: Form) -> dict[str, Any]:
-    """Return the fields of a request that decide how its prompt is rendered."""
+    """Return the fields of a request that decide how its prompt is rendered, as vLLM's /tokenize takes them: it has no field
+    reasoning_effort, which a chat request hands to the template, with enable_thinking unless that is given."""
     body = request_body(Question(group, 0, 1), service, form)
-    return {name: body[name] for name in PROMPT_FIELDS if name in body}
+    fields = {name: body[name] for name in PROMPT_FIELDS if name in body}
+    if "reasoning_effort" in body:
+        effort, arguments = body["reasoning_effort"], body.get("chat_template_kwargs") or {}
+        fields["chat_template_kwargs"] = {"enable_thinking": effort != "none", **arguments, "reasoning_effort": effort}
+    return fields
 
 
 def _logprob_fields(spec: HttpEngine, likeliest: int) -> dict[str, Any]:
