@@ -4,6 +4,7 @@ A filter that ships with thresher has a line in FILTERS. A third-party filter is
 """
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -40,6 +41,8 @@ REMOVED: dict[str, str] = {
     "`dedupe: {within_prompt: 1, within_run: 1, run_characters: 0}`",
 }
 """Former filters, and what to write instead."""
+PACKAGES: dict[str, tuple[str, str]] = {"math_answer": ("math_verify", "maths"), "reasoning_gym": ("reasoning_gym", "reasoning")}
+"""The package that a filter imports when it judges, and thresher's extra with it."""
 
 
 def build(name: str, parameters: Mapping[str, Any], tools: Tools | None = None) -> Filter:
@@ -73,6 +76,14 @@ def build(name: str, parameters: Mapping[str, Any], tools: Tools | None = None) 
     except (TypeError, ValueError) as error:
         raise FilterError(f"{name}: parameters must be JSON values: {error}") from error
     return built
+
+
+def missing_package(name: str) -> str | None:
+    """Return what to install before a filter can judge; None if nothing is missing."""
+    package, extra = PACKAGES.get(name, ("filters", ""))
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return f"its package {package} is not installed; pip install 'thresher[{extra}]'"
 
 
 def parameters_schema(name: str) -> dict[str, Any]:

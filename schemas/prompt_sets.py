@@ -85,8 +85,9 @@ class PromptSet(Part):
     source: Source
     """Where the rows come from."""
     template: str | None = "{{ question }}"
-    """Sandboxed Jinja template of the user's message, over the fields of the row. A field that the row lacks is an error. A set
-    with `messages` has no template."""
+    """Sandboxed Jinja template of the user's message, over the fields of the row. A field that the row lacks is an error, and so
+    is a list or an object that is written as it is: use `{{ field | tojson }}` or `{{ field | join(', ') }}`. A set with
+    `messages` has no template."""
     messages: str | None = None
     """Field that holds a conversation (chat messages), which is taken as it is; null makes the user's message from `template`.
     docs/prompts.md has the forms that are read. A row whose conversation cannot be carried (an image, an unknown role, no user

@@ -17,6 +17,7 @@ COMMANDS = {
     *(
         "run",
         "check",
+        "preview",
         "estimate",
         "study",
         "filter",

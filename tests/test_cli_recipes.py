@@ -1,5 +1,7 @@
-"""run, check and estimate; study has a test file of its own."""
+"""run, check, preview and estimate; study has a test file of its own."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from helpers.printed import numbers, printed_json, printed_lines, printed_rows
+from helpers.small_model import write_model
 from thresher.cli import main
 
 Recipe = Callable[..., Path]
@@ -39,11 +42,12 @@ def test_a_model_directory_without_a_model_is_refused(recipe: Recipe, tmp_path: 
 
 
 def test_check_accepts_a_sound_recipe(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every reference is tried on its own verifier, and a wrong answer too."""
+    """Every reference is tried on its own verifier, and a wrong answer too. A table of answers has no template."""
     path = str(recipe())
 
     assert printed_lines(capsys, "check", path) == [
         "capital: 4 prompts",
+        "  user: Capital of France?",
         "exact_answer: 4 of 4 references accepted, 4 of 4 wrong answers refused",
         f"{path}: ready to run",
     ]
@@ -73,7 +77,7 @@ def test_check_fails_on_a_reference_that_its_verifier_does_not_accept(
 
     assert main(["check", str(path)]) == 1
     printed = capsys.readouterr()
-    assert printed.out.splitlines() == ["capital: 4 prompts", line]
+    assert printed.out.splitlines() == ["capital: 4 prompts", "  user: Capital of France?", line]
     first = printed.err.splitlines()[0]
     assert first.startswith(f"thresher: {path}: {words[0]}")
     for word in words[1:]:
@@ -112,6 +116,69 @@ def test_check_prints_the_same_as_csv_and_json(recipe: Recipe, capsys: pytest.Ca
     names = ("prompts", "gold_kept", "wrong_dropped")
     assert numbers(rows[1], names) == [trial[name] for name in names]
     assert numbers(rows[1], names) == [4, 4, 4]
+
+
+def test_check_renders_prompts_and_names_all_that_is_missing(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As text, JSON and CSV; the faults come last, so that they are seen."""
+    write_model(tmp_path / "model", context=18)
+    judge = {"name": "judge", "parameters": {"engine": {"kind": "replay", "path": "none.jsonl"}}}
+    path = str(recipe(model={"name": "./model"}, engine={"kind": "vllm"}, filters=[{"name": "exact_answer"}, judge]))
+
+    assert main(["check", path]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [
+        "capital: 4 prompts, 4 tokens",
+        "  user: Capital of France?",
+        "  as the model reads it, 4 tokens; the model has no thinking marks:",
+        "  | <user>Capital of France?</user>",
+        "  | <assistant>",
+        "exact_answer: 4 of 4 references accepted, 4 of 4 wrong answers refused",
+    ]
+    too_long, unread = printed.err.splitlines()
+    assert too_long.startswith(f"thresher: {path}: prompts: family capital: 4 of the 4 prompts counted leave no room")
+    assert unread.startswith(f"thresher: {path}: judge: parameters.engine.path: the table of answers cannot be read")
+    assert main(["check", path, "--json"]) == 1
+    (entry,) = json.loads(capsys.readouterr().out)["rendered"]
+    assert (entry["text"], entry["too_long"]) == ("<user>Capital of France?</user>\n<assistant>", 4)
+    assert main(["check", path, "--csv"]) == 1
+    row = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))[1]
+    assert (row["table"], row["name"], row["tokens"], row["thinking"]) == (
+        *("rendered", "capital", "4"),
+        "the model has no thinking marks",
+    )
+
+
+def test_preview_prints_samples_taken_apart_and_judged(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(recipe())
+
+    lines = printed_lines(capsys, "preview", path, "-n", "2")
+    document, rows = printed_json(capsys, "preview", path, "-n", "2"), printed_rows(capsys, "preview", path, "-n", "2")
+
+    assert lines[:10] == [
+        "capital",
+        "  user: Capital of France?",
+        '  reference: "Paris"',
+        "capital, sample 1: ended by stop",
+        "  answer:",
+        "  | Paris",
+        "  finished: keep",
+        "  exact_answer: keep",
+        "  near_duplicate: keep",
+        "  = kept (hit)",
+    ]
+    assert [(sample["answer"], sample["kind"]) for sample in document["samples"]] == [("Paris", "hit"), ("Lyon", "miss")]
+    assert [row["completion"] for row in rows] == ["Paris", "Lyon"]
+
+
+def test_preview_fails_on_a_wrong_command_line(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(recipe())
+
+    assert main(["preview", path, "-n", "0"]) == 1
+    assert "--samples: must be 1 or more, found 0" in capsys.readouterr().err
+    assert main(["preview", path, "--family", "capitol"]) == 1
+    assert "--family: no family 'capitol'; did you mean capital?; the recipe has capital" in capsys.readouterr().err
 
 
 def test_estimate_prints_the_same_as_csv_and_json(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

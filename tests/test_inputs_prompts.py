@@ -168,6 +168,54 @@ def test_null_field_is_an_error_unless_the_template_has_a_default(tmp_path: Path
     assert prompts_of_set(tmp_path, rows, template="{{ question or 'unknown' }}")[0].messages[0].content == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ tags }}", "an expression is a list, which Python would spell ['a', \"it's\"]; write {{ field | tojson }}"),
+        ("Of {{ facts }}", "an expression is an object, which Python would spell {'x': 10}; write {{ field | tojson }}"),
+        ("{{ facts.values() }}", "an expression is a dict_values, which"),
+        ("{{ tags | map('upper') }}", "an expression is a generator, which Python would spell <generator object"),
+        ("{{ level.upper }}", "an expression is a builtin_function_or_method, which"),
+        ("{{ 1e308 * facts.x }}", "an expression is inf, which is no number in JSON"),
+        ("{{ 'Tags: ' ~ tags }}", "an expression is a list, which Python would spell ['a', \"it's\"]"),
+        ("{{ facts | string }}", "an expression is an object, which Python would spell {'x': 10}"),
+        ("{{ [tags, tags] | join(', ') }}", "an expression is a list, which"),
+        ("{{ [facts] | join(', ', 'y') }}", "'dict object' has no attribute 'y'"),
+    ],
+    ids=["list", "object", "view", "generator", "method", "infinity", "~", "string", "join", "join by attribute"],
+)
+def test_a_message_never_holds_what_python_would_spell(tmp_path: Path, template: str, words: str) -> None:
+    rows = [{"question": "?", "tags": ["a", "it's"], "facts": {"x": 10}, "level": "easy"}]
+
+    with pytest.raises(SourceError) as error:
+        prompts_of_set(tmp_path, rows, template=template, reference=None)
+    assert str(error.value).startswith(f"prompts: family sums: x.jsonl:1: template: {words}")
+    named = "(the field tags)" if "tags" in template and "map" not in template else ""
+    assert f"{named}; the row has question, tags, facts, level" in str(error.value)
+
+
+def test_lists_and_objects_are_written_as_the_template_says(tmp_path: Path) -> None:
+    """As JSON, joined, in parts; and a text that looks like a list of Python's is a text."""
+    rows = [{"question": "['a', 'b']", "tags": ["a", "b"], "facts": {"x": 1.5}}]
+    template = "{{ question }} {{ tags | tojson }} {{ tags | join('+') }} {{ [facts] | join('', 'x') }} {{ 'n ' ~ 1 ~ tags[0] }}"
+
+    (prompt,) = prompts_of_set(tmp_path, rows, template=template, reference=None)
+
+    assert prompt.messages[0].content == """['a', 'b'] ["a", "b"] a+b 1.5 n 1a"""
+
+
+def test_a_boolean_is_written_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Python spells it True; some prompts want that."""
+    rows = [{"question": True}, {"question": True}]
+
+    made = prompts_of_set(tmp_path, rows, reference=None)
+
+    assert [prompt.messages[0].content for prompt in made] == ["True", "True"]
+    assert [record.message for record in caplog.records] == [
+        "prompts: family sums: a template writes True; for true write {{ field | tojson }}"
+    ]
+
+
 def test_plan_drops_and_counts_repeated_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The same messages with another reference are another prompt; the same in another family are not."""
     rows = [*ROWS, ROWS[0], {**ROWS[0], "answer": "two"}]

@@ -50,6 +50,24 @@ def test_an_address_without_models_is_explained() -> None:
         draw(sampler(server.url.removesuffix("/v1")), [])
 
 
+def test_a_refused_prompt_is_quoted_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a server of vLLM is asked for the tokens of a prompt."""
+    monkeypatch.setenv("SMALL_KEY", "sk-secret")
+
+    def refuse(body: dict[str, Any]) -> str:
+        raise ValueError(f"no role system, whatever sk-secret says: {sorted(body)}")
+
+    with (
+        FakeOpenAI(key="sk-secret", render=refuse) as server,
+        sampler(server, api_key_env="SMALL_KEY") as http,
+        pytest.raises(SourceError) as error,
+    ):
+        http.tokenise(group(0))
+    with FakeOpenAI(owned_by="openai", render=refuse) as server, sampler(server) as other:
+        assert other.tokenise(group(0)) is None
+    assert str(error.value) == "no role system, whatever [key] says: ['messages', 'model']"
+
+
 @pytest.mark.parametrize("url", ["http://me:sk-secret@127.0.0.1/v1", "https://host/v1?key=sk-secret"])
 def test_an_address_that_holds_a_key_is_refused(url: str) -> None:
     with pytest.raises(ValidationError) as caught:

@@ -19,6 +19,7 @@ from thresher.samplers.http.protocol import (
     Service,
     calibrate,
     label_logprobs,
+    prompt_body,
     read_answer,
     read_logprobs,
     request_body,
@@ -34,6 +35,19 @@ def service(*, seeded: bool = False, **spec: Any) -> Service:
 
 def body(form: Form, asked_of: Service | None = None, *, calibrated: bool = False, **parameters: Any) -> dict[str, Any]:
     return request_body(Question(group(3, **parameters), 0, 2, calibrated), asked_of or service(), form)
+
+
+def test_a_question_about_a_prompt_has_the_fields_that_render_it() -> None:
+    further = {"chat_template_kwargs": {"thinking": True}, "reasoning_effort": "low", "priority": 3}
+    asked = replace(group(3), tools='[{"type": "function"}]')
+
+    assert prompt_body(asked, service(extra_body=further), Form(VLLM)) == {
+        "model": "small",
+        "messages": [{"role": "user", "content": "prompt 3"}],
+        "tools": [{"type": "function"}],
+        "chat_template_kwargs": {"thinking": True, "reasoning_effort": "low", "enable_thinking": True},
+    }
+    assert prompt_body(asked, service(api="completions"), Form(VLLM)) == {"model": "small", "prompt": "prompt 3"}
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from helpers.http_sampler import calibration_of, collect, draw, free_port, group
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota, calibrations, empty_sums
-from thresher.samplers.http.protocol import calibrate, read_logprobs
+from thresher.samplers.http.protocol import Tokenised, calibrate, read_logprobs
 from thresher.samplers.orphans import command_line, descendants, kill
 from thresher.samplers.sampler import NEUTRAL, Group
 
@@ -74,6 +74,18 @@ def test_closing_releases_streams_that_wait() -> None:
 def test_a_sampler_must_be_opened_first() -> None:
     with sampler("http://127.0.0.1:1/v1").stream() as stream, pytest.raises(EngineError, match="use it as a context manager"):
         stream.submit([group(0)])
+
+
+def test_a_server_that_does_not_answer_about_a_prompt_is_an_error() -> None:
+    """It has the time that the caller gives it."""
+    with FakeOpenAI(render=lambda body: body["messages"][0]["content"]) as server, sampler(server) as http:
+        assert http.tokenise(group(0)) == Tokenised(8, "prompt 0", 1000)
+        release = server.hang()
+        with pytest.raises(EngineError, match="POST /tokenize: TimeoutError"):
+            http.tokenise(group(0), timeout_s=0.2)
+        release.set()
+    with pytest.raises(EngineError, match="use it as a context manager"):
+        sampler("http://127.0.0.1:1/v1").tokenise(group(0))
 
 
 def test_leaving_a_stream_cancels_its_requests() -> None:
@@ -156,6 +168,22 @@ def test_vllm_serve_draws_tokens_with_logprobs(vllm_server: str, api: str) -> No
     assert any(completion.stop_reason == "." for completion in drawn[1].completions)
     assert "." not in "".join(completion.text for completion in drawn[1].completions)
     assert drawn[2].completions[0].text == drawn[2].completions[1].text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_vllm_serve_shows_the_prompt_that_it_reads(vllm_server: str, api: str) -> None:
+    """The tokens are as many as those that it reports with samples."""
+    with sampler(vllm_server, api=api) as http:
+        read = http.tokenise(real_group(0))
+        with http.stream() as stream:
+            stream.submit([real_group(0, n=1)])
+            (drawn,) = collect(stream, 1, timeout=600)
+
+    assert read is not None and read.text is not None and drawn.prompt_ids is not None
+    assert (read.tokens, read.context) == (len(drawn.prompt_ids), 512)
+    assert "Write sentence 0 of a story." in read.text
+    assert read.text.endswith("<|im_start|>assistant\n") is (api == "chat")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from thresher.samplers.vllm_process import (
     engine_arguments,
     in_words,
     set_environment,
+    unknown_options,
 )
 
 HELLO = (Message("system", "Be brief."), Message("user", "Hello"))
@@ -102,6 +103,15 @@ def test_coroutines_run_on_the_loop_until_it_is_closed() -> None:
     assert process.loop.is_closed()
 
 
+def test_options_that_vllm_does_not_know_are_named() -> None:
+    pytest.importorskip("vllm")
+
+    assert unknown_options(VllmEngine(options={"block_size": 16})) == []
+    (message,) = unknown_options(VllmEngine(options={"block_sise": 16, "enable_prefix_caching": False}))
+    assert message.startswith("engine.options.block_sise: vLLM 0.")
+    assert "has no such option; did you mean block_size" in message
+
+
 # -- the tokeniser -----------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +123,8 @@ def test_a_chat_prompt_ends_where_the_answer_starts() -> None:
     assert tokeniser.format == "chat"
     assert open_end[: len(closed)] == closed
     assert len(open_end) > len(closed)
+    text = tokeniser.text(HELLO, to_continue=True)
+    assert tokeniser.lengths([text, text + " again"]).tolist() == [len(open_end), len(open_end) + 1]
 
 
 @pytest.mark.slow

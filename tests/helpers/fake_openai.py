@@ -44,7 +44,9 @@ class _FromServer(Protocol):
 
 
 class FakeOpenAI:
-    """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does."""
+    """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does. `render` makes
+    the prompt of a request, one token for each character; a ValueError of it refuses the request. Without it the server answers
+    no questions about prompts."""
 
     def __init__(
         self,
@@ -57,11 +59,12 @@ class FakeOpenAI:
         only: int | None = None,
         choices: Callable[[int], int] = lambda n: n,
         context: int = 1000,
+        render: Callable[[dict[str, Any]], str] | None = None,
         port: int = 0,
         counts: Literal["tokens", "frozen"] | None = None,
     ) -> None:
         self.models, self.owned_by, self.key, self.delay_s, self.context = models, owned_by, key, delay_s, context
-        self.choices = choices
+        self.choices, self.render = choices, render
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
         self.in_progress = self.most_in_progress = self.lists_of_models = 0
@@ -158,6 +161,8 @@ class FakeOpenAI:
         if path == "/metrics" and self.counts is not None:
             made = self.tokens_made if self.counts == "tokens" else 7
             return 200, {}, METRICS.format(made=made, running=self.in_progress).encode(), ""
+        if self.render is not None and path in {"/tokenize", "/detokenize"}:
+            return self._tokenised(path, json.loads(content), self.render)
         if not path.endswith("/completions"):
             return 404, {}, {"detail": "Not Found"}, ""
         body = json.loads(content)
@@ -182,6 +187,17 @@ class FakeOpenAI:
             while self.stalled:
                 await asyncio.sleep(0.01)
             self.tokens_made += self.delay_s > 0
+
+    def _tokenised(
+        self, path: str, body: dict[str, Any], render: Callable[[dict[str, Any]], str]
+    ) -> tuple[int, dict[str, str], Any, str]:
+        if path == "/detokenize":
+            return 200, {}, {"prompt": "".join(map(chr, body["tokens"]))}, ""
+        try:
+            tokens = [ord(character) for character in render(body)]
+        except ValueError as error:
+            return 400, {}, {"error": {"message": str(error)}}, ""
+        return 200, {}, {"count": len(tokens), "max_model_len": self.context, "tokens": tokens}, ""
 
     def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
         """The body of a correct answer."""

@@ -1,9 +1,9 @@
-"""Commands on a recipe: run, check, estimate, study."""
+"""Commands on a recipe: run, check, preview, estimate, study."""
 
 import argparse
 
 from thresher.cli.arguments import add_command, add_formats, add_recipe, require_at_least
-from thresher.cli.output import open_console, print_csv, print_error, print_json, print_line, print_rows, print_table
+from thresher.cli.output import open_console, print_csv, print_error, print_json, print_line, print_rows, print_table, visible
 from thresher.errors import ScheduleError
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
@@ -23,8 +23,25 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--salt", help="text; each salt draws different samples (default: run.salt of the recipe)")
     command.add_argument("--no-prefect", action="store_true", help="run the same steps without Prefect")
 
-    command = add_command(commands, "check", check, "Check a recipe without sampling: its prompts, filters and references.")
+    command = add_command(
+        commands, "check", check, "Check a recipe without sampling: its prompts as the model reads them, its filters, its models."
+    )
     add_recipe(command)
+    add_formats(command)
+
+    command = add_command(
+        commands, "preview", preview, "Draw a few samples of each family, and print them taken apart and judged; nothing is kept."
+    )
+    add_recipe(command)
+    command.add_argument(
+        "-n",
+        "--samples",
+        type=int,
+        default=3,
+        metavar="N",
+        help="samples of the first prompt of each family (default: %(default)s)",
+    )
+    command.add_argument("--family", metavar="FAMILY", help="only this family (default: all)")
     add_formats(command)
 
     command = add_command(commands, "estimate", estimate, "Sample a small probe and estimate yield and cost of the whole run.")
@@ -114,8 +131,6 @@ def check(options: argparse.Namespace) -> int:
 
     loaded = recipe_file.load(options.recipe, options.overrides)
     report = check_recipe(loaded)
-    for fault in report.faults:
-        print_error(f"{loaded.path}: {fault}")
     if options.json or options.csv:
         print_rows(options, table_of(**report.tables()), asdict(report))
     else:
@@ -123,7 +138,27 @@ def check(options: argparse.Namespace) -> int:
             print_line(line)
         if not report.faults:
             print_line(f"{loaded.path}: ready to run")
+    for fault in report.faults:
+        print_error(f"{loaded.path}: {fault}")
     return 1 if report.faults else 0
+
+
+def preview(options: argparse.Namespace) -> int:
+    """Run `thresher preview`."""
+    from thresher.auditing.show import table_of
+    from thresher.inputs import recipe_file
+    from thresher.running.preview import preview as draw
+
+    require_at_least(options, "samples", 1)
+    previewed = draw(recipe_file.load(options.recipe, options.overrides), samples=options.samples, family=options.family)
+    if options.json or options.csv:
+        print_rows(options, table_of(rows=previewed.rows()), previewed.to_dict())
+    else:
+        console = open_console()
+        for line in previewed.lines():
+            style = "dim" if line.is_reasoning else None
+            console.print(visible(line.text), style=style, markup=False, highlight=False, soft_wrap=True)
+    return 1 if previewed.failed else 0
 
 
 def estimate(options: argparse.Namespace) -> int:

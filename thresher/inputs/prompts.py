@@ -8,6 +8,7 @@ forever or fills the memory.
 import itertools
 import json
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined, UndefinedError, nodes, pass_eval_context
+from jinja2.filters import do_join, make_attrgetter
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -164,7 +166,7 @@ def _report(prompt_set: PromptSet, templates: _Templates, fields: dict[str, None
 
 
 def _compiled_set(prompt_set: PromptSet) -> _Templates:
-    environment = _environment()
+    environment = _environment(prompt_set.family)
     user = system = reference = None
     sources = []
     if prompt_set.template is not None:
@@ -190,20 +192,41 @@ def _compiled_set(prompt_set: PromptSet) -> _Templates:
     return _Templates(user, system, reference, answer_fields, isinstance(named, tuple), examples, used, chats)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment(family: str) -> ImmutableSandboxedEnvironment:
+    told = set[bool]()
+
+    def as_text(value: Any) -> Any:
+        if isinstance(value, bool) and value not in told:
+            told.add(value)
+            log.warning(
+                "prompts: family %s: a template writes %s; for %s write {{ field | tojson }}", family, value, to_json(value)
+            )
+        return _as_text(value)
+
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_refuse_null
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=as_text
     )
     # Planning a recipe twice must give the same prompts.
     del environment.globals["lipsum"], environment.filters["random"]
     # Jinja's own filter is made for HTML: it escapes < > & '.
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+
+    @pass_eval_context
+    def join(context: Any, values: Any, d: str = "", attribute: Any = None) -> str:
+        parts = values if attribute is None else map(make_attrgetter(environment, attribute), values)
+        return str(do_join(context, map(as_text, parts), d))
+
+    environment.filters |= {"string": lambda value: str(as_text(value)), "join": join}
     return environment
 
 
 def _compiled(environment: ImmutableSandboxedEnvironment, name: str, source: str) -> Template:
     try:
-        return environment.from_string(source)
+        tree = environment.parse(source)
+        for joined in tree.find_all(nodes.Concat):  # `~` writes its operands itself
+            joined.nodes = [nodes.Filter(part, "string", [], [], None, None, lineno=part.lineno) for part in joined.nodes]
+        tree.set_environment(environment)
+        return environment.from_string(tree)
     except TemplateSyntaxError as error:
         raise SourceError(f"{name}:{error.lineno}: not a valid Jinja template: {error.message}") from error
 
@@ -250,11 +273,32 @@ def _values(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) 
     return {name: json_value(value, f"{where}: {name}") for name, value in row.items() if name in used and value is not NOT_READ}
 
 
-def _refuse_null(value: Any) -> Any:
-    """Jinja would write the word None for a null field."""
+class _NotTextError(Exception):
+    """A template writes `value`, which is no text; the message says what to write instead."""
+
+    def __init__(self, value: Any, message: str) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+def _as_text(value: Any) -> Any:
+    """Refuse what Jinja would write as Python spells it: None, ['a', 'b'], {'x': 1}, nan, <generator object ...>."""
     if value is None:
-        raise UndefinedError("an expression is null; say what to write instead, as in {{ field or 'unknown' }}")
-    return value
+        raise _NotTextError(value, "an expression is null; say what to write instead, as in {{ field or 'unknown' }}")
+    if isinstance(value, str | int | Undefined) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, float):
+        raise _NotTextError(value, f"an expression is {value}, which is no number in JSON; say what to write instead")
+    kind = {"dict": "an object", "list": "a list", "tuple": "a list"}.get(type(value).__name__, f"a {type(value).__name__}")
+    raise _NotTextError(value, f"an expression is {kind}, which Python would spell {_spelt(value)}; {_INSTEAD}")
+
+
+_INSTEAD = "write {{ field | tojson }}, {{ field | join(', ') }}, or one of its parts"
+
+
+def _spelt(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _rendered(template: Template, values: Mapping[str, Any], row: Row, where: str) -> str:
@@ -262,6 +306,10 @@ def _rendered(template: Template, values: Mapping[str, Any], row: Row, where: st
         return valid_text(template.render(values), where)
     except SourceError:
         raise
+    except _NotTextError as error:
+        names = [name for name, value in values.items() if value is error.value and value is not None]
+        field = f" (the field {names[0]})" if names else ""
+        raise SourceError(f"{where}: {error}{field}; the row has {', '.join(row)}") from error
     except UndefinedError as error:
         missing = _UNDEFINED.fullmatch(error.message or "")
         hint = did_you_mean(missing[1], row) if missing else ""

@@ -1,4 +1,5 @@
-"""Checks a recipe without sampling: can the prompts be read, and do its verifiers accept right answers and refuse wrong ones?"""
+"""Checks a recipe without sampling: can its prompts be read and rendered, is what it needs there, and do its verifiers accept
+right answers and refuse wrong ones?"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,8 @@ from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import Refusals, plan, prompts_of
 from thresher.inputs.recipe_file import Loaded
 from thresher.judging.build import Built, build_filters, opened_tools
+from thresher.judging.reach import engine_faults, missing_packages, model_faults
+from thresher.judging.rendering import Rendered, render
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
 
@@ -46,15 +49,26 @@ class Report:
     faults: tuple[str, ...]
     refused: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows that were left out because they cannot be carried, by family and reason."""
+    rendered: tuple[Rendered, ...] = ()
+    """The first prompt of each family as the model reads it."""
+    notes: tuple[str, ...] = ()
+    """What could not be checked."""
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of the tables families, refused, trials and self_tests; a row's `name` is its family or filter."""
+        """Return the rows of the tables families, refused, rendered, trials and self_tests; a row's `name` is its family or
+        filter."""
+        counts = ("tokens", "fewest", "most", "context", "too_long", "thinking")
         return {
             "families": [{"name": family, "prompts": prompts} for family, prompts in self.families.items()],
             "refused": [
                 {"name": family, "reason": reason, "rows": rows}
                 for family, reasons in self.refused.items()
                 for reason, rows in reasons.items()
+            ],
+            "rendered": [
+                {"name": entry.family} | {name: getattr(entry, name) for name in counts}
+                for entry in self.rendered
+                if entry.tokens is not None
             ],
             "trials": [
                 {"name": trial.label} | {name: value for name, value in asdict(trial).items() if name != "label"}
@@ -66,25 +80,26 @@ class Report:
     def lines(self) -> list[str]:
         """Return what was tried as lines of text, without the faults."""
         return [
-            *(f"{family}: {prompts} prompts{self._refusals(family)}" for family, prompts in self.families.items()),
+            *(line for entry in self.rendered for line in entry.lines()),
+            *(
+                f"{family}: {rows} rows left out: {reason}"
+                for family, reasons in self.refused.items()
+                for reason, rows in reasons.items()
+            ),
             *(
                 f"{trial.label}: {trial.gold_kept} of {trial.prompts} references accepted, "
                 f"{trial.wrong_dropped} of {trial.wrong_tried} wrong answers refused"
                 for trial in self.trials
             ),
             *(f"{label}: {result}" for label, result in self.self_tests.items()),
+            *(f"not checked: {note}" for note in self.notes),
         ]
-
-    def _refusals(self, family: str) -> str:
-        reasons = self.refused.get(family)
-        if not reasons:
-            return ""
-        return "; rows left out: " + ", ".join(f"{rows} ({reason})" for reason, rows in reasons.items())
 
 
 def check_recipe(loaded: Loaded) -> Report:
-    """Read every prompt, build every filter, and try each verifier on every reference. Raises RecipeError and SourceError where
-    recipe or prompts cannot be read; other faults are listed in the report."""
+    """Read and render every prompt, look for engine, models and packages, build every filter, and try each verifier on every
+    reference. Starts no engine. Raises RecipeError and SourceError where recipe or prompts cannot be read; other faults are
+    listed in the report."""
     check_parsers(loaded.recipe.model, loaded.recipe.engine, loaded.where)
     with opened_tools(loaded.recipe, loaded.base) as tools:
         return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
@@ -96,8 +111,14 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
     families: dict[str, int] = {}
     for prompt in prompts:
         families[prompt.family] = families.get(prompt.family, 0) + 1
-    trials, faults, self_tests = [], [], {}
+    faults, notes = engine_faults(loaded.recipe, loaded.base)
+    rendering = render(loaded.recipe, loaded.base, prompts)
+    missing = missing_packages(built)
+    faults += [*rendering.faults, *(f"{label}: {words}" for label, words in missing.items()), *model_faults(loaded.recipe, built)]
+    trials, self_tests = [], {}
     for label, spec, filter_ in built:
+        if label in missing:
+            continue
         try:
             if filter_.self_test is not None:
                 self_tests[label] = filter_.self_test()
@@ -108,7 +129,8 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
             faults.append(f"{label}: {error}")
     faults += [fault for trial in trials for fault in trial.faults]
     reasons = {family: dict(counts.most_common()) for family, counts in refused.items()}
-    return Report(families, tuple(trials), self_tests, tuple(faults), reasons)
+    notes += rendering.notes
+    return Report(families, tuple(trials), self_tests, tuple(faults), reasons, rendering.rendered, tuple(notes))
 
 
 def check_golds(run: Run) -> None:

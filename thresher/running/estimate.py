@@ -7,10 +7,7 @@ faster in the run. Hits are an upper bound: the more is drawn of a prompt the mo
 few samples does not see.
 """
 
-import tempfile
-import time
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thresher.estimators import pass_rate as budget
-from thresher.executors import open_executor
 from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool import judged as pool
 from thresher.pool.prompt_counts import pass_rates, prompt_counts
-from thresher.running import steps
-from thresher.running.progress import Progress
+from thresher.running.probe import Probe, probe
 
 PROBE_PROMPTS = 16
 PROBE_SAMPLES = 8
@@ -99,56 +94,16 @@ def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PRO
     planned = list(plan(recipe, loaded.base))
     numbers = np.unique(np.linspace(0, len(planned) - 1, min(prompts, len(planned))).round().astype(int))
     chosen = [planned[number] for number in numbers]
-    sampling = recipe.sampling.model_copy(
-        update={
-            "samples_per_prompt": min(samples, recipe.sampling.samples_per_prompt),
-            **dict.fromkeys(("target_hits", "max_samples_per_prompt", "give_up_below", "target_rows")),
-        }
-    )
-    probed = recipe.model_copy(
-        update={
-            "sampling": sampling,
-            "run": recipe.run.model_copy(update={"salt": f"{recipe.run.salt} probe", "shard_samples": 1}),
-        }
-    )
-    # On a cluster all machines must see the probe.
-    beside = _runs() if recipe.executor.kind == "ray" else None
-    with tempfile.TemporaryDirectory(prefix="thresher-", dir=beside) as folder, open_executor(probed) as executor:
-        start = time.perf_counter()
-        begun = steps.begin(replace(loaded, recipe=probed), Path(folder) / "probe", prompts=chosen)
-        progress = Progress()
-        with steps.engines_of(begun.run, progress, executor) as engines:
-            warm = time.perf_counter()
-            judged_only = steps.JudgedOnly(steps.Plain(begun.run, progress, executor))
-            steps.sample_through(begun, engines, judged_only, progress, executor)
-            end = time.perf_counter()
-        store = begun.run.store
+    with probe(loaded, chosen, samples_per_prompt=min(samples, recipe.sampling.samples_per_prompt)) as probed:
         columns = ["prompt_id", "family", "index", "anchor", "completion_ids", "logprobs", "unreadable", "error"]
-        judged = pa.concat_tables(pool.each_judged(store, columns))
-    return _estimate(loaded, len(planned), judged, _Probe(progress.samples, progress.tokens, warm - start, end - warm))
-
-
-def _runs() -> Path:
-    """Where runs are, by default."""
-    folder = Path("data/runs").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """What the probe drew, anchors included, and how long its engine took to start and to draw."""
-
-    samples: int
-    tokens: int
-    start_s: float
-    sampling_s: float
+        judged = pa.concat_tables(pool.each_judged(probed.run.store, columns))
+    return _estimate(loaded, len(planned), judged, probed)
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _estimate(loaded: Loaded, prompts: int, judged: pa.Table, probe: _Probe) -> Estimate:
+def _estimate(loaded: Loaded, prompts: int, judged: pa.Table, probed: Probe) -> Estimate:
     sampling = loaded.recipe.sampling
     first, prompt, counts = prompt_counts(judged)
     length = pc.coalesce(pc.list_value_length(judged["completion_ids"]), pc.list_value_length(judged["logprobs"]), pa.scalar(0))
@@ -156,7 +111,7 @@ def _estimate(loaded: Loaded, prompts: int, judged: pa.Table, probe: _Probe) -> 
     rates = np.array([rate or 0.0 for rate in pass_rates(judged)])
     passed = np.maximum(counts["passed"], 1)
     distinct = counts["hits"] / passed  # of what passes, the share that is new
-    speed = probe.tokens / probe.sampling_s
+    speed = probed.tokens / probed.sampling_s
     draws = len(sampling.temperatures) * np.array([budget.expected_draws(sampling, [float(rate)]) for rate in rates])
 
     def whole(rows: Any) -> list[float]:
@@ -169,7 +124,7 @@ def _estimate(loaded: Loaded, prompts: int, judged: pa.Table, probe: _Probe) -> 
         all_tokens = share * prompts * (each * tokens[rows]).mean()
         all_hits = share * prompts * hits.mean()
         per = 1000 * all_hits / all_tokens if all_tokens else 0.0
-        seconds = all_tokens / speed if speed else share * prompts * each.mean() / max(probe.samples / probe.sampling_s, 1e-9)
+        seconds = all_tokens / speed if speed else share * prompts * each.mean() / max(probed.samples / probed.sampling_s, 1e-9)
         return [share * prompts * each.mean(), all_tokens, seconds, per, all_hits, rates[rows].mean()]
 
     random = np.random.default_rng(0)
@@ -182,8 +137,8 @@ def _estimate(loaded: Loaded, prompts: int, judged: pa.Table, probe: _Probe) -> 
         prompts=prompts,
         **estimates,
         tokens_per_s=speed,
-        start_s=probe.start_s,
+        start_s=probed.start_s,
         probe_prompts=len(first),
-        probe_samples=probe.samples,
-        probe_s=probe.sampling_s,
+        probe_samples=probed.samples,
+        probe_s=probed.sampling_s,
     )

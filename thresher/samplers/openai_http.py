@@ -24,8 +24,8 @@ from thresher.errors import EngineError, ThresherError
 from thresher.estimators.calibration import Quota
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.balancer import Balancer, Waits
-from thresher.samplers.http.connection import read_key
-from thresher.samplers.http.protocol import RESERVED_FIELDS, Service
+from thresher.samplers.http.connection import AttemptError, read_key
+from thresher.samplers.http.protocol import RESERVED_FIELDS, Service, Tokenised
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 
 
@@ -101,6 +101,17 @@ class HttpSampler:
             with suppress(RuntimeError):  # the loop is already closed
                 self._loop.call_soon_threadsafe(self._task.cancel)
             self._thread.join(timeout=30)
+
+    def tokenise(self, group: Group, timeout_s: float = 60.0) -> Tokenised | None:
+        """Return the prompt of a group as a server reads it; None if the server does not tell. Raises EngineError, and
+        SourceError with the server's words for a prompt that it refuses."""
+        if self._loop is None:
+            raise EngineError("the engine was not started; use it as a context manager")
+        asked = asyncio.wait_for(self.balancer.tokenise(group), timeout_s)
+        try:
+            return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        except (AttemptError, TimeoutError) as error:
+            raise EngineError(f"POST /tokenize: {type(error).__name__} {error}".strip()) from error
 
     def call(self, function: Any, *arguments: Any) -> None:
         """Call a function on the event loop, without waiting for it."""

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from schemas.engines import VllmEngine
 from schemas.sample import Message
+from schemas.suggest import did_you_mean
 from thresher.errors import EngineError
 from thresher.inputs.models import Model
 from thresher.samplers.orphans import Guard
@@ -43,6 +45,22 @@ def check_options(spec: VllmEngine, reserved: Iterable[str] = RESERVED_OPTIONS) 
     names = sorted(set(spec.options) & set(reserved))
     if names:
         raise EngineError(f"engine.options.{names[0]}: thresher sets this itself; remove it from the recipe")
+
+
+def unknown_options(spec: VllmEngine) -> list[str]:
+    """Return a message for each engine option of the recipe that the installed vLLM does not know. Importing its list takes
+    seconds. Raises ImportError if vLLM is not installed."""
+    if not spec.options:
+        return []
+    set_environment(spec)
+    from vllm import __version__
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = {field.name for field in fields(AsyncEngineArgs)}
+    return [
+        f"engine.options.{name}: vLLM {__version__} has no such option{did_you_mean(name, known, most=3)}"
+        for name in sorted(set(spec.options) - known)
+    ]
 
 
 def engine_arguments(spec: VllmEngine) -> dict[str, Any]:
@@ -134,6 +152,12 @@ class Tokeniser:
         """Return the tokens of a prompt that `text` rendered."""
         with self._lock:
             return list(self._tokenizer.encode(text, add_special_tokens=self.format == "text"))
+
+    def lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the number of tokens of prompts that `text` rendered (n,)."""
+        with self._lock:
+            encoded = self._tokenizer(list(texts), add_special_tokens=self.format == "text", truncation=False, verbose=False)
+        return np.array([len(tokens) for tokens in encoded["input_ids"]], np.int64)
 
     def token_bytes(self) -> NDArray[np.int32]:
         """Return the bytes of the text of each token (V,). Spellings of byte-level BPE have one character for each byte; others

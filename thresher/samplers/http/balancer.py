@@ -24,7 +24,7 @@ from thresher.samplers.http.addresses import server_urls
 from thresher.samplers.http.connection import ApiKey, AttemptError
 from thresher.samplers.http.endpoint import Endpoint
 from thresher.samplers.http.lanes import Job, Lane, Request
-from thresher.samplers.http.protocol import Answer, Service
+from thresher.samplers.http.protocol import Answer, Service, Tokenised
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 from thresher.samplers.token_watch import stalled
 
@@ -241,6 +241,11 @@ class Balancer:
         )
         for stream in {job.finished for job in self._jobs}:
             self._fail(stream, error)
+
+    async def tokenise(self, group: Group) -> Tokenised | None:
+        """Return the prompt of a group as the first server that answers reads it. See Endpoint.tokenise."""
+        endpoint = next(lane.endpoint for lane in self._lanes if lane.endpoint.up)
+        return await endpoint.tokenise(group)
 
     # -- from the queue to a server ------------------------------------------------------------------------------------
 

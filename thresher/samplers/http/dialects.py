@@ -55,6 +55,8 @@ class Dialect:
     work_counters: tuple[str, ...] = ()
     """Metrics at /metrics that move when the engine works, of all requests together; the first counts the tokens made. Without
     them, a server that answers anything counts as working."""
+    tells_tokens: bool = False
+    """Whether it answers POST /tokenize and /detokenize at its root."""
     fallback: "Dialect | None" = None
     """The dialect for a server of the family that refuses the family's own fields."""
 
@@ -69,6 +71,7 @@ VLLM_PLAIN = Dialect(
     cuts_max_tokens=True,
     # The share of the KV cache in use grows while a long prompt is read in pieces, which makes no token.
     work_counters=("vllm:generation_tokens_total", "vllm:prompt_tokens_total", "vllm:kv_cache_usage_perc"),
+    tells_tokens=True,
 )
 """vLLM behind a gateway that passes only OpenAI's fields."""
 VLLM = replace(

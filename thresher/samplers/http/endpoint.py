@@ -25,7 +25,9 @@ from thresher.samplers.http.protocol import (
     Question,
     Response,
     Service,
+    Tokenised,
     label_logprobs,
+    prompt_body,
     read_answer,
     request_body,
     seed_of,
@@ -195,6 +197,28 @@ class Endpoint:
         self.rate.grow()
         self.cuts = 0
         return answer
+
+    async def tokenise(self, group: Group) -> Tokenised | None:
+        """Return the prompt of a group as the server reads it; None if the server does not tell. Raises AttemptError, and
+        SourceError with the server's words for a prompt that it refuses."""
+        if not self.form.dialect.tells_tokens:
+            return None
+        body = prompt_body(group, self._service, self.form)
+        root = "{0.scheme}://{0.netloc}".format(urlsplit(self.url))
+        response = await self._connection.post(f"{root}/tokenize", orjson.dumps(body))
+        if response.status in dialects.REQUEST_REFUSED:
+            raise SourceError(self._key.hide(response.message))
+        try:
+            answer = response.json()
+            ids, context = answer["tokens"], int(answer["max_model_len"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        body = {"model": self._service.model, "tokens": ids}
+        response = await self._connection.post(f"{root}/detokenize", orjson.dumps(body))
+        text = None
+        with suppress(ValueError, KeyError, TypeError):
+            text = str(response.json()["prompt"])
+        return Tokenised(len(ids), text, context)
 
     async def works(self, group: Group) -> bool:
         """Return whether the server answers a short request with the parameters of a group on which it fails."""

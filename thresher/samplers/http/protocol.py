@@ -25,6 +25,12 @@ RESERVED_FIELDS = {*NEUTRAL, *VLLM_FIXED} | {
 }  # fmt: skip
 """Fields that engine.extra_body may not set: they decide what is sampled or recorded."""
 
+PROMPT_FIELDS = (
+    "model", "messages", "prompt", "tools", "chat_template", "chat_template_kwargs", "add_generation_prompt",
+    "continue_final_message", "add_special_tokens",
+)  # fmt: skip
+"""Fields that decide which tokens a prompt has."""
+
 LABEL_LOGPROBS = 20
 """Likeliest first tokens asked for when a label is wanted; OpenAI and vLLM give no more by default."""
 LABEL_TOKENS = 64
@@ -97,6 +103,17 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
     return body
 
 
+def prompt_body(group: Group, service: Service, form: Form) -> dict[str, Any]:
+    """Return the fields of a request that decide how its prompt is rendered, as vLLM's /tokenize takes them: it has no field
+    reasoning_effort, which a chat request hands to the template, with enable_thinking unless that is given."""
+    body = request_body(Question(group, 0, 1), service, form)
+    fields = {name: body[name] for name in PROMPT_FIELDS if name in body}
+    if "reasoning_effort" in body:
+        effort, arguments = body["reasoning_effort"], body.get("chat_template_kwargs") or {}
+        fields["chat_template_kwargs"] = {"enable_thinking": effort != "none", **arguments, "reasoning_effort": effort}
+    return fields
+
+
 def _logprob_fields(spec: HttpEngine, likeliest: int) -> dict[str, Any]:
     return {"logprobs": True, "top_logprobs": likeliest} if spec.api == "chat" else {"logprobs": likeliest}
 
@@ -159,6 +176,15 @@ class Response:
                 return max(0.0, (parsedate_to_datetime(self.retry_after) - datetime.now(UTC)).total_seconds())
             except (ValueError, TypeError):
                 return 0.0
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A prompt as a server reads it. `text` is None if the server does not tell, `context` is 0 if it does not."""
+
+    tokens: int
+    text: str | None
+    context: int
 
 
 @dataclass(frozen=True)
