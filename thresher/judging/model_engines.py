@@ -16,7 +16,7 @@ from filters.tools import Choice, Messages
 from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.sample import to_json
 from schemas.sampling import Sampling
-from thresher.errors import EngineError, SourceError, ThresherError
+from thresher.errors import EngineError, ModelError, SourceError, ThresherError
 from thresher.inputs import models
 from thresher.samplers.open_sampler import open_sampler
 from thresher.samplers.sampler import Completion, Drawn, Group, Sampler, label_parameters
@@ -141,10 +141,7 @@ def _settings(engine: Engine, model: ModelSpec) -> list[Any]:
 
 
 def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]:
-    if isinstance(engine, HttpEngine | ReplayEngine):
-        model = models.Model(spec.name, "", spec.revision, None, None, None)
-    else:
-        model = models.resolve(spec.name, spec.revision, base=Path())
+    model = models.of_spec(spec, served=isinstance(engine, HttpEngine | ReplayEngine), base=Path())
     starts = count(1)
     # Nothing is sampled, so the seed of the engine does not matter.
     return open_sampler(
@@ -158,5 +155,7 @@ def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]
 
 
 def _pooling(engine: VllmEngine, spec: ModelSpec) -> AbstractContextManager[Any]:
+    if spec.adapter is not None:
+        raise ModelError(f"model.adapter {spec.adapter!r}: reward and embedding models take none; merge it into {spec.name}")
     model = models.resolve(spec.name, spec.revision, base=Path())
     return PoolingEngine(engine, model, prompt_format=spec.prompt_format)

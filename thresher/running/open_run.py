@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from filters.tools import Tools
-from schemas.engines import HttpEngine, VllmEngine
+from schemas.engines import VllmEngine
 from schemas.manifest import Entry, RunManifest
 from schemas.prompt_sets import JsonlSource, ParquetSource
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Prompt
 from thresher import __version__, ids
 from thresher.errors import RecipeError, SourceError, StoreError
-from thresher.inputs import models
+from thresher.inputs import identity, models
 from thresher.inputs.prompts import plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
 from thresher.inputs.thinking import marking_of, noted
@@ -81,10 +81,20 @@ def begin(
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
+    settings = identity.settings_of(recipe.engine, recipe.model, model)
+    template = identity.own_template(recipe.engine, recipe.model, model)
+    prompt_format = identity.prompt_format(recipe.engine, recipe.model, model)
     decides = {
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
         "files": _fingerprints(recipe, loaded.base),
-        "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
+        "model": {
+            "name": model.name,
+            "revision": model.revision,
+            "adapter": None if model.adapter is None else model.adapter.label,
+            "chat_template_sha256": template,
+            "prompt_format": prompt_format,
+        },
+        "engine": {"kind": recipe.engine.kind, **{name: settings[name] for name in settings if name != "prompt_format"}},
         "reasoning": noted(marking_of(recipe.model, model.path)),
         "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
         "salt": recipe.run.salt,
@@ -97,7 +107,9 @@ def begin(
         base=str(loaded.base.absolute()),
         model={
             **asdict(model),
-            "prompt_format": _prompt_format(recipe, model),
+            "prompt_format": prompt_format,
+            "settings": settings,
+            "template": template,
             "reasoning": noted(marking_of(recipe.model, model.path)),
             "decides": decides,
         },
@@ -210,7 +222,8 @@ def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:
         for name in sorted(theirs.keys() | ours.keys()):
             yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}".removeprefix("."))
     elif theirs != ours:
-        yield f"{key} was {str(theirs)[:60]} and is now {str(ours)[:60]}"
+        was, now = ("not set" if value is None else str(value)[:60] for value in (theirs, ours))
+        yield f"{key} was {was} and is now {now}"
 
 
 def _fingerprints(recipe: Recipe, base: Path) -> dict[str, str]:
@@ -222,10 +235,3 @@ def _fingerprint(file: Path) -> str:
     """Hash of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _prompt_format(recipe: Recipe, model: models.Model) -> str:
-    if isinstance(recipe.engine, HttpEngine):
-        return "chat" if recipe.engine.api == "chat" else "text"
-    wanted = recipe.model.prompt_format
-    return wanted if wanted != "auto" else "chat" if model.chat_template_sha256 else "text"
