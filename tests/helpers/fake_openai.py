@@ -26,7 +26,8 @@ class _FromServer(Protocol):
 
 
 class FakeOpenAI:
-    """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does."""
+    """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does. `card` has
+    further fields of the models it lists, `weight_version` what it says of its weights."""
 
     def __init__(
         self,
@@ -40,9 +41,12 @@ class FakeOpenAI:
         choices: Callable[[int], int] = lambda n: n,
         context: int = 1000,
         port: int = 0,
+        card: dict[str, Any] | None = None,
+        version: str = "0.32.0",
+        weight_version: str | None = None,
     ) -> None:
         self.models, self.owned_by, self.key, self.delay_s, self.context = models, owned_by, key, delay_s, context
-        self.choices = choices
+        self.choices, self.card, self.version, self.weight_version = choices, card or {}, version, weight_version
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
         self.in_progress = self.most_in_progress = self.lists_of_models = 0
@@ -129,10 +133,13 @@ class FakeOpenAI:
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return 401, {}, {"error": {"message": f"wrong key {headers.get('authorization')}"}}, ""
         if path == "/version":
-            return 200, {}, {"version": "0.32.0"}, ""
+            return 200, {}, {"version": self.version}, ""
+        if path == "/weight_info" and self.weight_version is not None:
+            return 200, {}, {"weight_version": self.weight_version}, ""
         if path == "/v1/models":
             self.lists_of_models += 1
-            cards = [{"id": model, "owned_by": self.owned_by, "max_model_len": self.context} for model in self.models]
+            fields = {"owned_by": self.owned_by, "max_model_len": self.context, **self.card}
+            cards = [{"id": model, **fields} for model in self.models]
             return 200, {}, {"data": cards}, ""
         if not path.endswith("/completions"):
             return 404, {}, {"detail": "Not Found"}, ""

@@ -44,7 +44,9 @@ INLINE_BYTES = 1 << 20
 """Larger answers are read in a thread; for smaller ones a thread costs more than reading them."""
 GREETING_S = 60.0
 RECHECK_S = 60.0
-"""A server in use is greeted again after so long: its model may be changed without a broken connection."""
+"""A server in use is greeted again after so long: its weights may be changed without a broken connection."""
+IDLE_S = 1.0
+"""A server that had nothing to do for so long is greeted again: no broken connection would show that it was started again."""
 
 
 class RateLimit:
@@ -84,7 +86,7 @@ class Endpoint:
         self.version, self.context = "", 0
         self.up, self.changed, self.trouble, self.cuts = False, False, "", 0
         self._service, self._key = service, key
-        self._greeted_at, self._greeting = -inf, asyncio.Lock()
+        self._greeted_at, self._greeting, self._in_flight = -inf, asyncio.Lock(), 0
         self._connection = Connection(url, service.spec, key)
         self._warned = set[str]()
 
@@ -151,10 +153,14 @@ class Endpoint:
                 f"{'; '.join(differing)}; start it with the earlier model, or start another run with --out"
             )
 
-    async def _greet_again(self) -> None:
-        """Greet a server that may have another model since it was greeted."""
+    async def _make_sure(self) -> None:
+        """Greet the server again if it may have another model since it was greeted."""
+        now = time.monotonic()
+        idle = not self._in_flight and now - self.heard_at > IDLE_S
+        if not idle and now - self._greeted_at <= RECHECK_S:
+            return
         async with self._greeting:
-            if time.monotonic() - self._greeted_at > RECHECK_S:
+            if self._greeted_at < now:
                 cuts = self.cuts
                 await self.greet()
                 self.cuts = cuts  # only a completion shows that it works
@@ -218,10 +224,13 @@ class Endpoint:
                 f"sampling.{name}: {self.url} has no such field, so {question.group.parameters[name]} cannot be sent; remove it "
                 "from the recipe, or set engine.extensions to vllm if the server supports it"
             )
-        if time.monotonic() - self._greeted_at > RECHECK_S:
-            await self._greet_again()
+        await self._make_sure()
         body = orjson.dumps(request_body(question, self._service, self.form))
-        return await self._connection.post(self.url + self._service.path, body)
+        self._in_flight += 1
+        try:
+            return await self._connection.post(self.url + self._service.path, body)
+        finally:
+            self._in_flight -= 1
 
     async def _read(self, question: Question, response: Response, form: Form) -> Answer:
         group = question.group
