@@ -19,6 +19,8 @@ from thresher.cli import main
 from thresher.errors import RecipeError, StoreError
 from thresher.executors import fleet
 from thresher.inputs import recipe_file
+from thresher.inputs.adapters import Adapter
+from thresher.inputs.models import Model
 from thresher.pool.store import Store
 from thresher.samplers import vllm_process
 from thresher.samplers.orphans import command_line, descendants, parent_of, start_time
@@ -164,6 +166,16 @@ def test_the_servers_arguments_are_the_recipes(monkeypatch: pytest.MonkeyPatch) 
     assert "--enforce-eager" in flags
     assert list(fleet.flags({"enable_x": False})) == ["--no-enable-x"]
     assert "--max-num-seqs" not in flags
+
+
+def test_a_server_has_the_adapter_under_its_name_in_the_recipe() -> None:
+    adapted = Model("m", "m", None, None, None, None, Adapter("org/tuned", "/cache/tuned", "abc", 8))
+    flags = list(fleet.flags(fleet.adapter_flags(adapted, "org/tuned@main")))
+
+    assert flags[flags.index("--lora-modules") + 1] == '{"name":"org/tuned@main","path":"/cache/tuned"}'
+    assert flags[flags.index("--max-lora-rank") + 1] == "8"
+    assert "--enable-lora" in flags
+    assert fleet.adapter_flags(Model("m", "m", None, None, None, None), None) == {}
 
 
 def test_a_file_of_another_program_is_not_changed(tmp_path: Path) -> None:

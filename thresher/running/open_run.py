@@ -1,6 +1,7 @@
 """Starts a run or opens it again: resolves its model, builds its filters, writes run.json and the plan, finds what is missing."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from schemas.engines import VllmEngine
 from schemas.manifest import Entry, RunManifest
 from schemas.prompt_sets import JsonlSource, ParquetSource
 from schemas.recipe import Recipe
-from schemas.sample import PROMPTS, Prompt
+from schemas.sample import PROMPTS, Prompt, to_json
 from thresher import __version__, ids
 from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import identity, models
@@ -204,7 +205,7 @@ def _open(store: Store, manifest: RunManifest) -> None:
     """Write run.json, or compare it with the existing one: filters and dataset may change, the samples may not."""
     existing = store.manifest()
     if existing is not None and existing.sampling_key != manifest.sampling_key:
-        theirs, ours = existing.model.get("decides", {}), manifest.model["decides"]
+        theirs, ours = existing.model.get("decides", {}), json.loads(to_json(manifest.model["decides"]))
         changed = ", ".join(_differences(theirs, ours, "")) or "the samples differ"
         raise StoreError(
             f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
@@ -218,7 +219,9 @@ def _open(store: Store, manifest: RunManifest) -> None:
 
 
 def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
+    """Each value that differs, by its name: what it was and what it is. Nothing set is an empty object."""
+    if isinstance(theirs, dict | None) and isinstance(ours, dict | None) and (theirs or ours):
+        theirs, ours = theirs or {}, ours or {}
         for name in sorted(theirs.keys() | ours.keys()):
             yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}".removeprefix("."))
     elif theirs != ours:
