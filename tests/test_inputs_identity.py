@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,16 @@ def test_the_lists_name_settings_that_exist() -> None:
     assert sorted(set(OWN_SPEED_ONLY) - own) == []
     assert not set(VLLM_SPEED_ONLY) & set(OWN_SPEED_ONLY)
     assert all(SPEED_ONLY.values())
+
+
+def test_the_list_is_documented() -> None:
+    """Each setting, under its reason."""
+    rows = re.findall(
+        r"^\| ([^|]+) \| (`[^|]+) \|$", (Path(__file__).parents[1] / "docs" / "sampling.md").read_text("utf-8"), re.MULTILINE
+    )
+    documented = {name: reason for reason, names in rows for name in re.findall(r"`(\w+)`", names)}
+
+    assert documented == dict(SPEED_ONLY)
 
 
 def test_what_changes_numbers_is_not_on_the_list() -> None:
