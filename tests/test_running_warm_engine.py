@@ -1,14 +1,16 @@
 """Starts of a run's engine."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers.lora import write_adapter
 from thresher.errors import ModelError
-from thresher.inputs import recipe_file
-from thresher.running import steps
+from thresher.inputs import identity, recipe_file
+from thresher.running import steps, warm_engine
 from thresher.running.progress import Progress
 from thresher.running.warm_engine import note_start, warm
 
@@ -37,3 +39,24 @@ def test_a_machine_with_another_version_of_the_adapter_is_refused(recipe: Callab
         warm(begun.run, Progress()),
     ):
         pass
+
+
+@pytest.mark.parametrize(("asked", "started"), [("auto", "float32"), ("float16", "float16")])
+def test_the_engine_has_the_precision_that_identifies_its_samples(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, started: str
+) -> None:
+    """What `auto` stood for when the run was started, whatever it would stand for on this machine."""
+    engines: list[Any] = []
+
+    def open_sampler(engine: Any, *_: Any, **__: Any) -> Any:
+        engines.append(engine)
+        return nullcontext()
+
+    monkeypatch.setattr(identity, "resolved_dtype", lambda dtype, config: "float32" if dtype == "auto" else dtype)
+    begun = steps.begin(recipe_file.load(recipe(engine={"kind": "vllm", "dtype": asked})), tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(warm_engine, "open_sampler", open_sampler)
+    with warm(begun.run, Progress()):
+        pass
+
+    assert [engine.dtype for engine in engines] == [started]
