@@ -135,6 +135,10 @@ class ModelSpec(Part):
     """The embedded `smollm2-135m-instruct`, a directory (relative to the recipe), or a Hub id."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Name a commit for a run that can be repeated."""
+    adapter: str | None = None
+    """A LoRA adapter of this model to draw with: a directory (relative to the recipe) or a Hub id, `org/name` or
+    `org/name@commit`. With servers it is the name under which they serve the adapter, and `name` stays that of its base
+    model."""
     prompt_format: Literal["auto", "chat", "text"] = "auto"
     """`chat` renders messages by the model's chat template; `text` joins them by blank lines, for a base model; `auto` takes
     `chat` if the model has a template."""

@@ -32,6 +32,28 @@ class Entry(BaseModel):
     """Counts, seconds, and the engine's seed and version, as far as the stage knows them."""
 
 
+class ServerClaims(BaseModel):
+    """`servers/*.json`: what a server says of a model, in GET /v1/models, /version and, for vLLM, /weight_info. Null is what it
+    does not say."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    model: str
+    """The name by which it serves the model."""
+    root: str | None = None
+    """The model behind the name: for vLLM the directory or Hub id it was started with."""
+    parent: str | None = None
+    """For an adapter: the name of its base model."""
+    owned_by: str | None = None
+    """Who owns the model; `vllm` for vLLM."""
+    max_model_len: int | None = None
+    """Tokens of the longest prompt plus completion."""
+    weight_version: str | None = None
+    """The version of the weights, which changes when they are updated in a running server."""
+    versions: tuple[str, ...] = ()
+    """The versions of its software, the present one last."""
+
+
 class RunManifest(BaseModel):
     """`run.json`: the identity of a run. Written once, before the first prompt."""
 

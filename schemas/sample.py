@@ -211,6 +211,7 @@ SAMPLES = pa.schema(
         pa.field("source", pa.string()),
         pa.field("model", pa.string()),
         pa.field("model_revision", pa.string()),
+        pa.field("adapter", pa.string()),
         pa.field("chat_template_sha256", pa.string()),
         pa.field("source_row", pa.int64()),
         pa.field("unreadable", pa.string()),

@@ -9,6 +9,7 @@ from helpers.small_run import small_run
 from schemas.sampling import Sampling
 from thresher.dataset import views
 from thresher.dataset.card import sampling_words
+from thresher.pool.run import open_run
 
 
 def front_matter(folder: Path) -> Any:
@@ -52,6 +53,23 @@ def test_card_names_every_parameter_that_is_not_neutral(tmp_path: Path) -> None:
 
     assert "changed by temperature 0.7, top_k 20; everything else neutral" in text
     assert sampling_words(Sampling()).startswith("the model's own: temperature 1")
+
+
+def test_card_names_the_adapter_and_the_settings_of_the_engine(tmp_path: Path) -> None:
+    """The settings as JSON, which cannot break the table."""
+    run = small_run(tmp_path)
+    assert "settings of the engine" not in (dataset_of(run) / "README.md").read_text()
+    more = {
+        "adapter": {"name": "org/tuned", "path": "/cache/tuned", "revision": "abc", "rank": 8},
+        "settings": {"dtype": "bfloat16", "options": {"quantization": "a|`b"}},
+    }
+    manifest = run.manifest.model_copy(update={"model": run.manifest.model | more})
+    run.store.write_model("run.json", manifest)
+    text = (dataset_of(open_run(tmp_path)) / "README.md").read_text()
+
+    assert "| adapter | `org/tuned`, revision `abc` |" in text
+    assert r"""| settings of the engine | `{"dtype":"bfloat16","options":{"quantization":"a\|'b"}}` |""" in text
+    assert "/cache/tuned" not in text
 
 
 def test_description_and_recipe_cannot_break_out_of_the_card(tmp_path: Path) -> None:

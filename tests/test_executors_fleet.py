@@ -1,5 +1,6 @@
 """thresher fleet: servers on a Ray cluster that are replaced when they end, and a run that follows them."""
 
+import json
 import os
 import shlex
 import signal
@@ -14,11 +15,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from helpers.deployment_page import block
+from helpers.lora import write_adapter
+from helpers.runs import pool_rows, run_recipe
 from schemas.engines import VllmEngine
 from thresher.cli import main
 from thresher.errors import RecipeError, StoreError
 from thresher.executors import fleet
 from thresher.inputs import recipe_file
+from thresher.inputs.adapters import Adapter
+from thresher.inputs.models import Model
 from thresher.pool.store import Store
 from thresher.samplers import vllm_process
 from thresher.samplers.orphans import command_line, descendants, parent_of, start_time
@@ -166,6 +171,16 @@ def test_the_servers_arguments_are_the_recipes(monkeypatch: pytest.MonkeyPatch) 
     assert "--max-num-seqs" not in flags
 
 
+def test_a_server_has_the_adapter_under_its_name_in_the_recipe() -> None:
+    adapted = Model("m", "m", None, None, None, None, Adapter("org/tuned", "/cache/tuned", "abc", 8))
+    flags = list(fleet.flags(fleet.adapter_flags(adapted, "org/tuned@main")))
+
+    assert flags[flags.index("--lora-modules") + 1] == '{"name":"org/tuned@main","path":"/cache/tuned"}'
+    assert flags[flags.index("--max-lora-rank") + 1] == "8"
+    assert "--enable-lora" in flags
+    assert fleet.adapter_flags(Model("m", "m", None, None, None, None), None) == {}
+
+
 def test_a_file_of_another_program_is_not_changed(tmp_path: Path) -> None:
     file = tmp_path / "fleet"
     file.write_text("what I wrote yesterday\n")
@@ -185,3 +200,28 @@ def test_a_file_of_another_program_is_not_changed(tmp_path: Path) -> None:
     addresses.write(["http://10.0.0.1:8000/v1"])
     addresses.remove()
     assert not file.exists()
+
+
+@pytest.mark.slow
+def test_a_server_draws_with_the_adapter_of_its_recipe(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """One recipe for the server and for runs on it: `vllm serve` says which adapter it is, and of which base model."""
+    write_adapter(tmp_path / "tuned")
+    vllm = {"kind": "vllm", "enforce_eager": True, "max_model_len": 256, "kv_cache_gib": 1}
+    loaded = recipe_file.load(recipe(engine=vllm, model={"adapter": "tuned"}))
+    sampling = {"samples_per_prompt": 1, "max_tokens": 8, "calibration": {"standard_error": 0}}
+    with fleet.Server(loaded.recipe, loaded.base) as server:
+        changes = {
+            "engine": {"kind": "openai_http", "base_urls": [server.url]},
+            "sampling": sampling,
+            "filters": [{"name": "finished"}],
+        }
+        for name, model in (("plain", {}), ("adapted", {"adapter": "tuned"})):
+            run_recipe(recipe(**changes, model=model), tmp_path / name, "prompts.0.limit=2")
+    [claims] = [json.loads(path.read_text()) for path in (tmp_path / "adapted" / "servers").iterdir()]
+    rows = {name: [row for row in pool_rows(tmp_path / name) if row["anchor"]] for name in ("plain", "adapted")}
+
+    assert (claims["model"], claims["root"]) == ("tuned", str(tmp_path / "tuned"))
+    assert (claims["parent"], claims["owned_by"]) == ("smollm2-135m-instruct", "vllm")
+    assert {row["adapter"] for row in rows["adapted"]} == {"tuned"}
+    assert {row["adapter"] for row in rows["plain"]} == {None}
+    assert all(a["logprobs"][0] != b["logprobs"][0] for a, b in zip(rows["plain"], rows["adapted"], strict=True))

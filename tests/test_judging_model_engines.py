@@ -10,7 +10,7 @@ import pytest
 
 from filters.base import FilterError
 from helpers.fake_openai import FakeOpenAI
-from schemas.engines import HttpEngine, ModelSpec, ReplayEngine
+from schemas.engines import HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.sample import Message
 from thresher.judging.model_engines import ModelEngines
 
@@ -74,3 +74,9 @@ def test_an_engine_that_does_not_open_is_an_error(engines: ModelEngines, tmp_pat
         engines.asker(engine, MODEL)
     (tmp_path / "absent.jsonl").write_text(json.dumps({"prompt": "A or B?", "completion": "A"}) + "\n")
     assert engines.asker(engine, MODEL) is not None
+
+
+def test_a_reward_model_with_an_adapter_is_refused(engines: ModelEngines) -> None:
+    """It would be ignored."""
+    with pytest.raises(FilterError, match=r"model.adapter 'tuned': reward and embedding models take none; merge it into m"):
+        engines.scorer(VllmEngine(), ModelSpec(name="m", adapter="tuned"))

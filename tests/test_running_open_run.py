@@ -1,6 +1,8 @@
 """A run is opened, found again, or refused because the directory belongs to another one."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,13 @@ from typing import Any
 import pytest
 
 from helpers import known
+from helpers.lora import write_adapter
 from helpers.runs import pool_rows, run_recipe
-from thresher.errors import RecipeError, SourceError, StoreError
+from thresher.errors import ModelError, RecipeError, SourceError, StoreError
 from thresher.inputs import recipe_file
+from thresher.inputs.models import embedded_model
+from thresher.pool.rows import series_of
+from thresher.pool.run import Run
 from thresher.pool.store import Store
 from thresher.running import steps
 
@@ -92,3 +98,127 @@ def test_rows_that_cannot_be_carried_cost_themselves_and_are_noted(recipe: Write
     assert {row["messages"][0]["content"] for row in pool_rows(tmp_path / "run")} == {"Capital of France?", "Capital of Spain?"}
     facts = known(Store(tmp_path / "run").entry("prompts")).facts
     assert (facts["prompts"], facts["left_out"]) == (2, {"capital": {"an image": 1, "unknown role narrator": 1}})
+
+
+# -- what identifies a run's samples ---------------------------------------------------------------------------------------
+
+
+HTTP = {"kind": "openai_http", "base_urls": ["http://127.0.0.1:9/v1"]}
+
+
+def begun_as(recipe: Write, out: Path, **changes: Any) -> Run:
+    """Begin a run of the small recipe with changed parts; nothing is sampled."""
+    changes |= {"engine": {"kind": "vllm", **changes["engine"]}}
+    return steps.begin(recipe_file.load(recipe(**changes)), out).run
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "difference"),
+    [
+        (
+            {"engine": {"options": {"kv_cache_dtype": "fp8"}}},
+            {"engine": {}},
+            "engine.options.kv_cache_dtype was fp8 and is now not set",
+        ),
+        (
+            {"engine": {"options": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}}},
+            {"engine": {"options": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}}}},
+            "engine.options.speculative_config.num_speculative_tokens was 2 and is now 3",
+        ),
+        ({"engine": {"dtype": "float32"}}, {"engine": {"dtype": "float16"}}, "engine.dtype was float32 and is now float16"),
+        (
+            {"engine": HTTP},
+            {"engine": {**HTTP, "extra_body": {"reasoning_effort": "low"}}},
+            "engine.extra_body.reasoning_effort was not set and is now low",
+        ),
+        ({"engine": HTTP}, {"engine": {**HTTP, "api": "completions"}}, "model.prompt_format was chat and is now text"),
+        (
+            {"engine": HTTP, "model": {"adapter": "one"}},
+            {"engine": HTTP, "model": {"adapter": "two"}},
+            "model.adapter was one and is now two",
+        ),
+        ({"engine": HTTP}, {"engine": {"dtype": "float32"}}, "engine.kind was openai_http and is now vllm"),
+    ],
+    ids=["option", "nested", "dtype", "extra_body", "api", "adapter", "kind"],
+)
+def test_a_run_is_not_continued_with_another_identity(
+    recipe: Write, tmp_path: Path, before: dict[str, Any], after: dict[str, Any], difference: str
+) -> None:
+    """The message names the setting, what it was and what it is."""
+    begun_as(recipe, tmp_path / "run", **before)
+
+    with pytest.raises(StoreError, match=rf"holds a run of other samples; .*{re.escape(difference)}.*; choose another directory"):
+        begun_as(recipe, tmp_path / "run", **after)
+
+
+def test_a_run_is_continued_with_other_settings_of_speed(recipe: Write, tmp_path: Path) -> None:
+    """Ids are the same, too."""
+    first = begun_as(recipe, tmp_path / "run", engine={"dtype": "float32"})
+    fast = {"max_num_seqs": 4, "enforce_eager": True, "max_model_len": 256, "kv_cache_gib": 2}
+    again = begun_as(recipe, tmp_path / "run", engine={"dtype": "float32", "options": {"block_size": 32}, **fast})
+
+    assert again.key == first.key
+    assert again.settings == first.settings == {"dtype": "float32"}
+    assert keys_of(again) == keys_of(first)
+
+
+def test_ids_of_samples_follow_the_identity(recipe: Write, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "tuned")
+    changes: list[dict[str, Any]] = [
+        {"engine": {"dtype": "float32"}},
+        {"engine": {"dtype": "bfloat16"}},
+        {"engine": {"dtype": "float32", "options": {"quantization": "fp8"}}},
+        {"engine": {"dtype": "float32"}, "model": {"prompt_format": "text"}},
+        {"engine": {"dtype": "float32"}, "model": {"adapter": "tuned"}},
+    ]
+    keys = [keys_of(begun_as(recipe, tmp_path / f"run{number}", **change)) for number, change in enumerate(changes)]
+
+    assert len({key for run in keys for key in run}) == 2 * len(changes)
+
+
+def test_a_changed_template_or_tokenizer_is_another_model(recipe: Write, tmp_path: Path) -> None:
+    """Both decide what the model reads."""
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for file in Path(embedded_model().path).iterdir():
+        if file.suffix == ".safetensors":
+            (copy / file.name).symlink_to(file)
+        else:
+            shutil.copy(file, copy)
+    changes: dict[str, Any] = {"engine": {"dtype": "float32"}, "model": {"name": "./model"}}
+    begun_as(recipe, tmp_path / "run", **changes)
+    template = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").write_text(template + " ")
+    with pytest.raises(StoreError, match=r"model.chat_template_sha256 was \w+ and is now \w+; choose"):
+        begun_as(recipe, tmp_path / "run", **changes)
+    (copy / "chat_template.jinja").write_text(template)
+    (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + "\n")
+
+    with pytest.raises(StoreError, match=r"model.revision was \w+ and is now \w+; choose"):
+        begun_as(recipe, tmp_path / "run", **changes)
+
+
+def test_an_adapter_of_another_model_is_refused_before_anything_is_written(recipe: Write, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "tuned", inputs=960)
+
+    with pytest.raises(ModelError, match=r"model.adapter 'tuned': .* an adapter of another model"):
+        begun_as(recipe, tmp_path / "run", engine={"dtype": "float32"}, model={"adapter": "tuned"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_record_what_their_engine_was_told(recipe: Write, tmp_path: Path) -> None:
+    """Compactly: a replay has no settings, and its samples only their parameters."""
+    run_recipe(recipe(), tmp_path / "run")
+    [plain] = {row["sampling"] for row in pool_rows(tmp_path / "run") if row["anchor"]}
+    run = begun_as(recipe, tmp_path / "other", engine={**HTTP, "extra_body": {"user": "me"}})
+    [_, anchors] = series_of(run.recipe.sampling, known(run.model), "", settings=run.settings, template=run.template)
+
+    assert "engine" not in json.loads(plain)
+    assert json.loads(anchors.text) == {**json.loads(plain), "engine": {"extra_body": {"user": "me"}}}
+    assert "engine" not in anchors.parameters
+
+
+def keys_of(run: Run) -> list[str]:
+    """The source keys of a run's samples and anchors, as its shards use them."""
+    series = series_of(run.recipe.sampling, known(run.model), run.recipe.run.salt, settings=run.settings, template=run.template)
+    return [part.key for part in series]

@@ -31,7 +31,8 @@ class FakeEngine:
         self.parameters: list[Any] = []
         self._spoil = spoil or (lambda output: output)
 
-    async def generate(self, prompt: Any, parameters: Any, request_id: str) -> AsyncIterator[Any]:
+    async def generate(self, prompt: Any, parameters: Any, request_id: str, **further: Any) -> AsyncIterator[Any]:
+        self.further = further
         assert prompt["prompt_token_ids"] == [3, 4]
         self.parameters.append((parameters, request_id))
         width = 1 + parameters.logprobs if parameters.logprobs else 1
@@ -149,3 +150,12 @@ def test_labels_of_several_tokens_are_asked_for_by_structured_output() -> None:
     assert parameters.structured_outputs.choice == ["A", "neither"]
     assert parameters.max_tokens == 3
     assert drawn.completions[0].label_logprobs is None
+
+
+def test_every_request_names_the_adapter() -> None:
+    """Without one nothing is said."""
+    engine, adapter = FakeEngine(), cast("Any", object())
+    draw(start(engine), group(2))
+    assert engine.further == {}
+    draw(replace(start(engine), adapter=adapter), group(2))
+    assert engine.further == {"lora_request": adapter}

@@ -8,12 +8,14 @@ import pytest
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
+from thresher.inputs.adapters import Adapter
 from thresher.inputs.models import Model, embedded_model
 from thresher.samplers import vllm_process
 from thresher.samplers.vllm_process import (
     RESERVED_OPTIONS,
     Tokeniser,
     VllmProcess,
+    adapter_arguments,
     check_options,
     engine_arguments,
     in_words,
@@ -55,6 +57,21 @@ def test_data_parallel_ranks_are_an_argument_unless_there_is_one(monkeypatch: py
 
     assert engine_arguments(VllmEngine(data_parallel_size=2))["data_parallel_size"] == 2
     assert "data_parallel_size" not in engine_arguments(VllmEngine(options={"data_parallel_size": 2}))
+
+
+@pytest.mark.parametrize(("rank", "room"), [(4, 8), (8, 8), (9, 16), (300, 320)])
+def test_an_engine_has_room_for_its_adapter(rank: int, room: int) -> None:
+    adapted = Model("m", "m", None, None, None, None, Adapter("tuned", "/tuned", "abc", rank))
+
+    assert adapter_arguments(adapted) == {"enable_lora": True, "max_lora_rank": room, "max_loras": 1}
+    assert adapter_arguments(Model("m", "m", None, None, None, None)) == {}
+
+
+def test_an_adapter_of_a_rank_that_vllm_does_not_take_is_refused() -> None:
+    adapted = Model("m", "m", None, None, None, None, Adapter("tuned", "/tuned", "abc", 513))
+
+    with pytest.raises(EngineError, match=r"model.adapter 'tuned': its rank is 513, and vLLM takes up to 512; merge it"):
+        adapter_arguments(adapted)
 
 
 def test_the_users_environment_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

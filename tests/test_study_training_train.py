@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers import FOLDER
+from helpers.lora import write_adapter
 from helpers.studies import run_small_study
 from schemas.sample import Message, Prompt
 from thresher.cli import main
@@ -90,6 +91,11 @@ def test_training_that_is_impossible_is_refused_before_anything_is_drawn(
     path = recipe()
     assert run_small_study(path, "--train") == 1
     assert "of 4 prompts 2 would be held out and 2 trained on; wanted 8 of each" in capsys.readouterr().err
+    adapted = recipe(engine={"kind": "vllm"}, model={"adapter": "tuned"})
+    write_adapter(adapted.parent / "tuned")
+    assert run_small_study(adapted, "--train") == 1
+    assert "--train: training starts from the weights of model.name; merge model.adapter" in capsys.readouterr().err
+    path = recipe()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run_small_study(path, "--train") == 1
     assert "--train: TRL is not installed; run `pip install 'thresher[train]'`" in capsys.readouterr().err

@@ -36,9 +36,19 @@ def sample_ids(prompt: str, source: str, indices: Iterable[int]) -> list[str]:
     return ids
 
 
-def source_key(model: str, revision: str | None, sampling: dict[str, Any], salt: str) -> str:
-    """Hash all that a sample depends on, except its prompt and its index."""
-    return digest("source", model, revision, sampling, salt)
+def source_key(
+    model: str,
+    revision: str | None,
+    sampling: dict[str, Any],
+    salt: str,
+    *,
+    adapter: str | None = None,
+    template: str | None = None,
+) -> str:
+    """Hash all that a sample depends on, except its prompt and its index. `sampling` includes the engine's settings, `template`
+    is the hash of the model's chat template."""
+    further = {name: value for name, value in (("adapter", adapter), ("template", template)) if value is not None}
+    return digest("source", model, revision, sampling, salt, *([further] if further else []))
 
 
 def sample_seed(sample: str) -> int:

@@ -46,7 +46,8 @@ class _FromServer(Protocol):
 class FakeOpenAI:
     """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does. `render` makes
     the prompt of a request, one token for each character; a ValueError of it refuses the request. Without it the server answers
-    no questions about prompts."""
+    no questions about prompts. `card` has further fields of the models it lists, `weight_version` what it says of its
+    weights."""
 
     def __init__(
         self,
@@ -62,9 +63,13 @@ class FakeOpenAI:
         render: Callable[[dict[str, Any]], str] | None = None,
         port: int = 0,
         counts: Literal["tokens", "frozen"] | None = None,
+        card: dict[str, Any] | None = None,
+        version: str = "0.32.0",
+        weight_version: str | None = None,
     ) -> None:
         self.models, self.owned_by, self.key, self.delay_s, self.context = models, owned_by, key, delay_s, context
         self.choices, self.render = choices, render
+        self.card, self.version, self.weight_version = card or {}, version, weight_version
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
         self.in_progress = self.most_in_progress = self.lists_of_models = 0
@@ -153,10 +158,13 @@ class FakeOpenAI:
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return 401, {}, {"error": {"message": f"wrong key {headers.get('authorization')}"}}, ""
         if path == "/version":
-            return 200, {}, {"version": "0.32.0"}, ""
+            return 200, {}, {"version": self.version}, ""
+        if path == "/weight_info" and self.weight_version is not None:
+            return 200, {}, {"weight_version": self.weight_version}, ""
         if path == "/v1/models":
             self.lists_of_models += 1
-            cards = [{"id": model, "owned_by": self.owned_by, "max_model_len": self.context} for model in self.models]
+            fields = {"owned_by": self.owned_by, "max_model_len": self.context, **self.card}
+            cards = [{"id": model, **fields} for model in self.models]
             return 200, {}, {"data": cards}, ""
         if path == "/metrics" and self.counts is not None:
             made = self.tokens_made if self.counts == "tokens" else 7

@@ -20,12 +20,19 @@ WAITS = Waits(first_retry_s=0.005, probe_s=0.05, list_s=0.05)
 
 
 def sampler(
-    *servers: FakeOpenAI | str, quota: Quota | None = None, seeds: Any = "auto", base: Path | None = None, **spec: Any
+    *servers: FakeOpenAI | str,
+    quota: Quota | None = None,
+    seeds: Any = "auto",
+    base: Path | None = None,
+    base_model: str | None = None,
+    **spec: Any,
 ) -> HttpSampler:
-    """A sampler of servers, or of the file of a fleet in `base`. Calibrates nothing unless a quota is given."""
+    """A sampler of servers, or of the file of a fleet in `base`. Calibrates nothing unless a quota is given. With `base_model`
+    the servers' model is an adapter of it."""
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
     engine = HttpEngine(kind="openai_http", base_urls=urls, **spec)
-    return HttpSampler(engine, "small", quota=quota or Quota(standard_error=0), seeds=seeds, base=base, waits=WAITS)
+    quota = quota or Quota(standard_error=0)
+    return HttpSampler(engine, "small", quota=quota, seeds=seeds, base=base, base_model=base_model, waits=WAITS)
 
 
 def group(number: int, n: int = 2, **parameters: Any) -> Group:

@@ -13,6 +13,7 @@ import yaml
 from schemas.manifest import RunManifest
 from schemas.prompt_sets import PromptSet
 from schemas.recipe import Recipe
+from schemas.sample import to_json
 from schemas.sampling import Sampling
 from thresher import __version__
 from thresher.auditing.audit import Audit
@@ -92,6 +93,8 @@ def card(
     shown = {name: value for name, value in recipe.model_dump(mode="json").items() if name != "publish"}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
     model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
+    model |= {"adapter": None}
+    settings = manifest.model.get("settings")
     rendered = _template().render(
         front_matter=front_matter(manifest, sizes, prompt_format),
         title=_title(recipe),
@@ -102,6 +105,7 @@ def card(
         number=number,
         sampled=manifest.origin == "sampled",
         model=model | manifest.model,
+        engine_settings=to_json(settings).replace("`", "'").replace("|", "\\|") if settings else "",
         sampling=recipe.sampling,
         sampling_words=sampling_words(recipe.sampling),
         stop=", ".join(f"`{text!r}`" for text in recipe.sampling.stop),

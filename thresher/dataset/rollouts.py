@@ -20,6 +20,7 @@ def rollouts(judged: pa.Table, verdicts: pa.Table, filters: Sequence[FilterFacts
         "group_id": judged["prompt_id"],
         "policy_model": judged["model"],
         "policy_revision": judged["model_revision"],
+        "policy_adapter": judged["adapter"],
         "reference": references(judged["reference"]),
         "reward": reward(judged),
         "multiplicity": pc.if_else(hit, judged["multiplicity"], pa.scalar(None, pa.int32())),

@@ -139,6 +139,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("source", _TEXT, "engine start, or server, that produced it; null if unknown"),
         ("policy_model", _TEXT, "name of the model; null if unknown"),
         ("policy_revision", _TEXT, "revision of the model; null if unknown"),
+        ("policy_adapter", _TEXT, "LoRA adapter it was drawn with, NAME@REVISION; null if none"),
         ("chat_template_sha256", _TEXT, "hash of the model's chat template; null if it has none"),
         ("reward", _REAL, "1 if every verifier kept it, 0 if a verifier dropped it, null if undecided"),
         ("verdicts", VERDICT_LIST, "verdicts of the filters that saw it, in order"),

@@ -37,9 +37,9 @@ from thresher.executors.ray import RayExecutor
 from thresher.executors.ray_calls import address_here
 from thresher.executors.ray_replicas import Replicas
 from thresher.executors.server_progress import ServerProgress
-from thresher.inputs.models import resolve
+from thresher.inputs.models import Model, of_spec
 from thresher.samplers.orphans import GRACE_S, start_bound
-from thresher.samplers.vllm_process import engine_arguments, set_environment
+from thresher.samplers.vllm_process import adapter_arguments, engine_arguments, set_environment
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,10 @@ class Server(AbstractContextManager["Server"]):
             port = free.getsockname()[1]
         self._root = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.url, self._log = f"{self._root}/v1", Path(tempfile.gettempdir(), f"thresher-fleet-{port}.log")
-        path = resolve(model.name, model.revision, base=self._base).path
-        address: dict[str, Any] = {"model": path, "served_model_name": model.name, "host": host, "port": port}
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags(address | arguments(spec))]
+        found = of_spec(model, served=False, base=self._base)
+        address: dict[str, Any] = {"model": found.path, "served_model_name": model.name, "host": host, "port": port}
+        served = address | adapter_flags(found, model.adapter) | arguments(spec)
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags(served)]
         with self._log.open("wb") as out:
             self._process = start_bound(command, out)
         while not self.healthy():
@@ -126,6 +127,13 @@ def arguments(spec: VllmEngine) -> dict[str, Any]:
     """
     own = {"seed": secrets.randbits(31), "generation_config": "vllm", **engine_arguments(spec)}
     return {name: value for name, value in (own | spec.options).items() if value is not None}
+
+
+def adapter_flags(model: Model, served_name: str | None) -> dict[str, Any]:
+    """Return what serves the model's adapter, under its name in the recipe: nothing without one."""
+    if model.adapter is None:
+        return {}
+    return {**adapter_arguments(model), "lora_modules": {"name": served_name, "path": model.adapter.path}}
 
 
 def flags(values: Mapping[str, Any]) -> Iterator[str]:
@@ -203,7 +211,7 @@ def start_fleet(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManag
             f"executor.kind: a fleet needs a Ray cluster, the recipe has {recipe.executor.kind}; add `--set executor.kind=ray`, "
             "and `--set executor.address=null` for a cluster of this machine only"
         )
-    resolve(recipe.model.name, recipe.model.revision, base=base)
+    of_spec(recipe.model, served=False, base=base)
     return _run_fleet(recipe, recipe.executor, base, Addresses(file))
 
 

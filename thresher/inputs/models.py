@@ -13,15 +13,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from schemas.engines import ModelSpec
 from schemas.suggest import did_you_mean
 from thresher.durable import sync
 from thresher.errors import ModelError
+from thresher.inputs import adapters
+from thresher.inputs.adapters import Adapter
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,25 @@ class Model:
     """Of the chat template's text (UTF-8); null for a base model."""
     context_tokens: int | None
     """Longest prompt plus completion, from config.json."""
+    adapter: Adapter | None = None
+    """The LoRA adapter that is drawn with."""
+
+    @property
+    def served_name(self) -> str:
+        """The name by which requests to a server address it."""
+        return self.name if self.adapter is None else self.adapter.name
+
+
+def of_spec(spec: ModelSpec, *, served: bool, base: Path) -> Model:
+    """The model of a recipe with its adapter: resolved on this machine, or only the names where a server has them. `base` is the
+    recipe's directory. Raises ModelError."""
+    if served:
+        return Model(spec.name, "", spec.revision, None, None, None, None if spec.adapter is None else Adapter(spec.adapter))
+    model = resolve(spec.name, spec.revision, base=base)
+    if spec.adapter is None:
+        return model
+    adapter = adapters.resolve(spec.adapter, base=base, model=model.name, model_path=model.path)
+    return replace(model, adapter=adapter)
 
 
 def resolve(name: str, revision: str | None = None, *, base: Path) -> Model:
@@ -206,10 +228,14 @@ def _missing(directory: Path) -> list[str]:
 def _fingerprint(directory: Path) -> str:
     """16 hex digits that change with the model.
 
-    They hash config.json and, for each weight file, its name, its size and 64 evenly spaced pieces of 4 KiB. This takes
-    milliseconds at any size, and distinguishes a fine-tune with the same config and sizes. It can miss a change of a few weights.
+    They hash config.json, the tokenizer and, for each weight file, its name, its size and 64 evenly spaced pieces of 4 KiB. This
+    takes milliseconds at any size, and distinguishes a fine-tune with the same config and sizes. It can miss a change of a few
+    weights.
     """
     digest = hashlib.sha256((directory / "config.json").read_bytes())
+    for path in (directory / name for name in _TOKENIZERS):
+        if path.is_file():
+            digest.update(path.read_bytes())
     for path in sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
         size_bytes = path.stat().st_size
         digest.update(f"\0{path.name}\0{size_bytes}\0".encode())

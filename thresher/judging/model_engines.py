@@ -19,7 +19,7 @@ from filters.tools import Choice, Messages
 from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.sample import to_json
 from schemas.sampling import Sampling
-from thresher.errors import EngineError, SourceError, ThresherError
+from thresher.errors import EngineError, ModelError, SourceError, ThresherError
 from thresher.inputs import models
 from thresher.inputs.thinking import marking_of
 from thresher.samplers.open_sampler import open_sampler
@@ -164,9 +164,7 @@ def _settings(engine: Engine, model: ModelSpec) -> list[Any]:
 
 
 def _model(engine: Engine, spec: ModelSpec) -> models.Model:
-    if isinstance(engine, HttpEngine | ReplayEngine):
-        return models.Model(spec.name, "", spec.revision, None, None, None)
-    return models.resolve(spec.name, spec.revision, base=Path())
+    return models.of_spec(spec, served=isinstance(engine, HttpEngine | ReplayEngine), base=Path())
 
 
 def _marking(engine: Engine, spec: ModelSpec) -> Marking | None:
@@ -189,5 +187,7 @@ def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]
 
 
 def _pooling(engine: VllmEngine, spec: ModelSpec) -> AbstractContextManager[Any]:
+    if spec.adapter is not None:
+        raise ModelError(f"model.adapter {spec.adapter!r}: reward and embedding models take none; merge it into {spec.name}")
     model = models.resolve(spec.name, spec.revision, base=Path())
     return PoolingEngine(engine, model, prompt_format=spec.prompt_format)

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 _REPEATING = {
     "family", "filter", "filter_key", "outcome", "reason", "finish_reason", "stop_reason", "logprobs_kind", "sampling",
-    "engine", "engine_version", "model", "model_revision", "policy_model", "policy_revision", "chat_template_sha256",
-    "prompt_id", "group_id", "kind",
+    "engine", "engine_version", "model", "model_revision", "adapter", "policy_model", "policy_revision", "policy_adapter",
+    "chat_template_sha256", "prompt_id", "group_id", "kind",
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Builds the Arrow tables of a shard: completions become journal rows, journal rows pool rows, and verdicts verdict rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,17 +26,18 @@ COMPLETION_PARTS = {"reasoning": "reasoning_content", "tool_calls": "tool_calls"
 
 @dataclass(frozen=True)
 class Series:
-    """One way in which the prompts of a run are sampled: its parameters, and the hash of everything that its samples' ids depend
-    on besides prompt and index."""
+    """One way in which the prompts of a run are sampled: its parameters, the engine's settings that can change the distribution,
+    and the hash of everything that its samples' ids depend on besides prompt and index."""
 
     anchor: bool
     parameters: dict[str, Any]
     key: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def text(self) -> str:
-        """The parameters as JSON text, as the pool stores them."""
-        return to_json(self.parameters)
+        """The parameters, and the engine's settings as `engine`, as JSON text: as the pool stores them."""
+        return to_json(_recorded(self.parameters, self.settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,21 @@ class Request:
     sample_ids: tuple[str, ...]
 
 
-def series_of(sampling: Sampling, model: Model, salt: str) -> list[Series]:
-    """The series of a run: one per temperature, and the anchors' last."""
+def series_of(
+    sampling: Sampling, model: Model, salt: str, *, settings: Mapping[str, Any] | None = None, template: str | None = None
+) -> list[Series]:
+    """The series of a run: one per temperature, and the anchors' last. `settings` are those of its engine that can change the
+    distribution, `template` is the hash of the chat template where it is rendered here."""
+    engine, adapter = dict(settings or {}), None if model.adapter is None else model.adapter.label
     ways = [(False, draw_parameters(sampling, temperature)) for temperature in sampling.temperatures]
     if sampling.anchor:
         ways.append((True, anchor_parameters(sampling)))
-    return [
-        Series(anchor, parameters, ids.source_key(model.name, model.revision, parameters, salt)) for anchor, parameters in ways
-    ]
+    series = []
+    for anchor, parameters in ways:
+        recorded = _recorded(parameters, engine)
+        key = ids.source_key(model.name, model.revision, recorded, salt, adapter=adapter, template=template)
+        series.append(Series(anchor, parameters, key, engine))
+    return series
 
 
 def declared(parameters: Mapping[str, Any]) -> str:
@@ -107,6 +115,7 @@ def journal_rows(
         "engine_version": facts.version,
         "model": model.name,
         "model_revision": model.revision,
+        "adapter": None if model.adapter is None else model.adapter.label,
         "chat_template_sha256": model.chat_template_sha256,
         "source_row": None,
         "unreadable": None,
@@ -142,6 +151,10 @@ def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
     rows = rows.take(pa.array(once[order]))
     repeated = prompts.select(REPEATED).take(pa.array(prompt[once[order]]))
     return pa.table([repeated[f.name] if f.name in REPEATED else rows[f.name] for f in SAMPLES], schema=SAMPLES)
+
+
+def _recorded(parameters: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**parameters, "engine": dict(settings)} if settings else parameters
 
 
 def parts_of_prompts(prompts: pa.Table) -> list[str]:

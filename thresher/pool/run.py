@@ -17,6 +17,7 @@ from filters.reasoning import Marking
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from thresher.errors import StoreError
+from thresher.inputs.adapters import Adapter
 from thresher.inputs.models import Model
 from thresher.inputs.thinking import marking_from
 from thresher.pool import judged
@@ -95,8 +96,24 @@ class Run:
     @cached_property
     def model(self) -> Model | None:
         """The model as the manifest notes it; None where the samples are the user's own."""
+        if not self.sampled:
+            return None
         noted: Mapping[str, Any] = self.manifest.model
-        return Model(**{name: noted[name] for name in Model.__dataclass_fields__}) if self.sampled else None
+        fields = {name: noted[name] for name in Model.__dataclass_fields__ if name != "adapter"}
+        adapter = noted.get("adapter")
+        return Model(**fields, adapter=None if adapter is None else Adapter(**adapter))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The engine's settings that can change the distribution (thresher.inputs.identity)."""
+        settings: Mapping[str, Any] = self.manifest.model.get("settings") or {}
+        return settings
+
+    @property
+    def template(self) -> str | None:
+        """The hash of the chat template, where it is part of what identifies a sample."""
+        template: str | None = self.manifest.model.get("template")
+        return template
 
     @property
     def enough(self) -> bool:

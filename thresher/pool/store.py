@@ -6,6 +6,7 @@
     RUN/samples/00000.parquet     the pool, a shard at a time
     RUN/journal/00000-0001.arrows the samples so far of a shard that is not finished (thresher.pool.journal)
     RUN/starts/0001.json          every start of an engine, with its seed
+    RUN/servers/                  what each server says of the model (thresher.running.server_notes)
     RUN/verdicts/00000.parquet    the verdicts of the filters on that shard
     RUN/corpus/00-00000.parquet   the verdicts of the first filter over the whole run on it
     RUN/judged/00000.parquet      what became of its samples, derived from all verdicts (thresher.pool.judged)

@@ -1,6 +1,7 @@
 """Starts a run or opens it again: resolves its model, builds its filters, writes run.json and the plan, finds what is missing."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from filters.tools import Tools
-from schemas.engines import HttpEngine, VllmEngine
+from schemas.engines import VllmEngine
 from schemas.manifest import Entry, RunManifest
 from schemas.prompt_sets import JsonlSource, ParquetSource
 from schemas.recipe import Recipe
-from schemas.sample import PROMPTS, Prompt
+from schemas.sample import PROMPTS, Prompt, to_json
 from thresher import __version__, ids
 from thresher.errors import RecipeError, SourceError, StoreError
-from thresher.inputs import models
+from thresher.inputs import identity, models
 from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import Refusals, plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
@@ -84,10 +85,20 @@ def begin(
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
+    settings = identity.settings_of(recipe.engine, recipe.model, model)
+    template = identity.own_template(recipe.engine, recipe.model, model)
+    prompt_format = identity.prompt_format(recipe.engine, recipe.model, model)
     decides = {
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
         "files": _fingerprints(recipe, loaded.base),
-        "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
+        "model": {
+            "name": model.name,
+            "revision": model.revision,
+            "adapter": None if model.adapter is None else model.adapter.label,
+            "chat_template_sha256": template,
+            "prompt_format": prompt_format,
+        },
+        "engine": {"kind": recipe.engine.kind, **{name: settings[name] for name in settings if name != "prompt_format"}},
         "reasoning": noted(marking_of(recipe.model, model.path)),
         "tool_parser": recipe.model.tool_parser,
         "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
@@ -101,7 +112,9 @@ def begin(
         base=str(loaded.base.absolute()),
         model={
             **asdict(model),
-            "prompt_format": _prompt_format(recipe, model),
+            "prompt_format": prompt_format,
+            "settings": settings,
+            "template": template,
             "reasoning": noted(marking_of(recipe.model, model.path)),
             "decides": decides,
         },
@@ -201,7 +214,7 @@ def _open(store: Store, manifest: RunManifest) -> None:
     """Write run.json, or compare it with the existing one: filters and dataset may change, the samples may not."""
     existing = store.manifest()
     if existing is not None and existing.sampling_key != manifest.sampling_key:
-        theirs, ours = existing.model.get("decides", {}), manifest.model["decides"]
+        theirs, ours = existing.model.get("decides", {}), json.loads(to_json(manifest.model["decides"]))
         changed = ", ".join(_differences(theirs, ours, "")) or "the samples differ"
         raise StoreError(
             f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
@@ -215,11 +228,14 @@ def _open(store: Store, manifest: RunManifest) -> None:
 
 
 def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
+    """Each value that differs, by its name: what it was and what it is. Nothing set is an empty object."""
+    if isinstance(theirs, dict | None) and isinstance(ours, dict | None) and (theirs or ours):
+        theirs, ours = theirs or {}, ours or {}
         for name in sorted(theirs.keys() | ours.keys()):
             yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}".removeprefix("."))
     elif theirs != ours:
-        yield f"{key} was {str(theirs)[:60]} and is now {str(ours)[:60]}"
+        was, now = ("not set" if value is None else str(value)[:60] for value in (theirs, ours))
+        yield f"{key} was {was} and is now {now}"
 
 
 def _fingerprints(recipe: Recipe, base: Path) -> dict[str, str]:
@@ -231,10 +247,3 @@ def _fingerprint(file: Path) -> str:
     """Hash of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _prompt_format(recipe: Recipe, model: models.Model) -> str:
-    if isinstance(recipe.engine, HttpEngine):
-        return "chat" if recipe.engine.api == "chat" else "text"
-    wanted = recipe.model.prompt_format
-    return wanted if wanted != "auto" else "chat" if model.chat_template_sha256 else "text"

@@ -80,7 +80,7 @@ class Drawing:
         self._marking, self._spec = run.marking, recipe.model
         self._prompts = prompts_of(prompts)
         self._ids = [prompt.prompt_id for prompt in self._prompts]
-        self._series = shards.series_of(recipe.sampling, model, recipe.run.salt)
+        self._series = shards.series_of(recipe.sampling, model, recipe.run.salt, settings=run.settings, template=run.template)
         self._totals = [recipe.sampling.samples_per_prompt] * len(self._prompts)
         self._indices: dict[tuple[int, str], set[int]] = defaultdict(set)  # drawn or in the journal, by prompt and parameters
         self._requests: dict[int, Request] = {}

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from schemas.engines import HttpEngine
+from schemas.engines import Engine, HttpEngine, VllmEngine
 from schemas.recipe import Recipe
 from thresher import ids
 from thresher.errors import ModelError, StoreError
 from thresher.inputs import models
 from thresher.pool.run import Run
 from thresher.running.progress import Progress
+from thresher.running.server_notes import note_server
 from thresher.samplers.open_sampler import open_sampler
 from thresher.samplers.sampler import Sampler
 
@@ -46,8 +47,14 @@ def warm(run: Run, progress: Progress) -> Iterator[Warm]:
             f"model {model.name!r}: {socket.gethostname()} has {model.revision}, the run was started with "
             f"{run.manifest.model['revision']}; install the same version on all machines"
         )
+    noted = run.manifest.model.get("adapter") or {}
+    if model.adapter is not None and model.adapter.revision != noted.get("revision"):
+        raise ModelError(
+            f"model.adapter {model.adapter.name!r}: {socket.gethostname()} has {model.adapter.revision}, the run was started "
+            f"with {noted.get('revision')}; install the same version on all machines"
+        )
     with open_sampler(
-        recipe.engine,
+        _as_identified(run),
         model,
         prompt_format=recipe.model.prompt_format,
         marking=run.marking,
@@ -55,9 +62,18 @@ def warm(run: Run, progress: Progress) -> Iterator[Warm]:
         sampling=recipe.sampling,
         base=run.base,
         start=partial(note_start, run),
+        note=partial(note_server, run),
     ) as sampler:
         progress.lap()
         yield Warm(sampler, progress)
+
+
+def _as_identified(run: Run) -> Engine:
+    """The run's engine, with the precision that identifies its samples: another machine might resolve `auto` otherwise."""
+    engine = run.recipe.engine
+    if not isinstance(engine, VllmEngine):
+        return engine
+    return engine.model_copy(update={"dtype": run.settings.get("dtype", engine.dtype)})
 
 
 def note_start(run: Run) -> tuple[int, int]:
@@ -71,6 +87,4 @@ def note_start(run: Run) -> tuple[int, int]:
 
 def model_for(recipe: Recipe, base: Path) -> models.Model:
     """The model of a recipe: resolved on this machine, or only its name where a server has it. Raises ModelError."""
-    if isinstance(recipe.engine, HttpEngine):
-        return models.Model(recipe.model.name, "", recipe.model.revision, None, None, None)
-    return models.resolve(recipe.model.name, recipe.model.revision, base=base)
+    return models.of_spec(recipe.model, served=isinstance(recipe.engine, HttpEngine), base=base)

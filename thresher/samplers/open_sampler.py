@@ -9,6 +9,7 @@ from schemas.engines import Engine, HttpEngine, ReplayEngine
 from schemas.sampling import Sampling
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
+from thresher.samplers.http.claims import Note
 from thresher.samplers.openai_http import HttpSampler
 from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.sampler import Sampler
@@ -25,17 +26,20 @@ def open_sampler(
     sampling: Sampling,
     base: Path,
     start: Callable[[], tuple[int, int]],
+    note: Note | None = None,
 ) -> AbstractContextManager[Sampler]:
     """Return the sampler of an engine, which starts in `with` and ends after it.
 
     `start` is called at each start of an engine and returns its number in the run and its seed, so that an engine that is started
-    again does not repeat its noise. `base` is the recipe's directory. Raises EngineError, ModelError or SourceError.
+    again does not repeat its noise. `note` compares what servers say of the model with what they said before. `base` is the
+    recipe's directory. Raises EngineError, ModelError or SourceError.
     """
     quota, seeds = Quota(sampling.calibration.standard_error), sampling.seeds
     if isinstance(engine, ReplayEngine):
         return ReplaySampler(base / engine.path)
     if isinstance(engine, HttpEngine):
-        return HttpSampler(engine, model.name, quota=quota, seeds=seeds, base=base)
+        base_model = None if model.adapter is None else model.name
+        return HttpSampler(engine, model.served_name, quota=quota, seeds=seeds, base=base, note=note, base_model=base_model)
     return VllmSampler(
         engine,
         model,

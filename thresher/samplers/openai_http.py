@@ -24,6 +24,7 @@ from thresher.errors import EngineError, ThresherError
 from thresher.estimators.calibration import Quota
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.balancer import Balancer, Waits
+from thresher.samplers.http.claims import Note, Remembered
 from thresher.samplers.http.connection import AttemptError, read_key
 from thresher.samplers.http.protocol import RESERVED_FIELDS, Service, Tokenised
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
@@ -53,7 +54,11 @@ class HttpStream:
 
 
 class HttpSampler:
-    """A context manager that holds the connections; see thresher.samplers.sampler.Sampler."""
+    """A context manager that holds the connections; see thresher.samplers.sampler.Sampler.
+
+    `model_name` is the name by which the servers have the model or, with an adapter, the adapter; `base_model` is that of the
+    adapter's base model.
+    """
 
     facts: EngineFacts
     token_bytes: NDArray[np.int32] | None = None
@@ -66,12 +71,14 @@ class HttpSampler:
         quota: Quota,
         seeds: Literal["auto", "sample", "engine"],
         base: Path | None = None,
+        note: Note | None = None,
+        base_model: str | None = None,
         waits: Waits | None = None,
     ) -> None:
         reserved = sorted(set(spec.extra_body) & RESERVED_FIELDS)
         if reserved:
             raise EngineError(f"engine.extra_body.{reserved[0]}: thresher sets this itself; remove it from the recipe")
-        service = Service(spec, model_name, seeded=seeds == "sample")
+        service = Service(spec, model_name, seeds == "sample", note or Remembered(), base_model)
         self.balancer = Balancer(service, read_key(spec.api_key_env), base=base or Path(), quota=quota, waits=waits or Waits())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None

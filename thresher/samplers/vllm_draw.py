@@ -15,6 +15,7 @@ from thresher.samplers.vllm_process import Tokeniser
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
     from vllm.outputs import CompletionOutput
 
 
@@ -28,6 +29,8 @@ class EngineStart:
     seed: int
     seeds_each_sample: bool
     tokeniser: Tokeniser
+    adapter: "LoRARequest | None" = None
+    """The adapter that every request is drawn with."""
     request_ids: "count[int]" = field(default_factory=count)
 
     @property
@@ -41,7 +44,8 @@ class EngineStart:
 
         final = None
         prompt = TokensPrompt(prompt_token_ids=tokens)
-        async for output in self.engine.generate(prompt, parameters, str(next(self.request_ids))):
+        further = {} if self.adapter is None else {"lora_request": self.adapter}
+        async for output in self.engine.generate(prompt, parameters, str(next(self.request_ids)), **further):
             final = output
         return final
 

@@ -173,8 +173,9 @@ class VllmSampler:
         self.token_bytes = self._tokeniser.token_bytes()
         each = seeds_each_sample(self._seeds)
         self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw")
+        adapter = self._process.load_adapter()
         self._tokens = TokenWatch()
-        self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser)
+        self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser, adapter)
 
     async def _cancel_all(self) -> None:
         tasks = list(self._in_flight.values())

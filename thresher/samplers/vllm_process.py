@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,13 @@ from schemas.engines import VllmEngine
 from schemas.sample import Message
 from schemas.suggest import did_you_mean
 from thresher.errors import EngineError
+from thresher.inputs.identity import lacks_avx512
 from thresher.inputs.models import Model
 from thresher.samplers.orphans import Guard
 from thresher.samplers.sampler import plain_text
+
+if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
 
 T = TypeVar("T")
 
@@ -38,6 +41,10 @@ RESERVED_OPTIONS = (
     "max_logprobs",
 )
 """Engine options that a recipe may not set: they decide what is sampled or recorded."""
+
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The room for adapters that vLLM can be started with."""
 
 
 def check_options(spec: VllmEngine, reserved: Iterable[str] = RESERVED_OPTIONS) -> None:
@@ -85,11 +92,20 @@ def dtype_for(dtype: str) -> str:
     """
     from vllm.platforms import current_platform
 
-    if dtype == "auto" and current_platform.is_cpu():
-        cpu = Path("/proc/cpuinfo")
-        if cpu.exists() and "avx2" in (text := cpu.read_text()) and "avx512f" not in text:
-            return "float32"
-    return dtype
+    return "float32" if dtype == "auto" and current_platform.is_cpu() and lacks_avx512() else dtype
+
+
+def adapter_arguments(model: Model) -> dict[str, Any]:
+    """Return what vLLM is told about the model's adapter, as its arguments: none without one."""
+    if model.adapter is None:
+        return {}
+    rank = next((room for room in LORA_RANKS if room >= model.adapter.rank), None)
+    if rank is None:
+        raise EngineError(
+            f"model.adapter {model.adapter.name!r}: its rank is {model.adapter.rank}, and vLLM takes up to {LORA_RANKS[-1]}; "
+            "merge it into its model"
+        )
+    return {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
 
 
 def set_environment(spec: VllmEngine) -> None:
@@ -230,7 +246,7 @@ class VllmProcess:
                 use_tqdm_on_load=False,
                 **engine_arguments(self._spec),
                 **arguments,
-                **self._spec.options,
+                **(adapter_arguments(self._model) | self._spec.options),
             )
         except TypeError as error:
             raise EngineError(f"engine.options: {error}; see vLLM's engine arguments") from error
@@ -246,6 +262,21 @@ class VllmProcess:
                 kind = " as a pooling model" if arguments.get("runner") == "pooling" else ""
                 raise EngineError(f"vLLM could not start {self._model.path}{kind}: {in_words(error)}") from error
         return config
+
+    def load_adapter(self) -> "LoRARequest | None":
+        """Load the model's adapter into the running engine; return what a request names it by. Raises EngineError: otherwise
+        the first request would fail."""
+        adapter = self._model.adapter
+        if adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        request = LoRARequest(adapter.label, 1, adapter.path)
+        try:
+            self.run(self.engine.add_lora(request))
+        except Exception as error:
+            raise EngineError(f"model.adapter {adapter.name!r}: vLLM cannot load it: {in_words(error)}") from error
+        return request
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, from another thread, and return its result."""

@@ -21,6 +21,7 @@ from thresher.errors import EngineError, ThresherError
 from thresher.estimators.calibration import Quota, Sums
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.addresses import server_urls
+from thresher.samplers.http.claims import ChangedServerError
 from thresher.samplers.http.connection import ApiKey, AttemptError
 from thresher.samplers.http.endpoint import Endpoint
 from thresher.samplers.http.lanes import Job, Lane, Request
@@ -177,9 +178,17 @@ class Balancer:
             try:
                 await endpoint.greet()
             except (AttemptError, EngineError) as error:
-                endpoint.trouble = str(error)
+                self._note_trouble(endpoint, error)
         log.warning("%s answers%s", endpoint.url, " again" if endpoint.trouble else "")
         self._fill()
+
+    def _note_trouble(self, endpoint: Endpoint, error: AttemptError | EngineError) -> None:
+        """Note why a server cannot be used. If all have another model now, nothing can be drawn until somebody acts."""
+        if isinstance(error, ChangedServerError) and endpoint.trouble != str(error):
+            log.warning("%s", error)
+        endpoint.trouble, endpoint.changed = str(error), isinstance(error, ChangedServerError)
+        if isinstance(error, ChangedServerError) and all(lane.endpoint.changed for lane in self._lanes):
+            self.end(error)
 
     async def _check(self, lane: Lane) -> None:
         """Check whether a silent server works. If it does not, other servers draw its groups: a stopped process, or a machine
@@ -315,6 +324,9 @@ class Balancer:
             answer = await lane.endpoint.ask(request.question)
         except AttemptError as failure:
             await self._retry(lane, request, failure)
+        except ChangedServerError as error:
+            self._draw_elsewhere(request.job)
+            self._leave_changed(lane, error)
         except ThresherError as error:
             self._fail(request.job.finished, error)
         else:
@@ -322,6 +334,16 @@ class Balancer:
         finally:
             lane.returned(request)
             self._fill()
+
+    def _leave_changed(self, lane: Lane, error: ChangedServerError) -> None:
+        """Ask a server that has another model now for nothing more."""
+        endpoint = lane.endpoint
+        for job in {request.job for request in lane.in_flight if not request.job.over}:
+            self._draw_elsewhere(job)
+        if endpoint.up:
+            endpoint.up = False
+            self._note_trouble(endpoint, error)
+            self._tasks.create_task(self._probe(lane))
 
     def _keep(self, lane: Lane, request: Request, answer: Answer) -> None:
         job, received = request.job, len(answer.completions)

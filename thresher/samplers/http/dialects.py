@@ -44,6 +44,8 @@ class Dialect:
     """The field that restricts an answer to labels."""
     version_path: str | None = None
     """Where the server reports its version, from its root."""
+    weights_path: str | None = None
+    """Where it reports the version of its weights, from its root."""
     logprobs_kind: str = "unknown"
     """See EngineFacts."""
     seeds_each_choice: bool = False
@@ -65,6 +67,7 @@ VLLM_PLAIN = Dialect(
     version="vllm",
     missing_fields=VLLM_SAMPLING,
     version_path="/version",
+    weights_path="/weight_info",
     logprobs_kind="raw",
     seeds_each_choice=True,
     seed_bits=63,

@@ -8,15 +8,19 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
+from schemas.manifest import ServerClaims
 from schemas.sample import Message
 from schemas.suggest import did_you_mean
 from thresher.errors import EngineError, SourceError
 from thresher.samplers.http import dialects
 from thresher.samplers.http.addresses import host_and_port
+from thresher.samplers.http.claims import ChangedServerError, read_claims
 from thresher.samplers.http.connection import ApiKey, AttemptError, Connection
 from thresher.samplers.http.counters import WorkCounters, read_counters
 from thresher.samplers.http.dialects import OPENAI, Form, adapted, dialect_of, refusals
@@ -44,6 +48,10 @@ INLINE_BYTES = 1 << 20
 GREETING_S = 60.0
 LOOKS = 4
 """Readings of a server's counters in the time after which it is left."""
+RECHECK_S = 60.0
+"""A server in use is greeted again after so long: its weights may be changed without a broken connection."""
+IDLE_S = 1.0
+"""A server that had nothing to do for so long is greeted again: no broken connection would show that it was started again."""
 
 
 class RateLimit:
@@ -81,10 +89,11 @@ class Endpoint:
         self.rate = RateLimit(service.spec.requests_in_flight)
         self.form = Form(OPENAI)
         self.version, self.context = "", 0
-        self.up, self.trouble, self.cuts = False, "", 0
+        self.up, self.changed, self.trouble, self.cuts = False, False, "", 0
         self.counters = WorkCounters()
         self._stalled: tuple[Group, str] | None = None
         self._service, self._key = service, key
+        self._greeted_at, self._greeting, self._in_flight = -inf, asyncio.Lock(), 0
         self._connection = Connection(url, service.spec, key)
         self._warned = set[str]()
 
@@ -126,12 +135,16 @@ class Endpoint:
         card = cards[model]
         dialect = dialect_of(card.get("owned_by"), self._service.spec.extensions)
         self.form, self.context = replace(self.form, dialect=dialect), card.get("max_model_len") or 0
-        self.version = await self._read_version()
+        version = await self._from_root(dialect.version_path, "version")
+        self.version = dialect.version if version is None else f"{dialect.version} {version}"
+        claims = read_claims(card, self.version, await self._from_root(dialect.weights_path, "weight_version"))
+        await self._compare(claims)
+        self._greeted_at = time.monotonic()
         self.counters = WorkCounters()
         await self.look()
         if self._stalled is not None:
             await self._make_a_token(*self._stalled)
-        self.up, self.cuts, self._stalled = True, 0, None
+        self.up, self.changed, self.cuts, self._stalled = True, False, 0, None
 
     def stall(self, group: Group, trouble: str) -> None:
         """Note that the server made no token while it had a group: it is up again once it makes one."""
@@ -155,14 +168,41 @@ class Endpoint:
             self.counters.look(values, received, time.monotonic())
         return self.counters.believed
 
-    async def _read_version(self) -> str:
-        dialect = self.form.dialect
-        if dialect.version_path is not None:
-            parts = urlsplit(self.url)
-            with suppress(AttemptError, ValueError, KeyError, TypeError):
-                response = await self._connection.get(f"{parts.scheme}://{parts.netloc}{dialect.version_path}", GREETING_S)
-                return f"{dialect.version} {response.json()['version']}"
-        return dialect.version
+    async def _from_root(self, path: str | None, name: str) -> Any:
+        """A value of the JSON object at a path from the server's root; None if there is none."""
+        if path is None:
+            return None
+        parts = urlsplit(self.url)
+        with suppress(AttemptError, ValueError, AttributeError):
+            response = await self._connection.get(f"{parts.scheme}://{parts.netloc}{path}", GREETING_S)
+            return response.json().get(name) if response.status == 200 else None
+        return None
+
+    async def _compare(self, claims: ServerClaims) -> None:
+        """Raise ChangedServerError if the server has another model now, EngineError for an adapter of another base model."""
+        base = self._service.base_model
+        if base is not None and claims.parent not in (None, base):
+            raise EngineError(
+                f"{self.url}: {claims.model} is an adapter of {claims.parent}, not of {base}; set model.name to "
+                f"{claims.parent}, or model.adapter to an adapter of it"
+            )
+        if differing := await asyncio.to_thread(self._service.note, self.source, claims):
+            raise ChangedServerError(
+                f"{self.source} serves another model as {claims.model} than the one that samples of this run were drawn from: "
+                f"{'; '.join(differing)}; start it with the earlier model, or start another run with --out"
+            )
+
+    async def _make_sure(self) -> None:
+        """Greet the server again if it may have another model since it was greeted."""
+        now = time.monotonic()
+        idle = not self._in_flight and now - self.heard_at > IDLE_S
+        if not idle and now - self._greeted_at <= RECHECK_S:
+            return
+        async with self._greeting:
+            if self._greeted_at < now:
+                cuts = self.cuts
+                await self.greet()
+                self.cuts = cuts  # only a completion shows that it works
 
     async def answers(self, attempts: int, pause_s: float) -> bool:
         """Ask a silent server whether it is alive, several times. Any answer counts, also one to a request in flight; so does a
@@ -226,7 +266,7 @@ class Endpoint:
         short = replace(group, messages=(Message("user", "Hello"),), n=1, parameters=parameters)
         try:
             response = await self._post(Question(short, 0, 1))
-        except AttemptError:
+        except (AttemptError, ChangedServerError):
             return False
         return response.status == 200
 
@@ -236,6 +276,8 @@ class Endpoint:
         if failure.kind != "failed":
             self.rate.shrink(sent_at, now)
         self.cuts = self.cuts + 1 if failure.kind == "cut" else 0
+        if failure.kind == "cut":  # it may have been started again, with another model
+            self._greeted_at = -inf
 
     async def _post(self, question: Question) -> Response:
         if unsupported := unsupported_fields(question.group, self.form):
@@ -244,8 +286,13 @@ class Endpoint:
                 f"sampling.{name}: {self.url} has no such field, so {question.group.parameters[name]} cannot be sent; remove it "
                 "from the recipe, or set engine.extensions to vllm if the server supports it"
             )
+        await self._make_sure()
         body = orjson.dumps(request_body(question, self._service, self.form))
-        return await self._connection.post(self.url + self._service.path, body)
+        self._in_flight += 1
+        try:
+            return await self._connection.post(self.url + self._service.path, body)
+        finally:
+            self._in_flight -= 1
 
     async def _read(self, question: Question, response: Response, form: Form) -> Answer:
         group = question.group

@@ -1,7 +1,7 @@
 """What is sent to an OpenAI-compatible server, and how its answers are read: the chat API and the completions API."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from schemas.engines import HttpEngine
 from thresher.estimators.calibration import Sums, sums
 from thresher.samplers.http.chat_turns import chat_turns
+from thresher.samplers.http.claims import Note, Remembered
 from thresher.samplers.http.dialects import VLLM_FIXED, Form
 from thresher.samplers.http.parts import read_message
 from thresher.samplers.sampler import NEUTRAL, Completion, Group, plain_text
@@ -42,11 +43,14 @@ LABEL_TOKENS = 64
 
 @dataclass(frozen=True)
 class Service:
-    """What all servers of a sampler share: the recipe's engine, the model they serve, and whether completions are seeded."""
+    """What all servers of a sampler share: the recipe's engine, the name by which they serve the model, whether completions are
+    seeded, where it is noted what they say of the model, and for an adapter its base model."""
 
     spec: HttpEngine
     model: str
     seeded: bool
+    note: Note = field(default_factory=Remembered)
+    base_model: str | None = None
 
     @property
     def path(self) -> str:

@@ -65,6 +65,8 @@ def check_trainable(loaded: Loaded) -> None:
         raise EngineError("--train: TRL is not installed; run `pip install 'thresher[train]'`")
     if not model_for(loaded.recipe, loaded.base).path:
         raise RecipeError("--train: training needs the model's weights on this machine, and engine openai_http has none here")
+    if loaded.recipe.model.adapter is not None:
+        raise RecipeError("--train: training starts from the weights of model.name; merge model.adapter into them first")
     prompts = list(plan(loaded.recipe, loaded.base))
     held = held_out(prompts)
     if min(len(held), len(prompts) - len(held)) < FEWEST_PROMPTS:
