@@ -369,7 +369,7 @@ def test_parts_of_a_source_add_up() -> None:
     part = source_sums(100, 0.5, 40)
     totals = merged([("a", "", 100, part.tolist()), ("a", "", 100, part), ("a", "top_p 0.9", 100, part), ("b", "", 100, part)])
 
-    assert {key: tokens for key, (tokens, _) in totals.items()} == {("a", ""): 200, ("a", "top_p 0.9"): 100, ("b", ""): 100}
+    assert {key: total.tokens for key, total in totals.items()} == {("a", ""): 200, ("a", "top_p 0.9"): 100, ("b", ""): 100}
     assert np.array_equal(totals["a", ""][1], 2 * part)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking
+from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking, Pair
 from schemas.engines import Marks, ModelSpec
 
 
@@ -19,6 +19,11 @@ def marking_of(spec: ModelSpec, path: str) -> Marking | None:
     named = _named_by(Path(path))
     pairs = tuple(pair for pair in USUAL_MARKS if pair[1] in named)
     return Marking(pairs, channels=CHANNEL in named) if pairs or CHANNEL in named else USUAL
+
+
+def budget_marks(marking: Marking | None) -> Pair | None:
+    """The marks that a budget of thinking needs: the model's only pair; None if it has none, several, or channels."""
+    return marking.pairs[0] if marking is not None and len(marking.pairs) == 1 and not marking.channels else None
 
 
 def marking_from(noted: Any) -> Marking | None:

@@ -19,7 +19,7 @@ from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import models
 from thresher.inputs.prompts import plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
-from thresher.inputs.thinking import marking_of, noted
+from thresher.inputs.thinking import budget_marks, marking_of, noted
 from thresher.judging.build import build_filters
 from thresher.pool import journal
 from thresher.pool.ingest import ingest
@@ -80,13 +80,14 @@ def begin(
     build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
+    _marks_for_budget(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
     decides = {
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
         "files": _fingerprints(recipe, loaded.base),
         "model": [model.name, model.revision, recipe.model.prompt_format, recipe.engine.kind],
         "reasoning": noted(marking_of(recipe.model, model.path)),
-        "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
+        "sampling": {name: value for name, value in sampling.items() if name not in BUDGET and value is not None},
         "salt": recipe.run.salt,
     }
     manifest = RunManifest(
@@ -155,6 +156,18 @@ def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
         raise RecipeError(
             f"{loaded.where(('sampling', 'max_tokens'))}: {recipe.sampling.max_tokens} tokens leave no room for a prompt in the "
             f"context of {context}; lower it, or raise engine.max_model_len up to the model's {model.context_tokens}"
+        )
+
+
+def _marks_for_budget(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
+    """Refuse a budget of thinking where the mark that would end it is unknown. A server knows its own."""
+    if recipe.sampling.thinking_tokens is None or not isinstance(recipe.engine, VllmEngine):
+        return
+    if budget_marks(marking_of(recipe.model, model.path)) is None:
+        raise RecipeError(
+            f"{loaded.where(('sampling', 'thinking_tokens'))}: the engine must know the one pair of marks between which "
+            f"{model.name} thinks, and neither its chat template nor its tokenizer names one; set model.reasoning to "
+            "{start: ..., end: ...}, or remove thinking_tokens"
         )
 
 

@@ -9,6 +9,7 @@ from schemas.engines import Engine, HttpEngine, ReplayEngine
 from schemas.sampling import Sampling
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
+from thresher.inputs.thinking import budget_marks
 from thresher.samplers.openai_http import HttpSampler
 from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.sampler import Sampler
@@ -35,4 +36,13 @@ def open_sampler(
         return ReplaySampler(base / engine.path)
     if isinstance(engine, HttpEngine):
         return HttpSampler(engine, model.name, quota=quota, seeds=seeds, base=base)
-    return VllmSampler(engine, model, prompt_format=prompt_format, marking=marking, quota=quota, seeds=seeds, start=start)
+    return VllmSampler(
+        engine,
+        model,
+        prompt_format=prompt_format,
+        marking=marking,
+        budget_marks=None if sampling.thinking_tokens is None else budget_marks(marking),
+        quota=quota,
+        seeds=seeds,
+        start=start,
+    )

@@ -21,12 +21,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.reasoning import Marking, opens_thinking
+from filters.reasoning import Marking, Pair, opens_thinking
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
+from thresher.samplers.declared import check_template, reasoning_config, template_with_effort
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 from thresher.samplers.vllm_draw import EngineStart, draw_group, seeds_each_sample
@@ -84,7 +85,8 @@ class VllmStream:
 class VllmSampler:
     """A context manager that holds the engine; see thresher.samplers.sampler.Sampler.
 
-    `start` returns the number and the seed of a new start of the engine. `quota` may be replaced while nothing is in flight.
+    `start` returns the number and the seed of a new start of the engine. `budget_marks` are the marks of the thinking, if groups
+    have a budget of it. `quota` may be replaced while nothing is in flight.
     """
 
     facts: EngineFacts
@@ -97,6 +99,7 @@ class VllmSampler:
         *,
         prompt_format: str,
         marking: Marking | None = None,
+        budget_marks: Pair | None = None,
         quota: Quota,
         seeds: str,
         start: Callable[[], tuple[int, int]],
@@ -104,7 +107,7 @@ class VllmSampler:
         check_options(spec)
         self._spec, self._model, self._format = spec, model, prompt_format
         self.quota, self._seeds, self._number_start = quota, seeds, start
-        self._marking, self.token_bytes = marking, None
+        self._marking, self._budget_marks, self.token_bytes = marking, budget_marks, None
         self._process = VllmProcess(spec, model, thread_name="vllm")
         self._watcher: Future[None] | None = None
         self._start: EngineStart | None = None
@@ -145,14 +148,17 @@ class VllmSampler:
     def _start_engine(self) -> None:
         vllm = self._process.load()
         number, seed = self._number_start()
-        config = self._process.start(seed=seed, generation_config="vllm")
+        marks = self._budget_marks
+        budgeted = {} if marks is None else {"reasoning_config": reasoning_config(marks)}
+        config = self._process.start(seed=seed, generation_config="vllm", **budgeted)
         self._sequences = config.scheduler_config.max_num_seqs
         self._context = config.model_config.max_model_len
         self._tokeniser = Tokeniser(self._model, self._format)
         self.token_bytes = self._tokeniser.token_bytes()
         each = seeds_each_sample(self._seeds)
         self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw")
-        self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser)
+        ids = None if marks is None else tuple(np.array(self._tokeniser.completion(mark), np.int32) for mark in marks)
+        self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser, ids)
 
     async def _cancel_all(self) -> None:
         tasks = list(self._in_flight.values())
@@ -194,7 +200,9 @@ class VllmSampler:
             raise EngineError(self._why_gone) from error
 
     def _job(self, stream: VllmStream, group: Group) -> Job:
-        text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=group.template)
+        check_template(self._tokeniser.chat_template, group.parameters)
+        template = template_with_effort(group.template, group.parameters)
+        text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=template)
         tokens, longest = self._tokeniser.prompt(text), int(group.parameters["max_tokens"])
         if len(tokens) + longest > self._context:
             raise SourceError(

@@ -108,6 +108,11 @@ class Tokeniser:
             )
         self.format = "chat" if has_template and prompt_format != "text" else "text"
 
+    @property
+    def chat_template(self) -> str | None:
+        """The text of the template that renders prompts; None if they are plain text."""
+        return str(self._tokenizer.chat_template) if self.format == "chat" else None
+
     def text(
         self, messages: Sequence[Message], *, to_continue: bool, tools: str | None = None, template: str | None = None
     ) -> str:

@@ -141,6 +141,11 @@ def _missing(counts: Counts, total: FamilyStats, *, complete: bool, shards: Shar
 def _calibration_faults(calibration: list[Calibration], manifest: RunManifest) -> Iterator[str]:
     expected = manifest.origin == "sampled" and manifest.recipe.sampling.calibration.expect == "declared"
     for test in calibration:
+        if not test.tokens and test.masked and not expected:
+            yield (
+                f"calibration: {test.source}: {test.status}, so nothing shows that the samples are draws from the model's own "
+                "distribution; if that is intended, set sampling.calibration.expect: declared"
+            )
         if test.exceeds and not (test.declared and expected):
             beyond = ", ".join(
                 f"{score.event} occurred {score.observed} times, expected {score.expected:.0f}, "
