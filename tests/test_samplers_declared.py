@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
+from helpers import http_sampler
 from helpers.thinking_model import MARKS, thinking_model
+from helpers.vllm_server import serving
 from schemas.engines import ModelSpec, VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
@@ -28,7 +31,7 @@ from thresher.samplers.declared import (
     template_with_effort,
     vllm_structure,
 )
-from thresher.samplers.sampler import NEUTRAL, Drawn, Group
+from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, Group
 from thresher.samplers.vllm_offline import VllmSampler
 
 START, END = np.array([1]), np.array([2])
@@ -304,3 +307,71 @@ def test_the_model_of_these_tests_names_its_marks(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}), encoding="utf-8")
 
     assert budget_marks(marking_of(spec_of("thinks"), str(tmp_path))) == MARKS
+
+
+# -- with vLLM's server ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("served")
+    marks = json.dumps(dict(zip(("reasoning_start_str", "reasoning_end_str"), MARKS, strict=True)))
+    with serving(thinking_model(folder / "model").path, folder / "log", "--reasoning-config", marks) as url:
+        yield url
+
+
+def over_http(url: str, n: int, *, keep_top: int = 0, quota: float = 0, **parameters: Any) -> Drawn:
+    values = {**NEUTRAL, "max_tokens": 30, "stop": [], **parameters}
+    group = Group(1, (Message("user", "Tell me a story."),), n, values, keep_top=keep_top)
+    [drawn] = http_sampler.draw(http_sampler.sampler(url, quota=Quota(quota)), [group], 300)
+    return drawn
+
+
+@pytest.mark.slow
+def test_a_server_forces_what_the_recipe_asks(server: str) -> None:
+    """Forms, an effort of none, and the end of the thinking, which comes where the engine in this process writes it."""
+    choice = over_http(server, 4, structured={"choice": ["yes", "no"]}, reasoning_effort="none")
+    schema = over_http(server, 4, structured={"json_schema": SCHEMA}, reasoning_effort="none", max_tokens=60, quota=0.01)
+    budget = over_http(server, 16, thinking_tokens=12, quota=0.01)
+    whole = [completion.text for completion in schema.completions if completion.finish_reason == "stop"]
+    end = thinking_tokens_of(server)[1]
+    places = [np.flatnonzero(c.token_ids == end).tolist() for c in budget.completions if c.token_ids is not None]
+
+    assert {completion.text for completion in choice.completions} <= {"yes", "no"}
+    assert whole
+    assert all(Draft202012Validator(SCHEMA).is_valid(json.loads(text)) for text in whole)
+    assert schema.masked == schema.tokens
+    assert choice.prompt_ids is not None
+    assert budget.prompt_ids is not None
+    assert len(budget.prompt_ids) == len(choice.prompt_ids) + 2
+    assert sum(found[:1] == [11] for found in places) >= 3
+    assert all(found and found[0] <= 11 for found, c in zip(places, budget.completions, strict=True) if len(ids_of(c)) > 11)
+    assert budget.masked == sum(max(0, len(ids_of(c)) - 4) for c in budget.completions)
+
+
+@pytest.mark.slow
+def test_a_server_lists_the_likeliest_tokens_as_the_engine_in_this_process(server: str, sampler: VllmSampler) -> None:
+    """At the first position, which all completions share. 19 is the most that a chat server surely lists."""
+    served = over_http(server, 3, keep_top=19, reasoning_effort="none").completions
+    here = draw(sampler, 3, keep_top=19, reasoning_effort="none", max_tokens=5).completions[0]
+
+    assert here.top_ids is not None
+    assert here.top_logprobs is not None
+    for completion in served:
+        assert completion.top_ids is not None
+        assert completion.top_logprobs is not None
+        assert completion.top_ids.shape == (len(ids_of(completion)), 19)
+        assert completion.top_ids[0].tolist() == here.top_ids[0].tolist()
+        assert completion.top_logprobs[0] == pytest.approx(here.top_logprobs[0], abs=1e-3)
+
+
+def ids_of(completion: Completion) -> Any:
+    assert completion.token_ids is not None
+    return completion.token_ids
+
+
+def thinking_tokens_of(url: str) -> list[int]:
+    """The tokens of the marks, from the server's own tokenizer."""
+    address = url.removesuffix("/v1") + "/tokenize"
+    body = {"model": "small", "prompt": "".join(MARKS), "add_special_tokens": False}
+    return list(httpx.post(address, json=body, trust_env=False).json()["tokens"])

@@ -91,6 +91,9 @@ def from_flat(
         return tokens[:0], np.full((0, k), -1), np.full((0, k), -np.inf)
     if counts.min() < 1:
         raise ValueError(f"position {int(counts.argmin())} has no log-probability")
+    if (counts == k + 1).all():
+        listed, values = tokens.reshape(-1, k + 1), logprobs.reshape(-1, k + 1)
+        return listed[:, 0].copy(), *_ranked(listed[:, 1:], values[:, 1:])
     index = starts[:, None] + np.arange(k + 1)
     absent = np.arange(k + 1) >= counts[:, None]
     index[absent] = 0
@@ -100,6 +103,19 @@ def from_flat(
     listed[repeated, 0], values[repeated, 0] = -1, -np.inf
     order = np.lexsort((listed, listed < 0, -values), axis=1)[:, :k]
     return drawn, np.take_along_axis(listed, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def _ranked(listed: NDArray[np.int64], logprobs: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Lists (T, k) that the engine ranked, with equally likely tokens sorted by id. Only the positions that have such are sorted:
+    it costs ten times as much as the rest."""
+    rows = np.flatnonzero((logprobs[:, 1:] >= logprobs[:, :-1]).any(axis=1))
+    if not len(rows):
+        return listed, logprobs
+    listed, logprobs = listed.copy(), logprobs.copy()
+    order = np.lexsort((listed[rows], -logprobs[rows]), axis=1)
+    listed[rows] = np.take_along_axis(listed[rows], order, axis=1)
+    logprobs[rows] = np.take_along_axis(logprobs[rows], order, axis=1)
+    return listed, logprobs
 
 
 @dataclass(frozen=True)
