@@ -133,6 +133,14 @@ def test_the_engine_must_know_the_marks_of_the_thinking(tmp_path: Path) -> None:
     steps.begin(recipe_file.load(named), tmp_path / "run")
 
 
+def test_an_effort_that_the_template_does_not_read_is_refused(tmp_path: Path) -> None:
+    """It would be recorded and change nothing."""
+    settings = {"engine": {"kind": "vllm"}, "sampling": {"reasoning_effort": "low"}, "model": {"name": embedded_model().name}}
+    file = recipe(tmp_path, "http://127.0.0.1:1/v1", **settings)
+    with pytest.raises(RecipeError, match=r"recipe.yaml:\d+: sampling.reasoning_effort: .* so low would change nothing"):
+        steps.begin(recipe_file.load(file), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

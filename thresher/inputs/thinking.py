@@ -21,6 +21,16 @@ def marking_of(spec: ModelSpec, path: str) -> Marking | None:
     return Marking(pairs, channels=CHANNEL in named) if pairs or CHANNEL in named else USUAL
 
 
+EFFORT_ARGUMENTS = ("reasoning_effort", "enable_thinking")
+"""Arguments of a chat template that say how much the model is to think."""
+
+
+def reads_effort(path: str) -> bool:
+    """Whether the chat template of the model in a directory reads an argument that says how much to think."""
+    named = _named_by(Path(path))
+    return any(argument in named for argument in EFFORT_ARGUMENTS)
+
+
 def budget_marks(marking: Marking | None) -> Pair | None:
     """The marks that a budget of thinking needs: the model's only pair; None if it has none, several, or channels."""
     return marking.pairs[0] if marking is not None and len(marking.pairs) == 1 and not marking.channels else None

@@ -19,7 +19,7 @@ from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs import models
 from thresher.inputs.prompts import plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
-from thresher.inputs.thinking import budget_marks, marking_of, noted
+from thresher.inputs.thinking import EFFORT_ARGUMENTS, budget_marks, marking_of, noted, reads_effort
 from thresher.judging.build import build_filters
 from thresher.pool import journal
 from thresher.pool.ingest import ingest
@@ -80,7 +80,7 @@ def begin(
     build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
-    _marks_for_budget(loaded, recipe, model)
+    _thinking(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
     decides = {
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
@@ -159,11 +159,18 @@ def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
         )
 
 
-def _marks_for_budget(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
-    """Refuse a budget of thinking where the mark that would end it is unknown. A server knows its own."""
-    if recipe.sampling.thinking_tokens is None or not isinstance(recipe.engine, VllmEngine):
+def _thinking(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
+    """Refuse a budget of thinking where the mark that would end it is unknown, and an effort that the template does not read. A
+    server knows its own marks and template."""
+    if not isinstance(recipe.engine, VllmEngine):
         return
-    if budget_marks(marking_of(recipe.model, model.path)) is None:
+    effort, chat = recipe.sampling.reasoning_effort, _prompt_format(recipe, model) == "chat"
+    if effort is not None and not (chat and reads_effort(model.path)):
+        raise RecipeError(
+            f"{loaded.where(('sampling', 'reasoning_effort'))}: the chat template of {model.name} reads neither "
+            f"{' nor '.join(EFFORT_ARGUMENTS)}, so {effort} would change nothing; remove it"
+        )
+    if recipe.sampling.thinking_tokens is not None and budget_marks(marking_of(recipe.model, model.path)) is None:
         raise RecipeError(
             f"{loaded.where(('sampling', 'thinking_tokens'))}: the engine must know the one pair of marks between which "
             f"{model.name} thinks, and neither its chat template nor its tokenizer names one; set model.reasoning to "

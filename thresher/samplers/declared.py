@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.errors import EngineError
-
 if TYPE_CHECKING:
     from vllm.config.reasoning import ReasoningConfig
 
-TEMPLATE_WORDS = ("reasoning_effort", "enable_thinking")
-"""Arguments of a chat template that say how much the model is to think."""
 PROMPT_SLACK = 8
 """Tokens of thinking that a prompt may hold: a template that opens the thinking writes the mark and a line break."""
 
@@ -44,23 +40,13 @@ def logprobs_kind(kind: str | None, parameters: Mapping[str, Any]) -> str | None
 
 
 def template_with_effort(template: str | None, parameters: Mapping[str, Any]) -> str | None:
-    """Return the arguments of a chat template (JSON text) with the reasoning effort of a draw, named as vLLM's server names it.
-    What the prompt itself sets stays."""
+    """Return the arguments of a chat template (JSON text) with the reasoning effort of a draw, as vLLM's server adds it: a
+    prompt's own enable_thinking stays."""
     effort = parameters.get("reasoning_effort")
     if effort is None:
         return template
     own = {} if template is None else json.loads(template)
-    return json.dumps({"reasoning_effort": effort, "enable_thinking": effort != "none", **own})
-
-
-def check_template(chat_template: str | None, parameters: Mapping[str, Any]) -> None:
-    """Raise EngineError if a chat template does not read the reasoning effort that the recipe sets."""
-    effort = parameters.get("reasoning_effort")
-    if effort is not None and not any(word in (chat_template or "") for word in TEMPLATE_WORDS):
-        raise EngineError(
-            f"sampling.reasoning_effort {effort}: the model's chat template reads neither {' nor '.join(TEMPLATE_WORDS)}, so it "
-            "would change nothing; remove it from the recipe"
-        )
+    return json.dumps({"enable_thinking": effort != "none", **own, "reasoning_effort": effort})
 
 
 def vllm_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +70,29 @@ def response_format(structured: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON Schema as OpenAI's response_format."""
     schema = {"name": "completion", "strict": True, "schema": structured["json_schema"]}
     return {"type": "json_schema", "json_schema": schema}
+
+
+def http_fields(parameters: Mapping[str, Any], *, vllm: bool) -> dict[str, Any]:
+    """Return the fields of an HTTP request that force tokens, or tell the template how much the model is to think. `vllm`:
+    whether the server knows vLLM's own fields."""
+    fields: dict[str, Any] = {}
+    if "thinking_tokens" in parameters:
+        fields["thinking_token_budget"] = parameters["thinking_tokens"]
+    if "reasoning_effort" in parameters:
+        fields["reasoning_effort"] = parameters["reasoning_effort"]
+    if not forces_all(parameters):
+        return fields
+    structured = parameters["structured"]
+    return fields | (
+        {"structured_outputs": vllm_structure(structured)} if vllm else {"response_format": response_format(structured)}
+    )
+
+
+def only_vllm_forces(parameters: Mapping[str, Any]) -> list[str]:
+    """Return what a draw forces that no server but vLLM's can be asked for: all but a JSON Schema."""
+    budget = ["thinking_tokens"] if "thinking_tokens" in parameters else []
+    other_form = forces_all(parameters) and "json_schema" not in parameters["structured"]
+    return [*budget, *(["structured"] if other_form else [])]
 
 
 def reasoning_config(marks: tuple[str, str]) -> "ReasoningConfig":

@@ -27,7 +27,7 @@ from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
-from thresher.samplers.declared import check_template, reasoning_config, template_with_effort
+from thresher.samplers.declared import reasoning_config, template_with_effort
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 from thresher.samplers.vllm_draw import EngineStart, draw_group, seeds_each_sample
@@ -200,7 +200,6 @@ class VllmSampler:
             raise EngineError(self._why_gone) from error
 
     def _job(self, stream: VllmStream, group: Group) -> Job:
-        check_template(self._tokeniser.chat_template, group.parameters)
         template = template_with_effort(group.template, group.parameters)
         text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=template)
         tokens, longest = self._tokeniser.prompt(text), int(group.parameters["max_tokens"])

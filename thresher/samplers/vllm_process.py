@@ -34,6 +34,7 @@ RESERVED_OPTIONS = (
     "override_generation_config",
     "logprobs_mode",
     "max_logprobs",
+    "reasoning_config",
 )
 """Engine options that a recipe may not set: they decide what is sampled or recorded."""
 
@@ -107,11 +108,6 @@ class Tokeniser:
                 f"{model.name}: its tokenizer has no chat template, but model.prompt_format is chat; set it to text or auto"
             )
         self.format = "chat" if has_template and prompt_format != "text" else "text"
-
-    @property
-    def chat_template(self) -> str | None:
-        """The text of the template that renders prompts; None if they are plain text."""
-        return str(self._tokenizer.chat_template) if self.format == "chat" else None
 
     def text(
         self, messages: Sequence[Message], *, to_continue: bool, tools: str | None = None, template: str | None = None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.engines import HttpEngine
 from thresher.estimators.calibration import Sums, sums
-from thresher.samplers.declared import forces_all, response_format, vllm_structure
+from thresher.samplers.declared import http_fields, only_vllm_forces
 from thresher.samplers.http.dialects import VLLM_FIXED, Form
 from thresher.samplers.sampler import NEUTRAL, Completion, Group, plain_text
 
@@ -69,13 +69,7 @@ def seed_of(question: Question, service: Service, form: Form) -> int | None:
 def unsupported_fields(group: Group, form: Form) -> list[str]:
     """Return the sampling fields that a group needs and the server does not understand."""
     missing = [name for name in form.dialect.missing_fields if group.parameters[name] != NEUTRAL[name]]
-    if form.dialect.restricts_to == "structured_outputs":
-        return missing
-    if "thinking_tokens" in group.parameters:
-        missing.append("thinking_tokens")
-    if forces_all(group.parameters) and "json_schema" not in group.parameters["structured"]:
-        missing.append("structured")
-    return missing
+    return missing + ([] if form.dialect.restricts_to == "structured_outputs" else only_vllm_forces(group.parameters))
 
 
 def request_body(question: Question, service: Service, form: Form) -> dict[str, Any]:
@@ -92,7 +86,7 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
         body["seed"] = seed
     if form.logprobs:
         body |= _logprob_fields(spec, likeliest_asked(question, spec, form))
-    body |= _forcing_fields(values, form)
+    body |= http_fields(values, vllm=form.dialect.restricts_to == "structured_outputs")
     if group.labels:
         body |= _label_fields(group.labels, spec, form)
     if spec.api == "chat":
@@ -111,20 +105,6 @@ def likeliest_asked(question: Question, spec: HttpEngine, form: Form) -> int:
     one, so one more is asked for than is kept."""
     kept = question.group.keep_top
     return max(form.top_logprobs if question.calibrated else 0, kept + (spec.api == "chat") if kept else 0)
-
-
-def _forcing_fields(values: dict[str, Any], form: Form) -> dict[str, Any]:
-    """Fields that force tokens, or tell the template how much the model is to think."""
-    fields: dict[str, Any] = {}
-    if "thinking_tokens" in values:
-        fields["thinking_token_budget"] = values["thinking_tokens"]
-    if "reasoning_effort" in values:
-        fields["reasoning_effort"] = values["reasoning_effort"]
-    if not forces_all(values):
-        return fields
-    if form.dialect.restricts_to == "structured_outputs":
-        return {**fields, "structured_outputs": vllm_structure(values["structured"])}
-    return {**fields, "response_format": response_format(values["structured"])}
 
 
 def _logprob_fields(spec: HttpEngine, likeliest: int) -> dict[str, Any]:
