@@ -18,9 +18,9 @@ class CalibrationSpec(Part):
     standard_error: Annotated[float, Field(ge=0, lt=0.5)] = 0.002
     """Standard error of the observed shares. The test takes as many tokens as reach it; 0 turns the test off."""
     expect: Literal["ancestral", "declared"] = "ancestral"
-    """`ancestral`: the audit fails if the samples are not draws at temperature 1 without truncation, or if none of their tokens can
-    be tested because all may be forced (structured output). `declared`: what the recipe itself changes (a list of temperatures, a
-    top_p, a form) is expected, and only other differences are faults."""
+    """`ancestral`: the audit fails if the samples are not draws at temperature 1 without truncation, or if none of their tokens
+    can be tested because all may be forced (structured output). `declared`: what the recipe itself changes (a list of
+    temperatures, a top_p, a form) is expected, and only other differences are faults."""
 
 
 class StructuredSpec(Part):
