@@ -166,6 +166,15 @@ def test_what_the_engine_cannot_do_is_refused(settings: dict[str, Any], message:
         Recipe.model_validate({"name": "r", **settings})
 
 
+@pytest.mark.parametrize(
+    ("declared", "explained"),
+    [("", False), ("thinking_tokens 8, reasoning_effort low", False), ("temperature 0.5, thinking_tokens 8", True)],
+)
+def test_what_is_masked_explains_no_difference(declared: str, explained: bool) -> None:
+    """So a sampler that is at fault is found although the recipe declares a budget of thinking."""
+    assert calibrations({("a", declared): Total(10, empty_sums())})[0].explained == explained
+
+
 def test_a_source_with_few_tokens_is_not_tested_either() -> None:
     """Its status does not look like a pass."""
     [few] = calibrations({("a", ""): Total(10, empty_sums())})

@@ -160,7 +160,7 @@ def test_what_is_declared_in_words() -> None:
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmSampler]:
     model = thinking_model(tmp_path_factory.mktemp("thinks"))
-    spec = VllmEngine(max_model_len=512, kv_cache_gib=1, enforce_eager=True, options={"block_size": 32})
+    spec = VllmEngine(dtype="float32", max_model_len=512, kv_cache_gib=1, enforce_eager=True, options={"block_size": 32})
     marking = marking_of(spec_of(model.path), model.path)
     with VllmSampler(
         spec,
@@ -237,8 +237,12 @@ def test_the_budget_ends_the_thinking_and_its_mark_is_masked(sampler: VllmSample
     assert min(c.logprobs[11] for c in drawn.completions if c.logprobs is not None and len(c.logprobs) > 11) < -5
 
 
-def calibrated(sampler: VllmSampler, texts: list[str]) -> Calibration:
-    drawn = [draw(sampler, 32, text, max_tokens=50, thinking_tokens=8 + number) for number, text in enumerate(texts)]
+STORIES = ["Tell me a story.", "Describe a city.", "Why do people travel?", "What is a cloud?"]
+
+
+def calibrated(sampler: VllmSampler) -> Calibration:
+    """Of short completions, so that a large share of their tokens is forced."""
+    drawn = [draw(sampler, 96, text, max_tokens=9, thinking_tokens=3 + number) for number, text in enumerate(STORIES)]
     parts = [("a", "thinking_tokens 8", group.tokens - group.masked, group.calibration, group.masked) for group in drawn]
     [test] = calibrations(merged(parts))
     print(test)
@@ -247,20 +251,20 @@ def calibrated(sampler: VllmSampler, texts: list[str]) -> Calibration:
 
 @pytest.mark.slow
 def test_tokens_that_are_not_forced_are_calibrated_without_bias(sampler: VllmSampler) -> None:
-    test = calibrated(sampler, ["Tell me a story.", "Describe a city.", "Why do people travel?", "What is a cloud?"])
+    test = calibrated(sampler)
 
-    assert test.tokens > 3500
-    assert test.masked > 60
+    assert test.tokens > 1500
+    assert test.masked > 200
     assert not test.exceeds
     assert test.status == f"tested; masked: {test.masked} tokens that may be forced by thinking_tokens 8"
 
 
 @pytest.mark.slow
 def test_forced_marks_that_are_not_left_out_are_found(sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are drawn about never, so the test of the one before has the power to find them."""
+    """So the test of the one before has the power to find them."""
     assert sampler._start is not None
     monkeypatch.setattr(sampler, "_start", replace(sampler._start, budget_marks=None))
-    test = calibrated(sampler, ["Tell me a story.", "Describe a city.", "Why do people travel?"])
+    test = calibrated(sampler)
 
     assert test.masked == 0
     assert "tail" in {score.event for score in test.exceeds}
@@ -310,9 +314,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def over_http(url: str, n: int, *, keep_top: int = 0, quota: float = 0, **parameters: Any) -> Drawn:
+def over_http(
+    url: str, n: int, text: str = "Tell me a story.", *, keep_top: int = 0, quota: float = 0, **parameters: Any
+) -> Drawn:
     values = {**NEUTRAL, "max_tokens": 30, "stop": [], **parameters}
-    group = Group(1, (Message("user", "Tell me a story."),), n, values, keep_top=keep_top)
+    group = Group(1, (Message("user", text),), n, values, keep_top=keep_top)
     [drawn] = http_sampler.draw(http_sampler.sampler(url, quota=Quota(quota)), [group], 300)
     return drawn
 
@@ -321,14 +327,15 @@ def over_http(url: str, n: int, *, keep_top: int = 0, quota: float = 0, **parame
 def test_a_server_forces_what_the_recipe_asks(server: str) -> None:
     """Forms, an effort of none, and the end of the thinking, which comes where the engine in this process writes it."""
     choice = over_http(server, 4, structured={"choice": ["yes", "no"]}, reasoning_effort="none")
-    schema = over_http(server, 4, structured={"json_schema": SCHEMA}, reasoning_effort="none", max_tokens=60, quota=0.01)
+    form = {"json_schema": SCHEMA}
+    schema = over_http(server, 16, "Is it so?", structured=form, reasoning_effort="none", max_tokens=60, quota=0.01)
     budget = over_http(server, 16, thinking_tokens=12, quota=0.01)
     whole = [completion.text for completion in schema.completions if completion.finish_reason == "stop"]
     end = thinking_tokens_of(server)[1]
     places = [np.flatnonzero(c.token_ids == end).tolist() for c in budget.completions if c.token_ids is not None]
 
     assert {completion.text for completion in choice.completions} <= {"yes", "no"}
-    assert whole
+    assert len(whole) >= 8, [completion.text for completion in schema.completions]
     assert all(Draft202012Validator(SCHEMA).is_valid(json.loads(text)) for text in whole)
     assert schema.masked == schema.tokens
     assert choice.prompt_ids is not None

@@ -212,25 +212,22 @@ def _sample(number: int, index: int, fate: str, origin: str, recipe: Recipe) -> 
     if origin == "brought":
         return sample | {"source_row": 100 * number + index, "unreadable": "no completion" if fate == "torn" else None}
     tokens, kept = 3 + index, recipe.sampling.keep_top_logprobs
-    top = {"top_ids": list(range(kept)) * tokens, "top_logprobs": [-0.5 - rank for rank in range(kept)] * tokens} if kept else {}
-    return (
-        sample
-        | top
-        | {
-            "prompt_ids": [1, 2],
-            "completion_ids": list(range(tokens)),
-            "logprobs": [-0.5] * tokens,
-            "cumulative_logprob": -0.5 * tokens,
-            "logprobs_kind": "raw",
-            "sampling": to_json({"temperature": recipe.sampling.temperature, "stop": []}),
-            "engine": "replay",
-            "engine_version": "1",
-            "engine_seed": 7,
-            "model": "m",
-            "model_revision": "abc",
-            "chat_template_sha256": "f" * 64,
-        }
-    )
+    if kept:
+        sample |= {"top_ids": list(range(kept)) * tokens, "top_logprobs": [-0.5 - rank for rank in range(kept)] * tokens}
+    return sample | {
+        "prompt_ids": [1, 2],
+        "completion_ids": list(range(tokens)),
+        "logprobs": [-0.5] * tokens,
+        "cumulative_logprob": -0.5 * tokens,
+        "logprobs_kind": "raw",
+        "sampling": to_json({"temperature": recipe.sampling.temperature, "stop": []}),
+        "engine": "replay",
+        "engine_version": "1",
+        "engine_seed": 7,
+        "model": "m",
+        "model_revision": "abc",
+        "chat_template_sha256": "f" * 64,
+    }
 
 
 def judged_rows(run: Run) -> list[dict[str, Any]]:

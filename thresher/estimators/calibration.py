@@ -40,6 +40,9 @@ LEAST_VARIANCE = 25.0
 """An event is tested once sum(q (1 - q)) reaches this; below it, z is too far from normal, and is null. The remaining skewness,
 at most 1/5, is allowed for in the bound."""
 
+FORCING = ("structured output", "thinking_tokens")
+"""First words of what a recipe declares that forces tokens."""
+
 Sums = NDArray[np.float64]
 """Shape (E, 3): per event the sums of I, q and q (1 - q)."""
 
@@ -162,8 +165,12 @@ class Calibration:
     @property
     def forced_by(self) -> str:
         """What the recipe declares that forces tokens, in words."""
-        forcing = [words for words in self.declared.split(", ") if words.startswith(("structured output", "thinking_tokens"))]
-        return " and ".join(forcing)
+        return " and ".join(words for words in self.declared.split(", ") if words.startswith(FORCING))
+
+    @property
+    def explained(self) -> bool:
+        """Whether what the recipe declares explains a difference: forced tokens are left out, an effort changes the prompt."""
+        return any(not words.startswith((*FORCING, "reasoning_effort")) for words in filter(None, self.declared.split(", ")))
 
     @property
     def exceeds(self) -> tuple[Score, ...]:
