@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.part import Part, Share
 
-View = Literal["sft", "preference", "unpaired", "prompts", "rollouts"]
+View = Literal["sft", "preference", "unpaired", "prompts", "rollouts", "distill"]
 
 
 class PreferenceSpec(Part):

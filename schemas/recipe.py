@@ -9,13 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from schemas.dataset import Dataset, PublishSpec
-from schemas.engines import Engine, ModelSpec, VllmEngine
+from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.executors import ExecutorSpec, LocalExecutorSpec, RunSpec
 from schemas.part import Name, Part
 from schemas.prompt_sets import PromptSet
 from schemas.repeats import DedupeSpec, NearMissSpec
 from schemas.sampling import Sampling
 
+MOST_KEPT_CHAT = 19
+"""Likeliest tokens that a chat answer surely lists: vLLM and OpenAI give 20, one of which may be the drawn token instead."""
 EVERY_FAMILY = "all"
 """Name of all families together in the audit; no family may have it."""
 
@@ -71,6 +73,34 @@ class Recipe(Part):
     """Where the run is executed."""
     audit: AuditSpec = AuditSpec()
     """What is done so that the filters can be audited."""
+
+    @model_validator(mode="after")
+    def _engine_can_force(self) -> "Recipe":
+        sampling, engine = self.sampling, self.engine
+        wanted = [*sampling.declared, *(["keep_top_logprobs"] if sampling.keep_top_logprobs else [])]
+        if isinstance(engine, ReplayEngine) and wanted:
+            raise ValueError(f"sampling.{wanted[0]}: the engine replay draws nothing, so it cannot do this; remove it")
+        if sampling.thinking_tokens is not None and self.model.reasoning is None:
+            raise ValueError(
+                "sampling.thinking_tokens and model.reasoning null contradict each other: the end of the thinking cannot be "
+                "forced without its marks; remove one of them"
+            )
+        if isinstance(engine, HttpEngine) and engine.api == "completions" and sampling.reasoning_effort is not None:
+            raise ValueError(
+                "sampling.reasoning_effort is an argument of the chat template, and engine.api completions has none; set "
+                "engine.api to chat, or remove it"
+            )
+        if isinstance(engine, HttpEngine) and engine.api == "chat" and (sampling.keep_top_logprobs or 0) > MOST_KEPT_CHAT:
+            raise ValueError(
+                f"sampling.keep_top_logprobs {sampling.keep_top_logprobs}: a chat server lists 20 tokens per position, and the "
+                f"drawn one takes the place of the last; lower it to {MOST_KEPT_CHAT}, or set engine.api to completions"
+            )
+        if "distill" in self.dataset.views and sampling.keep_top_logprobs is None:
+            raise ValueError(
+                "dataset.views names distill, which shows the likeliest tokens of each position; set "
+                "sampling.keep_top_logprobs (such as 8), or remove distill"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Recipe":

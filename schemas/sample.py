@@ -200,6 +200,8 @@ SAMPLES = pa.schema(
         pa.field("prompt_ids", TOKENS),
         pa.field("completion_ids", TOKENS),
         pa.field("logprobs", LOGPROBS),
+        pa.field("top_ids", TOKENS),
+        pa.field("top_logprobs", LOGPROBS),
         pa.field("cumulative_logprob", pa.float64()),
         pa.field("logprobs_kind", pa.string()),
         pa.field("sampling", pa.string()),
@@ -223,9 +225,11 @@ SAMPLES = pa.schema(
 text) are that text taken apart. `answer` is null if the completion ended inside its reasoning. `reasoning_tokens` counts the
 tokens up to the end of the reasoning. `parsed_by` tells who took it apart: `marks` (thresher, by the model's thinking marks),
 `server` or `messages` (they came apart, so that `completion` is joined from them and not exactly the text of `completion_ids`),
-or the names of parsers of vLLM, joined by `+`; null if there was nothing to take apart. `source_row` and `unreadable` are for
-imported samples (row number from 0 in the user's file, and why the row could not be read). `error` is why the engine could not
-draw a sample; such a sample is not judged."""
+or the names of parsers of vLLM, joined by `+`; null if there was nothing to take apart. `top_ids` and `top_logprobs` hold the k
+likeliest tokens of each position, if they are kept: T lists of k, one after the other, each in order of rank (equally likely ones
+by id). They are flat so that one schema serves every k, which is their length / T. `source_row` and `unreadable` are for imported
+samples (row number from 0 in the user's file, and why the row could not be read). `error` is why the engine could not draw a
+sample; such a sample is not judged."""
 
 REPEATED = ("family", "messages", "reference", "metadata", "tools", "template")
 """Columns that a sample shares with its prompt."""
@@ -235,11 +239,13 @@ JOURNAL = pa.schema(
         *(f for f in SAMPLES if f.name not in REPEATED),
         pa.field("calibrated_tokens", pa.int64()),
         pa.field("calibration", pa.list_(pa.field("element", pa.float64(), nullable=False))),
+        pa.field("masked_tokens", pa.int64()),
     ],
     metadata={"thresher": f"journal/{POOL_VERSION}"},
 )
 """Rows of an unfinished shard: its samples without the columns of their prompt. The first row of a calibrated group has the
-tokens and sums of thresher.estimators.calibration for the whole group."""
+tokens and sums of thresher.estimators.calibration for the whole group, and how many of its tokens were left out because the
+recipe lets the engine force them."""
 
 VERDICTS = pa.schema(
     [

@@ -1,7 +1,10 @@
 """How completions are drawn, and the test that they are draws from the model's own distribution."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 from pydantic import Field, model_validator
 
 from schemas.part import Part
@@ -15,8 +18,44 @@ class CalibrationSpec(Part):
     standard_error: Annotated[float, Field(ge=0, lt=0.5)] = 0.002
     """Standard error of the observed shares. The test takes as many tokens as reach it; 0 turns the test off."""
     expect: Literal["ancestral", "declared"] = "ancestral"
-    """`ancestral`: the audit fails if the samples are not draws at temperature 1 without truncation. `declared`: what the recipe
-    itself changes (a list of temperatures, a top_p) is expected, and only other differences are faults."""
+    """`ancestral`: the audit fails if the samples are not draws at temperature 1 without truncation, or if none of their tokens
+    can be tested because all may be forced (structured output). `declared`: what the recipe itself changes (a list of
+    temperatures, a top_p, a form) is expected, and only other differences are faults."""
+
+
+class StructuredSpec(Part):
+    """What a completion must look like. The engine forces it token by token, so the samples are not draws from the model's own
+    distribution. Give one of the three."""
+
+    json_schema: dict[str, Any] | None = None
+    """The completion is a JSON value that this JSON Schema accepts."""
+    regex: Annotated[str, Field(min_length=1)] | None = None
+    """The whole completion matches this regular expression."""
+    choice: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    """The completion is one of these texts."""
+
+    @model_validator(mode="after")
+    def _one_that_can_be_forced(self) -> "StructuredSpec":
+        if len(self.form) != 1:
+            raise ValueError(f"wanted one of json_schema, regex, choice; found {' and '.join(self.form) or 'none of them'}")
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise ValueError(f"regex is no regular expression: {error}") from error
+        if self.json_schema is not None:
+            try:
+                Draft202012Validator.check_schema(self.json_schema)
+            except SchemaError as error:
+                raise ValueError(f"json_schema is no JSON Schema: {error.message}") from error
+        if self.choice is not None and len(set(self.choice)) < len(self.choice):
+            raise ValueError(f"choice names one text twice: {list(self.choice)}; name each once")
+        return self
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The one that is given, as a JSON value."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class Sampling(Part):
@@ -57,6 +96,18 @@ class Sampling(Part):
     """Divide positive logits of tokens that prompt or completion already have by this, and multiply negative ones; 1 is off."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end a completion. They are not part of it."""
+    thinking_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Most tokens of thinking. After them the engine forces the mark that ends the thinking (vLLM's thinking_token_budget). It
+    needs the model's marks: `model.reasoning`, or a server with --reasoning-parser. Null forces nothing."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """How much the model is to think, as its chat template understands it: `none` asks for no thinking. It is an argument of the
+    template, not a limit. Null leaves it to the template."""
+    structured: StructuredSpec | None = None
+    """Force completions into a form. It is recorded on every sample, and their tokens are left out of the calibration. Null
+    forces nothing."""
+    keep_top_logprobs: Annotated[int, Field(ge=1, le=20)] | None = None
+    """Keep the k likeliest tokens and their log-probabilities at each position, for the view `distill`: 8 k bytes more per
+    token. Null keeps only the drawn token's."""
     seeds: Literal["auto", "sample", "engine"] = "auto"
     """`sample` gives each completion a seed derived from its identity, so that a repeated draw is the same; `engine` seeds the
     engine at its start. `auto` is `sample` for vLLM in this process on a GPU, and `engine` on a CPU and over HTTP, where a seed
@@ -75,6 +126,30 @@ class Sampling(Part):
         if self.target_hits is None:
             return self.samples_per_prompt
         return self.max_samples_per_prompt or min(65536, 16 * self.samples_per_prompt)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The settings that force tokens or change the prompt, as JSON values; those that are absent are left out."""
+        structured = None if self.structured is None else self.structured.form
+        values = {
+            "thinking_tokens": self.thinking_tokens,
+            "reasoning_effort": self.reasoning_effort,
+            "structured": structured,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _what_is_forced_agrees(self) -> "Sampling":
+        if self.thinking_tokens is not None and self.thinking_tokens >= self.max_tokens:
+            raise ValueError(
+                f"thinking_tokens {self.thinking_tokens} leaves no room for an answer in max_tokens {self.max_tokens}; lower the "
+                "former or raise the latter"
+            )
+        if self.thinking_tokens is not None and self.reasoning_effort == "none":
+            raise ValueError("thinking_tokens and reasoning_effort none contradict each other; remove one of them")
+        if self.structured is not None and self.stop:
+            raise ValueError("structured and stop contradict each other: a stop string cuts the form; remove stop")
+        return self
 
     @model_validator(mode="after")
     def _budget_agrees(self) -> "Sampling":

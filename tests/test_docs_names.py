@@ -20,7 +20,7 @@ MAPPINGS = ("parameters", "options", "config", "fields", "extra_body", "resource
 FREE = {key for key in KEYS if key.split(".")[-1] in MAPPINGS}
 """Mappings whose keys are not thresher's to name."""
 
-OTHER_TOOLS = {
+OTHER_TOOLS = {"--reasoning-parser", "--reasoning-config",
     # pip, uv, make
     "--no-deps", "--upgrade",
     # benchmarks and docs/make_reference.py

@@ -195,6 +195,24 @@ def test_flat_logprobs_are_split_into_drawn_and_listed_tokens(position: list[tup
     assert logprobs[1].tolist() == [values.get(token, -math.inf) for token in expected]
 
 
+def test_lists_of_full_length_are_ranked_as_all_others_are() -> None:
+    """Lists that vLLM has ranked take a shorter way, unless tokens are equally likely."""
+    random = np.random.default_rng(4)
+    logprobs = -np.sort(np.round(random.exponential(2.0, (300, 5)), 1), axis=1)
+    listed = np.array([random.permutation(40)[:5] for _ in range(300)])
+    rank = random.integers(0, 7, 300)  # 5 and 6: the drawn token is not listed
+    drawn = np.where(rank < 5, listed[np.arange(300), np.minimum(rank, 4)], 99)
+    own = np.where(rank < 5, logprobs[np.arange(300), np.minimum(rank, 4)], -20.0)
+    tokens, values = np.column_stack([drawn, listed]).ravel(), np.column_stack([own, logprobs]).ravel()
+    starts = np.arange(300) * 6
+    full = from_flat((tokens.tolist(), values.tolist(), starts.tolist()), k=5)
+    general = from_flat(([*tokens.tolist(), 7], [*values.tolist(), -1.0], [*starts.tolist(), 1800]), k=5)
+
+    for short, long in zip(full, general, strict=True):
+        assert np.array_equal(short, long[:300])
+    assert (np.diff(full[2], axis=1) == 0).any()
+
+
 def test_flat_logprobs_of_no_token() -> None:
     """An empty completion."""
     drawn, listed, logprobs = from_flat(([], [], []))
@@ -369,7 +387,7 @@ def test_parts_of_a_source_add_up() -> None:
     part = source_sums(100, 0.5, 40)
     totals = merged([("a", "", 100, part.tolist()), ("a", "", 100, part), ("a", "top_p 0.9", 100, part), ("b", "", 100, part)])
 
-    assert {key: tokens for key, (tokens, _) in totals.items()} == {("a", ""): 200, ("a", "top_p 0.9"): 100, ("b", ""): 100}
+    assert {key: total.tokens for key, total in totals.items()} == {("a", ""): 200, ("a", "top_p 0.9"): 100, ("b", ""): 100}
     assert np.array_equal(totals["a", ""][1], 2 * part)
 
 

@@ -57,6 +57,7 @@ UNTESTED: dict[str, str] = {
 
 SPANNING: dict[str, str] = {
     "test_damaged_runs.py": "damaged runs, through every command that reads them",
+    "test_declared_runs.py": "what a recipe forces, through whole runs",
     "test_deployment.py": "the commands of docs/deployment.md, on a cluster of two machines",
     "test_docs_examples.py": "the examples of README and docs/",
     "test_docs_names.py": "the names in README and docs/",

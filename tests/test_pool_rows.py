@@ -1,6 +1,7 @@
 """Completions become rows of the journal, and those rows of the pool."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from schemas.sample import JOURNAL, PROMPTS, SAMPLES
 from schemas.sampling import Sampling
 from thresher import ids
+from thresher.estimators.calibration import empty_sums
 from thresher.inputs.models import Model
 from thresher.pool.rows import Request, Series, declared, journal_rows, pool_rows, series_of
 from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, EngineFacts
@@ -51,6 +53,29 @@ def test_a_run_has_a_series_for_each_temperature_and_one_of_anchors() -> None:
 )
 def test_only_parameters_that_are_not_neutral_are_declared(changes: dict[str, float], expected: str) -> None:
     assert declared({**NEUTRAL, **changes}) == expected
+
+
+def test_the_likeliest_tokens_are_flat_and_null_where_there_are_none() -> None:
+    """Two positions with three tokens each."""
+    drawn, _ = series_of(Sampling(), MODEL, "")
+    top_ids, top_logprobs = np.arange(6, dtype=np.int32).reshape(2, 3), -np.arange(6, dtype=np.float32).reshape(2, 3)
+    kept = replace(completion("a", 4, 5), top_ids=top_ids, top_logprobs=top_logprobs)
+    rows = journal_rows([(asked(0, drawn, 0, 1), Drawn(0, (kept, completion("b"))))], ["p0"], model=MODEL, facts=FACTS)
+
+    assert rows["top_ids"].to_pylist() == [[0, 1, 2, 3, 4, 5], None]
+    assert rows["top_logprobs"].to_pylist() == [[0, -1, -2, -3, -4, -5], None]
+
+
+def test_the_kind_of_log_probabilities_and_masked_tokens_are_those_of_the_draw() -> None:
+    structured = Sampling.model_validate({"structured": {"choice": ["a"]}})
+    drawn, _ = series_of(structured, MODEL, "")
+    group = Drawn(0, (completion("a", 1, 2), completion("b", 3)), calibration=empty_sums(), masked=3)
+    rows = journal_rows([(asked(0, drawn, 0, 1), group)], ["p0"], model=MODEL, facts=FACTS)
+
+    assert rows["logprobs_kind"].to_pylist() == ["structured"] * 2
+    assert (rows["calibrated_tokens"].to_pylist(), rows["masked_tokens"].to_pylist()) == ([0, None], [3, None])
+    assert declared(drawn.parameters) == "structured output (choice)"
+    assert drawn.key != series_of(Sampling(), MODEL, "")[0].key
 
 
 def test_pool_rows_are_in_the_order_of_prompts_and_indices_each_sample_once() -> None:

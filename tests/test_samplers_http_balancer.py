@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from helpers.fake_openai import FakeOpenAI
-from helpers.http_sampler import collect, draw, free_port, group, sampler, until
+from helpers.fake_openai import LOGPROBS, ORDER, FakeOpenAI
+from helpers.http_sampler import calibration_of, collect, draw, free_port, group, sampler, until
 from schemas.engines import HttpEngine
 from thresher.errors import EngineError
 from thresher.estimators.calibration import Quota
@@ -51,6 +51,63 @@ def test_seeds_are_sent_and_recorded_only_if_the_recipe_asks() -> None:
 
     assert sorted((body["n"], body["seed"]) for body in server.bodies) == [(1, 5), (1, 7)]
     assert [completion.seed for completion in drawn.completions] == [5, 7]
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_the_likeliest_tokens_of_each_position_are_kept(api: Any) -> None:
+    """Exactly those of the server's distribution, whether or not the drawn token is one of them."""
+    with FakeOpenAI() as server:
+        groups = [replace(group(number, 8), keep_top=3) for number in range(4)]
+        drawn = draw(sampler(server, api=api, quota=Quota(0.05)), groups)
+
+    positions = listed = 0
+    for completion in (completion for answer in drawn for completion in answer.completions):
+        assert completion.token_ids is not None
+        assert completion.top_ids is not None
+        assert completion.top_logprobs is not None
+        for before, token, ids, logprobs in zip(
+            [1, *completion.token_ids[:-1]], completion.token_ids, completion.top_ids, completion.top_logprobs, strict=True
+        ):
+            assert ids.tolist() == ORDER[before][:3]
+            assert logprobs == pytest.approx([LOGPROBS[before][other] for other in ORDER[before][:3]])
+            positions, listed = positions + 1, listed + (token in ids)
+    assert 0 < listed < positions
+    assert any(body.get("top_logprobs", body.get("logprobs")) != 20 for body in server.bodies)
+
+
+@pytest.mark.parametrize("trouble", [{"owned_by": "other"}, {"misbehave": lambda _, body: 400 if body["top_logprobs"] else None}])
+def test_a_server_that_lists_no_token_ids_cannot_keep_the_likeliest(trouble: Any) -> None:
+    with FakeOpenAI(**trouble) as server, pytest.raises(EngineError, match=r"likeliest|status 400"):
+        draw(sampler(server), [replace(group(1), keep_top=3)])
+
+
+def test_no_token_of_a_structure_is_calibrated() -> None:
+    """Nor does it use the quota; with the test turned off there is nothing to mask."""
+    quota = Quota(0.05)
+    with FakeOpenAI() as server:
+        [drawn] = draw(sampler(server, quota=quota), [group(1, 4, structured={"choice": ["a"]})])
+        [off] = draw(sampler(server), [group(1, 4, structured={"choice": ["a"]})])
+
+    assert drawn.calibration is not None
+    assert (drawn.calibration.sum(), drawn.masked, drawn.tokens > 4) == (0, drawn.tokens, True)
+    assert (off.calibration, off.masked) == (None, 0)
+    assert {body["top_logprobs"] for body in server.bodies} == {0}
+
+
+def test_only_tokens_before_the_budget_of_thinking_are_calibrated() -> None:
+    """The tokens of a server's marks are unknown, so what may follow the budget is left out."""
+    with FakeOpenAI() as server:
+        [drawn] = draw(sampler(server, quota=Quota(0.05)), [group(1, 16, max_tokens=30, thinking_tokens=12)])
+    lengths = [len(completion.token_ids) for completion in drawn.completions if completion.token_ids is not None]
+
+    assert drawn.masked == sum(max(0, length - 4) for length in lengths) > 0
+    assert calibration_of([drawn]).tokens == sum(min(4, length) for length in lengths)
+
+
+def test_a_server_that_cannot_force_the_end_of_thinking_is_named() -> None:
+    message = "thinking_token_budget is set but reasoning_config is not configured"
+    with FakeOpenAI(misbehave=lambda *_: (400, {}, message)) as server, pytest.raises(EngineError, match=message):
+        draw(sampler(server), [group(1, thinking_tokens=3)])
 
 
 def test_only_as_much_is_calibrated_as_the_quota_allows() -> None:

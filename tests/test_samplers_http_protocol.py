@@ -19,6 +19,7 @@ from thresher.samplers.http.protocol import (
     Service,
     calibrate,
     label_logprobs,
+    likeliest_asked,
     prompt_body,
     read_answer,
     read_logprobs,
@@ -99,6 +100,54 @@ def test_a_plain_request_has_openais_fields_only(dialect: Any) -> None:
     assert set(request) == {"model", "n", "stream", "messages", "max_completion_tokens"} | {
         "temperature", "top_p", "presence_penalty", "frequency_penalty",
     }  # fmt: skip
+
+
+SCHEMA = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "parameters", "expected"),
+    [
+        pytest.param(VLLM, {"thinking_tokens": 9}, {"thinking_token_budget": 9}, id="thinking"),
+        pytest.param(VLLM, {"structured": {"choice": ["a"]}}, {"structured_outputs": {"choice": ["a"]}}, id="choice"),
+        pytest.param(VLLM, {"structured": {"json_schema": SCHEMA}}, {"structured_outputs": {"json": SCHEMA}}, id="json"),
+        pytest.param(OPENAI, {"reasoning_effort": "low"}, {"reasoning_effort": "low"}, id="effort"),
+        pytest.param(
+            VLLM_PLAIN,
+            {"structured": {"json_schema": SCHEMA}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "completion", "strict": True, "schema": SCHEMA},
+                }
+            },
+            id="json of OpenAI",
+        ),
+    ],
+)
+def test_what_is_forced_is_sent_as_the_dialect_names_it(dialect: Any, parameters: dict[str, Any], expected: Any) -> None:
+    form = Form(dialect)
+    more = {name: value for name, value in body(form, **parameters).items() if name not in body(form)}
+
+    assert more == expected
+    assert unsupported_fields(group(3, **parameters), form) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [({"thinking_tokens": 9}, "thinking_tokens"), ({"structured": {"regex": "a"}}, "structured")],
+)
+def test_what_only_vllm_can_force_is_not_asked_of_others(parameters: dict[str, Any], name: str) -> None:
+    assert unsupported_fields(group(3, **parameters), Form(OPENAI)) == [name]
+
+
+@pytest.mark.parametrize(("api", "kept", "calibrated", "asked"), [("chat", 4, False, 5), ("completions", 4, False, 4),
+                                                                   ("chat", 4, True, 20), ("chat", 0, False, 0)])  # fmt: skip
+def test_as_many_likeliest_tokens_are_asked_for_as_are_surely_listed(api: Any, kept: int, calibrated: bool, asked: int) -> None:
+    """A chat answer lists the drawn token in the place of the last."""
+    question = Question(replace(group(3), keep_top=kept), 0, 2, calibrated)
+
+    assert likeliest_asked(question, service(api=api).spec, Form(VLLM)) == asked
 
 
 def test_fields_that_a_dialect_lacks_are_named_if_they_matter() -> None:

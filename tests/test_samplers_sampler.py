@@ -28,6 +28,10 @@ def test_anchors_and_labels_are_greedy_and_nothing_else() -> None:
     sampling = Sampling(top_p=0.9, max_tokens=7)
 
     assert anchor_parameters(sampling) == {**NEUTRAL, "temperature": 0.0, "max_tokens": 7, "stop": []}
+    forcing = Sampling.model_validate({"max_tokens": 7, "thinking_tokens": 3, "structured": {"regex": "a"}})
+    forced = {"thinking_tokens": 3, "structured": {"regex": "a"}}
+    assert anchor_parameters(forcing) == {**anchor_parameters(sampling), **forced}
+    assert draw_parameters(forcing, 1.0) == {**draw_parameters(Sampling(max_tokens=7), 1.0), **forced}
     assert label_parameters() == {**NEUTRAL, "temperature": 0.0, "max_tokens": 1, "stop": []}
 
 

@@ -159,3 +159,59 @@ def test_every_request_names_the_adapter() -> None:
     assert engine.further == {}
     draw(replace(start(engine), adapter=adapter), group(2))
     assert engine.further == {"lora_request": adapter}
+
+
+# -- what is kept, and what is forced --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_likeliest_tokens_are_asked_for_and_kept() -> None:
+    """As many as are kept, or as the calibration needs. All are equally likely here, so they are ordered by id."""
+    for quota, asked in ((Quota(0), 3), (Quota(0.5), TOP_K)):
+        engine = FakeEngine()
+        drawn = draw(start(engine), replace(group(2), keep_top=3), quota)
+
+        assert [parameters.logprobs for parameters, _ in engine.parameters] == [asked]
+        assert (drawn.calibration is not None) == (asked == TOP_K)
+        for completion in drawn.completions:
+            assert completion.top_ids is not None
+            assert completion.top_logprobs is not None
+            assert completion.top_ids.tolist() == [[1, 2, 3]] * 2
+            assert completion.top_logprobs == pytest.approx(np.log(0.5 / (asked + 1)))
+            assert completion.top_ids.dtype == np.int32
+            assert completion.top_logprobs.dtype == np.float32
+
+
+@pytest.mark.slow
+def test_no_lists_are_kept_unless_asked_for() -> None:
+    drawn = draw(start(FakeEngine()), group(1), Quota(0.5))
+
+    assert drawn.completions[0].top_ids is None
+
+
+@pytest.mark.slow
+def test_a_form_is_handed_to_vllm_and_its_tokens_are_masked() -> None:
+    engine, quota = FakeEngine(), Quota(0.5)
+    drawn = draw(start(engine), group(2, structured={"choice": ["one two"]}), quota)
+    anchor = draw(start(engine), group(1, structured={"choice": ["one two"]}, temperature=0.0), quota)
+    [(parameters, _), _] = engine.parameters
+
+    assert (parameters.structured_outputs.choice, parameters.logprobs) == (["one two"], 0)
+    assert drawn.calibration is not None
+    assert (drawn.calibration.sum(), drawn.masked, drawn.tokens) == (0, 4, 4)
+    assert (anchor.calibration, anchor.masked) == (None, 0)
+    assert quota.take("start 3", 1)
+
+
+@pytest.mark.slow
+def test_the_forced_end_of_thinking_is_masked() -> None:
+    """The prompt 3, 4 ends in the mark 4; with a budget of 1 the second token is forced."""
+    marks = (np.array([4], np.int32), np.array([2], np.int32))
+    engine = FakeEngine()
+    drawn = draw(replace(start(engine), budget_marks=marks), group(2, thinking_tokens=1, reasoning_effort="low"), Quota(0.5))
+    [(parameters, _)] = engine.parameters
+
+    assert parameters.thinking_token_budget == 1
+    assert drawn.masked == 2
+    assert drawn.calibration is not None
+    assert drawn.calibration[:, 0].sum() == 2

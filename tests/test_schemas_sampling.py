@@ -38,6 +38,15 @@ def test_one_temperature_is_a_list_of_one() -> None:
         ({"temperature": [1.0, 1.0]}, "names one value twice"),
         ({"temperature": []}, "at least 1 item"),
         ({"stop": [""]}, "at least 1 character"),
+        ({"thinking_tokens": 512}, "leaves no room for an answer in max_tokens 512"),
+        ({"thinking_tokens": 9, "reasoning_effort": "none"}, "contradict each other"),
+        ({"structured": {"regex": "a"}, "stop": ["b"]}, "a stop string cuts the form"),
+        ({"structured": {}}, "wanted one of json_schema, regex, choice; found none"),
+        ({"structured": {"regex": "a", "choice": ["a"]}}, "found regex and choice"),
+        ({"structured": {"regex": "("}}, "no regular expression"),
+        ({"structured": {"json_schema": {"type": "number?"}}}, "no JSON Schema"),
+        ({"structured": {"choice": ["a", "a"]}}, "names one text twice"),
+        ({"keep_top_logprobs": 21}, "less than or equal to 20"),
     ],
 )
 def test_settings_that_cannot_be_sampled_are_refused(settings: dict[str, Any], message: str) -> None:

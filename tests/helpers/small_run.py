@@ -212,7 +212,9 @@ def _sample(number: int, index: int, fate: str, origin: str, recipe: Recipe) -> 
     }
     if origin == "brought":
         return sample | {"source_row": 100 * number + index, "unreadable": "no completion" if fate == "torn" else None}
-    tokens = 3 + index
+    tokens, kept = 3 + index, recipe.sampling.keep_top_logprobs
+    if kept:
+        sample |= {"top_ids": list(range(kept)) * tokens, "top_logprobs": [-0.5 - rank for rank in range(kept)] * tokens}
     return sample | {
         "prompt_ids": [1, 2],
         "completion_ids": list(range(tokens)),

@@ -89,7 +89,7 @@ def count_part(run: Run, shards: Sequence[tuple[int, bool]]) -> Part:
         part.counts.add(counts)
         part.problems += problems
         part.problems += _same_filters(store, _filters_of(store, shard), part.filters)
-    part.calibrated = [(*source, tokens, sums) for source, (tokens, sums) in merged(calibrated).items()]
+    part.calibrated = [(*source, *total) for source, total in merged(calibrated).items()]
     return part
 
 

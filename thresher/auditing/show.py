@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from thresher.auditing.audit import Audit, FamilyStats, FilterCounts, FilterStats
 from thresher.auditing.statistics import Statistics
+from thresher.estimators.calibration import Calibration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,13 +144,19 @@ def trust_lines(audit: Audit) -> list[str]:
 
 
 def calibration_lines(audit: Audit) -> list[str]:
-    """The calibration test, test line for each source and declared setting."""
+    """The calibration test, one line for each source and declared setting."""
     return [
-        f"calibration of {test.source}{' at ' + test.declared if test.declared else ''}: {number(test.tokens, ',')} tokens, z of "
-        + ", ".join(f"{score.event} {'-' if score.z is None else format(score.z, '+.1f')}" for score in test.scores)
-        + f" (bound {test.bound:.2f})"
+        f"calibration of {test.source}{' at ' + test.declared if test.declared else ''}: {_calibration_words(test)}"
         for test in audit.calibration
     ]
+
+
+def _calibration_words(test: Calibration) -> str:
+    if not test.tokens and test.masked:
+        return test.status
+    scores = ", ".join(f"{score.event} {'-' if score.z is None else format(score.z, '+.1f')}" for score in test.scores)
+    masked = f"; {test.status.partition('; ')[2]}" if test.masked else ""
+    return f"{number(test.tokens, ',')} tokens, z of {scores} (bound {test.bound:.2f}){masked}"
 
 
 def summary(audit: Audit, *, gap: str = THIN) -> list[str]:

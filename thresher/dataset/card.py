@@ -22,6 +22,7 @@ from thresher.auditing.review import Review, lines_of
 from thresher.auditing.show import calibration_lines, markdown, number, percent
 from thresher.dataset import views
 from thresher.dataset.messages import JSON
+from thresher.samplers.declared import declared_words
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -32,6 +33,7 @@ ABOUT = {
     "unpaired": "One row per hit or miss, with a label, for KTO.",
     "prompts": "One row per prompt, with how often the model got it right.",
     "rollouts": "One row per sample, whatever its outcome, with tokens, log-probabilities and all verdicts.",
+    "distill": "One row per hit, with the likeliest tokens of each position: for distillation.",
     "revoked": "One row per revoked sample; its rows stay in the other configs until the releases are merged.",
 }
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
@@ -203,6 +205,7 @@ def sampling_words(sampling: Sampling) -> str:
         for name, value in values.items()
         if value not in (NEUTRAL[name], (NEUTRAL[name],))
     ]
+    changed += declared_words(sampling.declared)
     if not changed:
         return "the model's own: temperature 1, top_p 1, no top_k or min_p, no penalties"
     return f"changed by {', '.join(changed)}; everything else neutral"

@@ -4,9 +4,10 @@
     prompts    one row per prompt: how often the model answered it right
     preference, unpaired: see thresher.dataset.preference_views
     rollouts: see thresher.dataset.rollouts
+    distill: see thresher.dataset.distill
 
-Column names avoid those to which TRL gives a meaning (input_ids, labels, completion_mask, tools, margin and others). Anchors
-are rows of `rollouts` only, and count in no number of `prompts`.
+Column names avoid those to which TRL gives a meaning (input_ids, labels, completion_mask, tools, margin and others); `distill`
+has them and means the same. Anchors are rows of `rollouts` only, and count in no number of `prompts`.
 """
 
 import json
@@ -147,6 +148,24 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("source_row", pa.int64(), "row of an imported sample in its file, from 0; null if thresher sampled it"),
         _METADATA,
     ),
+    "distill": (
+        ("sample_id", _TEXT, "hash that identifies the sample"),
+        ("prompt_id", _TEXT, "hash of the prompt and its reference"),
+        ("family", _TEXT, "task family"),
+        ("input_ids", pa.list_(pa.int32()), "tokens of the prompt, then the sampled tokens"),
+        ("completion_mask", pa.list_(pa.int8()), "1 for each sampled token, 0 for each of the prompt"),
+        (
+            "teacher_topk_ids",
+            pa.list_(pa.list_(pa.int32())),
+            "for each token the model's k likeliest and, where it is none of them, the sampled one: k + 1, filled with -1",
+        ),
+        (
+            "teacher_topk_logprobs",
+            pa.list_(pa.list_(pa.float32())),
+            "their natural log-probabilities, filled with minus infinity",
+        ),
+        ("logprobs_kind", _TEXT, "distribution of the log-probabilities: `raw` is the model's own; null if unknown"),
+    ),
     "revoked": (
         ("sample_id", _TEXT, "hash that identifies the revoked sample"),
         ("reason", _TEXT, "why it was revoked"),
@@ -157,7 +176,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 The meaning contains the word "null" exactly if the column may be null. `revoked` is not a view of a run: a repository has it
 once samples were revoked."""
 
-OPTIONAL = ("preference", "unpaired")
+OPTIONAL = ("preference", "unpaired", "distill")
 """Views without a config in the dataset if they have no rows."""
 
 IN_SOME_RUNS = ("tools", "chat_template_kwargs")
@@ -169,7 +188,8 @@ FILTERED_ON = ("unreadable", "error")
 _SHOWN = ("messages", "completion", "answer", "reasoning", "tool_calls", "tools", "template")
 """Columns of the pool that prompts and completions are made from."""
 
-_HEAVY = {"prompt_ids", "completion_ids", "logprobs"}
+_ROLLOUT_TOKENS = {"prompt_ids", "completion_ids", "logprobs"}
+_HEAVY = {*_ROLLOUT_TOKENS, "top_ids", "top_logprobs"}
 """Columns with a value per token."""
 
 
@@ -190,9 +210,9 @@ def held_out(prompts: pa.ChunkedArray, share: float) -> NDArray[np.bool_]:
 
 def unread(views: Sequence[str]) -> set[str]:
     """Columns of the pool that these views do not need."""
-    if "rollouts" in views:
+    if "distill" in views:
         return set()
-    return _HEAVY - ({"completion_ids"} if "sft" in views else set())
+    return _HEAVY - (_ROLLOUT_TOKENS if "rollouts" in views else {"completion_ids"} if "sft" in views else set())
 
 
 def lean(judged: pa.Table) -> pa.Table:

@@ -30,6 +30,7 @@ from thresher.auditing.review import reviewed
 from thresher.dataset import preference_views, views
 from thresher.dataset.bare_prompts import examples_of
 from thresher.dataset.card import ViewSize, card
+from thresher.dataset.distill import distill
 from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.rollouts import rollouts
 from thresher.dataset.view_schemas import written_schema
@@ -133,6 +134,8 @@ def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
 def _view(run: Run, view: str, shard: int, judged: pa.Table) -> pa.Table:
     """The rows of a view from one judged shard."""
     recipe, prompt_format = run.recipe, run.prompt_format
+    if view == "distill":
+        return distill(judged, prompt_format)
     if view == "rollouts":
         return rollouts(judged, *pool.verdicts(run.store, shard), prompt_format)
     if view == "prompts":

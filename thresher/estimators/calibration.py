@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ ALARM = 0.005
 LEAST_VARIANCE = 25.0
 """An event is tested once sum(q (1 - q)) reaches this; below it, z is too far from normal, and is null. The remaining skewness,
 at most 1/5, is allowed for in the bound."""
+
+FORCING = ("structured output", "thinking_tokens")
+"""First words of what a recipe declares that forces tokens."""
 
 Sums = NDArray[np.float64]
 """Shape (E, 3): per event the sums of I, q and q (1 - q)."""
@@ -91,6 +94,9 @@ def from_flat(
         return tokens[:0], np.full((0, k), -1), np.full((0, k), -np.inf)
     if counts.min() < 1:
         raise ValueError(f"position {int(counts.argmin())} has no log-probability")
+    if (counts == k + 1).all():
+        listed, values = tokens.reshape(-1, k + 1), logprobs.reshape(-1, k + 1)
+        return listed[:, 0].copy(), *_ranked(listed[:, 1:], values[:, 1:])
     index = starts[:, None] + np.arange(k + 1)
     absent = np.arange(k + 1) >= counts[:, None]
     index[absent] = 0
@@ -100,6 +106,19 @@ def from_flat(
     listed[repeated, 0], values[repeated, 0] = -1, -np.inf
     order = np.lexsort((listed, listed < 0, -values), axis=1)[:, :k]
     return drawn, np.take_along_axis(listed, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def _ranked(listed: NDArray[np.int64], logprobs: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Lists (T, k) that the engine ranked, with equally likely tokens sorted by id. Only the positions that have such are sorted:
+    it costs ten times as much as the rest."""
+    rows = np.flatnonzero((logprobs[:, 1:] >= logprobs[:, :-1]).any(axis=1))
+    if not len(rows):
+        return listed, logprobs
+    listed, logprobs = listed.copy(), logprobs.copy()
+    order = np.lexsort((listed[rows], -logprobs[rows]), axis=1)
+    listed[rows] = np.take_along_axis(listed[rows], order, axis=1)
+    logprobs[rows] = np.take_along_axis(logprobs[rows], order, axis=1)
+    return listed, logprobs
 
 
 @dataclass(frozen=True)
@@ -127,6 +146,31 @@ class Calibration:
     scores: tuple[Score, ...]
     bound: float
     """The bound of |z| over all events of the run, if all were normal; each score has its own, slightly above."""
+    masked: int = 0
+    """Tokens that were left out because the recipe lets the engine force them."""
+
+    @property
+    def tested(self) -> bool:
+        """Whether any event was tested. A source that was not is no evidence for or against its sampler."""
+        return any(score.z is not None for score in self.scores)
+
+    @property
+    def status(self) -> str:
+        """How much of the source was tested, in words."""
+        if not self.tokens and self.masked:
+            return f"not tested: masked: all tokens may be forced by {self.forced_by}"
+        left_out = f"; masked: {self.masked} tokens that may be forced by {self.forced_by}" if self.masked else ""
+        return ("tested" if self.tested else "not tested: too few tokens") + left_out
+
+    @property
+    def forced_by(self) -> str:
+        """What the recipe declares that forces tokens, in words."""
+        return " and ".join(words for words in self.declared.split(", ") if words.startswith(FORCING))
+
+    @property
+    def explained(self) -> bool:
+        """Whether what the recipe declares explains a difference: forced tokens are left out, an effort changes the prompt."""
+        return any(not words.startswith((*FORCING, "reasoning_effort")) for words in filter(None, self.declared.split(", ")))
 
     @property
     def exceeds(self) -> tuple[Score, ...]:
@@ -136,16 +180,24 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Return the test as JSON values."""
         values = asdict(self) | {"scores": [asdict(score) for score in self.scores]}
-        return values | {"exceeds": [score.event for score in self.exceeds]}
+        return values | {"exceeds": [score.event for score in self.exceeds], "status": self.status}
 
 
-def calibrations(by_source: Mapping[tuple[str, str], tuple[int, Sums]]) -> list[Calibration]:
-    """Test every source of a run. Keys are (source, declared), values are tokens and sums; the bound covers all together."""
-    tested = sum(int((event_sums[:, 2] >= LEAST_VARIANCE).sum()) for _, event_sums in by_source.values())
-    limit = bound(tested)
+class Total(NamedTuple):
+    """What was calibrated of a source: tokens, their sums, and how many tokens were left out."""
+
+    tokens: int
+    sums: Sums
+    masked: int = 0
+
+
+def calibrations(by_source: Mapping[tuple[str, str], Total | tuple[int, Sums]]) -> list[Calibration]:
+    """Test every source of a run. Keys are (source, declared); the bound covers all together."""
+    totals = {key: Total(*total) for key, total in sorted(by_source.items(), key=lambda item: item[0])}
+    limit = bound(sum(int((total.sums[:, 2] >= LEAST_VARIANCE).sum()) for total in totals.values()))
     return [
-        Calibration(source, declared, tokens, tuple(_scores(event_sums, limit)), limit)
-        for (source, declared), (tokens, event_sums) in sorted(by_source.items())
+        Calibration(source, declared, total.tokens, tuple(_scores(total.sums, limit)), limit, total.masked)
+        for (source, declared), total in totals.items()
     ]
 
 
@@ -181,6 +233,11 @@ class Quota:
         self._tokens: dict[str, int] = defaultdict(int)
         self._in_flight: dict[str, int] = defaultdict(int)
 
+    @property
+    def off(self) -> bool:
+        """Whether the test is turned off."""
+        return not self._standard_error
+
     def take(self, source: str, expected_tokens: int) -> bool:
         """Return whether to calibrate the next request to `source`, of about `expected_tokens` tokens. If so, the caller must
         call `settle` with its result."""
@@ -204,10 +261,11 @@ class Quota:
                 self._variance[source] += event_sums[:, 2]
 
 
-def merged(parts: Iterable[Sequence[Any]]) -> dict[tuple[str, str], tuple[int, Sums]]:
-    """Add up (source, declared, tokens, sums) by source and declared."""
-    totals: dict[tuple[str, str], tuple[int, Sums]] = {}
-    for source, declared, tokens, part_sums in parts:
-        total_tokens, total_sums = totals.get((source, declared), (0, empty_sums()))
-        totals[source, declared] = (total_tokens + int(tokens), total_sums + np.asarray(part_sums, np.float64))
+def merged(parts: Iterable[Sequence[Any]]) -> dict[tuple[str, str], Total]:
+    """Add up (source, declared, tokens, sums, and masked tokens if there are any) by source and declared."""
+    totals: dict[tuple[str, str], Total] = {}
+    for source, declared, tokens, part_sums, *masked in parts:
+        total = totals.get((source, declared), Total(0, empty_sums()))
+        event_sums = total.sums + np.asarray(part_sums, np.float64)
+        totals[source, declared] = Total(total.tokens + int(tokens), event_sums, total.masked + sum(map(int, masked)))
     return totals

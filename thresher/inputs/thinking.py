@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking
+from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking, Pair
 from schemas.engines import Marks, ModelSpec
 from thresher.inputs.parser_names import FORMATS, WHOLE, marking_by_name
 
@@ -27,6 +27,21 @@ def marking_of(spec: ModelSpec, path: str) -> Marking | None:
     if spec.reasoning != "auto":
         return marking_by_name(spec.reasoning, pairs or USUAL_MARKS)
     return Marking(pairs, channels=CHANNEL in named) if pairs or CHANNEL in named else USUAL
+
+
+EFFORT_ARGUMENTS = ("reasoning_effort", "enable_thinking")
+"""Arguments of a chat template that say how much the model is to think."""
+
+
+def reads_effort(path: str) -> bool:
+    """Whether the chat template of the model in a directory reads an argument that says how much to think."""
+    named = _named_by(Path(path))
+    return any(argument in named for argument in EFFORT_ARGUMENTS)
+
+
+def budget_marks(marking: Marking | None) -> Pair | None:
+    """The marks that a budget of thinking needs: the model's only pair; None if it has none, several, or channels."""
+    return marking.pairs[0] if marking is not None and len(marking.pairs) == 1 and not marking.channels else None
 
 
 def marking_from(noted: Any) -> Marking | None:

@@ -9,6 +9,12 @@ _REPEATING = {
     "engine", "engine_version", "model", "model_revision", "adapter", "policy_model", "policy_revision", "policy_adapter",
     "chat_template_sha256", "prompt_id", "group_id", "kind",
 }  # fmt: skip
+_SPLIT = {
+    "logprobs": "logprobs.list.element",
+    "top_logprobs": "top_logprobs.list.element",
+    "teacher_topk_logprobs": "teacher_topk_logprobs.list.element.list.element",
+}
+"""Columns of log-probabilities, and the paths of their values."""
 
 
 def parquet_options(schema: pa.Schema, *, for_hub: bool) -> dict[str, Any]:
@@ -23,8 +29,9 @@ def parquet_options(schema: pa.Schema, *, for_hub: bool) -> dict[str, Any]:
         "use_dictionary": [name for name in schema.names if name in _REPEATING],
         "write_page_index": True,
     }
-    if "logprobs" in schema.names:
-        options["column_encoding"] = {"logprobs.list.element": "BYTE_STREAM_SPLIT"}
+    encoding = {_SPLIT[name]: "BYTE_STREAM_SPLIT" for name in schema.names if name in _SPLIT}
+    if encoding:
+        options["column_encoding"] = encoding
     if for_hub:
         options["use_content_defined_chunking"] = {
             "min_chunk_size": 1 << 18,

@@ -17,6 +17,7 @@ from schemas.sample import JOURNAL, LOGPROBS, MESSAGE_PARTS, REPEATED, SAMPLES, 
 from schemas.sampling import Sampling
 from thresher import ids
 from thresher.inputs.models import Model
+from thresher.samplers.declared import declared_words, logprobs_kind
 from thresher.samplers.sampler import NEUTRAL, Completion, Drawn, EngineFacts, anchor_parameters, draw_parameters
 
 ANCHOR_INDEX = -1
@@ -69,7 +70,8 @@ def series_of(
 
 def declared(parameters: Mapping[str, Any]) -> str:
     """The parameters that change the model's own distribution, in words; empty for ancestral sampling."""
-    return ", ".join(f"{name} {parameters[name]:g}" for name in NEUTRAL if parameters[name] != NEUTRAL[name])
+    changed = [f"{name} {parameters[name]:g}" for name in NEUTRAL if parameters[name] != NEUTRAL[name]]
+    return ", ".join(changed + declared_words(parameters))
 
 
 def journal_rows(
@@ -108,9 +110,9 @@ def journal_rows(
         **_completion_columns(completions),
         **_parts_columns(completions, opened, marking, token_bytes),
         **_first_rows(answers, sizes, rows),
+        "logprobs_kind": per_row([logprobs_kind(facts.logprobs_kind, way.parameters) for way in series], pa.string()),
     }
     constant = {
-        "logprobs_kind": facts.logprobs_kind,
         "engine": facts.engine,
         "engine_version": facts.version,
         "model": model.name,
@@ -128,10 +130,16 @@ def _first_rows(answers: Sequence[tuple[Request, Drawn]], sizes: NDArray[np.int6
     """The columns that are set only in the first row of a calibrated group."""
     tokens: list[int | None] = [None] * rows
     sums: list[Any] = [None] * rows
+    masked: list[int | None] = [None] * rows
     for first, (_, drawn) in zip((np.cumsum(sizes) - sizes).tolist(), answers, strict=True):
         if drawn.calibration is not None:
-            tokens[first], sums[first] = drawn.tokens, drawn.calibration.ravel()
-    return {"calibrated_tokens": pa.array(tokens, pa.int64()), "calibration": pa.array(sums, JOURNAL.field("calibration").type)}
+            tokens[first], sums[first] = drawn.tokens - drawn.masked, drawn.calibration.ravel()
+            masked[first] = drawn.masked
+    return {
+        "calibrated_tokens": pa.array(tokens, pa.int64()),
+        "calibration": pa.array(sums, JOURNAL.field("calibration").type),
+        "masked_tokens": pa.array(masked, pa.int64()),
+    }
 
 
 def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
@@ -178,6 +186,8 @@ def _completion_columns(completions: Sequence[Completion]) -> dict[str, Any]:
         "seed": pa.array([c.seed for c in completions], pa.int64()),
         "completion_ids": _lists([c.token_ids for c in completions], TOKENS),
         "logprobs": _lists([c.logprobs for c in completions], LOGPROBS),
+        "top_ids": _lists([None if c.top_ids is None else c.top_ids.ravel() for c in completions], TOKENS),
+        "top_logprobs": _lists([None if c.top_logprobs is None else c.top_logprobs.ravel() for c in completions], LOGPROBS),
         "cumulative_logprob": pa.array([c.cumulative_logprob for c in completions], pa.float64()),
     }
 

@@ -21,7 +21,7 @@ from thresher.inputs import identity, models
 from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import Refusals, plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
-from thresher.inputs.thinking import marking_of, noted
+from thresher.inputs.thinking import EFFORT_ARGUMENTS, budget_marks, marking_of, noted, reads_effort
 from thresher.judging.build import build_filters
 from thresher.pool import journal
 from thresher.pool.ingest import ingest
@@ -84,6 +84,7 @@ def begin(
     check_parsers(recipe.model, recipe.engine, loaded.where)
     model = model_for(recipe, loaded.base)
     _room(loaded, recipe, model)
+    _thinking(loaded, recipe, model)
     sampling = recipe.sampling.model_dump(mode="json")
     settings = identity.settings_of(recipe.engine, recipe.model, model)
     template = identity.own_template(recipe.engine, recipe.model, model)
@@ -101,7 +102,7 @@ def begin(
         "engine": {"kind": recipe.engine.kind, **{name: settings[name] for name in settings if name != "prompt_format"}},
         "reasoning": noted(marking_of(recipe.model, model.path)),
         "tool_parser": recipe.model.tool_parser,
-        "sampling": {name: value for name, value in sampling.items() if name not in BUDGET},
+        "sampling": {name: value for name, value in sampling.items() if name not in BUDGET and value is not None},
         "salt": recipe.run.salt,
     }
     manifest = RunManifest(
@@ -173,6 +174,25 @@ def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
         raise RecipeError(
             f"{loaded.where(('sampling', 'max_tokens'))}: {recipe.sampling.max_tokens} tokens leave no room for a prompt in the "
             f"context of {context}; lower it, or raise engine.max_model_len up to the model's {model.context_tokens}"
+        )
+
+
+def _thinking(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
+    """Refuse a budget of thinking where the mark that would end it is unknown, and an effort that the template does not read. A
+    server knows its own marks and template."""
+    if not isinstance(recipe.engine, VllmEngine):
+        return
+    effort, chat = recipe.sampling.reasoning_effort, identity.prompt_format(recipe.engine, recipe.model, model) == "chat"
+    if effort is not None and not (chat and reads_effort(model.path)):
+        raise RecipeError(
+            f"{loaded.where(('sampling', 'reasoning_effort'))}: the chat template of {model.name} reads neither "
+            f"{' nor '.join(EFFORT_ARGUMENTS)}, so {effort} would change nothing; remove it"
+        )
+    if recipe.sampling.thinking_tokens is not None and budget_marks(marking_of(recipe.model, model.path)) is None:
+        raise RecipeError(
+            f"{loaded.where(('sampling', 'thinking_tokens'))}: the engine must know the one pair of marks between which "
+            f"{model.name} thinks, and neither its chat template nor its tokenizer names one; set model.reasoning to "
+            "{start: ..., end: ...}, or remove thinking_tokens"
         )
 
 

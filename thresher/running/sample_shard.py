@@ -149,6 +149,7 @@ class Drawing:
                 part,
                 tools=prompt.tools,
                 template=prompt.template,
+                keep_top=self._sampling.keep_top_logprobs or 0,
             )
 
     def _finished(self, drawn: list[Drawn]) -> pa.Table:
@@ -249,9 +250,9 @@ def _total_length(lists: pa.ChunkedArray) -> int:
 
 
 def _calibration(rows: pa.Table, before: Entry | None) -> list[list[Any]]:
-    """[source, declared, tokens, sums] of all that was calibrated in a shard."""
+    """[source, declared, tokens, sums, masked tokens] of all that was calibrated in a shard."""
     shape = calibration.empty_sums().shape
-    columns = ["source", "sampling", "calibrated_tokens", "calibration"]
+    columns = ["source", "sampling", "calibrated_tokens", "calibration", "masked_tokens"]
     calibrated = rows.filter(pc.is_valid(rows["calibration"])).select(columns)
     parts = [
         (
@@ -259,8 +260,10 @@ def _calibration(rows: pa.Table, before: Entry | None) -> list[list[Any]]:
             shards.declared(json.loads(row["sampling"])),
             row["calibrated_tokens"],
             np.reshape(row["calibration"], shape),
+            row["masked_tokens"],
         )
         for row in calibrated.to_pylist()
     ]
     parts += [tuple(part) for part in (before.facts["calibration"] if before is not None else [])]
-    return [[*source, tokens, sums.tolist()] for source, (tokens, sums) in sorted(calibration.merged(parts).items())]
+    totals = sorted(calibration.merged(parts).items())
+    return [[*source, total.tokens, total.sums.tolist(), total.masked] for source, total in totals]

@@ -9,6 +9,7 @@ from schemas.engines import Engine, HttpEngine, ReplayEngine
 from schemas.sampling import Sampling
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
+from thresher.inputs.thinking import budget_marks
 from thresher.samplers.http.claims import Note
 from thresher.samplers.openai_http import HttpSampler
 from thresher.samplers.replay import ReplaySampler
@@ -46,6 +47,7 @@ def open_sampler(
         prompt_format=prompt_format,
         marking=marking,
         tool_parser=tool_parser,
+        budget_marks=None if sampling.thinking_tokens is None else budget_marks(marking),
         quota=quota,
         seeds=seeds,
         start=start,

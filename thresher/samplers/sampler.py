@@ -34,6 +34,7 @@ class Group:
     and records on each completion the seed that was in force; other engines ignore them.
 
     `tools` (JSON Schemas) and `template` (further arguments of the chat template) are JSON text, None if there are none.
+    `keep_top` is the number of likeliest tokens that each completion brings along per position.
 
     With `labels`, the answer must be one of these texts: n is 1, the temperature is 0, and the completion has `label_logprobs` if
     the engine reports them. Otherwise structured output restricts the engine to the labels.
@@ -48,6 +49,7 @@ class Group:
     labels: tuple[str, ...] = ()
     tools: str | None = None
     template: str | None = None
+    keep_top: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class Completion:
     end-of-sequence token if the engine drew it, and its natural log-probability. `cumulative_logprob` is their sum in float64.
     `seed` is the seed of this completion, None if only the engine has one. `label_logprobs` has the natural log-probability that
     the first token is the label, for each label of the group, -inf if the engine's list does not include it. `parts` is set if
-    the completion came apart; otherwise it is taken apart by the model's marks."""
+    the completion came apart; otherwise it is taken apart by the model's marks. `top_ids` (int32) and `top_logprobs` (float32)
+    have shape (T, k): the likeliest tokens at each position in order of rank, if they were asked for."""
 
     text: str
     finish_reason: str | None
@@ -80,6 +83,8 @@ class Completion:
     seed: int | None = None
     label_logprobs: tuple[float, ...] | None = None
     parts: Parts | None = None
+    top_ids: NDArray[np.int32] | None = None
+    top_logprobs: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ class Drawn:
 
     `prompt_ids` are the tokens that the engine read, `engine_seed` is the engine's own seed, and `source` names the engine start
     or the server. `calibration` has the sums of thresher.estimators.calibration over all tokens, if the engine reported its top-k
-    log-probabilities. `opened` tells whether the prompt ends inside thinking marks that the template opened; None if unknown.
+    log-probabilities; `masked` of them are left out, because the recipe lets the engine force them. `opened` tells whether the
+    prompt ends inside thinking marks that the template opened; None if unknown.
     """
 
     number: int
@@ -99,6 +105,7 @@ class Drawn:
     calibration: Sums | None = None
     error: str | None = None
     opened: bool | None = None
+    masked: int = 0
 
     @property
     def tokens(self) -> int:
@@ -152,14 +159,16 @@ class Sampler(Protocol):
 
 
 def draw_parameters(sampling: Sampling, temperature: float) -> dict[str, Any]:
-    """Return the parameters of a draw, all of them explicit."""
+    """Return the parameters of a draw, all of them explicit; what is forced only if the recipe forces it."""
     parameters = {name: getattr(sampling, name) for name in NEUTRAL}
-    return {**parameters, "temperature": temperature, "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+    ends = {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+    return {**parameters, "temperature": temperature, **ends, **sampling.declared}
 
 
 def anchor_parameters(sampling: Sampling) -> dict[str, Any]:
-    """Return the parameters of a greedy completion, all of them explicit."""
-    return {**NEUTRAL, "temperature": 0.0, "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+    """Return the parameters of a greedy completion, all of them explicit; what is forced only if the recipe forces it."""
+    ends = {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+    return {**NEUTRAL, "temperature": 0.0, **ends, **sampling.declared}
 
 
 def label_parameters(max_tokens: int = 1) -> dict[str, Any]:

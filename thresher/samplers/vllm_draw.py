@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thresher.errors import EngineError
 from thresher.estimators.calibration import TOP_K, Quota, Sums, empty_sums, from_flat, sums
+from thresher.samplers.declared import forced_positions, forces_all, vllm_parameters
 from thresher.samplers.sampler import Completion, Drawn, Group
 from thresher.samplers.vllm_process import Tokeniser
 
@@ -31,6 +34,8 @@ class EngineStart:
     tokeniser: Tokeniser
     adapter: "LoRARequest | None" = None
     """The adapter that every request is drawn with."""
+    budget_marks: tuple[NDArray[np.int32], ...] | None = None
+    """Tokens of the marks of the thinking, if groups have a budget of it."""
     request_ids: "count[int]" = field(default_factory=count)
 
     @property
@@ -70,24 +75,57 @@ async def draw_group(start: EngineStart, quota: Quota, group: Group, tokens: lis
         return await _choose_label(start, group, tokens)
     expected = group.n * int(group.parameters["max_tokens"]) // 2
     hot = group.parameters["temperature"] > 0
-    calibrated = hot and quota.take(start.source, expected)
-    calibration: Sums | None = None
-    drawn_tokens = 0
+    masked_whole = hot and forces_all(group.parameters) and not quota.off
+    calibrated = hot and not masked_whole and quota.take(start.source, expected)
+    calibration: Sums | None = empty_sums() if masked_whole else None
+    drawn_tokens = masked = 0
     seeds: Sequence[int | None] = [None] * group.n
     if start.seeds_each_sample and hot and group.seeds:
         seeds = group.seeds
     try:
-        outputs = await _outputs(start, group, tokens, seeds, TOP_K if calibrated else 0)
+        listed = max(TOP_K if calibrated else 0, group.keep_top)
+        outputs = await _outputs(start, group, tokens, seeds, listed)
+        lists = [_listed(output, listed) for output in outputs] if listed else []
         completions = tuple(_completion(output, seed) for output, seed in zip(outputs, seeds, strict=True))
+        if group.keep_top:
+            completions = tuple(map(partial(_with_top, group.keep_top), completions, lists))
         if calibrated:
-            calibration, drawn_tokens = empty_sums(), sum(len(output.token_ids) for output in outputs)
-            for output in outputs:
-                flat = output.logprobs
-                calibration += sums(*from_flat((flat.token_ids, flat.logprobs, flat.start_indices), TOP_K))
+            calibration, masked = _calibrate(start, group, tokens, lists)
+        drawn_tokens = sum(len(output.token_ids) for output in outputs)
+        masked = drawn_tokens if masked_whole else masked
     finally:
         if calibrated:
-            quota.settle(start.source, expected, drawn_tokens, calibration)
-    return Drawn(group.number, completions, np.asarray(tokens, np.int32), start.seed, start.source, calibration, opened=opened)
+            quota.settle(start.source, expected, drawn_tokens - masked, calibration)
+    prompt = np.asarray(tokens, np.int32)
+    return Drawn(group.number, completions, prompt, start.seed, start.source, calibration, opened=opened, masked=masked)
+
+
+Listed = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+"""The drawn tokens (T,), the k likeliest in order (T, k), and their log-probabilities (T, k)."""
+
+
+def _listed(output: "CompletionOutput", k: int) -> Listed:
+    flat = output.logprobs
+    return from_flat((flat.token_ids, flat.logprobs, flat.start_indices), k)
+
+
+def _with_top(k: int, completion: Completion, listed: Listed) -> Completion:
+    """The completion with its k likeliest tokens, of as many or more that the engine listed."""
+    _, top, logprobs = listed
+    return replace(completion, top_ids=top[:, :k].astype(np.int32), top_logprobs=logprobs[:, :k].astype(np.float32))
+
+
+def _calibrate(start: EngineStart, group: Group, prompt: Sequence[int], lists: Sequence[Listed]) -> tuple[Sums, int]:
+    """The sums over the tokens that nothing forced, and the number of the others. The lists have TOP_K tokens or more."""
+    calibration, masked = empty_sums(), 0
+    budget = group.parameters.get("thinking_tokens")
+    for drawn, top, logprobs in lists:
+        free = np.ones(len(drawn), bool)
+        if budget is not None and start.budget_marks is not None:
+            free = ~forced_positions(drawn, np.asarray(prompt), (start.budget_marks[0], start.budget_marks[1]), budget)
+        calibration += sums(drawn[free], top[free, :TOP_K], logprobs[free, :TOP_K])
+        masked += len(drawn) - int(free.sum())
+    return calibration, masked
 
 
 async def _outputs(
@@ -118,7 +156,7 @@ def _parameters(group: Group, n: int, seed: int | None, top_logprobs: int) -> "S
         flat_logprobs=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_special_tokens=False,  # marks of thinking and tool calls are special tokens; vLLM leaves out the one that ended it
-        **group.parameters,
+        **vllm_parameters(group.parameters),
     )
 
 

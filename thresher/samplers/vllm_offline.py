@@ -22,12 +22,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.reasoning import Marking, opens_thinking
+from filters.reasoning import Marking, Pair, opens_thinking
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
+from thresher.samplers.declared import reasoning_config, template_with_effort
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 from thresher.samplers.token_watch import StalledError, TokenWatch, requests_of, stalled
@@ -97,7 +98,8 @@ class VllmStream:
 class VllmSampler:
     """A context manager that holds the engine; see thresher.samplers.sampler.Sampler.
 
-    `start` returns the number and the seed of a new start of the engine. `quota` may be replaced while nothing is in flight.
+    `start` returns the number and the seed of a new start of the engine. `budget_marks` are the marks of the thinking, if groups
+    have a budget of it. `quota` may be replaced while nothing is in flight.
     """
 
     facts: EngineFacts
@@ -113,6 +115,7 @@ class VllmSampler:
         prompt_format: str,
         marking: Marking | None = None,
         tool_parser: str | None = None,
+        budget_marks: Pair | None = None,
         quota: Quota,
         seeds: str,
         start: Callable[[], tuple[int, int]],
@@ -120,7 +123,7 @@ class VllmSampler:
         check_options(spec)
         self._spec, self._model, self._format = spec, model, prompt_format
         self.quota, self._seeds, self._number_start = quota, seeds, start
-        self._marking, self._tool_parser = marking, tool_parser
+        self._marking, self._tool_parser, self._budget_marks = marking, tool_parser, budget_marks
         self.token_bytes = self.parsers = None
         self._process = VllmProcess(spec, model, thread_name="vllm")
         self._watcher: Future[None] | None = None
@@ -164,7 +167,9 @@ class VllmSampler:
         if self.parsers is None and (self._tool_parser or (self._marking is not None and self._marking.parser)):
             self.parsers = VllmParsers(self._model, self._marking, self._tool_parser)
         number, seed = self._number_start()
-        config = self._process.start(seed=seed, generation_config="vllm")
+        marks = self._budget_marks
+        budgeted = {} if marks is None else {"reasoning_config": reasoning_config(marks)}
+        config = self._process.start(seed=seed, generation_config="vllm", **budgeted)
         self._sequences = config.scheduler_config.max_num_seqs * self._process.ranks
         self._context = config.model_config.max_model_len
         if self.parsers is not None:
@@ -174,8 +179,9 @@ class VllmSampler:
         each = seeds_each_sample(self._seeds)
         self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw")
         adapter = self._process.load_adapter()
+        ids = None if marks is None else tuple(np.array(self._tokeniser.completion(mark), np.int32) for mark in marks)
         self._tokens = TokenWatch()
-        self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser, adapter)
+        self._start = EngineStart(self._process.engine, number, seed, each, self._tokeniser, adapter, ids)
 
     async def _cancel_all(self) -> None:
         tasks = list(self._in_flight.values())
@@ -217,7 +223,8 @@ class VllmSampler:
             raise EngineError(self._why_gone) from error
 
     def _job(self, stream: VllmStream, group: Group) -> Job:
-        text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=group.template)
+        template = template_with_effort(group.template, group.parameters)
+        text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=template)
         tokens, longest = self._tokeniser.prompt(text), int(group.parameters["max_tokens"])
         if len(tokens) + longest > self._context:
             raise SourceError(

@@ -39,6 +39,7 @@ RESERVED_OPTIONS = (
     "override_generation_config",
     "logprobs_mode",
     "max_logprobs",
+    "reasoning_config",
 )
 """Engine options that a recipe may not set: they decide what is sampled or recorded."""
 

@@ -141,7 +141,12 @@ def _missing(counts: Counts, total: FamilyStats, *, complete: bool, shards: Shar
 def _calibration_faults(calibration: list[Calibration], manifest: RunManifest) -> Iterator[str]:
     expected = manifest.origin == "sampled" and manifest.recipe.sampling.calibration.expect == "declared"
     for test in calibration:
-        if test.exceeds and not (test.declared and expected):
+        if not test.tokens and test.masked and not expected:
+            yield (
+                f"calibration: {test.source}: {test.status}, so nothing shows that the samples are draws from the model's own "
+                "distribution; if that is intended, set sampling.calibration.expect: declared"
+            )
+        if test.exceeds and not (test.explained and expected):
             beyond = ", ".join(
                 f"{score.event} occurred {score.observed} times, expected {score.expected:.0f}, "
                 f"z {score.z:+.1f} (bound {score.bound:.1f})"
@@ -149,7 +154,7 @@ def _calibration_faults(calibration: list[Calibration], manifest: RunManifest) -
             )
             advice = (
                 f"the recipe asks for {test.declared}; if that is intended, set sampling.calibration.expect: declared"
-                if test.declared
+                if test.explained
                 else "the engine or server changes the distribution: check its generation_config and sampling defaults"
             )
             yield f"calibration: {test.source}: not draws from the model's own distribution: {beyond}; {advice}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from thresher.errors import EngineError, ThresherError
 from thresher.estimators.calibration import Quota, Sums
+from thresher.samplers.declared import forces_all
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.addresses import server_urls
 from thresher.samplers.http.claims import ChangedServerError
@@ -294,7 +295,8 @@ class Balancer:
         """Give a group to a server, and decide whether it is calibrated."""
         form, parameters = lane.endpoint.form, job.group.parameters
         greedy = parameters["temperature"] == 0
-        if not greedy and form.top_logprobs and form.logprobs:
+        job.masked_whole = not greedy and forces_all(parameters) and not self._quota.off
+        if not greedy and not forces_all(parameters) and form.top_logprobs and form.logprobs:
             expected = max(1, round(job.group.n * (lane.mean_tokens or parameters["max_tokens"])))
             job.expected_tokens = expected if self._quota.take(lane.endpoint.source, expected) else 0
         # vLLM refuses n > 1 in a greedy request.
@@ -309,7 +311,7 @@ class Balancer:
             task.cancel()
         if job.lane is not None:
             if job.expected_tokens:
-                self._quota.settle(job.lane.endpoint.source, job.expected_tokens, job.tokens, sums)
+                self._quota.settle(job.lane.endpoint.source, job.expected_tokens, job.tokens - job.masked_tokens, sums)
             job.lane.drop(job)
 
     def _draw_elsewhere(self, job: Job) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from schemas.manifest import ServerClaims
 from schemas.sample import Message
 from schemas.suggest import did_you_mean
 from thresher.errors import EngineError, SourceError
+from thresher.samplers.declared import free_tokens
 from thresher.samplers.http import dialects
 from thresher.samplers.http.addresses import host_and_port
 from thresher.samplers.http.claims import ChangedServerError, read_claims
@@ -31,6 +33,7 @@ from thresher.samplers.http.protocol import (
     Service,
     Tokenised,
     label_logprobs,
+    likeliest_asked,
     prompt_body,
     read_answer,
     request_body,
@@ -296,13 +299,15 @@ class Endpoint:
 
     async def _read(self, question: Question, response: Response, form: Form) -> Answer:
         group = question.group
-        asked = form.top_logprobs if question.calibrated else 0
+        asked = likeliest_asked(question, self._service.spec, form) if question.calibrated and form.top_logprobs else 0
+        kept, free = group.keep_top, free_tokens(group.parameters)
         seed = seed_of(question, self._service, form)
+        read = partial(read_answer, n=question.n, top_logprobs=asked, seed=seed, keep=kept, free=free)
         try:
             if len(response.content) < INLINE_BYTES:
-                answer = read_answer(response.content, question.n, top_logprobs=asked, seed=seed)
+                answer = read(response.content)
             else:
-                answer = await asyncio.to_thread(read_answer, response.content, question.n, top_logprobs=asked, seed=seed)
+                answer = await asyncio.to_thread(read, response.content)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise AttemptError("failed", f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]) from error
         if group.labels:
@@ -310,6 +315,11 @@ class Endpoint:
             return replace(answer, completions=(labelled,), calibration=None)
         if self.form.logprobs and answer.completions[0].logprobs is None:
             self._warn("gives no log-probabilities; its samples have none and are not calibrated")
+        if kept and any(completion.top_ids is None for completion in answer.completions):
+            raise EngineError(
+                f"{self.url} does not list the {kept} likeliest tokens of each position by their ids; lower "
+                "sampling.keep_top_logprobs, start the server with a larger --max-logprobs, or remove it from the recipe"
+            )
         self._check_lengths(group, answer)
         if question.calibrated and answer.calibration is None and self.form.top_logprobs:
             self.form = replace(self.form, top_logprobs=0)

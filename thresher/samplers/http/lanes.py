@@ -2,12 +2,12 @@
 
 import asyncio
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.estimators.calibration import Sums
+from thresher.estimators.calibration import Sums, empty_sums
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.endpoint import LOOKS, Endpoint
 from thresher.samplers.http.protocol import Answer, Question
@@ -30,6 +30,9 @@ class Job:
     expected_tokens: int = 0
     """Tokens that the group is expected to add to the calibration; 0 if it is not calibrated."""
     calibrations: list[Sums | None] = field(default_factory=list)
+    masked_tokens: int = 0
+    masked_whole: bool = False
+    """Whether the server may have been made to draw any token, so that none is calibrated."""
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     over: bool = False
 
@@ -42,6 +45,7 @@ class Job:
         self.prompt_ids = answer.prompt_ids
         self.calibrations.append(answer.calibration)
         self.tokens += answer.tokens
+        self.masked_tokens += answer.masked
 
     @property
     def complete(self) -> bool:
@@ -53,7 +57,8 @@ class Job:
         calibrated = self.expected_tokens and len(parts) == len(self.calibrations)
         completions = tuple(self.completions[index] for index in range(self.group.n))
         sums = np.sum(parts, axis=0) if calibrated else None
-        return Drawn(self.group.number, completions, self.prompt_ids, None, source, sums)
+        drawn = Drawn(self.group.number, completions, self.prompt_ids, None, source, sums, masked=self.masked_tokens)
+        return replace(drawn, calibration=empty_sums(), masked=drawn.tokens) if self.masked_whole else drawn
 
 
 @dataclass(eq=False)

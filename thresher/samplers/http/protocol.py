@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.engines import HttpEngine
 from thresher.estimators.calibration import Sums, sums
+from thresher.samplers.declared import http_fields, only_vllm_forces
 from thresher.samplers.http.chat_turns import chat_turns
 from thresher.samplers.http.claims import Note, Remembered
 from thresher.samplers.http.dialects import VLLM_FIXED, Form
@@ -22,7 +23,7 @@ RESERVED_FIELDS = {*NEUTRAL, *VLLM_FIXED} | {
     "model", "messages", "prompt", "n", "seed", "stop", "stream", "logprobs", "top_logprobs", "max_tokens",
     "max_completion_tokens", "best_of", "use_beam_search", "echo", "suffix", "logit_bias", "bad_words", "allowed_token_ids",
     "stop_token_ids", "include_stop_str_in_output", "logprob_token_ids", "response_format", "structured_outputs",
-    "truncate_prompt_tokens",
+    "truncate_prompt_tokens", "thinking_token_budget", "reasoning_effort",
 }  # fmt: skip
 """Fields that engine.extra_body may not set: they decide what is sampled or recorded."""
 
@@ -34,6 +35,8 @@ PROMPT_FIELDS = (
 
 LABEL_LOGPROBS = 20
 """Likeliest first tokens asked for when a label is wanted; OpenAI and vLLM give no more by default."""
+NO_CHANCE = -9999.0
+"""What vLLM's server writes for a log-probability of minus infinity, which JSON does not have."""
 LABEL_TOKENS = 64
 """max_tokens of a label when the server reports no log-probabilities: room for JSON around it."""
 
@@ -77,7 +80,8 @@ def seed_of(question: Question, service: Service, form: Form) -> int | None:
 
 def unsupported_fields(group: Group, form: Form) -> list[str]:
     """Return the sampling fields that a group needs and the server does not understand."""
-    return [name for name in form.dialect.missing_fields if group.parameters[name] != NEUTRAL[name]]
+    missing = [name for name in form.dialect.missing_fields if group.parameters[name] != NEUTRAL[name]]
+    return missing + ([] if form.dialect.restricts_to == "structured_outputs" else only_vllm_forces(group.parameters))
 
 
 def request_body(question: Question, service: Service, form: Form) -> dict[str, Any]:
@@ -93,7 +97,8 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
     if (seed := seed_of(question, service, form)) is not None:
         body["seed"] = seed
     if form.logprobs:
-        body |= _logprob_fields(spec, form.top_logprobs if question.calibrated else 0)
+        body |= _logprob_fields(spec, likeliest_asked(question, spec, form))
+    body |= http_fields(values, vllm=form.dialect.restricts_to == "structured_outputs")
     if group.labels:
         body |= _label_fields(group.labels, spec, form)
     if spec.api == "chat":
@@ -116,6 +121,13 @@ def prompt_body(group: Group, service: Service, form: Form) -> dict[str, Any]:
         effort, arguments = body["reasoning_effort"], body.get("chat_template_kwargs") or {}
         fields["chat_template_kwargs"] = {"enable_thinking": effort != "none", **arguments, "reasoning_effort": effort}
     return fields
+
+
+def likeliest_asked(question: Question, spec: HttpEngine, form: Form) -> int:
+    """Return how many likeliest tokens a request asks for. A chat answer of vLLM lists the drawn token in the place of the last
+    one, so one more is asked for than is kept."""
+    kept = question.group.keep_top
+    return max(form.top_logprobs if question.calibrated else 0, kept + (spec.api == "chat") if kept else 0)
 
 
 def _logprob_fields(spec: HttpEngine, likeliest: int) -> dict[str, Any]:
@@ -193,12 +205,14 @@ class Tokenised:
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer. `tokens` counts all completions; `calibration` has the sums of their tokens."""
+    """A complete answer. `tokens` counts all completions; `calibration` has the sums of their tokens. `masked` of these are left
+    out, because the server may have been made to draw them."""
 
     completions: tuple[Completion, ...]
     prompt_ids: NDArray[np.int32] | None
     tokens: int
     calibration: Sums | None
+    masked: int = 0
 
 
 TopTokens = list[tuple[Any, float]]
@@ -214,9 +228,10 @@ class TokenLogprobs(NamedTuple):
     top: list[TopTokens]
 
 
-def read_answer(content: bytes, n: int, *, top_logprobs: int, seed: int | None) -> Answer:
+def read_answer(content: bytes, n: int, *, top_logprobs: int, seed: int | None, keep: int = 0, free: int | None = None) -> Answer:
     """Read the first `n` choices of an answer, and the calibration sums of their tokens if `top_logprobs` likeliest tokens were
-    asked for. `seed` is the seed of choice 0.
+    asked for. Only the first `free` tokens of each choice are calibrated, if not None. `keep` likeliest tokens are kept. `seed`
+    is the seed of choice 0.
 
     Raises ValueError, KeyError, TypeError, IndexError or AttributeError if the answer is incomplete.
     """
@@ -226,20 +241,37 @@ def read_answer(content: bytes, n: int, *, top_logprobs: int, seed: int | None) 
         raise ValueError("no choices")
     tokens: list[Any] = []
     top: list[TopTokens] = []
-    completions, length = [], 0
+    completions, length, masked = [], 0, 0
     for choice in choices:
-        completion, drawn = _read_choice(choice, with_tokens=bool(top_logprobs), seed=seed)
+        completion, drawn = _read_choice(choice, with_tokens=bool(top_logprobs or keep), seed=seed)
+        if keep:
+            completion = _with_top(completion, drawn, keep)
         completions.append(completion)
         length += len(drawn.tokens if completion.token_ids is None else completion.token_ids)
         if top_logprobs:
-            tokens += drawn.tokens
-            top += drawn.top
+            tokens += drawn.tokens[:free]
+            top += drawn.top[:free]
+            masked += len(drawn.tokens) - len(drawn.tokens[:free])
     if len(completions) == 1:
         completions = [_with_reasoning_tokens(completions[0], body.get("usage"))]
     prompt = body.get("prompt_token_ids") or choices[0].get("prompt_token_ids")
     complete = len(top) == len(tokens) and all(completion.logprobs is not None for completion in completions)
     calibration = calibrate(tokens, top, top_logprobs) if top_logprobs and complete else None
-    return Answer(tuple(completions), None if prompt is None else np.asarray(prompt, np.int32), length, calibration)
+    return Answer(tuple(completions), None if prompt is None else np.asarray(prompt, np.int32), length, calibration, masked)
+
+
+def _with_top(completion: Completion, drawn: TokenLogprobs, k: int) -> Completion:
+    """The completion with the k likeliest tokens of each position, if the server lists as many by their ids."""
+    counts = np.array([len(listed) for listed in drawn.top], np.int64)
+    tokens = [token for listed in drawn.top for token, _ in listed]
+    if len(counts) != len(drawn.tokens) or counts.min(initial=k) < k or not all(isinstance(token, int) for token in tokens):
+        return completion
+    ids = np.array(tokens, np.int32)
+    logprobs = np.array([logprob for listed in drawn.top for _, logprob in listed], np.float32)
+    logprobs[logprobs <= NO_CHANCE] = -np.inf
+    order = np.lexsort((ids, -logprobs, np.repeat(np.arange(len(counts)), counts)))
+    first = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
+    return replace(completion, top_ids=ids[first], top_logprobs=logprobs[first])
 
 
 def _with_reasoning_tokens(completion: Completion, usage: Any) -> Completion:
