@@ -84,6 +84,7 @@ def test_calls_of_a_completion_are_kept() -> None:
         json.loads(row["tool_calls"]) == simple_calls(json.dumps([CALL])) == [{"name": "weather", "arguments": {"city": "Lima"}}]
     )
     assert (row["reasoning"], row["answer"], row["parsed_by"]) == ("I look.", "", "messages")
+    assert row["completion"].startswith("<think>\nI look.\n</think>\n\n<tool_call>\n{")
 
 
 def test_a_row_without_nulls_keeps_other_columns() -> None:

@@ -116,11 +116,12 @@ def _completion_columns(completion: Message | str) -> Row:
     thought, calls = completion.reasoning_content, completion.tool_calls
     if thought is None and calls is None:
         return {"completion": completion.content}
+    tool_calls = None if calls is None else ordered_json(simple_calls(calls))
     return {
-        "completion": join(thought, completion.content),
+        "completion": join(thought, completion.content, tool_calls),
         "reasoning": thought,
         "answer": completion.content,
-        "tool_calls": None if calls is None else ordered_json(simple_calls(calls)),
+        "tool_calls": tool_calls,
         "parsed_by": "messages",
     }
 
