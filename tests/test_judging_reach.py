@@ -1,6 +1,7 @@
 """What a recipe needs and this machine does not have is found before a run."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,18 @@ def test_without_vllm_its_options_are_not_checked_and_that_is_said(recipe: Write
     faults, (note,) = engine_faults(loaded.recipe, loaded.base)
     assert faults == []
     assert note.startswith("the engine and its options: vLLM is not installed; pip install 'thresher[cpu]'")
+
+
+def test_a_broken_vllm_is_a_fault(recipe: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the engine of the recipe and for that of a judge."""
+    monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", None)
+    engine = {"kind": "vllm", "options": {"block_size": 16}}
+    loaded = recipe_file.load(str(recipe(engine=engine)), [])
+
+    (fault,), _ = engine_faults(loaded.recipe, loaded.base)
+    assert fault.startswith("vLLM cannot be imported: ")
+    (fault,) = faults_of_models(recipe(filters=judge(engine, name="smollm2-135m-instruct")))
+    assert fault.startswith("judge: vLLM cannot be imported: ")
 
 
 def test_a_table_that_cannot_be_read_is_a_fault(recipe: Write, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from thresher.samplers.openai_http import HttpSampler
 from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.vllm_process import check_options, unknown_options
 
-VLLM_MISSING = "vLLM is not installed; pip install 'thresher[cpu]', or 'thresher[gpu]' on a GPU"
+INSTALL = "pip install 'thresher[cpu]', or 'thresher[gpu]' on a GPU"
+VLLM_MISSING = f"vLLM is not installed; {INSTALL}"
 
 _ENGINE: TypeAdapter[Any] = TypeAdapter(Engine)
 
@@ -36,6 +37,8 @@ def engine_faults(recipe: Recipe, base: Path) -> tuple[list[str], list[str]]:
             return unknown_options(engine), []
     except ThresherError as error:
         return [str(error)], []
+    except ImportError as error:
+        return [f"vLLM cannot be imported: {error}; {INSTALL}"], []
     return [], []
 
 
@@ -85,8 +88,8 @@ def _unreachable(engine: Engine, model: ModelSpec) -> list[str]:
     check_options(engine)
     try:
         return unknown_options(engine)
-    except ImportError:  # missing_packages says it
-        return []
+    except ImportError as error:
+        return [] if importlib.util.find_spec("vllm") is None else [f"vLLM cannot be imported: {error}; {INSTALL}"]
 
 
 def _read_table(path: Path, key: str) -> None:
