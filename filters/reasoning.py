@@ -145,11 +145,11 @@ def opens_thinking(prompt: str, marking: Marking) -> bool:
 
 def _hint(marking: Marking) -> str:
     """A pattern that a completion with something to take apart matches."""
-    marks = [end for _, end in marking.pairs] + [CHANNEL] * marking.channels
-    starts = [start for start, _ in marking.pairs]
-    anywhere, first = (("|".join(map(re.escape, texts))) for texts in (marks, starts))
-    ending = "|".join(map(re.escape, ENDS_OF_TURN))
-    return rf"{anywhere}|\A\s*(?:{first})|(?:{ending})\s*\z"
+    parts = [re.escape(mark) for mark in [end for _, end in marking.pairs] + [CHANNEL] * marking.channels]
+    if marking.pairs:
+        parts.append(rf"\A\s*(?:{'|'.join(re.escape(start) for start, _ in marking.pairs)})")
+    parts.append(rf"(?:{'|'.join(map(re.escape, ENDS_OF_TURN))})\s*\z")
+    return "|".join(parts)
 
 
 def _split(text: str, marking: Marking, opened: bool | None) -> tuple[str | None, str | None, int]:

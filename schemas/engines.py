@@ -148,4 +148,4 @@ class ModelSpec(Part):
     null takes nothing apart. Filters, duplicates and near misses read the answer. See docs/models.md."""
     tool_parser: str | None = None
     """Name of the parser of vLLM that finds tool calls in the completions of this model, such as hermes; null parses none. A
-    server parses them itself (--tool-call-parser)."""
+    server parses them itself (--tool-call-parser), so a recipe for a server names none. See docs/models.md."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from filters.reasoning import Marking, take_apart
+from filters.reasoning import Marking, _hint, opens_thinking, take_apart
 from helpers.vllm_parsers import WRITTEN, cases
 from schemas.engines import HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from thresher.errors import RecipeError
@@ -45,6 +45,25 @@ def test_every_format_of_one_pair_is_split_alike(name: str) -> None:
         "no answer": ("r", ""),
         "mentions a call": ("r <tool_call> q", "a"),
     }
+
+
+@pytest.mark.parametrize("name", [name for name, known in FORMATS.items() if known.pairs])
+def test_the_prompt_shows_whether_it_opened_the_thinking(name: str) -> None:
+    """As chat templates do: with a line after the mark, or closed at once where thinking is switched off."""
+    start, end = WRITTEN.get(name, FORMATS[name].pairs[0])[:2]
+    marking, prompt = marking_by_name(name), "<|user|>Why?<|assistant|>"
+
+    assert [opens_thinking(prompt + rest, marking) for rest in (f"{start}\n", start, "", f"{start}\n\n{end}\n\n")] == [
+        *(True, True),
+        *(False, False),
+    ]
+
+
+def test_a_format_of_channels_alone_is_searched_in_columns() -> None:
+    """Completions without a channel are not looked at one by one."""
+    texts = pa.array(["Paris"] * 3)
+    assert take_apart(texts, marking_by_name("openai_gptoss")).answer.equals(texts)
+    assert "\\A" not in _hint(marking_by_name("openai_gptoss"))
 
 
 def test_channels_are_read_by_our_own_code() -> None:

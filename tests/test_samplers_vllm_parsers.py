@@ -11,10 +11,10 @@ import pytest
 
 from filters.reasoning import take_apart
 from helpers.vllm_parsers import cases, served, tokenizer, write_tokenizer
-from schemas.engines import ModelSpec
-from thresher.errors import EngineError
+from schemas.engines import ModelSpec, VllmEngine
+from thresher.errors import EngineError, RecipeError
 from thresher.inputs.models import Model
-from thresher.inputs.parser_names import FORMATS, TOOL_PARSERS, marking_by_name
+from thresher.inputs.parser_names import FORMATS, TOOL_PARSERS, check_parsers, marking_by_name
 from thresher.inputs.thinking import marking_of
 from thresher.samplers.sampler import Completion, Drawn, Group, Parts
 from thresher.samplers.vllm_parsers import VllmParsers
@@ -177,6 +177,26 @@ def test_the_parser_hf_sees_the_prompt(marks: Model) -> None:
 
         assert parts is not None
         assert (parts.reasoning, parts.answer) == (reasoning, answer)
+
+
+def test_a_parser_of_a_plugin_may_be_named(marks: Model) -> None:
+    """One that vLLM's registry knows and our table does not."""
+    from vllm.reasoning import ReasoningParserManager
+
+    spec = ModelSpec(reasoning="mine")
+    with pytest.raises(RecipeError, match="vLLM has no reasoning parser 'mine'"):
+        check_parsers(spec, VllmEngine(), str)
+    known = ReasoningParserManager.get_reasoning_parser("deepseek_r1")
+    ReasoningParserManager.register_module("mine", module=type("Mine", (known,), {}))
+    try:
+        check_parsers(spec, VllmEngine(), str)
+        parsers = VllmParsers(marks, marking_of(spec, ""), None)
+        parts = parts_of(parsers, marks, "<think>r</think>a")
+    finally:
+        ReasoningParserManager.reasoning_parsers.pop("mine")
+
+    assert parts is not None
+    assert (parts.parsed_by, parts.reasoning, parts.answer, parts.reasoning_tokens) == ("mine", "r", "a", 3)
 
 
 def test_tokens_of_the_reasoning_are_counted(marks: Model) -> None:
