@@ -134,6 +134,22 @@ def test_a_server_that_comes_back_the_same_is_used_again() -> None:
     assert len(drawn.completions) == 2
 
 
+def test_what_a_server_refuses_is_not_sent_again_after_a_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway in front of vLLM passes only OpenAI's fields."""
+    monkeypatch.setattr(endpoint, "RECHECK_S", 0.0)
+
+    def gateway(number: int, body: dict[str, Any]) -> Any:
+        return (400, {}, "unrecognized request argument: min_p") if "min_p" in body else None
+
+    with FakeOpenAI(misbehave=gateway) as server, sampler(server) as http, http.stream() as stream:
+        for number in range(4):
+            stream.submit([group(number)])
+            collect(stream, 1)
+
+    assert server.lists_of_models > 4
+    assert sum("min_p" in body for body in server.bodies) == 1
+
+
 # -- adapters ----------------------------------------------------------------------------------------------------------
 
 

@@ -39,3 +39,12 @@ def test_every_start_of_an_engine_has_another_seed() -> None:
 
     assert len(set(seeds)) == len(seeds)
     assert all(1 <= seed < 2**31 for seed in seeds)
+
+
+def test_adapter_and_template_change_the_key_of_a_source() -> None:
+    """Where there is neither, the key is that of model, parameters and salt."""
+    plain = ids.source_key("m", "abc", {"top_p": 1.0}, "")
+    others = [ids.source_key("m", "abc", {"top_p": 1.0}, "", **{name: "x"}) for name in ("adapter", "template")]
+
+    assert plain == ids.digest("source", "m", "abc", {"top_p": 1.0}, "")
+    assert len({plain, *others}) == 3

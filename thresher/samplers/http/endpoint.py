@@ -137,7 +137,9 @@ class Endpoint:
             raise EngineError(f"{self.url} does not serve {model}, only {', '.join(sorted(cards)) or 'nothing'}{hint}")
         card = cards[model]
         dialect = dialect_of(card.get("owned_by"), self._service.spec.extensions)
-        self.form, self.context = replace(self.form, dialect=dialect), card.get("max_model_len") or 0
+        self.context = card.get("max_model_len") or 0
+        if self.form.dialect not in (dialect, dialect.fallback):  # what the server has refused stays refused
+            self.form = replace(self.form, dialect=dialect)
         version = await self._from_root(dialect.version_path, "version")
         self.version = dialect.version if version is None else f"{dialect.version} {version}"
         claims = read_claims(card, self.version, await self._from_root(dialect.weights_path, "weight_version"))
