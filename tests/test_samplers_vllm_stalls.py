@@ -18,7 +18,7 @@ from thresher.estimators.calibration import Quota
 from thresher.inputs.models import embedded_model
 from thresher.samplers.orphans import ProcessId, command_line, descendants, is_running
 from thresher.samplers.sampler import NEUTRAL, Drawn, Group
-from thresher.samplers.vllm_offline import VllmSampler
+from thresher.samplers.vllm_offline import VllmSampler, VllmStream
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,11 @@ def draw(sampler: VllmSampler, groups: list[Group]) -> list[Drawn]:
         while len(drawn) < len(groups):
             drawn += stream.take(1.0)
     return sorted(drawn, key=lambda result: result.number)
+
+
+def take_for_ever(stream: VllmStream) -> None:
+    while True:
+        stream.take(1.0)
 
 
 def engine_processes() -> set[ProcessId]:
@@ -137,5 +142,4 @@ def test_an_engine_that_always_hangs_is_given_up(sampler: VllmSampler, hang: Pat
         stream.submit([group(number, f"Say hello to {number} people.") for number in range(6)])
         words = r"the engine died 4 times in a row, the last time with StalledError: no token for [\d.]+ s with 4 requests"
         with pytest.raises(EngineError, match=words):
-            while True:
-                stream.take(1.0)
+            take_for_ever(stream)
