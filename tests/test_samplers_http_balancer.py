@@ -255,6 +255,16 @@ def test_a_server_whose_counter_moves_is_not_left_however_long_a_completion_take
     assert "makes no token" not in caplog.text
 
 
+def test_a_server_whose_steps_are_slow_gets_more_time_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Alone, with steps of three times silent_s: it is left twice."""
+    with FakeOpenAI(counts="tokens") as server:
+        server.steps, server.delay_s = 1, 0.9
+        [drawn] = draw(sampler(server, silent_s=0.3), [group(0)], timeout=60)
+
+    assert len(drawn.completions) == 2
+    assert 1 <= caplog.text.count("makes no token") <= 2
+
+
 def test_counters_of_another_engine_are_not_believed(caplog: pytest.LogCaptureFixture) -> None:
     """They stand still while answers arrive, so the server counts as working while it answers anything."""
     with FakeOpenAI(delay_s=0.05, counts="frozen") as server, sampler(server, silent_s=0.2) as http, http.stream() as stream:

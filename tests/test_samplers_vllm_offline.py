@@ -164,7 +164,7 @@ def test_every_data_parallel_rank_is_filled() -> None:
         async def look() -> None:
             ranks.append(requests_of(engine))
 
-        stream.submit([group(number, STORIES[0], 2, max_tokens=60, ignore_eos=True) for number in range(6)])
+        stream.submit([group(number, STORIES[0], 2, max_tokens=30, ignore_eos=True) for number in range(6)])
         drawn: list[Drawn] = []
         while len(drawn) < 6:
             drawn += stream.take(0.5)

@@ -1,6 +1,7 @@
 """A real engine that hangs: a step that never returns, a stopped process, a prompt that hangs it each time."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from thresher.estimators.calibration import Quota
 from thresher.inputs.models import embedded_model
 from thresher.samplers.orphans import ProcessId, command_line, descendants, is_running
 from thresher.samplers.sampler import NEUTRAL, Drawn, Group
-from thresher.samplers.vllm_offline import VllmSampler
+from thresher.samplers.vllm_offline import VllmSampler, VllmStream
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,11 @@ def draw(sampler: VllmSampler, groups: list[Group]) -> list[Drawn]:
     return sorted(drawn, key=lambda result: result.number)
 
 
+def take_for_ever(stream: VllmStream) -> None:
+    while True:
+        stream.take(1.0)
+
+
 def engine_processes() -> set[ProcessId]:
     return {process for process in descendants(os.getpid()) if b"EngineCore" in command_line(process.pid)}
 
@@ -86,8 +92,7 @@ def test_an_engine_whose_step_never_returns_is_started_again(
     assert [(len(result.completions), result.error) for result in drawn] == [(4, None)] * 6
     assert start_of(drawn) == first + 1
     [words] = [record.getMessage() for record in caplog.records if "starting it again" in record.message]
-    assert words.startswith("the engine hangs (no token for 6")
-    assert words.endswith(f" s with {6 * 4} requests); starting it again")
+    assert re.fullmatch(r"the engine hangs \(no token for [\d.]+ s with 24 requests\); starting it again", words)
     assert not is_running(hung)
 
 
@@ -105,7 +110,7 @@ def test_a_stopped_engine_is_started_again(sampler: VllmSampler, caplog: pytest.
 
     assert len(drawn[0].completions) == 4
     assert start_of(drawn) == first + 1
-    assert "the engine hangs (no token for 6" in caplog.text
+    assert "the engine hangs (no token for " in caplog.text
     assert not is_running(process)
 
 
@@ -135,7 +140,6 @@ def test_an_engine_that_always_hangs_is_given_up(sampler: VllmSampler, hang: Pat
     hang.write_text(KEEP)
     with sampler.stream() as stream:
         stream.submit([group(number, f"Say hello to {number} people.") for number in range(6)])
-        words = r"the engine died 4 times in a row, the last time with StalledError: no token for [6-9] s with 4 requests"
+        words = r"the engine died 4 times in a row, the last time with StalledError: no token for [\d.]+ s with 4 requests"
         with pytest.raises(EngineError, match=words):
-            while True:
-                stream.take(1.0)
+            take_for_ever(stream)

@@ -4,7 +4,7 @@
 answer, a status, or (status, headers, message). `cut` closes the connection in the middle of the answer, `drop` before it, and
 `half` sends half of the JSON.
 
-With `counts` it publishes vLLM's counters, and makes the tokens of an answer bit by bit during `delay_s`; while `stalled`, it
+With `counts` it publishes vLLM's counters, and makes the tokens of an answer in 20 `steps` during `delay_s`; while `stalled`, it
 makes none and answers everything else. `frozen` counters stand still although it answers.
 """
 
@@ -73,7 +73,7 @@ class FakeOpenAI:
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
         self.in_progress = self.most_in_progress = self.lists_of_models = 0
-        self.counts, self.stalled, self.tokens_made = counts, False, 0
+        self.counts, self.stalled, self.tokens_made, self.steps = counts, False, 0, 20
         self._random = random.Random(3)
         weights = CHAIN.copy()
         if only is not None:
@@ -190,8 +190,8 @@ class FakeOpenAI:
 
     async def _generate(self) -> None:
         """Take the time of a completion, counting tokens."""
-        for _ in range(20):
-            await asyncio.sleep(self.delay_s / 20)
+        for _ in range(self.steps):
+            await asyncio.sleep(self.delay_s / self.steps)
             while self.stalled:
                 await asyncio.sleep(0.01)
             self.tokens_made += self.delay_s > 0

@@ -197,7 +197,7 @@ class Balancer:
         endpoint = lane.endpoint
         counted = await endpoint.look()
         silent_s = lane.silent_s(time.monotonic())
-        if endpoint.up and silent_s > self._spec.silent_s:
+        if endpoint.up and silent_s > (endpoint.patience_s if counted else self._spec.silent_s):
             if counted:
                 endpoint.stall(next(iter(lane.in_flight)).job.group, stalled(silent_s, len(lane.in_flight)))
                 self._leave(lane, "answers, but makes no token")

@@ -95,6 +95,9 @@ class Endpoint:
         self.up, self.changed, self.trouble, self.cuts = False, False, "", 0
         self.counters = WorkCounters()
         self._stalled: tuple[Group, str] | None = None
+        self.patience_s = service.spec.silent_s
+        """Seconds without a token after which the server is left. Doubles each time, because its steps may be slow, as on a CPU
+        that reads long prompts."""
         self._service, self._key = service, key
         self._greeted_at, self._greeting, self._in_flight = -inf, asyncio.Lock(), 0
         self._connection = Connection(url, service.spec, key)
@@ -154,10 +157,12 @@ class Endpoint:
     def stall(self, group: Group, trouble: str) -> None:
         """Note that the server made no token while it had a group: it is up again once it makes one."""
         self._stalled, self.trouble = (group, trouble), trouble
+        spec = self._service.spec
+        self.patience_s = max(self.patience_s, min(2 * self.patience_s, spec.give_up_after_s))
 
     async def _make_a_token(self, group: Group, trouble: str) -> None:
-        with suppress(TimeoutError):
-            if await asyncio.wait_for(self.works(group), self._service.spec.silent_s):
+        with suppress(TimeoutError):  # a question that waits is answered as soon as the engine works
+            if await asyncio.wait_for(self.works(group), self._service.spec.give_up_after_s):
                 return
         raise AttemptError("failed", trouble)
 
