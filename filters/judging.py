@@ -36,7 +36,7 @@ def judge(filter_: Filter, table: pa.Table) -> pa.Table:
         raise FilterError(f"{filter_.name}: has scope corpus; judge_corpus asks it")
     if table.num_rows == 0:
         return verdict_table([], [])
-    seen = _projected(filter_, table)
+    seen = projected(filter_, table)
     shown = pc.is_valid(seen["completion"]) if "completion" in seen.column_names else None
     if shown is None or pc.all(shown).as_py():
         return _ask(filter_, seen, _units(filter_, table))
@@ -64,7 +64,7 @@ def judge_corpus(filter_: Filter, batches: Iterable[pa.Table]) -> Iterator[pa.Ta
     def batches_seen() -> Iterator[pa.Table]:
         try:
             for batch in batches:
-                seen = _projected(filter_, batch)
+                seen = projected(filter_, batch)
                 shown = pc.is_valid(seen["completion"]) if "completion" in seen.column_names else None
                 shown = None if shown is None or pc.all(shown, min_count=0).as_py() else shown
                 waiting.append((seen.num_rows if shown is None else pc.sum(shown).as_py(), shown))
@@ -159,7 +159,7 @@ def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.in
     return _columns(filter_, answer, table.num_rows)
 
 
-def _projected(filter_: Filter, table: pa.Table) -> pa.Table:
+def projected(filter_: Filter, table: pa.Table) -> pa.Table:
     """Select exactly the columns that the filter asks for; `completion` is what it reads. Completions that were not taken apart
     are taken apart by the usual marks."""
     names = list(filter_.read_columns)

@@ -110,7 +110,7 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path: Path, change: str)
     with FakeOpenAI() as server:
         file = recipe(tmp_path, server.url)
         steps.begin(recipe_file.load(file), tmp_path / "run")
-        with pytest.raises(StoreError, match=r"was None and is now 3"):
+        with pytest.raises(StoreError, match=r"was not set and is now 3"):
             steps.begin(recipe_file.load(file, [change]), tmp_path / "run")
 
 

@@ -60,7 +60,9 @@ def noted(marking: Marking | None) -> dict[str, Any] | None:
 
 
 def _named_by(folder: Path) -> str:
-    """The chat templates and the added tokens of a tokenizer, as one text."""
+    """The chat templates and the added tokens of a tokenizer, as one text; empty without a folder."""
+    if folder == Path():  # a model on a server has no path
+        return ""
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(folder.glob("*.jinja"))]
     for name in ("tokenizer_config.json", "tokenizer.json"):
         file = folder / name

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.base import Filter, Scope, verdict_table
-from filters.judging import judge
+from filters.judging import judge, projected
 from schemas.manifest import Entry
 from schemas.sample import VERDICTS, Outcome
 from thresher.errors import StoreError
@@ -76,7 +76,7 @@ class VerdictCache:
         """Judge samples. A costly filter judges equal samples once, and none whose verdict is cached."""
         if filter_.cost_us < COSTLY_US or filter_.scope is not Scope.SAMPLE or not samples.num_rows:
             return judge(filter_, samples)
-        keys = [_content(filter_, row) for row in samples.select(sorted(filter_.read_columns)).to_pylist()]
+        keys = [_content(filter_, row) for row in projected(filter_, samples).to_pylist()]
         with self._lock:
             verdicts = {key: self._verdicts[key] for key in set(keys) if key in self._verdicts}
         first: dict[bytes, int] = {}
