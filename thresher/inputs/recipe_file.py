@@ -32,9 +32,22 @@ class Loaded:
     base: Path
     path: Path
     lines: dict[Key, int]
+    number: int | None = None
+    """The model that it stands for (`of_each_model`), from 0."""
+
+    def of_each_model(self) -> tuple["Loaded", ...]:
+        """The recipe as each of its models draws by it; itself where it names one model."""
+        if not self.recipe.models:
+            return (self,)
+        return tuple(replace(self, recipe=recipe, number=number) for number, recipe in enumerate(self.recipe.of_each_model()))
 
     def where(self, key: Key) -> str:
-        """Return `file:line: key`, with the line of the key, or of the innermost key around it that has one."""
+        """Return `file:line: key`, with the line of the key, or of the innermost key around it that has one. Keys of `model` are
+        those of the list `models` where it stands for one of them."""
+        if self.number is not None and key[:1] == ("model",):
+            key = ("models", self.number, *key[1:])
+        elif self.number is not None and key[:1] == ("engine",) and ("models", self.number, "engine") in self.lines:
+            key = ("models", self.number, *key)
         line = next((self.lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.lines), 1)
         return f"{self.path}:{line}: {spelled(key)}" if key else f"{self.path}:{line}"
 
@@ -102,6 +115,10 @@ def recipe_schema() -> dict[str, Any]:
 def _validate(document: dict[str, Any], loaded: Loaded) -> Recipe:
     faults = Draft202012Validator(recipe_schema()).iter_errors(document)
     messages = [message for fault in faults for message in _explain(fault, loaded)]
+    if not messages and "model" in document and document.get("models"):
+        messages = [
+            f"{loaded.where(('model',))}: the recipe has `models` too; move this model into that list, and remove it here"
+        ]
     if not messages:
         try:
             return Recipe.model_validate(document)
