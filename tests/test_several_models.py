@@ -1,5 +1,6 @@
 """Whole runs that draw from several models: each has its own samples, and a run continues with the model that is missing."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -12,11 +13,14 @@ from helpers.runs import pool_rows, run_recipe
 from helpers.several import two_models
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError, StoreError
+from thresher.executors.fleet import start_fleet
 from thresher.inputs import recipe_file
 from thresher.running import steps
 from thresher.running.progress import Progress
 from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.sampler import Drawn, Group
+from thresher.study.design import Design
+from thresher.study.run_study import run_study
 
 Write = Callable[..., Path]
 
@@ -248,3 +252,69 @@ def test_statistics_do_not_mix_the_draws_of_models_that_stopped_at_their_hits(re
 
     assert [model.pass_rate for model in both.models] == rates
     assert both.total.pass_rate == pytest.approx(sum(rate for rate in rates if rate is not None) / 2)
+
+
+def test_check_looks_at_every_model(recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What each model is shown and what is wrong with it names the model."""
+    path = two_models(recipe, tmp_path, second={"share": 0.3, "engine": {"kind": "replay", "path": "gone.jsonl"}})
+    assert main(["check", str(path)]) == 1
+    printed = capsys.readouterr()
+
+    assert "models[0] first, capital: 4 prompts" in printed.out
+    assert "models[1] second, capital: 2 prompts" in printed.out
+    assert "models[1] second: engine.path: the table of answers cannot be read" in printed.err.replace("\n", " ")
+
+
+def test_preview_shows_every_model(recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["preview", str(two_models(recipe, tmp_path)), "-n", "2"]) == 0
+    shown = capsys.readouterr().out
+
+    assert [line for line in shown.splitlines() if line.startswith("model ")] == ["model first", "model second"]
+    assert "4 samples, " in shown
+
+
+def test_estimate_probes_every_model(recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = two_models(recipe, tmp_path, second={"share": 0.3})
+    assert main(["estimate", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "models[0] first\n" in shown
+    assert "all 2 models, one after the other: 30 samples," in shown
+    assert main(["estimate", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [document[name]["samples"]["value"] for name in ("models[0] first", "models[1] second")] == [20, 10]
+
+    path = two_models(recipe, tmp_path, second={"engine": {"kind": "replay", "path": "gone.jsonl"}})
+    assert main(["estimate", str(path)]) != 0
+    assert "models[1] second: " in capsys.readouterr().err
+
+
+def test_what_takes_one_model_refuses_several(recipe: Write, tmp_path: Path) -> None:
+    path = two_models(recipe, tmp_path)
+    loaded = recipe_file.load(path)
+    with pytest.raises(RecipeError, match="a fleet serves one model"):
+        start_fleet(loaded.recipe, tmp_path, tmp_path / "fleet")
+    with pytest.raises(RecipeError, match=r"recipe.yaml:\d+: models: a study is of one model"):
+        run_study(loaded, str(tmp_path / "study"), Design())
+    with pytest.raises(RecipeError, match="nothing is drawn for your own samples"):
+        steps.begin_brought(loaded, tmp_path / "own.jsonl", tmp_path / "own")
+
+
+def test_a_recipe_names_one_model_or_several(recipe: Write, tmp_path: Path) -> None:
+    two_models(recipe, tmp_path)
+    entries = [{"name": "first"}, {"name": "second"}]
+    for changes, words in (
+        ({"model": {"name": "first"}, "models": entries}, r"recipe.yaml:\d+: model: the recipe has `models` too"),
+        ({"models": [entries[0], entries[0]]}, "two entries are equal"),
+        ({"models": [{**entries[0], "families": ["capitals"]}]}, "first names the family capitals, but prompts has only"),
+        ({"models": [{**entries[0], "share": 1.5}]}, r"models\[0\]\.share"),
+        ({"models": [{**entries[0], "engine": {"kind": "replay", "file": "a"}}]}, r"models\[0\]\.engine\.file: no such key"),
+        ({"models": entries, "sampling": {"target_rows": 4}}, "target_rows counts the rows of all models"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            recipe_file.load(recipe(**changes))
+    (prompts,) = yaml.safe_load(recipe().read_text())["prompts"]
+    path = recipe(
+        models=[{**entries[0], "families": ["capital"]}], prompts=[{**prompts, "family": name} for name in ("capital", "other")]
+    )
+    with pytest.raises(RecipeError, match="no model answers the family other"):
+        recipe_file.load(path)

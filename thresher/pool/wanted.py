@@ -53,6 +53,11 @@ def noted_with(before: Mapping[str, Any] | None, budget: dict[str, Any], key: st
     return {"models": {**earlier, key: budget}}
 
 
+def answers(spec: ModelSpec, prompt_id: str, family: str) -> bool:
+    """Whether a model answers a prompt."""
+    return bool(answered(spec, pa.table({"prompt_id": [prompt_id], "family": [family]}))[0])
+
+
 def answered(spec: ModelSpec, prompts: pa.Table) -> NDArray[np.bool_]:
     """Which prompts (n,) of a table with prompt_id and family a model answers. A share goes by other digits of the hash than the
     split `test` does, so that the test rows are not those of one model."""

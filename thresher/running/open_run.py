@@ -15,7 +15,7 @@ from schemas.prompt_sets import JsonlSource, ParquetSource
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Prompt, to_json
 from thresher import __version__, ids
-from thresher.errors import SourceError, StoreError
+from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import Refusals, plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
@@ -109,6 +109,11 @@ def begin(
 
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     """Import a user's own samples into a pool instead of sampling. Raises SourceError, StoreError, RecipeError."""
+    if loaded.recipe.models:
+        raise RecipeError(
+            f"{loaded.where(('models',))}: nothing is drawn for your own samples; remove it, and set model.reasoning where their "
+            "reasoning has marks of its own"
+        )
     build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
     check_parsers(loaded.recipe.model, None, loaded.where)
     if not file.is_file():
