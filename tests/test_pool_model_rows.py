@@ -7,7 +7,7 @@ import numpy as np
 
 from helpers.runs import run_recipe
 from helpers.several import two_models
-from thresher.pool.model_rows import COLUMNS, drawn_by, has_samples, model_numbers, sources_of, tokens_by_model
+from thresher.pool.model_rows import COLUMNS, counts_by_model, drawn_by, has_samples, model_numbers, sources_of
 from thresher.pool.run import Run, open_run
 from thresher.pool.store import shard_name
 
@@ -27,7 +27,7 @@ def test_rows_are_told_apart_by_their_model(recipe: Write, tmp_path: Path) -> No
     assert [run.models[number].recipe.model.name for number in numbers] == rows["model"].to_pylist()
     assert np.array_equal(drawn_by(run.models[1], rows), numbers == 1)
     assert set(sources_of(run, rows)) == {"first: table", "second: table"}
-    assert tokens_by_model(run, rows) == {one.model_key: {"completion_tokens": 0} for one in run.models}
+    assert counts_by_model(run, rows) == {one.model_key: {"rows": 5, "completion_tokens": 0} for one in run.models}
     assert not drawn_by(run, rows).any()
 
 

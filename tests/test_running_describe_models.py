@@ -9,7 +9,7 @@ import pytest
 from helpers.several import model_directory, two_models
 from thresher.errors import ModelError, RecipeError
 from thresher.inputs import recipe_file
-from thresher.running.describe_models import by_label, describe, grown
+from thresher.running.describe_models import by_label, describe, grown, keys_of
 
 Write = Callable[..., Path]
 COMMON = {"sampling": {"max_tokens": 16}, "salt": ""}
@@ -63,8 +63,13 @@ def test_a_fault_names_the_entry(recipe: Write, tmp_path: Path) -> None:
     ],
 )
 def test_a_run_grows_by_models(theirs: dict[str, Any], ours: dict[str, Any], expected: bool) -> None:
-    assert grown(theirs, ours) == (expected, "")
+    assert grown(theirs, ours, lambda: keys_of(theirs)) == (expected, "")
     alone = {**COMMON, **decides("a")["models"]["a"]}
-    assert grown(alone, decides("a", "b"))[0]
-    assert not grown(alone, decides("b", "c"))[0]
+    assert grown(alone, decides("a", "b"), set)[0]
+    assert not grown(alone, decides("b", "c"), set)[0]
     assert by_label(alone, "a") == decides("a")
+
+
+def test_a_model_without_samples_may_be_left_out() -> None:
+    assert grown(decides("a", "b"), decides("a", "c"), lambda: keys_of(decides("a")))[0]
+    assert not grown(decides("a", "b"), decides("c"), lambda: keys_of(decides("a")))[0]

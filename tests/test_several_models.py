@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from helpers.runs import pool_rows, run_recipe
-from helpers.several import two_models
+from helpers.several import model_directory, two_models
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.executors.fleet import start_fleet
@@ -208,6 +208,16 @@ def test_a_model_is_neither_removed_nor_changed(recipe: Write, tmp_path: Path) -
     ):
         with pytest.raises(StoreError, match=r"models\.second"):
             steps.begin(recipe_file.load(changed), tmp_path / "run")
+
+
+def test_a_model_that_drew_nothing_may_be_taken_out(recipe: Write, tmp_path: Path) -> None:
+    path = two_models(recipe, tmp_path, second={"engine": {"kind": "replay", "path": "gone.jsonl"}})
+    assert "taken out" in run_with_fault(path, tmp_path / "run")
+    model_directory(tmp_path, "third")
+    run_recipe(recipe(models=[{"name": "first"}, {"name": "third"}]), tmp_path / "run")
+    assert {model for model, _ in drawn_by(tmp_path / "run")} == {"first", "third"}
+    with pytest.raises(StoreError, match=r"models\.third"):
+        steps.begin(recipe_file.load(recipe(models=[{"name": "first"}])), tmp_path / "run")
 
 
 def test_the_same_model_twice_is_refused(recipe: Write, tmp_path: Path) -> None:

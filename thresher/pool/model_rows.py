@@ -1,7 +1,6 @@
 """Tells which of a run's models drew each row of its pool."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,8 +57,11 @@ def sources_of(run: Run, rows: pa.Table) -> list[str | None]:
     return [source if number < 0 else f"{labels[number]}: {source}" for source, number in zip(sources, numbers, strict=True)]
 
 
-def tokens_by_model(run: Run, rows: pa.Table) -> dict[str, dict[str, Any]]:
-    """The completion tokens of each model in a shard, by its key, as the shard's entry notes them."""
+def counts_by_model(run: Run, rows: pa.Table) -> dict[str, dict[str, int]]:
+    """The rows and completion tokens of each model in a shard, by its key, as the shard's entry notes them."""
     lengths = pc.fill_null(pc.list_value_length(rows["completion_ids"]), 0).to_numpy()
-    numbers = model_numbers(run, rows)
-    return {one.model_key: {"completion_tokens": int(lengths[numbers == number].sum())} for number, one in enumerate(run.models)}
+    counts, numbers = {}, model_numbers(run, rows)
+    for number, one in enumerate(run.models):
+        own = np.equal(numbers, number)
+        counts[one.model_key] = {"rows": int(own.sum()), "completion_tokens": int(lengths[own].sum())}
+    return counts

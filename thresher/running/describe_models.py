@@ -1,7 +1,7 @@
 """What a run notes of its models: what identifies each, and the names by which they are told apart."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,13 +38,20 @@ def describe(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def grown(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[bool, str]:
+def grown(theirs: Mapping[str, Any], ours: Mapping[str, Any], drawn: Callable[[], set[str]]) -> tuple[bool, str]:
     """Whether `ours` decides the same samples as `theirs` or those of further models too; and the key of the one model that
-    `theirs` names outside a list, else an empty text."""
+    `theirs` names outside a list, else an empty text. `drawn` returns the keys of the models that have samples: others may be
+    left out."""
     first = "" if "models" in theirs else ids.digest("model", {name: theirs.get(name) for name in OF_A_MODEL})
-    keys = {first} if first else {ids.digest("model", model) for model in theirs["models"].values()}
-    own = {ids.digest("model", model) for model in ours.get("models", {}).values()}
-    return bool(own) and keys <= own and _common(theirs) == _common(ours), first
+    keys, own = {first} if first else keys_of(theirs), keys_of(ours)
+    if not own or _common(theirs) != _common(ours):
+        return False, first
+    return keys <= own or (not first and keys & drawn() <= own), first
+
+
+def keys_of(decides: Mapping[str, Any]) -> set[str]:
+    """The keys of the models in a list."""
+    return {ids.digest("model", model) for model in decides.get("models", {}).values()}
 
 
 def by_label(decides: Mapping[str, Any], label: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from thresher.inputs.prompts import Refusals, plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
 from thresher.inputs.thinking import marking_of, noted
 from thresher.judging.build import build_filters
-from thresher.pool import journal
+from thresher.pool import journal, judged
 from thresher.pool.ingest import ingest
 from thresher.pool.model_rows import has_samples
 from thresher.pool.rows import parts_of_prompts
@@ -196,8 +196,9 @@ def _open(store: Store, manifest: RunManifest) -> RunManifest:
     existing = store.manifest()
     theirs, ours = _decides(existing), _decides(manifest)
     if existing is not None and existing.sampling_key != manifest.sampling_key and theirs != ours:
-        added, first = describe_models.grown(theirs, ours) if manifest.origin == existing.origin == "sampled" else (False, "")
-        if not added:
+        sampled = manifest.origin == existing.origin == "sampled"
+        grown, first = describe_models.grown(theirs, ours, lambda: _drawn(store, existing)) if sampled else (False, "")
+        if not grown:
             raise StoreError(_refusal(store, theirs, ours, str(existing.model.get("name"))))
         if first:
             manifest.model["began_with"] = first
@@ -211,6 +212,16 @@ def _open(store: Store, manifest: RunManifest) -> RunManifest:
     if existing is None or (existing.base, existing.recipe.model_dump()) != (manifest.base, manifest.recipe.model_dump()):
         store.write_model("run.json", manifest)
     return manifest
+
+
+def _drawn(store: Store, existing: RunManifest) -> set[str]:
+    """The keys of the models that have samples in the pool; of all of them where some are in a journal."""
+    if store.names(journal.FOLDER, ".arrows"):
+        return describe_models.keys_of(_decides(existing))
+    first = existing.model.get("began_with", "")
+    entries = (store.entry(f"samples/{shard_name(shard)}") for shard in judged.sampled(store))
+    noted = [entry.facts.get("models", {first: {"rows": entry.rows}}) for entry in entries if entry is not None]
+    return {key for models in noted for key, counts in models.items() if counts["rows"]}
 
 
 def _decides(manifest: RunManifest | None) -> Any:

@@ -25,7 +25,7 @@ from thresher.inputs.prompts import prompts_of
 from thresher.judging.winnow import count_prompts
 from thresher.pool import journal
 from thresher.pool import rows as shards
-from thresher.pool.model_rows import drawn_by, has_samples, sources_of, tokens_by_model
+from thresher.pool.model_rows import counts_by_model, drawn_by, has_samples, sources_of
 from thresher.pool.prompt_counts import PromptCount
 from thresher.pool.rows import ANCHOR_INDEX, Request, Series
 from thresher.pool.run import Run
@@ -245,7 +245,7 @@ def _finish(run: Run, shard: int, before: Entry | None, prompts: pa.Table, *, bu
         "version": version,
         "extends": [] if before is None else [*before.facts.get("extends", []), before.sha256],
         "calibration": _calibration(rows, before, run),
-        **({"models": tokens_by_model(run, table)} if run.several else {}),
+        **({"models": counts_by_model(run, table)} if run.several else {}),
     }
     entry = store.write_table(name, table, key=key, facts=facts, version=version)
     journal.remove(store, shard)

@@ -322,7 +322,8 @@ def _of_models(run: Run, failures: Sequence[tuple[str, ThresherError]]) -> Engin
     words = "\n  ".join(f"{label}: {error}" for label, error in failures)
     return EngineError(
         f"{run.root}: no samples of {len(failures)} of {len(run.models)} models, so no dataset is written:\n  {words}\n"
-        "What the other models drew is judged and kept. Mend this and run the same command again: it draws only what is missing"
+        "What the other models drew is judged and kept. Mend this and run the same command again: it draws only what is missing; "
+        "a model that has drawn nothing yet may also be taken out of the recipe"
     )
 
 
