@@ -2,12 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pytest
 
 from helpers.runs import run_recipe
 from helpers.several import two_models
-from thresher.pool.model_rows import COLUMNS, counts_by_model, drawn_by, has_samples, model_numbers, sources_of
+from schemas.sample import to_json
+from thresher.pool.model_rows import COLUMNS, counts_by_model, drawn_by, has_samples, model_numbers, number_sql, sources_of
 from thresher.pool.run import Run, open_run
 from thresher.pool.store import shard_name
 
@@ -52,3 +57,24 @@ def test_an_entry_tells_which_models_have_their_samples(recipe: Write, tmp_path:
 
     assert [has_samples(entry, run, one) for one in run.models] == [True, True]
     assert [has_samples(only, run, one) for one in run.models] == [True, False]
+
+
+@pytest.mark.parametrize("settings", [{}, {"dtype": "float16", "options": {"quantization": "it's"}}])
+def test_sql_tells_them_apart_in_the_same_way(recipe: Write, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Whatever the settings of the engine and the name are."""
+    run = finished(recipe, tmp_path)
+    models = [dict(noted) for noted in run.manifest.model["models"]]
+    models[1] |= {"settings": settings, "name": "sec'ond"}
+    run = Run(run.store, run.manifest.model_copy(update={"model": {**run.manifest.model, "models": models}}))
+    first, second = (one.model for one in run.models)
+    assert first is not None
+    assert second is not None
+    texts = [to_json({"temperature": 1.0} | ({"engine": part} if part else {})) for part in ({}, settings, {"dtype": "auto"})]
+    rows = [(model.name, model.revision, None, model.chat_template_sha256, text) for model in (first, second) for text in texts]
+    table = pa.table([pa.array(column, pa.string()) for column in zip(*rows, strict=True)], list(COLUMNS))
+    with duckdb.connect() as connection:
+        connection.register("samples", table)
+        numbers = [number for (number,) in connection.execute(f"select {number_sql(run)} from samples").fetchall()]
+
+    assert numbers == model_numbers(run, table).tolist()
+    assert numbers == ([0, 0, -1, 1, 1, -1] if not settings else [0, -1, -1, -1, 1, -1])

@@ -11,10 +11,12 @@ import yaml
 
 from helpers.runs import pool_rows, run_recipe
 from helpers.several import model_directory, two_models
+from thresher.auditing.statistics import statistics
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.executors.fleet import start_fleet
 from thresher.inputs import recipe_file
+from thresher.pool.run import open_run
 from thresher.running import steps
 from thresher.running.progress import Progress
 from thresher.samplers.replay import ReplaySampler
@@ -328,3 +330,38 @@ def test_a_recipe_names_one_model_or_several(recipe: Write, tmp_path: Path) -> N
     )
     with pytest.raises(RecipeError, match="no model answers the family other"):
         recipe_file.load(path)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_pass_at_k_of_each_model_is_that_of_a_run_of_its_own(recipe: Write, tmp_path: Path, adaptive: bool) -> None:
+    sampling = {"samples_per_prompt": 2, "target_hits": 1, "max_samples_per_prompt": 6} if adaptive else {"samples_per_prompt": 4}
+    sampling["max_tokens"] = 16
+    run_recipe(two_models(recipe, tmp_path, sampling=sampling), tmp_path / "run")
+    both = statistics(open_run(tmp_path / "run"))
+    for name, table in (("first", "answers.jsonl"), ("second", "second.jsonl")):
+        run_recipe(recipe(model={"name": name}, engine={"kind": "replay", "path": table}, sampling=sampling), tmp_path / name)
+        alone = statistics(open_run(tmp_path / name)).pass_at_k
+        assert [(row.k, row.value, row.prompts) for row in both.models if row.family == name] == [
+            (row.k, row.value, row.prompts) for row in alone
+        ]
+    pairs = [row for row in both.pass_at_k if row.k == 1]
+    each = [row.value for row in both.models if row.k == 1]
+    assert [row.value for row in pairs] == [pytest.approx(sum(each) / 2)]
+    assert pairs[0].prompts == 8
+    assert both.agreement[0].prompts == 8
+
+
+def test_the_view_prompts_has_a_row_for_each_prompt(recipe: Write, tmp_path: Path) -> None:
+    """Counts are those of both models, and a greedy answer that failed decides."""
+    run_recipe(two_models(recipe, tmp_path), tmp_path / "run")
+    (table,) = open_run(tmp_path / "run").view("prompts")
+    rows = {row["prompt"][0]["content"]: row for row in table.to_pylist()}
+
+    assert {name: row["samples"] for name, row in rows.items()} == dict.fromkeys(rows, 8)
+    assert {name: row["anchor_passed"] for name, row in rows.items()} == {
+        "Capital of France?": True,
+        "Capital of Spain?": False,
+        "Capital of Japan?": True,
+        "Capital of Italy?": False,
+    }
+    assert rows["Capital of France?"]["pass_rate"] == 5 / 8

@@ -21,7 +21,14 @@ pytestmark = pytest.mark.slow
 
 RECIPE: dict[str, Any] = {
     "name": "two",
-    "prompts": [{"family": "colours", "source": {"kind": "jsonl", "path": "colours.jsonl"}, "template": "Describe {{ name }}."}],
+    "prompts": [
+        {
+            "family": "colours",
+            "source": {"kind": "jsonl", "path": "colours.jsonl"},
+            "template": "Describe {{ name }}.",
+            "reference": None,
+        }
+    ],
     "models": [{"name": EMBEDDED}, {"name": "./flat"}],
     "engine": {"kind": "vllm", "max_model_len": 256, "max_num_seqs": 16, "kv_cache_gib": 0.25, "enforce_eager": True},
     "sampling": {"samples_per_prompt": 8, "max_tokens": 24},

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from thresher.pool.model_rows import number_sql
 from thresher.pool.run import Run
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class DrawSums:
 
     prompts: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     """Prompts by family, judged draws, and draws that passed."""
+    models: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    """The same by model, where there are several: by its number, as text."""
     agreement: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Draws by family and what they have in common with the anchor (AGREEMENT_COUNTS)."""
     entropy: Counter[tuple[str, str, float, str]] = field(default_factory=Counter)
@@ -62,9 +65,15 @@ def first_draws(run: Run) -> int | None:
 
 
 def draws_query(run: Run) -> str:
-    """The SQL of the table `drawn`: one row for each readable sample, with the columns that `sums_of` needs."""
-    # Log-probabilities are large: they are read only if nothing else tells the number of tokens.
-    return _DRAWN.format(tokens="len(completion_ids)" if run.sampled else "coalesce(len(completion_ids), len(logprobs))")
+    """The SQL of the table `drawn`: one row for each readable sample, with the columns that `sums_of` needs. Where several models
+    answer a prompt, each counts as one that answers a prompt of its own."""
+    several = len(run.models) > 1
+    return _DRAWN.format(
+        model=number_sql(run) if several else "-1",
+        own="prompt_id || chr(31) || model" if several else "prompt_id",
+        # Log-probabilities are large: they are read only if nothing else tells the number of tokens.
+        tokens="len(completion_ids)" if run.sampled else "coalesce(len(completion_ids), len(logprobs))",
+    )
 
 
 def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawSums:
@@ -78,6 +87,8 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawS
     sums = DrawSums()
     for *key, prompts in rows(_PROMPTS.format(only_first=only_first)):
         sums.prompts[tuple(key)] += prompts
+    for number, *cell, prompts in rows(_MODELS.format(only_first=only_first)):
+        sums.models[str(number), cell[0], cell[1]] += prompts
     for family, *counts in rows(_AGREEMENT.format(only_first=only_first)):
         sums.agreement.update({(family, name): n for name, n in zip(AGREEMENT_COUNTS, counts, strict=True)})
     for family, of, cell, *values in rows(_ENTROPY.format(only_first=only_first)):
@@ -105,18 +116,26 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawS
 # Materialized, or DuckDB would reduce texts to hashes and lengths after the join, which holds them in memory.
 _DRAWN = """
 with s as materialized (
-    select shard, "row", prompt_id, family, "index", anchor, finish_reason, cumulative_logprob as logprob, {tokens} as tokens,
+    select shard, "row", prompt_id, {model} as model, family, "index", anchor, finish_reason, cumulative_logprob as logprob,
+        {tokens} as tokens,
         reasoning_tokens, len(reasoning) as reasoning_characters, answer is null as cut,
         coalesce(len(answer), 0) as characters, hash(answer) as text, error is not null as failed
     from _samples where unreadable is null
 )
-select s.*, j.outcome, j.kind, j.similarity from s join _judged j on s.shard = j.shard and s."row" = j."row"
+select s.* exclude (prompt_id), {own} as prompt_id, j.outcome, j.kind, j.similarity
+from s join _judged j on s.shard = j.shard and s."row" = j."row"
 """
 _KIND = "case when outcome = 'undecided' then 'undecided' when kind is null then 'unfit' else kind end"
 _PROMPTS = """
 select family, n, c, count(*) from (
     select family, prompt_id, count(*) as n, count(*) filter (kind in ('hit', 'duplicate')) as c
     from drawn where not anchor and outcome <> 'undecided' {only_first} group by all
+) group by all
+"""
+_MODELS = """
+select model, n, c, count(*) from (
+    select model, prompt_id, count(*) as n, count(*) filter (kind in ('hit', 'duplicate')) as c
+    from drawn where model >= 0 and not anchor and outcome <> 'undecided' {only_first} group by all
 ) group by all
 """
 _AGREEMENT = """

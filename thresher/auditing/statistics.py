@@ -145,6 +145,9 @@ class Statistics:
     """Of the reasoning of the samples that have one."""
     unmeasured: int
     """Samples with an unknown number of tokens, if it is known for others; `lengths` leaves them out."""
+    models: tuple[PassAtK, ...] = ()
+    """pass@k of each model, where there are several; `family` is its name. Elsewhere a prompt that several models answer counts
+    once for each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the statistics as JSON values."""
@@ -164,7 +167,7 @@ def statistics(run: Run, map_shards: Map = map_here) -> Statistics:
     if len(blocks) < 2:
         with opened_tables(run, shards) as connection:
             connection.execute(f"create temp table drawn as {draws_query(run)}")
-            return _of_sums(sums_of(connection, first), seed)
+            return _of_sums(run, sums_of(connection, first), seed)
     unique, total = uuid.uuid4().hex, DrawSums()
     names = [f"{SCRATCH}-{unique}-{number:04d}.parquet" for number in range(len(blocks))]
     try:
@@ -175,7 +178,7 @@ def statistics(run: Run, map_shards: Map = map_here) -> Statistics:
         for name in names:
             with suppress(StoreError, OSError):
                 store.remove(name)
-    return _of_sums(total, seed)
+    return _of_sums(run, total, seed)
 
 
 def sort_by_prompt(run: Run, shards: Sequence[int], parts: int, name: str) -> None:
@@ -283,8 +286,11 @@ def mean_interval(values: F64, weights: I64, seed: int, *, resamples: int = RESA
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _of_sums(sums: DrawSums, seed: int) -> Statistics:
+def _of_sums(run: Run, sums: DrawSums, seed: int) -> Statistics:
     cells = prompt_cells(sums)
+    by_model = {one.label: Counter[tuple[int, int]]() for one in run.models}
+    for (number, n, c), prompts in sums.models.items():
+        by_model[run.models[int(number)].label][n, c] += prompts
     return Statistics(
         tuple(pass_at_k(cells, seed)),
         tuple(_rates(cells)),
@@ -296,6 +302,7 @@ def _of_sums(sums: DrawSums, seed: int) -> Statistics:
         tuple(_lengths(sums.tokens, sums.characters)),
         tuple(_lengths(sums.reasoning_tokens, sums.reasoning_characters)),
         sums.characters.total() if sums.tokens else 0,
+        tuple(pass_at_k({label: cell for label, cell in by_model.items() if cell}, seed)),
     )
 
 

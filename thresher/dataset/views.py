@@ -234,22 +234,30 @@ def sft(judged: pa.Table, prompt_format: str, examples: Examples | None = None) 
     return view_table("sft", hits, columns, prompt_format)
 
 
-def prompts(judged: pa.Table, prompt_format: str, sampling: Sampling | None = None) -> pa.Table:
+def prompts(
+    judged: pa.Table, prompt_format: str, sampling: Sampling | None = None, models: NDArray[np.int64] | None = None
+) -> pa.Table:
     """One row per prompt, in the order of the pool; reference and metadata are those of its first sample. `sampling` tells
-    whether results decided when drawing stopped."""
-    judged = judged.filter(pc.is_null(judged["unreadable"]))
+    whether results decided when drawing stopped. `models` (n,) has the number of the model that drew each row, where there are
+    several: then the counts are those of all, and the pass rate is the mean of theirs."""
+    readable = pc.is_null(judged["unreadable"])
+    judged, models = judged.filter(readable), None if models is None else models[readable.to_numpy()]
     first, prompt, counts = prompt_counts(judged)
     rows = judged.take(pa.array(first))
     decided = counts["samples"] - counts["undecided"]
     anchor_of = np.full(len(first), -1, np.int64)
+    passed = pc.equal(reward(judged, quality=0.0), 1.0)
     anchors = np.flatnonzero(judged["anchor"].to_numpy())
+    # Of the anchors of several models one that failed decides, then one that is undecided: the last one is taken.
+    ranks = pc.if_else(pc.is_null(passed), 1, pc.if_else(passed, 0, 2)).to_numpy()[anchors]
+    anchors = anchors[np.argsort(ranks, kind="stable")]
     anchor_of[prompt[anchors]] = anchors
     columns = {
         **prompt_and_completion(rows, prompt_format),
         **{name: pa.array(count, pa.int32()) for name, count in counts.items()},
         "decided": pa.array(decided, pa.int32()),
-        "pass_rate": pa.array(pass_rates(judged, sampling), pa.float64()),
-        "anchor_passed": pc.equal(reward(judged, quality=0.0), 1.0).take(pa.array(anchor_of, mask=anchor_of < 0)),
+        "pass_rate": pa.array(pass_rates(judged, sampling, models), pa.float64()),
+        "anchor_passed": passed.take(pa.array(anchor_of, mask=anchor_of < 0)),
         "reference": references(rows["reference"]),
     }
     return view_table("prompts", rows, columns, prompt_format)

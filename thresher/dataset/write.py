@@ -37,6 +37,7 @@ from thresher.dataset.view_schemas import written_schema
 from thresher.durable import sync
 from thresher.errors import StoreError
 from thresher.pool import judged as pool
+from thresher.pool.model_rows import model_numbers
 from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
 
@@ -139,7 +140,8 @@ def _view(run: Run, view: str, shard: int, judged: pa.Table) -> pa.Table:
     if view == "rollouts":
         return rollouts(judged, *pool.verdicts(run.store, shard), prompt_format)
     if view == "prompts":
-        return views.prompts(views.lean(judged), prompt_format, recipe.sampling)
+        numbers = model_numbers(run, judged) if run.several else None
+        return views.prompts(views.lean(judged), prompt_format, recipe.sampling, numbers)
     if view == "preference":
         return preference_views.preference(views.lean(judged), prompt_format, recipe.dataset.preference)
     if view == "unpaired":

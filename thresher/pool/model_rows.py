@@ -47,6 +47,26 @@ def model_numbers(run: Run, rows: pa.Table) -> NDArray[np.int64]:
     return numbers
 
 
+def number_sql(run: Run) -> str:
+    """The number of the model that drew a row, as an SQL expression over COLUMNS; -1 where none of them did."""
+    cases = []
+    for number, one in enumerate(run.models):
+        if (model := one.model) is None:
+            continue
+        adapter = None if model.adapter is None else model.adapter.label
+        values = (model.name, model.revision, adapter, model.chat_template_sha256)
+        same = [f"{name} is not distinct from {_sql(value)}" for name, value in zip(COLUMNS, values, strict=False)]
+        # The settings stand in the canonical JSON text of `sampling` as they do in their own.
+        part = f'"engine":{to_json(dict(one.settings))}' if one.settings else '"engine":'
+        same.append(f"{'' if one.settings else 'not '}contains(sampling, {_sql(part)})")
+        cases.append(f"when {' and '.join(same)} then {number}")
+    return f"case {' '.join(cases)} else -1 end"
+
+
+def _sql(value: str | None) -> str:
+    return "null::varchar" if value is None else "'" + value.replace("'", "''") + "'"
+
+
 def sources_of(run: Run, rows: pa.Table) -> list[str | None]:
     """The sources of rows, named after their model where the run has several."""
     sources: list[str | None] = rows["source"].to_pylist()
