@@ -11,6 +11,7 @@ import yaml
 
 from helpers.runs import pool_rows, run_recipe
 from helpers.several import model_directory, two_models
+from thresher.auditing.pages.report import report
 from thresher.auditing.statistics import statistics
 from thresher.cli import main
 from thresher.errors import EngineError, RecipeError, StoreError
@@ -341,11 +342,11 @@ def test_pass_at_k_of_each_model_is_that_of_a_run_of_its_own(recipe: Write, tmp_
     for name, table in (("first", "answers.jsonl"), ("second", "second.jsonl")):
         run_recipe(recipe(model={"name": name}, engine={"kind": "replay", "path": table}, sampling=sampling), tmp_path / name)
         alone = statistics(open_run(tmp_path / name)).pass_at_k
-        assert [(row.k, row.value, row.prompts) for row in both.models if row.family == name] == [
+        assert [(row.k, row.value, row.prompts) for row in both.pass_at_k_of_models if row.family == name] == [
             (row.k, row.value, row.prompts) for row in alone
         ]
     pairs = [row for row in both.pass_at_k if row.k == 1]
-    each = [row.value for row in both.models if row.k == 1]
+    each = [row.value for row in both.pass_at_k_of_models if row.k == 1]
     assert [row.value for row in pairs] == [pytest.approx(sum(each) / 2)]
     assert pairs[0].prompts == 8
     assert both.agreement[0].prompts == 8
@@ -365,3 +366,21 @@ def test_the_view_prompts_has_a_row_for_each_prompt(recipe: Write, tmp_path: Pat
         "Capital of Italy?": False,
     }
     assert rows["Capital of France?"]["pass_rate"] == 5 / 8
+
+
+def test_sql_and_the_report_have_the_figures_of_each_model(
+    recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_recipe(two_models(recipe, tmp_path), tmp_path / "run")
+    where = "section in ('models', 'pass_at_k_of_models') and name in ('pass_rate', 'value') order by all"
+    assert main(["sql", str(tmp_path / "run"), f"select section, of, value from stats where {where}", "--json"]) == 0
+    rows = [tuple(row.values()) for row in json.loads(capsys.readouterr().out)]
+    assert ("models", "first", 11 / 16) in rows
+    assert ("pass_at_k_of_models", "second / 1", pytest.approx(6 / 16)) in rows
+    query = "select metadata, anchor_passed, samples from prompts"
+    assert main(["sql", str(tmp_path / "run"), query, "--json"]) == 0
+    shown = {row["metadata"]: (row["anchor_passed"], row["samples"]) for row in json.loads(capsys.readouterr().out)}
+    assert shown['{"country":"Spain"}'] == (False, 8)
+    page = report(open_run(tmp_path / "run"))
+    assert "<h2>Models</h2>" in page
+    assert "pass@k of each model" in page

@@ -56,7 +56,7 @@ def stats_table(numbers: Mapping[str, Any]) -> pa.Table:
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
-_NAMES = ("family", "name", "source", "temperature", "filter", "reason", "kind", "of", "k")
+_NAMES = ("family", "model", "name", "source", "temperature", "filter", "reason", "kind", "of", "k")
 """Fields that name what the numbers beside them belong to."""
 
 

@@ -245,9 +245,8 @@ def audit_table(audit: Audit, statistics: Statistics, drift: Sequence[Mapping[st
         for error, count in counts_of.items()
     ]
     more = {name: [asdict(row) for row in getattr(audit, name)] for name in ("diversity", "temperatures", "overlaps", "models")}
-    parts = ("pass_at_k", "rates", "agreement", "answers", "likelihoods", "lengths", "reasoning")
+    parts = ("pass_at_k", "rates", "agreement", "answers", "likelihoods", "lengths", "reasoning", "pass_at_k_of_models")
     more |= {name: [asdict(row) for row in getattr(statistics, name)] for name in parts}
-    more["pass_at_k_of_models"] = [asdict(row) for row in statistics.models]
     return table_of(
         filters=filters, families=families, funnels=funnels, reasons=reasons, errors_of_filters=errors, **more, drift=list(drift)
     )

@@ -128,7 +128,7 @@ with became as (
         count(*) filter (not anchor and kind = 'hit') as hits,
         count(*) filter (not anchor and kind = 'near_miss') as near_misses,
         count(*) filter (not anchor and outcome = 'undecided') as undecided,
-        bool_or(coalesce(kind in ('hit', 'duplicate'), false)) filter (anchor and outcome <> 'undecided') as anchor_passed
+        bool_and(coalesce(kind in ('hit', 'duplicate'), false)) filter (anchor and outcome <> 'undecided') as anchor_passed
     from samples where unreadable is null group by prompt_id
 )
 select p.*, coalesce(b.samples, 0) as samples, coalesce(b.decided, 0) as decided, coalesce(b.passed, 0) as passed,

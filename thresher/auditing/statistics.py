@@ -145,7 +145,7 @@ class Statistics:
     """Of the reasoning of the samples that have one."""
     unmeasured: int
     """Samples with an unknown number of tokens, if it is known for others; `lengths` leaves them out."""
-    models: tuple[PassAtK, ...] = ()
+    pass_at_k_of_models: tuple[PassAtK, ...] = ()
     """pass@k of each model, where there are several; `family` is its name. Elsewhere a prompt that several models answer counts
     once for each."""
 

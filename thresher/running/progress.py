@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TextIO
 
@@ -59,17 +59,22 @@ class Progress:
         if self._first and self._report is not None:
             self._report(self.done if error is not None else 1.0, self.line())
 
-    def begin(self, sampling: Sampling, *, prompts: int, shards: int, missing: int, hits: int) -> None:
+    def begin(
+        self, sampling: Sampling, *, prompts: int, shards: int, missing: int, hits: int, shares: Sequence[float] = ()
+    ) -> None:
         """Show what will be sampled, before the engine starts. `prompts` and `shards` are those of the whole plan, `missing` the
-        shards that lack samples, `hits` what the run has already."""
+        shards that lack samples, `hits` what the run has already. Of several models `shares` has for each how much of the plan it
+        is to draw, 0 to 1."""
+        part = sum(shares) if shares else missing / max(1, shards)
         self.times.setdefault("begun", time.time())
         per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
-        self.total += round(prompts * per_prompt * missing / max(1, shards))
+        self.total += round(prompts * per_prompt * part)
         self.hits, self._target = hits, sampling.target_rows
         self._adaptive = sampling.target_hits is not None
-        self._prompts = round(prompts * missing / max(1, shards))
+        self._prompts = round(prompts * part)
         each = f"{per_prompt}" if not self._adaptive else f"{per_prompt} to {sampling.most + sampling.anchor}"
-        self.say(f"{prompts} prompts x {each} in {shards} shards, {missing} to sample; starting the engine")
+        models = f" by {len(shares)} models, one after the other" if shares else ""
+        self.say(f"{prompts} prompts x {each} in {shards} shards, {missing} to sample{models}; starting the engine")
 
     def sampling(self, facts: EngineFacts) -> None:
         """Start counting: the engine is ready. Of several models it is called for each."""

@@ -12,7 +12,7 @@ the steps as they are; flows/ wraps the same steps in Prefect tasks with retries
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -224,8 +224,9 @@ def prepare(begun: Begun, progress: Progress, executor: Executor) -> None:
         run.recipe.sampling,
         prompts=int(plan.facts["prompts"]) if plan else 0,
         shards=shards,
-        missing=sum(map(len, begun.lacking)),
+        missing=len(begun.missing),
         hits=judged.hits(run.store),
+        shares=_shares(begun, plan.facts["families"]) if plan and run.several else (),
     )
 
 
@@ -325,6 +326,15 @@ def _of_models(run: Run, failures: Sequence[tuple[str, ThresherError]]) -> Engin
         "What the other models drew is judged and kept. Mend this and run the same command again: it draws only what is missing; "
         "a model that has drawn nothing yet may also be taken out of the recipe"
     )
+
+
+def _shares(begun: Begun, families: Mapping[str, int]) -> list[float]:
+    """How much of the plan each model is to draw, 0 to 1. `families` has the number of prompts of each."""
+    shares, every_prompt = [], max(1, sum(families.values()))
+    for lacking, entry in zip(begun.lacking, begun.recipe.models, strict=True):
+        own = sum(count for name, count in families.items() if entry.families is None or name in entry.families)
+        shares.append((entry.share or 1.0) * own / every_prompt * len(lacking) / max(1, begun.shards))
+    return shares
 
 
 def _is_last(begun: Begun, number: int) -> bool:
