@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.fake_openai import FakeOpenAI
 from helpers.runs import pool_rows, run_recipe
 from helpers.several import model_directory, two_models
 from thresher.auditing.pages.report import report
@@ -179,6 +180,25 @@ def test_a_model_that_cannot_start_loses_nothing(recipe: Write, tmp_path: Path, 
     (tmp_path / "later.jsonl").write_bytes((tmp_path / "answers.jsonl").read_bytes())
     run_recipe(path, tmp_path / "run")
     assert set(asked) == {"later.jsonl"}
+    run_recipe(path, tmp_path / "whole")
+    assert pool_rows(tmp_path / "run") == pool_rows(tmp_path / "whole")
+
+
+def test_a_model_that_fails_on_its_way_loses_nothing(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it drew before is kept, beside the samples of the model after it."""
+    path = two_models(recipe, tmp_path, first={"engine": {"kind": "replay", "path": "part.jsonl"}})
+    answers = (tmp_path / "answers.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "part.jsonl").write_text("".join(line for line in answers if "Italy" not in line))
+    assert "no completion for the prompt 'Capital of Italy?'" in run_with_fault(path, tmp_path / "run")
+    before = drawn_by(tmp_path / "run")
+    assert before["second", False] == 16
+    assert before["first", False] >= 4
+
+    (tmp_path / "part.jsonl").write_text("".join(answers))
+    asked = asked_in(monkeypatch)
+    run_recipe(path, tmp_path / "run")
+    assert set(asked) == {"part.jsonl"}
+    assert len(asked) <= 4  # of the last two prompts, samples and anchor each
     run_recipe(path, tmp_path / "whole")
     assert pool_rows(tmp_path / "run") == pool_rows(tmp_path / "whole")
 
@@ -384,3 +404,28 @@ def test_sql_and_the_report_have_the_figures_of_each_model(
     page = report(open_run(tmp_path / "run"))
     assert "<h2>Models</h2>" in page
     assert "pass@k of each model" in page
+
+
+def test_one_server_may_have_all_models(recipe: Write, tmp_path: Path) -> None:
+    """Requests name their model, and each model is calibrated by itself although both come from one source."""
+    with FakeOpenAI(models=("a", "b")) as server:
+        path = recipe(
+            models=[{"name": "a"}, {"name": "b"}],
+            engine={"kind": "openai_http", "base_urls": [server.url]},
+            sampling={"samples_per_prompt": 8, "max_tokens": 16},
+            filters=[],
+        )
+        audit = run_recipe(path, tmp_path / "run").audit
+        asked = [body["model"] for body in server.bodies]
+        url = server.url
+
+    assert asked == sorted(asked)
+    assert set(asked) == {"a", "b"}
+    sources = [test.source for test in audit.calibration]
+    assert [source.partition(": ")[0] for source in sources] == ["a", "b"]
+    assert all(source.partition(": ")[2] in url for source in sources)
+    rows = pool_rows(tmp_path / "run")
+    for model in audit.models:
+        tokens = sum(len(row["completion_ids"]) for row in rows if row["model"] == model.model)
+        assert model.completion_tokens == tokens > 0
+        assert model.hits_per_1000_tokens == 1000 * model.hits / tokens

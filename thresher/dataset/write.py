@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +102,16 @@ def _key(run: Run) -> str | None:
         sources.append([samples.sha256, [[entry.sha256, _filters_of(entry)] for entry in verdicts]])
     if not sources:
         return None
-    described = {name: value for name, value in run.manifest.model.items() if name != "path"}
+    described = _without_paths(run.manifest.model)
+    if run.several:
+        described["models"] = [_without_paths(model) for model in run.manifest.model["models"]]
     recipe = {name: value for name, value in run.recipe.model_dump(mode="json").items() if name != "publish"}
     return ids.digest("dataset", __version__, recipe, described, sources)
+
+
+def _without_paths(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes on a model that are the same on every machine."""
+    return {name: value for name, value in model.items() if name != "path"}
 
 
 def _filters_of(entry: Entry) -> list[list[Any]]:

@@ -23,7 +23,7 @@ from thresher.auditing.audit import Audit, check
 from thresher.auditing.cache import cached_audit
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.dedupe import released
-from thresher.errors import EngineError, ModelError, SourceError, StoreError, ThresherError
+from thresher.errors import DeadlyError, EngineError, ModelError, SourceError, StoreError, ThresherError
 from thresher.executors import open_executor
 from thresher.executors.executor import Call, Engines, Executor, Map, map_here
 from thresher.judging import corpus, winnow
@@ -204,7 +204,7 @@ def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor
             with engines_of(run, progress, executor, number) as engines:
                 sample_through(begun, engines, steps, progress, executor, number=number)
         except (EngineError, ModelError, SourceError) as error:
-            if not run.several:
+            if not run.several or isinstance(error, DeadlyError):  # a filter may have died, not the engine
                 raise
             failures.append((one.label, error))
             log.warning("%s draws no samples: %s; the other models of the recipe are drawn from", one.label, error)
