@@ -76,9 +76,9 @@ def draws_query(run: Run) -> str:
     )
 
 
-def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawSums:
-    """Sum up a table `drawn`. In an adaptive run pass@k, agreement and entropy use only the `first` draws of each prompt, because
-    the number of later draws depends on the results."""
+def sums_of(connection: "DuckDBPyConnection", first: int | None = None, *, by_model: bool = False) -> DrawSums:
+    """Sum up a table `drawn`, with `by_model` also the prompts of each model. In an adaptive run pass@k, agreement and entropy use
+    only the `first` draws of each prompt, because the number of later draws depends on the results."""
     only_first = "" if first is None else f'and "index" < {first}'
 
     def rows(query: str) -> list[Any]:
@@ -87,7 +87,7 @@ def sums_of(connection: "DuckDBPyConnection", first: int | None = None) -> DrawS
     sums = DrawSums()
     for *key, prompts in rows(_PROMPTS.format(only_first=only_first)):
         sums.prompts[tuple(key)] += prompts
-    for number, *cell, prompts in rows(_MODELS.format(only_first=only_first)):
+    for number, *cell, prompts in rows(_MODELS.format(only_first=only_first)) if by_model else ():
         sums.models[str(number), cell[0], cell[1]] += prompts
     for family, *counts in rows(_AGREEMENT.format(only_first=only_first)):
         sums.agreement.update({(family, name): n for name, n in zip(AGREEMENT_COUNTS, counts, strict=True)})

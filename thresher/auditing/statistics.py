@@ -167,7 +167,7 @@ def statistics(run: Run, map_shards: Map = map_here) -> Statistics:
     if len(blocks) < 2:
         with opened_tables(run, shards) as connection:
             connection.execute(f"create temp table drawn as {draws_query(run)}")
-            return _of_sums(run, sums_of(connection, first), seed)
+            return _of_sums(run, sums_of(connection, first, by_model=len(run.models) > 1), seed)
     unique, total = uuid.uuid4().hex, DrawSums()
     names = [f"{SCRATCH}-{unique}-{number:04d}.parquet" for number in range(len(blocks))]
     try:
@@ -193,7 +193,7 @@ def sum_part(run: Run, names: Sequence[str], part: int, first: int | None) -> Dr
     with reading(run.store) as connection:
         files = ", ".join(quoted(run.store, name) for name in names)
         connection.execute(f"create temp table drawn as select * from read_parquet([{files}]) where part = {part}")
-        return sums_of(connection, first)
+        return sums_of(connection, first, by_model=len(run.models) > 1)
 
 
 # -- formulas ------------------------------------------------------------------------------------------------------------
