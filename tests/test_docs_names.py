@@ -31,7 +31,7 @@ OTHER_TOOLS = {
     "--head", "--port", "--address", "--block", "--temp-dir", "--resources", "--nodes", "--ntasks", "--ntasks-per-node",
     "--gpus-per-node", "--cpus-per-task", "--time", "--exclude",
     # vLLM, bubblewrap, Hugging Face
-    "--use-fp64-gumbel", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
+    "--use-fp64-gumbel", "--enable-lora", "--lora-modules", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
 }  # fmt: skip
 """Flags of other programs that the docs name."""
 
