@@ -31,8 +31,8 @@ OTHER_TOOLS = {
     "--head", "--port", "--address", "--block", "--temp-dir", "--resources", "--nodes", "--ntasks", "--ntasks-per-node",
     "--gpus-per-node", "--cpus-per-task", "--time", "--exclude",
     # vLLM, bubblewrap, Hugging Face
-    "--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser", "--reasoning-config", "--enable-lora", "--lora-modules",
-    "--use-fp64-gumbel", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
+    "--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser", "--reasoning-config", "--enable-lora",
+    "--lora-modules",
 }  # fmt: skip
 """Flags of other programs that the docs name."""
 
