@@ -227,21 +227,21 @@ def test_vllm_serve_is_left_while_its_engine_is_stopped_and_not_while_it_is_slow
     vllm_server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its counters move during a long completion. While its engine is stopped, it answers everything but completions."""
-    silent_s = 5.0
+    silent_s = 1.5
     started = time.monotonic()
-    [long] = draw(sampler(vllm_server, silent_s=silent_s), [real_group(0, n=8, max_tokens=400)], timeout=600)
+    [long] = draw(sampler(vllm_server, silent_s=silent_s), [real_group(0, n=16, max_tokens=400)], timeout=600)
     assert time.monotonic() - started > silent_s
-    assert len(long.completions) == 8
+    assert len(long.completions) == 16
     assert caplog.text == ""
 
     [engine] = [process for process in descendants(os.getpid()) if b"EngineCore" in command_line(process.pid)]
     with (
         FakeOpenAI(delay_s=0.02, counts="tokens") as other,
-        sampler(vllm_server, other, silent_s=silent_s) as http,
+        sampler(vllm_server, other, silent_s=5.0) as http,
         http.stream() as stream,
     ):
         stream.submit([real_group(number, max_tokens=300) for number in range(16)])
-        time.sleep(1)
+        time.sleep(0.5)
         os.kill(engine.pid, signal.SIGSTOP)
         try:
             drawn = collect(stream, 16, timeout=120)
