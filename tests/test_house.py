@@ -66,6 +66,7 @@ SPANNING: dict[str, str] = {
     "test_incomplete_runs.py": "the reports of runs that are unfinished, empty or of another version",
     "test_kill.py": "kill -9 at random instants of a run",
     "test_recipes.py": "the shipped recipes, each through a whole run",
+    "test_thinking_models.py": "the recipe of docs/models.md, on three engines",
     "test_trl_training.py": "the views of whole runs, read by TRL's trainers",
     "test_relations.py": "duplicates and near misses, through whole runs",
     "test_running_reads.py": "how often a run reads its pool",
