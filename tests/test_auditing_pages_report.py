@@ -26,7 +26,8 @@ def hostile(tmp_path: Path) -> Run:
     for shard in range(3):
         entry, table = known(run.store.entry(f"samples/0000{shard}")), run.store.read_table(f"samples/0000{shard}")
         texts = [f"{text} {BAD}" for text in table["completion"].to_pylist()]
-        table = table.set_column(table.column_names.index("completion"), table.schema.field("completion"), [texts])
+        for name in ("completion", "answer", "reasoning", "tool_calls"):
+            table = table.set_column(table.column_names.index(name), table.schema.field(name), [texts])
         run.store.write_table(f"samples/0000{shard}", table, key=entry.key, facts=entry.facts)
     return run
 
