@@ -187,7 +187,7 @@ def test_a_pool_of_another_version_is_refused_and_stays_as_it_is(
     ):
         assert main(command) == 1, command
         error = capsys.readouterr().err
-        assert f"pool version {version}, wanted 2; use the version of thresher that wrote it (0.1.0)" in error
+        assert f"pool version {version}, wanted 3; use the version of thresher that wrote it (0.1.0)" in error
     assert files_of(tmp_path / "run") == before
     assert not (tmp_path / "repository").exists()
 
