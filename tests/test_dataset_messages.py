@@ -92,7 +92,8 @@ def test_a_base_model_has_texts() -> None:
     assert message_type("text") == pa.string()
 
 
-def test_tool_calls_become_those_of_a_chat_template() -> None:
+def test_messages_of_a_run_with_tools_have_no_keys_that_they_lack() -> None:
+    """A template of Llama 3.1's kind takes any message with the key tool_calls for a call."""
     form = "chat+tool_calls+tool_call_id+tools"
     calls = json.dumps([{"name": "add", "arguments": {"a": 1}}])
     rows = pa.table({"completion": ["x", "y"], "answer": ["", None], "reasoning": [None, "r"], "tool_calls": [calls, None]})
@@ -101,7 +102,11 @@ def test_tool_calls_become_those_of_a_chat_template() -> None:
     shown = completion_column(rows, form).to_pylist()
     prompts = prompt_column(pa.chunked_array([[turns]]), form).to_pylist()
 
-    assert json.loads(shown[0][0]["tool_calls"]) == [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]
-    assert shown[1] == [{"role": "assistant", "content": "", "tool_calls": None, "tool_call_id": None}]
-    assert prompts == [[{"role": "tool", "content": "3", "tool_calls": None, "tool_call_id": "c1"}]]
+    assert json.loads(shown[0][0]) == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
+    }
+    assert json.loads(shown[1][0]) == {"role": "assistant", "content": ""}
+    assert [json.loads(text) for text in prompts[0]] == [{"role": "tool", "content": "3", "tool_call_id": "c1"}]
     assert parts_of(form) == ["role", "content", "tool_calls", "tool_call_id"]
