@@ -22,9 +22,10 @@ ANSWERS = [
 ]
 
 
-@pytest.fixture
-def thinking(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe whose model thinks before most answers."""
+    tmp_path = tmp_path_factory.mktemp("thinking")
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"country": "France", "answer": "Paris"}) + "\n")
     rows = [{"prompt": "Capital of France?", "completion": text} for text in ANSWERS]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -34,7 +35,10 @@ def thinking(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, name: str, *settings: str) -> Path:
+    """A run of the recipe with other settings, made once."""
     out = folder / name
+    if out.exists():
+        return out
     further = [part for setting in settings for part in ("--set", setting)]
     assert main(("run", str(folder / "recipe.yaml"), "--out", str(out), "--no-prefect", *further)) == 0
     return out
@@ -62,7 +66,7 @@ def test_reasoning_is_a_part_of_the_message(thinking: Path) -> None:
 
 
 def test_the_halves_of_a_pair_have_their_reasoning(thinking: Path) -> None:
-    (pair,) = load_dataset(str(run(thinking, "pairs") / "dataset"), "preference", split="train")
+    (pair,) = load_dataset(str(run(thinking, "keep") / "dataset"), "preference", split="train")
 
     assert pair["rejected"] == [{"role": "assistant", "content": "Lyon", "reasoning_content": "Easy."}]
     assert pair["chosen"][0]["content"] == "Paris"
