@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.part import Part
+from schemas.part import Name, Part
 
 
 class VllmEngine(Part):
@@ -149,3 +149,15 @@ class ModelSpec(Part):
     tool_parser: str | None = None
     """Name of the parser of vLLM that finds tool calls in the completions of this model, such as hermes; null parses none. A
     server parses them itself (--tool-call-parser), so a recipe for a server names none. See docs/models.md."""
+
+
+class ModelEntry(ModelSpec):
+    """One of several models of a recipe: the model, what runs it, and which prompts it answers."""
+
+    engine: Engine | None = None
+    """What runs this model; null takes the recipe's engine."""
+    families: tuple[Name, ...] | None = None
+    """Families of prompts that this model answers; null answers all."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the prompts that this model answers, from 0 to 1; null answers all. The hash of a prompt chooses, so models with
+    the same share answer the same prompts, and a larger share only adds prompts."""

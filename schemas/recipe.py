@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from schemas.dataset import Dataset, PublishSpec
-from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
+from schemas.engines import Engine, HttpEngine, ModelEntry, ModelSpec, ReplayEngine, VllmEngine
 from schemas.executors import ExecutorSpec, LocalExecutorSpec, RunSpec
 from schemas.part import Name, Part
 from schemas.prompt_sets import PromptSet
@@ -53,8 +53,11 @@ class Recipe(Part):
     """Families of prompts. Required for sampling; `thresher filter` takes your own samples instead."""
     model: ModelSpec = ModelSpec()
     """The model to draw from."""
+    models: tuple[ModelEntry, ...] = ()
+    """Several models to draw from, instead of `model`. Each draws its own samples of the prompts that it answers, one model
+    after the other. See docs/models.md."""
     engine: Engine = VllmEngine()
-    """What runs the model."""
+    """What runs the model; of several models those without an engine of their own."""
     sampling: Sampling = Sampling()
     """How completions are drawn."""
     filters: tuple[FilterSpec, ...] = (FilterSpec(name="finished"),)
@@ -74,8 +77,47 @@ class Recipe(Part):
     audit: AuditSpec = AuditSpec()
     """What is done so that the filters can be audited."""
 
+    def of_model(self, number: int) -> "Recipe":
+        """The recipe as one of its models draws by it: `model` and `engine` are those of this model, counted from 0."""
+        if not self.models:
+            return self
+        entry = self.models[number]
+        return self.model_copy(update={"model": entry, "engine": entry.engine or self.engine, "models": ()})
+
+    def of_each_model(self) -> tuple["Recipe", ...]:
+        """The recipe as each of its models draws by it; itself where it names one model."""
+        return tuple(self.of_model(number) for number in range(max(1, len(self.models))))
+
     @model_validator(mode="after")
-    def _engine_can_force(self) -> "Recipe":
+    def _models_agree(self) -> "Recipe":
+        if not self.models:
+            return self
+        if self.model != ModelSpec():
+            raise ValueError("wanted model, one model, or models, a list of them: one of the two; move the model into the list")
+        if len(set(map(str, self.models))) < len(self.models):
+            raise ValueError("models: two entries are equal, so they would draw the same samples; remove one")
+        if self.sampling.target_rows is not None:
+            raise ValueError(
+                "sampling.target_rows counts the rows of all models, and the first could draw them all; remove it, or run a "
+                "recipe for each model"
+            )
+        families = [prompts.family for prompts in self.prompts]
+        for number, entry in enumerate(self.models):
+            unknown = sorted(set(entry.families or ()) - set(families))
+            if unknown and families:
+                raise ValueError(f"models[{number}]: {entry.name} names the family {unknown[0]}, but prompts has only {families}")
+        idle = [name for name in families if not any(entry.families is None or name in entry.families for entry in self.models)]
+        if idle:
+            raise ValueError(f"models: no model answers the family {idle[0]}; name it in one of them, or remove its prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _engines_can_force(self) -> "Recipe":
+        for recipe in self.of_each_model():
+            recipe._engine_can_force()
+        return self
+
+    def _engine_can_force(self) -> None:
         sampling, engine = self.sampling, self.engine
         wanted = [*sampling.declared, *(["keep_top_logprobs"] if sampling.keep_top_logprobs else [])]
         if isinstance(engine, ReplayEngine) and wanted:
@@ -100,7 +142,6 @@ class Recipe(Part):
                 "dataset.views names distill, which shows the likeliest tokens of each position; set "
                 "sampling.keep_top_logprobs (such as 8), or remove distill"
             )
-        return self
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Recipe":

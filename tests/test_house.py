@@ -65,6 +65,8 @@ SPANNING: dict[str, str] = {
     "test_hub_contract.py": "the Hub of the tests, and the real one",
     "test_incomplete_runs.py": "the reports of runs that are unfinished, empty or of another version",
     "test_kill.py": "kill -9 at random instants of a run",
+    "test_several_models.py": "runs that draw from several models",
+    "test_several_models_vllm.py": "a run of two models on vLLM",
     "test_recipes.py": "the shipped recipes, each through a whole run",
     "test_thinking_models.py": "the recipe of docs/models.md, on three engines",
     "test_trl_training.py": "the views of whole runs, read by TRL's trainers",

@@ -99,6 +99,25 @@ class FamilyStats:
 
 
 @dataclass(frozen=True)
+class ModelStats:
+    """Results of one of several models."""
+
+    model: str
+    """Its name, with what tells it from the others."""
+    prompts: int
+    samples: int
+    passed: int
+    undecided: int
+    pass_rate: float | None
+    interval: tuple[float, float] | None
+    """95 % interval of the pass rate, over prompts."""
+    hits: int
+    completion_tokens: int
+    """Anchors included."""
+    hits_per_1000_tokens: float | None
+
+
+@dataclass(frozen=True)
 class Reason:
     """Samples that one filter lost for one reason; `share` is relative to all samples of the run."""
 
@@ -178,6 +197,8 @@ class Audit:
     missing: tuple[str, ...]
     """Figures that a reader expects but this run does not have, in words."""
     problems: tuple[str, ...]
+    models: tuple[ModelStats, ...] = ()
+    """The models of a run that draws from several."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the audit as JSON values."""
@@ -185,6 +206,8 @@ class Audit:
         for family in (*document["families"], document["total"]):
             family["interval"] = None if family["interval"] is None else list(family["interval"])
             family["filters"] = list(family["filters"])
+        for model in document["models"]:
+            model["interval"] = None if model["interval"] is None else list(model["interval"])
         document["calibration"] = [calibration.to_dict() for calibration in self.calibration]
         document["overlaps"] = [{key: _as_list(value) for key, value in overlap.items()} for overlap in document["overlaps"]]
         return {name: _as_list(value) for name, value in document.items()}

@@ -3,8 +3,9 @@
 `count` is the independent recount of the pool: it does not use the counts that the steps have noted, but compares them.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from thresher.auditing.audit import Audit, Shards
@@ -14,6 +15,7 @@ from thresher.errors import StoreError
 from thresher.estimators.calibration import calibrations, merged
 from thresher.executors.executor import Map, map_here
 from thresher.pool import judged as pool
+from thresher.pool.model_rows import has_samples
 from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 
@@ -32,6 +34,8 @@ class Part:
     """The filters that judged these shards, by label, with their seconds."""
     calibrated: list[tuple[Any, ...]]
     problems: list[str]
+    tokens: Counter[str] = field(default_factory=Counter)
+    """Completion tokens by model, by its key, where there are several."""
 
 
 def count(run: Run, map_shards: Map = map_here) -> Audit:
@@ -44,18 +48,21 @@ def count(run: Run, map_shards: Map = map_here) -> Audit:
     counts, facts = Counts(), dict.fromkeys(FACTS, 0.0)
     filters: dict[str, dict[str, Any]] = {}
     calibrated: list[Any] = []
+    tokens = Counter[str]()
     for part in map_shards(count_part, _blocks(run, sampled, judged, one_block=map_shards is map_here)):
         counts.add(part.counts)
         for name in facts:
             facts[name] += part.facts[name]
         calibrated += part.calibrated
+        tokens.update(part.tokens)
         problems += part.problems
         problems += _same_filters(store, part.filters, filters)
     complete = _complete(run, planned, sampled, judged)
     if complete:
         problems += _every_filter_ran(run, filters)
     shards = Shards(planned, len(sampled), len(judged))
-    return assemble(run, RunCounts(shards, complete, counts, facts, filters, calibrations(merged(calibrated)), problems))
+    found = calibrations(merged(calibrated))
+    return assemble(run, RunCounts(shards, complete, counts, facts, filters, found, problems, tokens))
 
 
 def is_complete(run: Run) -> bool:
@@ -79,6 +86,7 @@ def count_part(run: Run, shards: Sequence[tuple[int, bool]]) -> Part:
         for name in part.facts:
             part.facts[name] += entry.facts.get(name) or 0
         calibrated += entry.facts.get("calibration", [])
+        part.tokens.update({key: of_model["completion_tokens"] for key, of_model in entry.facts.get("models", {}).items()})
         if not judged:
             continue
         try:
@@ -125,13 +133,27 @@ def _progress(run: Run, planned: int) -> tuple[list[int], list[int], list[str]]:
     if not planned:
         return [], [], [f"{store.root}: nothing is planned yet; {again} to complete the run"]
     if len(judged) == planned or (len(judged) == len(sampled) and run.enough):
-        return sampled, judged, []
+        return sampled, judged, list(_models_missing(run, sampled, again))
     state = f"{planned} shards planned, {len(sampled)} sampled and {len(judged)} judged"
     return sampled, judged, [f"{store.root}: unfinished: {state}; {again} to complete the run"]
 
 
 def _complete(run: Run, planned: int, sampled: list[int], judged: list[int]) -> bool:
-    return len(judged) == len(sampled) > 0 and (len(sampled) == planned or run.enough)
+    every_shard = len(judged) == len(sampled) > 0 and (len(sampled) == planned or run.enough)
+    return every_shard and not any(_models_missing(run, sampled, ""))
+
+
+def _models_missing(run: Run, sampled: Sequence[int], again: str) -> Iterator[str]:
+    """Each of several models that lacks samples, in words."""
+    if not run.several:
+        return
+    entries = [entry for shard in sampled if (entry := run.store.entry(f"samples/{shard_name(shard)}"))]
+    for one in run.models:
+        if lacking := sum(not has_samples(entry, run, one) for entry in entries):
+            yield (
+                f"{run.root}: unfinished: the model {one.label} lacks samples in {lacking} of {len(entries)} shards; {again} to "
+                "complete the run"
+            )
 
 
 def _filters_of(store: Store, shard: int) -> dict[str, dict[str, Any]]:

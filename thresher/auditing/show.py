@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from thresher.auditing.audit import Audit, FamilyStats, FilterCounts, FilterStats
+from thresher.auditing.audit import Audit, FamilyStats, FilterCounts, FilterStats, ModelStats
 from thresher.auditing.statistics import Statistics
 from thresher.estimators.calibration import Calibration
 
@@ -24,6 +24,7 @@ SIDE_BY_SIDE, NARROW = 5, 11
 
 _FUNNEL = ("filter", "seen", "kept", "dropped", "undecided", "why")
 _FAMILIES = ("family", "prompts", "samples", "pass rate (95 %)", "hits", "greedy")
+_MODELS = ("model", "prompts", "samples", "pass rate (95 %)", "hits", "tokens", "hits/1000")
 
 
 def funnel_table(audit: Audit, *, gap: str = THIN) -> "Table":
@@ -55,6 +56,23 @@ def families_table(audit: Audit, *, gap: str = THIN) -> "Table":
     return table
 
 
+def models_table(audit: Audit, *, gap: str = THIN) -> "Table":
+    """Results of each model: `tokens` are those of its completions, `hits/1000` its hits per 1,000 of them."""
+    from rich.markup import escape
+
+    table = _table("Models", _MODELS)
+    for model in audit.models:
+        table.add_row(*map(escape, model_row(model, gap)))
+    return table
+
+
+def model_row(model: ModelStats, gap: str = THIN) -> list[str]:
+    """The cells of a row of `models_table`."""
+    each = "" if model.hits_per_1000_tokens is None else f"{model.hits_per_1000_tokens:.2f}"
+    counts = [number(count, gap) for count in (model.prompts, model.samples, model.hits, model.completion_tokens)]
+    return [model.model, *counts[:2], _rate(model), *counts[2:], each]
+
+
 def by_family_table(audit: Audit) -> "Table":
     """For each filter and family, the share of the samples it saw that it kept."""
     from rich.markup import escape
@@ -76,6 +94,8 @@ def print_audit(audit: Audit, console: "Console") -> None:
     if 1 < len(audit.families) <= SIDE_BY_SIDE:
         console.print(by_family_table(audit))
     console.print(families_table(audit, gap=gap))
+    if audit.models:
+        console.print(models_table(audit, gap=gap))
     if any(diversity.prompts_with_hits for diversity in audit.diversity):
         console.print(diversity_table(audit))
     if len(audit.temperatures) > 1:
@@ -224,7 +244,7 @@ def audit_table(audit: Audit, statistics: Statistics, drift: Sequence[Mapping[st
         for reason, counts_of in stats.errors.items()
         for error, count in counts_of.items()
     ]
-    more = {name: [asdict(row) for row in getattr(audit, name)] for name in ("diversity", "temperatures", "overlaps")}
+    more = {name: [asdict(row) for row in getattr(audit, name)] for name in ("diversity", "temperatures", "overlaps", "models")}
     parts = ("pass_at_k", "rates", "agreement", "answers", "likelihoods", "lengths", "reasoning")
     more |= {name: [asdict(row) for row in getattr(statistics, name)] for name in parts}
     return table_of(
@@ -294,16 +314,20 @@ def _funnel_row(stats: FilterStats, gap: str) -> list[str]:
     ]
 
 
-def _family_row(family: FamilyStats, gap: str) -> list[str]:
-    rate = "" if family.pass_rate is None else percent(family.pass_rate)
-    if family.interval is not None:
-        low, high = (100 * bound for bound in family.interval)
+def _rate(stats: FamilyStats | ModelStats) -> str:
+    rate = "" if stats.pass_rate is None else percent(stats.pass_rate)
+    if stats.interval is not None:
+        low, high = (100 * bound for bound in stats.interval)
         rate += f" [{low:.1f}, {high:.1f}]"
+    return rate
+
+
+def _family_row(family: FamilyStats, gap: str) -> list[str]:
     return [
         family.family,
         number(family.prompts, gap),
         number(family.samples, gap),
-        rate,
+        _rate(family),
         number(family.hits, gap),
         share(family.anchors_passed, family.anchors_judged),
     ]

@@ -170,12 +170,17 @@ def estimate(options: argparse.Namespace) -> int:
     require_at_least(options, "prompts", 2)
     require_at_least(options, "samples", 1)
     loaded = recipe_file.load(options.recipe, options.overrides)
-    result = estimates.estimate(loaded, prompts=options.prompts, samples=options.samples)
+    each = estimates.estimate_each(loaded, prompts=options.prompts, samples=options.samples)
     if options.json or options.csv:
-        print_rows(options, table_of(rows=result.rows()), result.to_dict())
+        rows = [{**({"model": model} if model else {}), **row} for model, result in each.items() for row in result.rows()]
+        document = each[""].to_dict() if "" in each else {model: result.to_dict() for model, result in each.items()}
+        print_rows(options, table_of(rows=rows), document)
     else:
-        for line in result.lines():
-            print_line(line)
+        for model, result in each.items():
+            for line in [*([model] if model else []), *result.lines()]:
+                print_line(line)
+        if len(each) > 1:
+            print_line(estimates.in_total(each))
     return 0
 
 

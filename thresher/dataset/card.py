@@ -19,7 +19,7 @@ from thresher import __version__
 from thresher.auditing.audit import Audit
 from thresher.auditing.compare import Since
 from thresher.auditing.review import Review, lines_of
-from thresher.auditing.show import calibration_lines, markdown, number, percent
+from thresher.auditing.show import calibration_lines, markdown, model_row, number, percent
 from thresher.dataset import views
 from thresher.dataset.messages import JSON
 from thresher.samplers.declared import declared_words
@@ -96,7 +96,10 @@ def card(
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
     model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
     model |= {"adapter": None}
-    settings = manifest.model.get("settings")
+    models = [
+        model | noted | {"engine_settings": _settings_words(noted.get("settings"))}
+        for noted in manifest.model.get("models", [manifest.model])
+    ]
     rendered = _template().render(
         front_matter=front_matter(manifest, sizes, prompt_format),
         title=_title(recipe),
@@ -107,7 +110,8 @@ def card(
         number=number,
         sampled=manifest.origin == "sampled",
         model=model | manifest.model,
-        engine_settings=to_json(settings).replace("`", "'").replace("|", "\\|") if settings else "",
+        models=models,
+        model_rows=[[cell.replace("|", "\\|") for cell in model_row(row)] for row in audit.models],
         sampling=recipe.sampling,
         sampling_words=sampling_words(recipe.sampling),
         stop=", ".join(f"`{text!r}`" for text in recipe.sampling.stop),
@@ -132,6 +136,10 @@ def card(
         recipe=text,
     )
     return re.sub(r"\n{3,}", "\n\n", rendered)
+
+
+def _settings_words(settings: Any) -> str:
+    return to_json(settings).replace("`", "'").replace("|", "\\|") if settings else ""
 
 
 def front_matter(manifest: RunManifest, sizes: Sizes, prompt_format: str) -> str:

@@ -204,6 +204,8 @@ def start_fleet(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManag
 
     Raises RecipeError for another engine or executor; StoreError where the file cannot be written, or has other content;
     EngineError where there is no cluster or no room, or no server starts; ModelError."""
+    if recipe.models:
+        raise RecipeError("models: a fleet serves one model; give it a recipe with `model`, and start a fleet for each model")
     if not isinstance(recipe.engine, VllmEngine):
         raise RecipeError(f"engine.kind: a fleet has vLLM servers, the recipe has {recipe.engine.kind}; set it to vllm")
     if not isinstance(recipe.executor, RayExecutorSpec):

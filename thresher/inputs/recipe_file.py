@@ -32,9 +32,27 @@ class Loaded:
     base: Path
     path: Path
     lines: dict[Key, int]
+    number: int | None = None
+    """The model that it stands for (`of_each_model`), from 0."""
+
+    def of_each_model(self) -> tuple["Loaded", ...]:
+        """The recipe as each of its models draws by it; itself where it names one model."""
+        if not self.recipe.models:
+            return (self,)
+        return tuple(replace(self, recipe=recipe, number=number) for number, recipe in enumerate(self.recipe.of_each_model()))
+
+    @property
+    def label(self) -> str:
+        """The model that it stands for, in words; empty where the recipe names one model."""
+        return "" if self.number is None else f"models[{self.number}] {self.recipe.model.name}"
 
     def where(self, key: Key) -> str:
-        """Return `file:line: key`, with the line of the key, or of the innermost key around it that has one."""
+        """Return `file:line: key`, with the line of the key, or of the innermost key around it that has one. Keys of `model` are
+        those of the list `models` where it stands for one of them."""
+        if self.number is not None and key[:1] == ("model",):
+            key = ("models", self.number, *key[1:])
+        elif self.number is not None and key[:1] == ("engine",) and ("models", self.number, "engine") in self.lines:
+            key = ("models", self.number, *key)
         line = next((self.lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.lines), 1)
         return f"{self.path}:{line}: {spelled(key)}" if key else f"{self.path}:{line}"
 
@@ -102,6 +120,10 @@ def recipe_schema() -> dict[str, Any]:
 def _validate(document: dict[str, Any], loaded: Loaded) -> Recipe:
     faults = Draft202012Validator(recipe_schema()).iter_errors(document)
     messages = [message for fault in faults for message in _explain(fault, loaded)]
+    if not messages and "model" in document and document.get("models"):
+        messages = [
+            f"{loaded.where(('model',))}: the recipe has `models` too; move this model into that list, and remove it here"
+        ]
     if not messages:
         try:
             return Recipe.model_validate(document)
@@ -114,7 +136,8 @@ def _validate(document: dict[str, Any], loaded: Loaded) -> Recipe:
 
 
 def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
-    """Yield the message of a fault; one in a union is followed into the alternative whose `kind` the recipe names."""
+    """Yield the message of a fault; one in a union is followed into the alternative whose `kind` the recipe names, or into the
+    only one besides null."""
     key: Key = tuple(fault.absolute_path)
     where = loaded.where(key)
     schema, limit, instance = (
@@ -133,6 +156,10 @@ def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
         else:
             actual = f"found {kind!r}" if kind is not None else "it is missing"
             yield f"{where}.kind: wanted one of {', '.join(kinds)}; {actual}{did_you_mean(kind, kinds)}"
+    elif fault.validator == "anyOf" and isinstance(instance, dict) and (other := _only_other(schema["anyOf"])) is not None:
+        for inner in fault.context or ():
+            if inner.schema_path[0] == other:
+                yield from _explain(inner, loaded)
     elif fault.validator == "additionalProperties":
         valid = list(schema.get("properties", {}))
         for name in instance:
@@ -145,6 +172,12 @@ def _explain(fault: SchemaFault, loaded: Loaded) -> Iterator[str]:
         allowed = schema.get("enum", [])
         hint = did_you_mean(instance, [str(value) for value in allowed])
         yield f"{where}: wanted {_wanted(schema)}, found {_shortened(instance)}{hint}"
+
+
+def _only_other(alternatives: list[dict[str, Any]]) -> int | None:
+    """The number of the one alternative to null; None where there are several."""
+    others = [number for number, alternative in enumerate(alternatives) if alternative.get("type") != "null"]
+    return others[0] if len(others) == 1 else None
 
 
 def _wanted(schema: dict[str, Any]) -> str:

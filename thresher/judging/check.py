@@ -2,7 +2,7 @@
 right answers and refuse wrong ones?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from thresher.judging.reach import engine_faults, missing_packages, model_faults
 from thresher.judging.rendering import Rendered, render
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
+from thresher.pool.wanted import answers
 
 BATCH = 4096
 SHOWN = 5
@@ -66,7 +67,8 @@ class Report:
                 for reason, rows in reasons.items()
             ],
             "rendered": [
-                {"name": entry.family} | {name: getattr(entry, name) for name in counts}
+                {"name": entry.family, **({"model": entry.model} if entry.model else {})}
+                | {name: getattr(entry, name) for name in counts}
                 for entry in self.rendered
                 if entry.tokens is not None
             ],
@@ -100,7 +102,8 @@ def check_recipe(loaded: Loaded) -> Report:
     """Read and render every prompt, look for engine, models and packages, build every filter, and try each verifier on every
     reference. Starts no engine. Raises RecipeError and SourceError where recipe or prompts cannot be read; other faults are
     listed in the report."""
-    check_parsers(loaded.recipe.model, loaded.recipe.engine, loaded.where)
+    for one in loaded.of_each_model():
+        check_parsers(one.recipe.model, one.recipe.engine, one.where)
     with opened_tools(loaded.recipe, loaded.base) as tools:
         return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
 
@@ -111,10 +114,9 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
     families: dict[str, int] = {}
     for prompt in prompts:
         families[prompt.family] = families.get(prompt.family, 0) + 1
-    faults, notes = engine_faults(loaded.recipe, loaded.base)
-    rendering = render(loaded.recipe, loaded.base, prompts)
+    rendered, faults, notes = _by_each_model(loaded, prompts)
     missing = missing_packages(built)
-    faults += [*rendering.faults, *(f"{label}: {words}" for label, words in missing.items()), *model_faults(loaded.recipe, built)]
+    faults += [*(f"{label}: {words}" for label, words in missing.items()), *model_faults(loaded.recipe, built)]
     trials, self_tests = [], {}
     for label, spec, filter_ in built:
         if label in missing:
@@ -129,8 +131,22 @@ def _checked(loaded: Loaded, built: Sequence[Built]) -> Report:
             faults.append(f"{label}: {error}")
     faults += [fault for trial in trials for fault in trial.faults]
     reasons = {family: dict(counts.most_common()) for family, counts in refused.items()}
-    notes += rendering.notes
-    return Report(families, tuple(trials), self_tests, tuple(faults), reasons, rendering.rendered, tuple(notes))
+    return Report(families, tuple(trials), self_tests, tuple(faults), reasons, rendered, tuple(notes))
+
+
+def _by_each_model(loaded: Loaded, prompts: Sequence[Prompt]) -> tuple[tuple[Rendered, ...], list[str], list[str]]:
+    """What each model is shown of the prompts that it answers, what is wrong with it or its engine, and what could not be found
+    out. Of several models each line names its model."""
+    rendered, faults, notes = list[Rendered](), list[str](), list[str]()
+    for one in loaded.of_each_model():
+        spec, whose = one.recipe.model, f"{one.label}: " if one.label else ""
+        own = [prompt for prompt in prompts if not whose or answers(spec, prompt.prompt_id, prompt.family)]
+        engine, unknown = engine_faults(one.recipe, one.base)
+        rendering = render(one.recipe, one.base, own)
+        rendered += [replace(entry, model=one.label) for entry in rendering.rendered]
+        faults += [f"{whose}{fault}" for fault in (*engine, *rendering.faults)]
+        notes += [f"{whose}{note}" for note in (*unknown, *rendering.notes)]
+    return tuple(rendered), faults, notes
 
 
 def check_golds(run: Run) -> None:

@@ -51,10 +51,12 @@ class Rendered:
     most: int | None = None
     context: int | None = None
     too_long: int = 0
+    model: str = ""
+    """The model, in words, where the recipe names several."""
 
     def lines(self) -> list[str]:
         """Return it as lines of text, long messages and texts shortened."""
-        heading = f"{self.family}: {self.prompts} prompts"
+        heading = f"{self.model + ', ' if self.model else ''}{self.family}: {self.prompts} prompts"
         if self.counted:
             which = "" if self.counted == self.prompts else "the first and the longest "
             heading += f", {which}{self.fewest} to {self.most} tokens" if self.fewest != self.most else f", {self.most} tokens"

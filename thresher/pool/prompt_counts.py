@@ -63,13 +63,16 @@ def prompt_count(judged: pa.Table) -> dict[str, PromptCount]:
     return {name: PromptCount(*map(int, row)) for name, row in zip(prompt_ids, zip(*columns, strict=True), strict=True)}
 
 
-def pass_rates(judged: pa.Table, sampling: Sampling | None = None) -> list[float | None]:
+def pass_rates(judged: pa.Table, sampling: Sampling | None = None, models: Ints | None = None) -> list[float | None]:
     """Each prompt's pass rate, in the order of `prompt_counts`: passed / decided, corrected where drawing stopped because of the
-    verdicts (thresher.estimators.pass_rate); None where nothing was decided."""
+    verdicts (thresher.estimators.pass_rate); None where nothing was decided. `models` (n,) has the number of the model that drew
+    each row, where there are several: then the draws of each are corrected by themselves, and the rate is the mean of theirs."""
     first, prompt, counts = prompt_counts(judged)
     decided = counts["samples"] - counts["undecided"]
     if sampling is None or sampling.target_hits is None:
         return [int(p) / int(d) if d else None for p, d in zip(counts["passed"], decided, strict=True)]
+    if models is not None:
+        return _means_over_models(judged, sampling, models, prompt)
     draws = ~judged["anchor"].to_numpy() & pc.not_equal(judged["outcome"], Outcome.UNDECIDED.value).to_numpy()
     rows = np.flatnonzero(draws)
     rows = rows[np.lexsort((judged["index"].to_numpy()[rows], prompt[rows]))]
@@ -77,6 +80,27 @@ def pass_rates(judged: pa.Table, sampling: Sampling | None = None) -> list[float
     passed = hit | pc.fill_null(pc.equal(judged["kind"], Kind.DUPLICATE.value), False).to_numpy()[rows]
     ends = np.cumsum(np.bincount(prompt[rows], minlength=len(first)))
     return [pass_rate.pass_rate(sampling, passed[a:b], hit[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _means_over_models(judged: pa.Table, sampling: Sampling, models: Ints, prompt: Ints) -> list[float | None]:
+    """The mean over models of each prompt's corrected pass rates. A model stopped at its own hits, so its first draw of an answer
+    counts as a hit although another model drew that answer too."""
+    rates: list[list[float]] = [[] for _ in range(int(prompt.max(initial=-1)) + 1)]
+    kinds = judged["kind"]
+    cluster = pc.if_else(pc.equal(kinds, Kind.DUPLICATE.value), judged["nearest"], judged["sample_id"])
+    passed = pc.fill_null(pc.is_in(kinds, pa.array([Kind.HIT.value, Kind.DUPLICATE.value])), False).to_numpy()
+    codes = as_array(pa.chunked_array(cluster)).dictionary_encode().indices.fill_null(-1).to_numpy()
+    draws = ~judged["anchor"].to_numpy() & pc.not_equal(judged["outcome"], Outcome.UNDECIDED.value).to_numpy()
+    rows = np.flatnonzero(draws & (models >= 0))
+    rows = rows[np.lexsort((judged["index"].to_numpy()[rows], models[rows], prompt[rows]))]
+    groups = prompt[rows] * (int(models.max(initial=0)) + 1) + models[rows]
+    for of_group in np.split(rows, np.flatnonzero(np.diff(groups)) + 1) if len(rows) else []:
+        first = np.zeros(len(of_group), bool)
+        first[np.unique(codes[of_group], return_index=True)[1]] = True
+        rate = pass_rate.pass_rate(sampling, passed[of_group], passed[of_group] & first)
+        if rate is not None:
+            rates[int(prompt[of_group[0]])].append(rate)
+    return [sum(of_prompt) / len(of_prompt) if of_prompt else None for of_prompt in rates]
 
 
 def as_array(column: pa.ChunkedArray) -> pa.Array:

@@ -144,12 +144,13 @@ def _first_rows(answers: Sequence[tuple[Request, Drawn]], sizes: NDArray[np.int6
 
 def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
     """Rows of a journal (or any of its columns) joined with their prompts, each sample once: per prompt the anchor first, then by
-    temperature and index."""
+    temperature, index and model."""
     prompt = pc.index_in(rows["prompt_id"], prompts["prompt_id"].combine_chunks()).to_numpy()
     codes = rows["sample_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     _, once = np.unique(codes, return_index=True)
     order = np.lexsort(
         (
+            *(_ranks(rows[name].combine_chunks())[once] for name in ("sampling", "adapter", "model_revision", "model")),
             rows["index"].to_numpy()[once],
             rows["temperature"].to_numpy()[once],
             ~rows["anchor"].to_numpy()[once],
@@ -159,6 +160,14 @@ def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
     rows = rows.take(pa.array(once[order]))
     repeated = prompts.select(REPEATED).take(pa.array(prompt[once[order]]))
     return pa.table([repeated[f.name] if f.name in REPEATED else rows[f.name] for f in SAMPLES], schema=SAMPLES)
+
+
+def _ranks(column: pa.Array) -> NDArray[np.int64]:
+    """The rank (n,) of each text among the few texts of a column, null as the last."""
+    encoded = column.dictionary_encode()
+    ranks = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), object))) if len(encoded.dictionary) > 1 else [0]
+    of_rows: NDArray[np.int64] = np.append(ranks, len(ranks))[encoded.indices.fill_null(len(ranks)).to_numpy()]
+    return of_rows
 
 
 def _recorded(parameters: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,39 @@ class Run:
         return AGAIN[self.manifest.origin]
 
     @cached_property
+    def models(self) -> tuple["Run", ...]:
+        """The run as each of its models sees it: with the recipe by which that model draws (`recipe.model`, `recipe.engine`) and
+        with its own notes; the run itself where it has one model. Empty where the samples are the user's own."""
+        noted = self.manifest.model.get("models")
+        if noted is None:
+            return (Run(self.store, self.manifest),) if self.sampled else ()
+        recipes = self.recipe.of_each_model()
+        return tuple(
+            Run(self.store, self.manifest.model_copy(update={"model": dict(model), "recipe": recipe}))
+            for model, recipe in zip(noted, recipes, strict=True)
+        )
+
+    @property
+    def several(self) -> bool:
+        """Whether it draws from several models."""
+        return "models" in self.manifest.model
+
+    @property
+    def label(self) -> str:
+        """The name of its model among those of the run, in words."""
+        return str(self.manifest.model.get("label") or self.manifest.model.get("name"))
+
+    @property
+    def model_key(self) -> str:
+        """The hash of what identifies its model among several; empty where the run has one."""
+        return str(self.manifest.model.get("key", ""))
+
+    @property
+    def first_key(self) -> str:
+        """The key of the model with which the run began, where others were added later; else empty."""
+        return str(self.manifest.model.get("began_with", ""))
+
+    @cached_property
     def prompt_format(self) -> str:
         """The form of messages in the views: `text`, or `chat` with the further parts that occur (thresher.dataset.messages)."""
         form = str(self.manifest.model["prompt_format"])
@@ -95,8 +128,8 @@ class Run:
 
     @cached_property
     def model(self) -> Model | None:
-        """The model as the manifest notes it; None where the samples are the user's own."""
-        if not self.sampled:
+        """The model as the manifest notes it; None where the samples are the user's own, or of several models (`models`)."""
+        if not self.sampled or self.several:
             return None
         noted: Mapping[str, Any] = self.manifest.model
         fields = {name: noted[name] for name in Model.__dataclass_fields__ if name != "adapter"}

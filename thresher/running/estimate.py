@@ -7,6 +7,8 @@ faster in the run. Hits are an upper bound: the more is drawn of a prompt the mo
 few samples does not see.
 """
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,12 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thresher.errors import SourceError
 from thresher.estimators import pass_rate as budget
 from thresher.inputs.prompts import plan
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool import judged as pool
 from thresher.pool.prompt_counts import pass_rates, prompt_counts
-from thresher.running.probe import Probe, probe
+from thresher.pool.wanted import answers
+from thresher.running.probe import Probe, naming, probe
 
 PROBE_PROMPTS = 16
 PROBE_SAMPLES = 8
@@ -88,10 +92,34 @@ class Estimate:
         )
 
 
+def estimate_each(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PROBE_SAMPLES) -> dict[str, Estimate]:
+    """Probe each model of a recipe with prompts that it answers, one after the other; by its name, which is empty where the
+    recipe names one model. Raises what a run raises."""
+    estimates = {}
+    for one in loaded.of_each_model():
+        with naming(one.label) if one.label else nullcontext():
+            estimates[one.label] = estimate(one, prompts=prompts, samples=samples)
+    return estimates
+
+
+def in_total(estimates: Mapping[str, Estimate]) -> str:
+    """The samples, tokens, seconds and hits of all models together, in a line."""
+    samples, tokens, seconds, hits = (
+        sum(getattr(estimated, name).value for estimated in estimates.values())
+        for name in ("samples", "tokens", "seconds", "hits")
+    )
+    return (
+        f"all {len(estimates)} models, one after the other: {samples:,.0f} samples, {tokens:,.0f} tokens, {seconds:,.0f} s of "
+        f"sampling, at most {hits:,.0f} hits"
+    )
+
+
 def estimate(loaded: Loaded, *, prompts: int = PROBE_PROMPTS, samples: int = PROBE_SAMPLES) -> Estimate:
-    """Probe `prompts` prompts with `samples` samples each. Raises what a run raises."""
+    """Probe `prompts` prompts of a recipe with one model, with `samples` samples each. Raises what a run raises."""
     recipe = loaded.recipe
-    planned = list(plan(recipe, loaded.base))
+    planned = [prompt for prompt in plan(recipe, loaded.base) if answers(recipe.model, prompt.prompt_id, prompt.family)]
+    if not planned:
+        raise SourceError("the model answers none of the prompts; raise its share, or name other families")
     numbers = np.unique(np.linspace(0, len(planned) - 1, min(prompts, len(planned))).round().astype(int))
     chosen = [planned[number] for number in numbers]
     with probe(loaded, chosen, samples_per_prompt=min(samples, recipe.sampling.samples_per_prompt)) as probed:

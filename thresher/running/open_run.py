@@ -4,32 +4,31 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filters.tools import Tools
-from schemas.engines import VllmEngine
 from schemas.manifest import Entry, RunManifest
 from schemas.prompt_sets import JsonlSource, ParquetSource
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Prompt, to_json
 from thresher import __version__, ids
 from thresher.errors import RecipeError, SourceError, StoreError
-from thresher.inputs import identity, models
 from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import Refusals, plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
-from thresher.inputs.thinking import EFFORT_ARGUMENTS, budget_marks, marking_of, noted, reads_effort
+from thresher.inputs.thinking import marking_of, noted
 from thresher.judging.build import build_filters
-from thresher.pool import journal
+from thresher.pool import journal, judged
 from thresher.pool.ingest import ingest
+from thresher.pool.model_rows import has_samples
 from thresher.pool.rows import parts_of_prompts
 from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
-from thresher.pool.wanted import complete, samples_of_shard
-from thresher.running.warm_engine import model_for
+from thresher.pool.wanted import samples_of_shard
+from thresher.running import describe_models
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,13 @@ class Begun:
 
     run: Run
     shards: int
-    missing: list[int]
+    lacking: tuple[list[int], ...]
+    """The shards that lack samples of each model, in the order of the recipe."""
+
+    @property
+    def missing(self) -> list[int]:
+        """The shards that lack samples of any model."""
+        return sorted({shard for shards in self.lacking for shard in shards})
 
     @property
     def root(self) -> str:
@@ -81,27 +86,12 @@ def begin(
     store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     recipe = _with_its_index(recipe, store)
     build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
-    check_parsers(recipe.model, recipe.engine, loaded.where)
-    model = model_for(recipe, loaded.base)
-    _room(loaded, recipe, model)
-    _thinking(loaded, recipe, model)
+    described = describe_models.describe(loaded)
     sampling = recipe.sampling.model_dump(mode="json")
-    settings = identity.settings_of(recipe.engine, recipe.model, model)
-    template = identity.own_template(recipe.engine, recipe.model, model)
-    prompt_format = identity.prompt_format(recipe.engine, recipe.model, model)
     decides = {
         "prompts": [prompts.model_dump(mode="json", exclude={"license"}) for prompts in recipe.prompts],
         "files": _fingerprints(recipe, loaded.base),
-        "model": {
-            "name": model.name,
-            "revision": model.revision,
-            "adapter": None if model.adapter is None else model.adapter.label,
-            "chat_template_sha256": template,
-            "prompt_format": prompt_format,
-        },
-        "engine": {"kind": recipe.engine.kind, **{name: settings[name] for name in settings if name != "prompt_format"}},
-        "reasoning": noted(marking_of(recipe.model, model.path)),
-        "tool_parser": recipe.model.tool_parser,
+        **described["decides"],
         "sampling": {name: value for name, value in sampling.items() if name not in BUDGET and value is not None},
         "salt": recipe.run.salt,
     }
@@ -111,22 +101,20 @@ def begin(
         sampling_key=ids.digest(decides),
         recipe=recipe,
         base=str(loaded.base.absolute()),
-        model={
-            **asdict(model),
-            "prompt_format": prompt_format,
-            "settings": settings,
-            "template": template,
-            "reasoning": noted(marking_of(recipe.model, model.path)),
-            "decides": decides,
-        },
+        model={**described, "decides": decides},
         thresher_version=__version__,
     )
-    _open(store, manifest)
+    manifest = _open(store, manifest)
     return _planned(Run(store, manifest), loaded.base, prompts)
 
 
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
     """Import a user's own samples into a pool instead of sampling. Raises SourceError, StoreError, RecipeError."""
+    if loaded.recipe.models:
+        raise RecipeError(
+            f"{loaded.where(('models',))}: nothing is drawn for your own samples; remove it, and set model.reasoning where their "
+            "reasoning has marks of its own"
+        )
     build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
     check_parsers(loaded.recipe.model, None, loaded.where)
     if not file.is_file():
@@ -143,9 +131,9 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
         model={"prompt_format": "chat", "samples": file.name, "reasoning": noted(marking), "decides": decides},
         thresher_version=__version__,
     )
-    _open(store, manifest)
+    manifest = _open(store, manifest)
     shards = ingest(file, store, key=manifest.sampling_key, marking=marking)
-    return Begun(Run(store, manifest), shards, [])
+    return Begun(Run(store, manifest), shards, ())
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -166,36 +154,6 @@ def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
     return recipe.model_copy(update={"dedupe": dedupe})
 
 
-def _room(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
-    """Refuse a max_tokens that leaves no room for a prompt. Whether each prompt fits shows when it is tokenised."""
-    own = recipe.engine.max_model_len if isinstance(recipe.engine, VllmEngine) else None
-    context = min((size for size in (own, model.context_tokens) if size is not None), default=None)
-    if context is not None and recipe.sampling.max_tokens >= context:
-        raise RecipeError(
-            f"{loaded.where(('sampling', 'max_tokens'))}: {recipe.sampling.max_tokens} tokens leave no room for a prompt in the "
-            f"context of {context}; lower it, or raise engine.max_model_len up to the model's {model.context_tokens}"
-        )
-
-
-def _thinking(loaded: Loaded, recipe: Recipe, model: models.Model) -> None:
-    """Refuse a budget of thinking where the mark that would end it is unknown, and an effort that the template does not read. A
-    server knows its own marks and template."""
-    if not isinstance(recipe.engine, VllmEngine):
-        return
-    effort, chat = recipe.sampling.reasoning_effort, identity.prompt_format(recipe.engine, recipe.model, model) == "chat"
-    if effort is not None and not (chat and reads_effort(model.path)):
-        raise RecipeError(
-            f"{loaded.where(('sampling', 'reasoning_effort'))}: the chat template of {model.name} reads neither "
-            f"{' nor '.join(EFFORT_ARGUMENTS)}, so {effort} would change nothing; remove it"
-        )
-    if recipe.sampling.thinking_tokens is not None and budget_marks(marking_of(recipe.model, model.path)) is None:
-        raise RecipeError(
-            f"{loaded.where(('sampling', 'thinking_tokens'))}: the engine must know the one pair of marks between which "
-            f"{model.name} thinks, and neither its chat template nor its tokenizer names one; set model.reasoning to "
-            "{start: ..., end: ...}, or remove thinking_tokens"
-        )
-
-
 def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
     """Write the plan, unless it is written, and find the shards that lack samples."""
     store, recipe = run.store, run.recipe
@@ -204,23 +162,26 @@ def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
         refused: Refusals = {}
         entry = _write_plan(run, list(plan(recipe, base, refused=refused)) if prompts is None else list(prompts), refused)
     shards, hashed = int(entry.facts["shards"]), 0
-    missing = []
+    lacking: list[list[int]] = [[] for _ in run.models]
     for shard in range(shards):
         samples = store.finished(f"samples/{shard_name(shard)}", run.key, hashed=hashed < HASHED_BYTES)
         if samples is not None:
             hashed += samples.bytes
-        if samples is None or not complete(samples, recipe.sampling):
-            missing.append(shard)
+        for one, lacks in zip(run.models, lacking, strict=True):
+            if samples is None or not has_samples(samples, run, one):
+                lacks.append(shard)
+    begun = Begun(run, shards, tuple(lacking))
+    missing = set(begun.missing)
     for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished right before an interruption
         if int(name.partition("-")[0]) not in missing:
             store.remove(f"{journal.FOLDER}/{name}")
-    return Begun(run, shards, missing)
+    return begun
 
 
 def _write_plan(run: Run, prompts: Sequence[Prompt], refused: Refusals) -> Entry:
     recipe = run.recipe
     per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
-    size = max(1, samples_of_shard(recipe) // per_prompt)
+    size = max(1, samples_of_shard(recipe) // (per_prompt * len(run.models)))
     groups = [prompt_table(prompts[first : first + size]) for first in range(0, len(prompts), size)]
     families = Counter(prompt.family for prompt in prompts)
     parts = sorted({part for group in groups for part in parts_of_prompts(group)})
@@ -230,21 +191,53 @@ def _write_plan(run: Run, prompts: Sequence[Prompt], refused: Refusals) -> Entry
     return run.store.write_groups("prompts", PROMPTS, groups, key=run.key, facts=facts)
 
 
-def _open(store: Store, manifest: RunManifest) -> None:
-    """Write run.json, or compare it with the existing one: filters and dataset may change, the samples may not."""
+def _open(store: Store, manifest: RunManifest) -> RunManifest:
+    """Write run.json, or compare it with the existing one: filters and dataset may change and models be added, the samples of the
+    others may not change. Returns it with the sampling key that the run began with."""
     existing = store.manifest()
-    if existing is not None and existing.sampling_key != manifest.sampling_key:
-        theirs, ours = existing.model.get("decides", {}), json.loads(to_json(manifest.model["decides"]))
-        changed = ", ".join(_differences(theirs, ours, "")) or "the samples differ"
-        raise StoreError(
-            f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
-            "choose another directory with --out, or remove this one"
-        )
+    theirs, ours = _decides(existing), _decides(manifest)
+    if existing is not None and existing.sampling_key != manifest.sampling_key and theirs != ours:
+        sampled = manifest.origin == existing.origin == "sampled"
+        grown, first = describe_models.grown(theirs, ours, lambda: _drawn(store, existing)) if sampled else (False, "")
+        if not grown:
+            raise StoreError(_refusal(store, theirs, ours, str(existing.model.get("name"))))
+        if first:
+            manifest.model["began_with"] = first
+    if existing is not None:
+        if "began_with" in existing.model:
+            manifest.model["began_with"] = existing.model["began_with"]
+        manifest = manifest.model_copy(update={"sampling_key": existing.sampling_key})
     if existing is None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_bytes("begun.json", f'{{"begun": "{now}"}}\n'.encode())
     if existing is None or (existing.base, existing.recipe.model_dump()) != (manifest.base, manifest.recipe.model_dump()):
         store.write_model("run.json", manifest)
+    return manifest
+
+
+def _drawn(store: Store, existing: RunManifest) -> set[str]:
+    """The keys of the models that have samples in the pool; of all of them where some are in a journal."""
+    if store.names(journal.FOLDER, ".arrows"):
+        return describe_models.keys_of(_decides(existing))
+    first = existing.model.get("began_with", "")
+    entries = (store.entry(f"samples/{shard_name(shard)}") for shard in judged.sampled(store))
+    noted = [entry.facts.get("models", {first: {"rows": entry.rows}}) for entry in entries if entry is not None]
+    return {key for models in noted for key, counts in models.items() if counts["rows"]}
+
+
+def _decides(manifest: RunManifest | None) -> Any:
+    return {} if manifest is None else json.loads(to_json(manifest.model.get("decides", {})))
+
+
+def _refusal(store: Store, theirs: Any, ours: Any, name: str) -> str:
+    """Why a directory is not that of a recipe, setting by setting."""
+    if "models" in theirs or "models" in ours:
+        theirs, ours = describe_models.by_label(theirs, name), describe_models.by_label(ours, "model")
+    changed = ", ".join(_differences(theirs, ours, "")) or "the samples differ"
+    return (
+        f"{store.path('run.json')}: this directory holds a run of other samples; {changed}; "
+        "choose another directory with --out, or remove this one"
+    )
 
 
 def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:

@@ -15,7 +15,8 @@ from thresher.inputs.recipe_file import Loaded
 from thresher.judging.rendering import cut, turn_lines
 from thresher.pool import judged as pool
 from thresher.pool.run import Run
-from thresher.running.probe import probe
+from thresher.pool.wanted import answers
+from thresher.running.probe import naming, probe
 
 SAMPLES = 3
 SHOWN_LINES = 12
@@ -121,8 +122,12 @@ class Previewed:
     def lines(self) -> list[Line]:
         """Return prompts and samples as lines of text, long texts shortened."""
         lines: list[Line] = []
-        before = None
+        before, model = None, None
+        several = len({sample.model for sample in self.samples}) > 1
         for sample in self.samples:
+            if several and sample.model != model:
+                lines.append(Line(f"model {sample.model}"))
+                before, model = None, sample.model
             if sample.prompt_id != before:
                 lines += map(Line, [sample.family, *turn_lines(sample.messages)])
                 lines += [] if sample.reference is None else [Line(cut(f"  reference: {sample.reference}"))]
@@ -136,12 +141,23 @@ class Previewed:
 def preview(loaded: Loaded, *, samples: int = SAMPLES, family: str | None = None) -> Previewed:
     """Draw `samples` samples of the first prompt of each family, or of one. Every filter that judges samples one by one judges
     all of them; samples of different prompts are not compared. Raises what a run raises; RecipeError for an unknown family."""
+    if loaded.recipe.models:
+        each = [_of_model(one, samples, family) for one in loaded.of_each_model()]
+        every_sample = tuple(sample for previewed in each for sample in previewed.samples)
+        return Previewed(every_sample, sum(shown.start_s for shown in each), sum(shown.sampling_s for shown in each))
     recipe = loaded.recipe
     exhaustive = recipe.model_copy(update={"audit": recipe.audit.model_copy(update={"exhaustive": True})})
     chosen = _first_prompts(loaded, family)
+    if not chosen:  # a model may answer other prompts
+        return Previewed((), 0.0, 0.0)
     with probe(replace(loaded, recipe=exhaustive), chosen, samples_per_prompt=samples, anchor=False) as probed:
         shown = [sample for shard in pool.sampled(probed.run.store) for sample in _samples(probed.run, shard)]
     return Previewed(tuple(shown), probed.start_s, probed.sampling_s)
+
+
+def _of_model(one: Loaded, samples: int, family: str | None) -> Previewed:
+    with naming(one.label):
+        return preview(one, samples=samples, family=family)
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -153,10 +169,12 @@ def _first_prompts(loaded: Loaded, family: str | None) -> list[Prompt]:
         raise RecipeError(f"--family: no family {family!r}{did_you_mean(family, names)}; the recipe has {', '.join(names)}")
     first: dict[str, Prompt] = {}
     for prompt in plan(loaded.recipe, loaded.base):
+        if not answers(loaded.recipe.model, prompt.prompt_id, prompt.family):
+            continue
         first.setdefault(prompt.family, prompt)
         if len(first) == len(names) or family in first:
             break
-    return [first[family]] if family is not None and family in first else list(first.values())
+    return list(first.values()) if family is None else [first[family]] if family in first else []
 
 
 def _samples(run: Run, shard: int) -> Iterator[PreviewedSample]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.sample import Prompt
+from thresher.errors import ThresherError
 from thresher.executors import open_executor
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool.run import Run
@@ -56,6 +57,15 @@ def probe(loaded: Loaded, prompts: Sequence[Prompt], **sampling: Any) -> Iterato
             steps.sample_through(begun, engines, judged_only, progress, executor)
             end = time.perf_counter()
         yield Probe(begun.run, progress.samples, progress.tokens, warm - start, end - warm)
+
+
+@contextmanager
+def naming(model: str) -> Iterator[None]:
+    """Put the name of one of several models before the errors that it raises."""
+    try:
+        yield
+    except ThresherError as error:
+        raise type(error)(f"{model}: {error}") from error
 
 
 def _runs() -> Path:

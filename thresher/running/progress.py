@@ -72,9 +72,12 @@ class Progress:
         self.say(f"{prompts} prompts x {each} in {shards} shards, {missing} to sample; starting the engine")
 
     def sampling(self, facts: EngineFacts) -> None:
-        """Start counting: the engine is ready."""
+        """Start counting: the engine is ready. Of several models it is called for each."""
+        self.unmarked = Unmarked()
         self._first = self._last_line = self._lap = time.perf_counter()
         self.times.setdefault("warm", time.time())
+        if self._bars is not None:
+            self._bars.stop()
         if self._console.is_terminal:
             self._bars = Bars(
                 TextColumn("sampling"),

@@ -16,6 +16,11 @@ def scale(run: Run, replicas: int) -> None:
     if not run.sampled or run.recipe.executor.kind == "local":
         reason = "executor.kind is local: one engine, in its process" if run.sampled else "its samples are your own"
         raise StoreError(f"{run.root}: {reason}; only a run on a cluster (executor.kind: ray) takes another number of engines")
+    if run.several:
+        raise StoreError(
+            f"{run.root}: it draws from several models, one after the other, and the number of engines is asked for of one; set "
+            "executor.replicas and run it again"
+        )
     if dataset_finished(run) and (run.enough or len(judged.sampled(run.store)) == judged.shards(run.store)):
         raise StoreError(f"{run.root}: it is fully sampled and has no engine; raise sampling and run it again")
     run.store.write_bytes(REPLICAS, f'{{"replicas": {replicas}}}\n'.encode())

@@ -21,16 +21,16 @@ from thresher import ids
 from thresher.errors import StoreError, ThresherError
 from thresher.estimators import calibration, pass_rate
 from thresher.executors.executor import Call, call_here
-from thresher.inputs import models
 from thresher.inputs.prompts import prompts_of
 from thresher.judging.winnow import count_prompts
 from thresher.pool import journal
 from thresher.pool import rows as shards
+from thresher.pool.model_rows import counts_by_model, drawn_by, has_samples, sources_of
 from thresher.pool.prompt_counts import PromptCount
 from thresher.pool.rows import ANCHOR_INDEX, Request, Series
 from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
-from thresher.pool.wanted import complete, wanted
+from thresher.pool.wanted import answered, noted_with, wanted
 from thresher.running.progress import Progress
 from thresher.samplers.sampler import Drawn, Group, Sampler, Stream
 
@@ -44,18 +44,18 @@ WAIT_S = 1.0
 CountPrompts = Callable[[pa.Table], dict[str, PromptCount]]
 
 
-def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, call: Call = call_here) -> Entry:
-    """Draw and write the samples that a shard lacks, unless it has them all. `call` calls a function on a filter worker."""
-    store, recipe = run.store, run.recipe
-    model = run.model
-    if model is None:
+def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, call: Call = call_here, *, number: int = 0) -> Entry:
+    """Draw and write the samples of one model that a shard lacks, unless it has them all. `number` is the model's, from 0; `call`
+    calls a function on a filter worker."""
+    if not run.models:
         raise StoreError(f"{run.root}: its samples are the user's own; nothing is drawn for it")
+    store, one = run.store, run.models[number]
     name, key = f"samples/{shard_name(shard)}", run.key
     before = store.finished(name, key)
-    if before is not None and complete(before, recipe.sampling):
+    if before is not None and has_samples(before, run, one):
         return before
     prompts = store.read_group("prompts", shard)
-    drawing = Drawing(prompts, run, model, sampler, progress)
+    drawing = Drawing(prompts, one, sampler, progress)
     drawing.count_in(_earlier(store, shard, before, key))
 
     def count(rows: pa.Table) -> dict[str, PromptCount]:
@@ -68,16 +68,21 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
                 log.tick()
             else:
                 log.append(rows)
-    return _finish(store, shard, before, prompts, key=key, budget=wanted(recipe.sampling), seconds=progress.lap())
+    noted = before.facts["wanted"] if before is not None else None
+    budget = noted_with(noted, wanted(one.recipe.sampling, one.recipe.model), one.model_key, run.first_key)
+    return _finish(run, shard, before, prompts, budget=budget, seconds=progress.lap())
 
 
 class Drawing:
-    """The samples that the prompts of a shard have, those that are requested, and how many they are to have."""
+    """The samples of one model that the prompts of a shard have, those that are requested, and how many they are to have."""
 
-    def __init__(self, prompts: pa.Table, run: Run, model: models.Model, sampler: Sampler, progress: Progress) -> None:
-        recipe = run.recipe
+    def __init__(self, prompts: pa.Table, run: Run, sampler: Sampler, progress: Progress) -> None:
+        recipe, model = run.recipe, run.model
+        if model is None:
+            raise StoreError(f"{run.root}: it draws from several models; give the run of one of them")
+        prompts = prompts.filter(pa.array(answered(recipe.model, prompts)))
         self._sampling, self._model, self._sampler, self._progress = recipe.sampling, model, sampler, progress
-        self._marking, self._spec = run.marking, recipe.model
+        self._marking, self._spec, self._own = run.marking, recipe.model, run
         self._prompts = prompts_of(prompts)
         self._ids = [prompt.prompt_id for prompt in self._prompts]
         self._series = shards.series_of(recipe.sampling, model, recipe.run.salt, settings=run.settings, template=run.template)
@@ -92,7 +97,10 @@ class Drawing:
 
     def count_in(self, rows: pa.Table) -> None:
         """Count in earlier samples (schema JOURNAL). A wave that was started is drawn to its end before it is judged, so that an
-        interrupted run decides as an uninterrupted one."""
+        interrupted run decides as an uninterrupted one. Samples of other models are left out."""
+        if self._own.model_key:
+            known = pc.is_in(rows["prompt_id"], pa.array(self._ids, pa.string())).to_numpy()
+            rows = rows.filter(pa.array(known & drawn_by(self._own, rows)))
         row_of = {prompt_id: row for row, prompt_id in enumerate(self._ids)}
         columns = (rows[name].to_pylist() for name in ("prompt_id", "sampling", "index"))
         for prompt_id, text, index in zip(*columns, strict=True):
@@ -216,11 +224,9 @@ def _earlier(store: Store, shard: int, before: Entry | None, key: str) -> pa.Tab
     return pa.concat_tables(parts)
 
 
-def _finish(
-    store: Store, shard: int, before: Entry | None, prompts: pa.Table, *, key: str, budget: dict[str, Any], seconds: float
-) -> Entry:
+def _finish(run: Run, shard: int, before: Entry | None, prompts: pa.Table, *, budget: dict[str, Any], seconds: float) -> Entry:
     """Write a shard's file from its journal (read back, so that what was journalled is what is written), then its entry."""
-    name = f"samples/{shard_name(shard)}"
+    store, key, name = run.store, run.key, f"samples/{shard_name(shard)}"
     rows = _earlier(store, shard, before, key)
     table = shards.pool_rows(prompts, rows)
     anchors = int(pc.sum(table["anchor"]).as_py() or 0)
@@ -238,7 +244,8 @@ def _finish(
         "wanted": budget,
         "version": version,
         "extends": [] if before is None else [*before.facts.get("extends", []), before.sha256],
-        "calibration": _calibration(rows, before),
+        "calibration": _calibration(rows, before, run),
+        **({"models": counts_by_model(run, table)} if run.several else {}),
     }
     entry = store.write_table(name, table, key=key, facts=facts, version=version)
     journal.remove(store, shard)
@@ -249,11 +256,14 @@ def _total_length(lists: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.list_value_length(lists)).as_py() or 0)
 
 
-def _calibration(rows: pa.Table, before: Entry | None) -> list[list[Any]]:
-    """[source, declared, tokens, sums, masked tokens] of all that was calibrated in a shard."""
+def _calibration(rows: pa.Table, before: Entry | None, run: Run) -> list[list[Any]]:
+    """[source, declared, tokens, sums, masked tokens] of all that was calibrated in a shard. Of several models a source is named
+    after its model, since one server may serve them all."""
     shape = calibration.empty_sums().shape
     columns = ["source", "sampling", "calibrated_tokens", "calibration", "masked_tokens"]
-    calibrated = rows.filter(pc.is_valid(rows["calibration"])).select(columns)
+    calibrated = rows.filter(pc.is_valid(rows["calibration"]))
+    names = sources_of(run, calibrated)
+    calibrated = calibrated.select(columns).set_column(0, "source", pa.array(names, pa.string()))
     parts = [
         (
             row["source"] or "",

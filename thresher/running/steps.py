@@ -11,7 +11,8 @@ called again. What is done is read from the entries in the run directory (thresh
 the steps as they are; flows/ wraps the same steps in Prefect tasks with retries and artifacts.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from thresher.auditing.audit import Audit, check
 from thresher.auditing.cache import cached_audit
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.dedupe import released
-from thresher.errors import StoreError
+from thresher.errors import EngineError, ModelError, SourceError, StoreError, ThresherError
 from thresher.executors import open_executor
 from thresher.executors.executor import Call, Engines, Executor, Map, map_here
 from thresher.judging import corpus, winnow
@@ -57,6 +58,9 @@ __all__ = [
     "run_steps",
     "sample_on",
 ]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -193,8 +197,21 @@ def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor
         if not begun.missing or begun.enough:  # changed filters may keep fewer
             return
     prepare(begun, progress, executor)
-    with engines_of(run, progress, executor) as engines:
-        sample_through(begun, engines, steps, progress, executor)
+    failures: list[tuple[str, ThresherError]] = []
+    for number, one in enumerate(run.models):
+        if not begun.lacking[number]:
+            continue
+        try:
+            with engines_of(run, progress, executor, number) as engines:
+                sample_through(begun, engines, steps, progress, executor, number=number)
+        except (EngineError, ModelError, SourceError) as error:
+            if not run.several:
+                raise
+            failures.append((one.label, error))
+            log.warning("%s draws no samples: %s; the other models of the recipe are drawn from", one.label, error)
+    if failures:
+        _judge_only(winnow.unjudged(run, judged.sampled(run.store))[0], steps, executor)
+        raise _of_models(run, failures)
 
 
 def prepare(begun: Begun, progress: Progress, executor: Executor) -> None:
@@ -208,27 +225,30 @@ def prepare(begun: Begun, progress: Progress, executor: Executor) -> None:
         run.recipe.sampling,
         prompts=int(plan.facts["prompts"]) if plan else 0,
         shards=shards,
-        missing=len(begun.missing),
+        missing=sum(map(len, begun.lacking)),
         hits=judged.hits(run.store),
     )
 
 
 @contextmanager
-def engines_of(run: Run, progress: Progress, executor: Executor) -> Iterator[Engines]:
-    """The run's engine, warm, or as many of it as the executor holds."""
+def engines_of(run: Run, progress: Progress, executor: Executor, number: int = 0) -> Iterator[Engines]:
+    """The engine of one of the run's models, warm, or as many of it as the executor holds."""
     with executor.engines(
-        partial(warm, run, progress), slots=partial(_slots, run.recipe), wanted=partial(replicas_wanted, run.store)
+        partial(warm, run, progress, number), slots=partial(_slots, run.recipe), wanted=partial(replicas_wanted, run.store)
     ) as engines:
         progress.sampling(engines.call(_facts))
         yield engines
 
 
-def sample_through(begun: Begun, engines: Engines, steps: Steps, progress: Progress, executor: Executor) -> None:
-    """Pass the missing shards through warm engines, with enough of them in flight to fill each engine twice; with target_rows
-    until the run has that many. What the comparison drops of those is sampled for again."""
+def sample_through(
+    begun: Begun, engines: Engines, steps: Steps, progress: Progress, executor: Executor, *, number: int = 0
+) -> None:
+    """Pass the shards that lack samples of a model through its warm engines, with enough of them in flight to fill each engine
+    twice; with target_rows until the run has that many. What the comparison drops of those is sampled for again. Samples are
+    compared after the last model."""
     run, target = begun.run, begun.run.recipe.sampling.target_rows
     per_engine = shards_in_flight(run.recipe, engines.call(_facts))
-    todo = begun.missing
+    todo = begun.lacking[number]
     missing = set(todo)
     unjudged, hits = winnow.unjudged(run, (shard for shard in judged.sampled(run.store) if shard not in missing))
     for shard, count in hits.items():
@@ -250,7 +270,8 @@ def sample_through(begun: Begun, engines: Engines, steps: Steps, progress: Progr
             stop=engines.close,
             enough=lambda: target is not None and progress.hits >= target,
         )
-        steps.compare()
+        if _is_last(begun, number):
+            steps.compare()
         todo, unjudged = ([], unjudged) if begun.enough else (left, [])
         progress.hits = judged.hits(run.store) if todo else progress.hits
 
@@ -297,8 +318,23 @@ def _judge_only(shards: list[int], steps: Steps, executor: Executor) -> None:
     )
 
 
+def _of_models(run: Run, failures: Sequence[tuple[str, ThresherError]]) -> EngineError:
+    """The error of a run that lacks the samples of some of its models."""
+    words = "\n  ".join(f"{label}: {error}" for label, error in failures)
+    return EngineError(
+        f"{run.root}: no samples of {len(failures)} of {len(run.models)} models, so no dataset is written:\n  {words}\n"
+        "What the other models drew is judged and kept. Mend this and run the same command again: it draws only what is missing; "
+        "a model that has drawn nothing yet may also be taken out of the recipe"
+    )
+
+
+def _is_last(begun: Begun, number: int) -> bool:
+    """Whether no model after this one lacks samples: what is compared before that would be compared again."""
+    return not any(begun.lacking[number + 1 :])
+
+
 def _sampled(engine: Warm, call: Call, run: Run, shard: int) -> dict[str, Any]:
-    return sample_shard(run, shard, engine.sampler, engine.progress, call).model_dump()
+    return sample_shard(run, shard, engine.sampler, engine.progress, call, number=engine.number).model_dump()
 
 
 def _facts(engine: Warm, _call: Call) -> EngineFacts:

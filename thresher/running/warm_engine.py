@@ -25,6 +25,8 @@ class Warm:
 
     sampler: Sampler
     progress: Progress
+    number: int = 0
+    """The model of the run that it draws from, from 0."""
 
     def close(self) -> None:
         """Close the engine."""
@@ -32,9 +34,10 @@ class Warm:
 
 
 @contextmanager
-def warm(run: Run, progress: Progress) -> Iterator[Warm]:
-    """Open the engine of a run on this machine. Raises StoreError where the run directory cannot be seen, ModelError where this
-    machine has another version of the model, and what open_sampler raises."""
+def warm(run: Run, progress: Progress, number: int = 0) -> Iterator[Warm]:
+    """Open the engine of one model of a run on this machine. Raises StoreError where the run directory cannot be seen, ModelError
+    where this machine has another version of the model, and what open_sampler raises."""
+    run = run.models[number]
     store, recipe = run.store, run.recipe
     if not store.exists("run.json"):
         raise StoreError(
@@ -65,7 +68,7 @@ def warm(run: Run, progress: Progress) -> Iterator[Warm]:
         note=partial(note_server, run),
     ) as sampler:
         progress.lap()
-        yield Warm(sampler, progress)
+        yield Warm(sampler, progress, number)
 
 
 def _as_identified(run: Run) -> Engine:

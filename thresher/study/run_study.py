@@ -53,6 +53,8 @@ def run_study(loaded: Loaded, out: str, design: Design, *, train_steps: int | No
     """
     if "://" in out:
         raise RecipeError(f"--out {out}: a study needs a local directory")
+    if loaded.recipe.models:
+        raise RecipeError(f"{loaded.where(('models',))}: a study is of one model; give a recipe with `model`, one for each")
     if train_steps is not None:
         check_trainable(loaded)
     draws, variants = draw(loaded, out, design)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from filters.base import Role
@@ -16,6 +16,7 @@ from thresher.auditing.audit import (
     FamilyStats,
     FilterCounts,
     FilterStats,
+    ModelStats,
     Overlap,
     Reason,
     Seconds,
@@ -47,6 +48,8 @@ class RunCounts:
     """The recorded facts of each filter by label, in the order the filters ran; `seconds` are summed."""
     calibration: list[Calibration]
     problems: list[str]
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """Completion tokens by the key of a model, where there are several."""
 
 
 def assemble(run: Run, counted: RunCounts) -> Audit:
@@ -88,6 +91,7 @@ def assemble(run: Run, counted: RunCounts) -> Audit:
         alarms=tuple(alarms(filters, counted.filters)),
         missing=tuple(_missing(counts, total, complete=counted.complete, shards=counted.shards)),
         problems=tuple(problems),
+        models=tuple(_models(run, counted)),
     )
 
 
@@ -272,6 +276,25 @@ def _family_stats(
     )
 
 
+def _models(run: Run, counted: RunCounts) -> Iterator[ModelStats]:
+    """The results of each model, where there are several."""
+    for one in run.models if len(run.models) > 1 else ():
+        stats = _family_stats(one.label, counted.counts.models.get(one.label, Counts()), run.manifest, None, {})
+        tokens = counted.tokens.get(one.model_key, 0)
+        yield ModelStats(
+            model=one.label,
+            prompts=stats.prompts,
+            samples=stats.samples,
+            passed=stats.passed,
+            undecided=stats.undecided,
+            pass_rate=stats.pass_rate,
+            interval=stats.interval,
+            hits=stats.hits,
+            completion_tokens=tokens,
+            hits_per_1000_tokens=1000 * stats.hits / tokens if tokens else None,
+        )
+
+
 def _temperatures(counts: Counts, total: FamilyStats, *, adaptive: bool) -> Iterator[TemperatureStats]:
     temperatures = sorted({temperature for temperature, _, _ in counts.temperatures if temperature is not None})
     for temperature in temperatures:
@@ -290,8 +313,9 @@ def _tokens(facts: Mapping[str, float], hits: int) -> Tokens:
 
 
 def _seconds(manifest: RunManifest, sampling: float, filters: Sequence[FilterStats]) -> Seconds:
-    engine = manifest.recipe.engine
+    engines = [recipe.engine for recipe in manifest.recipe.of_each_model()]
+    sizes = {engine.devices if isinstance(engine, VllmEngine) else 0 for engine in engines}
     devices = None
-    if manifest.origin == "sampled" and isinstance(engine, VllmEngine):
-        devices = round(sampling * engine.devices, 3)
+    if manifest.origin == "sampled" and len(sizes) == 1 and 0 not in sizes:  # seconds of several models are not told apart
+        devices = round(sampling * sizes.pop(), 3)
     return Seconds(round(sampling, 3), round(sum(stats.seconds for stats in filters), 3), devices)

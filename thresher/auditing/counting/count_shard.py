@@ -22,9 +22,12 @@ from thresher.auditing.counting.evidence import Evidence, evidence_of
 from thresher.errors import StoreError
 from thresher.estimators.diversity import Sums, sums_of
 from thresher.pool import judged as pool
+from thresher.pool.model_rows import COLUMNS as OF_MODELS
+from thresher.pool.model_rows import has_samples, model_numbers
 from thresher.pool.prompt_counts import pass_rates, prompt_counts
 from thresher.pool.run import Run
 from thresher.pool.store import Store, shard_name
+from thresher.pool.wanted import answered
 
 COLUMNS = [
     "sample_id", "prompt_id", "family", "index", "anchor", "temperature", "finish_reason", "unreadable", "error", "reference",
@@ -62,6 +65,8 @@ class Counts:
     distinct: dict[str, list[float]] = field(default_factory=dict)
     """By family: number of prompts, and the sums of distinct-1 and distinct-2, as noted in the shards' entries."""
     evidence: Evidence = field(default_factory=Evidence)
+    models: dict[str, "Counts"] = field(default_factory=dict)
+    """Counts of the samples of each model, by its label, where there are several; without diversity and evidence."""
 
     def add(self, other: "Counts") -> None:
         """Add the counts of other shards."""
@@ -77,6 +82,8 @@ class Counts:
             total = self.distinct.setdefault(family, [0.0] * len(sums))
             total[:] = [a + b for a, b in zip(total, sums, strict=True)]
         self.evidence.add(other.evidence)
+        for label, counts in other.models.items():
+            self.models.setdefault(label, Counts()).add(counts)
 
 
 def count_shard(run: Run, shard: int) -> tuple[Counts, list[str]]:
@@ -85,7 +92,8 @@ def count_shard(run: Run, shard: int) -> tuple[Counts, list[str]]:
     entry = _entry(store, name)
     path, verdict_path = store.path(entry.path), store.path(f"verdicts/{shard_name(shard)}.parquet")
     verdicts, filters, problems = _read_verdicts(store, shard)
-    samples, characters = _read_samples(store, name, with_lengths=verdicts["score"].null_count < verdicts.num_rows)
+    columns = [*COLUMNS, *(OF_MODELS if run.several else ())]
+    samples, characters = _read_samples(store, name, columns, with_lengths=verdicts["score"].null_count < verdicts.num_rows)
     problems += _rows_agree(path, entry.rows, samples)
     anchors = int(pc.sum(samples["anchor"]).as_py() or 0)
     for fact, actual in (("samples", samples.num_rows - anchors), ("anchors", anchors)):
@@ -93,23 +101,31 @@ def count_shard(run: Run, shard: int) -> tuple[Counts, list[str]]:
             problems.append(f"{path}: {actual} {fact} found, {entry.facts[fact]} noted in {name}.json; {AGAIN}")
     if repeated := samples.num_rows - len(pc.unique(samples["sample_id"])):
         problems.append(f"{path}: {repeated} sample ids occur twice, but they must be unique; {AGAIN}")
+    numbers = model_numbers(run, samples) if run.several else None
     if run.sampled:
-        problems += _as_planned(run, shard, samples, path)
+        problems += _as_planned(run, shard, samples, numbers, path)
     verdicts, unsound = sound(samples, verdicts, filters, verdict_path)
     problems += unsound
     problems += cascade(samples, verdicts, filters, verdict_path)
     known = [facts for verdict_entry in pool.verdict_entries(store, shard) for facts in pool.filters_of(verdict_entry)]
     judged = pool.judged(samples, verdicts, known)
     problems += _keep(store, shard, judged)
-    counts = counted(judged, verdicts, run.recipe.sampling)
+    counts = counted(judged, verdicts, run.recipe.sampling, numbers)
+    if numbers is not None and len(run.models) > 1:
+        for number, one in enumerate(run.models):
+            mask = np.equal(numbers, number)
+            counts.models[one.label] = counted(*_rows_of(judged, verdicts, mask), run.recipe.sampling, numbers[mask])
     counts.diversity.update(sums_of(judged))
     counts.distinct.update((store.entry(f"verdicts/{shard_name(shard)}") or entry).facts.get("distinct", {}))
     counts.evidence.add(evidence_of(verdicts, filters, samples["anchor"].to_numpy(), characters))
     return counts, problems
 
 
-def counted(judged: pa.Table, verdicts: pa.Table, sampling: Sampling) -> Counts:
-    """Count the rows of one judged shard and the verdicts on them."""
+def counted(judged: pa.Table, verdicts: pa.Table, sampling: Sampling, models: Rows | None = None) -> Counts:
+    """Count the rows of one judged shard and the verdicts on them. `models` (n,) has the number of the model that drew each row,
+    where there are several."""
+    if models is not None:
+        models = models[pc.is_null(judged["unreadable"]).to_numpy()]
     truncated = pc.equal(judged["finish_reason"], "length")
     readable = judged.filter(pc.is_null(judged["unreadable"]))
     # In imported samples a prompt may belong to several families; it is counted in each.
@@ -120,7 +136,7 @@ def counted(judged: pa.Table, verdicts: pa.Table, sampling: Sampling) -> Counts:
         readable["family"].take(pa.array(first)),
         counts["samples"] - counts["undecided"],
         counts["passed"],
-        pa.array(pass_rates(readable, sampling), pa.float64()),
+        pa.array(pass_rates(readable, sampling, models), pa.float64()),
     ]
     prompts = pa.table(columns, ["family", "decided", "passed", "rate"])
     drawn = judged.filter(pc.invert(judged["anchor"]))
@@ -202,13 +218,21 @@ def _read_verdicts(store: Store, shard: int) -> tuple[pa.Table, list[dict[str, A
     return pa.concat_tables(tables), filters, problems
 
 
-def _read_samples(store: Store, name: str, *, with_lengths: bool) -> tuple[pa.Table, Rows]:
-    """The columns COLUMNS of a shard, and the length of each answer in characters (n,): zeros unless `with_lengths`, since
+def _rows_of(judged: pa.Table, verdicts: pa.Table, mask: Mask) -> tuple[pa.Table, pa.Table]:
+    """Some rows of a judged shard, and the verdicts on them by their row there."""
+    verdicts = verdicts.filter(pa.array(mask[verdicts["row"].to_numpy()]))
+    places = np.cumsum(mask) - 1
+    moved = pa.array(places[verdicts["row"].to_numpy()].astype(np.int32))
+    return judged.filter(pa.array(mask)), verdicts.set_column(verdicts.column_names.index("row"), "row", moved)
+
+
+def _read_samples(store: Store, name: str, columns: list[str], *, with_lengths: bool) -> tuple[pa.Table, Rows]:
+    """Columns of a shard, and the length of each answer in characters (n,): zeros unless `with_lengths`, since
     answers are large and their lengths are compared only with scores."""
     if not with_lengths:
-        samples = store.read_table(name, COLUMNS)
+        samples = store.read_table(name, columns)
         return samples, np.zeros(samples.num_rows, np.int64)
-    samples = store.read_table(name, [*COLUMNS, "answer"])
+    samples = store.read_table(name, [*columns, "answer"])
     characters = pc.fill_null(pc.utf8_length(samples["answer"]), 0).to_numpy().astype(np.int64)
     return samples.drop_columns(["answer"]), characters
 
@@ -253,19 +277,37 @@ def _rows_agree(path: str, noted: int, table: pa.Table) -> Iterator[str]:
         yield f"{path}: {table.num_rows} rows found, {noted} noted in its entry; {AGAIN}"
 
 
-def _as_planned(run: Run, shard: int, samples: pa.Table, path: str) -> Iterator[str]:
+def _as_planned(run: Run, shard: int, samples: pa.Table, numbers: Rows | None, path: str) -> Iterator[str]:
     """Compare the number of samples of each prompt with the plan: the number in the recipe, or more if an earlier recipe had a
-    larger number; with target_hits, at least the first wave."""
+    larger number; with target_hits, at least the first wave. Of several models (`numbers` of the rows) each has that number of
+    the prompts that it answers; a model whose samples are still missing is not compared."""
     store, sampling = run.store, run.recipe.sampling
     each = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
-    planned = store.read_group("prompts", shard)["prompt_id"]
-    both = pa.chunked_array([*planned.chunks, *samples["prompt_id"].chunks], pa.string()).combine_chunks()
+    plan = store.read_group("prompts", shard)
+    if numbers is None:
+        yield from _compared(plan["prompt_id"], samples["prompt_id"], each, path, "", others=False)
+        return
+    if strangers := int((numbers < 0).sum()):
+        yield f"{path}: {strangers} samples are of no model of the recipe; {AGAIN}"
+    entry = _entry(store, f"samples/{shard_name(shard)}")
+    for number, one in enumerate(run.models):
+        if has_samples(entry, run, one):
+            planned = plan["prompt_id"].filter(pa.array(answered(one.recipe.model, plan)))
+            drawn = samples["prompt_id"].filter(pa.array(numbers == number))
+            yield from _compared(planned, drawn, each, path, f" of {one.label}", others=True)
+
+
+def _compared(
+    planned: pa.ChunkedArray, drawn: pa.ChunkedArray, each: int, path: str, whose: str, *, others: bool
+) -> Iterator[str]:
+    """Report prompts with too few samples, and unless `others` are allowed prompts that are not in the plan."""
+    both = pa.chunked_array([*planned.chunks, *drawn.chunks], pa.string()).combine_chunks()
     codes = both.dictionary_encode().indices.to_numpy()
     wanted = each * np.bincount(codes[: len(planned)], minlength=codes.max(initial=-1) + 1)
     actual = np.bincount(codes[len(planned) :], minlength=len(wanted))
-    if wrong := int(((wanted > actual) | (wanted == 0)).sum()):
+    if wrong := int(((wanted > actual) | ((wanted == 0) & (not others))).sum()):
         yield (
-            f"{path}: {int(wanted.sum())} samples planned ({len(planned)} prompts, {each} each), {samples.num_rows} found; "
+            f"{path}: {int(wanted.sum())} samples{whose} planned ({len(planned)} prompts, {each} each), {len(drawn)} found; "
             f"{wrong} prompts have too few, or are not in the plan; {AGAIN}"
         )
 

@@ -15,7 +15,7 @@ from thresher.auditing.pages.charts import charts
 from thresher.auditing.pages.examples import examples
 from thresher.auditing.pages.page import rendered, safe_json, write_page
 from thresher.auditing.review import lines_of, reviewed
-from thresher.auditing.show import calibration_lines, number, summary, trust_lines
+from thresher.auditing.show import calibration_lines, model_row, number, summary, trust_lines
 from thresher.executors.executor import Map
 from thresher.pool.run import Run
 
@@ -45,6 +45,7 @@ def report(run: Run, *, before: Run | None = None, map_shards: Map | None = None
         summary=summary(audit),
         trust=[*(lines_of(review) if review else []), *trust_lines(audit), *calibration_lines(audit)],
         listed=_listed,
+        model_row=model_row,
         overlaps=_matrix(audit.overlaps),
         examples=safe_json(examples(run)),
         version=__version__,
