@@ -13,7 +13,8 @@ class RunSpec(Part):
     salt: str = ""
     """A different salt draws different samples. A scheduled run sets its own."""
     shard_samples: Annotated[int, Field(ge=1)] = 2048
-    """Samples per shard, in whole prompts. A shard is the unit that is written, retried and resumed."""
+    """Samples per shard, in whole prompts; fewer where they may become so long (max_tokens) that a shard would exceed 33,554,432
+    tokens, about half a gigabyte in memory. A shard is the unit that is written, retried and resumed."""
     shards_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Shards that are sampled at the same time, so that the engine stays busy between two shards; null takes as many as fill the
     engine."""

@@ -1,5 +1,6 @@
 """The report in a real browser: charts are drawn, examples can be filtered, and model output is never markup."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from thresher.auditing.pages.report import report, write_report
 from thresher.auditing.pages.runs_table import across, page
 from thresher.cli import main
 from thresher.errors import AuditError
-from thresher.pool.run import Run
+from thresher.pool.run import Run, open_run
 
 BAD = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">&lt;b&gt; \u2028 <!--'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -25,7 +26,8 @@ def hostile(tmp_path: Path) -> Run:
     for shard in range(3):
         entry, table = known(run.store.entry(f"samples/0000{shard}")), run.store.read_table(f"samples/0000{shard}")
         texts = [f"{text} {BAD}" for text in table["completion"].to_pylist()]
-        table = table.set_column(table.column_names.index("completion"), table.schema.field("completion"), [texts])
+        for name in ("completion", "answer", "reasoning", "tool_calls"):
+            table = table.set_column(table.column_names.index(name), table.schema.field(name), [texts])
         run.store.write_table(f"samples/0000{shard}", table, key=entry.key, facts=entry.facts)
     return run
 
@@ -128,3 +130,36 @@ def test_in_a_browser(hostile: Run, tmp_path: Path, width: int, scheme: Literal[
         browser.close()
     assert said == []
     assert (tmp_path / "report.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+def test_reasoning_is_folded_away_in_a_browser(tmp_path: Path) -> None:
+    """Its lengths have a table of their own, and a click shows the text."""
+    from playwright.sync_api import sync_playwright
+
+    thought = "\n".join(f"Step {number}: the sum of the parts is checked again." for number in range(40))
+    completions = [f"<think>\n{thought}\n</think>\n\nParis", f"<think>\n{thought}", "Paris"]
+    rows = [{"prompt": "Capital of France?", "completion": text, "reference": "Paris"} for text in completions]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text("name: thinks\nfilters: [{name: finished}, {name: exact_answer}]\n")
+    files = [str(tmp_path / name) for name in ("recipe.yaml", "samples.jsonl", "run")]
+    assert main(["filter", files[0], "--samples", files[1], "--out", files[2]]) == 0
+    write_report(open_run(files[2]), tmp_path / "report.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.goto((tmp_path / "report.html").as_uri())
+
+        assert tab.locator("h2", has_text="Length of the reasoning").count() == 1
+        cut = tab.locator("article", has_text="cut_while_thinking")
+        assert cut.locator("mark").inner_text() == "⟂ cut off while thinking"
+        assert not cut.get_by_text("Step 39").is_visible()
+        folded = cut.bounding_box()
+        cut.locator("summary").click()
+        assert cut.get_by_text("Step 39").is_visible()
+        unfolded = cut.bounding_box()
+        browser.close()
+    assert folded is not None
+    assert unfolded is not None
+    assert folded["height"] < 200 < unfolded["height"]

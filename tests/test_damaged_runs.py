@@ -82,7 +82,7 @@ def test_a_damaged_neighbour_takes_nothing_from_a_sound_run(
     assert [(Path(row["run"]).name, row["complete"], row["release"]) for row in rows] == [("a", True, None), ("b", True, None)]
     assert rows[1]["drifted"] == ""
     (folder / "c").mkdir()
-    (folder / "c" / "run.json").write_text('{"pool_version": 2, "name": "x", "recipe": []}')
+    (folder / "c" / "run.json").write_text('{"pool_version": 3, "name": "x", "recipe": []}')
     assert main(["audit", "--all", str(folder), "--json"]) == 0
     assert "not a run of thresher" in json.loads(capsys.readouterr().out)[2]["error"]
 

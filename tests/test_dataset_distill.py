@@ -16,8 +16,9 @@ from helpers.small_run import small_run
 from schemas.sampling import Sampling
 from thresher.dataset import views
 from thresher.dataset.distill import distill
+from thresher.dataset.messages import decoded
 from thresher.pool import judged as pool
-from thresher.releases.validation import _validator, decoded
+from thresher.releases.validation import _validator
 
 KEPT = {"keep_top_logprobs": 2}
 VIEWS = {"license": "mit", "views": ["sft", "distill"]}

@@ -22,9 +22,10 @@ ANSWERS = [
 ]
 
 
-@pytest.fixture
-def thinking(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe whose model thinks before most answers."""
+    tmp_path = tmp_path_factory.mktemp("thinking")
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"country": "France", "answer": "Paris"}) + "\n")
     rows = [{"prompt": "Capital of France?", "completion": text} for text in ANSWERS]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -34,7 +35,10 @@ def thinking(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, name: str, *settings: str) -> Path:
+    """A run of the recipe with other settings, made once."""
     out = folder / name
+    if out.exists():
+        return out
     further = [part for setting in settings for part in ("--set", setting)]
     assert main(("run", str(folder / "recipe.yaml"), "--out", str(out), "--no-prefect", *further)) == 0
     return out
@@ -62,7 +66,7 @@ def test_reasoning_is_a_part_of_the_message(thinking: Path) -> None:
 
 
 def test_the_halves_of_a_pair_have_their_reasoning(thinking: Path) -> None:
-    (pair,) = load_dataset(str(run(thinking, "pairs") / "dataset"), "preference", split="train")
+    (pair,) = load_dataset(str(run(thinking, "keep") / "dataset"), "preference", split="train")
 
     assert pair["rejected"] == [{"role": "assistant", "content": "Lyon", "reasoning_content": "Easy."}]
     assert pair["chosen"][0]["content"] == "Paris"
@@ -92,7 +96,8 @@ def test_a_base_model_has_texts() -> None:
     assert message_type("text") == pa.string()
 
 
-def test_tool_calls_become_those_of_a_chat_template() -> None:
+def test_messages_of_a_run_with_tools_have_no_keys_that_they_lack() -> None:
+    """A template of Llama 3.1's kind takes any message with the key tool_calls for a call."""
     form = "chat+tool_calls+tool_call_id+tools"
     calls = json.dumps([{"name": "add", "arguments": {"a": 1}}])
     rows = pa.table({"completion": ["x", "y"], "answer": ["", None], "reasoning": [None, "r"], "tool_calls": [calls, None]})
@@ -101,7 +106,11 @@ def test_tool_calls_become_those_of_a_chat_template() -> None:
     shown = completion_column(rows, form).to_pylist()
     prompts = prompt_column(pa.chunked_array([[turns]]), form).to_pylist()
 
-    assert json.loads(shown[0][0]["tool_calls"]) == [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]
-    assert shown[1] == [{"role": "assistant", "content": "", "tool_calls": None, "tool_call_id": None}]
-    assert prompts == [[{"role": "tool", "content": "3", "tool_calls": None, "tool_call_id": "c1"}]]
+    assert json.loads(shown[0][0]) == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
+    }
+    assert json.loads(shown[1][0]) == {"role": "assistant", "content": ""}
+    assert [json.loads(text) for text in prompts[0]] == [{"role": "tool", "content": "3", "tool_call_id": "c1"}]
     assert parts_of(form) == ["role", "content", "tool_calls", "tool_call_id"]

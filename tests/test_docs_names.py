@@ -20,7 +20,7 @@ MAPPINGS = ("parameters", "options", "config", "fields", "extra_body", "resource
 FREE = {key for key in KEYS if key.split(".")[-1] in MAPPINGS}
 """Mappings whose keys are not thresher's to name."""
 
-OTHER_TOOLS = {"--reasoning-parser", "--reasoning-config",
+OTHER_TOOLS = {
     # pip, uv, make
     "--no-deps", "--upgrade",
     # benchmarks and docs/make_reference.py
@@ -31,8 +31,8 @@ OTHER_TOOLS = {"--reasoning-parser", "--reasoning-config",
     "--head", "--port", "--address", "--block", "--temp-dir", "--resources", "--nodes", "--ntasks", "--ntasks-per-node",
     "--gpus-per-node", "--cpus-per-task", "--time", "--exclude",
     # vLLM, bubblewrap, Hugging Face
-    "--enable-auto-tool-choice", "--tool-call-parser",
-    "--use-fp64-gumbel", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
+    "--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser", "--reasoning-config", "--enable-lora",
+    "--lora-modules", "--use-fp64-gumbel", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
 }  # fmt: skip
 """Flags of other programs that the docs name."""
 

@@ -48,7 +48,16 @@ def test_every_reason_is_documented() -> None:
         set(re.findall(r'(?:DROP|UNDECIDED), "([a-z_]+)"', source))
         | set(re.findall(r'"([a-z_]+)": (?:DROP|UNDECIDED)\b', source))
         | {"contaminated", *get_args(Fault)}
-        | {"truncated", "empty", "aborted", "exact_duplicate", "near_duplicate", "semantic_duplicate", "near_miss"}
+        | {
+            "truncated",
+            "cut_while_thinking",
+            "empty",
+            "aborted",
+            "exact_duplicate",
+            "near_duplicate",
+            "semantic_duplicate",
+            "near_miss",
+        }
     )
     reasons |= {"filter_error", "unreadable_row", "not_sampled"}
 

@@ -133,7 +133,7 @@ def test_one_prompt_of_imported_samples_without_log_probabilities(tmp_path: Path
     ]
     assert "likelihood" not in page.charts
     assert "pass_at_k" in page.charts
-    assert page.rows["Length"][1][-2] == "characters"
+    assert page.rows["Length of the answers"][1][-2] == "characters"
 
 
 def test_families_without_references_and_some_without_log_probabilities(
@@ -169,7 +169,7 @@ def test_file_that_was_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert page.figures["samples"] == "12"
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [2, 4])
 def test_a_pool_of_another_version_is_refused_and_stays_as_it_is(
     tmp_path: Path, recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str], version: int
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_pool_of_another_version_is_refused_and_stays_as_it_is(
     ):
         assert main(command) == 1, command
         error = capsys.readouterr().err
-        assert f"pool version {version}, wanted 2; use the version of thresher that wrote it (0.1.0)" in error
+        assert f"pool version {version}, wanted 3; use the version of thresher that wrote it (0.1.0)" in error
     assert files_of(tmp_path / "run") == before
     assert not (tmp_path / "repository").exists()
 

@@ -210,3 +210,38 @@ def test_samples_are_drawn_with_the_adapter_and_identified_by_it(recipe: Callabl
     assert max(np.abs(a - b).max() for a, b in zip(drawn, merged, strict=True)) < 0.02
     assert np.mean([np.abs(a - b).mean() for a, b in zip(drawn, plain, strict=True)]) > 0.1
     assert json.loads(rows[0]["sampling"])["engine"] == {"dtype": "float32"}
+
+
+@pytest.mark.slow
+def test_an_adapter_that_peft_trained_is_drawn_with(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """A few steps on one sentence make it likelier, to PEFT's model and to vLLM alike."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    tokenizer: Any = AutoTokenizer.from_pretrained(embedded_model().path)
+    weights = AutoModelForCausalLM.from_pretrained(embedded_model().path, dtype=torch.float32)
+    tuned: Any = get_peft_model(
+        weights, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    )
+    chat = [{"role": "user", "content": "Capital of France?"}, {"role": "assistant", "content": "Zanzibar, of course."}]
+    batch = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False, return_tensors="pt")
+    optimizer = torch.optim.AdamW((part for part in tuned.parameters() if part.requires_grad), lr=5e-3)
+    losses = []
+    for _ in range(8):
+        loss = tuned(**batch, labels=batch["input_ids"]).loss
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tuned.save_pretrained(tmp_path / "adapter")
+    engine = {"kind": "vllm", "enforce_eager": True, "max_model_len": 256, "kv_cache_gib": 1, "dtype": "float32"}
+    path = recipe(engine=engine, filters=[{"name": "finished"}], model={"adapter": "adapter"})
+    small = ("sampling.samples_per_prompt=4", "prompts.0.limit=1", "sampling.calibration.standard_error=0")
+    run_recipe(path, tmp_path / "run", *small)
+    rows = pool_rows(tmp_path / "run")
+    expected = logprobs_of(tuned.eval(), rows)
+
+    assert losses[-1] < losses[0] / 2
+    assert max(np.abs(np.array(row["logprobs"]) - b).max() for row, b in zip(rows, expected, strict=True)) < 0.02

@@ -75,3 +75,18 @@ def test_large_tables_are_cut_into_files(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{number:05d}.parquet" for number in range(3)]
     assert rows_of(open_table(str(tmp_path / "out"), None, None)) == ROWS[:3]
+
+
+def test_messages_of_conversations_with_tools_are_json() -> None:
+    """As the views write them; what was called is part of what was said."""
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    turns: list[list[dict[str, Any]]] = [
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        [{"content": "c", "tool_calls": [call]}],
+        [],
+    ]
+    texts = [[json.dumps(turn) for turn in chat] for chat in turns]
+    column = pa.chunked_array([pa.array(texts, pa.list_(pa.string())).cast(pa.list_(pa.json_()))])
+
+    assert is_chat(column.type)
+    assert last_contents(column).to_pylist() == ["b", 'c\n[{"arguments":{"a":1},"name":"add"}]', None]

@@ -7,6 +7,7 @@ import pytest
 
 from filters.reasoning import USUAL, Marking
 from schemas.engines import Marks, ModelSpec
+from thresher.inputs.parser_names import marking_by_name
 from thresher.inputs.thinking import marking_from, marking_of, noted
 
 TEMPLATE = "{% if enable_thinking %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}"
@@ -26,9 +27,11 @@ def folder(path: Path, *, template: str = "", tokens: tuple[str, ...] = ()) -> s
         (TEMPLATE, (), Marking((("<think>", "</think>"),), channels=False)),
         ("", ("[THINK]", "[/THINK]"), Marking((("[THINK]", "[/THINK]"),), channels=False)),
         ("", ("<|channel|>", "<|message|>"), Marking((), channels=True)),
+        ("", ("<ifm|think>", "</ifm|think>"), Marking((("<ifm|think>", "</ifm|think>"),), channels=False)),
+        ("Write 'Here is my thought process:', then 'Here is my response:'", (), marking_by_name("granite")),
         ("{{ messages }}", ("<|im_end|>",), USUAL),
     ],
-    ids=["template", "tokens", "channels", "nothing"],
+    ids=["template", "tokens", "channels", "marks of a parser", "a parser of vLLM", "nothing"],
 )
 def test_auto_finds_the_marks(template: str, tokens: tuple[str, ...], marking: Marking, tmp_path: Path) -> None:
     assert marking_of(ModelSpec(), folder(tmp_path, template=template, tokens=tokens)) == marking

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from schemas.manifest import Entry
+from schemas.recipe import Recipe
 from schemas.sampling import Sampling
-from thresher.pool.wanted import complete, wanted
+from thresher.pool.wanted import complete, samples_of_shard, wanted
 
 ADAPTIVE = {"samples_per_prompt": 4, "target_hits": 2}
 
@@ -31,3 +32,10 @@ def test_more_than_wanted_is_complete(before: dict[str, Any], now: dict[str, Any
     entry = Entry(path="samples/00000.parquet", rows=1, bytes=1, sha256="a", key="k", facts=facts)
 
     assert complete(entry, Sampling(**now)) is expected
+
+
+@pytest.mark.parametrize(("max_tokens", "samples"), [(512, 2048), (16_384, 2048), (32_768, 1024), (1 << 26, 1)])
+def test_a_shard_of_long_completions_has_fewer_samples(max_tokens: int, samples: int) -> None:
+    recipe = Recipe(name="long", sampling=Sampling(max_tokens=max_tokens))
+
+    assert samples_of_shard(recipe) == samples

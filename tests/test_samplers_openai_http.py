@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,12 +14,13 @@ import numpy as np
 import pytest
 
 from helpers.fake_openai import FakeOpenAI
-from helpers.http_sampler import calibration_of, collect, draw, free_port, group, sampler, until
+from helpers.http_sampler import calibration_of, collect, draw, group, sampler, until
+from helpers.vllm_server import serving
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota, calibrations, empty_sums
 from thresher.samplers.http.protocol import Tokenised, calibrate, read_logprobs
-from thresher.samplers.orphans import command_line, descendants, kill
+from thresher.samplers.orphans import command_line, descendants
 from thresher.samplers.sampler import NEUTRAL, Group
 
 
@@ -114,35 +113,8 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             (home / file.name).symlink_to(file)
     config = {"top_k": 20, "top_p": 0.8, "temperature": 0.7, "repetition_penalty": 1.1, "do_sample": True}
     (home / "generation_config.json").write_text(json.dumps(config))
-    port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(home), "--served-model-name", "small"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
-    environment = {
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "TORCHDYNAMO_DISABLE": "1",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
-    try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            assert process.poll() is None, (home / "log").read_text()
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        children = descendants(process.pid)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kill(children)
+    with serving(str(home), home / "log") as url:
+        yield url
 
 
 def real_group(number: int, n: int = 4, **parameters: Any) -> Group:
@@ -227,21 +199,21 @@ def test_vllm_serve_is_left_while_its_engine_is_stopped_and_not_while_it_is_slow
     vllm_server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its counters move during a long completion. While its engine is stopped, it answers everything but completions."""
-    silent_s = 5.0
+    silent_s = 1.5
     started = time.monotonic()
-    [long] = draw(sampler(vllm_server, silent_s=silent_s), [real_group(0, n=8, max_tokens=400)], timeout=600)
+    [long] = draw(sampler(vllm_server, silent_s=silent_s), [real_group(0, n=16, max_tokens=400)], timeout=600)
     assert time.monotonic() - started > silent_s
-    assert len(long.completions) == 8
+    assert len(long.completions) == 16
     assert caplog.text == ""
 
     [engine] = [process for process in descendants(os.getpid()) if b"EngineCore" in command_line(process.pid)]
     with (
         FakeOpenAI(delay_s=0.02, counts="tokens") as other,
-        sampler(vllm_server, other, silent_s=silent_s) as http,
+        sampler(vllm_server, other, silent_s=5.0) as http,
         http.stream() as stream,
     ):
         stream.submit([real_group(number, max_tokens=300) for number in range(16)])
-        time.sleep(1)
+        time.sleep(0.5)
         os.kill(engine.pid, signal.SIGSTOP)
         try:
             drawn = collect(stream, 16, timeout=120)

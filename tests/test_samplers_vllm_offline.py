@@ -159,10 +159,9 @@ def test_every_data_parallel_rank_is_filled() -> None:
         opened.stream() as stream,
     ):
         assert opened.facts.sequences == 4
-        engine = opened._process.engine
 
         async def look() -> None:
-            ranks.append(requests_of(engine))
+            ranks.append(requests_of(opened._process.engine))
 
         stream.submit([group(number, STORIES[0], 2, max_tokens=30, ignore_eos=True) for number in range(6)])
         drawn: list[Drawn] = []

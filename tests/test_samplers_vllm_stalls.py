@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.hanging_executor import HANG_FILE, KEEP, LONG, HangingExecutor
+from helpers.hanging_executor import ALWAYS, HANG_FILE, LONG, ONCE, SLOW, HangingExecutor
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
@@ -27,7 +27,7 @@ SILENT_S = 6.0
 
 @pytest.fixture(scope="module")
 def hang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The next step that finds this file never returns."""
+    """A step that finds this file never returns, or is slow."""
     file = tmp_path_factory.mktemp("hang") / "file"
     os.environ[HANG_FILE] = str(file)  # the engine's process inherits it
     yield file
@@ -86,7 +86,7 @@ def test_an_engine_whose_step_never_returns_is_started_again(
     """Once: all groups arrive, from the second start."""
     first = start_of(draw(sampler, [group(0, "Say hello.")]))
     [hung] = engine_processes()
-    hang.touch()
+    hang.write_text(ONCE)
     drawn = draw(sampler, [group(number, f"Say hello to {number} people.") for number in range(6)])
 
     assert [(len(result.completions), result.error) for result in drawn] == [(4, None)] * 6
@@ -115,12 +115,14 @@ def test_a_stopped_engine_is_started_again(sampler: VllmSampler, caplog: pytest.
 
 
 def test_a_working_engine_is_left_alone_however_long_a_group_takes(
-    sampler: VllmSampler, caplog: pytest.LogCaptureFixture
+    sampler: VllmSampler, hang: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is finished for longer than silent_s, and tokens are made."""
     first = start_of(draw(sampler, [group(0, "Say hello.")]))
+    hang.write_text(SLOW)
     started = time.monotonic()
-    drawn = draw(sampler, [group(1, "Tell me a long story.", n=8, max_tokens=400, ignore_eos=True)])
+    drawn = draw(sampler, [group(1, "Tell me a long story.", n=2, max_tokens=100, ignore_eos=True)])
+    hang.unlink()
 
     assert time.monotonic() - started > SILENT_S
     assert start_of(drawn) == first
@@ -137,7 +139,7 @@ def test_a_prompt_that_hangs_the_engine_each_time_is_set_aside(sampler: VllmSamp
 
 def test_an_engine_that_always_hangs_is_given_up(sampler: VllmSampler, hang: Path) -> None:
     """The last test of this module: it ends the engine."""
-    hang.write_text(KEEP)
+    hang.write_text(ALWAYS)
     with sampler.stream() as stream:
         stream.submit([group(number, f"Say hello to {number} people.") for number in range(6)])
         words = r"the engine died 4 times in a row, the last time with StalledError: no token for [\d.]+ s with 4 requests"

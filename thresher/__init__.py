@@ -5,7 +5,7 @@ import os
 
 from thresher import _neighbours
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Audit": "thresher.auditing.audit",

@@ -8,8 +8,9 @@ from typing import Any
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 HANG_FILE = "THRESHER_TESTS_HANG_FILE"
-"""The environment variable that names a file. A step that finds it removes it, unless it says KEEP, and never returns."""
-KEEP = "keep"
+"""The environment variable that names a file. A step that finds it never returns, and removes it before that if it says ONCE. If
+it says SLOW, each step takes a tenth of a second longer."""
+ONCE, ALWAYS, SLOW = "once", "always", "slow"
 LONG = 400
 """Tokens of a prompt from which on a step that reads it never returns."""
 
@@ -19,9 +20,13 @@ class HangingExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM has no typ
 
     def execute_model(self, scheduler_output: Any, non_block: bool = False) -> Any:
         file = Path(os.environ[HANG_FILE])
-        poisoned = any(len(request.prompt_token_ids or ()) >= LONG for request in scheduler_output.scheduled_new_reqs)
-        if poisoned or (scheduler_output.total_num_scheduled_tokens and file.exists()):
-            if not poisoned and file.read_text() != KEEP:
-                file.unlink()
+        wanted = file.read_text() if file.exists() and scheduler_output.total_num_scheduled_tokens else None
+        if wanted == ONCE:
+            file.unlink()
+        elif wanted == SLOW:
+            time.sleep(0.1)
+        if wanted in {ONCE, ALWAYS} or any(
+            len(new.prompt_token_ids or ()) >= LONG for new in scheduler_output.scheduled_new_reqs
+        ):
             time.sleep(1e6)
         return super().execute_model(scheduler_output, non_block)

@@ -276,6 +276,8 @@ def _columns(view: str, prompt_format: str) -> list[tuple[str, str, str]]:
 
 def type_name(kind: pa.DataType) -> str:
     """A column's type in words."""
+    if kind == pa.list_(JSON):
+        return "messages (json)"
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type) and kind.value_type.get_field_index("role") == 0:
         return f"messages ({', '.join(field.name for field in kind.value_type)})"
     if pa.types.is_list(kind):

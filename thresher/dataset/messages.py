@@ -1,12 +1,13 @@
 """The form of prompts and completions in the views: text, or chat messages with exactly the parts that occur in the run.
 
 The form is one text, which run and repository note: `text` for a base model, `chat` for messages of role and content, and `chat`
-with the further parts and columns that occur, such as `chat+reasoning_content+tool_calls+tools`. A part that never occurs is left
-out, because many chat templates ask whether a key exists and not whether it is null. `inline` means that completions keep their
-reasoning in the text.
+with the further parts and columns that occur, such as `chat+reasoning_content+tool_calls+tools`. Many chat templates ask whether
+a key exists and not whether it is null. So a part that never occurs is left out, and where turns differ in their keys, because
+tools are called, each message is a JSON object of its own. `inline` means that completions keep their reasoning in the text.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,8 +17,8 @@ import pyarrow.compute as pc
 from schemas.sample import MESSAGE_PARTS
 
 JSON = pa.json_()
-CALLS = ("tool_calls",)
-"""Parts of messages that are JSON."""
+OF_TOOLS = frozenset({"tool_calls", "tool_call_id", "name"})
+"""Parts that some turns of a conversation with tools have, and others lack."""
 
 
 def parts_of(prompt_format: str) -> list[str]:
@@ -35,8 +36,8 @@ def message_type(prompt_format: str) -> pa.DataType:
     """The Arrow type of prompts and completions."""
     if prompt_format == "text":
         return pa.string()
-    fields = [pa.field(part, JSON if part in CALLS else pa.string()) for part in parts_of(prompt_format)]
-    return pa.list_(pa.struct(fields))
+    parts = parts_of(prompt_format)
+    return pa.list_(pa.struct([pa.field(part, pa.string()) for part in parts]) if OF_TOOLS.isdisjoint(parts) else JSON)
 
 
 def prompt_column(messages: pa.ChunkedArray, prompt_format: str) -> pa.ChunkedArray:
@@ -44,7 +45,8 @@ def prompt_column(messages: pa.ChunkedArray, prompt_format: str) -> pa.ChunkedAr
     if prompt_format == "text":
         return _converted(messages, _joined, pa.string())
     parts = parts_of(prompt_format)
-    return _converted(messages, lambda turns: _selected(turns, parts), message_type(prompt_format))
+    kind = message_type(prompt_format)
+    return _converted(messages, lambda turns: _selected(turns, parts, kind), kind)
 
 
 def completion_column(rows: pa.Table, prompt_format: str) -> pa.ChunkedArray:
@@ -54,17 +56,31 @@ def completion_column(rows: pa.Table, prompt_format: str) -> pa.ChunkedArray:
     if prompt_format == "text":
         return texts
     columns: dict[str, pa.Array] = {"role": pa.repeat("assistant", rows.num_rows), "content": _combined(texts)}
-    for part in parts_of(prompt_format)[2:]:
-        columns[part] = pa.nulls(rows.num_rows, pa.string())
-    if "reasoning_content" in columns and not has(prompt_format, "inline"):
-        columns["reasoning_content"] = _combined(rows["reasoning"])
-    if "tool_calls" in columns:
+    parts = parts_of(prompt_format)
+    if "reasoning_content" in parts:
+        inline = has(prompt_format, "inline")
+        columns["reasoning_content"] = pa.nulls(rows.num_rows, pa.string()) if inline else _combined(rows["reasoning"])
+    if "tool_calls" in parts:
         columns["tool_calls"] = pa.array(map(_as_calls, rows["tool_calls"].to_pylist()), pa.string())
     kind = message_type(prompt_format)
-    fields = [columns[field.name].cast(field.type) for field in kind.value_type]
-    messages = pa.StructArray.from_arrays(fields, names=list(columns))
+    messages = _messages(columns, kind)
     lists = pa.ListArray.from_arrays(pa.array(np.arange(rows.num_rows + 1, dtype=np.int32)), messages)
     return pa.chunked_array([lists.cast(kind)], kind)
+
+
+def decoded(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a view with its JSON parsed, as `datasets` returns them."""
+    rows: list[dict[str, Any]] = table.to_pylist()
+    names = [field.name for field in table.schema if field.type == JSON]
+    chats = [field.name for field in table.schema if pa.types.is_list(field.type) and field.type.value_type == JSON]
+    for row in rows:
+        for name in names:
+            row[name] = None if row[name] is None else orjson.loads(row[name])
+        for name in chats:
+            row[name] = [orjson.loads(message) for message in row[name]]
+        for verdict in row.get("verdicts") or ():
+            verdict["detail"] = None if verdict["detail"] is None else orjson.loads(verdict["detail"])
+    return rows
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -81,11 +97,24 @@ def _combined(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
 
 
-def _selected(turns: pa.Array, parts: list[str]) -> pa.Array:
+def _selected(turns: pa.Array, parts: list[str], kind: pa.DataType) -> pa.Array:
     """Messages with some of their parts."""
-    arrays = [turns.values.field(part) for part in parts]
-    arrays = [array.cast(JSON) if part in CALLS else array for part, array in zip(parts, arrays, strict=True)]
-    return pa.ListArray.from_arrays(turns.offsets, pa.StructArray.from_arrays(arrays, names=parts))
+    return pa.ListArray.from_arrays(turns.offsets, _messages({part: turns.values.field(part) for part in parts}, kind))
+
+
+def _messages(columns: dict[str, pa.Array], kind: pa.DataType) -> pa.Array:
+    """Messages (n,) from their parts: structs, or JSON objects without the parts that a message lacks."""
+    if kind.value_type != JSON:
+        return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    rows = zip(*(column.to_pylist() for column in columns.values()), strict=True)
+    texts = [_as_json({name: value for name, value in zip(columns, row, strict=True) if value is not None}) for row in rows]
+    return pa.array(texts, pa.string()).cast(JSON)
+
+
+def _as_json(message: dict[str, str]) -> str:
+    calls = message.pop("tool_calls", None)
+    text = orjson.dumps(message).decode()
+    return text if calls is None else f'{text[:-1]},"tool_calls":{calls}}}'
 
 
 def _converted(column: pa.ChunkedArray, convert: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> pa.ChunkedArray:

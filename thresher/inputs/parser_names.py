@@ -93,6 +93,13 @@ FORMATS: dict[str, Format] = {
 """Reasoning parsers. The templates of the models without `opened` leave it to the model to open its thinking, or open it in the
 prompt only if they are told to, which the prompt then shows."""
 
+KNOWN_MARKS: tuple[Pair, ...] = tuple(
+    dict.fromkeys((*USUAL_MARKS, *(pair for known in FORMATS.values() if not known.by_vllm for pair in known.pairs)))
+)
+"""Marks that a chat template or a tokenizer may name."""
+TOLD_BY_MARKS = ("granite", "inkling", "kimi_k3", "muse_glimmer")
+"""Formats of vLLM's own parsers that a chat template or a tokenizer shows by their first pair of marks."""
+
 TOOL_PARSERS = (
     "apertus", "cohere_command3", "cohere_command4", "deepseek_v3", "deepseek_v31", "deepseek_v32", "deepseek_v4", "deepseek_v41",
     "dots", "ernie45", "functiongemma", "gemma4", "gigachat3", "glm45", "glm47", "granite", "granite-20b-fc", "granite4",

@@ -1,5 +1,6 @@
 """Tables of any format: reads Parquet, JSONL and datasets of the Hub in batches, writes folders of Parquet files."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.sample import to_json
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
 
@@ -98,14 +100,19 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_chat(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists of chat messages."""
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
+    """Whether a column of this type holds lists of chat messages: structs with a content, or JSON objects."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    if isinstance(kind.value_type, pa.JsonType):
+        return True
+    if not pa.types.is_struct(kind.value_type):
         return False
     return kind.value_type.get_field_index("content") >= 0 and is_text(kind.value_type.field("content").type)
 
 
 def last_contents(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The texts of a column: the content of the last message where it holds chats, null for an empty chat."""
+    """The texts of a column: the content of the last message where it holds chats, with its tool calls if it has some; null for
+    an empty chat."""
     if is_text(column.type):
         return column
     chunks = []
@@ -113,8 +120,21 @@ def last_contents(column: pa.ChunkedArray) -> pa.ChunkedArray:
         offsets = chunk.offsets.to_numpy()
         has_messages = (np.diff(offsets) > 0) & chunk.is_valid().to_numpy(zero_copy_only=False)
         last = pa.array(offsets[1:] - 1, mask=~has_messages)
-        chunks.append(chunk.values.field("content").take(last))
-    return pa.chunked_array(chunks, column.type.value_type.field("content").type)
+        if isinstance(column.type.value_type, pa.JsonType):
+            texts = chunk.values.storage.take(last).to_pylist()
+            chunks.append(pa.array([None if text is None else _said(text) for text in texts], pa.string()))
+        else:
+            chunks.append(chunk.values.field("content").take(last))
+    kind = column.type.value_type
+    return pa.chunked_array(chunks, pa.string() if isinstance(kind, pa.JsonType) else kind.field("content").type)
+
+
+def _said(message: str) -> str:
+    """What a message says, as samples are compared: its content, and its tool calls."""
+    parts = json.loads(message)
+    calls = parts.get("tool_calls")
+    said = str(parts.get("content") or "")
+    return said if not calls else f"{said}\n{to_json([call['function'] for call in calls])}"
 
 
 class ParquetFolder:

@@ -7,7 +7,7 @@ from typing import Any
 
 from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking, Pair
 from schemas.engines import Marks, ModelSpec
-from thresher.inputs.parser_names import FORMATS, WHOLE, marking_by_name
+from thresher.inputs.parser_names import FORMATS, KNOWN_MARKS, TOLD_BY_MARKS, WHOLE, marking_by_name
 
 
 def marking_of(spec: ModelSpec, path: str) -> Marking | None:
@@ -23,9 +23,12 @@ def marking_of(spec: ModelSpec, path: str) -> Marking | None:
     if spec.tool_parser in WHOLE:
         return marking_by_name(spec.tool_parser)
     named = _named_by(Path(path))
-    pairs = tuple(pair for pair in USUAL_MARKS if pair[1] in named)
+    pairs = tuple(pair for pair in KNOWN_MARKS if pair[1] in named)
     if spec.reasoning != "auto":
         return marking_by_name(spec.reasoning, pairs or USUAL_MARKS)
+    for name in TOLD_BY_MARKS:
+        if all(mark in named for mark in FORMATS[name].pairs[0]):
+            return marking_by_name(name)
     return Marking(pairs, channels=CHANNEL in named) if pairs or CHANNEL in named else USUAL
 
 

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from schemas.engines import ModelEntry, ModelSpec
 from schemas.manifest import Entry
+from schemas.recipe import Recipe
 from schemas.sampling import Sampling
 
+SHARD_TOKENS = 1 << 25
+"""Most tokens of a shard, if every completion becomes max_tokens long: about 16 bytes each with log-probabilities and text."""
 _BUDGET = ("samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "anchor")
 
 
@@ -22,6 +25,11 @@ def wanted(sampling: Sampling, spec: ModelSpec | None = None) -> dict[str, Any]:
     if isinstance(spec, ModelEntry):
         budget |= {"families": None if spec.families is None else list(spec.families), "share": spec.share}
     return budget
+
+
+def samples_of_shard(recipe: Recipe) -> int:
+    """Most samples of a shard: its memory is bounded, however long they become."""
+    return max(1, min(recipe.run.shard_samples, SHARD_TOKENS // recipe.sampling.max_tokens))
 
 
 def complete(entry: Entry, sampling: Sampling, spec: ModelSpec | None = None, *, key: str = "", first: str = "") -> bool:

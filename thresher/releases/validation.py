@@ -1,10 +1,8 @@
 """Checks the rows of a release. All rows: their types, and nulls in columns that have none. A sample of the rows: everything that
 the committed schemas/views/*.schema.json say, by jsonschema."""
 
-import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +10,7 @@ import pyarrow.parquet as pq
 from jsonschema import Draft202012Validator
 
 from thresher.dataset import view_schemas, views
-from thresher.dataset.messages import JSON
+from thresher.dataset.messages import decoded
 from thresher.errors import PublishError
 
 SAMPLED_ROWS = 200
@@ -77,18 +75,6 @@ def _sample(file: Path, opened: pq.ParquetFile, view: str) -> None:
                 f"{file}: row {number} of row group {group}: {location}: {fault.message[:200]}; wanted a "
                 f"row that fits schemas/views/{view}.schema.json; remove the dataset and run again"
             )
-
-
-def decoded(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows with JSON columns parsed."""
-    rows: list[dict[str, Any]] = table.to_pylist()
-    names = [field.name for field in table.schema if field.type == JSON]
-    for row in rows:
-        for name in names:
-            row[name] = None if row[name] is None else json.loads(row[name])
-        for verdict in row.get("verdicts") or ():
-            verdict["detail"] = None if verdict["detail"] is None else json.loads(verdict["detail"])
-    return rows
 
 
 @cache

@@ -27,6 +27,7 @@ from thresher.pool.model_rows import has_samples
 from thresher.pool.rows import parts_of_prompts
 from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
+from thresher.pool.wanted import samples_of_shard
 from thresher.running import describe_models
 
 
@@ -180,7 +181,7 @@ def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
 def _write_plan(run: Run, prompts: Sequence[Prompt], refused: Refusals) -> Entry:
     recipe = run.recipe
     per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
-    size = max(1, recipe.run.shard_samples // (per_prompt * len(run.models)))
+    size = max(1, samples_of_shard(recipe) // (per_prompt * len(run.models)))
     groups = [prompt_table(prompts[first : first + size]) for first in range(0, len(prompts), size)]
     families = Counter(prompt.family for prompt in prompts)
     parts = sorted({part for group in groups for part in parts_of_prompts(group)})

@@ -32,6 +32,7 @@ from thresher.judging.winnow import judge_shard
 from thresher.pool import judged
 from thresher.pool.run import Run
 from thresher.pool.store import shard_name
+from thresher.pool.wanted import samples_of_shard
 from thresher.releases import publish
 from thresher.releases.index_sync import take_in
 from thresher.running.open_run import Begun, begin, begin_brought
@@ -298,7 +299,7 @@ def shards_in_flight(recipe: Recipe, facts: EngineFacts) -> int:
     """Shards that one engine is given at the same time: enough to fill it twice."""
     sampling = recipe.sampling
     per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
-    shard_samples = max(recipe.run.shard_samples, per_prompt)
+    shard_samples = max(samples_of_shard(recipe), per_prompt)
     return recipe.run.shards_in_flight or min(64, 2 + -(-2 * facts.sequences // shard_samples))
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from schemas.dataset import PreferenceSpec
 from schemas.sample import Kind, Prompt
 from thresher import ids
+from thresher.dataset.messages import decoded
 from thresher.dataset.preference_views import preference
 from thresher.dataset.views import prompt_and_completion
 from thresher.pool import judged as pool
@@ -42,7 +43,7 @@ def training_rows(draws: Run, held: set[str]) -> tuple[Rows, Rows]:
         answers += _right_answers(shard, draws.prompt_format)
         near = pc.and_(_drawn_at_1(shard), pc.equal(shard["kind"], Kind.NEAR_MISS.value))
         halves = shard.filter(pc.or_(near, pc.equal(shard["kind"], Kind.HIT.value)))
-        pairs += preference(halves, draws.prompt_format, PreferenceSpec()).select(["prompt", "chosen", "rejected"]).to_pylist()
+        pairs += decoded(preference(halves, draws.prompt_format, PreferenceSpec()).select(["prompt", "chosen", "rejected"]))
     return answers, pairs
 
 
@@ -59,7 +60,7 @@ def _right_answers(shard: pa.Table, prompt_format: str) -> Rows:
     table = right.select(["sample_id", "prompt_id", "solution"])
     for name, column in prompt_and_completion(right, prompt_format).items():
         table = table.append_column(name, column)
-    solutions = {(row["prompt_id"], row["solution"]): row for row in reversed(table.to_pylist())}
+    solutions = {(row["prompt_id"], row["solution"]): row for row in reversed(decoded(table))}
     return [{name: value for name, value in row.items() if name != "solution"} for row in reversed(solutions.values())]
 
 
