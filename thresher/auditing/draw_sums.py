@@ -77,8 +77,8 @@ def draws_query(run: Run) -> str:
 
 
 def sums_of(connection: "DuckDBPyConnection", first: int | None = None, *, by_model: bool = False) -> DrawSums:
-    """Sum up a table `drawn`, with `by_model` also the prompts of each model. In an adaptive run pass@k, agreement and entropy use
-    only the `first` draws of each prompt, because the number of later draws depends on the results."""
+    """Sum up a table `drawn`, with `by_model` also the prompts of each model. In an adaptive run pass@k, agreement and entropy
+    use only the `first` draws of each prompt, because the number of later draws depends on the results."""
     only_first = "" if first is None else f'and "index" < {first}'
 
     def rows(query: str) -> list[Any]:
