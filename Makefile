@@ -104,6 +104,7 @@ IMPORT_EXTRA := import importlib.util as u; u.find_spec("pycosat") and __import_
 
 $(READY): $(LOCK) pyproject.toml
 	@$(CHECK_PYTHON)
+	@if [ -L $(VENV) ]; then echo "thresher: $(VENV) is a link, and making it again would empty what it points to; remove the link" >&2; exit 1; fi
 	@if ! cmp -s $(LOCK) $(INSTALLED); then set -e; \
 		echo "thresher: making $(VENV) with $$('$(PYTHON)' -V)"; \
 		'$(PYTHON)' -m venv --clear $(VENV); \

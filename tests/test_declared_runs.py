@@ -86,6 +86,7 @@ def test_a_budget_of_thinking_is_tested_before_it_and_named(tmp_path: Path) -> N
     assert {json.loads(row["sampling"])["thinking_tokens"] for row in pool_rows(tmp_path / "run")} == {20}
 
 
+@pytest.mark.slow
 def test_the_likeliest_tokens_reach_the_pool_and_the_view(tmp_path: Path, load: Any) -> None:
     """Flat in the pool; what is drawn is the same without them, so ids and the column sampling are too."""
     plain, kept = tmp_path / "plain", tmp_path / "kept"

@@ -34,6 +34,7 @@ def old_server() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_missing_server_is_named_with_the_command_that_starts_one(
     recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

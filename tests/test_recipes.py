@@ -19,6 +19,7 @@ from thresher.judging.check import check_recipe
 RECIPES = sorted(Path("data/recipes").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_reference_passes_its_own_verifier(path: Path) -> None:
     """A wrong answer to the prompt does not."""

@@ -119,6 +119,7 @@ def test_temperatures_are_shown_apart(recipe: Write, tmp_path: Path) -> None:
     assert "capital, sample 1: ended by stop" in lines(shown)
 
 
+@pytest.mark.slow
 def test_a_sample_that_could_not_be_drawn_is_an_error(recipe: Write) -> None:
     """A server that fails on one prompt, and on no other."""
     fails = lambda number, body: 500 if "France" in body["messages"][-1]["content"] else None  # noqa: E731

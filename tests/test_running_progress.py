@@ -11,7 +11,7 @@ from thresher.running.progress import Progress
 
 def begun(**sampling: int) -> Progress:
     progress = Progress(io.StringIO())
-    progress.begin(Sampling(**sampling), prompts=10, shards=5, missing=5, hits=0)
+    progress.begin(Sampling(**sampling), prompts=10, shards=5, missing=5, hits={})
     return progress
 
 
@@ -58,6 +58,16 @@ def test_another_process_counts_from_nothing_and_prints_nothing() -> None:
 def test_the_share_done_is_reported_at_the_end() -> None:
     reports: list[float] = []
     with Progress(io.StringIO(), lambda share, _: reports.append(share)) as progress:
-        progress.begin(Sampling(samples_per_prompt=1), prompts=1, shards=1, missing=0, hits=0)
+        progress.begin(Sampling(samples_per_prompt=1), prompts=1, shards=1, missing=0, hits={})
 
     assert reports == []  # no engine was started
+
+
+def test_hits_of_an_earlier_run_count_once() -> None:
+    """A shard that is judged again replaces what it had."""
+    progress = Progress()
+    progress.begin(Sampling(samples_per_prompt=1), prompts=4, shards=2, missing=1, hits={0: 3, 1: 2})
+    progress.judged(0, 3)
+    progress.judged(1, 4)
+
+    assert progress.hits == 7

@@ -243,6 +243,7 @@ def test_others_take_over_from_a_server_that_answers_and_makes_no_token(caplog: 
         assert stalling.drew_any(collect(stream, 100))
 
 
+@pytest.mark.slow
 def test_a_server_whose_counter_moves_is_not_left_however_long_a_completion_takes(caplog: pytest.LogCaptureFixture) -> None:
     with (
         FakeOpenAI(delay_s=0.02, counts="tokens") as quick,
@@ -255,6 +256,7 @@ def test_a_server_whose_counter_moves_is_not_left_however_long_a_completion_take
     assert "makes no token" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_server_whose_steps_are_slow_gets_more_time_each_time(caplog: pytest.LogCaptureFixture) -> None:
     """Alone, with steps of three times silent_s: it is left twice."""
     with FakeOpenAI(counts="tokens") as server:

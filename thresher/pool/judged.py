@@ -80,8 +80,13 @@ def _numbered(store: Store, folder: str) -> list[int]:
 
 def hits(store: Store) -> int:
     """Samples of the run that every filter has kept so far, without anchors."""
-    last = (verdict_entries(store, shard)[-1:] for shard in sampled(store))
-    return sum(int(entry.facts["hits"]) for entries in last for entry in entries)
+    return sum(hits_of_shards(store).values())
+
+
+def hits_of_shards(store: Store) -> dict[int, int]:
+    """The same for each judged shard."""
+    last = ((shard, verdict_entries(store, shard)[-1:]) for shard in sampled(store))
+    return {shard: int(entry.facts["hits"]) for shard, entries in last for entry in entries}
 
 
 def corpus_name(number: int, shard: int) -> str:

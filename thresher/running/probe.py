@@ -50,7 +50,7 @@ def probe(loaded: Loaded, prompts: Sequence[Prompt], **sampling: Any) -> Iterato
         begun = steps.begin(replace(loaded, recipe=probed), Path(folder) / "probe", prompts=prompts)
         progress = Progress()
         shards = max(1, begun.shards)
-        progress.begin(probed.sampling, prompts=len(prompts), shards=shards, missing=len(begun.missing), hits=0)
+        progress.begin(probed.sampling, prompts=len(prompts), shards=shards, missing=len(begun.missing), hits={})
         with steps.engines_of(begun.run, progress, executor) as engines:
             warm = time.perf_counter()
             judged_only = steps.JudgedOnly(steps.Plain(begun.run, progress, executor))

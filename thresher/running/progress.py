@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TextIO
 
@@ -60,16 +60,24 @@ class Progress:
             self._report(self.done if error is not None else 1.0, self.line())
 
     def begin(
-        self, sampling: Sampling, *, prompts: int, shards: int, missing: int, hits: int, shares: Sequence[float] = ()
+        self,
+        sampling: Sampling,
+        *,
+        prompts: int,
+        shards: int,
+        missing: int,
+        hits: Mapping[int, int],
+        shares: Sequence[float] = (),
     ) -> None:
         """Show what will be sampled, before the engine starts. `prompts` and `shards` are those of the whole plan, `missing` the
-        shards that lack samples, `hits` what the run has already. Of several models `shares` has for each how much of the plan it
-        is to draw, 0 to 1."""
+        shards that lack samples, `hits` those of the judged shards. Of several models `shares` has for each how much of the plan
+        it is to draw, 0 to 1."""
         part = sum(shares) if shares else missing / max(1, shards)
         self.times.setdefault("begun", time.time())
         per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
         self.total += round(prompts * per_prompt * part)
-        self.hits, self._target = hits, sampling.target_rows
+        self.known(hits)
+        self._target = sampling.target_rows
         self._adaptive = sampling.target_hits is not None
         self._prompts = round(prompts * part)
         each = f"{per_prompt}" if not self._adaptive else f"{per_prompt} to {sampling.most + sampling.anchor}"
@@ -107,6 +115,11 @@ class Progress:
         """Count prompts that get no further wave."""
         with self._lock:
             self._closed += prompts
+
+    def known(self, hits: Mapping[int, int]) -> None:
+        """Take the hits of the judged shards as they are."""
+        with self._lock:
+            self._hits_of, self.hits = dict(hits), sum(hits.values())
 
     def judged(self, shard: int, hits: int) -> None:
         """Count the hits of a judged shard; judged again, it replaces its earlier count."""

@@ -226,7 +226,7 @@ def prepare(begun: Begun, progress: Progress, executor: Executor) -> None:
         prompts=int(plan.facts["prompts"]) if plan else 0,
         shards=shards,
         missing=len(begun.missing),
-        hits=judged.hits(run.store),
+        hits=judged.hits_of_shards(run.store),
         shares=_shares(begun, plan.facts["families"]) if plan and run.several else (),
     )
 
@@ -274,7 +274,8 @@ def sample_through(
         if _is_last(begun, number):
             steps.compare()
         todo, unjudged = ([], unjudged) if begun.enough else (left, [])
-        progress.hits = judged.hits(run.store) if todo else progress.hits
+        if todo:
+            progress.known(judged.hits_of_shards(run.store))
 
 
 def judge_again(run: Run, steps: Steps, executor: Executor) -> None:
