@@ -1,4 +1,4 @@
-"""A real engine that hangs: a step that never returns, a stopped process, a prompt that hangs it each time."""
+"""A real engine that hangs: a step that never returns, and a stopped process."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.hanging_executor import ALWAYS, HANG_FILE, LONG, ONCE, SLOW, HangingExecutor
+from helpers.hanging_executor import ALWAYS, HANG_FILE, ONCE, SLOW, HangingExecutor
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
@@ -127,14 +127,6 @@ def test_a_working_engine_is_left_alone_however_long_a_group_takes(
     assert time.monotonic() - started > SILENT_S
     assert start_of(drawn) == first
     assert "starting it again" not in caplog.text
-
-
-def test_a_prompt_that_hangs_the_engine_each_time_is_set_aside(sampler: VllmSampler) -> None:
-    drawn = draw(sampler, [group(0, "Say hello."), group(1, "very " * LONG + "good?", 1), group(2, "Say goodbye.")])
-
-    assert [len(result.completions) for result in drawn] == [4, 0, 4]
-    assert "the engine died 3 times while it sampled this prompt, the last time alone" in (drawn[1].error or "")
-    assert "StalledError: no token for" in (drawn[1].error or "")
 
 
 def test_an_engine_that_always_hangs_is_given_up(sampler: VllmSampler, hang: Path) -> None:
