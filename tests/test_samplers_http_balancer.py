@@ -213,12 +213,13 @@ def test_a_server_that_hangs_alone_is_given_up() -> None:
         release.set()
 
 
+@pytest.mark.slow
 def test_others_take_over_from_a_server_that_answers_and_makes_no_token(caplog: pytest.LogCaptureFixture) -> None:
     """It answers /models and /metrics all the time. It counts as out until it makes tokens."""
     with (
         FakeOpenAI(delay_s=0.02, counts="tokens") as alive,
         FakeOpenAI(delay_s=0.02, counts="tokens") as stalling,
-        sampler(alive, stalling, silent_s=0.4) as http,
+        sampler(alive, stalling, silent_s=1.0) as http,
         http.stream() as stream,
     ):
         stream.submit([group(number, n=4) for number in range(100)])

@@ -2,8 +2,11 @@
 
 import json
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from filters.reasoning import CHANNEL, USUAL, USUAL_MARKS, Marking, Pair
 from schemas.engines import Marks, ModelSpec
@@ -66,11 +69,19 @@ def _named_by(folder: Path) -> str:
     """The chat templates and the added tokens of a tokenizer, as one text; empty without a folder."""
     if folder == Path():  # a model on a server has no path
         return ""
-    texts = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(folder.glob("*.jinja"))]
-    for name in ("tokenizer_config.json", "tokenizer.json"):
-        file = folder / name
-        if file.is_file():
-            value = json.loads(file.read_bytes())
-            texts.append(json.dumps(value.get("chat_template"), ensure_ascii=False))
-            texts += [token["content"] for token in value.get("added_tokens") or () if isinstance(token, dict)]
+    files = [*sorted(folder.glob("*.jinja")), *(folder / name for name in ("tokenizer_config.json", "tokenizer.json"))]
+    return _texts(tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()))
+
+
+@lru_cache(maxsize=64)
+def _texts(files: tuple[tuple[str, int, int], ...]) -> str:
+    """The same of files by path, time of change and size: a tokenizer of megabytes is read once."""
+    texts = []
+    for name, _, _ in files:
+        if name.endswith(".jinja"):
+            texts.append(Path(name).read_text(encoding="utf-8", errors="replace"))
+            continue
+        value = orjson.loads(Path(name).read_bytes())
+        texts.append(json.dumps(value.get("chat_template"), ensure_ascii=False))
+        texts += [token["content"] for token in value.get("added_tokens") or () if isinstance(token, dict)]
     return "\n".join(texts)
