@@ -70,6 +70,7 @@ def test_equal_contexts_are_kept_once() -> None:
     assert [item["prompt"] for item in made] == ["hello", "what?", "hello"]
 
 
+@pytest.mark.slow
 def test_near_misses_are_shown_however_many_misses_there_are(tmp_path: Path) -> None:
     rows = [{"prompt": "what?", "reference": "42", "completion": "so the answer must be 42"}]
     rows += [{"prompt": "what?", "reference": "42", "completion": f"no idea {number} at all, none"} for number in range(300)]

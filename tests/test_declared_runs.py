@@ -62,6 +62,7 @@ def test_a_structured_run_is_not_tested_and_says_so(tmp_path: Path) -> None:
     assert words in card
 
 
+@pytest.mark.slow
 def test_a_structured_run_that_is_declared_is_no_fault(tmp_path: Path) -> None:
     sampling = {**CHOICE, "calibration": {"expect": "declared"}}
     with FakeOpenAI() as server:

@@ -29,6 +29,7 @@ def test_every_reference_passes_its_own_verifier(path: Path) -> None:
     assert all(trial.prompts == trial.gold_kept == trial.wrong_dropped for trial in report.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in RECIPES if path.stem != "demo"], ids=lambda path: path.stem)
 def test_a_run_keeps_what_is_right_and_drops_what_is_wrong(path: Path, tmp_path: Path) -> None:
     """Two completions per prompt, one right and one wrong, through a whole run with replayed samples."""
@@ -51,6 +52,7 @@ def test_a_run_keeps_what_is_right_and_drops_what_is_wrong(path: Path, tmp_path:
     assert (audit.total.prompts, audit.total.samples, audit.total.hits) == (16, 32, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "row"),
     [

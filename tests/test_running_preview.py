@@ -84,6 +84,7 @@ def test_samples_are_taken_apart_and_judged_by_every_filter(recipe: Write, tmp_p
     assert sum(line.is_reasoning for line in shown.lines()) == 1 + 13 + 2
 
 
+@pytest.mark.slow
 def test_each_family_is_shown_or_one(recipe: Write, tmp_path: Path) -> None:
     path = recipe(prompts=TWO_FAMILIES)
     answers(tmp_path, capital=[("Paris", "stop")], spelt=[("F-r-a-n-c-e", "stop")])

@@ -268,6 +268,7 @@ def test_a_server_whose_steps_are_slow_gets_more_time_each_time(caplog: pytest.L
     assert 1 <= caplog.text.count("makes no token") <= 2
 
 
+@pytest.mark.slow
 def test_counters_of_another_engine_are_not_believed(caplog: pytest.LogCaptureFixture) -> None:
     """They stand still while answers arrive, so the server counts as working while it answers anything."""
     with FakeOpenAI(delay_s=0.05, counts="frozen") as server, sampler(server, silent_s=0.2) as http, http.stream() as stream:
@@ -281,6 +282,7 @@ def test_counters_of_another_engine_are_not_believed(caplog: pytest.LogCaptureFi
     assert "no token" not in caplog.text
 
 
+@pytest.mark.slow
 def test_servers_that_all_stall_are_given_up() -> None:
     """The error says what was seen."""
     with (

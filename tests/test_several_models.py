@@ -95,6 +95,7 @@ def test_prompts_of_no_model_have_no_samples(recipe: Write, tmp_path: Path) -> N
     assert finished.audit.total.prompts == 2
 
 
+@pytest.mark.slow
 def test_families_choose_the_prompts(recipe: Write, tmp_path: Path) -> None:
     path = two_models(recipe, tmp_path)
     both = yaml.safe_load(path.read_text())
@@ -116,6 +117,7 @@ def test_the_audit_has_a_row_for_each_model(recipe: Write, tmp_path: Path) -> No
     assert audit.total.prompts == first.prompts == second.prompts == 4
 
 
+@pytest.mark.slow
 def test_a_larger_share_draws_only_the_new_prompts(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_recipe(two_models(recipe, tmp_path, second={"share": 0.3}), tmp_path / "run")
     before = {row["sample_id"] for row in pool_rows(tmp_path / "run")}
@@ -184,6 +186,7 @@ def test_a_model_that_cannot_start_loses_nothing(recipe: Write, tmp_path: Path, 
     assert pool_rows(tmp_path / "run") == pool_rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_on_its_way_loses_nothing(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it drew before is kept, beside the samples of the model after it."""
     path = two_models(recipe, tmp_path, first={"engine": {"kind": "replay", "path": "part.jsonl"}})
@@ -273,6 +276,7 @@ def test_audit_card_and_table_show_the_models(recipe: Write, tmp_path: Path, cap
     assert re.search(r"^\| second \| 4 \| 16 \| 37\.5 %", card, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_statistics_do_not_mix_the_draws_of_models_that_stopped_at_their_hits(recipe: Write, tmp_path: Path) -> None:
     """The pass rate of each model is that of a run of its own, and of a prompt the mean of both."""
     sampling = {"samples_per_prompt": 2, "target_hits": 1, "max_samples_per_prompt": 6, "max_tokens": 16}
@@ -306,6 +310,7 @@ def test_preview_shows_every_model(recipe: Write, tmp_path: Path, capsys: pytest
     assert "4 samples, " in shown
 
 
+@pytest.mark.slow
 def test_estimate_probes_every_model(recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = two_models(recipe, tmp_path, second={"share": 0.3})
     assert main(["estimate", str(path)]) == 0
@@ -353,6 +358,7 @@ def test_a_recipe_names_one_model_or_several(recipe: Write, tmp_path: Path) -> N
         recipe_file.load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_pass_at_k_of_each_model_is_that_of_a_run_of_its_own(recipe: Write, tmp_path: Path, adaptive: bool) -> None:
     sampling = {"samples_per_prompt": 2, "target_hits": 1, "max_samples_per_prompt": 6} if adaptive else {"samples_per_prompt": 4}
@@ -388,6 +394,7 @@ def test_the_view_prompts_has_a_row_for_each_prompt(recipe: Write, tmp_path: Pat
     assert rows["Capital of France?"]["pass_rate"] == 5 / 8
 
 
+@pytest.mark.slow
 def test_sql_and_the_report_have_the_figures_of_each_model(
     recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
