@@ -181,6 +181,7 @@ def test_preview_fails_on_a_wrong_command_line(recipe: Recipe, capsys: pytest.Ca
     assert "--family: no family 'capitol'; did you mean capital?; the recipe has capital" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_estimate_prints_the_same_as_csv_and_json(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(recipe())
     rows, document = printed_rows(capsys, "estimate", path), printed_json(capsys, "estimate", path)

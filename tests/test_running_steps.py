@@ -56,6 +56,7 @@ def test_a_finished_run_is_known_as_finished(recipe: Write, tmp_path: Path) -> N
     assert steps.finished(steps.begin(recipe_file.load(path), tmp_path / "run")) is not None
 
 
+@pytest.mark.slow
 def test_a_corrupt_shard_is_moved_aside_and_redone(recipe: Write, tmp_path: Path) -> None:
     """The other shard is left alone, and the dataset is complete again."""
     path = recipe()
@@ -226,6 +227,7 @@ def test_a_run_with_enough_rows_samples_no_further_shard(recipe: Write, tmp_path
     assert audit_of(path, tmp_path / "run", *small)["kinds"]["hit"] == 24
 
 
+@pytest.mark.slow
 def test_a_list_of_temperatures_samples_each(recipe: Write, tmp_path: Path) -> None:
     """Each is labelled, has ids of its own and a row in the audit; the card names what is not temperature 1."""
     found = audit_of(recipe(), tmp_path / "run", "sampling.temperature=[0.5, 1.0]")

@@ -184,6 +184,7 @@ def test_a_slow_answer_is_awaited_without_limit() -> None:
     assert len(drawn.completions) == 2
 
 
+@pytest.mark.slow
 def test_others_take_over_from_a_server_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
     """Its connections stay open. A server that is only slow keeps its groups."""
     with (
@@ -204,6 +205,7 @@ def test_others_take_over_from_a_server_that_hangs(caplog: pytest.LogCaptureFixt
         until(lambda: f"{hanging.url} answers again" in caplog.text)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_alone_is_given_up() -> None:
     with FakeOpenAI(delay_s=0.05) as server, sampler(server, silent_s=0.1, give_up_after_s=0.5) as http, http.stream() as stream:
         release = server.hang()
@@ -232,8 +234,6 @@ def test_others_take_over_from_a_server_that_answers_and_makes_no_token(caplog: 
         assert re.fullmatch(rf"{stalling.url} answers, but makes no token \(no token for [\d.]+ s with \d+ requests\).*", left)
 
         stalling.bodies.clear()
-        lists = stalling.lists_of_models
-        until(lambda: stalling.lists_of_models > lists)
         stream.submit([group(number) for number in range(20)])
         assert not stalling.drew_any(collect(stream, 20))
         assert {body["max_tokens"] for body in stalling.bodies} <= {1}  # it is only asked for a token

@@ -101,7 +101,7 @@ def test_vllm_in_this_process_takes_thoughts_from_answers(tmp_path: Path) -> Non
             assert row["reasoning"] == row["completion"].strip()
     spoken = [row for row in rows if row not in thought]
     assert all(row["answer"] is not None for row in spoken)
-    assert [row["reasoning"] for row in spoken if MARKS[1] not in row["completion"]].count(None) > 8
+    assert all(row["reasoning"] is None for row in spoken if MARKS[1] not in row["completion"])
 
 
 @pytest.mark.slow
