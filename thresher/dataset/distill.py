@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.sample import Kind
-from thresher.dataset.views import combined, schema, view_table
+from thresher.dataset.messages import combined
+from thresher.dataset.views import schema, view_table
 
 TOKEN_COLUMNS = ("prompt_ids", "completion_ids", "logprobs", "top_ids", "top_logprobs")
 """Columns of the pool that the view reads."""

@@ -55,11 +55,11 @@ def completion_column(rows: pa.Table, prompt_format: str) -> pa.ChunkedArray:
     texts = rows["completion"] if has(prompt_format, "inline") or prompt_format == "text" else pc.fill_null(rows["answer"], "")
     if prompt_format == "text":
         return texts
-    columns: dict[str, pa.Array] = {"role": pa.repeat("assistant", rows.num_rows), "content": _combined(texts)}
+    columns: dict[str, pa.Array] = {"role": pa.repeat("assistant", rows.num_rows), "content": combined(texts)}
     parts = parts_of(prompt_format)
     if "reasoning_content" in parts:
         inline = has(prompt_format, "inline")
-        columns["reasoning_content"] = pa.nulls(rows.num_rows, pa.string()) if inline else _combined(rows["reasoning"])
+        columns["reasoning_content"] = pa.nulls(rows.num_rows, pa.string()) if inline else combined(rows["reasoning"])
     if "tool_calls" in parts:
         columns["tool_calls"] = pa.array(map(_as_calls, rows["tool_calls"].to_pylist()), pa.string())
     kind = message_type(prompt_format)
@@ -83,6 +83,11 @@ def decoded(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
+def combined(column: pa.ChunkedArray) -> pa.Array:
+    """All chunks as one array; empty if there are none."""
+    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+
+
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
@@ -91,10 +96,6 @@ def _as_calls(calls: str | None) -> str | None:
     if calls is None:
         return None
     return orjson.dumps([{"type": "function", "function": call} for call in orjson.loads(calls)]).decode()
-
-
-def _combined(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
 
 
 def _selected(turns: pa.Array, parts: list[str], kind: pa.DataType) -> pa.Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.judging import compared_text
 from filters.similarity.kernel import I64, U64
 from filters.similarity.signatures import signed
 from schemas.dataset import PreferenceSpec, UnpairedSpec
@@ -26,9 +27,10 @@ def preference(judged: pa.Table, prompt_format: str, spec: PreferenceSpec) -> pa
     prompt = _prompts(judged)[involved]
     judged = judged.take(pa.array(involved))  # texts are costly to compare, and most samples are in no pair
     near, hit = place[: len(near)], place[len(near) :]
-    lengths = pc.utf8_length(_answers(judged)).to_numpy()
+    answers = _answers(judged)
+    lengths = pc.utf8_length(answers).to_numpy()
     longer, shorter = np.maximum(lengths[near], lengths[hit]), np.minimum(lengths[near], lengths[hit])
-    texts, forms = _texts(judged), _forms(judged)
+    texts, forms = _texts(answers), _forms(answers)
     fit = longer <= spec.length_ratio * shorter
     fit &= (forms[near] != forms[hit]) | (spec.form & (texts[near] != texts[hit]))
     order = np.flatnonzero(fit)
@@ -53,7 +55,7 @@ def unpaired(judged: pa.Table, prompt_format: str, spec: UnpairedSpec) -> pa.Tab
     drawn = ~judged["anchor"].to_numpy()
     hit, near = _is(judged, Kind.HIT) & drawn, _is(judged, Kind.NEAR_MISS) & drawn
     rows = np.flatnonzero(hit | near | (_is(judged, Kind.MISS) & drawn))
-    prompt, texts = _prompts(judged), _texts(judged)
+    prompt, texts = _prompts(judged), _texts(_answers(judged))
     rows = rows[np.lexsort((judged["index"].to_numpy()[rows], ~near[rows], ~hit[rows], prompt[rows]))]
     rows = rows[_first_of(prompt[rows], texts[rows])]
     if spec.balance:
@@ -80,23 +82,19 @@ def _prompts(judged: pa.Table) -> I64:
 
 
 def _answers(judged: pa.Table) -> pa.ChunkedArray:
-    """The answers, with the tool calls of those that have some."""
-    answers = pc.fill_null(judged["answer"], "")
-    if judged["tool_calls"].null_count == judged.num_rows:
-        return answers
-    return pc.binary_join_element_wise(answers, pc.fill_null(judged["tool_calls"], ""), "")
+    return compared_text(pc.fill_null(judged["answer"], ""), judged["tool_calls"])
 
 
-def _texts(judged: pa.Table) -> I64:
+def _texts(answers: pa.ChunkedArray) -> I64:
     """A number for each answer (n,), equal for equal texts."""
-    codes: I64 = _answers(judged).combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    codes: I64 = answers.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return codes
 
 
-def _forms(judged: pa.Table) -> U64:
+def _forms(answers: pa.ChunkedArray) -> U64:
     """Hashes of the answers (n,), without case, white space and punctuation."""
-    plain = pc.replace_substring_regex(_answers(judged), r"[^\pL\pM\pN]+", " ")
-    return signed(pc.utf8_trim(plain, " "), np.zeros(judged.num_rows, np.uint64)).contents
+    plain = pc.replace_substring_regex(answers, r"[^\pL\pM\pN]+", " ")
+    return signed(pc.utf8_trim(plain, " "), np.zeros(len(answers), np.uint64)).contents
 
 
 def _first_of(groups: I64, values: I64) -> I64:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.sample import Kind
-from thresher.dataset.views import VERDICT_LIST, combined, json_column, prompt_and_completion, references, reward, view_table
+from thresher.dataset.messages import combined
+from thresher.dataset.views import VERDICT_LIST, json_column, prompt_and_completion, references, reward, view_table
 from thresher.pool.judged import FilterFacts
 
 

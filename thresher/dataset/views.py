@@ -22,7 +22,7 @@ from filters.similarity.guards import answer_ids
 from schemas.sample import Kind, Outcome
 from schemas.sampling import Sampling
 from thresher.dataset.bare_prompts import Examples, without_examples
-from thresher.dataset.messages import JSON, completion_column, has, message_type, prompt_column
+from thresher.dataset.messages import JSON, combined, completion_column, has, message_type, prompt_column
 from thresher.pool.prompt_counts import pass_rates, prompt_counts
 
 VERDICT_LIST = pa.list_(
@@ -312,11 +312,6 @@ def references(column: pa.ChunkedArray) -> pa.Array:
         for value, text in zip(values, encoded.dictionary.to_pylist(), strict=True)
     ]
     return pa.array(texts, pa.string()).take(encoded.indices)
-
-
-def combined(column: pa.ChunkedArray) -> pa.Array:
-    """All chunks as one array; empty if there are none."""
-    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

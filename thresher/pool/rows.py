@@ -209,10 +209,11 @@ def _parts_columns(
 ) -> dict[str, pa.Array]:
     """The columns reasoning, answer, tool_calls, reasoning_tokens and parsed_by: of completions that came apart, as they came."""
     apart = take_apart(pa.array([c.text for c in completions], pa.string()), marking, opened)
+    tokens = [c.tokens_before(end, token_bytes) for c, end in zip(completions, apart.ends.tolist(), strict=True)]
     columns = {
         "reasoning": apart.reasoning,
         "answer": apart.answer,
-        "reasoning_tokens": _tokens_before(apart.ends, completions, token_bytes),
+        "reasoning_tokens": pa.array(tokens, pa.int32()),
         "parsed_by": pc.if_else(pa.array(apart.ends > 0), "marks", pa.scalar(None, pa.string())),
         "tool_calls": pa.nulls(len(completions), pa.string()),
     }
@@ -223,18 +224,6 @@ def _parts_columns(
             values = pa.array([getattr(part, name) for part in parts], column.type)
             columns[name] = pc.replace_with_mask(column, pa.array(came), values)
     return columns
-
-
-def _tokens_before(ends: NDArray[np.int64], completions: Sequence[Completion], token_bytes: NDArray[np.int32] | None) -> pa.Array:
-    """The number of tokens whose text is the first `ends` bytes of each completion (n,): 0 where it has no reasoning, null where
-    the tokens are unknown."""
-    counts, known = np.zeros(len(ends), np.int32), ends == 0
-    for row in np.flatnonzero(ends):
-        token_ids = completions[row].token_ids
-        if token_ids is not None and token_bytes is not None:
-            # Tokens that share a character with the answer belong to the answer.
-            counts[row], known[row] = np.searchsorted(np.cumsum(token_bytes[token_ids]), ends[row], "right"), True
-    return pa.array(counts, pa.int32(), mask=~known)
 
 
 def _lists(arrays: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:

@@ -86,6 +86,15 @@ class Completion:
     top_ids: NDArray[np.int32] | None = None
     top_logprobs: NDArray[np.float32] | None = None
 
+    def tokens_before(self, end: int, token_bytes: NDArray[np.int32] | None) -> int | None:
+        """Return the number of tokens whose text is the first `end` bytes of the completion, None if its tokens are unknown. A
+        token that goes on after `end` is not counted. `token_bytes` are the bytes of the text of each token (V,)."""
+        if not end:
+            return 0
+        if self.token_ids is None or token_bytes is None:
+            return None
+        return int(np.searchsorted(np.cumsum(token_bytes[self.token_ids]), end, "right"))
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:

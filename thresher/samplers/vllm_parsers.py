@@ -107,7 +107,7 @@ class VllmParsers:
         if not calls:
             return None  # what a parser leaves of an answer without calls may lack quoted marks
         reasoning = split.reasoning[row].as_py()
-        tokens = _tokens_before(int(split.ends[row]), completion, token_bytes)
+        tokens = completion.tokens_before(int(split.ends[row]), token_bytes)
         return Parts(self._tools, reasoning, rest or "", _calls_text(calls), tokens)
 
     def _whole(self, completion: Completion, group: Group, drawn: Drawn, token_bytes: NDArray[np.int32] | None) -> Parts:
@@ -120,7 +120,7 @@ class VllmParsers:
         leading = next((start for start, _ in self._marking.pairs if text.lstrip().startswith(start)), None)
         if not closed and (leading is not None or inside):
             thought = text.lstrip().removeprefix(leading or "").strip()
-            return Parts(name, thought, None, None, _tokens_before(len(text.encode()), completion, token_bytes))
+            return Parts(name, thought, None, None, completion.tokens_before(len(text.encode()), token_bytes))
         parsed = self._parsed(text, group, completion, drawn.prompt_ids)
         if parsed is None:
             return Parts(name, None, text, None, 0)
@@ -137,7 +137,7 @@ class VllmParsers:
         if reasoning:
             mark = next((len(m) for _, m in self._marking.pairs if text[end:].lstrip().startswith(m)), 0)
             end += len(text[end:]) - len(text[end:].lstrip()) + mark if mark else 0
-            tokens = _tokens_before(len(text[:end].encode()), completion, token_bytes) if place >= 0 else None
+            tokens = completion.tokens_before(len(text[:end].encode()), token_bytes) if place >= 0 else None
         by = f"{name}+{self._tools}" if calls and self._tools != name else name
         answer = None if answer is None else answer.lstrip("\r\n")
         return Parts(by, reasoning.strip() if reasoning else None, answer, _calls_text(calls) if calls else None, tokens)
@@ -206,12 +206,3 @@ def _object(arguments: str) -> Any:
     except (ValueError, RecursionError):
         return arguments
     return value if isinstance(value, dict) else arguments
-
-
-def _tokens_before(end: int, completion: Completion, token_bytes: NDArray[np.int32] | None) -> int | None:
-    """The number of tokens whose text is the first `end` bytes of a completion; None if they are unknown."""
-    if not end:
-        return 0
-    if completion.token_ids is None or token_bytes is None:
-        return None
-    return int(np.searchsorted(np.cumsum(token_bytes[completion.token_ids]), end, "right"))
