@@ -130,3 +130,68 @@ def test_vllms_server_with_a_reasoning_parser_and_a_tool_parser(tmp_path: Path) 
         if MARKS[0] not in text:  # the parser starts again at a second start mark
             assert (row["answer"] is None) == (MARKS[1] not in text and row["finish_reason"] == "length")
         assert len(row["logprobs"]) == len(row["completion_ids"])
+
+
+@pytest.mark.slow
+def test_calls_that_vllms_server_found_are_judged(tmp_path: Path) -> None:
+    """The server parses calls only of requests with tools."""
+    from transformers import AutoTokenizer
+
+    model = thinking_model(tmp_path / "model")
+    tokenizer: Any = AutoTokenizer.from_pretrained(model.path)
+    parsers = ("--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    with serving(model.path, tmp_path / "log", *parsers) as url:
+        path = calls_recipe(tmp_path, {"kind": "openai_http", "base_urls": [url]})
+        assert main(("run", str(path), "--out", str(tmp_path / "run"), "--no-prefect")) == 0
+
+    rows = samples(tmp_path / "run")
+    called = [row for row in rows if row["tool_calls"] is not None]
+    assert len(rows) == 32
+    assert any(json.loads(row["tool_calls"]) == json.loads(row["reference"]) for row in called)
+    for row in called:
+        assert row["parsed_by"] == "server"
+        text = tokenizer.decode(row["completion_ids"])
+        assert all(call["name"] in text for call in json.loads(row["tool_calls"]))
+        assert "</tool_call>" not in (row["answer"] or "")
+    assert any(row["reason"] == "no_call" for row in rows)
+
+
+def calls_recipe(folder: Path, engine: dict[str, Any]) -> Path:
+    """Questions about the weather without thinking; turns show how the tool is called."""
+
+    def call(city: str) -> dict[str, Any]:
+        return {"name": "weather", "arguments": {"city": city}}
+
+    shown = ("London", "Tokyo", "Lima")
+    turns = [
+        {"user": f"Weather in {city}?", "assistant": f"<tool_call>\n{json.dumps(call(city))}\n</tool_call>"} for city in shown
+    ]
+    properties = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": properties}}]
+    rows = [
+        {"city": city, "calls": [call(city)], "tools": tools, "kwargs": {"enable_thinking": False}} for city in ("Paris", "Rome")
+    ]
+    (folder / "cities.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    prompts = {
+        "family": "weather",
+        "source": {"kind": "jsonl", "path": "cities.jsonl"},
+        "few_shot": turns,
+        "template": "Weather in {{ city }}?",
+        "reference": "calls",
+        "tools": "tools",
+        "chat_template_kwargs": "kwargs",
+    }
+    document = {
+        "name": "calls",
+        "prompts": [prompts],
+        "model": {"name": "small"},
+        "engine": engine,
+        "sampling": {"samples_per_prompt": 16, "max_tokens": 64},
+        "filters": [{"name": "finished"}, {"name": "tool_call"}],
+        "dedupe": None,
+        "near_miss": None,
+        "run": {"filter_workers": 0, "check_golds": 0},
+    }
+    path = folder / "calls.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
