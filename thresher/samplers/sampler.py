@@ -98,7 +98,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The finished completions of one group: `n` of them, or none and an `error` if the prompt cannot be sampled.
+    """The finished completions of one group: `n` of them, or none and an `error` if the prompt could not be sampled.
+
+    With `refused` the error lies in the prompt: another try ends the same way while engine, model and settings stay as they are.
+    Otherwise another try may succeed.
 
     `prompt_ids` are the tokens that the engine read, `engine_seed` is the engine's own seed, and `source` names the engine start
     or the server. `calibration` has the sums of thresher.estimators.calibration over all tokens, if the engine reported its top-k
@@ -115,6 +118,7 @@ class Drawn:
     error: str | None = None
     opened: bool | None = None
     masked: int = 0
+    refused: bool = False
 
     @property
     def tokens(self) -> int:
@@ -125,14 +129,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What the pool records about an engine. `sequences` is the number of completions it generates concurrently.
-    `logprobs_kind` is `raw` if log-probabilities are those of the model's own distribution, before temperature and truncation."""
+    """What the pool records about an engine. `sequences` is the number of completions it generates concurrently, `context` the
+    most tokens of a prompt and its completion (0 if unknown). `logprobs_kind` is `raw` if log-probabilities are those of the model's own distribution, before temperature and truncation."""
 
     engine: str
     version: str
     sequences: int
     prompt_format: str
     logprobs_kind: str | None
+    context: int = 0
 
 
 class Stream(Protocol):
