@@ -66,7 +66,12 @@ def pipeline(
     loaded = load(recipe, overrides, limits)
     out, salt = out or None, salt or None
     with slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt)) as begun:
-        with Reported() as report, Progress(report=report) as progress, open_executor(begun.recipe) as executor:
+        with (
+            begun.run.store.writing(begun.run.command),
+            Reported() as report,
+            Progress(report=report) as progress,
+            open_executor(begun.recipe) as executor,
+        ):
             tasks = Tasks(steps.Plain(begun.run, progress, executor))
             steps.fill_pool(begun, tasks, progress, executor)
             if slot := runtime.flow_run.scheduled_start_time:

@@ -124,12 +124,34 @@ def test_finished_dataset_is_left_alone(tmp_path: Path) -> None:
     run = small_run(tmp_path)
     assert not dataset_finished(run)
     folder = dataset_of(run)
-    (folder / "README.md").write_text("edited by hand")
+    with (folder / "README.md").open("a") as card:
+        card.write("edited by hand")
 
     assert dataset_finished(run)
     dataset_of(run)
 
-    assert (folder / "README.md").read_text() == "edited by hand"
+    assert (folder / "README.md").read_text().endswith("edited by hand")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut card", "card without front matter"])
+def test_damage_of_equal_size_and_a_cut_card_are_mended(tmp_path: Path, damage: str) -> None:
+    run = small_run(tmp_path)
+    folder = dataset_of(run)
+    before = contents(folder)
+    file = folder / "README.md"
+    if damage == "flipped":
+        file = next(folder.glob("sft/train/*.parquet"))
+        data = bytearray(file.read_bytes())
+        data[200] ^= 1
+        file.write_bytes(data)
+    else:
+        text = file.read_text()
+        file.write_text(text[:300] if damage == "cut card" else "# Mine")
+
+    assert not dataset_finished(run)
+    dataset_of(run)
+
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("what", ["verdicts", "recipe", "file", "card", "shard"])
@@ -170,7 +192,7 @@ def rename_fails_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     calls: list[Path] = []
 
     def rename(self: Path, target: Path) -> Path:
-        if self.name.startswith("dataset"):
+        if "dataset" in self.name:
             calls.append(self)
             if len(calls) >= number:
                 raise OSError(5, "killed")

@@ -69,6 +69,7 @@ SPANNING: dict[str, str] = {
     "test_several_models_vllm.py": "a run of two models on vLLM",
     "test_recipes.py": "the shipped recipes, each through a whole run",
     "test_thinking_models.py": "the recipe of docs/models.md, on three engines",
+    "test_two_writers.py": "two commands that write one run directory",
     "test_trl_training.py": "the views of whole runs, read by TRL's trainers",
     "test_relations.py": "duplicates and near misses, through whole runs",
     "test_running_reads.py": "how often a run reads its pool",

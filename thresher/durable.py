@@ -1,7 +1,15 @@
-"""Local files and renames that survive a power cut: what was written is on the disk when these functions return."""
+"""Files that survive a power cut, and files that exactly one of several writers can create."""
 
 import os
+import secrets
 from pathlib import Path
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+CREATING = ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.memory")
+"""Packages of fsspec clients that create a file on the condition that none exists (S3: If-None-Match, Google: ifGenerationMatch,
+Azure: overwrite=False). fsspec's own fallback asks whether the file exists and then writes, so two writers may both succeed."""
 
 
 def sync(path: str | Path) -> None:
@@ -13,11 +21,16 @@ def sync(path: str | Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(path: str | Path) -> Path:
+    """Return a name beside a file that no other writer uses, on this machine or another: process ids repeat across machines."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
 def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = True) -> None:
     """Write a file whole or not at all: readers see the old content or the new one. Raises OSError. Without `durable` nothing is
     flushed, and a power cut may lose the file or its content."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path, temporary = Path(path), temporary_name(path)
     try:
         temporary.write_bytes(data)
         if durable:
@@ -28,3 +41,31 @@ def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = 
         raise
     if durable:
         sync(path.parent)
+
+
+def create_file(fs: Any, path: str, data: bytes) -> None:
+    """Create a file whole, unless it exists; of several writers exactly one succeeds, also without file locks. `fs` is a file
+    system of fsspec, `path` a path on it. Raises FileExistsError, or what the client raises."""
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, data, mode="create")
+        return
+    temporary = temporary_name(path)
+    temporary.write_bytes(data)
+    try:
+        sync(temporary)
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    sync(Path(path).parent)
+
+
+def why_not_exclusive(fs: Any) -> str | None:
+    """Return why several writers may not share a file system of fsspec, None where they may: its client must create a file on
+    the condition that none exists."""
+    if isinstance(fs, LocalFileSystem) or type(fs).__module__.startswith(CREATING):
+        return None
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return (
+        f"its client ({type(fs).__module__.partition('.')[0]}, {protocol}://) cannot create a file on the condition that none "
+        "exists, so two writers would overwrite each other; use a local or shared directory, s3://, gs:// or abfs://"
+    )

@@ -9,7 +9,9 @@ at a time. Equal pools give equal bytes.
 """
 
 import hashlib
+import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from schemas.manifest import Entry
 from schemas.sample import SAMPLES
@@ -34,12 +37,14 @@ from thresher.dataset.distill import distill
 from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.rollouts import rollouts
 from thresher.dataset.view_schemas import written_schema
-from thresher.durable import sync
+from thresher.durable import sync, temporary_name
 from thresher.errors import StoreError
 from thresher.pool import judged as pool
 from thresher.pool.model_rows import model_numbers
 from thresher.pool.run import Run
-from thresher.pool.store import Store, shard_name
+from thresher.pool.store import HASHED_BYTES, Store, shard_name
+
+log = logging.getLogger(__name__)
 
 
 def write_dataset(run: Run, *, audit: Audit) -> str:
@@ -80,12 +85,25 @@ def write_dataset(run: Run, *, audit: Audit) -> str:
 
 
 def dataset_finished(run: Run) -> bool:
-    """Whether RUN/dataset is complete and was made from the present samples, verdicts and recipe."""
+    """Whether RUN/dataset is whole and was made from the present samples, verdicts and recipe. Files are compared by their
+    SHA-256; beyond HASHED_BYTES together, by their sizes. The text of the card may have been edited by hand."""
     store, entry = run.store, run.store.entry("dataset")
-    if entry is None or entry.key != _key(run) or not store.exists(entry.path):
+    if (
+        entry is None
+        or entry.key != _key(run)
+        or not store.exists(entry.path)
+        or not _names_configs(store.read_bytes(entry.path))
+    ):
         return False
-    files = {f"dataset/{name}": size for name, size in _noted_sizes(entry).items()}
-    return all(store.exists(name) and store.size(name) == size for name, size in files.items())
+    hashed = 0
+    for name, size in _noted_sizes(entry).items():
+        path, hashed = f"dataset/{name}", hashed + max(0, size)
+        if not store.exists(path) or store.size(path) != size:
+            return False
+        if hashed <= HASHED_BYTES and not store.sha256(path).startswith(_digest_of(name)):
+            log.warning("%s: its SHA-256 differs from the one in its name; the dataset is written again", store.path(path))
+            return False
+    return True
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -174,6 +192,21 @@ def _noted_sizes(entry: Entry) -> dict[str, int]:
     return {name: facts["bytes"] if isinstance(facts, dict) else -1 for name, facts in entry.facts["files"].items()}
 
 
+def _names_configs(card: bytes) -> bool:
+    """Whether a card still has front matter that names configs: its text may have been edited by hand, but `datasets` reads
+    this."""
+    matter = re.match(r"---\r?\n(.*?\n)---\r?\n", card.decode("utf-8", "replace"), re.DOTALL)
+    try:
+        return matter is not None and "configs" in yaml.safe_load(matter[1])
+    except (yaml.YAMLError, TypeError):
+        return False
+
+
+def _digest_of(name: str) -> str:
+    """The first digits of a file's SHA-256, which its name ends with."""
+    return name.removesuffix(".parquet").rpartition("-")[2]
+
+
 def _by_split(files: list[_File]) -> dict[str, ViewSize]:
     """The size of each split of a view."""
     sizes: dict[str, ViewSize] = {}
@@ -260,18 +293,21 @@ def _building(store: Store) -> Iterator[_Folder]:
         with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
             yield _Folder(store, Path(folder))
         return
-    build = Path(store.path("dataset.new"))
-    shutil.rmtree(build, ignore_errors=True)
+    build = temporary_name(store.path("dataset.new"))
     build.mkdir(parents=True)
-    yield _Folder(store, build)
-    for inside, _, _ in os.walk(build):
-        sync(inside)
-    _swap(store)
+    try:
+        yield _Folder(store, build)
+        for inside, _, _ in os.walk(build):
+            sync(inside)
+        _swap(store, build)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
 
 
-def _swap(store: Store) -> None:
-    """Rename dataset.new to dataset. After a crash between the two renames, _recover_from_crash restores the old dataset."""
-    new, current, old = (Path(store.path(name)) for name in ("dataset.new", "dataset", "dataset.old"))
+def _swap(store: Store, new: Path) -> None:
+    """Rename the new folder to dataset. After a crash between the two renames, _recover_from_crash restores the old dataset."""
+    current, old = (Path(store.path(name)) for name in ("dataset", "dataset.old"))
+    store.check_lease(now=True)
     if current.exists():
         current.rename(old)
     new.rename(current)
@@ -280,9 +316,11 @@ def _swap(store: Store) -> None:
 
 
 def _recover_from_crash(store: Store) -> None:
-    """Restore the old dataset if a crash left none, or remove it if the new one is complete."""
+    """Restore the old dataset if a crash left none, or remove it if the new one is complete; remove what was half built."""
     if not store.local:
         return
+    for left in Path(store.base).glob(".dataset.new.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
     current, old = Path(store.path("dataset")), Path(store.path("dataset.old"))
     if old.exists() and not current.exists():
         old.rename(current)

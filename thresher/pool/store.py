@@ -2,6 +2,7 @@
 
     RUN/run.json                  what this run is (schemas.manifest.RunManifest)
     RUN/begun.json                when it was started, UTC
+    RUN/writer/000001.json        which process may write here (thresher.pool.lease)
     RUN/prompts.parquet           the plan: one row group per shard
     RUN/samples/00000.parquet     the pool, a shard at a time
     RUN/journal/00000-0001.arrows the samples so far of a shard that is not finished (thresher.pool.journal)
@@ -18,14 +19,15 @@ its key (the hash of what it was made from) is the current one; otherwise it is 
 local disk a file is written under a temporary name, synced and renamed; on an object store it is one PUT.
 """
 
-import errno
 import hashlib
 import io
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,9 +39,11 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.manifest import Entry, RunManifest
 from schemas.sample import POOL_VERSION
-from thresher.durable import replace_file, sync
+from thresher.durable import create_file, replace_file
 from thresher.errors import StoreError
+from thresher.pool import lease
 from thresher.pool.parquet_options import parquet_options
+from thresher.pool.storage_errors import explained
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +63,13 @@ def versioned(name: str, version: int) -> str:
 
 
 class Store:
-    """One run directory. Safe to share between threads, and between processes that work on different files."""
+    """One run directory. Safe to share between threads, and between processes that work on different files.
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = str(root)
+    `number` is the lease under which a process writes that was given the store by the lease's holder; a holder needs none."""
+
+    def __init__(self, root: str | Path, number: int = 0) -> None:
+        self.root, self._number = str(root), number
+        self._looked_at = -math.inf
         try:
             # Listings are not cached: other machines write to the same place.
             self.fs, self.base = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
@@ -72,8 +79,27 @@ class Store:
             ) from error
         self.local = isinstance(self.fs, LocalFileSystem)
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.root,)
+    def __reduce__(self) -> tuple[type["Store"], tuple[str, int]]:
+        return Store, (self.root, self._lease_number)
+
+    @contextmanager
+    def writing(self, command: str) -> Iterator[None]:
+        """Hold the lease of the run directory while the block runs (thresher.pool.lease). Raises StoreError if another has it."""
+        with lease.writing(self.fs, self.base, self.root, command):
+            yield
+
+    @property
+    def _lease_number(self) -> int:
+        return lease.number_held(self.base) or self._number
+
+    def check_lease(self, *, now: bool = False) -> None:
+        """Raise StoreError if another process has taken the lease under which this one writes. Looks again after some time, or
+        `now`."""
+        number, time_s = self._lease_number, _since_start()
+        if number and (now or time_s - self._looked_at > lease.LOOK_S):
+            with self.explained(lease.FOLDER, verb="look for"):
+                lease.check_held(self.fs, self.base, self.root, number)
+            self._looked_at = time_s
 
     def path(self, name: str) -> str:
         """The path of a file of the run on its file system."""
@@ -108,6 +134,7 @@ class Store:
     def write_bytes(self, name: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Write a file whole or not at all. Without `durable` a power cut may lose it: for what can be derived again."""
         path = self.path(name)
+        self.check_lease()
         with self.explained(name):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             if not self.local:
@@ -121,16 +148,9 @@ class Store:
         with self.explained(name):
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             try:
-                if not self.local:
-                    self.fs.pipe_file(path, data, mode="create")
-                    return True
-                with open(path, "xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                create_file(self.fs, path, data)
             except FileExistsError:
                 return False
-            sync(path.rpartition("/")[0])
             return True
 
     def appending(self, folder: str, prefix: str, ending: str) -> "Appending":
@@ -148,25 +168,26 @@ class Store:
 
     def put_next(self, folder: str, prefix: str, ending: str, data: bytes) -> int:
         """Write the next free file PREFIX NNNN ENDING of a folder whole; returns its number."""
-        if self.local:
-            with self.appending(folder, prefix, ending) as file:
-                file.write(data)
-                return int(file.name.removesuffix(ending)[-4:])
         taken = [name for name in self.names(folder, ending) if name.startswith(prefix)]
         number = int(taken[-1].removesuffix(ending)[len(prefix) :]) if taken else 0
+        self.check_lease()
         with self.explained(folder):
+            self.fs.makedirs(self.path(folder), exist_ok=True)
             while True:
                 number += 1
-                try:  # only if it does not exist: several machines may try
-                    self.fs.pipe_file(self.path(f"{folder}/{prefix}{number:04d}{ending}"), data, mode="create")
+                with suppress(FileExistsError):  # several machines may try
+                    create_file(self.fs, self.path(f"{folder}/{prefix}{number:04d}{ending}"), data)
                     return number
-                except FileExistsError:
-                    continue
 
     def read_bytes(self, name: str) -> bytes:
         """Read a file of the run whole. Raises StoreError."""
         with self.explained(name, verb="read"):
             return bytes(self.fs.cat_file(self.path(name)))
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file of the run, in hex digits."""
+        with self.explained(name, verb="read"), self.fs.open(self.path(name), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write_model(self, name: str, model: BaseModel, *, durable: bool = True) -> None:
         """Write a model as JSON, whole or not at all."""
@@ -247,7 +268,7 @@ class Store:
         if (size := self.size(entry.path)) != entry.bytes:
             self.move_aside(entry.path, f"has {size} bytes, expected {entry.bytes}")
             return None
-        if hashed and hashlib.sha256(self.read_bytes(entry.path)).hexdigest() != entry.sha256:
+        if hashed and self.sha256(entry.path) != entry.sha256:
             self.move_aside(entry.path, "its SHA-256 differs from the one in its entry")
             return None
         return entry
@@ -256,7 +277,7 @@ class Store:
         """Whether the file of an entry is unchanged: by its size, and with `hashed` by its SHA-256."""
         if not self.exists(entry.path) or self.size(entry.path) != entry.bytes:
             return False
-        return not hashed or hashlib.sha256(self.read_bytes(entry.path)).hexdigest() == entry.sha256
+        return not hashed or self.sha256(entry.path) == entry.sha256
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read `name`.parquet after comparing its hash with its entry. Raises StoreError on a damaged file."""
@@ -284,11 +305,13 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove a file of the run."""
+        self.check_lease()
         with self.explained(name, verb="remove"):
             self.fs.rm_file(self.path(name))
 
     def move_aside(self, name: str, reason: str) -> None:
         """Rename a damaged file to NAME.damaged and log why."""
+        self.check_lease()
         aside, number = f"{name}.damaged", 1
         while self.exists(aside):
             aside, number = f"{name}.damaged{number}", number + 1
@@ -324,22 +347,8 @@ class Store:
     @contextmanager
     def explained(self, name: str, verb: str = "write") -> Iterator[None]:
         """Turn errors of the storage into StoreErrors that say what to do."""
-        try:
+        with explained(self.root, self.path(name), name, local=self.local, verb=verb):
             yield
-        except OSError as error:
-            where, cause = self.path(name), error.strerror or str(error)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                cause += "; free some space and run the same command again: everything finished is kept"
-            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                cause += f"; choose a directory you may {verb} with --out, or change its permissions"
-            raise StoreError(f"{where}: cannot {verb}: {cause}") from error
-        except Exception as error:
-            if self.local or isinstance(error, StoreError):
-                raise
-            cause = " ".join(str(error).split()) or type(error).__name__  # clients of object stores raise errors of their own
-            raise StoreError(
-                f"{self.root}: cannot {verb} {name or 'it'}: {cause}; check that this machine reaches it and has its keys"
-            ) from error
 
 
 class Appending:
@@ -357,6 +366,7 @@ class Appending:
 
     def write(self, data: bytes | pa.Buffer) -> None:
         """Append all of the data."""
+        self._store.check_lease()
         with self._store.explained(self.name):
             view = memoryview(data)
             while view:
@@ -371,6 +381,11 @@ class Appending:
         if not self._file.closed:
             self.sync()
             self._file.close()
+
+
+def _since_start() -> float:
+    """Seconds that pass also while this process or its machine is stopped."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
 
 
 def _format_of(data: bytes) -> tuple[int | None, str]:

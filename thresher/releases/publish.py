@@ -45,10 +45,8 @@ def publish(run: Run, spec: PublishSpec | None = None, *, force: str | None = No
     """Append the dataset of a finished run to a repository. `spec` replaces the recipe's `publish`; `force` is the reason for
     releasing what the gates refuse. Raises PublishError, and then nothing has changed."""
     spec = spec or run.recipe.publish
-    if run.store.local:
-        return _publish_from(run, Path(run.store.path("dataset")), spec, force)
-    with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
-        return _publish_from(run, Path(folder), spec, force)
+    with run.store.writing("thresher publish"), tempfile.TemporaryDirectory(prefix="thresher-") as folder:
+        return _publish_from(run, Path(run.store.path("dataset") if run.store.local else folder), spec, force)
 
 
 def published(run: Run) -> bool:

@@ -104,8 +104,8 @@ def begin(
         model={**described, "decides": decides},
         thresher_version=__version__,
     )
-    manifest = _open(store, manifest)
-    return _planned(Run(store, manifest), loaded.base, prompts)
+    with store.writing("thresher run"):
+        return _planned(Run(store, _open(store, manifest)), loaded.base, prompts)
 
 
 def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
@@ -131,8 +131,9 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
         model={"prompt_format": "chat", "samples": file.name, "reasoning": noted(marking), "decides": decides},
         thresher_version=__version__,
     )
-    manifest = _open(store, manifest)
-    shards = ingest(file, store, key=manifest.sampling_key, marking=marking)
+    with store.writing("thresher filter"):
+        manifest = _open(store, manifest)
+        shards = ingest(file, store, key=manifest.sampling_key, marking=marking)
     return Begun(Run(store, manifest), shards, ())
 
 

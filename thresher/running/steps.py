@@ -134,7 +134,7 @@ class JudgedOnly:
 
 def run_steps(begun: Begun, progress: Progress) -> Finished:
     """All steps of a run, without Prefect."""
-    with open_executor(begun.run.recipe) as executor:
+    with begun.run.store.writing(begun.run.command), open_executor(begun.run.recipe) as executor:
         steps = Plain(begun.run, progress, executor)
         fill_pool(begun, steps, progress, executor)
         return steps.finish()

@@ -130,7 +130,8 @@ class Drawn:
 @dataclass(frozen=True)
 class EngineFacts:
     """What the pool records about an engine. `sequences` is the number of completions it generates concurrently, `context` the
-    most tokens of a prompt and its completion (0 if unknown). `logprobs_kind` is `raw` if log-probabilities are those of the model's own distribution, before temperature and truncation."""
+    most tokens of a prompt and its completion (0 if unknown). `logprobs_kind` is `raw` if log-probabilities are those of the
+    model's own distribution, before temperature and truncation."""
 
     engine: str
     version: str

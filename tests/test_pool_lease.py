@@ -1,0 +1,192 @@
+"""One process at a time writes a run: across kill -9, machines without a common clock, and stores without file locks."""
+
+import fcntl
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from thresher.errors import StoreError
+from thresher.pool import lease
+from thresher.pool.lease import Holder, Leases
+from thresher.pool.store import Store
+
+HOLD = """
+import sys
+from thresher.pool.store import Store
+with Store(sys.argv[1]).writing("thresher run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file locks as on some network file systems, and short waits."""
+
+    def none(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, none)
+    monkeypatch.setattr(lease, "WAIT_S", 0.05)
+    monkeypatch.setattr(lease, "STALE_S", 0.3)
+    monkeypatch.setattr(lease, "LOOK_S", 0.0)
+
+
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(tmp_path / "run" if request.param == "disk" else f"memory://{tmp_path.name}/run")
+
+
+def holder_elsewhere(store: Store, **changes: Any) -> Holder:
+    """The lease is another machine's from now on."""
+    leases = Leases(store.fs, store.base, store.root)
+    holder = Holder("t", "thresher run", "ann", "gpu-7", 17, "", "2026-01-01 00:00:00")
+    leases.create(leases.highest() + 1, replace(holder, **changes))
+    return holder
+
+
+def test_blocks_of_one_process_are_nested_and_numbers_only_grow(store: Store) -> None:
+    for _ in range(2):
+        with store.writing("thresher run"), Store(store.root).writing("thresher publish"):
+            store.write_bytes("a", b"1")
+        store.write_bytes("a", b"2")  # without a lease nothing is asked for
+
+    assert Leases(store.fs, store.base, store.root).numbers() == [2]
+
+
+def test_the_holder_is_named_and_its_death_is_noticed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    words = rf"{tmp_path}: .*process {process.pid}, `thresher run`.*is writing this run"
+    with pytest.raises(StoreError, match=words), store.writing("thresher filter"):
+        pass
+    process.kill()
+    started = time.monotonic()
+    while True:  # it is gone before it is waited for
+        with store.writing("thresher filter"):
+            break
+    process.communicate()
+
+    assert time.monotonic() - started < 30
+    assert f"process {process.pid}" in caplog.text
+    assert "taking over" in caplog.text
+
+
+def test_a_silent_holder_on_another_machine_loses_the_lease_and_one_that_renews_keeps_it(store: Store) -> None:
+    holder = holder_elsewhere(store)
+    with store.writing("thresher run"):
+        assert lease.number_held(store.base) == 2
+
+    leases, ended = Leases(store.fs, store.base, store.root), threading.Event()
+    holder_elsewhere(store)
+
+    def renew() -> None:
+        renewed = 0
+        while not ended.wait(0.02):
+            renewed += 1
+            leases.write(3, replace(holder, renewed=renewed))
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    try:
+        with pytest.raises(StoreError, match=r"ann@gpu-7 \(process 17.*is writing this run"), store.writing("thresher run"):
+            pass
+    finally:
+        ended.set()
+        renewing.join()
+
+
+def test_a_writer_that_was_stopped_meanwhile_writes_nothing_more(store: Store) -> None:
+    """Neither itself nor the processes that it gave the store to."""
+    with store.writing("thresher run"):
+        store.write_bytes("a", b"1")
+        given = pickle.dumps(store)
+        holder_elsewhere(store)
+        for write in (
+            lambda: store.write_bytes("a", b"2"),
+            lambda: store.remove("a"),
+            lambda: store.move_aside("a", "damaged"),
+            lambda: store.put_next("starts", "", ".json", b"{}"),
+        ):
+            with pytest.raises(StoreError, match=r"taken over by ann@gpu-7.*writes nothing more"):
+                write()
+    with pytest.raises(StoreError, match="taken over"):
+        pickle.loads(given).write_bytes("a", b"3")
+
+    assert store.read_bytes("a") == b"1"
+    assert Leases(store.fs, store.base, store.root).read(2) is not None  # its release did not touch the other's lease
+
+
+def test_a_lease_file_that_cannot_be_read_is_taken_over_in_time(store: Store) -> None:
+    holder_elsewhere(store)
+    store.fs.pipe_file(f"{store.base}/writer/000001.json", b"{")
+
+    with store.writing("thresher run"):
+        assert lease.number_held(store.base) == 2
+
+
+def test_of_many_that_take_a_lease_one_gets_it(tmp_path: Path) -> None:
+    """Each takes the number after the highest; the others try again."""
+    store = Store(tmp_path)
+    leases = Leases(store.fs, store.base, store.root)
+    gone = holder_elsewhere(store)
+    taken: list[int] = []
+    start = threading.Barrier(16)
+
+    def take() -> None:
+        start.wait()
+        try:
+            leases.create(2, replace(gone, token=os.urandom(4).hex()))
+            taken.append(2)
+        except FileExistsError:
+            pass
+
+    threads = [threading.Thread(target=take) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert taken == [2]
+
+
+class NoCondition(MemoryFileSystem):  # type: ignore[misc]
+    """A client, or a server, that ignores the condition."""
+
+    protocol = "nocondition"
+    store: ClassVar[dict[str, Any]] = {}
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        super().pipe_file(path, value, **kwargs)
+
+
+def test_storage_without_a_conditional_create_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the package of its client, and where that is known by asking the server."""
+
+    def written() -> None:
+        with lease.writing(NoCondition(), "/run", "nocondition://run", "thresher run"):
+            pass
+
+    with pytest.raises(StoreError, match=r"nocondition://run: cannot be a run directory: its client .* cannot create a file"):
+        written()
+    monkeypatch.setattr(NoCondition, "__module__", "s3fs.core")
+    with pytest.raises(StoreError, match="the server overwrites a file that is only to be created"):
+        written()
+
+
+def test_where_nothing_may_be_written_nothing_is_leased() -> None:
+    """A finished run on a read-only disk is opened as before."""
+    with Store("/sys/nowhere").writing("thresher run"):
+        assert lease.number_held("/sys/nowhere") == 0
