@@ -1,6 +1,7 @@
 """Sums over verdicts that tell how far a filter can be trusted."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 
 from schemas.sample import VERDICTS
 from thresher.auditing.audit import FilterStats
-from thresher.auditing.counting.evidence import MOST_ERRORS, OTHER, Evidence, alarms, classes_of, correlation, evidence_of
+from thresher.auditing.counting.evidence import (
+    MOST_ERRORS,
+    OTHER,
+    Evidence,
+    alarms,
+    classes_of,
+    correlation,
+    evidence_of,
+    kinds_of_errors,
+)
 
 VERIFIER = {"label": "answer", "role": "verifier", "exhaustive": True}
 SECOND = {"label": "style", "role": "quality", "exhaustive": True}
@@ -103,3 +113,14 @@ def test_too_many_timeouts_and_wrong_canaries_raise_alarms() -> None:
 
     assert timeouts.startswith("answer: timeout 2 of 100 (2.0%), at most 0.5% is acceptable")
     assert canaries.startswith("answer: 8 of 10 canaries judged right, at least 90% is required")
+
+
+def test_errors_that_differ_in_numbers_are_one_kind_where_there_are_too_many() -> None:
+    """Ten thousand prompts that are too long have ten thousand different errors."""
+    few = Counter({"too long: 4097 tokens\nhint": 2, "status 500": 1})
+    many = Counter({f"too long: {tokens} tokens": 1 for tokens in range(5000, 5100)} | {"status 500": 3})
+    odd = Counter({f"odd {chr(97 + number)}": 30 - number for number in range(26)})
+
+    assert kinds_of_errors(few) == {"too long: 4097 tokens": 2, "status 500": 1}
+    assert kinds_of_errors(many) == {"too long: N tokens": 100, "status N": 3}
+    assert kinds_of_errors(kinds_of_errors(many) + odd)[OTHER] == sum(sorted([100, 3, *odd.values()])[:8])

@@ -3,13 +3,14 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from schemas.engines import VllmEngine
 from schemas.sample import Message
-from thresher.errors import EngineError, SourceError
+from thresher.errors import EngineError
 from thresher.estimators import calibration
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import embedded_model
@@ -92,9 +93,33 @@ def test_calibration_catches(sampler: VllmSampler, name: str) -> None:
     assert events <= {event.event for event in scored(sampler, tokens, **changes).exceeds}
 
 
-def test_a_prompt_that_does_not_fit_is_named(sampler: VllmSampler) -> None:
-    with sampler.stream() as stream, pytest.raises(SourceError, match=r"do not fit the context of 512; shorten the prompt"):
-        stream.submit([group(0, "Tell me a story.", 1, max_tokens=500)])
+def test_a_prompt_that_the_engine_refuses_costs_itself(sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too long for the context, refused by the template, or by vLLM itself; the others are drawn."""
+    odd = replace(group(1, "Hello", 1), template='{"tools": 3}')
+    real = sampler._tokeniser.text
+
+    def text(messages: Any, **more: Any) -> str:
+        if more.get("template"):
+            raise ValueError("roles must alternate")  # as templates do
+        return "" if messages[-1].content == "nothing" else real(messages, **more)
+
+    monkeypatch.setattr(sampler._tokeniser, "text", text)
+    groups = [group(0, "Tell me a story.", 1, max_tokens=500), odd, group(2, "nothing", 2), group(3, "Hello", 2)]
+
+    drawn = {result.number: result for result in draw(sampler, groups)}
+
+    assert "do not fit the context of 512; shorten the prompt" in str(drawn[0].error)
+    assert "the chat template refuses the prompt: ValueError: roles must alternate" in str(drawn[1].error)
+    assert "vLLM: " in str(drawn[2].error)
+    assert all(drawn[number].refused for number in range(3))
+    assert (drawn[3].error, len(drawn[3].completions)) == (None, 2)
+
+
+def test_a_request_that_every_prompt_is_refused_with_ends_the_stream(sampler: VllmSampler) -> None:
+    with sampler.stream() as stream, pytest.raises(EngineError, match=r"vLLM: .*top_p"):  # noqa: PT012 - whenever it is told
+        stream.submit([group(0, "Hello", 1, top_p=7.0)])
+        while True:
+            stream.take(1.0)
 
 
 def test_a_label_is_chosen_by_logprobs_or_by_structured_output(sampler: VllmSampler) -> None:

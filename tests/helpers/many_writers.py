@@ -16,7 +16,7 @@ from typing import Any
 import datasets  # noqa: F401 - imported once for all of them, as are those below
 import duckdb  # noqa: F401
 import pyarrow.dataset  # noqa: F401
-import s3fs  # noqa: F401
+import s3fs  # type: ignore[import-untyped]  # noqa: F401
 
 from thresher.cli import main
 from thresher.cli.recipes import print_result  # noqa: F401
@@ -56,5 +56,5 @@ def started_together(commands: list[list[str]]) -> list[tuple[int, str]]:
 
 
 if __name__ == "__main__":
-    fcntl.flock = fcntl.lockf = _no_locks  # type: ignore[assignment]
+    fcntl.flock = fcntl.lockf = _no_locks
     print(json.dumps(started_together(json.loads(Path(sys.argv[1]).read_text()))))

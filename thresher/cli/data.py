@@ -5,6 +5,7 @@ import os
 
 from thresher.cli.arguments import add_command, add_formats, add_recipe, require_positive
 from thresher.cli.output import print_line, print_rows
+from thresher.cli.recipes import add_allow_empty, print_result
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,6 +19,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="JSONL or Parquet file with the columns prompt and completion, or with conversations in the column messages",
     )
     command.add_argument("--out", metavar="DIR", required=True, help="run directory to write")
+    add_allow_empty(command)
     _add_dedupe(commands)
 
     command = add_command(
@@ -92,7 +94,6 @@ def filter_(options: argparse.Namespace) -> int:
     """Run `thresher filter`."""
     from pathlib import Path
 
-    from thresher.cli.recipes import print_result
     from thresher.inputs import recipe_file
     from thresher.running import steps
     from thresher.running.progress import Progress
@@ -100,7 +101,8 @@ def filter_(options: argparse.Namespace) -> int:
     loaded = recipe_file.load(options.recipe, options.overrides)
     begun = steps.begin_brought(loaded, Path(options.samples), options.out)
     with Progress() as progress:
-        return print_result(steps.run_steps(begun, progress))
+        finished = steps.run_steps(begun, progress)
+    return print_result(finished, begun.run, allow_empty=options.allow_empty)
 
 
 def dedupe(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from thresher.errors import ScheduleError
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
 if TYPE_CHECKING:
+    from thresher.pool.run import Run
     from thresher.running.steps import Finished
 
 
@@ -22,6 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     command.add_argument("--salt", help="text; each salt draws different samples (default: run.salt of the recipe)")
     command.add_argument("--no-prefect", action="store_true", help="run the same steps without Prefect")
+    add_allow_empty(command)
 
     command = add_command(
         commands, "check", check, "Check a recipe without sampling: its prompts as the model reads them, its filters, its models."
@@ -104,10 +106,11 @@ def run(options: argparse.Namespace) -> int:
     begun = steps.begin(loaded, options.out, salt=options.salt)
     if finished := steps.finished(begun):
         print_line(f"already finished: {begun.root} has nothing left to sample, filter or write")
-        return print_result(finished)
+        return print_result(finished, begun.run, allow_empty=options.allow_empty)
     if options.no_prefect:
         with Progress() as progress:
-            return print_result(steps.run_steps(begun, progress))
+            finished = steps.run_steps(begun, progress)
+        return print_result(finished, begun.run, allow_empty=options.allow_empty)
     from flows.pipeline import run_here
 
     try:
@@ -117,8 +120,9 @@ def run(options: argparse.Namespace) -> int:
         if finished is None:
             raise
         print_error(f"{error}; the run itself is finished")
-        return print_result(finished)
-    return print_result(steps.Finished(cached_audit(begun.run), f"{begun.root}/dataset"))
+        return print_result(finished, begun.run, allow_empty=options.allow_empty)
+    finished = steps.Finished(cached_audit(begun.run), f"{begun.root}/dataset")
+    return print_result(finished, begun.run, allow_empty=options.allow_empty)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -210,13 +214,30 @@ def study(options: argparse.Namespace) -> int:
     return 0
 
 
-def print_result(finished: "Finished") -> int:
-    """Print the audit of a finished run and how to read its dataset; return the exit code."""
+def print_result(finished: "Finished", run: "Run", *, allow_empty: bool) -> int:
+    """Print the audit of a finished run and how to read its dataset; return the exit code: 1 where the run is not to be relied on
+    (no hits, a view without rows, an alarm), unless that is allowed. The last line says why."""
     from thresher.auditing.show import print_audit
+    from thresher.running.shortfalls import notes, shortfalls
 
-    dataset = finished.dataset
-    print_audit(finished.audit, open_console())
-    view = "sft" if finished.audit.outcomes["keep"] else "rollouts"  # datasets loads no config without rows
+    dataset, audit = finished.dataset, finished.audit
+    print_audit(audit, open_console())
+    view = "sft" if audit.outcomes["keep"] else "rollouts"  # datasets loads no config without rows
+    for note in notes(run, audit):
+        print_line(note)
     print_line(f"dataset: {dataset}")
     print_line(f"""read it: python -c "from datasets import load_dataset; print(load_dataset('{dataset}', '{view}'))\"""")
-    return 0
+    if not (faults := shortfalls(run, audit)):
+        return 0
+    allowed = " (allowed by --allow-empty)" if allow_empty else "; --allow-empty exits with 0 all the same"
+    print_error("; ".join(faults) + allowed)
+    return 0 if allow_empty else 1
+
+
+def add_allow_empty(command: argparse.ArgumentParser) -> None:
+    """Add the flag that `run` and `filter` share."""
+    command.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="exit with 0 also if there are no hits, a view has no rows, or an alarm is raised",
+    )

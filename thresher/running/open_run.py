@@ -27,6 +27,7 @@ from thresher.pool.model_rows import has_samples
 from thresher.pool.rows import parts_of_prompts
 from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
+from thresher.pool.undrawn import may_be_tried_again
 from thresher.pool.wanted import samples_of_shard
 from thresher.running import describe_models
 
@@ -39,6 +40,8 @@ class Begun:
     shards: int
     lacking: tuple[list[int], ...]
     """The shards that lack samples of each model, in the order of the recipe."""
+    undrawn: frozenset[int] = frozenset()
+    """Those that lack only samples which could not be drawn before, and are tried again."""
 
     @property
     def missing(self) -> list[int]:
@@ -164,6 +167,7 @@ def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
         entry = _write_plan(run, list(plan(recipe, base, refused=refused)) if prompts is None else list(prompts), refused)
     shards, hashed = int(entry.facts["shards"]), 0
     lacking: list[list[int]] = [[] for _ in run.models]
+    undrawn = set(range(shards))
     for shard in range(shards):
         samples = store.finished(f"samples/{shard_name(shard)}", run.key, hashed=hashed < HASHED_BYTES)
         if samples is not None:
@@ -171,7 +175,10 @@ def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
         for one, lacks in zip(run.models, lacking, strict=True):
             if samples is None or not has_samples(samples, run, one):
                 lacks.append(shard)
-    begun = Begun(run, shards, tuple(lacking))
+                undrawn.discard(shard)
+            elif may_be_tried_again(samples, one):
+                lacks.append(shard)
+    begun = Begun(run, shards, tuple(lacking), frozenset(undrawn))
     missing = set(begun.missing)
     for name in store.names(journal.FOLDER, ".arrows"):  # of shards that were finished right before an interruption
         if int(name.partition("-")[0]) not in missing:

@@ -31,7 +31,7 @@ class Progress:
         self._console = Console(file=stream or sys.stderr)
         self._lock = threading.Lock()
         self._bars: Bars | None = None
-        self.samples = self.tokens = self.total = self.hits = 0
+        self.samples = self.tokens = self.total = self.hits = self.failed = 0
         self._hits_of: dict[int, int] = {}
         self._target: int | None = None
         self._adaptive = False
@@ -103,11 +103,12 @@ class Progress:
         else:
             self.say(f"{facts.engine} {facts.version} is ready, sampling")
 
-    def drawn(self, samples: int, tokens: int) -> None:
-        """Count samples, and the tokens of their completions."""
+    def drawn(self, samples: int, tokens: int, *, failed: int = 0) -> None:
+        """Count samples, `failed` of which could not be drawn, and the tokens of their completions."""
         with self._lock:
             self.times.setdefault("first", time.time())
             self.samples += samples
+            self.failed += failed
             self.tokens += tokens
             self._show()
 
@@ -151,6 +152,7 @@ class Progress:
         seconds = max(time.perf_counter() - self._first, 1e-9)
         goal = f"at least {self.total:,}" if self._adaptive else f"{self.total:,}"
         hits = f"{self.hits:,} of {self._target:,} hits" if self._target else f"{self.hits:,} hits"
+        hits += f", {self.failed:,} could not be drawn" if self.failed else ""
         left = "" if not 0 < self.done < 1 else f", {_clock(seconds * (1 / self.done - 1))} left"
         rate = f"{self.samples / seconds:,.1f} samples/s, {self.tokens / seconds:,.0f} tokens/s"
         return f"{self.samples:,} of {goal} samples ({100 * self.done:.0f} %), {rate}, {hits}, {_clock(seconds)} passed{left}"

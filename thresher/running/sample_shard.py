@@ -9,6 +9,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from thresher.estimators import calibration, pass_rate
 from thresher.executors.executor import Call, call_here
 from thresher.inputs.prompts import prompts_of
 from thresher.judging.winnow import count_prompts
-from thresher.pool import journal
+from thresher.pool import journal, undrawn
 from thresher.pool import rows as shards
 from thresher.pool.model_rows import counts_by_model, drawn_by, has_samples, sources_of
 from thresher.pool.prompt_counts import PromptCount
@@ -52,11 +53,11 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
     store, one = run.store, run.models[number]
     name, key = f"samples/{shard_name(shard)}", run.key
     before = store.finished(name, key)
-    if before is not None and has_samples(before, run, one):
+    if before is not None and has_samples(before, run, one) and not undrawn.may_be_tried_again(before, one, sampler.facts):
         return before
     prompts = store.read_group("prompts", shard)
     drawing = Drawing(prompts, one, sampler, progress)
-    drawing.count_in(_earlier(store, shard, before, key))
+    drawing.count_in(undrawn.without_tried_again(_earlier(store, shard, before, key), before, one, sampler.facts))
 
     def count(rows: pa.Table) -> dict[str, PromptCount]:
         counts: dict[str, PromptCount] = call(count_prompts, run, shards.pool_rows(prompts, rows))
@@ -70,7 +71,7 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
                 log.append(rows)
     noted = before.facts["wanted"] if before is not None else None
     budget = noted_with(noted, wanted(one.recipe.sampling, one.recipe.model), one.model_key, run.first_key)
-    return _finish(run, shard, before, prompts, budget=budget, seconds=progress.lap())
+    return _finish(run, shard, before, prompts, budget=budget, seconds=progress.lap(), failed=partial(drawing.failed, before))
 
 
 class Drawing:
@@ -91,6 +92,7 @@ class Drawing:
         self._requests: dict[int, Request] = {}
         self._outstanding = [0] * len(self._prompts)
         self._numbers = 0
+        self._undrawn: dict[str, str] = {}
         # With target_hits: the prompts that may get further waves, and their samples (schema JOURNAL).
         self._open = set(range(len(self._prompts))) if recipe.sampling.target_hits is not None else set()
         self._rows: dict[int, list[pa.Table]] = defaultdict(list)
@@ -130,6 +132,11 @@ class Drawing:
                 raise
             yield self._finished(answers)
 
+    def failed(self, before: Entry | None, rows: pa.Table) -> dict[str, dict[str, str]]:
+        """What the entry of a shard (rows of schema SAMPLES) is to note of samples that could not be drawn; see
+        thresher.pool.undrawn."""
+        return undrawn.noted(rows, before, self._own, self._undrawn)
+
     def _submit(self, stream: Stream, prompts: Iterable[int]) -> None:
         """Request what these prompts lack."""
         groups = [group for row in prompts for series in self._series for group in self._groups(row, series)]
@@ -165,11 +172,15 @@ class Drawing:
         answers = []
         for group in drawn:
             request = self._requests.pop(group.number)
+            if group.error is not None:
+                decides = undrawn.decided_by(self._own, self._sampler.facts) if group.refused else ""
+                self._undrawn[self._ids[request.row]] = decides
             self._outstanding[request.row] -= 1
             self._indices[request.row, request.series.text].update(request.indices)
             answers.append((request, group))
         samples = sum(len(request.indices) for request, _ in answers)
-        self._progress.drawn(samples, sum(group.tokens for _, group in answers))
+        failed = sum(len(request.indices) for request, group in answers if group.error is not None)
+        self._progress.drawn(samples, sum(group.tokens for _, group in answers), failed=failed)
         rows = shards.journal_rows(
             answers,
             self._ids,
@@ -224,10 +235,19 @@ def _earlier(store: Store, shard: int, before: Entry | None, key: str) -> pa.Tab
     return pa.concat_tables(parts)
 
 
-def _finish(run: Run, shard: int, before: Entry | None, prompts: pa.Table, *, budget: dict[str, Any], seconds: float) -> Entry:
+def _finish(
+    run: Run,
+    shard: int,
+    before: Entry | None,
+    prompts: pa.Table,
+    *,
+    budget: dict[str, Any],
+    seconds: float,
+    failed: Callable[[pa.Table], dict[str, dict[str, str]]],
+) -> Entry:
     """Write a shard's file from its journal (read back, so that what was journalled is what is written), then its entry."""
     store, key, name = run.store, run.key, f"samples/{shard_name(shard)}"
-    rows = _earlier(store, shard, before, key)
+    rows = undrawn.latest(_earlier(store, shard, before, key))
     table = shards.pool_rows(prompts, rows)
     anchors = int(pc.sum(table["anchor"]).as_py() or 0)
     _, first = np.unique(table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy(), return_index=True)
@@ -236,6 +256,7 @@ def _finish(run: Run, shard: int, before: Entry | None, prompts: pa.Table, *, bu
         "samples": table.num_rows - anchors,
         "anchors": anchors,
         "failed": table.num_rows - table["error"].null_count,
+        "undrawn": failed(table),
         "prompt_tokens": _total_length(table["prompt_ids"].take(pa.array(first))),
         "completion_tokens": _total_length(table["completion_ids"]),
         "seconds": round(seconds + (0.0 if before is None else before.facts["seconds"]), 3),

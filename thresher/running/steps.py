@@ -205,7 +205,14 @@ def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor
             with engines_of(run, progress, executor, number) as engines:
                 sample_through(begun, engines, steps, progress, executor, number=number)
         except (EngineError, ModelError, SourceError) as error:
-            if not run.several or isinstance(error, DeadlyError):  # a filter may have died, not the engine
+            if isinstance(error, DeadlyError):  # a filter may have died, not the engine
+                raise
+            if begun.undrawn.issuperset(begun.lacking[number]):
+                log.warning("what could not be drawn before is not tried again: %s", error)
+                _judge_only(winnow.unjudged(run, judged.sampled(run.store))[0], steps, executor)
+                steps.compare()
+                continue
+            if not run.several:
                 raise
             failures.append((one.label, error))
             log.warning("%s draws no samples: %s; the other models of the recipe are drawn from", one.label, error)
@@ -292,7 +299,8 @@ def sample_on(engines: Engines, run: Run, shard: int, progress: Progress) -> dic
     entry = engines.call(_sampled, run, shard)
     facts, earlier = entry["facts"], before.facts if before is not None else {}
     samples = sum(facts[name] - earlier.get(name, 0) for name in ("samples", "anchors"))
-    progress.drawn(samples, facts["completion_tokens"] - earlier.get("completion_tokens", 0))
+    failed = max(0, facts["failed"] - earlier.get("failed", 0))
+    progress.drawn(samples, facts["completion_tokens"] - earlier.get("completion_tokens", 0), failed=failed)
     return entry
 
 

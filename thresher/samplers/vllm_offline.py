@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from types import TracebackType
@@ -177,7 +177,7 @@ class VllmSampler:
         self._tokeniser = Tokeniser(self._model, self._format)
         self.token_bytes = self._tokeniser.token_bytes()
         each = seeds_each_sample(self._seeds)
-        self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw")
+        self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw", self._context)
         adapter = self._process.load_adapter()
         ids = None if marks is None else tuple(np.array(self._tokeniser.completion(mark), np.int32) for mark in marks)
         self._tokens = TokenWatch()
@@ -215,8 +215,14 @@ class VllmSampler:
             self._loop.call_soon_threadsafe(self._cancel, stream)
 
     def enqueue(self, stream: VllmStream, groups: Iterable[Group]) -> None:
-        """Queue groups of a stream. Raises SourceError for a prompt that does not fit the model's context."""
-        jobs = [self._job(stream, group) for group in groups]
+        """Queue groups of a stream. A prompt that its template or the model's context refuses is finished at once."""
+        jobs = []
+        for group in groups:
+            try:
+                jobs.append(self._job(stream, group))
+            except SourceError as error:
+                log.info("a prompt is undecided: %s", error)
+                stream.finished.put(Drawn(group.number, (), error=str(error), refused=True))
         try:
             self._loop.call_soon_threadsafe(self._put, jobs)
         except RuntimeError as error:  # the loop has ended
@@ -224,12 +230,15 @@ class VllmSampler:
 
     def _job(self, stream: VllmStream, group: Group) -> Job:
         template = template_with_effort(group.template, group.parameters)
-        text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=template)
+        try:
+            text = self._tokeniser.text(group.messages, to_continue=True, tools=group.tools, template=template)
+        except Exception as error:  # a template may raise anything
+            raise SourceError(f"the chat template refuses the prompt: {in_words(error)}") from error
         tokens, longest = self._tokeniser.prompt(text), int(group.parameters["max_tokens"])
         if len(tokens) + longest > self._context:
             raise SourceError(
-                f"prompt {group.messages[-1].content[:60]!r}: {len(tokens)} tokens and sampling.max_tokens {longest} do not fit "
-                f"the context of {self._context}; shorten the prompt, lower max_tokens or raise engine.max_model_len"
+                f"too long: {len(tokens)} tokens and sampling.max_tokens {longest} do not fit the context of {self._context}; "
+                "shorten the prompt, lower max_tokens or raise engine.max_model_len"
             )
         opened = self._marking is not None and opens_thinking(text, self._marking)
         return Job(stream, group, tokens, len(tokens) + group.n * longest, opened)
@@ -261,7 +270,7 @@ class VllmSampler:
             if job.stream.closed:
                 continue
             if (reason := self._poison.get(job.group.messages)) is not None:
-                job.stream.finished.put(Drawn(job.group.number, (), error=reason))
+                job.stream.finished.put(Drawn(job.group.number, (), error=reason, refused=True))
                 continue
             task = self._in_flight[job] = self._loop.create_task(self._draw(self._start, job))
             task.add_done_callback(partial(self._landed, job))
@@ -295,7 +304,7 @@ class VllmSampler:
         except Exception as error:  # noqa: BLE001 - whatever vLLM raises, the stream gets it
             self._in_flight.pop(job, None)
             if start is self._start and not getattr(start.engine, "errored", False):
-                finished.put(error if isinstance(error, EngineError) else EngineError(f"vLLM: {in_words(error)}"))
+                finished.put(await self._refused(start, job, error))
                 self._fill()
             elif self._start is not None or self._restarting:
                 self._died(job, error)
@@ -304,6 +313,18 @@ class VllmSampler:
         self._deaths = 0
         finished.put(drawn)
         self._fill()
+
+    async def _refused(self, start: EngineStart, job: Job, error: Exception) -> Drawn | EngineError:
+        """What a working engine's error ends: this prompt, if a short one with the same parameters is drawn; else the stream."""
+        words, parameters = EngineError(f"vLLM: {in_words(error)}"), {**job.group.parameters, "max_tokens": 1}
+        short = replace(job.group, messages=(Message("user", "Hello"),), n=1, parameters=parameters, tools=None, keep_top=0)
+        try:
+            tokens = self._tokeniser.prompt(self._tokeniser.text(short.messages, to_continue=True))
+            await draw_group(start, Quota(0), short, tokens)
+        except Exception:  # noqa: BLE001 - whatever it is, it is not this prompt's
+            return words
+        log.info("a prompt is undecided: %s", words)
+        return Drawn(job.group.number, (), error=str(words), refused=True)
 
     # -- deaths of the engine ------------------------------------------------------------------------------------------
 
@@ -314,7 +335,7 @@ class VllmSampler:
             reason = f"the engine died {job.deaths} times while it sampled this prompt, the last time alone: {in_words(error)}"
             log.warning("a prompt is set aside as undecided: %s: %r", reason, job.group.messages[-1].content[:80])
             self._poison[job.group.messages] = reason
-            job.stream.finished.put(Drawn(job.group.number, (), error=reason))
+            job.stream.finished.put(Drawn(job.group.number, (), error=reason, refused=True))
         else:
             self._suspected = self._suspected or job.deaths >= SUSPECT
             heapq.heappush(self._waiting, (job.stream.priority, next(self._ages), job))

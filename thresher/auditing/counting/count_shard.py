@@ -18,7 +18,7 @@ from filters.base import Role, Scope
 from schemas.manifest import Entry
 from schemas.sample import Outcome
 from schemas.sampling import Sampling
-from thresher.auditing.counting.evidence import Evidence, evidence_of
+from thresher.auditing.counting.evidence import MOST_ERRORS, Evidence, evidence_of, kinds_of_errors
 from thresher.errors import StoreError
 from thresher.estimators.diversity import Sums, sums_of
 from thresher.pool import judged as pool
@@ -55,7 +55,7 @@ class Counts:
     temperatures: Counter[tuple[float | None, str, str | None]] = field(default_factory=Counter)
     """Samples without anchors by temperature, outcome, kind."""
     failed: Counter[str] = field(default_factory=Counter)
-    """Samples that the engine could not draw, by its error."""
+    """Samples that the engine could not draw, by its error (kinds_of_errors)."""
     references: Counter[tuple[str, bool]] = field(default_factory=Counter)
     """Samples without anchors by family, and whether they have a reference answer."""
     likely: Counter[bool] = field(default_factory=Counter)
@@ -75,6 +75,10 @@ class Counts:
         self.prompts.update(other.prompts)
         self.temperatures.update(other.temperatures)
         self.failed.update(other.failed)
+        if len(self.failed) > MOST_ERRORS:
+            kinds = kinds_of_errors(self.failed)
+            self.failed.clear()
+            self.failed.update(kinds)
         self.references.update(other.references)
         self.likely.update(other.likely)
         self.diversity.update(other.diversity)
@@ -148,7 +152,7 @@ def counted(judged: pa.Table, verdicts: pa.Table, sampling: Sampling, models: Ro
         _occurrences(on_drawn, ["family", "filter", "outcome", "reason"]),
         _occurrences(prompts, prompts.column_names),
         _occurrences(drawn, ["temperature", "outcome", "kind"]),
-        Counter(judged["error"].drop_null().to_pylist()),
+        kinds_of_errors(Counter(judged["error"].drop_null().to_pylist())),
         _occurrences(drawn.append_column("known", pc.is_valid(drawn["reference"])), ["family", "known"]),
         Counter({known: n for (known,), n in likely.items()}),
     )

@@ -2,6 +2,7 @@
 alarms."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from thresher.auditing.audit import FilterStats
 
 MOST = {"unparsed": 0.30, "timeout": 0.005, "crash": 0.005, "verifier_error": 0.0, "tampering": 0.0}
 """Largest share of a verifier's verdicts in each class; above it there is an alarm."""
-MOST_ERRORS, ERROR_CHARS, OTHER = 20, 100, "other errors"
+MOST_ERRORS, ERROR_CHARS, OTHER = 20, 200, "other errors"
 """Different errors that are counted separately for each filter and reason, and the number of characters by which they are
 compared."""
 ADVICE = {
@@ -115,6 +116,21 @@ def alarms(filters: Iterable[FilterStats], facts: Mapping[str, Mapping[str, Any]
                     f"{stats.name}: {stats.canaries['right']} of {stats.canaries['asked']} canaries judged right, at least "
                     f"{wanted:.0%} is required; do not trust its verdicts"
                 )
+
+
+def kinds_of_errors(errors: Counter[str]) -> Counter[str]:
+    """Count errors by the beginning of their first line. Where they are of more than MOST_ERRORS kinds, numbers in them count as
+    equal; of still more, the rarest are summed up as OTHER."""
+    kinds: Counter[str] = Counter()
+    for error, count in errors.items():
+        kinds[error.split("\n")[0][:ERROR_CHARS]] += count
+    if len(kinds) > MOST_ERRORS:
+        equal, kinds = kinds, Counter()
+        for error, count in equal.items():
+            kinds[re.sub(r"\d+", "N", error)] += count
+    other = sum(count for error, count in kinds.most_common()[MOST_ERRORS:] if error != OTHER)
+    kept = {error: count for error, count in kinds.most_common()[:MOST_ERRORS] if error != OTHER}
+    return Counter(kept | ({OTHER: other + kinds[OTHER]} if other or kinds[OTHER] else {}))
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,46 @@
+"""What the exit of a finished run says besides its audit: why it is not to be relied on, and what is left out of it."""
+
+from schemas.recipe import Recipe
+from thresher.auditing.audit import Audit
+from thresher.auditing.show import number
+from thresher.pool.run import Run
+
+ALWAYS = ("sft", "rollouts")
+"""Views that are to have rows whether the recipe names them or not; of the others, those that it names."""
+
+
+def shortfalls(run: Run, audit: Audit) -> list[str]:
+    """Reasons why a finished run is not to be relied on, in words: no hits, views without rows, alarms, failed calibration."""
+    faults = []
+    if not audit.total.hits:
+        faults.append(f"no hits: none of {number(audit.samples, ',')} samples passed every filter")
+    empty = [view for view in _empty_views(run) if view in ALWAYS or _names_views(run.recipe)]
+    if empty and (audit.total.hits or empty != ["sft"]):
+        faults.append(f"views without rows: {', '.join(empty)}")
+    count = len(audit.alarms) + len(audit.calibration_faults)
+    if count:
+        faults.append(f"{count} alarm{'s' if count > 1 else ''}, see above")
+    return faults
+
+
+def notes(run: Run, audit: Audit) -> list[str]:
+    """What is left out of a run that may be relied on, in words: samples that could not be drawn, views without rows."""
+    lines = []
+    if undrawn := sum(audit.not_sampled.values()):
+        lines.append(
+            f"{number(undrawn, ',')} samples could not be drawn and are undecided (see above); `{run.command}` tries them again, "
+            "those of refused prompts once what decides it has changed"
+        )
+    empty = [view for view in _empty_views(run) if view not in ALWAYS and not _names_views(run.recipe)]
+    return [*lines, f"views without rows, which are left out: {', '.join(empty)}"] if empty else lines
+
+
+def _names_views(recipe: Recipe) -> bool:
+    return "views" in recipe.dataset.model_fields_set
+
+
+def _empty_views(run: Run) -> list[str]:
+    """The views of the recipe that have no rows in its finished dataset."""
+    entry = run.store.entry("dataset")
+    rows = {} if entry is None else entry.facts["views"]
+    return [view for view in run.recipe.dataset.views if not rows.get(view)]
