@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import pool_rows, run_recipe, sample_until_it_dies
+from thresher.errors import StoreError
 from thresher.inputs import recipe_file
+from thresher.pool import journal
 from thresher.running import steps
+from thresher.running.progress import Progress
+from thresher.running.sample_shard import sample_shard
 from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.sampler import Drawn, Group
 
@@ -51,6 +55,34 @@ def test_finished_prompt_groups_are_not_drawn_again(recipe: Write, tmp_path: Pat
     assert len(asked) == 8 - after
     assert pool_rows(tmp_path / "run") == pool_rows(tmp_path / "uninterrupted")
     assert not list((tmp_path / "run").glob("journal/*"))
+
+
+@pytest.mark.parametrize("fault", ["the journal is gone", "another process finished it"])
+def test_a_shard_that_is_not_as_it_was_drawn_is_not_written(recipe: Write, tmp_path: Path, fault: str) -> None:
+    """What others finished meanwhile stays as it is."""
+    begun = steps.begin(recipe_file.load(recipe()), tmp_path / "run")
+    other = steps.begin(recipe_file.load(tmp_path / "recipe.yaml"), tmp_path / "other")
+    sampler = ReplaySampler(tmp_path / "answers.jsonl")
+    with Progress() as progress:
+        sample_shard(other.run, 0, sampler, progress)
+    store, real = begun.run.store, ReplaySampler.answer
+
+    def answer(self: ReplaySampler, group: Group) -> Drawn:
+        if store.names("journal", ".arrows") and fault == "the journal is gone":
+            journal.remove(store, 0)
+        elif fault != "the journal is gone":
+            for name in ("samples/00000.parquet", "samples/00000.json"):
+                store.write_bytes(name, other.run.store.read_bytes(name))
+        return real(self, group)
+
+    with pytest.MonkeyPatch.context() as patch, Progress() as progress:
+        patch.setattr("thresher.samplers.replay.GROUPS_PER_TAKE", 1)
+        patch.setattr(ReplaySampler, "answer", answer)
+        with pytest.raises(StoreError, match="another process wrote it meanwhile|wanted the 10 samples of shard 0 .*, found "):
+            sample_shard(begun.run, 0, sampler, progress)
+    run_recipe(tmp_path / "recipe.yaml", tmp_path / "run")
+
+    assert len(pool_rows(tmp_path / "run")) == 20
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
         raise StoreError(f"{run.root}: its samples are the user's own; nothing is drawn for it")
     store, one = run.store, run.models[number]
     name, key = f"samples/{shard_name(shard)}", run.key
-    before = store.finished(name, key)
+    before, began_from = store.finished(name, key), store.entry(name)
     if before is not None and has_samples(before, run, one) and not undrawn.may_be_tried_again(before, one, sampler.facts):
         return before
     prompts = store.read_group("prompts", shard)
@@ -71,7 +70,10 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
                 log.append(rows)
     noted = before.facts["wanted"] if before is not None else None
     budget = noted_with(noted, wanted(one.recipe.sampling, one.recipe.model), one.model_key, run.first_key)
-    return _finish(run, shard, before, prompts, budget=budget, seconds=progress.lap(), failed=partial(drawing.failed, before))
+    store.check_lease(now=True)
+    if store.entry(name) != began_from:
+        raise StoreError(f"{store.path(name)}.parquet: another process wrote it meanwhile; run the same command again")
+    return _finish(run, shard, before, prompts, drawing, budget=budget, seconds=progress.lap())
 
 
 class Drawing:
@@ -132,7 +134,16 @@ class Drawing:
                 raise
             yield self._finished(answers)
 
-    def failed(self, before: Entry | None, rows: pa.Table) -> dict[str, dict[str, str]]:
+    @property
+    def samples(self) -> int:
+        """How many samples the shard is to have of this model by now."""
+        return sum(map(len, self._indices.values()))
+
+    def own(self, rows: pa.Table) -> int:
+        """How many of these rows are samples of this model."""
+        return int(drawn_by(self._own, rows).sum()) if self._own.model_key else int(rows.num_rows)
+
+    def undrawn(self, before: Entry | None, rows: pa.Table) -> dict[str, dict[str, str]]:
         """What the entry of a shard (rows of schema SAMPLES) is to note of samples that could not be drawn; see
         thresher.pool.undrawn."""
         return undrawn.noted(rows, before, self._own, self._undrawn)
@@ -240,15 +251,21 @@ def _finish(
     shard: int,
     before: Entry | None,
     prompts: pa.Table,
+    drawing: Drawing,
     *,
     budget: dict[str, Any],
     seconds: float,
-    failed: Callable[[pa.Table], dict[str, dict[str, str]]],
 ) -> Entry:
-    """Write a shard's file from its journal (read back, so that what was journalled is what is written), then its entry."""
+    """Write a shard's file from its journal (read back, so that what was journalled is what is written), then its entry. Raises
+    StoreError where the journal lacks samples."""
     store, key, name = run.store, run.key, f"samples/{shard_name(shard)}"
     rows = undrawn.latest(_earlier(store, shard, before, key))
     table = shards.pool_rows(prompts, rows)
+    if (read_back := drawing.own(table)) != drawing.samples:
+        raise StoreError(
+            f"{store.path(journal.FOLDER)}: wanted the {drawing.samples} samples of shard {shard} that were drawn, found "
+            f"{read_back}; run the same command again: it draws the rest"
+        )
     anchors = int(pc.sum(table["anchor"]).as_py() or 0)
     _, first = np.unique(table["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy(), return_index=True)
     version = 1 if before is None else int(before.facts["version"]) + 1
@@ -256,7 +273,7 @@ def _finish(
         "samples": table.num_rows - anchors,
         "anchors": anchors,
         "failed": table.num_rows - table["error"].null_count,
-        "undrawn": failed(table),
+        **({"undrawn": lacking} if (lacking := drawing.undrawn(before, table)) else {}),
         "prompt_tokens": _total_length(table["prompt_ids"].take(pa.array(first))),
         "completion_tokens": _total_length(table["completion_ids"]),
         "seconds": round(seconds + (0.0 if before is None else before.facts["seconds"]), 3),
