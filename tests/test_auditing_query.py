@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from helpers.small_run import small_run
@@ -13,6 +14,7 @@ from thresher.auditing.count_run import count
 from thresher.auditing.query import query
 from thresher.auditing.statistics import statistics
 from thresher.cli import main
+from thresher.errors import AuditError
 from thresher.pool.run import Run
 
 
@@ -83,3 +85,41 @@ def test_stats_has_every_number_of_the_audit_with_its_labels(run: Run) -> None:
     for answers in figures.answers:
         assert values["answers", f"{answers.family} / {answers.of}", "entropy"] == answers.entropy
     assert values["total", "all", "pass_rate"] == audit.total.pass_rate
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_a_query_reads_the_run_and_nothing_else(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other file, no writing, no network, no extensions, no settings, no variables of this process."""
+    run = small_run(tmp_path / "run" if where == "disk" else f"memory://{tmp_path.name}/run")
+    secret, inside = tmp_path / "secret.csv", f"{run.root}/mine.csv"
+    secret.write_text("key\nvalue\n")
+    monkeypatch.chdir(tmp_path)
+    table = pa.table({"variable": [1]})
+    assert table.num_rows == 1
+    refused = [
+        f"select * from read_csv('{secret}')",
+        f"select * from read_text('{tmp_path}/run/../secret.csv')",
+        "select * from 'secret.csv'",
+        f"select * from glob('{tmp_path}/*')",
+        "select * from table",
+        "select * from read_csv('http://127.0.0.1:1/x.csv')",
+        f"copy (select 1) to '{inside}'",
+        f"explain analyze copy (select 1) to '{inside}'",
+        f"select 1; copy (select 1) to '{inside}'",
+        f"attach '{inside}' as other",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+        "pragma memory_limit = '9GB'",
+        "drop view samples",
+        "",
+    ]
+
+    for sql in refused:
+        with pytest.raises(AuditError, match=r"--unsafe|does not exist|syntax error"):
+            query(run, sql)
+    assert not run.store.exists("mine.csv")
+    for sql in ("from samples", "with a as (select 1) select * from a", "describe samples", "explain select * from prompts"):
+        assert query(run, sql).num_rows
+    if where == "disk":
+        assert query(run, f"select * from read_csv('{secret}')", unsafe=True).to_pylist() == [{"key": "value"}]

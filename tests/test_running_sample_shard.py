@@ -78,7 +78,7 @@ def test_a_shard_that_is_not_as_it_was_drawn_is_not_written(recipe: Write, tmp_p
     with pytest.MonkeyPatch.context() as patch, Progress() as progress:
         patch.setattr("thresher.samplers.replay.GROUPS_PER_TAKE", 1)
         patch.setattr(ReplaySampler, "answer", answer)
-        with pytest.raises(StoreError, match="another process wrote it meanwhile|wanted the 10 samples of shard 0 .*, found "):
+        with pytest.raises(StoreError, match=r"another process wrote it meanwhile|wanted the 10 samples of shard 0 .*, found "):
             sample_shard(begun.run, 0, sampler, progress)
     run_recipe(tmp_path / "recipe.yaml", tmp_path / "run")
 

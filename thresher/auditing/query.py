@@ -24,15 +24,18 @@ from thresher.pool.run import Run
 log = logging.getLogger(__name__)
 
 
-def query(run: Run, sql: str) -> pa.Table:
-    """Return the result of a query. Columns with the same name are numbered from the second on. Raises AuditError if the query
-    fails."""
+def query(run: Run, sql: str, *, unsafe: bool = False) -> pa.Table:
+    """Return the result of a query. Columns with the same name are numbered from the second on. It must be one that only reads,
+    and reads nothing but the run, unless it is `unsafe`. Raises AuditError if the query fails."""
     import duckdb
+
+    if not unsafe:
+        _stop_if_not_reading(sql)
 
     store = run.store
     if store.entry("prompts") is not None and not whole_prompts(store):
         log.warning("%s: the plan is damaged and left out; `thresher audit` shows details", store.root)
-    with opened_tables(run, whole_shards(run, warn=True)) as connection:
+    with opened_tables(run, whole_shards(run, warn=True), confined=not unsafe) as connection:
         if re.search(r"\bstats\b", sql, re.IGNORECASE):
             connection.register("stats", stats_table(cached_audit(run).to_dict() | cached_statistics(run).to_dict()))
         try:
@@ -40,6 +43,8 @@ def query(run: Run, sql: str) -> pa.Table:
             table: pa.Table = pa.table({}) if result is None else result.to_arrow_table()
         except duckdb.Error as error:
             message = str(error).split("\n\nLINE")[0]
+            if isinstance(error, duckdb.PermissionException):
+                message += "; a query reads nothing but the run, unless it is given with --unsafe"
             raise AuditError(
                 f"{message}\nthe tables are prompts, samples, verdicts and stats; docs/formats.md lists their columns"
             ) from error
@@ -55,6 +60,25 @@ def stats_table(numbers: Mapping[str, Any]) -> pa.Table:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
+
+
+def _stop_if_not_reading(sql: str) -> None:
+    """Raise AuditError unless this is one SELECT, or an explanation of one: other statements can write files."""
+    import duckdb
+
+    try:
+        statements = duckdb.extract_statements(_EXPLAIN.sub("", sql, count=1))
+    except duckdb.Error:
+        return  # the query itself fails with the same message
+    kinds = [statement.type.name for statement in statements]
+    if kinds != ["SELECT"]:
+        raise AuditError(
+            f"wanted one query that only reads (select, from, with, describe), found {', '.join(kinds) or 'nothing'}; "
+            "--unsafe runs other statements, which can read and write any file that you can"
+        )
+
 
 _NAMES = ("family", "model", "name", "source", "temperature", "filter", "reason", "kind", "of", "k")
 """Fields that name what the numbers beside them belong to."""

@@ -25,9 +25,10 @@ MEMORY = "1GB"
 
 
 @contextmanager
-def opened_tables(run: Run, only: Collection[int] | None = None) -> Iterator["DuckDBPyConnection"]:
+def opened_tables(run: Run, only: Collection[int] | None = None, *, confined: bool = False) -> Iterator["DuckDBPyConnection"]:
     """Open a connection with the tables `prompts`, `samples` and `verdicts` of a run: of all shards that are sampled, judged and
-    undamaged, or of the shards in `only`. Raises AuditError if a file cannot be read."""
+    undamaged, or of the shards in `only`. A `confined` one reaches no files but the run's, no network and no variables of this
+    process, and loads no extensions. Raises AuditError if a file cannot be read."""
     store = run.store
     with reading(store) as connection, tempfile.TemporaryDirectory(prefix="thresher-") as scratch:
         shards = whole_shards(run) if only is None else sorted(only)
@@ -44,6 +45,15 @@ def opened_tables(run: Run, only: Collection[int] | None = None) -> Iterator["Du
         connection.execute(_SAMPLES_VIEW)
         connection.execute(_PROMPTS_VIEW)
         connection.execute(_MACROS)
+        if confined:
+            # Clients of object stores may write the run's address in another way.
+            also = "'" + store.fs.unstrip_protocol(store.base).replace("'", "''") + "/'"
+            folders = ", ".join([quoted(store, ""), quoted(Store(scratch), ""), *([] if store.local else [also])])
+            for setting in (
+                "python_enable_replacements = false", f"allowed_directories = [{folders}]", "enable_external_access = false",
+                "lock_configuration = true",
+            ):  # fmt: skip
+                connection.execute(f"set {setting}")
         yield connection
 
 

@@ -41,6 +41,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = add_command(commands, "sql", sql, "Query a run in SQL; its tables are prompts, samples, verdicts and stats.")
     command.add_argument("run", metavar="RUN", help="run directory")
     command.add_argument("query", metavar="QUERY", help='SQL, such as "select reason, count(*) from verdicts group by 1"')
+    command.add_argument(
+        "--unsafe", action="store_true", help="allow statements that write, other files, the network and extensions of DuckDB"
+    )
     add_formats(command, "print JSON, one object per row")
 
 
@@ -69,7 +72,7 @@ def sql(options: argparse.Namespace) -> int:
     from thresher.auditing.query import query
     from thresher.pool.run import open_run
 
-    print_rows(options, query(open_run(options.run), options.query))
+    print_rows(options, query(open_run(options.run), options.query, unsafe=options.unsafe))
     return 0
 
 
