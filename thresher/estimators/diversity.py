@@ -96,29 +96,29 @@ def diversities(sums: Sums, distinct: Mapping[str, list[float]]) -> list[Diversi
 
     `sums` are those of `sums_of`, `distinct` those of `distinct_of`, added up over the shards.
     """
-    families = sorted({family for family, _ in sums})
-    groups = {family: [family] for family in families}
-    if len(families) > 1:
-        groups["all"] = families
-    return [_diversity(name, members, sums, distinct) for name, members in groups.items()]
+    by_family: dict[str, Counter[str]] = {family: Counter() for family in sorted({family for family, _ in sums})}
+    everything: Counter[str] = Counter()
+    for (family, statistic), value in sums.items():
+        by_family[family][statistic] += value
+        everything[statistic] += value
+    steps = sorted(int(statistic.split()[1]) for statistic in everything if statistic.startswith("cluster"))
+    ratios = {family: np.array(distinct.get(family, [0, 0.0, 0.0])) for family in by_family}
+    rows = [_diversity(family, own, steps, ratios[family]) for family, own in by_family.items()]
+    return rows if len(rows) < 2 else [*rows, _diversity("all", everything, steps, np.sum(list(ratios.values()), axis=0))]
 
 
-def _diversity(name: str, families: list[str], sums: Sums, distinct: Mapping[str, list[float]]) -> Diversity:
-    def total(statistic: str) -> float:
-        return sum(sums[family, statistic] for family in families)
-
-    ratios = np.array([distinct.get(family, [0, 0.0, 0.0]) for family in families]).sum(axis=0)
-    prompts, failed = int(total("prompts")), total(Kind.NEAR_MISS.value) + total(Kind.MISS.value)
-    steps = sorted({int(statistic.split()[1]) for _, statistic in sums if statistic.startswith("cluster")})
-    sizes = {_bucket(step): int(total(f"cluster {step}")) for step in steps}
+def _diversity(name: str, total: Counter[str], steps: list[int], ratios: NDArray[np.float64]) -> Diversity:
+    """The diversity of one family, or of all, from its sums by statistic."""
+    prompts, failed = int(total["prompts"]), total[Kind.NEAR_MISS.value] + total[Kind.MISS.value]
+    sizes = {_bucket(step): int(total[f"cluster {step}"]) for step in steps}
     return Diversity(
         family=name,
         prompts_with_hits=prompts,
-        hits_per_prompt=total("hits") / prompts if prompts else None,
-        effective_solutions=total("effective") / prompts if prompts else None,
+        hits_per_prompt=total["hits"] / prompts if prompts else None,
+        effective_solutions=total["effective"] / prompts if prompts else None,
         distinct_1=float(ratios[1] / ratios[0]) if ratios[0] else None,
         distinct_2=float(ratios[2] / ratios[0]) if ratios[0] else None,
-        near_miss_share=total(Kind.NEAR_MISS.value) / failed if failed else None,
+        near_miss_share=total[Kind.NEAR_MISS.value] / failed if failed else None,
         cluster_sizes={size: count for size, count in sizes.items() if count},
     )
 

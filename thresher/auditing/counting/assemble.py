@@ -1,7 +1,7 @@
 """Turns the counts of a run into its audit: rates, intervals, rankings, and remarks in words."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +63,9 @@ def assemble(run: Run, counted: RunCounts) -> Audit:
     outcomes = {o.value: sum(n for (outcome, _), n in drawn.items() if outcome == o.value) for o in Outcome}
     filters = tuple(_filter_stats(facts, counts) for facts in counted.filters.values())
     problems = [*counted.problems, *_outcomes_add_up(run.root, samples, outcomes), *_verdicts_add_up(run.root, filters)]
-    total = _family_stats("all", counts, manifest, None, counted.filters)
-    families = sorted({family for family, *_ in counts.samples})
+    total = _family_stats("all", counts, manifest, counted.filters.values())
+    families = _by_family(counts)
+    reach = [(facts, None if facts["families"] is None else frozenset(facts["families"])) for facts in counted.filters.values()]
     return Audit(
         run=run.root,
         name=manifest.name,
@@ -77,7 +78,10 @@ def assemble(run: Run, counted: RunCounts) -> Audit:
         kinds={k.value: sum(n for (_, kind), n in drawn.items() if kind == k.value) for k in Kind},
         filters=filters,
         reasons=tuple(_ranked_reasons(filters, samples)),
-        families=tuple(_family_stats(family, counts, manifest, family, counted.filters) for family in families),
+        families=tuple(
+            _family_stats(family, own, manifest, [facts for facts, judged in reach if judged is None or family in judged])
+            for family, own in families.items()
+        ),
         total=total,
         diversity=tuple(diversities(counts.diversity, counts.distinct)),
         tokens=_tokens(counted.facts, total.hits),
@@ -167,12 +171,12 @@ def _calibration_faults(calibration: list[Calibration], manifest: RunManifest) -
 # -- filters -------------------------------------------------------------------------------------------------------------
 
 
-def _filter_counts(facts: Mapping[str, Any], counts: Counts, only: str | None) -> FilterCounts:
-    """The verdicts of a filter on the family `only`, or on all."""
+def _filter_counts(facts: Mapping[str, Any], counts: Counts) -> FilterCounts:
+    """The verdicts of a filter."""
     by_outcome: dict[str, Counter[str]] = {outcome.value: Counter() for outcome in Outcome}
     seen = 0
-    for (family, label, outcome, reason), number in counts.verdicts.items():
-        if label == facts["label"] and only in (None, family):
+    for (_, label, outcome, reason), number in counts.verdicts.items():
+        if label == facts["label"]:
             seen += number
             by_outcome.setdefault(outcome, Counter())[reason] += number
 
@@ -184,7 +188,7 @@ def _filter_counts(facts: Mapping[str, Any], counts: Counts, only: str | None) -
 
 
 def _filter_stats(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
-    name, evidence, verdicts = facts["label"], counts.evidence, _filter_counts(facts, counts, None)
+    name, evidence, verdicts = facts["label"], counts.evidence, _filter_counts(facts, counts)
     is_verifier = facts["role"] == Role.VERIFIER.value
     return FilterStats(
         name=name,
@@ -240,19 +244,29 @@ def _adaptive(manifest: RunManifest) -> bool:
     return manifest.origin == "sampled" and manifest.recipe.sampling.target_hits is not None
 
 
-def _family_stats(
-    name: str, counts: Counts, manifest: RunManifest, only: str | None, filters: Mapping[str, Mapping[str, Any]]
-) -> FamilyStats:
-    """The results of the family `only`, or of all."""
-    of_family = {key: n for key, n in counts.samples.items() if only in (None, key[0])}
-    drawn = {key: n for key, n in of_family.items() if not key[1]}
-    anchors = {key: n for key, n in of_family.items() if key[1]}
+def _by_family(counts: Counts) -> dict[str, Counts]:
+    """The samples, verdicts and prompts of each family, in one pass over them all."""
+    families = {family: Counts() for family in sorted({family for family, *_ in counts.samples})}
+    for sample, n in counts.samples.items():
+        families[sample[0]].samples[sample] = n
+    for verdict, n in counts.verdicts.items():
+        if verdict[0] in families:
+            families[verdict[0]].verdicts[verdict] = n
+    for prompt, n in counts.prompts.items():
+        if prompt[0] in families:
+            families[prompt[0]].prompts[prompt] = n
+    return families
+
+
+def _family_stats(name: str, counts: Counts, manifest: RunManifest, filters: Iterable[Mapping[str, Any]]) -> FamilyStats:
+    """The results of a family, or of all, by the filters that apply to it."""
+    drawn = {key: n for key, n in counts.samples.items() if not key[1]}
+    anchors = {key: n for key, n in counts.samples.items() if key[1]}
     adaptive = _adaptive(manifest)
     cells = Counter[tuple[float, float]]()
     """Prompts by weight and passed samples; of an adaptive run each prompt has weight 1 and its estimated rate."""
-    for (family, decided, passed, rate), n in counts.prompts.items():
-        if only in (None, family):
-            cells[(1.0, rate) if adaptive and rate is not None else (decided, passed)] += n
+    for (_, decided, passed, rate), n in counts.prompts.items():
+        cells[(1.0, rate) if adaptive and rate is not None else (decided, passed)] += n
     weight = sum(n * w for (w, _), n in cells.items())
     return FamilyStats(
         family=name,
@@ -268,18 +282,14 @@ def _family_stats(
         anchors_passed=sum(n for key, n in anchors.items() if key[3] in PASSED),
         truncated=sum(n for key, n in drawn.items() if key[4]),
         ended=sum(n for key, n in drawn.items() if key[4] is not None),
-        filters=tuple(
-            _filter_counts(facts, counts, only)
-            for facts in filters.values()
-            if only is None or only in (facts["families"] or (only,))
-        ),
+        filters=tuple(_filter_counts(facts, counts) for facts in filters),
     )
 
 
 def _models(run: Run, counted: RunCounts) -> Iterator[ModelStats]:
     """The results of each model, where there are several."""
     for one in run.models if len(run.models) > 1 else ():
-        stats = _family_stats(one.label, counted.counts.models.get(one.label, Counts()), run.manifest, None, {})
+        stats = _family_stats(one.label, counted.counts.models.get(one.label, Counts()), run.manifest, ())
         tokens = counted.tokens.get(one.model_key, 0)
         yield ModelStats(
             model=one.label,
