@@ -1,5 +1,8 @@
+import os
+import threading
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from thresher import durable
@@ -27,3 +30,41 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_after_an_hour(tmp_path: Path) -> None:
+    """In the run's directory and its folders; what may still be written stays, and so do files of other names."""
+    (tmp_path / "samples").mkdir()
+    old = [durable.temporary_name(tmp_path / "run.json"), durable.temporary_name(tmp_path / "samples/00000.parquet")]
+    others = [durable.temporary_name(tmp_path / "now.json"), tmp_path / "mine.tmp", tmp_path / ".hidden"]
+    for path in [*old, *others]:
+        path.write_text("x")
+    for path in [*old, *others[1:]]:
+        os.utime(path, (0, 0))
+
+    assert durable.remove_leftovers(tmp_path) == 2
+    assert [path.exists() for path in [*old, *others]] == [False, False, True, True, True]
+
+
+def test_of_many_writers_one_creates_a_file_and_it_is_whole(tmp_path: Path) -> None:
+    """Readers never see it half written, for it is linked to its name when it is finished."""
+    fs, path = fsspec.filesystem("file"), str(tmp_path / "a")
+    start, created = threading.Barrier(8), list[int]()
+
+    def create(number: int) -> None:
+        start.wait()
+        try:
+            durable.create_file(fs, path, bytes([number]) * 100_000)
+            created.append(number)
+        except FileExistsError:
+            pass
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(created) == 1
+    assert (tmp_path / "a").read_bytes() == bytes(created) * 100_000
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -2,11 +2,15 @@
 
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+LEFTOVER_S = 3600.0
+"""Seconds after which a temporary file is taken for one of a writer that was killed."""
 CREATING = ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.memory")
 """Packages of fsspec clients that create a file on the condition that none exists (S3: If-None-Match, Google: ifGenerationMatch,
 Azure: overwrite=False). fsspec's own fallback asks whether the file exists and then writes, so two writers may both succeed."""
@@ -41,6 +45,19 @@ def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = 
         raise
     if durable:
         sync(path.parent)
+
+
+def remove_leftovers(folder: str | Path) -> int:
+    """Remove the temporary files of writers that were killed, in a folder and the folders in it; returns how many. Those of the
+    last hour stay: another process may be writing them."""
+    old, removed = time.time() - LEFTOVER_S, 0
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for path in Path(folder).glob(pattern):
+            with suppress(OSError):  # removed by another, or a folder
+                if path.stat().st_mtime < old:
+                    path.unlink()
+                    removed += 1
+    return removed
 
 
 def create_file(fs: Any, path: str, data: bytes) -> None:

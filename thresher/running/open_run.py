@@ -15,6 +15,7 @@ from schemas.prompt_sets import JsonlSource, ParquetSource
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Prompt, to_json
 from thresher import __version__, ids
+from thresher.durable import remove_leftovers
 from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import Refusals, plan, prompt_table
@@ -108,6 +109,8 @@ def begin(
         thresher_version=__version__,
     )
     with store.writing("thresher run"):
+        if store.local:
+            remove_leftovers(store.base)
         return _planned(Run(store, _open(store, manifest)), loaded.base, prompts)
 
 
