@@ -75,6 +75,10 @@ class HttpEngine(Part):
     extensions: Literal["auto", "vllm", "none"] = "auto"
     """Whether to send vLLM's own fields (top_k, min_p, repetition_penalty, token ids) in addition to OpenAI's; `auto` asks each
     server."""
+    check: Literal["models", "completion", "none"] = "models"
+    """How a server is greeted: `models` reads its list of models at /models, which must name the model; `completion` asks for one
+    short completion, for a server without such a list or whose list lacks the model's alias; `none` asks nothing. Only the list
+    tells which model and which server it is; see docs/servers.md."""
     requests_in_flight: Annotated[int, Field(ge=1)] = 256
     """Most requests to one server at a time. The number starts at 8, grows by 1 as answers arrive, and is halved when the server
     refuses or slows down."""

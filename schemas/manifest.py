@@ -52,6 +52,9 @@ class ServerClaims(BaseModel):
     """The version of the weights, which changes when they are updated in a running server."""
     versions: tuple[str, ...] = ()
     """The versions of its software, the present one last."""
+    left_out: tuple[str, ...] = ()
+    """Fields that its requests lacked, because it refuses them and the recipe's values are the neutral ones; `n` if each asked
+    for one completion."""
 
 
 class RunManifest(BaseModel):

@@ -151,15 +151,88 @@ def test_a_server_that_asks_to_wait_gets_no_requests() -> None:
     assert times[4] - times[3] >= 0.5
 
 
-def test_a_prompt_on_which_a_server_fails_each_time_is_given_up() -> None:
+BUSY = {"error": {"message": "Provider returned error, key sk-secret", "code": 502}}
+CHOICE = {"index": 0, "finish_reason": "stop", "message": {"content": "a"}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        BUSY,
+        {"choices": [CHOICE | {"finish_reason": "error", "error": {"message": "idle"}}]},
+        {"choices": None},
+        {"choices": [CHOICE | {"finish_reason": None}]},
+        {"choices": [CHOICE, CHOICE]},
+        {"choices": [CHOICE]},  # without the log-probabilities that vLLM gives
+        b"<html>busy</html>",
+        b"data: {}\n\ndata: [DONE]\n\n",
+        b'{"choices": [{"index": 0, "finish_reason": "stop", "text": NaN}]}',
+        b'{"choices": [{"index": 0, "finish_reason": "stop", "text": "\\ud800"}]}',
+        {"choices": [CHOICE | {"message": {"content": [{"type": "text", "text": "a"}] * 300_000}}]},
+    ],
+    ids=["error", "error in a choice", "null", "unfinished", "twice", "no logprobs", "html", "sse", "nan", "surrogate", "list"],
+)  # fmt: skip
+def test_a_200_that_is_no_answer_is_tried_again_as_long_as_the_server_gives_no_other(content: Any) -> None:
+    """Longer than a failing request is repeated: the short prompt that would show that it works gets no answer either."""
+    with FakeOpenAI(misbehave=lambda number, body: (200, {}, content) if number < 12 else None) as server:
+        drawn = draw(sampler(server, requests_in_flight=1), [group(number) for number in range(2)])
+
+    assert [(len(answer.completions), answer.error) for answer in drawn] == [(2, None)] * 2
+
+
+def test_an_error_with_status_200_waits_as_long_as_the_server_asks() -> None:
+    times: list[float] = []
+
+    def storm(number: int, body: dict[str, Any]) -> Any:
+        times.append(time.monotonic())
+        return (200, {"retry-after": "0.3"}, BUSY) if number < 1 else None
+
+    with FakeOpenAI(misbehave=storm) as server:
+        draw(sampler(server), [group(0)])
+
+    assert times[1] - times[0] >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (500, "status 500: no"),
+        ((200, {}, {"choices": [CHOICE | {"message": {"content": 30_000_000 * "a"}}]}), "an answer of more than 1\\d{7} bytes"),
+        ((200, {}, {"choices": [CHOICE | {"message": {"content": [{"type": "image"}]}}]}), "part of type 'image'"),
+        ((200, {}, BUSY), r"status 200: Provider returned error, key \[key\]"),
+        (503, "status 503: no"),
+    ],
+    ids=["500", "30 MB", "list", "error", "503"],
+)
+def test_a_prompt_on_which_a_server_fails_each_time_is_given_up(trouble: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another try may succeed. Where the server says that it is busy, half of give_up_after_s is waited."""
+    monkeypatch.setenv("SMALL_KEY", "sk-secret")
+
     def poisoned(number: int, body: dict[str, Any]) -> Any:
-        return 500 if body["messages"][0]["content"] == "prompt 2" else None
+        return trouble if body["messages"][0]["content"] == "prompt 2" else None
 
     with FakeOpenAI(misbehave=poisoned) as server:
-        drawn = draw(sampler(server), [group(number) for number in range(4)])
+        drawn = draw(sampler(server, give_up_after_s=0.4, api_key_env="SMALL_KEY"), [group(number) for number in range(4)])
 
-    assert [len(group.completions) for group in drawn] == [2, 2, 0, 2]
-    assert drawn[2].error == f"127.0.0.1:{server.port} fails on this prompt each time, and not on others: status 500: no"
+    assert [(len(group.completions), group.refused) for group in drawn] == [(2, False), (2, False), (0, False), (2, False)]
+    pattern = rf"127.0.0.1:{server.port} fails on this prompt each time, and not on others: .*{words}"
+    assert re.match(pattern, drawn[2].error or "")
+
+
+def test_completions_that_a_policy_withholds_are_kept_unless_it_withholds_all() -> None:
+    def filtered(answer: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        asked = body["messages"][0]["content"]
+        for choice in answer["choices"][: {"prompt 1": 1, "prompt 2": 3}.get(asked, 0)]:
+            choice |= {"finish_reason": "content_filter", "message": {"role": "assistant"}, "logprobs": None}
+        return answer
+
+    with FakeOpenAI(shape=filtered) as server:
+        drawn = draw(sampler(server, quota=Quota(0.05)), [group(number, n=3) for number in range(3)])
+
+    assert [completion.finish_reason == "content_filter" for completion in drawn[1].completions] == [True, False, False]
+    assert [(answer.refused, len(answer.completions)) for answer in drawn] == [(False, 3), (False, 3), (True, 0)]
+    words = f"127.0.0.1:{server.port}: the provider's policy withholds each completion (content_filter)"
+    assert drawn[2].error == words
 
 
 def test_no_answer_for_long_ends_every_stream() -> None:

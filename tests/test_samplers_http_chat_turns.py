@@ -12,8 +12,9 @@ from schemas.sample import Message, to_json
 from thresher.inputs.chat_messages import read_messages
 from thresher.inputs.prompts import prompts
 from thresher.samplers.http.chat_turns import chat_turns
-from thresher.samplers.http.dialects import VLLM, Form
+from thresher.samplers.http.dialects import VLLM
 from thresher.samplers.http.protocol import Question, Service, request_body
+from thresher.samplers.http.refusals import Form
 from thresher.samplers.sampler import NEUTRAL, Group
 from thresher.samplers.vllm_process import Tokeniser
 

@@ -9,7 +9,16 @@ from helpers.http_sampler import collect, draw, group, sampler, until
 from schemas.manifest import ServerClaims
 from thresher.errors import EngineError
 from thresher.samplers.http import endpoint
-from thresher.samplers.http.claims import ChangedServerError, Remembered, contradictions, read_claims, together
+from thresher.samplers.http.claims import (
+    ChangedServerError,
+    Remembered,
+    context_of,
+    contradictions,
+    find_card,
+    read_cards,
+    read_claims,
+    together,
+)
 
 CARD = {"id": "small", "root": "/models/a", "owned_by": "vllm", "max_model_len": 1000, "parent": None, "created": 7}
 BEFORE = read_claims(CARD, "vllm 0.32.0", "3")
@@ -28,6 +37,7 @@ def test_claims_are_what_the_card_says() -> None:
         "max_model_len": 1000,
         "weight_version": "3",
         "versions": ("vllm 0.32.0",),
+        "left_out": (),
     }
     assert read_claims({"id": "m", "max_model_len": "?", "root": 4}, "", None) == ServerClaims(model="m")
 
@@ -55,6 +65,37 @@ def test_what_is_noted_holds_all_versions_and_what_was_said_before() -> None:
 
     assert (newer.root, newer.max_model_len, newer.versions) == ("/models/a", 4000, ("vllm 0.32.0", "vllm 0.33.0"))
     assert again.versions == newer.versions
+
+
+def test_all_fields_that_were_left_out_are_noted() -> None:
+    noted = together(after(left_out=("top_p",)), after(left_out=("n",)))
+
+    assert (noted.left_out, together(noted, BEFORE).left_out) == (("n", "top_p"), ("n", "top_p"))
+
+
+@pytest.mark.parametrize(
+    "body", [{"data": [CARD]}, {"object": "list", "models": [], "data": [CARD]}, [CARD, {"id": "other"}]], ids=["openai", "llama.cpp", "together"]
+)
+def test_models_are_listed_in_an_object_or_bare(body: Any) -> None:
+    assert find_card(read_cards(body), "small") == CARD
+    assert find_card(read_cards(body), "smal") is None
+
+
+@pytest.mark.parametrize("served", ["small", "models/small", "small:latest"])
+def test_a_model_is_found_by_its_own_name(served: str) -> None:
+    assert find_card({"other": {"id": "other"}, served: {"id": served}}, "small") == {"id": served}
+
+
+@pytest.mark.parametrize("body", [None, {}, {"data": {}}, {"data": [3]}, {"data": [{"name": "a"}]}, [[]], "a", {"models": []}])
+def test_anything_else_is_no_list_of_models(body: Any) -> None:
+    with pytest.raises(ValueError, match="no list of models"):
+        read_cards(body)
+
+
+def test_the_context_is_read_by_all_its_names() -> None:
+    cards = [{"max_model_len": 9}, {"context_length": 9}, {"context_window": 9}, {"max_context_length": 9}, {"meta": {"n_ctx": 9}}]
+
+    assert [context_of(card) for card in (*cards, {}, {"meta": 3}, {"max_model_len": "9"})] == [9] * 5 + [0] * 3
 
 
 def test_each_server_is_compared_with_itself() -> None:
@@ -147,7 +188,7 @@ def test_what_a_server_refuses_is_not_sent_again_after_a_greeting(monkeypatch: p
             collect(stream, 1)
 
     assert server.lists_of_models > 4
-    assert sum("min_p" in body for body in server.bodies) == 1
+    assert sum("min_p" in body for body in server.bodies) == 2  # a prompt, and a short one in its place
 
 
 # -- adapters ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from helpers.fake_openai import FakeOpenAI
 from helpers.http_sampler import draw, free_port, group, sampler
 from schemas.engines import HttpEngine
 from thresher.errors import EngineError
-from thresher.samplers.http.connection import AttemptError, Connection, read_key
+from thresher.samplers.http.connection import FIRST_LIMIT, AttemptError, Connection, RateLimit, read_key
 
 
 def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -82,3 +82,47 @@ def test_a_broken_connection_is_worth_another_attempt() -> None:
     with pytest.raises(AttemptError, match="ClientConnectorError") as caught:
         asyncio.run(attempt())
     assert (caught.value.kind, caught.value.wait_s) == ("cut", 0.0)
+
+
+# -- the rate ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_limit_doubles_per_round_until_the_first_refusal() -> None:
+    rate = RateLimit(100)
+    for _ in range(int(FIRST_LIMIT)):
+        rate.grow()
+    assert rate.limit == 2 * FIRST_LIMIT
+    rate.shrink(sent_at=1.0, now=2.0)
+    assert rate.limit == FIRST_LIMIT
+    for _ in range(int(FIRST_LIMIT)):
+        rate.grow()
+
+    assert FIRST_LIMIT + 0.9 < rate.limit < FIRST_LIMIT + 1
+
+
+def test_requests_that_were_in_flight_together_shrink_the_limit_once() -> None:
+    rate = RateLimit(100)
+    for sent_at in (1.0, 1.5, 2.0):
+        rate.shrink(sent_at, now=2.0)
+    assert rate.limit == FIRST_LIMIT / 2
+    rate.shrink(sent_at=2.5, now=3.0)
+    assert rate.limit == FIRST_LIMIT / 4
+    for number in range(10):
+        rate.shrink(sent_at=4.0 + number, now=4.5 + number)
+
+    assert rate.limit == 1.0
+
+
+def test_the_limit_stays_within_the_recipes() -> None:
+    rate = RateLimit(3)
+    rate.grow()
+
+    assert (rate.limit, RateLimit(1000).limit) == (3, FIRST_LIMIT)
+
+
+def test_pauses_do_not_shorten_each_other() -> None:
+    rate = RateLimit(3)
+    rate.pause(10.0)
+    rate.pause(5.0)
+
+    assert rate.paused_until == 10.0

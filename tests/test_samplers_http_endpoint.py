@@ -1,15 +1,17 @@
 """One server: how it is greeted, what it refuses, and how many requests it gets."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from helpers.fake_openai import FakeOpenAI
-from helpers.http_sampler import draw, free_port, group, sampler
+from helpers.http_sampler import collect, draw, free_port, group, sampler, until
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota
-from thresher.samplers.http.endpoint import FIRST_LIMIT, RateLimit
+from thresher.samplers.http import endpoint
 from thresher.samplers.http.protocol import RESERVED_FIELDS
 
 VLLM_FIELDS = {
@@ -186,18 +188,92 @@ def test_a_server_without_logprobs_is_named_once(caplog: pytest.LogCaptureFixtur
     assert sum("gives no log-probabilities" in record.message for record in caplog.records) == 1
 
 
-def test_a_prompt_that_does_not_fit_is_named() -> None:
+def prompt(body: dict[str, Any]) -> str:
+    content: str = body["messages"][0]["content"]
+    return content
+
+
+TOO_LONG = (400, {}, "This model's maximum context length is 8 tokens.")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        (TOO_LONG, "maximum context length is 8 tokens.; shorten the prompt, lower sampling.max_tokens or"),
+        ((400, {}, "Conversation roles must alternate, whatever sk-secret says"), "must alternate, whatever [key] says"),
+        ((403, {}, "your input was flagged"), "status 403: your input was flagged"),
+        ((413, {}, "too much"), "status 413: too much"),
+        ((451, {}, "illegal"), "status 451: illegal"),
+        ((200, {}, {"choices": [], "prompt_feedback": {"block_reason": "SAFETY"}}), "its policy blocks it: SAFETY"),
+    ],
+    ids=["too long", "template", "policy", "too large", "other", "blocked"],
+)
+def test_a_prompt_that_is_refused_costs_itself(refusal: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the very first, before the server has answered any."""
+    monkeypatch.setenv("SMALL_KEY", "sk-secret")
+    for bad in ("prompt 0", "prompt 3"):
+        with FakeOpenAI(misbehave=lambda number, body: refusal if prompt(body) == bad else None) as server:
+            drawn = draw(sampler(server, api_key_env="SMALL_KEY", requests_in_flight=1), [group(number) for number in range(5)])
+        refused = [answer for answer in drawn if answer.error is not None]
+
+        assert [(f"prompt {answer.number}", answer.refused, answer.completions) for answer in refused] == [(bad, True, ())]
+        assert words in (refused[0].error or "")
+        assert sum(prompt(body) == bad for body in server.bodies) == 1
+
+
+def test_what_every_prompt_is_refused_ends_the_stream() -> None:
+    """Whether the prompts or the parameters are refused is decided by a short prompt with the same parameters."""
+
+    def most_4(number: int, body: dict[str, Any]) -> Any:
+        return (400, {}, "max_tokens is too large: 5. This model supports at most 4") if body["max_tokens"] > 4 else None
+
+    for misbehave in (lambda number, body: TOO_LONG, most_4):
+        with FakeOpenAI(misbehave=misbehave) as server, pytest.raises(EngineError, match=r"status 400: (max_tokens is|This model)"):
+            draw(sampler(server), [group(number) for number in range(3)])
+
+
+def test_tools_that_are_refused_are_the_prompts_own_unless_the_server_takes_none() -> None:
+    tools = '[{"type": "function", "function": {"name": "bad"}}]'
+    asked = [group(0), replace(group(1), tools=tools, template='{"a": 1}')]
+
+    def picky(number: int, body: dict[str, Any]) -> Any:
+        return (400, {}, "no parameters") if body.get("tools") == json.loads(tools) else None
+
+    with FakeOpenAI(misbehave=picky) as server:
+        drawn = draw(sampler(server), asked)
+        assert [(answer.refused, len(answer.completions)) for answer in drawn] == [(False, 2), (True, 0)]
+    message = '"auto" tool choice requires --enable-auto-tool-choice'
     with (
-        FakeOpenAI(misbehave=lambda number, body: (400, {}, "This model's maximum context length is 8 tokens.")) as server,
-        pytest.raises(SourceError, match=r"prompt 'prompt 4': .* do not fit .* lower max_tokens"),
+        FakeOpenAI(misbehave=lambda number, body: (400, {}, message) if "tools" in body else None) as server,
+        pytest.raises(EngineError, match=message),
     ):
-        draw(sampler(server), [group(4)])
-    # vLLM reduces max_tokens to what fits, without an error.
-    with (
-        FakeOpenAI(context=7) as server,
-        pytest.raises(SourceError, match=r"'prompt 4': 3 tokens .* 5 do not fit the context of 7"),
-    ):
-        draw(sampler(server), [group(4)])
+        draw(sampler(server), asked)
+
+
+def test_a_prompt_that_does_not_fit_the_known_context_is_named() -> None:
+    """vLLM reduces max_tokens to what fits, without an error. The context is known to whoever asks."""
+    with FakeOpenAI(context=7) as server, sampler(server) as http, http.stream() as stream:
+        stream.submit([group(4), group(5, max_tokens=4)])
+        drawn = collect(stream, 2)
+        assert http.facts.context == 7
+    assert "3 tokens and sampling.max_tokens 5 do not fit the context of 7" in (drawn[0].error or "")
+    assert [(answer.refused, len(answer.completions)) for answer in drawn] == [(True, 0), (False, 2)]
+    with FakeOpenAI(context=7) as server, pytest.raises(EngineError, match="max_tokens 7 do not fit the context of 7"):
+        draw(sampler(server), [group(4, max_tokens=7)])
+
+
+def test_a_list_of_models_that_fails_for_a_while_does_not_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "RECHECK_S", 0.0)
+    with FakeOpenAI() as server, sampler(server) as http, http.stream() as stream:
+        stream.submit([group(0)])
+        collect(stream, 1)
+        server.listing = {"error": {"message": "busy"}}
+        stream.submit([group(1)])
+        until(lambda: server.lists_of_models > 4)
+        server.listing = None
+        [drawn] = collect(stream, 1)
+
+    assert len(drawn.completions) == 2
 
 
 def test_a_model_that_is_no_longer_served_ends_the_stream() -> None:
@@ -206,47 +282,3 @@ def test_a_model_that_is_no_longer_served_ends_the_stream() -> None:
         pytest.raises(EngineError, match="status 404: no such model; it no longer serves the model"),
     ):
         draw(sampler(server), [group(0)])
-
-
-# -- the rate ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_limit_doubles_per_round_until_the_first_refusal() -> None:
-    rate = RateLimit(100)
-    for _ in range(int(FIRST_LIMIT)):
-        rate.grow()
-    assert rate.limit == 2 * FIRST_LIMIT
-    rate.shrink(sent_at=1.0, now=2.0)
-    assert rate.limit == FIRST_LIMIT
-    for _ in range(int(FIRST_LIMIT)):
-        rate.grow()
-
-    assert FIRST_LIMIT + 0.9 < rate.limit < FIRST_LIMIT + 1
-
-
-def test_requests_that_were_in_flight_together_shrink_the_limit_once() -> None:
-    rate = RateLimit(100)
-    for sent_at in (1.0, 1.5, 2.0):
-        rate.shrink(sent_at, now=2.0)
-    assert rate.limit == FIRST_LIMIT / 2
-    rate.shrink(sent_at=2.5, now=3.0)
-    assert rate.limit == FIRST_LIMIT / 4
-    for number in range(10):
-        rate.shrink(sent_at=4.0 + number, now=4.5 + number)
-
-    assert rate.limit == 1.0
-
-
-def test_the_limit_stays_within_the_recipes() -> None:
-    rate = RateLimit(3)
-    rate.grow()
-
-    assert (rate.limit, RateLimit(1000).limit) == (3, FIRST_LIMIT)
-
-
-def test_pauses_do_not_shorten_each_other() -> None:
-    rate = RateLimit(3)
-    rate.pause(10.0)
-    rate.pause(5.0)
-
-    assert rate.paused_until == 10.0

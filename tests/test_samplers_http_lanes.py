@@ -13,7 +13,7 @@ from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.counters import WorkCounters
 from thresher.samplers.http.endpoint import Endpoint, RateLimit
 from thresher.samplers.http.lanes import Job, Lane, Request
-from thresher.samplers.http.protocol import Answer
+from thresher.samplers.http.answers import Answer
 from thresher.samplers.sampler import Completion
 
 

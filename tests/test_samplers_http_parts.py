@@ -44,7 +44,14 @@ def test_reasoning_and_answer_are_told_apart(message: dict[str, Any], reasoning:
 def test_a_message_of_text_is_not_taken_apart_by_the_server() -> None:
     assert read_message({"content": "<think>a</think>b"}, "stop") == ("<think>a</think>b", None)
     assert read_message({"content": [{"type": "text", "text": "b"}]}, "stop") == ("b", None)
-    assert read_message({"content": None}, "stop") == ("", None)
+    assert read_message({"content": None, "refusal": "I cannot"}, "stop") == ("I cannot", None)
+    assert read_message({"content": None}, "stop", blank=True) == ("", None)
+    assert read_message({"content": ""}, "stop") == ("", None)
+
+
+def test_a_message_without_content_that_was_cut_ended_inside_reasoning_that_is_not_shown() -> None:
+    for message in ({}, {"content": None}):
+        assert read_message(message, "length") == ("", Parts("server", None, None, None))
 
 
 def test_a_thought_without_content_that_ended_by_itself_has_an_empty_answer() -> None:
@@ -67,7 +74,15 @@ def test_tool_calls_have_name_and_arguments() -> None:
 
 @pytest.mark.parametrize(
     ("message", "error"),
-    [({}, KeyError), ({"content": [{"type": "image_url", "image_url": {}}]}, ValueError), ({"content": [{}]}, KeyError)],
+    [
+        ({}, ValueError),
+        ({"content": None, "tool_calls": [], "reasoning": ""}, ValueError),
+        ({"content": [{"type": "image_url", "image_url": {}}]}, ValueError),
+        ({"content": [{}]}, KeyError),
+        ({"content": 3}, TypeError),
+        ({"content": "a", "reasoning": {"text": "b"}}, TypeError),
+        ({"content": "a", "tool_calls": "b"}, TypeError),
+    ],
 )
 def test_a_message_that_cannot_be_read_is_an_error(message: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -1,31 +1,35 @@
-"""Requests to servers, byte for byte where it matters, and how their answers are read."""
+"""Requests to servers, byte for byte where it matters."""
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
-import numpy as np
 import pytest
 
 from helpers.http_sampler import group
 from schemas.engines import HttpEngine
-from thresher.estimators.calibration import empty_sums
-from thresher.samplers.http.dialects import OPENAI, VLLM, VLLM_PLAIN, Form
+from thresher.samplers.http.dialects import (
+    ANTHROPIC,
+    LLAMA_CPP,
+    MISTRAL,
+    OPENAI_LIKE,
+    SGLANG,
+    TGI,
+    TOGETHER,
+    VLLM,
+    VLLM_PLAIN,
+)
 from thresher.samplers.http.protocol import (
     Question,
-    Response,
     Service,
-    calibrate,
-    label_logprobs,
     likeliest_asked,
+    longest_answer,
     prompt_body,
-    read_answer,
-    read_logprobs,
     request_body,
+    short_question,
     unsupported_fields,
 )
+from thresher.samplers.http.refusals import Form, form_of
 
 URL = ("http://127.0.0.1:1/v1",)
 
@@ -93,7 +97,7 @@ def test_a_request_for_plain_text_has_a_prompt_and_a_number_of_logprobs() -> Non
     assert (request["logprobs"], request["prompt"]) == (0, "prompt 3")
 
 
-@pytest.mark.parametrize("dialect", [OPENAI, VLLM_PLAIN], ids=["openai", "vllm behind a gateway"])
+@pytest.mark.parametrize("dialect", [OPENAI_LIKE, VLLM_PLAIN], ids=["openai", "vllm behind a gateway"])
 def test_a_plain_request_has_openais_fields_only(dialect: Any) -> None:
     request = body(Form(dialect, length_field="max_completion_tokens", logprobs=False))
 
@@ -111,7 +115,7 @@ SCHEMA = {"type": "object"}
         pytest.param(VLLM, {"thinking_tokens": 9}, {"thinking_token_budget": 9}, id="thinking"),
         pytest.param(VLLM, {"structured": {"choice": ["a"]}}, {"structured_outputs": {"choice": ["a"]}}, id="choice"),
         pytest.param(VLLM, {"structured": {"json_schema": SCHEMA}}, {"structured_outputs": {"json": SCHEMA}}, id="json"),
-        pytest.param(OPENAI, {"reasoning_effort": "low"}, {"reasoning_effort": "low"}, id="effort"),
+        pytest.param(OPENAI_LIKE, {"reasoning_effort": "low"}, {"reasoning_effort": "low"}, id="effort"),
         pytest.param(
             VLLM_PLAIN,
             {"structured": {"json_schema": SCHEMA}},
@@ -138,7 +142,7 @@ def test_what_is_forced_is_sent_as_the_dialect_names_it(dialect: Any, parameters
     [({"thinking_tokens": 9}, "thinking_tokens"), ({"structured": {"regex": "a"}}, "structured")],
 )
 def test_what_only_vllm_can_force_is_not_asked_of_others(parameters: dict[str, Any], name: str) -> None:
-    assert unsupported_fields(group(3, **parameters), Form(OPENAI)) == [name]
+    assert unsupported_fields(group(3, **parameters), Form(OPENAI_LIKE)) == [name]
 
 
 @pytest.mark.parametrize(("api", "kept", "calibrated", "asked"), [("chat", 4, False, 5), ("completions", 4, False, 4),
@@ -151,13 +155,13 @@ def test_as_many_likeliest_tokens_are_asked_for_as_are_surely_listed(api: Any, k
 
 
 def test_fields_that_a_dialect_lacks_are_named_if_they_matter() -> None:
-    assert unsupported_fields(group(0), Form(OPENAI)) == []
-    assert unsupported_fields(group(0, top_k=20, min_p=0.1), Form(OPENAI)) == ["top_k", "min_p"]
+    assert unsupported_fields(group(0), Form(OPENAI_LIKE)) == []
+    assert unsupported_fields(group(0, top_k=20, min_p=0.1), Form(OPENAI_LIKE)) == ["top_k", "min_p"]
     assert unsupported_fields(group(0, top_k=20), Form(VLLM)) == []
 
 
 @pytest.mark.parametrize(
-    ("dialect", "seed"), [(VLLM, 2**40 + 5), (VLLM_PLAIN, 2**40 + 5), (OPENAI, 5)], ids=["vllm", "plain", "openai"]
+    ("dialect", "seed"), [(VLLM, 2**40 + 5), (VLLM_PLAIN, 2**40 + 5), (OPENAI_LIKE, 5)], ids=["vllm", "plain", "openai"]
 )
 def test_seeds_have_as_many_bits_as_the_dialect_takes(dialect: Any, seed: int) -> None:
     question = Question(replace(group(3, n=2), seeds=(7, 2**40 + 5)), 1, 1)
@@ -184,9 +188,9 @@ def test_seeds_have_as_many_bits_as_the_dialect_takes(dialect: Any, seed: int) -
         pytest.param(
             Form(VLLM, logprobs=False), {"structured_outputs": {"choice": ["A", "B"]}, "max_tokens": 64}, id="vllm, no logprobs"
         ),
-        pytest.param(Form(OPENAI), {"top_logprobs": 20, "max_tokens": 5}, id="openai"),
+        pytest.param(Form(OPENAI_LIKE), {"top_logprobs": 20, "max_tokens": 5}, id="openai"),
         pytest.param(
-            Form(OPENAI, logprobs=False),
+            Form(OPENAI_LIKE, logprobs=False),
             {
                 "max_tokens": 64,
                 "response_format": {
@@ -215,90 +219,58 @@ def test_labels_are_asked_for_by_logprobs_or_structured_output(form: Form, expec
     assert special & set(request) == special & set(expected)
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
-
-
-def test_an_answer_without_logprobs_calibrates_nothing() -> None:
-    choice: dict[str, Any] = {"index": 0, "text": "Paris", "finish_reason": "stop"}
-    answer = read_answer(json.dumps({"choices": [choice]}).encode(), 1, top_logprobs=20, seed=None)
-
-    assert (answer.calibration, answer.completions[0].logprobs, answer.completions[0].cumulative_logprob) == (None, None, None)
-    choice["logprobs"] = {"tokens": ["Paris"], "token_logprobs": [None], "top_logprobs": [{}]}
-    with pytest.raises(ValueError, match="log-probabilities"):
-        read_answer(json.dumps({"choices": [choice]}).encode(), 1, top_logprobs=20, seed=None)
-
-
-def test_choices_are_ordered_by_index_and_no_more_than_asked_for() -> None:
-    choices = [{"index": index, "text": str(index), "finish_reason": "stop"} for index in (2, 0, 1)]
-    answer = read_answer(json.dumps({"choices": choices}).encode(), 2, top_logprobs=0, seed=10)
-
-    assert [(completion.text, completion.seed) for completion in answer.completions] == [("0", 10), ("1", 11)]
-
-
-@pytest.mark.parametrize("reason", [None, "abort", "error"])
-def test_an_unfinished_choice_is_no_answer(reason: str | None) -> None:
-    choices = [{"index": 0, "text": "half", "finish_reason": reason}]
-    with pytest.raises(ValueError, match="finish_reason"):
-        read_answer(json.dumps({"choices": choices}).encode(), 1, top_logprobs=0, seed=None)
-
-
-def test_token_ids_are_read_from_names_of_tokens() -> None:
-    """A server that returns no token_ids may still name tokens by their ids."""
-    logprobs = {"tokens": ["token_id:5", "token_id:0"], "token_logprobs": [-1.0, -0.5], "top_logprobs": [{}, {}]}
-    choices = [{"index": 0, "text": "x", "finish_reason": "stop", "logprobs": logprobs}]
-    answer = read_answer(json.dumps({"choices": choices}).encode(), 1, top_logprobs=0, seed=None)
-
-    assert answer.completions[0].token_ids is not None
-    assert answer.completions[0].token_ids.tolist() == [5, 0]
-    assert (answer.tokens, answer.completions[0].cumulative_logprob) == (2, -1.5)
-
-
-def test_the_list_of_tokens_does_not_depend_on_the_draw() -> None:
-    """A tie at every rank, listed as vLLM does in chat: the drawn token first, instead of the last of the top 5."""
-    p = np.array([0.2, 0.2, 0.15, 0.15, 0.1, 0.1, 0.05, 0.05])
-    total, weight = empty_sums(), empty_sums()
-    for drawn in range(len(p)):
-        listed = [drawn, *(other for other in range(5) if other != drawn)][:5]
-        top = [{"token": f"token_id:{token}", "logprob": float(np.log(p[token]))} for token in listed]
-        tokens, _, tops = read_logprobs({"content": [{**top[0], "top_logprobs": top}]})
-        sums = calibrate(tokens, tops, 5)
-        assert sums is not None
-        total += p[drawn] * sums
-        weight[:, 1] = sums[:, 1]
-
-    assert total[:, 0] == pytest.approx(weight[:, 1])
-
-
-def test_label_logprobs_add_up_spellings_with_and_without_a_space() -> None:
-    listed = [{"token": " A", "logprob": np.log(0.5)}, {"token": "A", "logprob": np.log(0.25)}, {"token": "C", "logprob": -3.0}]
-    chat = {"choices": [{"logprobs": {"content": [{"top_logprobs": listed}]}}]}
-    plain = {"choices": [{"logprobs": {"top_logprobs": [{entry["token"]: entry["logprob"] for entry in listed}]}}]}
-
-    for answer in (chat, plain):
-        logprobs = label_logprobs(json.dumps(answer).encode(), ("A", "B"))
-        assert list(logprobs or ()) == pytest.approx([np.log(0.75), -np.inf])
-    assert label_logprobs(json.dumps(chat).encode(), ("X", "Y")) is None
-    assert label_logprobs(b'{"choices": [{"logprobs": null}]}', ("A", "B")) is None
+# -- dialects ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("dialect", "parameters", "expected", "lacks"),
     [
-        (b'{"error": {"message": "too hot", "code": 1}}', "too hot"),
-        (b'{"error": "too hot"}', "too hot"),
-        (b'{"detail": [{"msg": "bad"}]}', '[{"msg": "bad"}]'),
-        (b'{"message": "too hot"}', "too hot"),
-        (b"<html>", "<html>"),
-        (b"[1]", "[1]"),
-        (b"x" * 1000, "x" * 500),
+        pytest.param(SGLANG, {}, {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}, (), id="sglang"),
+        pytest.param(
+            LLAMA_CPP,
+            {},
+            {"top_k": 0, "repeat_penalty": 1.0, "min_p": 0.0, "xtc_probability": 0.0, "top_logprobs": 1},
+            ("repetition_penalty",),
+            id="llama.cpp",
+        ),
+        pytest.param(TGI, {}, {"temperature": 1.0}, ("presence_penalty", "top_p", "top_k"), id="tgi"),
+        pytest.param(TGI, {"top_p": 0.9}, {"top_p": 0.9}, ("presence_penalty",), id="tgi, truncated"),
+        pytest.param(MISTRAL, {}, {"random_seed": 3000, "n": 2}, ("seed",), id="mistral"),
+        pytest.param(TOGETHER, {}, {"logprobs": 1}, ("top_logprobs",), id="together"),
+        pytest.param(ANTHROPIC, {}, {"n": 1, "top_p": 1.0}, ("presence_penalty", "seed"), id="anthropic"),
     ],
 )
-def test_the_error_message_of_a_server_is_read(content: bytes, message: str) -> None:
-    assert Response(400, "", content).message == message
+def test_a_dialect_gets_its_own_fields(
+    dialect: Any, parameters: dict[str, Any], expected: dict[str, Any], lacks: tuple[str, ...]
+) -> None:
+    request = body(form_of(dialect), service(seeded=True), **parameters)
+
+    assert request.items() >= expected.items()
+    assert not set(request) & set(lacks)
+    assert unsupported_fields(group(0, **parameters), form_of(dialect)) == []
 
 
-def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
-    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60))
+@pytest.mark.parametrize(
+    ("dialect", "parameters"),
+    [(TGI, {"presence_penalty": 0.5}), (ANTHROPIC, {"frequency_penalty": 0.5}), (ANTHROPIC, {"temperature": 1.5})],
+    ids=["another meaning", "ignored", "reduced"],
+)
+def test_what_a_dialect_would_misunderstand_is_not_sent(dialect: Any, parameters: dict[str, Any]) -> None:
+    assert unsupported_fields(group(0, **parameters), form_of(dialect)) == list(parameters)
 
-    assert [Response(429, value, b"").wait_s for value in ("1.5", "-3", "", "soon")] == [1.5, 0.0, 0.0, 0.0]
-    assert 50 < Response(429, soon, b"").wait_s <= 60
+
+def test_a_short_question_has_the_parameters_and_nothing_of_the_prompt() -> None:
+    asked = replace(group(3, n=4, max_tokens=900), tools='[{"type": "x"}]', template='{"a": 1}', keep_top=2)
+    short = short_question(Question(asked, 3, 1, calibrated=True), 16)
+
+    assert (short.first, short.n, short.calibrated, short.group.keep_top) == (0, 1, True, 2)
+    assert short.group.parameters == {**asked.parameters, "max_tokens": 16}
+    assert (short.group.messages[0].content, short.group.template) == ("Hello", "{}")
+    assert json.loads(short.group.tools or "")[0]["function"]["name"] == "ping"
+
+
+def test_an_answer_is_as_long_as_its_tokens_allow() -> None:
+    short, long = (longest_answer(Question(group(0, max_tokens=n), 0, 2), service(), Form(VLLM), b"") for n in (100, 5000))
+
+    assert short < 20e6
+    assert long - short == 2 * 4900 * 1024

@@ -19,7 +19,8 @@ from helpers.vllm_server import serving
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.estimators.calibration import Quota, calibrations, empty_sums
-from thresher.samplers.http.protocol import Tokenised, calibrate, read_logprobs
+from thresher.samplers.http.logprobs import calibrate, read_logprobs
+from thresher.samplers.http.protocol import Tokenised
 from thresher.samplers.orphans import command_line, descendants
 from thresher.samplers.sampler import NEUTRAL, Group
 

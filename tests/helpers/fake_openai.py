@@ -1,7 +1,7 @@
 """An OpenAI-compatible server on 127.0.0.1 that samples from a known distribution and fails on request.
 
 `misbehave(number, body)` is called for each request for completions; the first has number 0. It returns None for a correct
-answer, a status, or (status, headers, message). `cut` closes the connection in the middle of the answer, `drop` before it, and
+answer, a status, (status, headers, message), or (status, headers, body) with a body that is not text: JSON or bytes. `cut` closes the connection in the middle of the answer, `drop` before it, and
 `half` sends half of the JSON.
 
 With `counts` it publishes vLLM's counters, and makes the tokens of an answer in 20 `steps` during `delay_s`; while `stalled`, it
@@ -47,7 +47,10 @@ class FakeOpenAI:
     """A server that runs inside `with`. `only` truncates the distribution to the likeliest tokens, as top-k does. `render` makes
     the prompt of a request, one token for each character; a ValueError of it refuses the request. Without it the server answers
     no questions about prompts. `card` has further fields of the models it lists, `weight_version` what it says of its
-    weights."""
+    weights.
+
+    `listing` is what it answers at /models instead: JSON, or a status. `told` has the JSON of further paths from its root,
+    `shape(answer, body)` changes a correct answer to a request, and `prefix` is the path of its API."""
 
     def __init__(
         self,
@@ -66,10 +69,16 @@ class FakeOpenAI:
         card: dict[str, Any] | None = None,
         version: str = "0.32.0",
         weight_version: str | None = None,
+        listing: Any = None,
+        told: dict[str, Any] | None = None,
+        shape: Callable[[dict[str, Any], dict[str, Any]], Any] | None = None,
+        prefix: str = "/v1",
     ) -> None:
         self.models, self.owned_by, self.key, self.delay_s, self.context = models, owned_by, key, delay_s, context
         self.choices, self.render = choices, render
         self.card, self.version, self.weight_version = card or {}, version, weight_version
+        self.listing, self.told, self.prefix = listing, told or {}, prefix
+        self.shape = shape or (lambda answer, body: answer)
         self.misbehave = misbehave or (lambda number, body: None)
         self.bodies: list[dict[str, Any]] = []
         self.in_progress = self.most_in_progress = self.lists_of_models = 0
@@ -92,7 +101,7 @@ class FakeOpenAI:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self.port}{self.prefix}"
 
     def drew_any(self, drawn: Iterable[_FromServer]) -> bool:
         """Whether any of these groups was drawn by this server."""
@@ -157,6 +166,12 @@ class FakeOpenAI:
         """Status, headers, body, and the fault with which to send them."""
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return 401, {}, {"error": {"message": f"wrong key {headers.get('authorization')}"}}, ""
+        if path in self.told:
+            return 200, {}, self.told[path], ""
+        if path == f"{self.prefix}/models" and self.listing is not None:
+            self.lists_of_models += 1
+            missing = isinstance(self.listing, int)
+            return (self.listing, {}, {"detail": "Not Found"}, "") if missing else (200, {}, self.listing, "")
         if path == "/version":
             return 200, {}, {"version": self.version}, ""
         if path == "/weight_info" and self.weight_version is not None:
@@ -185,8 +200,8 @@ class FakeOpenAI:
         if isinstance(fault, int):
             fault = (fault, {}, "no")
         if isinstance(fault, tuple):
-            return fault[0], fault[1], {"error": {"message": fault[2]}}, ""
-        return 200, {}, self.complete(body, chat="messages" in body), fault or ""
+            return fault[0], fault[1], {"error": {"message": fault[2]}} if isinstance(fault[2], str) else fault[2], ""
+        return 200, {}, self.shape(self.complete(body, chat="messages" in body), body), fault or ""
 
     async def _generate(self) -> None:
         """Take the time of a completion, counting tokens."""
@@ -210,7 +225,7 @@ class FakeOpenAI:
     def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
         """The body of a correct answer."""
         return {
-            "choices": [self._choice(body, index, chat) for index in range(self.choices(body["n"]))],
+            "choices": [self._choice(body, index, chat) for index in range(self.choices(body.get("n", 1)))],
             "prompt_token_ids": [1, 2, 3],
         }
 
@@ -223,7 +238,7 @@ class FakeOpenAI:
         while len(tokens) < (body.get("max_tokens") or body["max_completion_tokens"]) and tokens[-1:] != [0]:
             before = tokens[-1] if tokens else 1
             [token] = self._random.choices(range(len(CHAIN)), cum_weights=self._weights[before])
-            if body["temperature"] == 0:
+            if body.get("temperature") == 0:
                 token = ORDER[before][0]
             tokens.append(token)
             listed = [token, *(other for other in ORDER[before][:k] if other != token)]

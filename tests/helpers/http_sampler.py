@@ -13,6 +13,7 @@ from schemas.engines import HttpEngine
 from schemas.sample import Message
 from thresher.estimators.calibration import Calibration, Quota, Sums, calibrations
 from thresher.samplers.http.balancer import Waits
+from thresher.samplers.http.claims import Note
 from thresher.samplers.openai_http import HttpSampler, HttpStream
 from thresher.samplers.sampler import NEUTRAL, Drawn, Group
 
@@ -25,6 +26,7 @@ def sampler(
     seeds: Any = "auto",
     base: Path | None = None,
     base_model: str | None = None,
+    note: Note | None = None,
     **spec: Any,
 ) -> HttpSampler:
     """A sampler of servers, or of the file of a fleet in `base`. Calibrates nothing unless a quota is given. With `base_model`
@@ -32,7 +34,7 @@ def sampler(
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
     engine = HttpEngine(kind="openai_http", base_urls=urls, **spec)
     quota = quota or Quota(standard_error=0)
-    return HttpSampler(engine, "small", quota=quota, seeds=seeds, base=base, base_model=base_model, waits=WAITS)
+    return HttpSampler(engine, "small", quota=quota, seeds=seeds, base=base, note=note, base_model=base_model, waits=WAITS)
 
 
 def group(number: int, n: int = 2, **parameters: Any) -> Group:

@@ -109,6 +109,7 @@ OWN_SPEED_ONLY: Mapping[str, str] = MappingProxyType(
         "fleet": "which servers of the model are asked; what each says of itself is compared (RUN/servers)",
         "every_address": "which servers of the model are asked",
         "api_key_env": "the right to ask",
+        "check": "how a server is greeted",
         "requests_in_flight": _BATCH,
         "completions_per_request": "how samples are divided into requests",
         "connect_timeout_s": "how long a server is waited for",

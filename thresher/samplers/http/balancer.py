@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
@@ -22,11 +22,12 @@ from thresher.estimators.calibration import Quota, Sums
 from thresher.samplers.declared import forces_all
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.addresses import server_urls
+from thresher.samplers.http.answers import Answer
 from thresher.samplers.http.claims import ChangedServerError
-from thresher.samplers.http.connection import ApiKey, AttemptError
+from thresher.samplers.http.connection import ApiKey, AttemptError, PromptRefusedError
 from thresher.samplers.http.endpoint import Endpoint
 from thresher.samplers.http.lanes import Job, Lane, Request
-from thresher.samplers.http.protocol import Answer, Service, Tokenised
+from thresher.samplers.http.protocol import Service, Tokenised
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 from thresher.samplers.token_watch import stalled
 
@@ -36,6 +37,8 @@ CUTS = 3
 """Broken connections in a row after which a server is taken out; also the number of questions a silent server may ignore."""
 FAILURES = 3
 """Weighted failures of one request after which it is given up, if the server answers another."""
+BUSY_TRIES = 4
+"""Failures of a request, of whatever weight, after which it is given up likewise if it fails for half of give_up_after_s."""
 WEIGHTS = {"failed": 1.0, "cut": 0.2, "busy": 0.0}
 
 
@@ -136,7 +139,8 @@ class Balancer:
             except AttemptError as failure:
                 failures[lane.endpoint.url] = str(failure)
         if len(failures) == len(self._lanes):
-            tried = "; ".join(f"GET {url}/models: {reason}" for url, reason in failures.items())
+            asked, path = ("GET", "/models") if self._spec.check == "models" else ("POST", self._service.path)
+            tried = "; ".join(f"{asked} {url}{path}: {reason}" for url, reason in failures.items())
             where = "engine.base_urls" if self._spec.fleet is None else self._base / self._spec.fleet
             raise EngineError(f"no server can be reached ({tried}); start it, or correct {where}")
         for url, reason in failures.items():
@@ -149,6 +153,7 @@ class Balancer:
             self._spec.requests_in_flight * self._spec.completions_per_request * len(self._lanes),
             "chat" if self._spec.api == "chat" else "text",
             kinds.pop() if len(kinds) == 1 else "unknown",
+            min((endpoint.context for endpoint in up if endpoint.context), default=0),
         )
 
     async def _follow_list(self) -> None:
@@ -301,7 +306,8 @@ class Balancer:
             job.expected_tokens = expected if self._quota.take(lane.endpoint.source, expected) else 0
         # vLLM refuses n > 1 in a greedy request.
         single = greedy or (self._service.seeded and not form.dialect.seeds_each_choice)
-        lane.add(job, size=1 if single else self._spec.completions_per_request)
+        most = self._spec.completions_per_request
+        lane.add(job, size=1 if single else min(most, form.most_choices or most))
 
     def _finish(self, job: Job, sums: Sums | None = None) -> None:
         """Forget a job; `sums` is its calibration if it is complete."""
@@ -326,6 +332,8 @@ class Balancer:
             answer = await lane.endpoint.ask(request.question)
         except AttemptError as failure:
             await self._retry(lane, request, failure)
+        except PromptRefusedError as error:
+            self._give_back(request.job, Drawn(request.job.group.number, (), error=str(error), refused=True))
         except ChangedServerError as error:
             self._draw_elsewhere(request.job)
             self._leave_changed(lane, error)
@@ -358,6 +366,13 @@ class Balancer:
             self._finish(job, drawn.calibration)
             job.finished.put(drawn)
 
+    def _give_back(self, job: Job, failed: Drawn) -> None:
+        """Finish a group that cannot be drawn."""
+        source = "" if job.lane is None else job.lane.endpoint.source
+        self._hopeless_s = 0.0
+        self._finish(job)
+        job.finished.put(replace(failed, source=source))
+
     async def _retry(self, lane: Lane, request: Request, failure: AttemptError) -> None:
         """Repeat a request after the time that the server asks for, or after a random time that doubles (full jitter)."""
         now, endpoint, job = time.monotonic(), lane.endpoint, request.job
@@ -365,12 +380,14 @@ class Balancer:
         if endpoint.cuts >= CUTS and endpoint.up:
             self._take_out(lane, "does not answer", str(failure))
         request.failures += WEIGHTS[failure.kind]
-        if request.failures >= FAILURES and await endpoint.works(job.group):
-            error = f"{endpoint.source} fails on this prompt each time, and not on others: {failure}"
-            self._finish(job)
-            job.finished.put(Drawn(job.group.number, (), source=endpoint.source, error=error))
-            return
+        request.failing_since = request.failing_since or now
         request.tries += 1
+        # Whoever is busy may be busy for one prompt only.
+        for_long = request.tries >= BUSY_TRIES and now - request.failing_since > self._spec.give_up_after_s / 2
+        if (request.failures >= FAILURES or for_long) and await endpoint.works(job.group):
+            error = f"{endpoint.source} fails on this prompt each time, and not on others: {failure}"
+            self._give_back(job, Drawn(job.group.number, (), error=error))
+            return
         longest_s = min(self._waits.longest_retry_s, self._waits.first_retry_s * 2 ** min(request.tries, 10))
         delay_s = max(failure.wait_s, random.uniform(0, longest_s))
         if failure.wait_s:

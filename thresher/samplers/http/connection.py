@@ -1,4 +1,4 @@
-"""HTTP requests to one server: the client, the key, and network errors."""
+"""HTTP requests to one server: the client, the key, network errors, and how many requests it gets at a time."""
 
 import logging
 import os
@@ -13,12 +13,20 @@ from urllib.parse import urlsplit
 from schemas.engines import HttpEngine
 from thresher.errors import EngineError
 from thresher.samplers.http.addresses import is_loopback
-from thresher.samplers.http.protocol import Response
+from thresher.samplers.http.answers import Response
 
 if TYPE_CHECKING:
     import aiohttp  # takes a while, so it is imported when a connection is opened
 
 log = logging.getLogger(__name__)
+
+
+LONGEST_LIST = 64 << 20
+"""Bytes of the longest answer to a request without a limit of its own."""
+
+
+FIRST_LIMIT = 8.0
+"""Concurrent requests that a new server gets."""
 
 
 class AttemptError(Exception):
@@ -30,6 +38,10 @@ class AttemptError(Exception):
     def __init__(self, kind: Literal["busy", "cut", "failed"], message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.kind, self.wait_s = kind, wait_s
+
+
+class PromptRefusedError(Exception):
+    """A server refuses a prompt, and answers others with the same parameters."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,33 @@ def read_key(variable: str | None) -> ApiKey:
     return ApiKey(variable, value)
 
 
+class RateLimit:
+    """How many concurrent requests a server gets.
+
+    The limit doubles with each round of answers until the server first refuses work; after that it rises by 1 per round. Each
+    refusal halves it, once for all requests that were in flight at that time. Times are those of time.monotonic().
+    """
+
+    def __init__(self, most: float) -> None:
+        self.most, self.limit = most, min(FIRST_LIMIT, most)
+        self.paused_until = 0.0
+        self._shrunk_at = -1.0
+
+    def grow(self) -> None:
+        """Count a correct answer."""
+        step = 1.0 if self._shrunk_at < 0 else 1 / self.limit
+        self.limit = min(self.most, self.limit + step)
+
+    def shrink(self, sent_at: float, now: float) -> None:
+        """Count a refusal of a request sent at `sent_at`."""
+        if sent_at > self._shrunk_at:
+            self.limit, self._shrunk_at = max(1.0, self.limit / 2), now
+
+    def pause(self, until: float) -> None:
+        """Send nothing until then."""
+        self.paused_until = max(self.paused_until, until)
+
+
 class Connection:
     """The connections to one server. Opened on the event loop that uses it."""
 
@@ -91,17 +130,23 @@ class Connection:
 
         return await self._exchange(self._client.get(url, timeout=ClientTimeout(total=timeout_s)), posted=False)
 
-    async def post(self, url: str, body: bytes) -> Response:
-        """Send a request and wait for the answer without limit. Raises AttemptError if the connection breaks."""
-        return await self._exchange(self._client.post(url, data=body), posted=True)
+    async def post(self, url: str, body: bytes, longest: int = LONGEST_LIST) -> Response:
+        """Send a request and wait for the answer without limit. Raises AttemptError if the connection breaks, or if the answer
+        has more than `longest` bytes."""
+        return await self._exchange(self._client.post(url, data=body), posted=True, longest=longest)
 
-    async def _exchange(self, request: AbstractAsyncContextManager["aiohttp.ClientResponse"], *, posted: bool) -> Response:
+    async def _exchange(
+        self, request: AbstractAsyncContextManager["aiohttp.ClientResponse"], *, posted: bool, longest: int = LONGEST_LIST
+    ) -> Response:
         try:
             async with request as response:
-                parts = []
+                parts, received = [], 0
                 async for part in response.content.iter_any():  # an answer with log-probabilities may take minutes to arrive
                     parts.append(part)
+                    received += len(part)
                     self._heard(posted and response.status == 200)
+                    if received > longest:
+                        raise AttemptError("failed", f"an answer of more than {longest} bytes, which is more than was asked for")
                 self._heard(posted and response.status == 200)
                 return Response(response.status, response.headers.get("retry-after", ""), b"".join(parts))
         except self._network_errors as error:

@@ -1,4 +1,4 @@
-"""One OpenAI-compatible server: what it understands, whether it answers, how many requests it gets, and how its errors are read.
+"""One OpenAI-compatible server: what it understands, whether it answers, and how its errors are read.
 
 All methods run on the event loop of the sampler.
 """
@@ -8,80 +8,50 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from math import inf
-from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
 from schemas.manifest import ServerClaims
 from schemas.sample import Message
-from schemas.suggest import did_you_mean
 from thresher.errors import EngineError, SourceError
-from thresher.samplers.declared import free_tokens
-from thresher.samplers.http import dialects
+from thresher.samplers.http import refusals
 from thresher.samplers.http.addresses import host_and_port
-from thresher.samplers.http.claims import ChangedServerError, read_claims
-from thresher.samplers.http.connection import ApiKey, AttemptError, Connection
+from thresher.samplers.http.answers import CONTENT_FILTER, Answer, BlockedError, Response, ServerError, read_answer
+from thresher.samplers.http.claims import ChangedServerError, context_of, read_card, read_claims, value_at
+from thresher.samplers.http.connection import ApiKey, AttemptError, Connection, PromptRefusedError, RateLimit
 from thresher.samplers.http.counters import WorkCounters, read_counters
-from thresher.samplers.http.dialects import OPENAI, Form, adapted, dialect_of, refusals
+from thresher.samplers.http.dialects import dialect_of
 from thresher.samplers.http.protocol import (
-    Answer,
     Question,
-    Response,
     Service,
     Tokenised,
-    label_logprobs,
-    likeliest_asked,
+    asked_of,
+    longest_answer,
     prompt_body,
-    read_answer,
     request_body,
-    seed_of,
+    shared_parts,
+    short_question,
     unsupported_fields,
 )
-from thresher.samplers.sampler import Group
+from thresher.samplers.http.refusals import Form, Refusal, adapted, form_of, needed_words
+from thresher.samplers.sampler import NEUTRAL, Group
 
 log = logging.getLogger(__name__)
 
-FIRST_LIMIT = 8.0
-"""Concurrent requests that a new server gets."""
 INLINE_BYTES = 1 << 20
 """Larger answers are read in a thread; for smaller ones a thread costs more than reading them."""
-GREETING_S = 60.0
 LOOKS = 4
 """Readings of a server's counters in the time after which it is left."""
 RECHECK_S = 60.0
 """A server in use is greeted again after so long: its weights may be changed without a broken connection."""
 IDLE_S = 1.0
 """A server that had nothing to do for so long is greeted again: no broken connection would show that it was started again."""
-
-
-class RateLimit:
-    """How many concurrent requests a server gets.
-
-    The limit doubles with each round of answers until the server first refuses work; after that it rises by 1 per round. Each
-    refusal halves it, once for all requests that were in flight at that time. Times are those of time.monotonic().
-    """
-
-    def __init__(self, most: float) -> None:
-        self.most, self.limit = most, min(FIRST_LIMIT, most)
-        self.paused_until = 0.0
-        self._shrunk_at = -1.0
-
-    def grow(self) -> None:
-        """Count a correct answer."""
-        step = 1.0 if self._shrunk_at < 0 else 1 / self.limit
-        self.limit = min(self.most, self.limit + step)
-
-    def shrink(self, sent_at: float, now: float) -> None:
-        """Count a refusal of a request sent at `sent_at`."""
-        if sent_at > self._shrunk_at:
-            self.limit, self._shrunk_at = max(1.0, self.limit / 2), now
-
-    def pause(self, until: float) -> None:
-        """Send nothing until then."""
-        self.paused_until = max(self.paused_until, until)
+SHORT_TOKENS = 16
+"""max_tokens of a completion that shows whether a server works."""
+_UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError)
+SHORTEN = "shorten the prompt, lower sampling.max_tokens or give the server a longer context"
 
 
 class Endpoint:
@@ -90,7 +60,7 @@ class Endpoint:
     def __init__(self, url: str, service: Service, key: ApiKey) -> None:
         self.url, self.source = url, host_and_port(url)
         self.rate = RateLimit(service.spec.requests_in_flight)
-        self.form = Form(OPENAI)
+        self.form = form_of(dialect_of({}, urlsplit(url).hostname or "", service.spec.extensions))
         self.version, self.context = "", 0
         self.up, self.changed, self.trouble, self.cuts = False, False, "", 0
         self.counters = WorkCounters()
@@ -99,7 +69,9 @@ class Endpoint:
         """Seconds without a token after which the server is left. Doubles each time, because its steps may be slow, as on a CPU
         that reads long prompts."""
         self._service, self._key = service, key
+        self._claims = ServerClaims(model=service.model)
         self._greeted_at, self._greeting, self._in_flight = -inf, asyncio.Lock(), 0
+        self._adapting, self._accepted = asyncio.Lock(), dict[bytes, Form]()
         self._connection = Connection(url, service.spec, key)
         self._warned = set[str]()
 
@@ -120,39 +92,41 @@ class Endpoint:
     # -- whether it answers --------------------------------------------------------------------------------------------
 
     async def greet(self) -> None:
-        """Read what the server serves and which dialect it has. A server that was left because it made no token must make one.
-        Raises EngineError if it is unusable, AttemptError if it may become usable."""
-        response = await self._connection.get(f"{self.url}/models", GREETING_S)
-        if response.status in dialects.KEY_REFUSED:
-            raise self._key.refused(self.url, response.status)
-        if response.status == 429 or response.status >= 500:
-            raise AttemptError("busy", f"status {response.status}")
-        try:
-            cards = {card["id"]: card for card in response.json()["data"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise EngineError(
-                f"{self.url}/models: wanted a list of models, found status {response.status} and "
-                f"{self._key.hide(response.text)[:80]!r}; engine.base_urls are the roots of the API, which mostly end in /v1"
-            ) from error
-        model = self._service.model
-        if model not in cards:
-            hint = did_you_mean(model, cards, cutoff=0.0)
-            raise EngineError(f"{self.url} does not serve {model}, only {', '.join(sorted(cards)) or 'nothing'}{hint}")
-        card = cards[model]
-        dialect = dialect_of(card.get("owned_by"), self._service.spec.extensions)
-        self.context = card.get("max_model_len") or 0
-        if self.form.dialect not in (dialect, dialect.fallback):  # what the server has refused stays refused
-            self.form = replace(self.form, dialect=dialect)
-        version = await self._from_root(dialect.version_path, "version")
-        self.version = dialect.version if version is None else f"{dialect.version} {version}"
-        claims = read_claims(card, self.version, await self._from_root(dialect.weights_path, "weight_version"))
-        await self._compare(claims)
+        """Read what the server serves and which dialect it has, as far as engine.check wants. A server that was left because it
+        made no token must make one. Raises EngineError if it is unusable, AttemptError if it may become usable."""
+        check = self._service.spec.check
+        if check == "models":
+            await self._read_models()
+        elif check == "completion":
+            await self._greet_with_completion()
         self._greeted_at = time.monotonic()
         self.counters = WorkCounters()
         await self.look()
         if self._stalled is not None:
             await self._make_a_token(*self._stalled)
         self.up, self.changed, self.cuts, self._stalled = True, False, 0, None
+
+    async def _read_models(self) -> None:
+        connection, model = self._connection, self._service.model
+        card = await read_card(connection, self.url, model, self._key, again=bool(self.version))
+        dialect = dialect_of(card, urlsplit(self.url).hostname or "", self._service.spec.extensions)
+        self.context = context_of(card)
+        if self.form.dialect not in (dialect, dialect.fallback):  # what the server has refused stays refused
+            self.form = form_of(dialect)
+        version, weights = [await value_at(connection, self.url, place) for place in (dialect.version_at, dialect.weights_at)]
+        self.version = dialect.version if version is None else f"{dialect.version} {version}"
+        await self._compare(read_claims({**card, "id": model}, self.version, weights))
+
+    async def _greet_with_completion(self) -> None:
+        """Ask for a short completion, if the server is not in use anyway."""
+        self.version = self.form.dialect.version
+        parameters = {**NEUTRAL, "max_tokens": SHORT_TOKENS, "stop": []}
+        question = Question(Group(0, (Message("user", "Hello"),), 1, parameters), 0, 1)
+        try:
+            await self._answer(question)
+        except PromptRefusedError as error:  # of a completion there is no shorter one
+            raise EngineError(str(error)) from error
+        await self._compare(self._claims)
 
     def stall(self, group: Group, trouble: str) -> None:
         """Note that the server made no token while it had a group: it is up again once it makes one."""
@@ -178,16 +152,6 @@ class Endpoint:
             self.counters.look(values, received, time.monotonic())
         return self.counters.believed
 
-    async def _from_root(self, path: str | None, name: str) -> Any:
-        """A value of the JSON object at a path from the server's root; None if there is none."""
-        if path is None:
-            return None
-        parts = urlsplit(self.url)
-        with suppress(AttemptError, ValueError, AttributeError):
-            response = await self._connection.get(f"{parts.scheme}://{parts.netloc}{path}", GREETING_S)
-            return response.json().get(name) if response.status == 200 else None
-        return None
-
     async def _compare(self, claims: ServerClaims) -> None:
         """Raise ChangedServerError if the server has another model now, EngineError for an adapter of another base model."""
         base = self._service.base_model
@@ -196,17 +160,18 @@ class Endpoint:
                 f"{self.url}: {claims.model} is an adapter of {claims.parent}, not of {base}; set model.name to "
                 f"{claims.parent}, or model.adapter to an adapter of it"
             )
-        if differing := await asyncio.to_thread(self._service.note, self.source, claims):
+        self._claims = claims.model_copy(update={"left_out": self.form.omitted})
+        if differing := await asyncio.to_thread(self._service.note, self.source, self._claims):
             raise ChangedServerError(
                 f"{self.source} serves another model as {claims.model} than the one that samples of this run were drawn from: "
                 f"{'; '.join(differing)}; start it with the earlier model, or start another run with --out"
             )
 
     async def _make_sure(self) -> None:
-        """Greet the server again if it may have another model since it was greeted."""
+        """Greet the server again if it may have another model since it was greeted; only a list of models would tell."""
         now = time.monotonic()
         idle = not self._in_flight and now - self.heard_at > IDLE_S
-        if not idle and now - self._greeted_at <= RECHECK_S:
+        if self._service.spec.check != "models" or (not idle and now - self._greeted_at <= RECHECK_S):
             return
         async with self._greeting:
             if self._greeted_at < now:
@@ -234,19 +199,27 @@ class Endpoint:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     async def ask(self, question: Question) -> Answer:
-        """Return the server's answer. Raises AttemptError, or EngineError or SourceError if repeating the request is useless."""
-        while True:
-            form = self.form
-            response = await self._post(question)
-            if response.status == 200:
-                break
-            if self.form == form:  # otherwise another request has changed the form meanwhile
-                self._adapt(question, response)
-        answer = await self._read(question, response, form)
+        """Return the server's answer. Raises AttemptError, PromptRefusedError, or EngineError if repeating the request is
+        useless."""
+        answer = await self._answer(question)
         self.counters.received += answer.tokens
         self.rate.grow()
         self.cuts = 0
         return answer
+
+    async def _answer(self, question: Question) -> Answer:
+        """Ask until the form of the request is one that the server takes."""
+        while True:
+            response, form = await self._post(question)
+            if response.status == 200:
+                answer = await self._read(question, response, form)
+                self._accepted[shared_parts(question)] = form
+                return answer
+            self._fail_if_passing(question, response, form)
+            await self._refuse_if_others_pass(question, response, form)
+            async with self._adapting:
+                if self.form == form:  # otherwise another request has changed the form meanwhile
+                    await self._adapt(question, response, form)
 
     async def tokenise(self, group: Group) -> Tokenised | None:
         """Return the prompt of a group as the server reads it; None if the server does not tell. Raises AttemptError, and
@@ -256,7 +229,7 @@ class Endpoint:
         body = prompt_body(group, self._service, self.form)
         root = "{0.scheme}://{0.netloc}".format(urlsplit(self.url))
         response = await self._connection.post(f"{root}/tokenize", orjson.dumps(body))
-        if response.status in dialects.REQUEST_REFUSED:
+        if response.status in (400, 413, 422):
             raise SourceError(self._key.hide(response.message))
         try:
             answer = response.json()
@@ -271,14 +244,14 @@ class Endpoint:
         return Tokenised(len(ids), text, context)
 
     async def works(self, group: Group) -> bool:
-        """Return whether the server answers a short request with the parameters of a group on which it fails."""
-        parameters = {**group.parameters, "max_tokens": 1}
-        short = replace(group, messages=(Message("user", "Hello"),), n=1, parameters=parameters)
-        try:
-            response = await self._post(Question(short, 0, 1))
-        except (AttemptError, ChangedServerError):
-            return False
-        return response.status == 200
+        """Return whether the server gives a whole answer to a short request with the parameters of a group on which it fails."""
+        for most in (1, None):  # some refuse a request for one token
+            try:
+                if await self._refusal_of_short(Question(group, 0, 1), most) is None:
+                    return True
+            except (AttemptError, EngineError, PromptRefusedError):
+                return False
+        return False
 
     def count_failure(self, failure: AttemptError, sent_at: float, now: float) -> None:
         """Adjust the rate after a failed request."""
@@ -289,46 +262,54 @@ class Endpoint:
         if failure.kind == "cut":  # it may have been started again, with another model
             self._greeted_at = -inf
 
-    async def _post(self, question: Question) -> Response:
-        if unsupported := unsupported_fields(question.group, self.form):
+    async def _post(self, question: Question) -> tuple[Response, Form]:
+        """Send a request, and return the form that it had."""
+        await self._make_sure()
+        form, group = self.form, question.group
+        if unsupported := unsupported_fields(group, form):
             name = unsupported[0]
             raise EngineError(
-                f"sampling.{name}: {self.url} has no such field, so {question.group.parameters[name]} cannot be sent; remove it "
+                f"sampling.{name}: {self.url} has no such field, so {group.parameters[name]} cannot be sent; remove it "
                 "from the recipe, or set engine.extensions to vllm if the server supports it"
             )
-        await self._make_sure()
-        body = orjson.dumps(request_body(question, self._service, self.form))
+        if self._service.seeded and not form.dialect.takes_seeds:
+            raise EngineError(f"sampling.seeds: {self.url} takes no seeds; {refusals.ADVICE['seed']}")
+        body = orjson.dumps(request_body(question, self._service, form))
+        longest = longest_answer(question, self._service, form, body)
         self._in_flight += 1
         try:
-            return await self._connection.post(self.url + self._service.path, body)
+            return await self._connection.post(self.url + self._service.path, body, longest), form
         finally:
             self._in_flight -= 1
 
     async def _read(self, question: Question, response: Response, form: Form) -> Answer:
+        """Read a whole answer. Raises AttemptError for anything else."""
         group = question.group
-        asked = likeliest_asked(question, self._service.spec, form) if question.calibrated and form.top_logprobs else 0
-        kept, free = group.keep_top, free_tokens(group.parameters)
-        seed = seed_of(question, self._service, form)
-        read = partial(read_answer, n=question.n, top_logprobs=asked, seed=seed, keep=kept, free=free)
+        asked = asked_of(question, self._service, form)
         try:
             if len(response.content) < INLINE_BYTES:
-                answer = read(response.content)
+                answer = read_answer(response.content, asked)
             else:
-                answer = await asyncio.to_thread(read, response.content)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise AttemptError("failed", f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]) from error
+                answer = await asyncio.to_thread(read_answer, response.content, asked)
+        except ServerError as error:
+            raise AttemptError("busy", f"status 200: {self._key.hide(str(error))}", response.wait_s) from error
+        except BlockedError as error:
+            raise PromptRefusedError(f"{self.source} refuses this prompt: {self._key.hide(str(error))}") from error
+        except _UNREADABLE as error:
+            words = f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]
+            raise AttemptError("failed", self._key.hide(f"{words}; it begins {response.text[:80]!r}"), response.wait_s) from error
         if group.labels:
-            labelled = replace(answer.completions[0], label_logprobs=label_logprobs(response.content, group.labels))
-            return replace(answer, completions=(labelled,), calibration=None)
-        if self.form.logprobs and answer.completions[0].logprobs is None:
+            return replace(answer, calibration=None)
+        drawn = [completion for completion in answer.completions if completion.finish_reason != CONTENT_FILTER]
+        if self.form.logprobs and any(completion.logprobs is None for completion in drawn):
             self._warn("gives no log-probabilities; its samples have none and are not calibrated")
-        if kept and any(completion.top_ids is None for completion in answer.completions):
+        if group.keep_top and any(completion.top_ids is None for completion in drawn):
             raise EngineError(
-                f"{self.url} does not list the {kept} likeliest tokens of each position by their ids; lower "
+                f"{self.url} does not list the {group.keep_top} likeliest tokens of each position by their ids; lower "
                 "sampling.keep_top_logprobs, start the server with a larger --max-logprobs, or remove it from the recipe"
             )
         self._check_lengths(group, answer)
-        if question.calibrated and answer.calibration is None and self.form.top_logprobs:
+        if question.calibrated and drawn and answer.calibration is None and self.form.top_logprobs:
             self.form = replace(self.form, top_logprobs=0)
             self._warn("gives too few top log-probabilities, so its samples are not calibrated")
         return answer
@@ -337,7 +318,11 @@ class Endpoint:
         """Raise an error if the server cut completions below max_tokens."""
         longest = group.parameters["max_tokens"]
         if self.context and answer.prompt_ids is not None and len(answer.prompt_ids) + longest > self.context:
-            raise _too_long(group, f"{len(answer.prompt_ids)} tokens", f"the context of {self.context}")
+            words = (
+                f"{len(answer.prompt_ids)} tokens and sampling.max_tokens {longest} do not fit the context of {self.context} of "
+                f"{self.source}; {SHORTEN}"
+            )
+            raise EngineError(words) if longest >= self.context else PromptRefusedError(words)
         if not self.form.dialect.cuts_max_tokens:
             return
         for completion in answer.completions:
@@ -348,37 +333,68 @@ class Endpoint:
                     "without max_new_tokens in its generation config, or lower sampling.max_tokens"
                 )
 
-    def _adapt(self, question: Question, response: Response) -> None:
-        """Change the form of requests after a refusal. Raises the error of a response for which there is no other form."""
-        status, message = response.status, self._key.hide(response.message)
-        if status in dialects.BUSY:
-            raise AttemptError("busy", f"status {status}: {message}", response.wait_s)
-        if status >= 500:
-            raise AttemptError("failed", f"status {status}: {message}", response.wait_s)
-        if status in dialects.KEY_REFUSED:
+    # -- refusals ------------------------------------------------------------------------------------------------------
+
+    def _fail_if_passing(self, question: Question, response: Response, form: Form) -> None:
+        """Raise AttemptError for a response after which the same request may succeed, EngineError for a refused key."""
+        status, message = response.status, f"status {response.status}: {self._key.hide(response.message)}"
+        if status in refusals.BUSY:
+            raise AttemptError("busy", message, response.wait_s)
+        if 200 <= status < 300:
+            raise AttemptError("failed", f"status {status}, and no answer")
+        if status >= 500 and adapted(form, self._refusal(question, response)) is None:  # llama.cpp refuses n with status 500
+            raise AttemptError("failed", message, response.wait_s)
+        if status == 401:
             raise self._key.refused(self.url, status)
-        spec = self._service.spec
-        for refused in refusals(message) if status in dialects.REQUEST_REFUSED else ():
-            if refused == "length":
-                raise _too_long(question.group, "its tokens", f"the server ({message})")
-            change = adapted(self.form, refused, api=spec.api, extensions=spec.extensions, calibrated=question.calibrated)
-            if change is not None:
-                self.form, warning = change
-                if warning is not None:
-                    self._warn(f"{warning} ({message})")
-                return
-        hint = "; it no longer serves the model" if status == dialects.MODEL_MISSING else ""
-        raise EngineError(f"{self.url}{self._service.path}: status {status}: {message}{hint}")
+
+    def _refusal(self, question: Question, response: Response) -> Refusal:
+        spec, message = self._service.spec, self._key.hide(response.message)
+        return Refusal(message, response.param, question.group.parameters, spec.api, spec.extensions, question.calibrated)
+
+    async def _refuse_if_others_pass(self, question: Question, response: Response, form: Form) -> None:
+        """Raise PromptRefusedError if the server has answered the same parameters and answers a short prompt now."""
+        known = self._accepted.get(shared_parts(question)) == form
+        if known and await self._refusal_of_short(replace(question, n=1), SHORT_TOKENS) is None:
+            raise self._prompt_refused(response)
+
+    async def _adapt(self, question: Question, response: Response, form: Form) -> None:
+        """Change the form of requests after a refusal. Raises PromptRefusedError if it is the prompt that is refused, and the
+        error of a refusal for which there is no other form."""
+        refused = await self._refusal_of_short(question, None)
+        if refused is None:
+            self._accepted[shared_parts(question)] = form
+            raise self._prompt_refused(response)
+        refusal = self._refusal(question, refused)
+        change = adapted(form, refusal)
+        if change is None:
+            if refused.status in refusals.KEY_REFUSED:
+                raise self._key.refused(self.url, refused.status)
+            missing = refused.status == refusals.MODEL_MISSING
+            advice = "; it no longer serves the model" if missing else needed_words(form, refusal)
+            raise EngineError(f"{self.url}{self._service.path}: status {refused.status}: {refusal.message}{advice}")
+        self.form, warning = change
+        if warning is not None:
+            self._warn(f"{warning} ({refusal.message})")
+        await self._compare(self._claims)
+
+    async def _refusal_of_short(self, question: Question, most_tokens: int | None) -> Response | None:
+        """Ask with a short prompt in the place of a question's. Returns None for a whole answer, otherwise the refusal. Raises
+        what `_fail_if_passing` and `_read` raise."""
+        short = short_question(question, most_tokens)
+        response, form = await self._post(short)
+        if response.status == 200:
+            await self._read(short, response, form)
+            return None
+        self._fail_if_passing(short, response, form)
+        return response
+
+    def _prompt_refused(self, response: Response) -> PromptRefusedError:
+        message = self._key.hide(response.message)
+        hint = f"; {SHORTEN}" if refusals.is_too_long(message) else ""
+        return PromptRefusedError(f"{self.source} refuses this prompt: status {response.status}: {message}{hint}")
 
     def _warn(self, message: str) -> None:
         """Log a message once, whatever the server's words in parentheses."""
         if (topic := message.partition(" (")[0]) not in self._warned:
             self._warned.add(topic)
             log.warning("%s %s", self.url, message)
-
-
-def _too_long(group: Group, tokens: str, context: str) -> SourceError:
-    return SourceError(
-        f"prompt {group.messages[-1].content[:60]!r}: {tokens} and sampling.max_tokens {group.parameters['max_tokens']} do not "
-        f"fit {context}; shorten the prompt, lower max_tokens or start the server with a longer context"
-    )

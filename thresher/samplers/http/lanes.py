@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from thresher.estimators.calibration import Sums, empty_sums
 from thresher.samplers.finished import FinishedGroups
+from thresher.samplers.http.answers import CONTENT_FILTER, Answer
 from thresher.samplers.http.endpoint import LOOKS, Endpoint
-from thresher.samplers.http.protocol import Answer, Question
+from thresher.samplers.http.protocol import Question
 from thresher.samplers.sampler import Completion, Drawn, Group
 
 
@@ -52,7 +53,11 @@ class Job:
         return len(self.completions) == self.group.n
 
     def drawn(self, source: str) -> Drawn:
-        """Return the complete group. It is calibrated if all its answers were."""
+        """Return the complete group, refused if the provider's policy withholds all completions. It is calibrated if all its
+        answers were."""
+        if all(completion.finish_reason == CONTENT_FILTER for completion in self.completions.values()):
+            words = f"{source}: the provider's policy withholds each completion ({self.completions[0].stop_reason})"
+            return Drawn(self.group.number, (), source=source, error=words, refused=True)
         parts = [part for part in self.calibrations if part is not None]
         calibrated = self.expected_tokens and len(parts) == len(self.calibrations)
         completions = tuple(self.completions[index] for index in range(self.group.n))
@@ -69,6 +74,8 @@ class Request:
     question: Question
     tries: int = 0
     failures: float = 0.0
+    failing_since: float = 0.0
+    """When it failed first, by time.monotonic(); 0 if it did not."""
 
     def __lt__(self, other: "Request") -> bool:
         return (self.job.rank, self.question.first) < (other.job.rank, other.question.first)

@@ -1,29 +1,25 @@
-"""What is sent to an OpenAI-compatible server, and how its answers are read: the chat API and the completions API."""
+"""What is sent to an OpenAI-compatible server: the chat API and the completions API."""
 
-import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from schemas.engines import HttpEngine
-from thresher.estimators.calibration import Sums, sums
-from thresher.samplers.declared import http_fields, only_vllm_forces
+from schemas.sample import Message
+from thresher.samplers.declared import free_tokens, http_fields, only_vllm_forces
+from thresher.samplers.http.answers import TOKEN_BYTES, Asked
 from thresher.samplers.http.chat_turns import chat_turns
 from thresher.samplers.http.claims import Note, Remembered
-from thresher.samplers.http.dialects import VLLM_FIXED, Form
-from thresher.samplers.http.parts import read_message
-from thresher.samplers.sampler import NEUTRAL, Completion, Group, plain_text
+from thresher.samplers.http.dialects import VLLM_FIXED
+from thresher.samplers.http.refusals import Form
+from thresher.samplers.sampler import NEUTRAL, Group, plain_text
 
 RESERVED_FIELDS = {*NEUTRAL, *VLLM_FIXED} | {
     "model", "messages", "prompt", "n", "seed", "stop", "stream", "logprobs", "top_logprobs", "max_tokens",
     "max_completion_tokens", "best_of", "use_beam_search", "echo", "suffix", "logit_bias", "bad_words", "allowed_token_ids",
     "stop_token_ids", "include_stop_str_in_output", "logprob_token_ids", "response_format", "structured_outputs",
-    "truncate_prompt_tokens", "thinking_token_budget", "reasoning_effort",
+    "truncate_prompt_tokens", "thinking_token_budget", "reasoning_effort", "random_seed", "repeat_penalty",
 }  # fmt: skip
 """Fields that engine.extra_body may not set: they decide what is sampled or recorded."""
 
@@ -33,10 +29,11 @@ PROMPT_FIELDS = (
 )  # fmt: skip
 """Fields that decide which tokens a prompt has."""
 
+SLACK_BYTES = 16 << 20
+"""Bytes of an answer besides its tokens."""
+SHORT_TOOLS = '[{"type": "function", "function": {"name": "ping", "parameters": {"type": "object", "properties": {}}}}]'
 LABEL_LOGPROBS = 20
 """Likeliest first tokens asked for when a label is wanted; OpenAI and vLLM give no more by default."""
-NO_CHANCE = -9999.0
-"""What vLLM's server writes for a log-probability of minus infinity, which JSON does not have."""
 LABEL_TOKENS = 64
 """max_tokens of a label when the server reports no log-probabilities: room for JSON around it."""
 
@@ -70,17 +67,31 @@ class Question:
     calibrated: bool = False
 
 
+@dataclass(frozen=True)
+class Tokenised:
+    """A prompt as a server reads it. `text` is None if the server does not tell, `context` is 0 if it does not."""
+
+    tokens: int
+    text: str | None
+    context: int
+
+
 def seed_of(question: Question, service: Service, form: Form) -> int | None:
     """Return the seed of a request, None if it has none."""
     group = question.group
-    if not service.seeded or not group.seeds or group.parameters["temperature"] == 0:
+    if not service.seeded or not form.dialect.takes_seeds or not group.seeds or group.parameters["temperature"] == 0:
         return None
     return group.seeds[question.first] % (1 << form.dialect.seed_bits)
 
 
 def unsupported_fields(group: Group, form: Form) -> list[str]:
     """Return the sampling fields that a group needs and the server does not understand."""
-    missing = [name for name in form.dialect.missing_fields if group.parameters[name] != NEUTRAL[name]]
+    lacking = [
+        name for name in NEUTRAL if name in form.dialect.missing_fields or name in form.left_out - {*form.dialect.left_out}
+    ]
+    missing = [name for name in lacking if group.parameters[name] != NEUTRAL[name]]
+    most = form.dialect.most_temperature
+    missing += ["temperature"] if most is not None and group.parameters["temperature"] > most else []
     return missing + ([] if form.dialect.restricts_to == "structured_outputs" else only_vllm_forces(group.parameters))
 
 
@@ -88,16 +99,16 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
     """Return the JSON object of a request. All sampling fields are in it, because a server takes a missing one from the model's
     generation_config."""
     group, values, spec = question.group, question.group.parameters, service.spec
-    body: dict[str, Any] = {**spec.extra_body, "model": service.model, "n": question.n, "stream": False}
-    body |= {name: values[name] for name in NEUTRAL if name not in form.dialect.missing_fields}
+    body: dict[str, Any] = {**spec.extra_body, "model": service.model, "n": choices_asked(question, form), "stream": False}
+    body |= _sampling_fields(values, form)
     body[form.length_field] = values["max_tokens"]
     if values["stop"]:
         body["stop"] = values["stop"]
     body |= form.dialect.fixed_fields
     if (seed := seed_of(question, service, form)) is not None:
-        body["seed"] = seed
+        body[form.dialect.spellings.get("seed", "seed")] = seed
     if form.logprobs:
-        body |= _logprob_fields(spec, likeliest_asked(question, spec, form))
+        body |= _logprob_fields(spec, form, likeliest_asked(question, spec, form))
     body |= http_fields(values, vllm=form.dialect.restricts_to == "structured_outputs")
     if group.labels:
         body |= _label_fields(group.labels, spec, form)
@@ -110,6 +121,66 @@ def request_body(question: Question, service: Service, form: Form) -> dict[str, 
     else:
         body["prompt"] = plain_text(group.messages)
     return body
+
+
+def choices_asked(question: Question, form: Form) -> int:
+    """Return how many completions a request asks for: those of the question, unless the server gives fewer at a time."""
+    return question.n if form.most_choices is None else min(question.n, form.most_choices)
+
+
+def _sampling_fields(values: dict[str, Any], form: Form) -> dict[str, Any]:
+    """The sampling fields of a request, by the server's own names. A neutral value that the server refuses is left out."""
+    dialect = form.dialect
+    sent = {name: values[name] for name in NEUTRAL if name not in dialect.missing_fields}
+    sent = {name: value for name, value in sent.items() if name not in form.left_out or value != NEUTRAL[name]}
+    if "top_k" in sent:
+        sent["top_k"] = sent["top_k"] or dialect.top_k_off
+    return {dialect.spellings.get(name, name): value for name, value in sent.items()}
+
+
+def asked_of(question: Question, service: Service, form: Form) -> Asked:
+    """Return what a whole answer to a request has."""
+    group = question.group
+    return Asked(
+        choices_asked(question, form),
+        top_logprobs=likeliest_asked(question, service.spec, form) if question.calibrated and form.top_logprobs else 0,
+        seed=seed_of(question, service, form),
+        keep=group.keep_top,
+        free=free_tokens(group.parameters),
+        max_tokens=max(LABEL_TOKENS, group.parameters["max_tokens"]) if group.labels else group.parameters["max_tokens"],
+        sure=form.logprobs and form.dialect.sure_logprobs,
+        labels=group.labels,
+    )
+
+
+def longest_answer(question: Question, service: Service, form: Form, body: bytes) -> int:
+    """Return the bytes that the answer to a request (with this body, which the answer may repeat) does not exceed."""
+    per_token = TOKEN_BYTES * (1 + likeliest_asked(question, service.spec, form))
+    tokens = question.n * max(LABEL_TOKENS, int(question.group.parameters["max_tokens"]))
+    return SLACK_BYTES + 16 * len(body) + tokens * per_token
+
+
+def short_question(question: Question, most_tokens: int | None) -> Question:
+    """Return a question with a short prompt and the same parameters, for at most `most_tokens` tokens. Tools and arguments of the
+    template belong to a prompt: in their place are short ones."""
+    group = question.group
+    longest = group.parameters["max_tokens"]
+    short = replace(
+        group,
+        messages=(Message("user", "Hello"),),
+        n=question.n,
+        parameters={**group.parameters, "max_tokens": min(longest, most_tokens or longest)},
+        tools=None if group.tools is None else SHORT_TOOLS,
+        template=None if group.template is None else "{}",
+    )
+    return replace(question, group=short, first=0)
+
+
+def shared_parts(question: Question) -> bytes:
+    """Return what questions have in common that differ only in their prompts and seeds."""
+    group = question.group
+    further = [group.labels, group.keep_top, question.calibrated, group.tools is None, group.template is None]
+    return orjson.dumps([group.parameters, *further])
 
 
 def prompt_body(group: Group, service: Service, form: Form) -> dict[str, Any]:
@@ -127,11 +198,14 @@ def likeliest_asked(question: Question, spec: HttpEngine, form: Form) -> int:
     """Return how many likeliest tokens a request asks for. A chat answer of vLLM lists the drawn token in the place of the last
     one, so one more is asked for than is kept."""
     kept = question.group.keep_top
-    return max(form.top_logprobs if question.calibrated else 0, kept + (spec.api == "chat") if kept else 0)
+    least = form.dialect.least_logprobs
+    return max(form.top_logprobs if question.calibrated else 0, kept + (spec.api == "chat") if kept else 0, least)
 
 
-def _logprob_fields(spec: HttpEngine, likeliest: int) -> dict[str, Any]:
-    return {"logprobs": True, "top_logprobs": likeliest} if spec.api == "chat" else {"logprobs": likeliest}
+def _logprob_fields(spec: HttpEngine, form: Form, likeliest: int) -> dict[str, Any]:
+    if spec.api == "chat" and not form.dialect.logprobs_count:
+        return {"logprobs": True, "top_logprobs": likeliest}
+    return {"logprobs": max(1, likeliest) if form.dialect.logprobs_count else likeliest}
 
 
 def _label_fields(labels: tuple[str, ...], spec: HttpEngine, form: Form) -> dict[str, Any]:
@@ -140,7 +214,7 @@ def _label_fields(labels: tuple[str, ...], spec: HttpEngine, form: Form) -> dict
     if form.dialect.restricts_to == "structured_outputs":
         fields["structured_outputs"] = {"choice": list(labels)}
     if form.logprobs:
-        return fields | _logprob_fields(spec, LABEL_LOGPROBS)
+        return fields | _logprob_fields(spec, form, LABEL_LOGPROBS)
     fields[form.length_field] = LABEL_TOKENS
     if form.dialect.restricts_to == "response_format":
         schema: dict[str, Any] = {"type": "object", "properties": {"verdict": {"type": "string", "enum": list(labels)}}}
@@ -150,230 +224,3 @@ def _label_fields(labels: tuple[str, ...], spec: HttpEngine, form: Form) -> dict
             "json_schema": {"name": "verdict", "strict": True, "schema": schema},
         }
     return fields
-
-
-# -- answers -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An HTTP response: status, Retry-After header, body."""
-
-    status: int
-    retry_after: str
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        return self.content.decode("utf-8", "replace")
-
-    def json(self) -> Any:
-        return orjson.loads(self.content)
-
-    @property
-    def message(self) -> str:
-        """The server's error message, at most 500 characters."""
-        message: Any
-        try:
-            body = self.json()
-            message = body.get("error", body.get("detail", body.get("message", body)))
-            message = message.get("message", message) if isinstance(message, dict) else message
-        except (ValueError, AttributeError):
-            message = self.text
-        return (message if isinstance(message, str) else json.dumps(message))[:500]
-
-    @property
-    def wait_s(self) -> float:
-        """Seconds to wait as the server asks, 0 if it does not ask."""
-        try:
-            return max(0.0, float(self.retry_after))
-        except ValueError:
-            try:
-                return max(0.0, (parsedate_to_datetime(self.retry_after) - datetime.now(UTC)).total_seconds())
-            except (ValueError, TypeError):
-                return 0.0
-
-
-@dataclass(frozen=True)
-class Tokenised:
-    """A prompt as a server reads it. `text` is None if the server does not tell, `context` is 0 if it does not."""
-
-    tokens: int
-    text: str | None
-    context: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A complete answer. `tokens` counts all completions; `calibration` has the sums of their tokens. `masked` of these are left
-    out, because the server may have been made to draw them."""
-
-    completions: tuple[Completion, ...]
-    prompt_ids: NDArray[np.int32] | None
-    tokens: int
-    calibration: Sums | None
-    masked: int = 0
-
-
-TopTokens = list[tuple[Any, float]]
-"""The likeliest tokens at one position, each with its log-probability."""
-
-
-class TokenLogprobs(NamedTuple):
-    """The T drawn tokens of a choice, their log-probabilities (T,), and the likeliest tokens at each position. A token is its id
-    if the server reports it, otherwise its text and bytes."""
-
-    tokens: list[Any]
-    logprobs: NDArray[np.float64] | None
-    top: list[TopTokens]
-
-
-def read_answer(content: bytes, n: int, *, top_logprobs: int, seed: int | None, keep: int = 0, free: int | None = None) -> Answer:
-    """Read the first `n` choices of an answer, and the calibration sums of their tokens if `top_logprobs` likeliest tokens were
-    asked for. Only the first `free` tokens of each choice are calibrated, if not None. `keep` likeliest tokens are kept. `seed`
-    is the seed of choice 0.
-
-    Raises ValueError, KeyError, TypeError, IndexError or AttributeError if the answer is incomplete.
-    """
-    body = orjson.loads(content)
-    choices = sorted(body["choices"], key=lambda choice: choice["index"])[:n]
-    if not choices:
-        raise ValueError("no choices")
-    tokens: list[Any] = []
-    top: list[TopTokens] = []
-    completions, length, masked = [], 0, 0
-    for choice in choices:
-        completion, drawn = _read_choice(choice, with_tokens=bool(top_logprobs or keep), seed=seed)
-        if keep:
-            completion = _with_top(completion, drawn, keep)
-        completions.append(completion)
-        length += len(drawn.tokens if completion.token_ids is None else completion.token_ids)
-        if top_logprobs:
-            tokens += drawn.tokens[:free]
-            top += drawn.top[:free]
-            masked += len(drawn.tokens) - len(drawn.tokens[:free])
-    if len(completions) == 1:
-        completions = [_with_reasoning_tokens(completions[0], body.get("usage"))]
-    prompt = body.get("prompt_token_ids") or choices[0].get("prompt_token_ids")
-    complete = len(top) == len(tokens) and all(completion.logprobs is not None for completion in completions)
-    calibration = calibrate(tokens, top, top_logprobs) if top_logprobs and complete else None
-    return Answer(tuple(completions), None if prompt is None else np.asarray(prompt, np.int32), length, calibration, masked)
-
-
-def _with_top(completion: Completion, drawn: TokenLogprobs, k: int) -> Completion:
-    """The completion with the k likeliest tokens of each position, if the server lists as many by their ids."""
-    counts = np.array([len(listed) for listed in drawn.top], np.int64)
-    tokens = [token for listed in drawn.top for token, _ in listed]
-    if len(counts) != len(drawn.tokens) or counts.min(initial=k) < k or not all(isinstance(token, int) for token in tokens):
-        return completion
-    ids = np.array(tokens, np.int32)
-    logprobs = np.array([logprob for listed in drawn.top for _, logprob in listed], np.float32)
-    logprobs[logprobs <= NO_CHANCE] = -np.inf
-    order = np.lexsort((ids, -logprobs, np.repeat(np.arange(len(counts)), counts)))
-    first = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
-    return replace(completion, top_ids=ids[first], top_logprobs=logprobs[first])
-
-
-def _with_reasoning_tokens(completion: Completion, usage: Any) -> Completion:
-    """Add the number of reasoning tokens, if the server reports it; it reports one for all choices."""
-    count = ((usage or {}).get("completion_tokens_details") or {}).get("reasoning_tokens")
-    if completion.parts is None or count is None:
-        return completion
-    return replace(completion, parts=replace(completion.parts, reasoning_tokens=int(count)))
-
-
-def _read_choice(choice: dict[str, Any], *, with_tokens: bool, seed: int | None) -> tuple[Completion, TokenLogprobs]:
-    if choice["finish_reason"] in (None, "abort", "error"):
-        raise ValueError(f"finish_reason is {choice['finish_reason']}")
-    text, parts = read_message(choice["message"], choice["finish_reason"]) if "message" in choice else (choice["text"], None)
-    fields, token_ids = choice.get("logprobs") or {}, choice.get("token_ids")
-    if token_ids is not None and not with_tokens:  # most answers: names of tokens are not needed
-        drawn = TokenLogprobs(token_ids, _drawn_logprobs(fields), [])
-    else:
-        drawn = read_logprobs(fields)
-    if token_ids is None and drawn.tokens and all(isinstance(token, int) for token in drawn.tokens):
-        token_ids = drawn.tokens
-    logprobs = drawn.logprobs
-    if logprobs is not None and (not np.isfinite(logprobs).all() or (token_ids is not None and len(token_ids) != len(logprobs))):
-        count = len(drawn.tokens if token_ids is None else token_ids)
-        raise ValueError(f"log-probabilities {logprobs[:3]} ... of {len(logprobs)} tokens, {count} tokens")
-    stored = None if logprobs is None else logprobs.astype(np.float32)
-    completion = Completion(
-        text or "",
-        choice["finish_reason"],
-        None if choice.get("stop_reason") is None else str(choice["stop_reason"]),
-        None if token_ids is None else np.asarray(token_ids, np.int32),
-        stored,
-        None if stored is None else float(stored.sum(dtype=np.float64)),
-        None if seed is None else seed + choice["index"],
-        parts=parts,
-    )
-    return completion, drawn
-
-
-def _drawn_logprobs(fields: dict[str, Any]) -> NDArray[np.float64] | None:
-    """The log-probabilities of the drawn tokens (T,)."""
-    if fields.get("content") is not None:
-        return np.array([entry["logprob"] for entry in fields["content"]], np.float64)
-    return None if fields.get("tokens") is None else np.array(fields["token_logprobs"], np.float64)
-
-
-def _identity(token: str, raw: list[int] | None = None) -> Any:
-    number = token.removeprefix("token_id:")
-    return int(number) if number != token and number.isdigit() else (token, None if raw is None else tuple(raw))
-
-
-def read_logprobs(fields: dict[str, Any]) -> TokenLogprobs:
-    """Read the `logprobs` object of a choice."""
-    if fields.get("content") is not None:
-        entries = fields["content"]
-        top = [[(_identity(t["token"], t.get("bytes")), t["logprob"]) for t in e.get("top_logprobs") or ()] for e in entries]
-        tokens = [_identity(entry["token"], entry.get("bytes")) for entry in entries]
-        return TokenLogprobs(tokens, _drawn_logprobs(fields), top)
-    if fields.get("tokens") is not None:
-        lists = fields.get("top_logprobs") or [{} for _ in fields["tokens"]]
-        return TokenLogprobs(
-            [_identity(token) for token in fields["tokens"]],
-            _drawn_logprobs(fields),
-            [[(_identity(token), logprob) for token, logprob in (listed or {}).items()] for listed in lists],
-        )
-    return TokenLogprobs([], None, [])
-
-
-def label_logprobs(content: bytes, labels: tuple[str, ...]) -> tuple[float, ...] | None:
-    """Return the log-probability of each label as the first token of an answer, from the server's list of the likeliest.
-
-    None if the list has none of the labels, or the server gives no list.
-    """
-    fields = orjson.loads(content)["choices"][0].get("logprobs") or {}
-    if fields.get("content"):
-        listed = [(entry["token"], entry["logprob"]) for entry in fields["content"][0].get("top_logprobs") or ()]
-    else:
-        listed = list(((fields.get("top_logprobs") or [None])[0] or {}).items())
-    matches = [[logprob for token, logprob in listed if token.strip() == label] for label in labels]
-    if not any(matches):
-        return None
-    return tuple(float(np.logaddexp.reduce(np.array([*logprobs, -np.inf], np.float64))) for logprobs in matches)
-
-
-def calibrate(tokens: list[Any], top: list[TopTokens], asked: int) -> Sums | None:
-    """Return the calibration sums of T drawn tokens from the `asked` likeliest at each position; None if a server lists too few.
-
-    Servers list the drawn token too: beside the others (vLLM completions) or instead of the least likely (vLLM chat). A
-    prediction must not depend on the draw, so only tokens likelier than number `asked` - 1 count: both kinds of lists have all
-    of them. Equally likely tokens are ordered by identity, for the same reason.
-    """
-    k = min(asked, max((len(listed) for listed in top), default=asked))
-    if k < 3:
-        return None
-    numbers: dict[Any, int] = {}
-    listed, logprobs = np.full((len(tokens), k), -1, np.int64), np.full((len(tokens), k), -np.inf)
-    for row, entries in enumerate(top):
-        merged: dict[Any, float] = {}
-        for token, logprob in entries:  # different tokens may have the same text
-            merged[token] = float(np.logaddexp(merged[token], logprob)) if token in merged else logprob
-        ranked = sorted(merged.items(), key=lambda item: (-item[1], str(item[0])))
-        least = ranked[k - 2][1] if len(ranked) >= k - 1 else -np.inf
-        for column, (token, logprob) in enumerate(item for item in ranked if item[1] > least):
-            listed[row, column], logprobs[row, column] = numbers.setdefault(token, len(numbers)), logprob
-    return sums(np.array([numbers.get(token, -2) for token in tokens]), listed, logprobs)
