@@ -88,7 +88,7 @@ class Sample:
     calls, a list of {name, arguments}, None if the answer has none.
 
     `index` counts the samples of a prompt from 0; the anchor (greedy completion) has index -1. `finish_reason` is `stop`,
-    `length` or `abort`, and None for imported samples that have none.
+    `length`, `tool_calls`, `repetition`, `content_filter` or `abort`, and None for imported samples that have none.
     """
 
     sample_id: str

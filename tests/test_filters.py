@@ -53,6 +53,7 @@ def test_every_reason_is_documented() -> None:
             "cut_while_thinking",
             "empty",
             "aborted",
+            "content_filter",
             "exact_duplicate",
             "near_duplicate",
             "semantic_duplicate",

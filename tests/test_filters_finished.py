@@ -16,10 +16,12 @@ from helpers.filter_tables import results
         ({"completion": " \n"}, "empty"),
         ({"completion": "", "finish_reason": "length"}, "truncated"),
         ({"completion": "Par", "finish_reason": "abort"}, "aborted"),
+        ({"completion": "Par", "finish_reason": "content_filter"}, "content_filter"),
+        ({"completion": "", "finish_reason": "content_filter"}, "content_filter"),
     ],
 )
 def test_truncated_empty_and_aborted_completions_are_distinguished(row: dict[str, Any], result: str) -> None:
-    """Each has a reason of its own; an aborted completion is undecided."""
+    """Each has a reason of its own; an aborted or withheld completion is undecided."""
     assert results("finished", {}, row) == [result]
 
 

@@ -73,6 +73,7 @@ SPANNING: dict[str, str] = {
     "test_trl_training.py": "the views of whole runs, read by TRL's trainers",
     "test_relations.py": "duplicates and near misses, through whole runs",
     "test_running_reads.py": "how often a run reads its pool",
+    "test_samplers_http_servers.py": "a server of each dialect, through the sampler",
     "test_samplers_vllm_offline_run.py": "the demo recipe on vLLM, killed and resumed",
     "test_samplers_vllm_parsers_run.py": "a run on vLLM whose model calls tools",
     "test_samplers_vllm_stalls.py": "a real engine that hangs",

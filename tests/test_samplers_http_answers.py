@@ -50,8 +50,9 @@ def test_token_ids_are_read_from_names_of_tokens() -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("stop", "stop"), ("STOP", "stop"), ("eos", "stop"), ("eos_token", "stop"), ("stop_sequence", "stop"), ("length", "length"),
-        ("MAX_TOKENS", "length"), ("model_length", "length"), ("tool_calls", "tool_calls"), ("function_call", "tool_calls"),
+        ("stop", "stop"), ("STOP", "stop"), ("eos", "stop"), ("eos_token", "stop"), ("stop_sequence", "stop"),
+        ("length", "length"), ("MAX_TOKENS", "length"), ("model_length", "length"), ("tool_calls", "tool_calls"),
+        ("function_call", "tool_calls"),
         ("content_filter", "content_filter"), ("SAFETY", "content_filter"), ("content_filter: RECITATION", "content_filter"),
         ("refusal", "content_filter"), ("repetition", "repetition"),
     ],
@@ -75,13 +76,15 @@ def test_a_withheld_completion_has_no_answer_and_the_providers_words() -> None:
 
 # -- what is no whole answer -------------------------------------------------------------------------------------------
 
-LOGPROBS = {"content": [{"token": token, "logprob": -0.5, "top_logprobs": []} for token in ("Par", "is")]}
-WHOLE = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "Paris"}, "logprobs": LOGPROBS}]}
+LOGPROBS: dict[str, Any] = {"content": [{"token": token, "logprob": -0.5, "top_logprobs": []} for token in ("Par", "is")]}
+WHOLE: dict[str, Any] = {
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "Paris"}, "logprobs": LOGPROBS}]
+}
 IDS = {"index": 0, "finish_reason": "stop", "message": {"content": "Paris"}, "token_ids": [5, 6], "logprobs": LOGPROBS}
 
 
 def changed(*path: Any, to: Any = None, of: Any = WHOLE) -> bytes:
-    """The whole answer with a value changed, or removed where `to` is the type `dict`."""
+    """The whole answer with a value changed, or removed where `to` is the type dict."""
     body = copy.deepcopy(of)
     inner = body
     for name in path[:-1]:
@@ -93,7 +96,13 @@ def changed(*path: Any, to: Any = None, of: Any = WHOLE) -> bytes:
     return json.dumps(body).encode()
 
 
+def with_ids(ids: Any) -> bytes:
+    return json.dumps({"choices": [IDS | {"token_ids": ids}]}).encode()
+
+
 FIRST = ("choices", 0)
+CALLS: list[Any] = ["a", [3], [{}], [{"function": {"name": 3}}]]
+UNFINISHED: list[Any] = [dict, None, 3, "", "abort", "error", "insufficient_system_resource"]
 
 
 @pytest.mark.parametrize(
@@ -105,19 +114,20 @@ FIRST = ("choices", 0)
         b'{"choices": [{"index": 0, "finish_reason": "stop", "text": "\\ud800"}]}',
         b'{"choices": [{"index": 0, "finish_reason": "stop", "text": "\xff"}]}',
         b"{}", changed("choices"), changed("choices", to=[]), changed("choices", to={}), changed("choices", to=[None]),
-        changed(*FIRST, "index", to=dict), changed(*FIRST, "index"), changed(*FIRST, "index", to=1), changed(*FIRST, "index", to=-1),
-        changed(*FIRST, "index", to="0"), changed(*FIRST, "index", to=False),
+        changed(*FIRST, "index", to=dict), changed(*FIRST, "index"), changed(*FIRST, "index", to=1),
+        changed(*FIRST, "index", to=-1), changed(*FIRST, "index", to="0"), changed(*FIRST, "index", to=False),
         changed("choices", to=[WHOLE["choices"][0], WHOLE["choices"][0]]),
-        *(changed(*FIRST, "finish_reason", to=to) for to in (dict, None, 3, "", "abort", "error", "insufficient_system_resource")),
+        *(changed(*FIRST, "finish_reason", to=to) for to in UNFINISHED),
         changed(*FIRST, "message", to=dict), changed(*FIRST, "message"), changed(*FIRST, "message", to="Paris"),
         changed(*FIRST, "message", to={}), changed(*FIRST, "message", to={"content": None, "tool_calls": [], "reasoning": ""}),
-        *(changed(*FIRST, "message", "content", to=to) for to in (3, {"a": 1}, [1], [{"type": "image"}], [{"type": "text", "text": 3}])),
-        *(changed(*FIRST, "message", to={"content": None, "tool_calls": to}) for to in ("a", [3], [{}], [{"function": {"name": 3}}])),
+        *(changed(*FIRST, "message", "content", to=to) for to in (3, {"a": 1}, [1])),
+        *(changed(*FIRST, "message", "content", to=[to]) for to in ({"type": "image"}, {"type": "text", "text": 3})),
+        *(changed(*FIRST, "message", to={"tool_calls": to}) for to in CALLS),
         changed(*FIRST, "message", to={"content": "a", "reasoning": 3}),
         changed(*FIRST, "logprobs", to="a"), changed(*FIRST, "logprobs", "content", to=[]),
         changed(*FIRST, "logprobs", "content", to=LOGPROBS["content"][:1]),
         *(changed(*FIRST, "logprobs", "content", 0, "logprob", to=to) for to in (dict, None, "-0.5", True)),
-        *(json.dumps({"choices": [IDS | {"token_ids": to}]}).encode() for to in ([5], [5, 6, 7], ["5", "6"], [5, -1], [5, 2**40], "56")),
+        *(with_ids(to) for to in ([5], [5, 6, 7], ["5", "6"], [5, -1], [5, 2**40], "56")),
         json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "text": None}]}).encode(),
         json.dumps({"choices": [choice(logprobs={"tokens": ["a", "b"], "token_logprobs": [-1.0]})]}).encode(),
         json.dumps({"choices": [choice(logprobs={"tokens": ["a"], "token_logprobs": [None]})]}).encode(),
@@ -160,7 +170,8 @@ def test_an_error_in_an_answer_is_an_error(body: dict[str, Any], words: str) -> 
 
 
 def test_a_blocked_prompt_has_the_reason() -> None:
-    for choices in ([], None):
+    empty: list[Any] = [[], None]
+    for choices in empty:
         body = {"choices": choices, "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
         with pytest.raises(BlockedError, match="its policy blocks it: PROHIBITED_CONTENT"):
             read_answer(json.dumps(body).encode(), Asked(1))
@@ -176,7 +187,10 @@ def test_a_blocked_prompt_has_the_reason() -> None:
         (b'{"error": "too hot", "error_type": "validation"}', "too hot"),
         (b'[{"error": {"message": "too hot", "status": "INVALID_ARGUMENT"}}]', "too hot"),
         (b'{"object": "error", "message": {"detail": [{"msg": "bad"}]}}', '[{"msg": "bad"}]'),
-        (b'{"error": {"message": "Provider returned error", "metadata": {"raw": "too hot"}}}', "Provider returned error: too hot"),
+        (
+            b'{"error": {"message": "Provider returned error", "metadata": {"raw": "too hot"}}}',
+            "Provider returned error: too hot",
+        ),
         (b'{"detail": [{"msg": "bad"}]}', '[{"msg": "bad"}]'),
         (b'{"message": "too hot"}', "too hot"),
         (b"<html>", "<html>"),

@@ -74,7 +74,9 @@ def test_all_fields_that_were_left_out_are_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"data": [CARD]}, {"object": "list", "models": [], "data": [CARD]}, [CARD, {"id": "other"}]], ids=["openai", "llama.cpp", "together"]
+    "body",
+    [{"data": [CARD]}, {"object": "list", "models": [], "data": [CARD]}, [CARD, {"id": "other"}]],
+    ids=["openai", "llama.cpp", "together"],
 )
 def test_models_are_listed_in_an_object_or_bare(body: Any) -> None:
     assert find_card(read_cards(body), "small") == CARD
@@ -93,9 +95,16 @@ def test_anything_else_is_no_list_of_models(body: Any) -> None:
 
 
 def test_the_context_is_read_by_all_its_names() -> None:
-    cards = [{"max_model_len": 9}, {"context_length": 9}, {"context_window": 9}, {"max_context_length": 9}, {"meta": {"n_ctx": 9}}]
+    cards: list[dict[str, Any]] = [
+        {"max_model_len": 9},
+        {"context_length": 9},
+        {"context_window": 9},
+        {"max_context_length": 9},
+        {"meta": {"n_ctx": 9}},
+    ]
 
-    assert [context_of(card) for card in (*cards, {}, {"meta": 3}, {"max_model_len": "9"})] == [9] * 5 + [0] * 3
+    silent: list[dict[str, Any]] = [{}, {"meta": 3}, {"max_model_len": "9"}]
+    assert [context_of(card) for card in cards + silent] == [9] * 5 + [0] * 3
 
 
 def test_each_server_is_compared_with_itself() -> None:

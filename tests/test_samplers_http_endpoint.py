@@ -193,7 +193,7 @@ def prompt(body: dict[str, Any]) -> str:
     return content
 
 
-TOO_LONG = (400, {}, "This model's maximum context length is 8 tokens.")
+TOO_LONG: Any = (400, {}, "This model's maximum context length is 8 tokens.")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,11 @@ def test_a_prompt_that_is_refused_costs_itself(refusal: Any, words: str, monkeyp
     """Also the very first, before the server has answered any."""
     monkeypatch.setenv("SMALL_KEY", "sk-secret")
     for bad in ("prompt 0", "prompt 3"):
-        with FakeOpenAI(misbehave=lambda number, body: refusal if prompt(body) == bad else None) as server:
+
+        def misbehave(number: int, body: dict[str, Any], bad: str = bad) -> Any:
+            return refusal if prompt(body) == bad else None
+
+        with FakeOpenAI(misbehave=misbehave) as server:
             drawn = draw(sampler(server, api_key_env="SMALL_KEY", requests_in_flight=1), [group(number) for number in range(5)])
         refused = [answer for answer in drawn if answer.error is not None]
 
@@ -228,7 +232,10 @@ def test_what_every_prompt_is_refused_ends_the_stream() -> None:
         return (400, {}, "max_tokens is too large: 5. This model supports at most 4") if body["max_tokens"] > 4 else None
 
     for misbehave in (lambda number, body: TOO_LONG, most_4):
-        with FakeOpenAI(misbehave=misbehave) as server, pytest.raises(EngineError, match=r"status 400: (max_tokens is|This model)"):
+        with (
+            FakeOpenAI(misbehave=misbehave) as server,
+            pytest.raises(EngineError, match=r"status 400: (max_tokens is|This model)"),
+        ):
             draw(sampler(server), [group(number) for number in range(3)])
 
 

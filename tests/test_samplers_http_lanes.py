@@ -10,10 +10,11 @@ import pytest
 from helpers.http_sampler import group
 from thresher.estimators.calibration import empty_sums
 from thresher.samplers.finished import FinishedGroups
-from thresher.samplers.http.counters import WorkCounters
-from thresher.samplers.http.endpoint import Endpoint, RateLimit
-from thresher.samplers.http.lanes import Job, Lane, Request
 from thresher.samplers.http.answers import Answer
+from thresher.samplers.http.connection import RateLimit
+from thresher.samplers.http.counters import WorkCounters
+from thresher.samplers.http.endpoint import Endpoint
+from thresher.samplers.http.lanes import Job, Lane, Request
 from thresher.samplers.sampler import Completion
 
 

@@ -225,7 +225,9 @@ def test_labels_are_asked_for_by_logprobs_or_structured_output(form: Form, expec
 @pytest.mark.parametrize(
     ("dialect", "parameters", "expected", "lacks"),
     [
-        pytest.param(SGLANG, {}, {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}, (), id="sglang"),
+        pytest.param(
+            SGLANG, {}, {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}, (), id="sglang"
+        ),
         pytest.param(
             LLAMA_CPP,
             {},

@@ -47,7 +47,11 @@ def test_a_prompt_that_is_too_long_is_known_by_the_words(message: str) -> None:
     ("message", "param", "fields"),
     [
         ("Unsupported parameter: 'presence_penalty' is not supported with this model.", "presence_penalty", ["presence_penalty"]),
-        ("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1)", "temperature", ["temperature"]),
+        (
+            "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1)",
+            "temperature",
+            ["temperature"],
+        ),
         ('Invalid JSON payload received. Unknown name "frequency_penalty": Cannot find field.', None, ["frequency_penalty"]),
         ("Penalty is not enabled for models/gemini-2.5-flash", None, ["presence_penalty", "frequency_penalty"]),
         ("`temperature` and `top_p` cannot both be specified for this model. Please use only one.", None, ["top_p"]),
@@ -67,7 +71,10 @@ def test_a_neutral_field_is_left_out_and_one_that_the_recipe_needs_is_not() -> N
     words = "Unsupported parameter: 'top_p' is not supported with this model."
     change = adapted(PLAIN, refusal(words, "top_p"))
 
-    assert change == (replace(PLAIN, left_out=frozenset({"top_p"})), "refuses top_p, left out: the recipe wants the neutral value")
+    assert change == (
+        replace(PLAIN, left_out=frozenset({"top_p"})),
+        "refuses top_p, left out: the recipe wants the neutral value",
+    )
     assert change[0].omitted == ("top_p",)
     assert adapted(change[0], refusal(words, "top_p")) is None
     needed = refusal(words, "top_p", top_p=0.9)
@@ -124,7 +131,9 @@ def test_the_name_of_max_tokens_changes_once_and_only_in_chat() -> None:
     assert adapted(change[0], refusal(words)) is None
     assert adapted(PLAIN, refusal(words, api="completions")) is None
     assert adapted(PLAIN, refusal("max_tokens is too large: 500000. This model supports at most 16384")) is None
-    back = adapted(form_of(OPENAI), refusal('{"loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}'))
+    back = adapted(
+        form_of(OPENAI), refusal('{"loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}')
+    )
     assert back is not None
     assert back[0].length_field == "max_tokens"
 

@@ -33,10 +33,12 @@ def fake(served: Served, **further: Any) -> FakeOpenAI:
 def draw_all(served: Served, server: FakeOpenAI) -> tuple[Any, list[ServerClaims]]:
     """Draw four prompts, the third of which is refused. Returns the facts of the engine, and what was noted."""
     noted: list[ServerClaims] = []
-    with (
-        sampler(server, check=served.check, note=lambda source, claims: noted.append(claims) or []) as http,
-        http.stream() as stream,
-    ):
+
+    def note(source: str, claims: ServerClaims) -> list[str]:
+        noted.append(claims)
+        return []
+
+    with sampler(server, check=served.check, note=note) as http, http.stream() as stream:
         stream.submit([group(number, n=3) for number in range(4)])
         drawn = collect(stream, 4)
     for answer in (drawn[0], drawn[1], drawn[3]):
@@ -108,7 +110,7 @@ def test_a_server_that_ignores_seeds_is_not_sent_any(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("listing", [404, {"data": [{"id": "gpt-4o"}]}, {"choices": []}], ids=["missing", "no alias", "no list"])
 def test_a_server_without_a_list_that_names_the_model_says_which_setting_helps(listing: Any) -> None:
     with FakeOpenAI(listing=listing) as server:
-        with pytest.raises(EngineError, match="set engine.check to completion"):
+        with pytest.raises(EngineError, match=r"set engine.check to completion"):
             draw(sampler(server), [])
         [drawn] = draw(sampler(server, check="completion"), [group(0)])
         assert (len(drawn.completions), server.bodies[0]["messages"][0]["content"]) == (2, "Hello")

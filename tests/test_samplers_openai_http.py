@@ -17,7 +17,7 @@ from helpers.fake_openai import FakeOpenAI
 from helpers.http_sampler import calibration_of, collect, draw, group, sampler, until
 from helpers.vllm_server import serving
 from schemas.sample import Message
-from thresher.errors import EngineError, SourceError
+from thresher.errors import EngineError
 from thresher.estimators.calibration import Quota, calibrations, empty_sums
 from thresher.samplers.http.logprobs import calibrate, read_logprobs
 from thresher.samplers.http.protocol import Tokenised
@@ -160,11 +160,14 @@ def test_vllm_serve_shows_the_prompt_that_it_reads(vllm_server: str, api: str) -
 
 
 @pytest.mark.slow
-def test_vllm_serve_names_a_prompt_that_does_not_fit(vllm_server: str) -> None:
-    with pytest.raises(SourceError, match=r"do not fit the context of 512"):
-        draw(sampler(vllm_server), [real_group(0, max_tokens=500)], timeout=600)
-    with pytest.raises(SourceError, match="maximum context length is 512"):
-        draw(sampler(vllm_server), [Group(0, (Message("user", "word " * 600),), 1, real_group(0).parameters)])
+def test_vllm_serve_refuses_a_prompt_that_does_not_fit_and_draws_the_others(vllm_server: str) -> None:
+    """It reduces max_tokens without an error where only that is too large."""
+    long = Group(1, (Message("user", "word " * 600),), 1, real_group(0).parameters)
+    drawn = draw(sampler(vllm_server), [real_group(0), long, real_group(2, max_tokens=500)], timeout=600)
+
+    assert [(answer.refused, len(answer.completions)) for answer in drawn] == [(False, 4), (True, 0), (True, 0)]
+    assert "maximum context length is 512" in (drawn[1].error or "")
+    assert "do not fit the context of 512" in (drawn[2].error or "")
 
 
 @pytest.mark.slow

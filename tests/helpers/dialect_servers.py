@@ -79,7 +79,10 @@ def _tgi(body: dict[str, Any]) -> tuple[int, Any] | None:
     return None
 
 
-_TGI_LONG = "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 1000. Given: 999 `inputs` tokens and 5 `max_new_tokens`"
+_TGI_LONG = (
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 1000. Given: 999 `inputs` tokens and 5 "
+    "`max_new_tokens`"
+)
 
 # -- hosted ------------------------------------------------------------------------------------------------------------
 
@@ -100,8 +103,8 @@ def _reasoning_model(body: dict[str, Any]) -> tuple[int, Any] | None:
 
 _AZURE_FILTERED = {
     "error": {
-        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. Please modify "
-        "your prompt and retry.",
+        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. Please "
+        "modify your prompt and retry.",
         "type": None,
         "param": "prompt",
         "code": "content_filter",
@@ -158,12 +161,16 @@ def _withheld(reason: str, **message: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "finish_reason": reason, "message": {"role": "assistant", **message}}]}
 
 
-_MODERATED = {"code": 403, "message": "Your chosen model requires moderation and your input was flagged", "metadata": {"reasons": ["violence"]}}
+_MODERATED = {
+    "code": 403,
+    "message": "Your chosen model requires moderation and your input was flagged",
+    "metadata": {"reasons": ["violence"]},
+}
 
 SERVERS: dict[str, Served] = {
     "vLLM": Served(
         data(owned_by="vllm", max_model_len=1000),
-        (400, {"error": {"message": "Conversation roles must alternate user/assistant/user/assistant/...", "type": "BadRequestError"}}),
+        (400, {"error": {"message": "Conversation roles must alternate user/assistant/...", "type": "BadRequestError"}}),
         "Conversation roles must alternate",
         told={"/version": {"version": "0.32.0"}},
         version="vllm 0.32.0",
@@ -215,7 +222,7 @@ SERVERS: dict[str, Served] = {
     ),
     "OpenAI": Served(
         data(owned_by="system"),
-        (400, openai_error("Invalid prompt: your prompt was flagged as potentially violating our usage policy.", code="invalid_prompt")),
+        (400, openai_error("Your prompt was flagged as potentially violating our usage policy.", code="invalid_prompt")),
         "potentially violating our usage policy",
         refuse=_reasoning_model,
         host="api.openai.com",

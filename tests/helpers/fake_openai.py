@@ -1,8 +1,8 @@
 """An OpenAI-compatible server on 127.0.0.1 that samples from a known distribution and fails on request.
 
 `misbehave(number, body)` is called for each request for completions; the first has number 0. It returns None for a correct
-answer, a status, (status, headers, message), or (status, headers, body) with a body that is not text: JSON or bytes. `cut` closes the connection in the middle of the answer, `drop` before it, and
-`half` sends half of the JSON.
+answer, a status, (status, headers, message), or (status, headers, body) with a body that is not text: JSON or bytes. `cut`
+closes the connection in the middle of the answer, `drop` before it, and `half` sends half of the JSON.
 
 With `counts` it publishes vLLM's counters, and makes the tokens of an answer in 20 `steps` during `delay_s`; while `stalled`, it
 makes none and answers everything else. `frozen` counters stand still although it answers.

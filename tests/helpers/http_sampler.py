@@ -12,8 +12,8 @@ from helpers.fake_openai import FakeOpenAI
 from schemas.engines import HttpEngine
 from schemas.sample import Message
 from thresher.estimators.calibration import Calibration, Quota, Sums, calibrations
-from thresher.samplers.http.balancer import Waits
 from thresher.samplers.http.claims import Note
+from thresher.samplers.http.connection import Waits
 from thresher.samplers.openai_http import HttpSampler, HttpStream
 from thresher.samplers.sampler import NEUTRAL, Drawn, Group
 

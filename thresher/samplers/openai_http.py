@@ -23,9 +23,9 @@ from schemas.engines import HttpEngine
 from thresher.errors import EngineError, ThresherError
 from thresher.estimators.calibration import Quota
 from thresher.samplers.finished import FinishedGroups
-from thresher.samplers.http.balancer import Balancer, Waits
+from thresher.samplers.http.balancer import Balancer
 from thresher.samplers.http.claims import Note, Remembered
-from thresher.samplers.http.connection import AttemptError, read_key
+from thresher.samplers.http.connection import AttemptError, Waits, read_key
 from thresher.samplers.http.protocol import RESERVED_FIELDS, Service, Tokenised
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 

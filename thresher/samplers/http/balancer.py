@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
@@ -24,7 +24,7 @@ from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.addresses import server_urls
 from thresher.samplers.http.answers import Answer
 from thresher.samplers.http.claims import ChangedServerError
-from thresher.samplers.http.connection import ApiKey, AttemptError, PromptRefusedError
+from thresher.samplers.http.connection import ApiKey, AttemptError, PromptRefusedError, Waits
 from thresher.samplers.http.endpoint import Endpoint
 from thresher.samplers.http.lanes import Job, Lane, Request
 from thresher.samplers.http.protocol import Service, Tokenised
@@ -40,19 +40,6 @@ FAILURES = 3
 BUSY_TRIES = 4
 """Failures of a request, of whatever weight, after which it is given up likewise if it fails for half of give_up_after_s."""
 WEIGHTS = {"failed": 1.0, "cut": 0.2, "busy": 0.0}
-
-
-@dataclass(frozen=True)
-class Waits:
-    """Seconds between attempts."""
-
-    first_retry_s: float = 0.5
-    """Longest wait before the first repetition of a request; doubles with each further one."""
-    longest_retry_s: float = 30.0
-    probe_s: float = 2.0
-    """Between two questions to a server that does not answer."""
-    list_s: float = 5.0
-    """Between two readings of the list of servers, if it can change."""
 
 
 class Balancer:
@@ -384,11 +371,15 @@ class Balancer:
         request.tries += 1
         # Whoever is busy may be busy for one prompt only.
         for_long = request.tries >= BUSY_TRIES and now - request.failing_since > self._spec.give_up_after_s / 2
-        if (request.failures >= FAILURES or for_long) and await endpoint.works(job.group):
-            error = f"{endpoint.source} fails on this prompt each time, and not on others: {failure}"
-            self._give_back(job, Drawn(job.group.number, (), error=error))
-            return
-        longest_s = min(self._waits.longest_retry_s, self._waits.first_retry_s * 2 ** min(request.tries, 10))
+        if request.failures >= FAILURES or for_long:
+            works = await endpoint.works(job.group)
+            if works and request.suspected:  # otherwise it may have begun to work just now
+                error = f"{endpoint.source} fails on this prompt each time, and not on others: {failure}"
+                self._give_back(job, Drawn(job.group.number, (), error=error))
+                return
+            request.suspected = works
+        most_s = min(self._waits.longest_retry_s, self._spec.give_up_after_s / 10)
+        longest_s = min(most_s, self._waits.first_retry_s * 2 ** min(request.tries, 10))
         delay_s = max(failure.wait_s, random.uniform(0, longest_s))
         if failure.wait_s:
             endpoint.rate.pause(now + failure.wait_s)

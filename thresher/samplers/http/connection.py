@@ -1,4 +1,4 @@
-"""HTTP requests to one server: the client, the key, network errors, and how many requests it gets at a time."""
+"""HTTP requests to one server: the client, the key, network errors, how many requests it gets, and when."""
 
 import logging
 import os
@@ -79,6 +79,19 @@ def read_key(variable: str | None) -> ApiKey:
     if not (value.isascii() and value.isprintable()):
         raise EngineError(f"the environment variable {variable} has characters that no key has; set it again")
     return ApiKey(variable, value)
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Seconds between attempts."""
+
+    first_retry_s: float = 0.5
+    """Longest wait before the first repetition of a request; doubles with each further one."""
+    longest_retry_s: float = 30.0
+    probe_s: float = 2.0
+    """Between two questions to a server that does not answer."""
+    list_s: float = 5.0
+    """Between two readings of the list of servers, if it can change."""
 
 
 class RateLimit:

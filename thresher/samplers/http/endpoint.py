@@ -24,10 +24,12 @@ from thresher.samplers.http.connection import ApiKey, AttemptError, Connection, 
 from thresher.samplers.http.counters import WorkCounters, read_counters
 from thresher.samplers.http.dialects import dialect_of
 from thresher.samplers.http.protocol import (
+    SHORTEN,
     Question,
     Service,
     Tokenised,
     asked_of,
+    check_lengths,
     longest_answer,
     prompt_body,
     request_body,
@@ -51,7 +53,6 @@ IDLE_S = 1.0
 SHORT_TOKENS = 16
 """max_tokens of a completion that shows whether a server works."""
 _UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError)
-SHORTEN = "shorten the prompt, lower sampling.max_tokens or give the server a longer context"
 
 
 class Endpoint:
@@ -216,10 +217,14 @@ class Endpoint:
                 self._accepted[shared_parts(question)] = form
                 return answer
             self._fail_if_passing(question, response, form)
-            await self._refuse_if_others_pass(question, response, form)
+            if known := self._takes(question, form):
+                await self._refuse_if_short_passes(question, response)
             async with self._adapting:
-                if self.form == form:  # otherwise another request has changed the form meanwhile
-                    await self._adapt(question, response, form)
+                if self.form != form:  # another request has changed it meanwhile
+                    continue
+                if not known and self._takes(question, form):
+                    await self._refuse_if_short_passes(question, response)
+                await self._adapt(question, response, form)
 
     async def tokenise(self, group: Group) -> Tokenised | None:
         """Return the prompt of a group as the server reads it; None if the server does not tell. Raises AttemptError, and
@@ -308,30 +313,11 @@ class Endpoint:
                 f"{self.url} does not list the {group.keep_top} likeliest tokens of each position by their ids; lower "
                 "sampling.keep_top_logprobs, start the server with a larger --max-logprobs, or remove it from the recipe"
             )
-        self._check_lengths(group, answer)
+        check_lengths(group, answer, self.url, self.context, cuts=form.dialect.cuts_max_tokens)
         if question.calibrated and drawn and answer.calibration is None and self.form.top_logprobs:
             self.form = replace(self.form, top_logprobs=0)
             self._warn("gives too few top log-probabilities, so its samples are not calibrated")
         return answer
-
-    def _check_lengths(self, group: Group, answer: Answer) -> None:
-        """Raise an error if the server cut completions below max_tokens."""
-        longest = group.parameters["max_tokens"]
-        if self.context and answer.prompt_ids is not None and len(answer.prompt_ids) + longest > self.context:
-            words = (
-                f"{len(answer.prompt_ids)} tokens and sampling.max_tokens {longest} do not fit the context of {self.context} of "
-                f"{self.source}; {SHORTEN}"
-            )
-            raise EngineError(words) if longest >= self.context else PromptRefusedError(words)
-        if not self.form.dialect.cuts_max_tokens:
-            return
-        for completion in answer.completions:
-            ids = completion.token_ids
-            if completion.finish_reason == "length" and ids is not None and len(ids) < longest:
-                raise EngineError(
-                    f"{self.url} cut a completion at {len(ids)} tokens instead of sampling.max_tokens {longest}; start it "
-                    "without max_new_tokens in its generation config, or lower sampling.max_tokens"
-                )
 
     # -- refusals ------------------------------------------------------------------------------------------------------
 
@@ -351,10 +337,13 @@ class Endpoint:
         spec, message = self._service.spec, self._key.hide(response.message)
         return Refusal(message, response.param, question.group.parameters, spec.api, spec.extensions, question.calibrated)
 
-    async def _refuse_if_others_pass(self, question: Question, response: Response, form: Form) -> None:
-        """Raise PromptRefusedError if the server has answered the same parameters and answers a short prompt now."""
-        known = self._accepted.get(shared_parts(question)) == form
-        if known and await self._refusal_of_short(replace(question, n=1), SHORT_TOKENS) is None:
+    def _takes(self, question: Question, form: Form) -> bool:
+        """Whether the server has answered a request with the same parameters."""
+        return self._accepted.get(shared_parts(question)) == form
+
+    async def _refuse_if_short_passes(self, question: Question, response: Response) -> None:
+        """Raise PromptRefusedError if the server answers a short prompt now."""
+        if await self._refusal_of_short(replace(question, n=1), SHORT_TOKENS) is None:
             raise self._prompt_refused(response)
 
     async def _adapt(self, question: Question, response: Response, form: Form) -> None:

@@ -76,6 +76,8 @@ class Request:
     failures: float = 0.0
     failing_since: float = 0.0
     """When it failed first, by time.monotonic(); 0 if it did not."""
+    suspected: bool = False
+    """Whether the server answered another prompt after its last failure: then one more decides that it is the prompt."""
 
     def __lt__(self, other: "Request") -> bool:
         return (self.job.rank, self.question.first) < (other.job.rank, other.question.first)

@@ -1,4 +1,4 @@
-"""What is sent to an OpenAI-compatible server: the chat API and the completions API."""
+"""What is sent to an OpenAI-compatible server, by the chat API or the completions API, and what a whole answer to it has."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,10 +7,12 @@ import orjson
 
 from schemas.engines import HttpEngine
 from schemas.sample import Message
+from thresher.errors import EngineError
 from thresher.samplers.declared import free_tokens, http_fields, only_vllm_forces
-from thresher.samplers.http.answers import TOKEN_BYTES, Asked
+from thresher.samplers.http.answers import TOKEN_BYTES, Answer, Asked
 from thresher.samplers.http.chat_turns import chat_turns
 from thresher.samplers.http.claims import Note, Remembered
+from thresher.samplers.http.connection import PromptRefusedError
 from thresher.samplers.http.dialects import VLLM_FIXED
 from thresher.samplers.http.refusals import Form
 from thresher.samplers.sampler import NEUTRAL, Group, plain_text
@@ -32,6 +34,7 @@ PROMPT_FIELDS = (
 SLACK_BYTES = 16 << 20
 """Bytes of an answer besides its tokens."""
 SHORT_TOOLS = '[{"type": "function", "function": {"name": "ping", "parameters": {"type": "object", "properties": {}}}}]'
+SHORTEN = "shorten the prompt, lower sampling.max_tokens or give the server a longer context"
 LABEL_LOGPROBS = 20
 """Likeliest first tokens asked for when a label is wanted; OpenAI and vLLM give no more by default."""
 LABEL_TOKENS = 64
@@ -158,6 +161,23 @@ def longest_answer(question: Question, service: Service, form: Form, body: bytes
     per_token = TOKEN_BYTES * (1 + likeliest_asked(question, service.spec, form))
     tokens = question.n * max(LABEL_TOKENS, int(question.group.parameters["max_tokens"]))
     return SLACK_BYTES + 16 * len(body) + tokens * per_token
+
+
+def check_lengths(group: Group, answer: Answer, url: str, context: int, *, cuts: bool) -> None:
+    """Raise an error if a server cut completions below max_tokens, which it `cuts` without an error: PromptRefusedError if the
+    prompt is too long for its context (0 if unknown), EngineError if every prompt would be."""
+    longest = group.parameters["max_tokens"]
+    prompt = 0 if answer.prompt_ids is None else len(answer.prompt_ids)
+    if context and answer.prompt_ids is not None and prompt + longest > context:
+        words = f"{prompt} tokens and sampling.max_tokens {longest} do not fit the context of {context} of {url}; {SHORTEN}"
+        raise EngineError(words) if longest >= context else PromptRefusedError(words)
+    for completion in answer.completions if cuts else ():
+        ids = completion.token_ids
+        if completion.finish_reason == "length" and ids is not None and len(ids) < longest:
+            raise EngineError(
+                f"{url} cut a completion at {len(ids)} tokens instead of sampling.max_tokens {longest}; start it without "
+                "max_new_tokens in its generation config, or lower sampling.max_tokens"
+            )
 
 
 def short_question(question: Question, most_tokens: int | None) -> Question:
