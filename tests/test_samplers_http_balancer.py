@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,29 +157,36 @@ BUSY = {"error": {"message": "Provider returned error, key sk-secret", "code": 5
 CHOICE = {"index": 0, "finish_reason": "stop", "message": {"content": "a"}}
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        BUSY,
-        {"choices": [CHOICE | {"finish_reason": "error", "error": {"message": "idle"}}]},
-        {"choices": None},
-        {"choices": [CHOICE | {"finish_reason": None}]},
-        {"choices": [CHOICE, CHOICE]},
-        {"choices": [CHOICE]},  # without the log-probabilities that vLLM gives
-        b"<html>busy</html>",
-        b"data: {}\n\ndata: [DONE]\n\n",
-        b'{"choices": [{"index": 0, "finish_reason": "stop", "text": NaN}]}',
-        b'{"choices": [{"index": 0, "finish_reason": "stop", "text": "\\ud800"}]}',
-        {"choices": [CHOICE | {"message": {"content": [{"type": "text", "text": "a"}] * 8_000}}]},
-    ],
-    ids=["error", "error in a choice", "null", "unfinished", "twice", "no logprobs", "html", "sse", "nan", "surrogate", "list"],
-)  # fmt: skip
-def test_a_200_that_is_no_answer_is_tried_again_as_long_as_the_server_gives_no_other(content: Any) -> None:
-    """Longer than a failing request is repeated: the short prompt that would show that it works gets no answer either."""
-    with FakeOpenAI(misbehave=lambda number, body: (200, {}, content) if number < 5 else None) as server:
-        [drawn] = draw(sampler(server), [group(0)])
+NO_ANSWERS: list[Any] = [
+    BUSY,
+    {"choices": [CHOICE | {"finish_reason": "error", "error": {"message": "idle"}}]},
+    {"choices": None},
+    {"choices": [CHOICE | {"finish_reason": None}]},
+    {"choices": [CHOICE, CHOICE]},
+    {"choices": [CHOICE]},  # without the log-probabilities that vLLM gives
+    b"<html>busy</html>",
+    b"data: {}\n\ndata: [DONE]\n\n",
+    b'{"choices": [{"index": 0, "finish_reason": "stop", "text": NaN}]}',
+    b'{"choices": [{"index": 0, "finish_reason": "stop", "text": "\\ud800"}]}',
+    {"choices": [CHOICE | {"message": {"content": [{"type": "text", "text": "a"}] * 8_000}}]},
+]
 
-    assert (len(drawn.completions), drawn.error) == (2, None)
+
+def test_a_200_that_is_no_answer_is_tried_again_as_long_as_the_server_gives_no_other() -> None:
+    """More often than a failing request is repeated: the short prompt that would show that it works gets no answer either."""
+    asked: Counter[str] = Counter()
+
+    def outage(number: int, body: dict[str, Any]) -> Any:
+        prompt = body["messages"][0]["content"]
+        asked[prompt] += 1
+        content = NO_ANSWERS[number % len(NO_ANSWERS) if prompt == "Hello" else int(prompt.split()[1])]
+        return (200, {}, content) if min(asked[f"prompt {index}"] for index in range(len(NO_ANSWERS))) < 5 else None
+
+    with FakeOpenAI(misbehave=outage) as server:
+        drawn = draw(sampler(server), [group(number) for number in range(len(NO_ANSWERS))])
+
+    assert [(len(answer.completions), answer.error) for answer in drawn] == [(2, None)] * len(NO_ANSWERS)
+    assert asked["Hello"]
 
 
 def test_an_error_with_status_200_waits_as_long_as_the_server_asks() -> None:

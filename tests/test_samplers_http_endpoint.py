@@ -222,7 +222,15 @@ def test_a_prompt_that_is_refused_costs_itself(refusal: Any, words: str, monkeyp
 
         assert [(f"prompt {answer.number}", answer.refused, answer.completions) for answer in refused] == [(bad, True, ())]
         assert words in (refused[0].error or "")
-        assert sum(prompt(body) == bad for body in server.bodies) == 1
+        assert sum(prompt(body) == bad for body in server.bodies) == (1 if refusal[0] == 200 else 2)
+
+
+def test_a_refusal_that_passes_is_not_the_prompts() -> None:
+    """As of a gateway that has no way to its servers for a moment."""
+    with FakeOpenAI(misbehave=lambda number, body: 404 if number == 0 else None) as server:
+        [drawn] = draw(sampler(server), [group(0)])
+
+    assert (len(drawn.completions), drawn.error) == (2, None)
 
 
 def test_what_every_prompt_is_refused_ends_the_stream() -> None:

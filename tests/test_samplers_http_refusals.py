@@ -60,6 +60,8 @@ def test_a_prompt_that_is_too_long_is_known_by_the_words(message: str) -> None:
         ("Unsupported parameter: 'stop' is not supported with this model.", "stop", ["stop"]),
         ("top_logprobs is not supported", None, []),
         ("no such model", None, []),
+        ("Unknown argument top_p. Supported parameters: temperature, stop", None, ["top_p"]),
+        ("Bad value", "generation_config.top_p", ["top_p"]),
         ("top_p and seed were here", None, []),
     ],
 )

@@ -209,7 +209,9 @@ class Endpoint:
         return answer
 
     async def _answer(self, question: Question) -> Answer:
-        """Ask until the form of the request is one that the server takes."""
+        """Ask until the form of the request is one that the server takes. A refusal counts as one of the prompt if the server
+        answers a short prompt after it, and then refuses this one again."""
+        others_pass: Form | None = None
         while True:
             response, form = await self._post(question)
             if response.status == 200:
@@ -217,14 +219,15 @@ class Endpoint:
                 self._accepted[shared_parts(question)] = form
                 return answer
             self._fail_if_passing(question, response, form)
-            if known := self._takes(question, form):
-                await self._refuse_if_short_passes(question, response)
+            if others_pass == form:
+                raise self._prompt_refused(response)
+            known = self._accepted.get(shared_parts(question)) == form
+            if known and await self._refusal_of_short(replace(question, n=1), SHORT_TOKENS) is None:
+                others_pass = form
+                continue
             async with self._adapting:
-                if self.form != form:  # another request has changed it meanwhile
-                    continue
-                if not known and self._takes(question, form):
-                    await self._refuse_if_short_passes(question, response)
-                await self._adapt(question, response, form)
+                if self.form == form and await self._short_passes(question, form, known=known):  # else it has changed meanwhile
+                    others_pass = form
 
     async def tokenise(self, group: Group) -> Tokenised | None:
         """Return the prompt of a group as the server reads it; None if the server does not tell. Raises AttemptError, and
@@ -328,7 +331,8 @@ class Endpoint:
             raise AttemptError("busy", message, response.wait_s)
         if 200 <= status < 300:
             raise AttemptError("failed", f"status {status}, and no answer")
-        if status >= 500 and adapted(form, self._refusal(question, response)) is None:  # llama.cpp refuses n with status 500
+        change = adapted(form, self._refusal(question, response)) if status >= 500 else None
+        if status >= 500 and (change is None or change[0].most_choices == form.most_choices):  # llama.cpp refuses n with 500
             raise AttemptError("failed", message, response.wait_s)
         if status == 401:
             raise self._key.refused(self.url, status)
@@ -337,27 +341,20 @@ class Endpoint:
         spec, message = self._service.spec, self._key.hide(response.message)
         return Refusal(message, response.param, question.group.parameters, spec.api, spec.extensions, question.calibrated)
 
-    def _takes(self, question: Question, form: Form) -> bool:
-        """Whether the server has answered a request with the same parameters."""
-        return self._accepted.get(shared_parts(question)) == form
-
-    async def _refuse_if_short_passes(self, question: Question, response: Response) -> None:
-        """Raise PromptRefusedError if the server answers a short prompt now."""
-        if await self._refusal_of_short(replace(question, n=1), SHORT_TOKENS) is None:
-            raise self._prompt_refused(response)
-
-    async def _adapt(self, question: Question, response: Response, form: Form) -> None:
-        """Change the form of requests after a refusal. Raises PromptRefusedError if it is the prompt that is refused, and the
-        error of a refusal for which there is no other form."""
+    async def _short_passes(self, question: Question, form: Form, *, known: bool) -> bool:
+        """Return whether the server answers a short prompt in the place of one that it refuses. If not, change the form of
+        requests. Raises EngineError for a refusal for which there is no other form."""
+        if not known and self._accepted.get(shared_parts(question)) == form:  # another request was answered meanwhile
+            question = replace(question, n=1)
         refused = await self._refusal_of_short(question, None)
         if refused is None:
             self._accepted[shared_parts(question)] = form
-            raise self._prompt_refused(response)
+            return True
         refusal = self._refusal(question, refused)
         change = adapted(form, refusal)
         if change is None:
             if refused.status in refusals.KEY_REFUSED:
-                raise self._key.refused(self.url, refused.status)
+                raise EngineError(f"{self._key.refused(self.url, refused.status)} ({refusal.message})")
             missing = refused.status == refusals.MODEL_MISSING
             advice = "; it no longer serves the model" if missing else needed_words(form, refusal)
             raise EngineError(f"{self.url}{self._service.path}: status {refused.status}: {refusal.message}{advice}")
@@ -365,6 +362,7 @@ class Endpoint:
         if warning is not None:
             self._warn(f"{warning} ({refusal.message})")
         await self._compare(self._claims)
+        return False
 
     async def _refusal_of_short(self, question: Question, most_tokens: int | None) -> Response | None:
         """Ask with a short prompt in the place of a question's. Returns None for a whole answer, otherwise the refusal. Raises

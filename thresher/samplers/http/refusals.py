@@ -23,11 +23,14 @@ _UNKNOWN_FIELD = (
     "unrecognized", "unknown field", "unknown param", "unknown name", "cannot find field", "extra_forbidden", "extra field",
     "extra input", "additional prop",
 )  # fmt: skip
-_REFUSING = (
-    *_UNKNOWN_FIELD, "support", "not permitted", "not allowed", "not available", "not enabled", "no longer", "deprecated",
-    "only the default", "cannot both", "must be", "must not be", "invalid", "remove", "only one",
-)  # fmt: skip
+_REFUSING = re.compile(
+    r"\b(not|un\w+|in\w+|no|only|must|cannot|can't|extra\w*|forbidden|disallowed|deprecated|remove|illegal|additional)\b|n't\b"
+)
 """Words of which a refusal of a field has one, in lower case."""
+_OFFERED = re.compile(
+    r"\b(?:supported|allowed|valid|known|permitted|accepted) (?:parameter|field|argument|option|key|value|name)s"
+)
+"""What follows these words is not refused."""
 _TOO_LONG = (
     "context length", "context_length", "context window", "context size", "maximum context", "max_model_len", "too long",
     "too large", "too many tokens", "reduce the length", "must have less than", "tokens + `max_new_tokens`",
@@ -74,12 +77,12 @@ def is_too_long(message: str) -> bool:
 def refused_fields(message: str, param: str | None) -> list[str]:
     """Return the sampling fields, `seed` or `stop` that an error refuses: by `param`, the name that OpenAI's errors have, or by
     their names in the message. Of two that may not be sent together, temperature is not among them."""
-    text = message.lower()
-    if not any(word in text for word in _REFUSING):
-        return []
+    text = _OFFERED.split(message.lower())[0]
     names = [*NEUTRAL, "seed", "stop"]
-    if param in names:
-        return [param]
+    if param is not None and (name := param.rpartition(".")[2]) in names:
+        return [name]
+    if not _REFUSING.search(text):
+        return []
     if "penalty is not enabled" in text:
         return ["presence_penalty", "frequency_penalty"]
     named = [name for name in names if re.search(rf"(?<![\w-]){name}(?![\w-])", text)]
