@@ -32,7 +32,8 @@ OTHER_TOOLS = {
     "--gpus-per-node", "--cpus-per-task", "--time", "--exclude",
     # vLLM, bubblewrap, Hugging Face
     "--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser", "--reasoning-config", "--enable-lora",
-    "--lora-modules", "--api-key", "--enable-deterministic-inference", "--sampling-defaults", "--use-fp64-gumbel", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
+    "--lora-modules", "--api-key", "--enable-deterministic-inference", "--sampling-defaults",
+    "--use-fp64-gumbel", "--die-with-parent", "--remount-ro", "--revision", "--local-dir",
 }  # fmt: skip
 """Flags of other programs that the docs name."""
 
