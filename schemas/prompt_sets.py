@@ -17,19 +17,19 @@ class Turn(Part):
 
 
 class JsonlSource(Part):
-    """One JSON object per line."""
+    """One JSON object per line; plain, or compressed with gzip, zstd, bzip2 or xz."""
 
     kind: Literal["jsonl"]
     path: str
-    """File, relative to the recipe."""
+    """File, directory, or pattern such as `chats/*.jsonl.gz`, relative to the recipe."""
 
 
 class ParquetSource(Part):
-    """A Parquet or Arrow IPC file, or a directory of Parquet files."""
+    """Parquet or Arrow IPC files. Several are one table: a column that a file lacks is null there."""
 
     kind: Literal["parquet"]
     path: str
-    """File or directory, relative to the recipe."""
+    """File, directory, or pattern such as `data/train-*.parquet`, relative to the recipe."""
 
 
 class DatasetSource(Part):
@@ -41,7 +41,7 @@ class DatasetSource(Part):
     config: str | None = None
     """Name of the config (subset); null takes the default config."""
     split: str = "train"
-    """Name of the split."""
+    """Name of the split. A dataset saved with save_to_disk, and not as a DatasetDict, has only the split that it was saved from."""
     revision: str | None = None
     """Branch, tag or commit on the Hub. Name a commit for a run that can be repeated; `main` moves."""
 

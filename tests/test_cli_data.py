@@ -1,5 +1,6 @@
 """filter, dedupe and index."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,43 @@ def test_filter_writes_one_row_per_row(recipe: Recipe, tmp_path: Path, capsys: p
     assert "own.jsonl:3" in str(rows[2]["detail"])
     assert [json.loads(row["metadata"]).get("id") for row in rows] == [1, 2, None, 4, 5]
     assert printed_json(capsys, "audit", str(tmp_path / "out"))["outcomes"]["undecided"] == 2
+
+
+@pytest.mark.slow
+def test_filter_reads_several_files_and_refuses_what_is_no_data(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder and a pattern together; a file that breaks, a pattern that matches nothing, a file without a row."""
+    (tmp_path / "d").mkdir()
+    row = json.dumps({"prompt": "Capital of Peru?", "completion": "Lima", "reference": "Lima"}) + "\n"
+    (tmp_path / "d" / "a.jsonl.gz").write_bytes(gzip.compress(row.encode()))
+    (tmp_path / "b.ndjson").write_text(row.replace("Lima", "Cusco"))
+    (tmp_path / "broken.jsonl").write_bytes(gzip.compress(row.encode())[:-9])
+    (tmp_path / "none.jsonl").write_text("[1]\n[2]\n")
+    (tmp_path / "empty.jsonl").touch()
+    command = ["filter", str(recipe()), "--out", str(tmp_path / "out"), "--samples"]
+
+    for name, said in (
+        ("broken.jsonl", "breaks after line"),
+        ("x*.jsonl", "no file matches this pattern"),
+        ("none.jsonl", "none of its 2 rows can be read; the first: none.jsonl:1: not an object: found list"),
+        ("empty.jsonl", "holds no rows"),
+    ):
+        assert main([*command, str(tmp_path / name)]) == 1
+        assert said in " ".join(capsys.readouterr().err.split())
+    allowed = [
+        "filter",
+        str(recipe()),
+        "--out",
+        str(tmp_path / "none"),
+        "--samples",
+        str(tmp_path / "none.jsonl"),
+        "--allow-empty",
+    ]
+    assert main(allowed) == 0
+    assert printed_json(capsys, "audit", str(tmp_path / "none"))["outcomes"]["undecided"] == 2
+    assert main([*command, str(tmp_path / "d"), "--samples", str(tmp_path / "*.ndjson")]) == 0
+    assert printed_json(capsys, "audit", str(tmp_path / "out"))["samples"] == 2
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import json
 import re
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,43 @@ def test_bytes_that_are_no_utf8_and_nulls_are_texts_too(tmp_path: Path) -> None:
     assert dropped["text"].cast(pa.binary())[0].as_py() == b"ab\xff\xfe"
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_column_that_appears_late_is_kept(tmp_path: Path, ending: str) -> None:
+    """In a later row or a later file; an object gets no key that it does not have."""
+    first = [{"text": "a b", "call": {"q": 1}}, {"text": "a b", "call": {"q": 2}}]
+    late = {"text": "c d", "call": {"q": 1, "limit": 2}, "late": "z"}
+    written(tmp_path / f"0.{ending}", first)
+    written(tmp_path / f"1.{ending}", [late])
+
+    kept, dropped = dedupe(str(tmp_path / f"*.{ending}"), tmp_path / "out")
+    calls = [row["call"] for row in kept]
+    assert [row["late"] for row in (*kept, *dropped)] == [None, "z", None]
+    if ending == "jsonl":
+        assert [json.loads(call) for call in calls] == [{"q": 1}, {"q": 1, "limit": 2}]
+    else:
+        assert calls == [{"q": 1, "limit": None}, {"q": 1, "limit": 2}]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([2**38, 0], pa.timestamp("s")), pa.array([b"\xff", b"\xfe"]), pa.array([1, 2], pa.duration("s")),
+        pa.array([{"x": 2**38}, {"x": 0}], pa.struct([("x", pa.timestamp("s"))])), pa.array(["[1]", "[2]"], pa.json_()),
+        pa.array([Decimal("1.1"), Decimal("2.2")]), pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int8())),
+        pa.array(["x", "y"]).dictionary_encode(), pa.array([1.5, float("nan")]), pa.array([True, None]),
+    ],
+    ids=lambda values: str(values.type),
+)  # fmt: skip
+def test_a_column_of_any_type_groups_and_guards(tmp_path: Path, values: pa.Array) -> None:
+    """Equal values are equal texts, others are not."""
+    both = pa.concat_arrays([values, values])
+    pq.write_table(pa.table({"text": ["a b", "a b", "a b", "a b"], "by": both}), tmp_path / "x.parquet")
+
+    for flags in (["--guard", "by"], ["--group", "by", "--within-groups"]):
+        assert main(["dedupe", str(tmp_path / "x.parquet"), "--out", str(tmp_path / flags[0]), *flags]) == 0
+        assert pq.read_table(tmp_path / flags[0] / "duplicates")["duplicate_of"].to_pylist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("rows", "more", "message"),
     [
@@ -103,6 +142,8 @@ def test_bytes_that_are_no_utf8_and_nulls_are_texts_too(tmp_path: Path) -> None:
         ([{"text": 1}], [], "column 'text': wanted text or chat messages, found int64"),
         ([{"text": "x"}], ["--group", "txt"], "no column 'txt'; it has text.*did you mean text"),
         ([{"text": "x", "s": "y"}], ["--score", "s"], "column 's': wanted numbers, found string"),
+        ([{"text": "x", "s": datetime(2024, 5, 1, tzinfo=UTC)}], ["--score", "s"], "column 's': wanted numbers, found timestamp"),
+        ([{"text": "x"}], ["--split", "test"], "a file has no config and no split; leave out --config and --split"),
         ([{"text": "x"}], ["--threshold", "1.5"], "--threshold: wanted a number above 0 and up to 1, found 1.5"),
         ([{"text": "x", "row": 1}], [], "has a column 'row' already"),
     ],
@@ -127,7 +168,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.Capt
     for name, message in (
         ("nowhere.jsonl", "no such file"),
         ("broken.parquet", "cannot be read"),
-        ("broken.jsonl", "cannot be read"),
+        ("broken.jsonl", "broken.jsonl:1: not JSON"),
         ("empty.parquet", "holds no rows"),
     ):
         assert main(["dedupe", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1

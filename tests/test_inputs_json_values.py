@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 
 from thresher.errors import SourceError
-from thresher.inputs.json_values import json_value
+from thresher.inputs.json_values import MOST_LEVELS, Unreadable, json_value
 
 
 @pytest.mark.parametrize(
@@ -44,9 +45,12 @@ def test_values_become_json(value: Any, expected: Any) -> None:
         (np.float32("nan"), "x: nan is not a number"),
         ("a\ud800", r"x: \\ud800 is half of a surrogate pair"),
         ({"\udfff": 1}, r"x: \\udfff is half of a surrogate pair"),
+        ("a\udcff", r"x: \\udcff is half of a surrogate pair \(or the byte 0xff, which is not UTF-8\)"),
+        (Unreadable("torn"), "x: torn"),
+        ([10**400], "x: an integer of more than 308 digits, which JSON readers refuse; write it as a text"),
         ({1, 2}, "x: a set cannot be kept as JSON; leave the field out"),
     ],
-    ids=["nan", "inside", "numpy", "surrogate", "surrogate key", "set"],
+    ids=["nan", "inside", "numpy", "surrogate", "surrogate key", "byte", "unreadable", "huge", "set"],
 )
 def test_values_that_json_cannot_hold_are_refused(value: Any, message: str) -> None:
     """The message names their place."""
@@ -55,14 +59,19 @@ def test_values_that_json_cannot_hold_are_refused(value: Any, message: str) -> N
 
 
 def test_deep_nesting_is_refused() -> None:
-    """A RecursionError would end the run without naming the row."""
+    """At a depth that every reader of JSON can follow."""
     nested: list[Any] = []
-    for _ in range(2000):
+    for _ in range(MOST_LEVELS):
         nested = [nested]
-    with pytest.raises(SourceError, match="x: nested too deeply"):
-        json_value(nested, "x")
+    assert orjson.loads(orjson.dumps(json_value([nested][0], "x"))) == nested
+    with pytest.raises(SourceError, match="x: nested too deeply: more than 200 lists and objects in each other"):
+        json_value([nested], "x")
 
 
 def test_non_finite_numbers_can_be_kept_as_texts() -> None:
-    """For columns that are copied and never read."""
-    assert json_value([float("nan"), np.float32("-inf"), 1.0], "x", finite=False) == ["NaN", "-Infinity", 1.0]
+    """For columns that are copied and never read. So are integers that readers of JSON change."""
+    values = [float("nan"), np.float32("-inf"), 1.0, 10**400, 2**64, 2**64 - 1, -(2**63)]
+
+    texts = ["NaN", "-Infinity", 1.0, str(10**400), str(2**64), 2**64 - 1, -(2**63)]
+    assert json_value(values, "x", finite=False) == texts
+    assert json_value(2**64, "x") == 2**64

@@ -82,12 +82,16 @@ def test_several_fields_make_one_reference(tmp_path: Path) -> None:
 
 
 def test_metadata_may_be_chosen_and_other_fields_may_hold_anything(tmp_path: Path) -> None:
-    """NaN in a field that is not used is no error."""
+    """NaN in a field that is not used is no error. In metadata it is a text, at any depth; in a reference or a template it is an
+    error."""
     rows = [{**row, "junk": math.nan} for row in ROWS]
 
     assert prompts_of_set(tmp_path, rows, metadata=["level", "answer"])[0].metadata == {"level": "easy", "answer": 2}
-    with pytest.raises(SourceError, match=r"x.jsonl:1: junk: nan is not a number in JSON"):
-        prompts_of_set(tmp_path, rows)
+    rows = [{**row, "junk": [{"x": math.nan}, -math.inf]} for row in ROWS]
+    assert prompts_of_set(tmp_path, rows)[0].metadata["junk"] == [{"x": "NaN"}, "-Infinity"]
+    for use in ({"reference": "junk"}, {"template": "{{ junk }}"}, {"system": "{{ junk }}", "metadata": ["junk"]}):
+        with pytest.raises(SourceError, match=r"x.jsonl:1: junk: nan is not a number in JSON"):
+            prompts_of_set(tmp_path, rows, **use)
 
 
 def test_template_text_is_not_escaped_for_html(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rows come from files, datasets, reasoning-gym and grids; an error names what cannot be read."""
 
+import gzip
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from thresher.inputs.json_values import json_value
 from thresher.inputs.sources import HASH_DEPENDENT, NOT_READ, Columns, is_media, rows
 
 TABLE = pa.table({"country": ["Peru", "Chad", "Cuba"], "n": [1, 2, None]})
-READ = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]
+READ: list[dict[str, Any]] = [{"country": "Peru", "n": 1}, {"country": "Chad", "n": 2}, {"country": "Cuba", "n": None}]
 
 
 def jsonl(folder: Path, content: Any) -> Any:
@@ -60,15 +61,13 @@ def test_bad_line_is_named_after_the_good_ones(tmp_path: Path, line: Any, messag
 
 
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
-    """So does a missing Parquet file; a directory is not JSONL."""
+    """So does a missing Parquet file."""
     (tmp_path / "capitals.jsonl").touch()
 
     with pytest.raises(SourceError, match=r"^capital.jsonl: no such file; looked for .*; did you mean capitals.json"):
         list(rows(JsonlSource(kind="jsonl", path="capital.jsonl"), tmp_path))
     with pytest.raises(SourceError, match=r"^no.parquet: no such file"):
         parquet(tmp_path, "no.parquet")
-    with pytest.raises(SourceError, match="cannot be read: Is a directory"):
-        list(rows(JsonlSource(kind="jsonl", path="."), tmp_path))
 
 
 def test_source_without_rows_is_an_error(tmp_path: Path) -> None:
@@ -91,8 +90,8 @@ def test_parquet_and_both_kinds_of_arrow_files_give_the_same_rows(tmp_path: Path
         assert parquet(tmp_path, name) == [(f"{name} row {number}", row) for number, row in enumerate(READ)]
 
 
-def test_directory_reads_each_file_with_its_own_columns(tmp_path: Path) -> None:
-    """A column that the first file lacks is kept; files that are not Parquet are ignored."""
+def test_a_directory_is_one_table(tmp_path: Path) -> None:
+    """A column that the first file lacks is kept, and null there; files that are not Parquet are ignored."""
     (tmp_path / "d" / "b").mkdir(parents=True)
     pq.write_table(TABLE.select(["n"]), tmp_path / "d" / "a.parquet")
     pq.write_table(TABLE, tmp_path / "d" / "b" / "x.parquet")
@@ -100,10 +99,43 @@ def test_directory_reads_each_file_with_its_own_columns(tmp_path: Path) -> None:
     placed = parquet(tmp_path, "d")
 
     assert [where for where, _ in placed][2:4] == ["d/a.parquet row 2", "d/b/x.parquet row 0"]
-    assert [row for _, row in placed][3:] == READ
+    assert [row for _, row in placed] == [{"n": row["n"], "country": None} for row in READ] + READ
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"empty: the directory holds no \*.parquet file"):
+    with pytest.raises(SourceError, match=r"empty: the directory holds no \*.parquet or \*.arrow file"):
         parquet(tmp_path, "empty")
+
+
+def test_folders_and_patterns_of_files_are_one_source(tmp_path: Path) -> None:
+    """Sorted, each file once, compressed or not; hidden files are no data."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "b.jsonl").write_text('{"n": 1}\n')
+    (tmp_path / "d" / "a.jsonl.gz").write_bytes(gzip.compress(b'{"n": 0}\n'))
+    (tmp_path / "d" / "._b.jsonl").write_bytes(b"\0")
+    for name in ("x.parquet", "y.parquet", "._x.parquet"):
+        pq.write_table(TABLE, tmp_path / "d" / name)
+
+    for path in ("d", "d/*.jsonl*"):
+        placed = list(rows(JsonlSource(kind="jsonl", path=path), tmp_path))
+        assert placed == [("d/a.jsonl.gz:1", {"n": 0}), ("d/b.jsonl:1", {"n": 1})]
+    assert [where for where, _ in parquet(tmp_path, "d/*.parquet")][2:4] == ["d/x.parquet row 2", "d/y.parquet row 0"]
+    assert parquet(tmp_path, "d") == parquet(tmp_path, "d/*.parquet")
+    with pytest.raises(SourceError, match=r"^d/\*.arrow: no file matches this pattern"):
+        parquet(tmp_path, "d/*.arrow")
+
+
+def test_files_whose_columns_differ(tmp_path: Path) -> None:
+    """Are matched by name, or refused by it if the column is read."""
+    pq.write_table(pa.table({"n": [1], "s": [{"x": 1}], "id": [1]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"s": [{"y": "b"}], "n": [0.5], "late": ["c"], "id": ["x"]}), tmp_path / "1.parquet")
+    source = ParquetSource(kind="parquet", path="?.parquet")
+
+    read = [row for _, row in rows(source, tmp_path, Columns(frozenset({"n", "s", "late"}), others=False))]
+    assert read == [
+        {"n": 1, "s": {"x": 1, "y": None}, "id": NOT_READ, "late": None},
+        {"n": 0.5, "s": {"x": None, "y": "b"}, "id": NOT_READ, "late": "c"},
+    ]
+    with pytest.raises(SourceError, match=r"^1.parquet: the column 'id' is string, and int64 in 0.parquet"):
+        list(rows(source, tmp_path))
 
 
 def test_damaged_parquet_is_named(tmp_path: Path) -> None:
@@ -135,7 +167,7 @@ def test_arrow_values_that_python_cannot_hold_are_read(tmp_path: Path) -> None:
     assert json_value(first, "x") == {
         "json": {"a": [1, None]},
         "ns": "1970-01-01T00:00:00.000000001",
-        "far": "10680-07-14 06:09:04",
+        "far": "10680-07-14T06:09:04",
         "map": [["k", 1]],
     }
     assert second["json"] is None
@@ -184,10 +216,17 @@ def test_local_datasets_are_read(saved: Any) -> None:
         ("hub", {"config": "a", "split": "dev"}, r"^hub a dev: cannot be loaded: .*dev.*\['train'\]; check"),
         ("hub", {"config": "c"}, r"^hub c train: cannot be loaded: .*'c' not found. Available: \['a', 'b'\]; check"),
         ("hub", {}, r"^hub train: cannot be loaded: .*available configs: \['a', 'b'\]"),
+        ("one", {"split": "test"}, r"^one test: wanted the split 'test' of a dataset that was saved without any; remove split"),
+        ("many", {"config": "b"}, r"^many b train: wanted the config 'b' of a dataset that was saved without any"),
+        (
+            "hub",
+            {"config": "a", "revision": "v1"},
+            r"^hub a train: revision 'v1' of a directory, which has none; remove revision",
+        ),
         ("./no", {}, "^./no: no such directory, and no Hub id"),
         ("hub/README.md", {}, "^hub/README.md: wanted a dataset, found a file"),
     ],
-    ids=["saved split", "split", "config", "no config", "directory", "file"],
+    ids=["saved split", "split", "config", "no config", "no split", "saved config", "revision", "directory", "file"],
 )
 def test_dataset_that_cannot_be_loaded_is_explained(saved: Any, path: str, settings: dict[str, Any], message: str) -> None:
     """The message lists the splits or configs that exist."""
@@ -335,9 +374,30 @@ def test_images_of_datasets_are_never_decoded(tmp_path: Path, monkeypatch: pytes
         datasets.load_from_disk(str(tmp_path / "x"))[0]
 
 
+def test_columns_of_datasets_are_read_whatever_they_hold(tmp_path: Path) -> None:
+    """JSON below the top level is parsed; a date beyond Python's calendar is a text."""
+    import datasets
+
+    features = {
+        "turns": datasets.List(datasets.Json()),
+        "far": datasets.Value("timestamp[s]"),
+        "of": datasets.ClassLabel(names=["a"]),
+    }
+    schema = datasets.Features(features).arrow_schema
+    columns = {"turns": pa.array([['{"a": 1}', "[2]"]]), "far": pa.array([2**38]), "of": pa.array([0])}
+    table = pa.table([columns[field.name].cast(field.type) for field in schema], schema)
+    datasets.Dataset(table, datasets.DatasetInfo(features=datasets.Features(features))).save_to_disk(tmp_path / "x")
+    ((_, row),) = rows(DatasetSource(kind="dataset", path="x"), tmp_path)
+
+    assert row == {"turns": [{"a": 1}, [2]], "far": "10680-07-14T06:09:04", "of": 0}
+    with pytest.raises(SourceError, match=r"^x: is a dataset that save_to_disk wrote; read it with `kind: dataset`"):
+        parquet(tmp_path, "x")
+
+
 def test_a_struct_of_other_fields_is_no_image() -> None:
     assert is_media(PICTURE)
     assert is_media(pa.list_(pa.large_list(PICTURE)))
+    assert is_media(pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())]))
     assert not is_media(PART)
     assert is_media(PART, anywhere=True)
     assert not is_media(pa.struct([("bytes", pa.string()), ("path", pa.string())]), anywhere=True)

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.packed import zstd
 from thresher.errors import SourceError
 from thresher.inputs import tables
-from thresher.inputs.tables import ParquetFolder, is_chat, last_contents, open_table
+from thresher.inputs.tables import ParquetFolder, is_chat, is_text, last_contents, open_table
 
 ROWS = [{"n": number, "text": f"text {number}"} for number in range(5)]
 CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -90,3 +91,64 @@ def test_messages_of_conversations_with_tools_are_json() -> None:
 
     assert is_chat(column.type)
     assert last_contents(column).to_pylist() == ["b", 'c\n[{"arguments":{"a":1},"name":"add"}]', None]
+
+
+def test_parts_of_a_content_are_its_texts(tmp_path: Path) -> None:
+    """As in chats where some contents are texts and others are lists of parts."""
+    parts = [{"type": "text", "text": "b"}, {"type": "image"}, "c"]
+    chats = [[{"content": "a"}], [{"content": "x"}, {"content": parts}], [{"content": None}], [{"content": parts, "name": "n"}]]
+
+    for kept in (chats[:3], chats):
+        (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": chat}) + "\n" for chat in kept))
+        table = open_table(str(tmp_path / "x.jsonl"), None, None)
+        assert is_chat(table.schema.field("text").type)
+        said = [text for batch in table.batches() for text in last_contents(batch["text"]).to_pylist()]
+        assert [text or "" for text in said] == ["a", 'b\n{"type":"image"}\nc', "", 'b\n{"type":"image"}\nc'][: len(kept)]
+
+
+def test_lists_of_json_that_are_no_chats_have_a_text_all_the_same() -> None:
+    """They come from files of other people."""
+    calls = ['{"content": "a", "tool_calls": {"name": "f"}}', '{"tool_calls": ["g"]}']
+    last = [*calls, '"b"', "[1]", "null", "torn", '{"content": 2}', '"\\ud800"']
+    column = pa.chunked_array([pa.array([[text] for text in last]).cast(pa.list_(pa.json_()))])
+
+    assert last_contents(column).to_pylist() == [
+        'a\n[{"name":"f"}]', '\n["g"]', "b", "1", None,
+        '"not JSON that can be read: Expecting value: line 1 column 1 (char 0)"', "2", "?",
+    ]  # fmt: skip
+
+
+def test_files_whose_columns_differ_are_one_table(tmp_path: Path) -> None:
+    """Of Parquet and Arrow, and JSON lines whose later keys are new."""
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({"n": [1], "w": pa.array(["a"]).dictionary_encode()}), tmp_path / "t" / "0.parquet")
+    pq.write_table(pa.table({"w": ["b"], "n": [0.5], "late": [{"x": 1}]}), tmp_path / "t" / "1.parquet")
+    (tmp_path / "t" / "._1.parquet").write_bytes(b"\0")
+    (tmp_path / "0.jsonl").write_text('{"n": 1, "w": "a"}\n' * 3)
+    (tmp_path / "1.jsonl").write_bytes(zstd(b'{"w": "b", "n": 0.5, "late": {"x": 1}}'))
+
+    for data, count in (("t", 1), ("t/*.parquet", 1), ("*.jsonl", 3)):
+        table = open_table(str(tmp_path / data), None, None)
+        assert rows_of(table) == [{"n": 1.0, "w": "a", "late": None}] * count + [{"n": 0.5, "w": "b", "late": {"x": 1}}]
+        assert rows_of(table, ["late"])[-1] == {"late": {"x": 1}}
+        assert is_text(table.schema.field("w").type)
+    with pytest.raises(SourceError, match=r"holds both JSONL files and Parquet or Arrow files"):
+        open_table(str(tmp_path / "**" / "0.*"), None, None)
+    pq.write_table(pa.table({"n": ["x"]}), tmp_path / "t" / "2.parquet")
+    with pytest.raises(SourceError, match=r"2.parquet: the column 'n' is string, and double in .*0.parquet"):
+        open_table(str(tmp_path / "t"), None, None)
+
+
+def test_one_json_list_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(ROWS))
+
+    assert rows_of(open_table(str(tmp_path / "x.json"), None, None)) == ROWS
+
+
+def test_the_split_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
+    """Without one, all files are the table."""
+    for name in ("train", "test"):
+        pq.write_table(pa.table({"n": [name]}), tmp_path / f"{name}.parquet")
+
+    assert rows_of(open_table(str(tmp_path), None, "test")) == [{"n": "test"}]
+    assert len(rows_of(open_table(str(tmp_path), None, None))) == 2

@@ -12,6 +12,7 @@ from filters.reasoning import take_apart
 from schemas.sample import Message
 from thresher import ids
 from thresher.inputs.chat_messages import simple_calls
+from thresher.inputs.files.named_files import named_files
 from thresher.inputs.sources import NOT_READ
 from thresher.pool.imported_rows import pool_row_of, without_nulls_in
 from thresher.pool.ingest import ingest
@@ -22,6 +23,7 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city"
 CALLS = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 RESULT = {"role": "tool", "content": "clear"}
 ANSWER = {"role": "assistant", "content": "It is clear."}
+THOUGHT = "<think>\nb\n</think>\n\n"
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
@@ -66,6 +68,42 @@ def test_earlier_turns_of_a_completion_belong_to_the_prompt() -> None:
     assert row["completion"] == "It is clear."
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "a", "completion": [{"type": "text", "text": "b"}]}, ("a", "b")),
+        ({"prompt": "a", "completion": {"type": "text", "text": "b"}}, ("a", "b")),
+        ({"prompt": [{"type": "text", "text": "a"}], "completion": [{"type": "thinking", "thinking": "b"}]}, ("a", THOUGHT)),
+        ({"prompt": "a", "completion": [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}]}, ("a", "b")),
+        ({"prompt": "a", "completion": {"role": "assistant", "content": "b"}}, ("a", "b")),
+    ],
+    ids=["completion", "one part", "prompt and thoughts", "of a message", "one message"],
+)
+def test_parts_of_text_are_text(row: dict[str, Any], said: tuple[str, str]) -> None:
+    """As OpenAI writes them, alone or in a message."""
+    read = row_of(**row)
+
+    assert (read["messages"][0]["content"], read["completion"]) == said
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ([{"type": "image_url", "image_url": {"url": "x"}}], "an image cannot be carried"),
+        ([{"type": "text", "text": "b"}, {"type": "refusal", "refusal": "b"}], "a part of type refusal cannot be carried"),
+        ([{"type": "text"}], "a part of type text cannot be carried"),
+        (["a", "b"], "wanted a message with role and content"),
+        ([], "wanted a list of messages"),
+        ({}, "wanted a list of messages"),
+    ],
+)
+def test_other_parts_are_unreadable_with_their_reason(completion: Any, reason: str) -> None:
+    read = pool_row_of("x:1", {"line": 1}, {"prompt": "a", "completion": completion}, b"")
+
+    assert read["unreadable"].startswith("x:1: bad completion: ")
+    assert reason in read["unreadable"]
+
+
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_comes_apart(key: str) -> None:
     """The completion is the text that most templates write, and comes apart to the same again."""
@@ -108,7 +146,7 @@ def test_a_file_of_conversations_becomes_a_pool(tmp_path: Path) -> None:
     tables = []
     for name in ("x.jsonl", "x.parquet"):
         store = Store(tmp_path / name.replace(".", "-"))
-        assert ingest(tmp_path / name, store, key="k") == 1
+        assert ingest(named_files(tmp_path / name), store, key="k") == 1
         tables.append(store.read_table("samples/00000"))
 
     assert tables[0].drop_columns(["metadata"]).equals(tables[1].drop_columns(["metadata"]))

@@ -1,9 +1,11 @@
 """A user's own samples become a pool: one row per row, whole prompts to a shard, nothing lost and nothing silent."""
 
+import gzip
 import json
 import logging
 import math
 import random
+import re
 import tracemalloc
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers import known
+from helpers.packed import zstd
 from helpers.runs import filter_rows
 from schemas.sample import PROMPTS, SAMPLES, Message
 from thresher import ids
 from thresher.auditing.count_run import count
 from thresher.auditing.statistics import statistics
 from thresher.errors import SourceError
+from thresher.inputs.files.named_files import NamedFile, all_named, named_files
 from thresher.pool.ingest import ingest
 from thresher.pool.run import open_run
 from thresher.pool.store import Store, shard_name
@@ -37,7 +41,7 @@ def taken(folder: Path, content: Any, *, name: str = "x.jsonl", **settings: Any)
 
 def stored(folder: Path, name: str = "x.jsonl", **settings: Any) -> Any:
     store = Store(folder / "run")
-    ingest(folder / name, store, key="k", **settings)
+    ingest(named_files(folder / name), store, key="k", **settings)
     return store
 
 
@@ -169,7 +173,7 @@ def test_finished_shards_are_not_written_again(tmp_path: Path) -> None:
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert changed == {"00002.parquet", "prompts.parquet"}
     (tmp_path / "x.jsonl").unlink()
-    assert ingest(tmp_path / "x.jsonl", store, key="k") == 4
+    assert ingest([NamedFile(tmp_path / "x.jsonl", "x.jsonl", "x.jsonl")], store, key="k") == 4
 
 
 GOOD = {"prompt": "1+1?", "completion": "2"}
@@ -235,9 +239,10 @@ def test_unreadable_row_keeps_what_could_be_read(tmp_path: Path) -> None:
 
 
 def test_problems_are_logged_once_per_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With how many rows have it and the first of them."""
+    """With how many rows have it and the first of them. A quoted row is cut."""
     caplog.set_level(logging.WARNING)
-    taken(tmp_path, b'{"a\n' + b'{"prompt": "a"}\n' * 3 + b"nul\n" + b"x" * 2000 + b"\n")
+    content = b'{"a\n' + b'{"prompt": "a"}\n' * 3 + b"nul\n" + b"x" * 2000 + b"\n"
+    taken(tmp_path, content, allow_empty=True)
 
     torn, lacking = (record.getMessage().partition("x.jsonl: ")[2] for record in caplog.records)
     assert torn.startswith("3 rows cannot be read (not JSON) and are undecided; the first: x.jsonl:1: not JSON: ")
@@ -294,11 +299,11 @@ def test_parquet_columns_of_any_type_become_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("no.jsonl", None, "no.jsonl: no such file; wanted a .jsonl or .parquet file"),
+        ("no.jsonl", None, "no.jsonl: no such file"),
         ("x.jsonl", b"\n", "x.jsonl: holds no rows"),
         ("x.parquet", pa.table({"prompt": [""], "completion": [""]}).slice(1), "x.parquet: holds no rows"),
         ("x.csv", b"prompt,completion\n", "x.csv: wanted a .jsonl or .parquet file, found .csv"),
-        ("x.parquet", b"{}", "x.parquet: not a Parquet file: "),
+        ("x.parquet", b"{}", "x.parquet: not a Parquet file, and not an Arrow file"),
         ("x.parquet", pa.table({"promt": ["a"], "completion": ["b"]}), "no column 'prompt'; it has promt, completion"),
         ("x.jsonl", b'{"text": "a"}\n{"promt": 1}\n', "no column 'prompt'; it has text, promt; .*did you mean promt"),
     ],
@@ -314,6 +319,91 @@ def test_a_file_without_usable_rows_is_refused(tmp_path: Path, name: str, conten
     with pytest.raises(SourceError, match=said):
         stored(tmp_path, name)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([b"nul", b'{"prompt": "a"}'], "x.jsonl: none of its 2 rows can be read; the first: x.jsonl:1: not JSON: "),
+        (
+            [b'{"prompt": "a", "completion": 3}'],
+            "x.jsonl: none of its 1 rows can be read; the first: x.jsonl:1: bad completion",
+        ),
+        ([b'{"q": "a", "a": "b"}'] * 2, "x.jsonl: no column 'prompt'; it has q, a; rename yours"),
+    ],
+    ids=["torn", "completion", "columns"],
+)
+def test_a_file_in_which_no_row_can_be_read_is_refused(tmp_path: Path, rows: list[bytes], message: str) -> None:
+    """Beside files that can be read, too; unless that is allowed."""
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(rows))
+    (tmp_path / "good.jsonl").write_text(json.dumps(GOOD))
+    files = all_named([tmp_path / "good.jsonl", tmp_path / "x.jsonl"])
+
+    with pytest.raises(SourceError, match=re.escape(message)):
+        ingest(files, Store(tmp_path / "run"), key="k")
+    assert not (tmp_path / "run").exists()
+    ingest(files, store := Store(tmp_path / "run"), key="k", allow_empty=True)
+    assert [row["unreadable"] is None for row in pool(store)] == [True] + [False] * len(rows)
+
+
+def test_files_are_one_pool(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder of compressed JSONL, and Parquet whose columns differ, with images that nobody reads; hidden files are no data."""
+    image = pa.array([{"bytes": b"?", "path": None}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    (tmp_path / "lines" / "b.jsonl").write_bytes(zstd(json.dumps(GOOD | {"n": 1}).encode()))
+    (tmp_path / "lines" / "._b.jsonl").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "lines" / "_SUCCESS").touch()
+    (tmp_path / "lines" / "empty.jsonl").touch()
+    pq.write_table(pa.table({"prompt": ["1+1?"], "completion": ["2"], "image": image}), tmp_path / "0.parquet")
+    texts = {"completion": pa.array(["2"]).dictionary_encode(), "prompt": pa.array(["1+1?"], pa.large_string())}
+    pq.write_table(pa.table(texts | {"far": pa.array([2**38], pa.timestamp("s")), "family": ["f"]}), tmp_path / "1.parquet")
+    ingest(all_named([tmp_path / "lines", tmp_path / "?.parquet"]), store := Store(tmp_path / "run"), key="k")
+    rows = pool(store)
+
+    assert [(row["completion"], row["family"], row["unreadable"], row["source_row"]) for row in rows] == [
+        ("2", "default", None, 0), ("2", "f", None, 1), ("2", "default", None, 2), ("2", "default", None, 3),
+    ]  # fmt: skip
+    assert [json.loads(row["metadata"]) for row in rows] == [{"far": None}, {"far": "10680-07-14T06:09:04.000"}, {}, {"n": 1}]
+    assert [record.getMessage().removeprefix(f"{tmp_path}/") for record in caplog.records] == [
+        f"0.parquet, {tmp_path}/1.parquet: left out the columns of images or sound: image", "lines/empty.jsonl: holds no rows",
+    ]  # fmt: skip
+
+
+def test_a_broken_file_is_refused_as_a_whole(tmp_path: Path) -> None:
+    """The rows before the place where it breaks would be a part of it that nobody chose."""
+    lines = b"".join(json.dumps(GOOD | {"n": n, "salt": random.Random(n).random()}).encode() + b"\n" for n in range(200))
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(lines)[:-50])
+
+    with pytest.raises(SourceError, match=r"x.jsonl.gz: breaks after line 1\d\d: .*end-of-stream"):
+        ingest(named_files(tmp_path / "x.jsonl.gz"), Store(tmp_path / "run"), key="k")
+
+
+def test_hostile_rows_cost_themselves(tmp_path: Path) -> None:
+    """Millions of characters, deep lists, huge integers, half a surrogate pair in what the message quotes."""
+    deep: Any = []
+    for _ in range(400):
+        deep = [deep]
+    huge = int("9" * 400)
+    hostile = {
+        "": GOOD | {"completion": "x" * 3_000_000},
+        "digits": GOOD | {"n": huge, "completion_ids": [huge]},
+        "bad metadata: nested too deeply: more than 200": GOOD | {"deep": deep},
+        "bad reference: nested too deeply": GOOD | {"reference": deep},
+        "bad reference: an integer of more than 308 digits": GOOD | {"reference": huge},
+        "bad completion: turn 0: wanted a message": GOOD | {"completion": deep},
+        'bad family: wanted text, found {"\\ud800": 1}': GOOD | {"family": {"\ud800": 1}},
+        "no completion: the row has prompt, \\udc00": {"prompt": "a", "\udc00": 1},
+        "no prompt: the row has a0, a1": {f"a{n}": n for n in range(1000)},
+    }
+    *rows, last = pool(taken(tmp_path, [*hostile.values(), GOOD]))
+
+    assert [row["unreadable"] or "" for row in rows[:2]] == ["", ""]
+    assert json.loads(rows[1]["metadata"]) == {"n": str(huge), "completion_ids": [str(huge)]}
+    for number, (said, row) in enumerate(list(zip(hostile, rows, strict=True))[2:], 3):
+        assert row["unreadable"].startswith(f"x.jsonl:{number}: {said}")
+        assert len(row["unreadable"]) < 1100
+    assert (last["unreadable"], last["completion"]) == (None, "2")
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from thresher.pool.rows import series_of
 from thresher.pool.run import Run
 from thresher.pool.store import Store
 from thresher.running import steps
+from thresher.running.open_run import _fingerprints
 
 Write = Callable[..., Path]
 
@@ -51,6 +52,45 @@ def test_changed_prompts_in_the_same_directory_are_refused(recipe: Write, tmp_pa
 
     with pytest.raises(StoreError, match=r"prompts.jsonl was"):
         steps.begin(recipe_file.load(path), tmp_path / "run")
+
+
+def test_all_files_of_a_source_decide(recipe: Write, tmp_path: Path) -> None:
+    """Their content and their names, of folders, patterns and local datasets, and of two sources whose files have one name."""
+    for name in ("a/x.jsonl", "b/x.jsonl", "b/y.jsonl", "b/._y.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"country": name, "answer": "Lima"}) + "\n")
+    paths = ("a/x.jsonl", "b/x.jsonl", "b", "b/*.jsonl")
+    sources = [*({"kind": "jsonl", "path": path} for path in paths), {"kind": "dataset", "path": "./b"}]
+    loaded = recipe_file.load(recipe(prompts=[{"family": f"f{n}", "source": source} for n, source in enumerate(sources)]))
+
+    def files() -> dict[str, str]:
+        return _fingerprints(loaded.recipe, loaded.base)
+
+    first = files()
+
+    assert list(first) == ["x.jsonl", "b/x.jsonl", "b", "b/*.jsonl", "./b"]
+    (tmp_path / "b" / "._y.jsonl").write_text("hidden")
+    assert files() == first
+    (tmp_path / "b" / "y.jsonl").write_text("{}")
+    changed = files()
+    assert [name for name in first if changed[name] != first[name]] == ["b", "b/*.jsonl", "./b"]
+    (tmp_path / "b" / "y.jsonl").rename(tmp_path / "b" / "z.jsonl")
+    assert len({files()["b"], changed["b"], first["b"]}) == 3
+
+
+def test_samples_that_were_refused_may_be_mended(recipe: Write, tmp_path: Path) -> None:
+    """In the same directory: nothing was imported. A pattern's files decide, as a recipe's do."""
+    loaded, own = recipe_file.load(recipe(filters=[{"name": "exact_answer"}])), tmp_path / "own.jsonl"
+    own.write_text('{"prompt": "a"}\n')
+    with pytest.raises(SourceError, match=r"own.jsonl: none of its 1 rows can be read; the first: own.jsonl:1: no completion"):
+        steps.begin_brought(loaded, own, tmp_path / "run")
+    own.write_text('{"prompt": "a", "completion": "b"}\n')
+
+    begun = steps.begin_brought(loaded, tmp_path / "own*.jsonl", tmp_path / "run")
+    assert (begun.shards, begun.run.manifest.model["samples"]) == (1, "own*.jsonl")
+    (tmp_path / "own2.jsonl").write_text('{"prompt": "a", "completion": "c"}\n')
+    with pytest.raises(StoreError, match=r"samples was .* and is now"):
+        steps.begin_brought(loaded, tmp_path / "own*.jsonl", tmp_path / "run")
 
 
 def test_a_corpus_filter_before_another_is_refused(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,8 @@ def run(recipe: Loaded | str | Path, out: str | Path | None = None, *, salt: str
 
 
 def filter_samples(recipe: Loaded | str | Path, samples: str | Path, out: str | Path) -> Run:
-    """Judge your own samples (JSONL or Parquet) by a recipe's filters, and write the dataset; no engine is used. Raises
-    ThresherError."""
+    """Judge your own samples (a JSONL, Parquet or Arrow file, a folder of them, or a pattern) by a recipe's filters, and write
+    the dataset; no engine is used. Raises ThresherError."""
     begun = begin_brought(_loaded(recipe), Path(samples), out)
     with Progress() as progress:
         run_steps(begun, progress)

@@ -14,9 +14,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_recipe(command)
     command.add_argument(
         "--samples",
-        metavar="FILE",
+        metavar="PATH",
+        action="append",
         required=True,
-        help="JSONL or Parquet file with the columns prompt and completion, or with conversations in the column messages",
+        help="JSONL, Parquet or Arrow file, a folder of them, or a quoted pattern such as 'own/*.jsonl.gz', with the columns "
+        "prompt and completion, or with conversations in the column messages; may be repeated",
     )
     command.add_argument("--out", metavar="DIR", required=True, help="run directory to write")
     add_allow_empty(command)
@@ -47,7 +49,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _add_dedupe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = add_command(commands, "dedupe", dedupe, "Remove exact and near duplicates from a Parquet, JSONL or Hub dataset.")
-    command.add_argument("data", metavar="DATA", help="Parquet file or folder, JSONL file, dataset directory, or Hub id")
+    command.add_argument(
+        "data",
+        metavar="DATA",
+        help="Parquet, Arrow or JSONL files (one, a folder, a pattern), dataset directory, or Hub id",
+    )
     command.add_argument(
         "--out", metavar="DIR", required=True, help="new directory for kept rows, duplicates and summary.json; must not exist"
     )
@@ -92,14 +98,12 @@ def _add_dedupe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def filter_(options: argparse.Namespace) -> int:
     """Run `thresher filter`."""
-    from pathlib import Path
-
     from thresher.inputs import recipe_file
     from thresher.running import steps
     from thresher.running.progress import Progress
 
     loaded = recipe_file.load(options.recipe, options.overrides)
-    begun = steps.begin_brought(loaded, Path(options.samples), options.out)
+    begun = steps.begin_brought(loaded, options.samples, options.out, allow_empty=options.allow_empty)
     with Progress() as progress:
         finished = steps.run_steps(begun, progress)
     return print_result(finished, begun.run, allow_empty=options.allow_empty)

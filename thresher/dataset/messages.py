@@ -6,6 +6,7 @@ a key exists and not whether it is null. So a part that never occurs is left out
 tools are called, each message is a JSON object of its own. `inline` means that completions keep their reasoning in the text.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.sample import MESSAGE_PARTS
+from thresher.inputs.json_values import ordered_json
 
 JSON = pa.json_()
 OF_TOOLS = frozenset({"tool_calls", "tool_call_id", "name"})
@@ -95,7 +97,8 @@ def _as_calls(calls: str | None) -> str | None:
     """Calls of the pool, {name, arguments}, in the form that chat templates take."""
     if calls is None:
         return None
-    return orjson.dumps([{"type": "function", "function": call} for call in orjson.loads(calls)]).decode()
+    # Not orjson, which reads long integers as floats and does not write deep arguments.
+    return ordered_json([{"type": "function", "function": call} for call in json.loads(calls)])
 
 
 def _selected(turns: pa.Array, parts: list[str], kind: pa.DataType) -> pa.Array:

@@ -27,6 +27,8 @@ from schemas.repeats import DedupeSpec
 from schemas.suggest import did_you_mean
 from thresher.dedupe.row_signatures import Repeated, Resources, RowSignatures, SignedBatch
 from thresher.errors import SourceError
+from thresher.inputs.files.arrow_values import python_values
+from thresher.inputs.files.named_files import is_pattern
 from thresher.inputs.tables import ParquetFolder, TableSource, is_chat, is_text, last_contents, open_table
 
 TEXTS = ("completion", "text", "content", "response", "output", "answer", "chosen")
@@ -99,6 +101,8 @@ def dedupe(
     column, and if OUT exists."""
     if out.exists():
         raise SourceError(f"{out}: exists already, and nothing is overwritten; remove it or name another --out")
+    if (config is not None or split is not None) and (Path(data).is_file() or is_pattern(data)):
+        raise SourceError(f"{data}: a file has no config and no split; leave out --config and --split")
     table = open_table(data, config, split)
     choice = _complete(choice, table)
     clock = [time.perf_counter()]
@@ -171,7 +175,7 @@ def _complete(choice: Choice, table: TableSource) -> Choice:
     kind = table.schema.field(text).type
     if not (is_text(kind) or is_chat(kind)):
         raise SourceError(f"{table.name}: column {text!r}: wanted text or chat messages, found {kind}")
-    if choice.score is not None and not pa.types.is_primitive(table.schema.field(choice.score).type):
+    if choice.score is not None and not _is_number(table.schema.field(choice.score).type):
         raise SourceError(f"{table.name}: column {choice.score!r}: wanted numbers, found {table.schema.field(choice.score).type}")
     if not 0 < choice.threshold <= 1:
         raise SourceError(f"--threshold: wanted a number above 0 and up to 1, found {choice.threshold}")
@@ -179,6 +183,11 @@ def _complete(choice: Choice, table: TableSource) -> Choice:
     if clash:
         raise SourceError(f"{table.name}: has a column {clash[0]!r} already, which dedupe adds; rename the column")
     return Choice(**asdict(choice) | {"text": text})
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(check(kind) for check in checks)
 
 
 def _readable(texts: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -219,9 +228,18 @@ def _sign(table: TableSource, choice: Choice, signatures: RowSignatures) -> None
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of any type as text: equal values have equal texts."""
-    if pa.types.is_nested(column.type):
-        return pa.chunked_array([pa.array([json.dumps(value, sort_keys=True, default=str) for value in column.to_pylist()])])
-    return pc.fill_null(column.cast(pa.string()), "")
+    kind = column.type
+    if is_text(kind):
+        return pc.fill_null(_readable(column), "")
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return pc.fill_null(column.cast(pa.string()), "")
+    texts = ["" if value is None else _json(value) for value in python_values(column)]
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=repr, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _write(table: TableSource, out: Path, repeated: Repeated) -> None:

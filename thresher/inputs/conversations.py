@@ -8,7 +8,7 @@ from typing import Any
 from schemas.prompt_sets import DatasetSource, ParquetSource, PromptSet
 from schemas.sample import Message
 from thresher.inputs.chat_messages import SYSTEM_ROLES, RefusedError, last_answer, read_messages, require_user, without_nulls
-from thresher.inputs.sources import Row
+from thresher.inputs.files.json_lines import Row
 from thresher.inputs.tool_schemas import read_arguments, read_tools
 
 Turns = tuple[Message, ...]

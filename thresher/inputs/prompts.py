@@ -30,8 +30,9 @@ from thresher import ids
 from thresher.errors import SourceError
 from thresher.inputs.chat_messages import RefusedError, simple_calls
 from thresher.inputs.conversations import conversation, tools_and_arguments, with_front
+from thresher.inputs.files.json_lines import Row
 from thresher.inputs.json_values import json_value, valid_text
-from thresher.inputs.sources import NOT_READ, Columns, Row, rows
+from thresher.inputs.sources import NOT_READ, Columns, rows
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,10 @@ class _Templates:
     """Whether the reference is an object of these fields; otherwise it is the value of the only one."""
     examples: tuple[Message, ...]
     """The worked examples, between the system and the user message."""
+    decisive: frozenset[str]
+    """The fields that templates and reference name, which decide what a prompt is."""
     named: frozenset[str]
-    """The fields that templates, reference and metadata name."""
+    """These, and those that metadata names."""
     chats: frozenset[str]
     """The fields of the conversation, its tools and its template arguments: they are metadata only where named."""
 
@@ -188,8 +191,9 @@ def _compiled_set(prompt_set: PromptSet) -> _Templates:
     per_row = prompt_set.chat_template_kwargs if isinstance(prompt_set.chat_template_kwargs, str) else None
     chats = frozenset(filter(None, (prompt_set.messages, prompt_set.tools, per_row)))
     in_templates = (find_undeclared_variables(environment.parse(source)) for source in sources)
-    used = frozenset[str]().union(*in_templates, prompt_set.metadata or (), answer_fields)
-    return _Templates(user, system, reference, answer_fields, isinstance(named, tuple), examples, used, chats)
+    decisive = frozenset[str]().union(*in_templates, answer_fields)
+    used = decisive.union(prompt_set.metadata or ())
+    return _Templates(user, system, reference, answer_fields, isinstance(named, tuple), examples, decisive, used, chats)
 
 
 def _environment(family: str) -> ImmutableSandboxedEnvironment:
@@ -268,9 +272,14 @@ def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str, 
 
 
 def _values(prompt_set: PromptSet, templates: _Templates, row: Row, where: str) -> dict[str, Any]:
-    """The values that templates, reference and metadata may use, as JSON."""
+    """The values that templates, reference and metadata may use, as JSON. NaN and infinity are refused in those of templates and
+    reference only: metadata keeps them as texts."""
     used = templates.named if prompt_set.metadata is not None else templates.named | (row.keys() - templates.chats)
-    return {name: json_value(value, f"{where}: {name}") for name, value in row.items() if name in used and value is not NOT_READ}
+    return {
+        name: json_value(value, f"{where}: {name}", finite=name in templates.decisive)
+        for name, value in row.items()
+        if name in used and value is not NOT_READ
+    }
 
 
 class _NotTextError(Exception):

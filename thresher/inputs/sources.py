@@ -4,28 +4,29 @@ Rows are read lazily, so memory does not grow with the size of a file. Each row 
 `prompts/upper.jsonl:17` (lines count from 1), `capital.parquet row 5` (rows count from 0).
 """
 
-import codecs
 import itertools
-import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from filters.reasoning_gym import EVALUATING
 from schemas.prompt_sets import DatasetSource, GridSource, JsonlSource, ParquetSource, ReasoningGymSource, Source
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
+from thresher.inputs.files.arrow_files import open_arrow_files
+from thresher.inputs.files.arrow_values import python_values
+from thresher.inputs.files.json_lines import Row, parse_line, read_lines
+from thresher.inputs.files.named_files import TABLES, NamedFile, named_files
+from thresher.inputs.files.saved_datasets import is_saved, load_saved
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 PlacedRows = Iterator[tuple[str, Row]]
 """Rows, each with its place."""
 
@@ -95,7 +96,8 @@ def is_media(kind: pa.DataType, *, anywhere: bool = False) -> bool:
     if not pa.types.is_struct(kind):
         return False
     inner = {field.name: field.type for field in kind}
-    if set(inner) == {"bytes", "path"} and (pa.types.is_binary(inner["bytes"]) or pa.types.is_large_binary(inner["bytes"])):
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    if set(inner) == {"bytes", "path"} and any(check(inner["bytes"]) for check in checks):
         return True
     return anywhere and any(is_media(each, anywhere=True) for each in inner.values())
 
@@ -135,123 +137,48 @@ def _open(source: Source, base: Path, columns: Columns) -> tuple[str, PlacedRows
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def parse_line(line: bytes, where: str) -> Row:
-    """Parse one line of JSONL. Raises SourceError unless it is an object."""
-    wanted = "wanted one JSON object per line"
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{line[error.start]:02x} in column {error.start + 1}"
-        raise SourceError(f"{where}: not UTF-8: {byte}; save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise SourceError(f"{where}: not JSON: {error.msg} in column {error.colno}; {wanted}") from error
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{where}: not JSON that can be read: {error}; {wanted}") from error
-    if not isinstance(row, dict):
-        raise SourceError(f"{where}: not an object: found {type(row).__name__}; {wanted}")
-    return row
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (number from 1, bytes) of each line that is not blank, without a byte order mark. Raises SourceError."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                content = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
-                if content.strip():
-                    yield number, content
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def arrow_rows(path: Path, name: str, columns: Columns = EVERY_COLUMN) -> PlacedRows:
-    """Yield the rows of a Parquet or Arrow IPC file; its first bytes say which it is. Raises SourceError.
+def arrow_rows(files: Sequence[NamedFile], name: str, columns: Columns = EVERY_COLUMN) -> Iterator[tuple[NamedFile, int, Row]]:
+    """Yield (file, number, row) of Parquet or Arrow IPC files, which are one table: a column that a file lacks is null there.
+    Rows of each file count from 0. Raises SourceError.
 
     A value that Python has no type for, such as a date after the year 9999, becomes text. Arrow's JSON is parsed.
     """
-    number = 0
-    try:
-        for names, batch in _batches(path, name, columns):
-            for row in _batch_rows(batch, names):
-                yield f"{name} row {number}", row
-                number += 1
-    except (pa.ArrowException, OSError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise SourceError(f"{name}: cannot be read from row {number} on; is it damaged? {first_line}") from error
+    unread: dict[str, None] = {}
+
+    def choose(schema: pa.Schema, file: str) -> list[str]:
+        unread.update(dict.fromkeys(columns.left_out(schema)))
+        return columns.chosen(schema, file)
+
+    table = open_arrow_files(files, choose)
+    _log_unread(name, list(unread))
+    for file, first, batch in table.batches(BATCH_ROWS):
+        for number, row in enumerate(_batch_rows(batch, table.names), first):
+            yield file, number, row
 
 
-def _batches(path: Path, name: str, columns: Columns) -> Iterator[tuple[list[str], pa.RecordBatch]]:
-    """The names of all columns, and the chosen columns of each batch."""
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"PAR1"):
-        with pq.ParquetFile(path) as parquet:
-            schema = parquet.schema_arrow
-            chosen = _chosen(columns, schema, name)
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=chosen):
-                yield schema.names, batch
-    elif magic == b"ARROW1":
-        with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as reader:
-            chosen = _chosen(columns, reader.schema, name)
-            for number in range(reader.num_record_batches):
-                yield reader.schema.names, _selected(reader.get_batch(number), chosen)
-    elif magic.startswith(b"\xff\xff\xff\xff"):  # A stream, as `datasets` stores it.
-        with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader:
-            chosen = _chosen(columns, reader.schema, name)
-            for batch in reader:
-                yield reader.schema.names, _selected(batch, chosen)
-    else:
-        raise SourceError(f"{name}: neither Parquet nor Arrow IPC: it starts with {magic!r}")
-
-
-def _chosen(columns: Columns, schema: pa.Schema, name: str) -> list[str]:
-    """The names of the columns to read; logs those of images or sound that are not."""
-    if unread := columns.left_out(schema):
+def _log_unread(name: str, unread: Sequence[str]) -> None:
+    if unread:
         log.warning("%s: left out the columns of images or sound: %s", name, ", ".join(unread))
-    return columns.chosen(schema, name)
 
 
-def _selected(batch: pa.RecordBatch, chosen: list[str]) -> pa.RecordBatch:
-    return batch if chosen == batch.schema.names else batch.select(chosen)
-
-
-def _batch_rows(batch: pa.RecordBatch | pa.Table, names: list[str]) -> Iterator[Row]:
+def _batch_rows(batch: pa.Table, names: Sequence[str]) -> Iterator[Row]:
     """The rows of a batch, with NOT_READ for the columns among `names` that it lacks."""
-    values = dict(zip(batch.schema.names, map(_values, batch.columns), strict=True))
+    values = {name: python_values(batch.column(name)) for name in batch.schema.names}
     for number in range(batch.num_rows):
         yield {name: values[name][number] if name in values else NOT_READ for name in names}
 
 
-def _values(column: pa.Array) -> list[Any]:
-    try:
-        values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):
-        values = column.cast(pa.string()).to_pylist()
-    if isinstance(column.type, pa.JsonType):
-        return [None if value is None else json.loads(value) for value in values]
-    return values
-
-
-def _existing(path: str, base: Path) -> Path:
-    file = base / path
-    if not file.exists():
-        hint = did_you_mean(file.name, (sibling.name for sibling in file.parent.glob("*")))
-        raise SourceError(f"{path}: no such file; looked for {file}, because paths are relative to the recipe{hint}")
-    return file
-
-
 def _jsonl(path: str, base: Path) -> PlacedRows:
-    for number, line in read_lines(_existing(path, base)):
-        yield f"{path}:{number}", parse_line(line, f"{path}:{number}")
+    for file in named_files(path, base, ("JSONL",)):
+        for number, line in read_lines(file.path, file.shown):
+            yield f"{file.shown}:{number}", parse_line(line, f"{file.shown}:{number}")
 
 
 def _arrow(path: str, base: Path, columns: Columns) -> PlacedRows:
-    root = _existing(path, base)
-    files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
-    if not files:
-        raise SourceError(f"{path}: the directory holds no *.parquet file")
-    for file in files:
-        yield from arrow_rows(file, str(Path(path) / file.relative_to(root)), columns)
+    if is_saved(base / path):
+        raise SourceError(f"{path}: is a dataset that save_to_disk wrote; read it with `kind: dataset`")
+    for file, number, row in arrow_rows(named_files(path, base, TABLES), path, columns):
+        yield f"{file.shown} row {number}", row
 
 
 # -- datasets and reasoning-gym ------------------------------------------------------------------------------------------
@@ -265,28 +192,25 @@ def _dataset(source: DatasetSource, base: Path, name: str, columns: Columns) -> 
     except SourceError:
         raise
     except Exception as error:  # datasets passes on the errors of many libraries.
-        message = " ".join(str(error).split())[:400].rstrip(".")
+        cause = error.__cause__ or error  # the first says no more than that there is a second
+        message = " ".join(str(cause).split())[:400].rstrip(".")
         raise SourceError(
-            f"{name}: cannot be loaded: {type(error).__name__}: {message}; "
+            f"{name}: cannot be loaded: {type(cause).__name__}: {message}; "
             "check path, config, split and revision, and for the Hub HF_TOKEN and HF_ENDPOINT"
         ) from error
 
 
 def _dataset_rows(loaded: Any, columns: Columns, name: str) -> Iterator[Row]:
-    """The rows of a dataset. Its own features decode the columns, except those with images or sound, which Arrow reads: bytes
-    stay bytes."""
+    """The rows of a dataset as Arrow holds them: bytes of images and sound stay bytes."""
     schema = loaded.features.arrow_schema
-    chosen = _chosen(columns, schema, name)
-    raw = [column for column in chosen if is_media(schema.field(column).type, anywhere=True)]
-    decoded = [column for column in chosen if column not in raw]
-    empty = dict.fromkeys(schema.names, NOT_READ)
-    plain = loaded.select_columns(decoded) if decoded else [{}] * len(loaded)
-    if not raw:
-        yield from (empty | row for row in plain)
+    _log_unread(name, columns.left_out(schema))
+    chosen = columns.chosen(schema, name)
+    if not chosen:
+        yield from (dict.fromkeys(schema.names, NOT_READ) for _ in range(len(loaded)))
         return
-    batches = loaded.select_columns(raw).with_format("arrow").iter(batch_size=MEDIA_ROWS)
-    inner = (row for table in batches for row in _batch_rows(table, raw))
-    yield from (empty | row | media for row, media in zip(plain, inner, strict=True))
+    size = MEDIA_ROWS if any(is_media(schema.field(column).type, anywhere=True) for column in chosen) else BATCH_ROWS
+    for table in loaded.select_columns(chosen).with_format("arrow").iter(batch_size=size):
+        yield from _batch_rows(table, schema.names)
 
 
 def _loaded(source: DatasetSource, base: Path, name: str) -> Any:
@@ -299,13 +223,10 @@ def _loaded(source: DatasetSource, base: Path, name: str) -> Any:
         if source.path.startswith((".", "/", "~")) or source.path.count("/") > 1:
             raise SourceError(f"{source.path}: no such directory, and no Hub id (org/name); looked for {local}")
         return datasets.load_dataset(source.path, source.config, split=source.split, revision=source.revision)
-    if (local / "dataset_dict.json").exists():
-        saved = datasets.load_from_disk(str(local))
-        if source.split not in saved:
-            raise SourceError(f"{name}: no such split{did_you_mean(source.split, saved)}; it has {', '.join(saved)}")
-        return saved[source.split]
-    if (local / "state.json").exists():
-        return datasets.load_from_disk(str(local))
+    if source.revision is not None:
+        raise SourceError(f"{name}: revision {source.revision!r} of a directory, which has none; remove revision")
+    if is_saved(local):
+        return load_saved(local, name, source.config, source.split)
     return datasets.load_dataset(str(local), source.config, split=source.split)
 
 

@@ -1,8 +1,9 @@
-"""Tables of any format: reads Parquet, JSONL and datasets of the Hub in batches, writes folders of Parquet files."""
+"""Tables of any format: reads Parquet, Arrow, JSONL and datasets of the Hub in batches, writes folders of Parquet files."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.sample import to_json
-from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
+from thresher.inputs.files.arrow_files import is_arrow, open_arrow_files
+from thresher.inputs.files.arrow_values import python_values
+from thresher.inputs.files.column_types import conformed, unified
+from thresher.inputs.files.json_lines import read_lines
+from thresher.inputs.files.json_tables import open_json_table
+from thresher.inputs.files.named_files import KINDS, NamedFile, is_pattern, named_files
+from thresher.inputs.files.saved_datasets import is_saved, load_saved
 
 BATCH_ROWS = 65_536
 FILE_BYTES = 1 << 29
@@ -26,72 +32,82 @@ class TableSource:
     name: str
     """As the user named it."""
     schema: pa.Schema
-    source: Any
-    """A pyarrow or a Hugging Face dataset."""
+    """Its columns, without dictionaries and views."""
+    read: Callable[[list[str] | None], Iterator[pa.Table]]
+    """Reads the given columns, or all, of all rows in order."""
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows in order, in batches. Raises SourceError where the files cannot be read."""
-        from pyarrow import dataset  # It imports pandas.
-
-        if isinstance(self.source, dataset.Dataset):
-            scanner = self.source.scanner(
-                columns=columns,
-                batch_size=BATCH_ROWS,
-                use_threads=False,
-                batch_readahead=1,
-                fragment_readahead=1,
-                fragment_scan_options=dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
-            )
-            tables = (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
-        else:
-            source = self.source if columns is None else self.source.select_columns(columns)
-            tables = source.with_format("arrow").iter(batch_size=BATCH_ROWS)
         try:
-            yield from tables
+            yield from self.read(columns)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{self.name}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def open_table(data: str, config: str | None, split: str | None) -> TableSource:
-    """Open a Parquet file or a folder of them, a JSONL file, the directory of a dataset, or a dataset of the Hub.
+    """Open Parquet, Arrow or JSONL files (one, a folder of them, or those that a pattern matches), the directory of a dataset, or
+    a dataset of the Hub. Files whose columns differ are one table: see thresher.inputs.files.
 
-    Raises SourceError.
+    A file has no config and no split, and they are not looked at. Raises SourceError.
     """
-    from pyarrow import dataset
-
     path = Path(data)
     try:
-        if path.suffix.lower() in (".parquet", ".pq") or (path.is_dir() and config is None and _is_parquet_folder(path)):
-            source = dataset.dataset(str(path), format="parquet")
-            return TableSource(data, source.schema, source)
-        return _load_dataset(data, path, config, split)
+        files = _files(data, path, config, split)
+        if not files:
+            return _dataset(data, path, config, split)
+        kinds = {is_arrow(file.path) for file in files}
+        if len(kinds) > 1:
+            raise SourceError(f"{data}: holds both JSONL files and Parquet or Arrow files; name those you mean by a pattern")
+        if kinds == {True}:
+            arrow = open_arrow_files(files)
+            return TableSource(data, arrow.schema, lambda columns: (batch.rows for batch in arrow.batches(BATCH_ROWS, columns)))
+        if len(files) == 1 and _is_list(files[0]):
+            return _dataset(data, path, config, split)
+        lines = open_json_table(files)
+        return TableSource(data, lines.schema, partial(lines.batches, BATCH_ROWS))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{data}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _is_parquet_folder(path: Path) -> bool:
-    """Whether a folder holds Parquet files that are one table, and not a dataset with configs."""
-    return not (path / "README.md").exists() and any(path.glob("*.parquet"))
+def _files(data: str, path: Path, config: str | None, split: str | None) -> list[NamedFile]:
+    """The files of a table that is no dataset; none where `datasets` reads it."""
+    if path.is_file():
+        return named_files(data)
+    if path.is_dir():
+        is_dataset = config is not None or split is not None or (path / "README.md").exists() or is_saved(path)
+        has_files = any(file.name.lower().endswith(sum(KINDS.values(), ())) for file in path.iterdir())
+        return [] if is_dataset or not has_files else named_files(data)
+    return named_files(data) if is_pattern(data) or path.name.lower().endswith(sum(KINDS.values(), ())) else []
 
 
-def _load_dataset(data: str, path: Path, config: str | None, split: str | None) -> TableSource:
+def _is_list(file: NamedFile) -> bool:
+    """Whether a file is one JSON list, which `datasets` reads."""
+    return next((line.lstrip()[:1] == b"[" for _, line in read_lines(file.path, file.shown)), False)
+
+
+def _dataset(data: str, path: Path, config: str | None, split: str | None) -> TableSource:
     import datasets
 
     datasets.disable_progress_bars()
-    split = split or "train"
-    suffixes = "".join(path.suffixes[-2:]).lower()
     try:
-        if any(suffix in suffixes for suffix in (".jsonl", ".json", ".ndjson")):
-            if not path.is_file():
-                hint = did_you_mean(path.name, (file.name for file in path.parent.glob("*")))
-                raise SourceError(f"{data}: no such file{hint}")
-            loaded = datasets.load_dataset("json", data_files=str(path), split=split)
+        if is_saved(path):
+            loaded = load_saved(path, data, config, split)
+        elif path.is_file():
+            loaded = datasets.load_dataset("json", data_files=str(path), split="train")
         else:
-            loaded = datasets.load_dataset(data, config, split=split)
+            loaded = datasets.load_dataset(data, config, split=split or "train")
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
-        raise SourceError(f"{data}: cannot be read as a dataset: {str(cause).splitlines()[0]}") from error
-    return TableSource(data, loaded.features.arrow_schema, loaded)
+        raise SourceError(f"{data}: cannot be read as a dataset: {' '.join(str(cause).split())[:400]}") from error
+    schema = unified([(data, loaded.features.arrow_schema)])
+
+    def read(columns: list[str] | None) -> Iterator[pa.Table]:
+        chosen = schema.names if columns is None else columns
+        wanted = pa.schema([schema.field(name) for name in chosen])
+        for table in loaded.select_columns(chosen).with_format("arrow").iter(batch_size=BATCH_ROWS):
+            yield conformed(table, wanted, data)
+
+    return TableSource(data, schema, read)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -107,7 +123,10 @@ def is_chat(kind: pa.DataType) -> bool:
         return True
     if not pa.types.is_struct(kind.value_type):
         return False
-    return kind.value_type.get_field_index("content") >= 0 and is_text(kind.value_type.field("content").type)
+    if kind.value_type.get_field_index("content") < 0:
+        return False
+    content = kind.value_type.field("content").type
+    return is_text(content) or isinstance(content, pa.JsonType)
 
 
 def last_contents(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -115,26 +134,44 @@ def last_contents(column: pa.ChunkedArray) -> pa.ChunkedArray:
     an empty chat."""
     if is_text(column.type):
         return column
-    chunks = []
+    chunks, kind = [], column.type.value_type
     for chunk in column.chunks:
         offsets = chunk.offsets.to_numpy()
         has_messages = (np.diff(offsets) > 0) & chunk.is_valid().to_numpy(zero_copy_only=False)
         last = pa.array(offsets[1:] - 1, mask=~has_messages)
-        if isinstance(column.type.value_type, pa.JsonType):
-            texts = chunk.values.storage.take(last).to_pylist()
-            chunks.append(pa.array([None if text is None else _said(text) for text in texts], pa.string()))
+        values, said = (chunk.values, _said) if isinstance(kind, pa.JsonType) else (chunk.values.field("content"), _text)
+        if isinstance(values.type, pa.JsonType):
+            texts = map(said, python_values(values.take(last)))
+            chunks.append(pa.array([text and text.encode("utf-8", "replace").decode() for text in texts], pa.string()))
         else:
-            chunks.append(chunk.values.field("content").take(last))
-    kind = column.type.value_type
-    return pa.chunked_array(chunks, pa.string() if isinstance(kind, pa.JsonType) else kind.field("content").type)
+            chunks.append(values.take(last))
+    is_json = isinstance(kind, pa.JsonType) or isinstance(kind.field("content").type, pa.JsonType)
+    return pa.chunked_array(chunks, pa.string() if is_json else kind.field("content").type)
 
 
-def _said(message: str) -> str:
+def _said(message: Any) -> str | None:
     """What a message says, as samples are compared: its content, and its tool calls."""
-    parts = json.loads(message)
-    calls = parts.get("tool_calls")
-    said = str(parts.get("content") or "")
-    return said if not calls else f"{said}\n{to_json([call['function'] for call in calls])}"
+    if not isinstance(message, dict):
+        return _text(message)
+    calls = message.get("tool_calls")
+    said = _text(message.get("content")) or ""
+    if not calls:
+        return said
+    listed = calls if isinstance(calls, list) else [calls]
+    return f"{said}\n{_json([call.get('function', call) if isinstance(call, dict) else call for call in listed])}"
+
+
+def _text(content: Any) -> str | None:
+    """A content as text: the texts of its parts, and other parts as JSON."""
+    if isinstance(content, str | None):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "\n".join(text if isinstance(text, str) else _json(part) for text, part in zip(texts, parts, strict=True))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 class ParquetFolder:

@@ -17,12 +17,14 @@ from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError
 from thresher.inputs.chat_messages import last_answer, read_messages, require_user, short, simple_calls, without_nulls
+from thresher.inputs.files.json_lines import Row
 from thresher.inputs.json_values import json_value, ordered_json, valid_text
-from thresher.inputs.sources import NOT_READ, Row
+from thresher.inputs.sources import NOT_READ
 from thresher.inputs.tool_schemas import read_arguments, read_tools
 
 RAW_CHARS = 500
 """Characters of an unreadable row that are kept in its metadata."""
+REASON_CHARS = 1000
 FLOAT32_MAX = 3.4e38
 
 NEEDED = ("prompt", "completion")
@@ -48,13 +50,28 @@ def pool_row_of(where: str, place: dict[str, int], row: Row | SourceError, raw: 
             raise row
         _fill(pool_row, row, where)
     except (SourceError, RecursionError) as error:
-        content = raw or json.dumps(row, sort_keys=True, default=str).encode()
+        content = raw or _content(row, where)
         pool_row["prompt_id"] = hashlib.sha256(content).hexdigest()
         pool_row["metadata"] = to_json(place | {"raw": content.decode("utf-8", "replace")[:RAW_CHARS]})
-        pool_row["unreadable"] = str(error) if isinstance(error, SourceError) else f"{where}: nested too deeply"
+        reason = str(error) if isinstance(error, SourceError) else f"{where}: nested too deeply"
+        pool_row["unreadable"] = _writable(reason)
         pool_row |= {"completion": "", "reference": None}
         pool_row |= dict.fromkeys(("reasoning", "answer", "tool_calls", "parsed_by"))
     return pool_row
+
+
+def _content(row: Row | SourceError, where: str) -> bytes:
+    """What identifies an unreadable row of Arrow."""
+    try:
+        return json.dumps(row, sort_keys=True, default=str).encode()
+    except RecursionError:
+        return where.encode()
+
+
+def _writable(reason: str) -> str:
+    """A reason that UTF-8 can hold, whatever it quotes, and that is no longer than a person reads."""
+    text = reason.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= REASON_CHARS else f"{text[:REASON_CHARS]}..."
 
 
 def _fill(pool_row: Row, row: Row, where: str) -> None:
@@ -93,13 +110,13 @@ def _prompt_and_completion(pool_row: Row, row: Row, where: str) -> tuple[tuple[s
             raise SourceError(f"{place}: no turn of the assistant, which would be the completion")
         require_user(prompt, place)
         return (conversation,), prompt, turns[end]
-    given = _required(row, "prompt", where)
+    given = _parts_as_turn(_required(row, "prompt", where), "user")
     prompt = (Message("user", valid_text(given, f"{where}: bad prompt")),) if isinstance(given, str) else ()
     if not prompt or given.lstrip()[:1] in ("[", "{"):
         prompt = read_messages(given, f"{where}: bad prompt")
     require_user(prompt, f"{where}: bad prompt")
     pool_row["messages"] = [message.parts for message in prompt]
-    said, place = _required(row, "completion", where), f"{where}: bad completion"
+    said, place = _parts_as_turn(_required(row, "completion", where), "assistant"), f"{where}: bad completion"
     if isinstance(said, str):
         return NEEDED, prompt, valid_text(said, place)
     turns = read_messages(said, place)
@@ -107,6 +124,13 @@ def _prompt_and_completion(pool_row: Row, row: Row, where: str) -> tuple[tuple[s
     if end is None:
         raise SourceError(f"{place}: wanted text, or messages with a turn of the assistant; found {short(said)}")
     return NEEDED, (*prompt, *turns[:end]), turns[end]
+
+
+def _parts_as_turn(value: Any, role: str) -> Any:
+    """Parts of a content alone, such as {type: text, text}, as the turn that they are the content of."""
+    parts = value if isinstance(value, list) else [value]
+    alone = all(isinstance(part, dict) and "type" in part and not {"role", "from"} & part.keys() for part in parts)
+    return [{"role": role, "content": parts}] if parts and alone else value
 
 
 def _completion_columns(completion: Message | str) -> Row:

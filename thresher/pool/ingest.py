@@ -1,4 +1,4 @@
-"""Imports a user's own samples into the pool: every row of the file becomes one row of the pool, readable or not.
+"""Imports a user's own samples into the pool: every row of their files becomes one row of the pool, readable or not.
 
 The rows are distributed by prompt to one spool per shard (Arrow record batches in the temporary directory: TMPDIR needs as much
 room as the samples take), then the shards are written one by one. Memory holds one shard.
@@ -8,61 +8,86 @@ import hashlib
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from filters.reasoning import USUAL, Marking, take_apart
 from schemas.sample import PROMPTS, SAMPLES
 from schemas.suggest import did_you_mean
 from thresher import ids
 from thresher.errors import SourceError, StoreError
-from thresher.inputs.sources import Columns, Row, arrow_rows, parse_line, read_lines
+from thresher.inputs.files.arrow_files import count_rows, is_arrow, open_arrow_files
+from thresher.inputs.files.json_lines import Row, parse_line, read_lines
+from thresher.inputs.files.named_files import KINDS, PARQUET, NamedFile
+from thresher.inputs.sources import Columns, arrow_rows
 from thresher.pool.imported_rows import CONVERSATIONS, NEEDED, TURNS, pool_row_of, without_nulls_in
 from thresher.pool.rows import completion_parts, parts_of_prompts
 from thresher.pool.store import Store, shard_name
 
 log = logging.getLogger(__name__)
 
+SHOWN_COLUMNS = 100
+"""Names of columns that a message lists, at most about."""
 HELD_BYTES = 64 << 20
 """Rows are collected until they fill a shard or this many bytes; then they go to their spools."""
 
-_JSONL, _PARQUET = {".jsonl", ".ndjson"}, {".parquet", ".pq"}
 
-Raw = tuple[str, dict[str, int], Row | SourceError, bytes]
+class Raw(NamedTuple):
+    """A row as it was read."""
+
+    file: NamedFile
+    where: str
+    place: dict[str, int]
+    """The number of its line or row."""
+    row: Row | SourceError
+    content: bytes
+    """The line; empty for a row of Arrow."""
 
 
-def ingest(file: Path, store: Store, *, key: str, marking: Marking | None = USUAL, shard_rows: int = 25_000) -> int:
-    """Write `samples/00000` ... and `prompts` from a JSONL or Parquet file; returns the number of shards.
+def ingest(
+    files: Sequence[NamedFile],
+    store: Store,
+    *,
+    key: str,
+    marking: Marking | None = USUAL,
+    shard_rows: int = 25_000,
+    allow_empty: bool = False,
+) -> int:
+    """Write `samples/00000` ... and `prompts` from JSONL, Parquet and Arrow files; returns the number of shards.
 
     A row has `prompt` and `completion` (text or messages), or one conversation under `messages` or `conversations`, and may have
     `tools`, `chat_template_kwargs`, `reference` (any JSON), `family`, `finish_reason`, `completion_ids` and `logprobs`; see
     thresher.pool.imported_rows. Other columns become its metadata, except columns of images or sound. The column `unreadable`
     gives the reason of a row that cannot be read.
 
-    A file of up to `shard_rows` rows is one shard. A longer one is distributed by the hash of the prompt, so that a shard holds
-    whole prompts. Rows keep the file's order; `source_row` is their number in it, from 0. Finished files of the store are not
-    written again. Raises SourceError for a file that is missing, empty, of another format or without the needed columns.
+    Up to `shard_rows` rows are one shard. More are distributed by the hash of the prompt, so that a shard holds whole prompts.
+    Rows keep the order of the files; `source_row` is their number in all of them, from 0. Finished files of the store are not
+    written again. Raises SourceError where there are no rows, for a file of another format or without the needed columns, and,
+    unless `allow_empty`, for a file in which no row can be read.
     """
     plan = store.finished("prompts", key)
     if plan is not None:
         shards = int(plan.facts["shards"])
         if all(store.finished(f"samples/{shard_name(shard)}", key) for shard in range(shards)):
             return shards
-    shards = -(-_count(file) // shard_rows)
+    sources = _opened(files)
+    shards = -(-_count(sources) // shard_rows)
     with tempfile.TemporaryDirectory(prefix="thresher-") as temporary:
         folder = Path(temporary)
         try:
-            _distribute(file, folder, shards, shard_rows, marking)
+            distributed = _distribute(sources, folder, shards, shard_rows, marking)
+            if not allow_empty:
+                distributed.require_readable()
             parts: set[str] = set()
             prompts = sum(_write(folder, store, shard, key, parts) for shard in range(shards))
         except OSError as error:
             raise StoreError(
-                f"{folder}: cannot hold the rows of {file}: {error.strerror or error}; "
+                f"{folder}: cannot hold the rows of {files[0].shown}: {error.strerror or error}; "
                 "set TMPDIR to a directory with as much room as the samples take"
             ) from error
         groups = (_spooled(folder / f"{shard}.prompts", PROMPTS) for shard in range(shards))
@@ -71,63 +96,116 @@ def ingest(file: Path, store: Store, *, key: str, marking: Marking | None = USUA
     return shards
 
 
-# -- the file ----------------------------------------------------------------------------------------------------------
+# -- the files ---------------------------------------------------------------------------------------------------------
 
 
-def _count(file: Path) -> int:
-    """Number of rows of the file. Raises SourceError where the file as a whole is at fault."""
-    if not file.is_file():
-        hint = did_you_mean(file.name, (sibling.name for sibling in file.parent.glob("*")))
-        raise SourceError(f"{file}: no such file; wanted a .jsonl or .parquet file with prompt and completion, or messages{hint}")
-    ending = file.suffix.lower()
-    if ending in _JSONL:
-        rows = sum(1 for _ in read_lines(file))
-    elif ending in _PARQUET:
-        try:
-            metadata = pq.read_metadata(file)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{file}: not a Parquet file: {str(error).partition(chr(10))[0]}") from error
-        rows = metadata.num_rows
-        _require_columns(file, metadata.schema.to_arrow_schema().names, all)
-    else:
-        raise SourceError(f"{file}: wanted a .jsonl or .parquet file, found {ending or 'no ending'}; convert it")
+class Sources(NamedTuple):
+    """The files by what they hold. Their rows count on from one to the next."""
+
+    arrow: list[NamedFile]
+    lines: list[NamedFile]
+
+    @property
+    def shown(self) -> str:
+        """The files in messages."""
+        names = [file.shown for file in (*self.arrow, *self.lines)]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more files" if len(names) > 3 else "")
+
+
+def _opened(files: Sequence[NamedFile]) -> Sources:
+    sources = Sources([], [])
+    for file in files:
+        (sources.arrow if _is_arrow(file) else sources.lines).append(file)
+    return sources
+
+
+def _is_arrow(file: NamedFile) -> bool:
+    """Whether a file holds a table of Arrow; the content says so, and the ending must not belie it. Raises SourceError."""
+    name = file.name.lower()
+    endings = sum(KINDS.values(), (*PARQUET, ".json"))
+    if not name.endswith(endings):
+        found = Path(name).suffix or "no ending"
+        raise SourceError(f"{file.shown}: wanted a .jsonl or .parquet file, found {found}; convert it")
+    try:
+        found_arrow = is_arrow(file.path)
+    except OSError as error:
+        raise SourceError(f"{file.shown}: cannot be read: {error.strerror or error}") from error
+    if not found_arrow and name.endswith(KINDS["Parquet"] + KINDS["Arrow"]):
+        raise SourceError(f"{file.shown}: not a Parquet file, and not an Arrow file: it begins as neither")
+    return found_arrow
+
+
+def _count(sources: Sources) -> int:
+    """Number of rows of all files. Raises SourceError where a file as a whole is at fault."""
+    if sources.arrow:
+        names = open_arrow_files(sources.arrow, Columns(TURNS, chats=TURNS).chosen).names
+        _require_columns(", ".join(file.shown for file in sources.arrow[:3]), list(names), all)
+    rows = sum(map(count_rows, sources.arrow))
+    rows += sum(1 for file in sources.lines for _ in read_lines(file.path, file.shown))
     if not rows:
-        raise SourceError(f"{file}: holds no rows; wanted rows with prompt and completion, or messages")
+        raise SourceError(f"{sources.shown}: holds no rows; wanted rows with prompt and completion, or messages")
     return rows
 
 
-def _require_columns(file: Path, columns: list[str], combine: Any) -> None:
+def _require_columns(shown: str, columns: list[str], combine: Any) -> None:
     """Raise SourceError unless all or any (`combine`) of the needed columns are present, or one of conversations."""
     if not combine(name in columns for name in NEEDED) and not any(name in columns for name in CONVERSATIONS):
         missing = next(name for name in NEEDED if name not in columns)
         hint = did_you_mean(missing, columns)
-        raise SourceError(f"{file}: no column {missing!r}; it has {', '.join(columns)}; rename yours, or use messages{hint}")
+        raise SourceError(f"{shown}: no column {missing!r}; it has {', '.join(columns)}; rename yours, or use messages{hint}")
 
 
-def _rows(file: Path) -> Iterator[Raw]:
-    """(place, line or row number, the row or the error, its bytes if it is a line) of every row that is not blank."""
-    if file.suffix.lower() in _PARQUET:
-        for number, (where, row) in enumerate(arrow_rows(file, file.name, Columns(TURNS, chats=TURNS))):
-            yield where, {"row": number}, without_nulls_in(row), b""
-        return
-    for number, line in read_lines(file):
-        where = f"{file.name}:{number}"
+def _rows(sources: Sources) -> Iterator[Raw]:
+    """Every row of every file that is not a blank line."""
+    table = arrow_rows(sources.arrow, Sources(sources.arrow, []).shown, Columns(TURNS, chats=TURNS)) if sources.arrow else ()
+    for file, number, row in table:
+        where = f"{file.name} row {number}"
         try:
-            yield where, {"line": number}, parse_line(line, where), line
-        except SourceError as error:
-            yield where, {"line": number}, error, line
+            read: Row | SourceError = without_nulls_in(row)
+        except RecursionError:
+            read = SourceError(f"{where}: nested too deeply")
+        yield Raw(file, where, {"row": number}, read, b"")
+    for file in sources.lines:
+        for number, line in read_lines(file.path, file.shown):
+            where = f"{file.name}:{number}"
+            try:
+                yield Raw(file, where, {"line": number}, parse_line(line, where), line)
+            except SourceError as error:
+                yield Raw(file, where, {"line": number}, error, line)
 
 
 # -- shards ------------------------------------------------------------------------------------------------------------
 
 
-def _distribute(file: Path, folder: Path, shards: int, shard_rows: int, marking: Marking | None) -> None:
-    """Distribute the file's rows over one spool per shard, in the file's order; log how many cannot be read."""
+@dataclass
+class Distributed:
+    """What became of the rows of each file."""
+
+    rows: Counter[NamedFile] = field(default_factory=Counter)
+    readable: Counter[NamedFile] = field(default_factory=Counter)
+    first: dict[NamedFile, str] = field(default_factory=dict)
+    """The reason of the first row of each file that cannot be read."""
+    columns: dict[NamedFile, dict[str, None]] = field(default_factory=dict)
+    """The columns of the rows of each file that cannot be read."""
+
+    def require_readable(self) -> None:
+        """Raise SourceError for a file in which no row can be read."""
+        for file, rows in self.rows.items():
+            if self.readable[file]:
+                continue
+            if columns := self.columns.get(file):
+                _require_columns(file.shown, list(columns), any)
+            reason = f"none of its {rows:,} rows can be read; the first: {self.first[file]}"
+            raise SourceError(f"{file.shown}: {reason}; with --allow-empty they are undecided")
+
+
+def _distribute(sources: Sources, folder: Path, shards: int, shard_rows: int, marking: Marking | None) -> Distributed:
+    """Distribute the rows over one spool per shard, in their order; log how many cannot be read."""
     collected: dict[int, list[Row]] = {}
     waiting = waiting_bytes = 0
     kinds: Counter[str] = Counter()
     first: dict[str, str] = {}
-    columns: dict[str, None] = {}
+    seen = Distributed()
 
     def flush() -> None:
         for shard, rows in collected.items():
@@ -135,24 +213,37 @@ def _distribute(file: Path, folder: Path, shards: int, shard_rows: int, marking:
                 sink.write(_taken_apart(pa.RecordBatch.from_pylist(rows, schema=SAMPLES), marking).serialize())
         collected.clear()
 
-    for number, (where, place, row, raw) in enumerate(_rows(file)):
-        pool_row = pool_row_of(where, place, row, raw) | {"source_row": number}
-        if pool_row["unreadable"] is not None:
-            kind = pool_row["unreadable"].removeprefix(f"{where}: ").partition(":")[0]
+    for number, raw in enumerate(_rows(sources)):
+        pool_row = pool_row_of(raw.where, raw.place, raw.row, raw.content) | {"source_row": number}
+        seen.rows[raw.file] += 1
+        if pool_row["unreadable"] is None:
+            seen.readable[raw.file] += 1
+        else:
+            kind = pool_row["unreadable"].removeprefix(f"{raw.where}: ").partition(":")[0]
             kinds[kind] += 1
             first.setdefault(kind, pool_row["unreadable"])
-        if isinstance(row, dict) and not any(name in columns for name in (*NEEDED, *CONVERSATIONS)):
-            columns |= dict.fromkeys(row)
+            seen.first.setdefault(raw.file, pool_row["unreadable"])
+            columns = seen.columns.setdefault(raw.file, {})
+            if isinstance(raw.row, dict) and len(columns) < SHOWN_COLUMNS:
+                columns |= dict.fromkeys(raw.row)
         collected.setdefault(int(pool_row["prompt_id"][:15], 16) % shards, []).append(pool_row)
-        waiting, waiting_bytes = waiting + 1, waiting_bytes + len(raw) + len(pool_row["completion"])
+        waiting, waiting_bytes = waiting + 1, waiting_bytes + _characters(pool_row)
         if waiting >= shard_rows or waiting_bytes >= HELD_BYTES:
             flush()
             waiting = waiting_bytes = 0
     flush()
-    if columns:
-        _require_columns(file, list(columns), any)
+    for file in (*sources.arrow, *sources.lines):
+        if file not in seen.rows:
+            log.warning("%s: holds no rows", file.shown)
     for kind, count in kinds.items():
-        log.warning("%s: %d rows cannot be read (%s) and are undecided; the first: %s", file, count, kind, first[kind])
+        log.warning("%s: %d rows cannot be read (%s) and are undecided; the first: %s", sources.shown, count, kind, first[kind])
+    return seen
+
+
+def _characters(pool_row: Row) -> int:
+    """The length of all texts of a row."""
+    texts = (value for part in (pool_row, *pool_row["messages"]) for value in part.values() if isinstance(value, str))
+    return sum(map(len, texts))
 
 
 def _taken_apart(rows: pa.RecordBatch, marking: Marking | None) -> pa.RecordBatch:

@@ -11,12 +11,13 @@ from typing import Any
 
 from filters.tools import Tools
 from schemas.manifest import Entry, RunManifest
-from schemas.prompt_sets import JsonlSource, ParquetSource
+from schemas.prompt_sets import DatasetSource, JsonlSource, ParquetSource
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Prompt, to_json
 from thresher import __version__, ids
 from thresher.durable import remove_leftovers
 from thresher.errors import RecipeError, SourceError, StoreError
+from thresher.inputs.files.named_files import TABLES, NamedFile, all_named, files_below, named_files
 from thresher.inputs.parser_names import check_parsers
 from thresher.inputs.prompts import Refusals, plan, prompt_table
 from thresher.inputs.recipe_file import Loaded
@@ -114,8 +115,12 @@ def begin(
         return _planned(Run(store, _open(store, manifest)), loaded.base, prompts)
 
 
-def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
-    """Import a user's own samples into a pool instead of sampling. Raises SourceError, StoreError, RecipeError."""
+def begin_brought(
+    loaded: Loaded, samples: str | Path | Sequence[str | Path], out: str | Path, *, allow_empty: bool = False
+) -> Begun:
+    """Import a user's own samples into a pool instead of sampling: those of a file, of the files in a folder, of the files that a
+    pattern matches, or of several of these. A file in which no row can be read is refused unless `allow_empty`. Raises
+    SourceError, StoreError, RecipeError."""
     if loaded.recipe.models:
         raise RecipeError(
             f"{loaded.where(('models',))}: nothing is drawn for your own samples; remove it, and set model.reasoning where their "
@@ -123,23 +128,35 @@ def begin_brought(loaded: Loaded, file: Path, out: str | Path) -> Begun:
         )
     build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
     check_parsers(loaded.recipe.model, None, loaded.where)
-    if not file.is_file():
-        raise SourceError(f"{file}: no such file; --samples wants a JSONL or Parquet file")
+    given = [samples] if isinstance(samples, str | Path) else list(samples)
+    files = all_named(given)
     store = Store(out)
     marking = marking_of(loaded.recipe.model, "")
-    decides = {"samples": _fingerprint(file), "reasoning": noted(marking)}
+    decides = {"samples": _fingerprint(files, given[0]), "reasoning": noted(marking)}
     manifest = RunManifest(
         name=loaded.recipe.name,
         origin="brought",
         sampling_key=ids.digest(decides),
         recipe=loaded.recipe,
         base=str(loaded.base.absolute()),
-        model={"prompt_format": "chat", "samples": file.name, "reasoning": noted(marking), "decides": decides},
+        model={
+            "prompt_format": "chat",
+            "samples": ", ".join(Path(each).name for each in given),
+            "reasoning": noted(marking),
+            "decides": decides,
+        },
         thresher_version=__version__,
     )
     with store.writing("thresher filter"):
+        is_new = store.manifest() is None
         manifest = _open(store, manifest)
-        shards = ingest(file, store, key=manifest.sampling_key, marking=marking)
+        try:
+            shards = ingest(files, store, key=manifest.sampling_key, marking=marking, allow_empty=allow_empty)
+        except SourceError:
+            if is_new:  # The directory stays free for the mended samples.
+                store.remove("run.json")
+                store.remove("begun.json")
+            raise
     return Begun(Run(store, manifest), shards, ())
 
 
@@ -263,11 +280,43 @@ def _differences(theirs: Any, ours: Any, key: str) -> Iterator[str]:
 
 
 def _fingerprints(recipe: Recipe, base: Path) -> dict[str, str]:
-    files = [base / s.source.path for s in recipe.prompts if isinstance(s.source, JsonlSource | ParquetSource)]
-    return {file.name: _fingerprint(file) for file in files if file.is_file()}
+    """The hash of the files of each source that is read from files, by the name of the file, or by the source's path. A source
+    without files has none; the plan says what is wrong with it."""
+    found: dict[str, str] = {}
+    for source in (prompt_set.source for prompt_set in recipe.prompts):
+        try:
+            match source:
+                case JsonlSource():
+                    files = named_files(source.path, base, ("JSONL",))
+                case ParquetSource():
+                    files = named_files(source.path, base, TABLES)
+                case DatasetSource() if (base / source.path).is_dir():
+                    files = files_below(source.path, base)
+                case _:
+                    continue
+        except SourceError:
+            continue
+        name = files[0].name if _is_one(files, source.path) else source.path
+        hashed = _fingerprint(files, source.path)
+        found[name if found.get(name, hashed) == hashed else source.path] = hashed
+    return found
 
 
-def _fingerprint(file: Path) -> str:
-    """Hash of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _fingerprint(files: Sequence[NamedFile], given: str | Path) -> str:
+    """Hash of a file's bytes; of a folder or a pattern, hash of the names of its files and the hashes of their bytes. Raises
+    SourceError."""
+    hashed = []
+    for file in files:
+        try:
+            with file.path.open("rb") as stream:
+                hashed.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        except OSError as error:
+            raise SourceError(f"{file.shown}: cannot be read: {error.strerror or error}") from error
+    if _is_one(files, given):
+        return hashed[0]
+    return ids.digest([[file.name, each] for file, each in zip(files, hashed, strict=True)])
+
+
+def _is_one(files: Sequence[NamedFile], given: str | Path) -> bool:
+    """Whether the user named a single file."""
+    return len(files) == 1 and files[0].shown == str(given)

@@ -1,0 +1,1 @@
+"""Files of rows: which a path names, and what is in them."""

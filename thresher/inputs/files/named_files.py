@@ -1,0 +1,162 @@
+"""Finds the files that a path names: one file, all files of a folder, or those that a pattern such as `data/*.jsonl` matches.
+
+In folders and patterns, names that begin with a dot or an underscore and checksums (.crc) are no data, as for Spark and Arrow:
+macOS writes `._x.parquet` beside x.parquet, Spark writes _SUCCESS.
+"""
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from schemas.suggest import did_you_mean
+from thresher.errors import SourceError
+
+log = logging.getLogger(__name__)
+
+PARQUET, ARROW, JSONL = (".parquet", ".pq"), (".arrow", ".feather"), (".jsonl", ".ndjson")
+SPLITS = "dataset_dict.json"
+"""What save_to_disk writes for a DatasetDict, beside the folders of its splits."""
+COMPRESSED = ("", ".gz", ".zst", ".bz2", ".xz")
+KINDS = {"Parquet": PARQUET, "Arrow": ARROW, "JSONL": tuple(kind + packed for kind in JSONL for packed in COMPRESSED)}
+"""The endings of files of each kind, in lower case. They choose files of a folder; what a file holds, its content says."""
+TABLES = ("Parquet", "Arrow")
+_COMPANIONS = {".md", ".json", ".txt", ".yaml", ".yml", ".py", ".lock", "no ending"}
+"""Endings of files that lie beside data and are none."""
+_PATTERN = re.compile(r"[*?[]")
+
+
+class NamedFile(NamedTuple):
+    """A file, and its names in messages."""
+
+    path: Path
+    name: str
+    """Its path inside the folder, or from the first folder that the pattern leaves open."""
+    shown: str
+    """The user's path to it."""
+
+
+def named_files(given: str | Path, base: Path = Path(), kinds: Iterable[str] = tuple(KINDS)) -> list[NamedFile]:
+    """The files that `given` names, each once, sorted. A path is relative to `base`; in a folder, those of one of the `kinds` are
+    taken. Raises SourceError where there is none, and for a folder with files of several kinds."""
+    path, text = base / given, str(given)
+    if "://" in text:
+        raise SourceError(f"{text}: wanted a path on this machine, found a URL; copy the files here first")
+    if (path / SPLITS).exists():
+        raise SourceError(f"{text}: holds several splits, which save_to_disk wrote; name one of their folders")
+    if (path / "_delta_log").exists():
+        raise SourceError(f"{text}: is a Delta table, whose log says which of its files count; export it to Parquet")
+    if path.is_dir():
+        return _named(_of_kinds(text, path, kinds), path, text)
+    if path.exists():
+        return [NamedFile(path, path.name, text)]
+    if not is_pattern(text):
+        hint = did_you_mean(path.name, (sibling.name for sibling in path.parent.glob("*")))
+        relative = f"; looked for {path}, because paths are relative to the recipe" if base.parts else ""
+        raise SourceError(f"{text}: no such file{relative}{hint}")
+    return _matched(text, base, kinds)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a path has the marks of a pattern: * ? or [."""
+    return _PATTERN.search(text) is not None
+
+
+def all_named(given: Iterable[str | Path]) -> list[NamedFile]:
+    """The files that several paths name, each once. Raises SourceError."""
+    return _each_once(file for path in given for file in named_files(path))
+
+
+def files_below(given: str, base: Path) -> list[NamedFile]:
+    """All files in a folder that are not hidden, of any kind, sorted. Raises SourceError."""
+    return _named(_below(base / given), base / given, given)
+
+
+def _named(files: Sequence[Path], folder: Path, shown: str) -> list[NamedFile]:
+    inner = [(file, _inside(file, folder)) for file in files]
+    return [NamedFile(file, name, f"{shown.rstrip('/')}/{name}") for file, name in inner]
+
+
+def _matched(pattern: str, base: Path, kinds: Iterable[str]) -> list[NamedFile]:
+    """The files that a pattern matches, and those in the folders that it matches."""
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if is_pattern(part))
+    shown, rest = Path(*parts[:fixed]), str(Path(*parts[fixed:]))
+    root = base / shown
+    wants_underscores = any(part.startswith("_") for part in parts[fixed:])
+    found: list[Path] = []
+    for match in sorted(glob.glob(rest, root_dir=root, recursive=True)):
+        if _is_data(Path(match), underscores=wants_underscores):
+            file = root / match
+            found += _of_kinds(str(shown / match), file, kinds, wanted=False) if file.is_dir() else [file]
+    nearest = sorted(found, key=lambda file: (len(file.parts), file))  # not through a link that leads back
+    named = (NamedFile(file, _inside(file, root), str(shown / _inside(file, root))) for file in nearest)
+    files = sorted(_each_once(named), key=lambda file: file.path)
+    if not files:
+        raise SourceError(f"{pattern}: no file matches this pattern; looked in {root.absolute()}")
+    return files
+
+
+def _each_once(files: Iterable[NamedFile]) -> list[NamedFile]:
+    """A link and its target are one file."""
+    return list({os.path.realpath(file.path): file for file in reversed(list(files))}.values())[::-1]
+
+
+def _is_data(path: Path, *, underscores: bool = False) -> bool:
+    hidden = any(part.startswith("." if underscores else (".", "_")) for part in path.parts)
+    return not hidden and path.suffix.lower() != ".crc"
+
+
+def _inside(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files of data in a folder and the folders in it, sorted. Raises SourceError where one of those cannot be listed."""
+
+    def fail(error: OSError) -> None:
+        raise SourceError(f"{error.filename}: cannot be listed: {error.strerror}")
+
+    def walk() -> Iterator[Path]:
+        seen = {os.path.realpath(folder)}
+        for name, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+            inner = {sub: os.path.realpath(Path(name) / sub) for sub in sorted(folders) if _is_data(Path(sub))}
+            folders[:] = [sub for sub, real in inner.items() if real not in seen]
+            seen.update(inner.values())
+            yield from (Path(name) / file for file in files if _is_data(Path(file)))
+
+    found = {os.path.realpath(file): file for file in sorted(walk(), reverse=True)}
+    return sorted(found.values())
+
+
+def _of_kinds(shown: str, top: Path, kinds: Iterable[str], *, wanted: bool = True) -> list[Path]:
+    """The files in the folder `top` that are of the only kind that there is. Raises SourceError for several, and for none if one
+    is `wanted`."""
+    files = _below(top)
+    chosen = {kind: [file for file in files if file.name.lower().endswith(KINDS[kind])] for kind in kinds}
+    there = {kind: of_kind for kind, of_kind in chosen.items() if of_kind}
+    if len(there) > 1:
+        counts = " and ".join(f"{len(of_kind)} {kind}" for kind, of_kind in there.items())
+        ending = next(iter(there.values()))[0].suffix
+        raise SourceError(f"{shown}: holds {counts} files; name those you mean by a pattern, such as {shown}/*{ending}")
+    if not there and wanted:
+        endings = " or ".join(f"*{ending}" for kind in kinds for ending in KINDS[kind][:1])
+        raise SourceError(f"{shown}: the directory holds no {endings} file")
+    kind, taken = next(iter(there.items()), ("", []))
+    others = sorted({file.suffix.lower() or "no ending" for file in set(files) - set(taken)} - _COMPANIONS)
+    if taken and others:
+        _warn_once(f"{shown}: only its {kind} files are read, and none with the endings {', '.join(others)}")
+    inner = {part for file in taken for part in file.relative_to(top).parent.parts if "=" in part}
+    if inner:
+        _warn_once(f"{shown}: columns in the names of its folders, such as {min(inner)}, are not read")
+    return taken
+
+
+@lru_cache(maxsize=256)
+def _warn_once(message: str) -> None:
+    """A folder is listed for its hash, and again for its rows."""
+    log.warning(message)
