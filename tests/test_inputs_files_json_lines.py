@@ -51,7 +51,7 @@ def test_a_truncated_file_names_the_line_after_which_it_broke(tmp_path: Path, pa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"{}") + b"more", "breaks after line 0: Not a gzipped file"),
+        (gzip.compress(b"{}", mtime=0) + b"more", "breaks after line 0: Not a gzipped file"),
         (b"\x28\xb5\x2f\xfdno zstd", "breaks after line 0: ZSTD decompress failed"),
         (b"PAR1...", "wanted JSON lines, found a Parquet file"),
         (b"ARROW1..", "wanted JSON lines, found an Arrow file"),
@@ -65,7 +65,7 @@ def test_other_content_is_named(tmp_path: Path, content: bytes, message: str) ->
         list(read_lines(tmp_path / "x.jsonl"))
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), zstd(b"\n")])
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"", mtime=0), zstd(b"\n")])
 def test_an_empty_file_has_no_lines(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
 
