@@ -67,6 +67,8 @@ class Dataset(Part):
 class GatesSpec(Part):
     """When a run is not released."""
 
+    hits: Annotated[int, Field(ge=0)] = 1
+    """Fewest hits of a run; 0 releases a run without hits too."""
     undecided: Share = 0.1
     """Most samples that filters could not judge, as a share."""
     pass_rate_drop: Share = 0.3

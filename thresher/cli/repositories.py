@@ -31,7 +31,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         commands, "revoke", revoke, "Revoke samples: list them in the config `revoked`, until compact removes their rows."
     )
     command.add_argument("repo", metavar="REPO", help=REPO)
-    command.add_argument("samples", metavar="SAMPLE_ID", nargs="*", help="sample_id to revoke; it is not looked up")
+    command.add_argument("samples", metavar="SAMPLE_ID", nargs="*", help="sample_id to revoke; the repository must hold it")
     command.add_argument("--file", metavar="FILE", help="file with one sample_id per line, in addition")
     command.add_argument("--reason", metavar="TEXT", required=True, help="reason, for the card and the config")
     command.add_argument("--json", action="store_true", help="print JSON")

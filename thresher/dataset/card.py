@@ -38,11 +38,6 @@ ABOUT = {
 }
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))  # fmt: skip
-FRONT_MATTER = (
-    "license", "language", "pretty_name", "size_categories", "task_categories", "annotations_creators", "tags", "configs",
-    "dataset_info",
-)  # fmt: skip
-"""Keys that `front_matter` writes; all other keys were added by a person."""
 CONTENTS, CONTENTS_END = "<!-- thresher: contents -->", "<!-- thresher: end of contents -->"
 _LEAVE_OUT = """
 Some samples were revoked; the config `revoked` lists them. To leave them out:
@@ -187,7 +182,7 @@ def configs(sizes: Sizes, prompt_format: str, files: Mapping[str, Mapping[str, l
 
 def size_category(sizes: Sizes) -> str:
     """The Hub's size category for the number of rows of the first view."""
-    rows = sum(size.rows for size in next(iter(sizes.values())).values())
+    rows = sum(size.rows for size in next(iter(sizes.values()), {}).values())
     return next((name for limit, name in SIZES if rows < limit), "100B<n<1T")
 
 

@@ -46,7 +46,7 @@ def added(run: Run) -> bool:
     dataset, noted = store.entry("dataset"), store.entry("released")
     if dataset is None or noted is None or (noted.key, noted.path) != (dataset.key, spec.released.index):
         return False
-    return run.key in open_index(spec, run.base).manifest.releases
+    return open_index(spec, run.base).manifest.versions.get(run.key) == dataset.key
 
 
 def repeated(store: Store, spec: DedupeSpec, index: Index, known: Collection[str]) -> int:

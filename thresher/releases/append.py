@@ -22,10 +22,10 @@ from thresher.errors import PublishError
 from thresher.pool.run import Run
 from thresher.releases.gates import against, figures, stop_where_refused
 from thresher.releases.index_sync import with_index
-from thresher.releases.places.place import Place
-from thresher.releases.readme import readme, sizes
-from thresher.releases.release_files import by_view, published_views, rows_by_view
-from thresher.releases.repository import change, counted, next_version, read, stop_at_strangers
+from thresher.releases.places.place import Change, Place
+from thresher.releases.readme import cards_of, sizes
+from thresher.releases.release_files import by_view, published_views
+from thresher.releases.repository import change, counted, next_version, read, shards, stop_at_damage, stop_at_strangers
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,15 @@ class Candidate:
     files: Mapping[str, Path]
     """Local file of each shard, by its path in the repository."""
     shards: tuple[Shard, ...]
+    """The shards that have rows."""
+    rows: Mapping[str, int]
+    """The number of rows of each view, of which some may have none."""
     refused: tuple[str, ...]
     """Reasons of the run itself against its release."""
     force: str | None
     """Reason for releasing it although a gate refuses."""
     publisher: str
     """Account that forces the release; empty without `force`."""
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """The number of rows of each view."""
-        return rows_by_view(self.shards)
 
     def stop_where_refused(self, manifest: RepositoryManifest) -> tuple[str, ...]:
         """Ask the gates, those that compare it with earlier releases too. Returns what the card notes of a forced release. Raises
@@ -72,12 +70,17 @@ class Published:
     """Rows of each view, of this run."""
     request: str | None = None
     """Address of the pull request, with create_pr."""
+    mended: tuple[str, ...] = ()
+    """Shards of the release that were missing or changed, and were sent again."""
 
     @property
     def words(self) -> str:
         """The result in one line."""
         if self.commit is None:
             return f"{self.repo}: already holds {self.version} ({counted(self.rows)}); nothing to do"
+        if self.mended:
+            sent = f"sent {len(self.mended)} damaged shards of {self.version} again: {', '.join(self.mended)}"
+            return f"{self.repo}: {sent}; {self.request or f'commit {self.commit[:12]}'}"
         return f"{self.repo}: {self.request or self.version} ({counted(self.rows)}), commit {self.commit[:12]}"
 
 
@@ -90,9 +93,10 @@ def append(place: Place, candidate: Candidate, compared: dict[str, str]) -> Publ
     earlier = _earlier(manifest, candidate.run)
     if earlier is not None and earlier.dataset == candidate.dataset.key and set(earlier.rows) == set(candidate.rows):
         place.mend_tag(earlier.version)
-        return Published(place.name, earlier.version, None, earlier.rows)
+        return _mended(place, head, manifest, candidate, earlier)
     _stop_if_merged(place, manifest, earlier)
-    stop_at_strangers(place, head, manifest)
+    replaced = [] if earlier is None else [shard.path for own in earlier.views.values() for shard in own]
+    damage = stop_at_strangers(place, head, manifest, mended={*candidate.files, *replaced})
     _stop_if_columns_change(place, manifest, candidate)
     _stop_if_split_changes(place, manifest, candidate.run)
     forced = candidate.stop_where_refused(manifest)
@@ -100,8 +104,8 @@ def append(place: Place, candidate: Candidate, compared: dict[str, str]) -> Publ
     release = _release(candidate, version, forced)
     summary = f"{'replaced' if earlier else 'added'} {release.name}: {counted(release.rows)}"
     after = _manifest_with(manifest, candidate, release, summary)
-    text = _card(place, head, after, candidate)
-    release_change = change(manifest, after, text, candidate.files)
+    cards = cards_of(place, head, head, after, _card(place, after, candidate))
+    release_change = change(manifest, after, cards, candidate.files, damage)
     with with_index(place, head, manifest, candidate.run, release_change, compared=compared) as complete:
         commit = place.commit(complete, f"{version}: {summary}", parent=head, tag=version, request=candidate.spec.create_pr)
     return Published(place.name, version, commit.revision, release.rows, commit.request)
@@ -116,6 +120,21 @@ def _earlier(manifest: RepositoryManifest, run: Run) -> Release | None:
     return next((release for release in releases if release.run == run.key), None)
 
 
+def _mended(place: Place, head: str, manifest: RepositoryManifest, candidate: Candidate, earlier: Release) -> Published:
+    """The release that the repository holds, with shards sent again that are missing there or were changed. Raises PublishError
+    if shards of other runs are."""
+    damage = place.damage(head, shards(manifest).values(), whole=candidate.files)
+    own = tuple(sorted(set(damage) & set(candidate.files)))
+    revision, request = None, None
+    if own:
+        mending = Change(adds={path: candidate.files[path] for path in own})
+        message = f"Send {len(own)} damaged shards of {earlier.version} again"
+        commit = place.commit(mending, message, parent=head, tag=None, request=candidate.spec.create_pr)
+        revision, request = commit.revision, commit.request
+    stop_at_damage(place, manifest, {path: words for path, words in damage.items() if path not in own})
+    return Published(place.name, earlier.version, revision, earlier.rows, request, own)
+
+
 def _release(candidate: Candidate, version: str, forced: tuple[str, ...]) -> Release:
     return Release(
         version=version,
@@ -126,7 +145,7 @@ def _release(candidate: Candidate, version: str, forced: tuple[str, ...]) -> Rel
         thresher_version=__version__,
         figures=figures(candidate.audit),
         forced=forced,
-        rows=candidate.rows,
+        rows=dict(candidate.rows),
         views=by_view(candidate.shards),
     )
 
@@ -144,10 +163,10 @@ def _manifest_with(manifest: RepositoryManifest, candidate: Candidate, release: 
     )
 
 
-def _card(place: Place, head: str, manifest: RepositoryManifest, candidate: Candidate) -> str:
-    """The card of the repository, from that of the run."""
+def _card(place: Place, manifest: RepositoryManifest, candidate: Candidate) -> str:
+    """The card of the run, for the repository."""
     run = candidate.run
-    text = card(
+    return card(
         run.manifest,
         candidate.audit,
         sizes(manifest),
@@ -156,7 +175,6 @@ def _card(place: Place, head: str, manifest: RepositoryManifest, candidate: Cand
         review=reviewed(run),
         drift=candidate.drift,
     )
-    return readme(text, manifest, place.text(head, "README.md"), repo=place.name, lists_files=place.lists_files)
 
 
 def _columns(candidate: Candidate) -> dict[str, tuple[tuple[str, str], ...]]:

@@ -1,5 +1,6 @@
 """Changes to released data, each in one commit: a rollback to an earlier release, and samples that are revoked."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,10 +14,23 @@ from thresher.dataset import views
 from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.view_schemas import written_schema
 from thresher.errors import PublishError
+from thresher.releases.held_samples import stop_at_unknown
 from thresher.releases.places.open_place import open_place
-from thresher.releases.places.place import Change, Place, again
-from thresher.releases.readme import readme
-from thresher.releases.repository import INDEX, INDEXED, MANIFEST, change, dumped, next_version, paths, read, stop_at_strangers
+from thresher.releases.places.place import Change, Place, again, damage_of
+from thresher.releases.readme import cards_of
+from thresher.releases.repository import (
+    INDEX,
+    INDEXED,
+    MANIFEST,
+    change,
+    dumped,
+    next_version,
+    paths,
+    read,
+    shards,
+    stop_at_damage,
+    stop_at_strangers,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,7 @@ def rollback(repo: str, tag: str) -> Changed:
     """Restore what a repository held at a tag, in one commit that moves no data. Raises PublishError."""
     place = open_place(repo)
     with place.explained():
+        again(place, place.mend)
         return again(place, lambda: _roll_back(place, tag))
 
 
@@ -57,19 +72,14 @@ def read_sample_ids(file: str) -> list[str]:
 
 def revoke(repo: str, samples: Iterable[str], reason: str) -> Changed:
     """Revoke samples: their ids go to the config `revoked`, which readers leave out. The shards stay as they are until `compact`
-    rewrites them without these rows. Raises PublishError."""
+    rewrites them without these rows. Raises PublishError, and then nothing has changed; ids that no shard holds are an error."""
     place = open_place(repo)
     wanted = list(dict.fromkeys(samples))
     if not wanted or not reason.strip():
         raise PublishError(f"{repo}: wanted the ids of samples, and the reason why they are revoked")
     with place.explained(), tempfile.TemporaryDirectory(prefix="thresher-") as folder:
+        again(place, place.mend)
         return again(place, lambda: _revoke(place, wanted, reason, Path(folder)))
-
-
-def card_with(place: Place, revision: str, head: str, manifest: RepositoryManifest) -> str:
-    """Return the card of a revision with the contents of another manifest, and a person's text as it is at the head."""
-    text, old = (place.text(name, "README.md") or "" for name in (revision, head))
-    return readme(text, manifest, old, repo=place.name, lists_files=place.lists_files)
 
 
 def shard_of(file: TableFile, view: str, split: str) -> Shard:
@@ -82,12 +92,21 @@ def shard_of(file: TableFile, view: str, split: str) -> Shard:
     )
 
 
+def fetch_whole(place: Place, head: str, shard: Shard, file: Path) -> None:
+    """Copy a shard from the repository. Raises PublishError if its content is not that which was released."""
+    place.fetch(head, shard.path, file)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if words := damage_of(shard, file.stat().st_size, digest):
+        raise PublishError(f"{place.name}: {shard.path} {words}; publish its run again, which sends it again")
+
+
 def revoked_ids(place: Place, head: str, manifest: RepositoryManifest, scratch: Path) -> list[str]:
     """Return the ids of the revoked samples."""
     ids: list[str] = []
     for shard in manifest.revoked:
         file = scratch / "revoked.parquet"
-        place.fetch(head, shard.path, file)
+        fetch_whole(place, head, shard, file)
         ids += pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
         file.unlink()
     return ids
@@ -101,18 +120,21 @@ def _roll_back(place: Place, tag: str) -> Changed:
     if tag not in tags:
         raise PublishError(f"{place.name}: no release {tag!r}; there are {', '.join(sorted(tags)) or 'none'}")
     current, target = read(place, head), read(place, tags[tag])
+    stop_at_damage(place, target, place.damage(tags[tag], shards(target).values()))
+    damaged = set(place.damage(head, shards(target).values()))
     present, wanted = place.files(head), place.files(tags[tag])
-    if (current.releases, current.revoked) == (target.releases, target.revoked) and wanted <= present:
+    if (current.releases, current.revoked) == (target.releases, target.revoked) and wanted <= present - damaged:
         return Changed(place.name, None, None, f"holds what {tag} has already")
     restored = target.model_copy(update={"changes": (f"rolled back to {tag}", *current.changes)})
-    text = card_with(place, tags[tag], head, restored)
     index = place.text(tags[tag], INDEXED)
     removed = {INDEXED} if index is None and place.text(head, INDEXED) else set()
     known = paths(current) | {path for path in present if path.startswith(f"{INDEX}/")}
     commit = place.commit(
         Change(
-            adds={MANIFEST: dumped(restored), "README.md": text.encode()} | ({INDEXED: index.encode()} if index else {}),
-            restored=tuple(sorted(wanted - present - {INDEXED})),
+            adds={MANIFEST: dumped(restored)}
+            | cards_of(place, tags[tag], head, restored)
+            | ({INDEXED: index.encode()} if index else {}),
+            restored=tuple(sorted((wanted - present | wanted & damaged) - {INDEXED})),
             since=tag,
             deletes=tuple(sorted((present - wanted) & known | removed)),
         ),
@@ -134,6 +156,7 @@ def _revoke(place: Place, samples: list[str], reason: str, scratch: Path) -> Cha
     if not new:
         place.mend_tag(manifest.changes[0].partition(":")[0])  # in case this very call was interrupted before its tag
         return Changed(place.name, None, None, "they were all revoked before")
+    stop_at_unknown(place, head, manifest, new)
     version = next_version(place, manifest, None, "patch")
     table = pa.table([new, [reason] * len(new), [version] * len(new)], schema=views.schema("revoked", "text"))
     with TableFiles(scratch, "revoked", written_schema("revoked", "text")) as files:
@@ -148,8 +171,8 @@ def _revoke(place: Place, samples: list[str], reason: str, scratch: Path) -> Cha
             "changes": (f"{version}: {summary}", *manifest.changes),
         }
     )
-    text = card_with(place, head, head, after)
+    cards = cards_of(place, head, head, after)
     again(place, lambda: place.send(shard.path, file.path))
-    revocation = change(manifest, after, text, {shard.path: file.path})
+    revocation = change(manifest, after, cards, {shard.path: file.path})
     commit = place.commit(revocation, f"{version}: {summary}", parent=head, tag=version)
     return Changed(place.name, version, commit.revision, summary)

@@ -15,13 +15,13 @@ from thresher import __version__
 from thresher.dataset.parquet_files import FILE_BYTES, TableFiles
 from thresher.dataset.view_schemas import written_schema
 from thresher.errors import PublishError
-from thresher.releases.change import Changed, card_with, revoked_ids, shard_of
+from thresher.releases.change import Changed, fetch_whole, revoked_ids, shard_of
+from thresher.releases.held_samples import ID_COLUMNS
 from thresher.releases.places.open_place import open_place
 from thresher.releases.places.place import Change, Place, again
+from thresher.releases.readme import cards_of
 from thresher.releases.repository import MANIFEST, counted, dumped, next_version, paths, read, stop_at_strangers
 
-ID_COLUMNS = ("sample_id", "chosen_id", "rejected_id")
-"""Columns that name samples: a row is left out if one of them was revoked."""
 STAGED_BYTES = 2 << 30
 """Bytes of merged shards on the local disk before they are sent."""
 
@@ -32,6 +32,7 @@ def compact(repo: str, *, file_bytes: int = FILE_BYTES, folder: str | None = Non
     temporary one by default, one at a time. Raises PublishError."""
     place = open_place(repo)
     with place.explained(), tempfile.TemporaryDirectory(prefix="thresher-", dir=folder) as scratch:
+        again(place, place.mend)
         head = again(place, place.head)
         manifest = again(place, lambda: read(place, head))
         again(place, lambda: stop_at_strangers(place, head, manifest))
@@ -112,11 +113,10 @@ def _switch(place: Place, merged: _Merged) -> Changed:
             "changes": (f"{version}: {merged.summary}", *manifest.changes),
         }
     )
-    text = card_with(place, head, head, after)
     present, wanted = paths(manifest), paths(after)
     commit = place.commit(
         Change(
-            adds={MANIFEST: dumped(after), "README.md": text.encode()},
+            adds={MANIFEST: dumped(after)} | cards_of(place, head, head, after),
             staged=tuple(sorted(merged.staged & (wanted - present))),
             deletes=tuple(sorted(present - wanted)),
         ),
@@ -144,7 +144,8 @@ class _Merging:
         shards = {shard.path: shard for release in self.manifest.releases for shard in release.views.get(view, ())}
         merged: list[Shard] = []
         for split in ("train", "test"):
-            merged += self._split(view, split, [shard for path, shard in shards.items() if path.split("/")[1] == split])
+            in_split = [shard for path, shard in shards.items() if shard.rows and path.split("/")[1] == split]
+            merged += self._split(view, split, in_split)
         return tuple(merged)
 
     def stage(self) -> None:
@@ -177,7 +178,7 @@ class _Merging:
     def _read(self, shard: Shard) -> Iterator[pa.Table]:
         """Fetch a shard, and yield its row groups."""
         file = self.scratch / "shard.parquet"
-        again(self.place, lambda: self.place.fetch(self.head, shard.path, file))
+        again(self.place, lambda: fetch_whole(self.place, self.head, shard, file))
         try:
             with pq.ParquetFile(file) as opened:
                 for group in range(opened.metadata.num_row_groups):
@@ -196,7 +197,7 @@ class _Merging:
             for shard in series:
                 for table in self._read(shard):
                     writer.add(_without(table, self.revoked).cast(schema))
-            files = writer.finish()
+            files = writer.finish(optional=True)
         for file in files:
             shard = shard_of(file, view, split)
             self._waiting[shard.path] = file.path

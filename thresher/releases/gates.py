@@ -23,6 +23,8 @@ def gates(run: Run, audit: Audit, limits: GatesSpec) -> list[str]:
                 check_golds(run)
             except RecipeError as error:
                 reasons += str(error).split("\n  ")[1:]
+    if audit.total.hits < limits.hits:
+        reasons.append(f"{audit.total.hits} hits, fewer than {limits.hits}; --gate hits=0 releases a run without hits")
     undecided = audit.outcomes.get("undecided", 0) / max(1, audit.samples)
     if undecided > limits.undecided:
         reasons.append(f"{undecided:.1%} of the samples are undecided, more than {limits.undecided:.1%}")

@@ -20,6 +20,7 @@ from thresher.dedupe.released import ASKED
 from thresher.errors import PublishError
 from thresher.pool.run import Run
 from thresher.pool.store import Store
+from thresher.releases.change import fetch_whole
 from thresher.releases.places.open_place import open_place
 from thresher.releases.places.place import Change, Place, again
 from thresher.releases.repository import INDEX, INDEXED, read
@@ -126,19 +127,29 @@ def _copy_index(place: Place, head: str, index: Index) -> None:
 
 
 def _add_release(place: Place, head: str, index: Index, release: Release, spec: DedupeSpec) -> None:
-    """Index a release, or the releases that were merged into it, unless the index has them."""
-    datasets = {part.run: part.dataset for part in release.merged or (release,)}
-    missing = [key for key, dataset in datasets.items() if index.manifest.versions.get(key) != dataset]
-    if VIEW not in release.rows or not missing:
+    """Index a release, unless the index has its rows. The rows of merged releases are not told apart: the first of them gets all,
+    under a version that says which merge they are of, so that they are read again when that is rolled back."""
+    if VIEW not in release.rows or _indexed(index, release):
         return
+    stamp = f"@{release.version}" if release.merged else ""
+    first, *others = ((part.run, part.dataset) for part in release.merged or (release,))
 
     def batches() -> Iterator[tuple[Signed, list[str]]]:
         with index.beside() as folder:
             for shard in release.views.get(VIEW, ()):
-                place.fetch(head, shard.path, folder / "shard.parquet")
+                fetch_whole(place, head, shard, folder / "shard.parquet")
                 yield from released.signed_rows(str(folder / "shard.parquet"), spec)
 
-    index.add(missing[0], batches(), version=datasets[missing[0]])
-    for key in missing[1:]:
-        index.add(key, (), version=datasets[key])
+    index.add(first[0], batches(), version=first[1] + stamp)
+    for key, dataset in others:
+        index.add(key, (), version=dataset + stamp)
     log.info("added %s of %s to the index %s", release.version, place.name, index.folder)
+
+
+def _indexed(index: Index, release: Release) -> bool:
+    """Whether an index has the rows of a release, or exactly those of the releases that were merged into it."""
+    parts = release.merged or (release,)
+    versions = [(index.manifest.versions.get(part.run), part.dataset) for part in parts]
+    left_out = release.rows.get(VIEW, 0) < sum(part.rows.get(VIEW, 0) for part in parts)  # revoked before the merge
+    singly = not left_out and all(version == dataset for version, dataset in versions)
+    return singly or all(version == f"{dataset}@{release.version}" for version, dataset in versions)

@@ -32,7 +32,8 @@ from thresher.releases.gates import drifted, gates
 from thresher.releases.index_sync import compared_releases
 from thresher.releases.places.open_place import open_place
 from thresher.releases.places.place import Place, again
-from thresher.releases.release_files import checked_files, published_views
+from thresher.releases.readme import stop_at_unreadable_card
+from thresher.releases.release_files import checked_files, published_views, rows_by_view
 from thresher.releases.repository import paths, read
 
 __all__ = ["Published", "publish", "publish_spec", "published"]
@@ -82,12 +83,15 @@ def _publish_from(run: Run, folder: Path, spec: PublishSpec, force: str | None) 
     audit = cached_audit(run)
     if spec.repo is None:
         raise PublishError(f"{run.root}: its recipe names no repository; set publish.repo, or --repo ORG/NAME")
-    files, shards = checked_files(run, dataset, published_views(run, spec), folder)
+    views = published_views(run, spec)
+    files, shards = checked_files(run, dataset, views, folder)
     drift = since(run)
     refused = (*gates(run, audit, spec.gates), *drifted(drift, spec.gates))
     place = open_place(spec.repo)
     with place.explained():
         again(place, lambda: place.create(private=spec.private, gated=spec.gated))
+        again(place, lambda: stop_at_unreadable_card(place))
+        again(place, place.mend)
         publisher = again(place, place.who) if force is not None else ""
         candidate = Candidate(
             run=run,
@@ -97,6 +101,7 @@ def _publish_from(run: Run, folder: Path, spec: PublishSpec, force: str | None) 
             drift=drift,
             files=files,
             shards=shards,
+            rows={view: 0 for view in dataset.facts["views"] if view in views} | rows_by_view(shards),
             refused=refused,
             force=force,
             publisher=publisher,

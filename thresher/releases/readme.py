@@ -1,43 +1,71 @@
-"""The card of a repository: the card of the last run, with the contents and releases of the whole repository. Text that a person
-wrote below the end mark stays, and so do keys of the front matter that are not thresher's."""
+"""The card of a repository: the card of the last run, with the contents and releases of the whole repository, and with what a
+person wrote (thresher.releases.merge_card)."""
 
-import re
 from collections.abc import Mapping
-from typing import Any
-
-import yaml
 
 from schemas.release import Release, RepositoryManifest, Shard
 from thresher.auditing.show import number, percent
 from thresher.dataset import card as cards
 from thresher.dataset import views
 from thresher.dataset.card import CONTENTS, CONTENTS_END, ViewSize
+from thresher.releases import front_matter
+from thresher.releases.front_matter import joined, taken_apart
+from thresher.releases.merge_card import BEGIN, CARD, END, README, generated_part, merge, origin, with_id
+from thresher.releases.places.place import Place
 
-BEGIN, END = "<!-- thresher: written anew with every release -->", "<!-- thresher: end; what stands below is yours -->"
+__all__ = ["BEGIN", "END", "cards_of", "generate", "readme", "sizes", "stop_at_unreadable_card"]
+
 RELEASES = "## Releases"
-_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
-def readme(text: str, manifest: RepositoryManifest, old: str | None, *, repo: str = "ORG/NAME", lists_files: bool = False) -> str:
-    """Return a card with the contents and releases of `manifest`, and with what a person wrote into the `old` card. `text` is the
-    card of a run, or an earlier result of this function."""
-    matter, body = _split(text)
-    old_matter, old_body = _split(old or "")
-    if END in body:
-        body = body[: body.rindex(RELEASES, 0, body.index(END))]
-    body = body.removeprefix(BEGIN).strip()
-    unmarked = "" if BEGIN in old_body or old == text else old_body
-    below = old_body.split(END, 1)[1] if END in old_body else unmarked
-    generated = {key: value for key, value in matter.items() if key in cards.FRONT_MATTER}
-    matter = generated | {key: value for key, value in old_matter.items() if key not in generated}
+def readme(
+    text: str,
+    manifest: RepositoryManifest,
+    old: str | None,
+    last: str | None = None,
+    *,
+    repo: str = "ORG/NAME",
+    lists_files: bool = False,
+) -> str:
+    """Return a card with the contents and releases of `manifest`, and with what a person wrote into the `old` card, which was
+    made from the generated card `last`. `text` is the card of a run, or an earlier result of this function. Raises PublishError on
+    an old card that cannot be merged."""
+    return merge(generate(text, manifest, repo=repo, lists_files=lists_files), old, last, name=f"{repo}/{README}")
+
+
+def generate(text: str, manifest: RepositoryManifest, *, repo: str = "ORG/NAME", lists_files: bool = False) -> str:
+    """Return a card without a person's text, with the contents and releases of `manifest`."""
+    card = taken_apart(text)
+    body = generated_part(card.body)
+    if END in card.body and RELEASES in body:
+        body = body[: body.rindex(RELEASES)]
+    body = body.strip()
     view_sizes = sizes(manifest)
-    if view_sizes:
+    matter = front_matter.own(card.matter)
+    if manifest.releases:
         matter |= cards.configs(view_sizes, manifest.prompt_format, _files(manifest) if lists_files else None)
         matter["size_categories"] = [cards.size_category(view_sizes)]
     if CONTENTS in body and CONTENTS_END in body:
         before, rest = body.split(CONTENTS, 1)
         body = before + cards.contents(view_sizes, len(_parts(manifest)), repo) + rest.split(CONTENTS_END, 1)[1]
-    return _joined(matter, f"{BEGIN}\n{body}\n\n{_releases(manifest)}\n\n{END}\n{below.lstrip()}")
+    keys = joined(matter, "")
+    return keys + with_id(f"{body}\n\n{_releases(manifest)}", keys)
+
+
+def cards_of(place: Place, revision: str, head: str, manifest: RepositoryManifest, text: str | None = None) -> dict[str, bytes]:
+    """Return the files of a commit onto `head` that hold its card: of a run, the `text`, or that of a revision, with the contents
+    of a manifest and what a person wrote. Raises PublishError if the present card cannot be merged."""
+    if text is None:
+        text = place.text(revision, CARD) or place.text(revision, README) or ""
+    card = generate(text, manifest, repo=place.name, lists_files=place.lists_files)
+    old = place.readme(head)
+    merged = merge(card, old, origin(old, place.cards(head)), name=f"{place.name}/{README}")
+    return {CARD: card.encode(), README: merged.encode()}
+
+
+def stop_at_unreadable_card(place: Place) -> None:
+    """Raise PublishError if the present card cannot be merged, before anything is sent."""
+    taken_apart(place.readme(place.head()) or "", f"{place.name}/{README}")
 
 
 def sizes(manifest: RepositoryManifest) -> dict[str, dict[str, ViewSize]]:
@@ -55,13 +83,14 @@ def sizes(manifest: RepositoryManifest) -> dict[str, dict[str, ViewSize]]:
 
 
 def _shards(manifest: RepositoryManifest) -> dict[str, dict[str, dict[str, Shard]]]:
-    """The shards by view, split (train first) and path, in the order of the releases."""
+    """The shards by view, split (train first) and path, in the order of the releases; `datasets` cannot load a split without
+    rows, so shards without rows are not named."""
     by_view: dict[str, dict[str, dict[str, Shard]]] = {}
     for view in views.COLUMNS:
         released = [shard for release in manifest.releases for shard in release.views.get(view, ())]
         shards = list(manifest.revoked) if view == "revoked" else released
         for split in ("train", "test"):
-            in_split = {shard.path: shard for shard in shards if shard.path.split("/")[1] == split}
+            in_split = {shard.path: shard for shard in shards if shard.rows and shard.path.split("/")[1] == split}
             if in_split:
                 by_view.setdefault(view, {})[split] = in_split
     return by_view
@@ -107,13 +136,3 @@ def _row(release: Release) -> list[str]:
         "" if near is None else percent(near),
         "" if not hits or not tokens else f"{tokens / hits:.0f}",
     ]
-
-
-def _split(text: str) -> tuple[dict[str, Any], str]:
-    """The front matter and the body of a card."""
-    matter = _MATTER.match(text)
-    return (yaml.safe_load(matter[1]) or {}, text[matter.end() :]) if matter else ({}, text)
-
-
-def _joined(matter: Mapping[str, Any], body: str) -> str:
-    return f"---\n{yaml.safe_dump(dict(matter), sort_keys=False, allow_unicode=True, width=120)}---\n{body}"

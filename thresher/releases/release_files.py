@@ -23,12 +23,13 @@ def published_views(run: Run, spec: PublishSpec) -> tuple[str, ...]:
 
 
 def checked_files(run: Run, dataset: Entry, views: tuple[str, ...], folder: Path) -> tuple[dict[str, Path], tuple[Shard, ...]]:
-    """Each shard of a dataset, and its local file by the shard's path in a repository. `folder` is the dataset, or the folder to
-    which its files are copied from another store. Raises PublishError if a file has changed or does not fit the schemas."""
+    """Each shard of a dataset that has rows, and its local file by the shard's path in a repository: `datasets` cannot load a
+    split without rows. `folder` is the dataset, or the folder to which its files are copied from another store. Raises
+    PublishError if a file has changed or does not fit the schemas."""
     files, shards = {}, []
     for name, facts in dataset.facts["files"].items():
         view, split, file_name = name.split("/")
-        if view not in views:
+        if view not in views or not facts["rows"]:
             continue
         file = _local(run.store, name, folder)
         digest = _digest(file)
@@ -62,6 +63,9 @@ def by_view(shards: Iterable[Shard]) -> dict[str, tuple[Shard, ...]]:
 def rows_by_view(shards: Iterable[Shard]) -> dict[str, int]:
     """The number of rows of each view."""
     return {view: sum(shard.rows for shard in own) for view, own in by_view(shards).items()}
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
 
 
 def _local(store: Store, name: str, folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from schemas.release import FORMAT, RepositoryManifest, Shard
 from thresher import __version__
 from thresher.errors import PublishError
 from thresher.releases.places.open_place import open_place
-from thresher.releases.places.place import Change, Place, again
+from thresher.releases.places.place import MISSING, Change, Place, again
 
 MANIFEST, INDEX = "thresher/manifest.json", "index"
 INDEXED = f"{INDEX}/index.json"
+SHOWN = 10
+"""Most names in an error message."""
 SEMANTIC = re.compile(r"v(\d+)\.(\d+)\.(\d+)$")
 
 
@@ -55,12 +57,20 @@ def dumped(manifest: RepositoryManifest) -> bytes:
     return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
-def change(before: RepositoryManifest, after: RepositoryManifest, card: str, files: Mapping[str, Path]) -> Change:
-    """Return the commit that leads from one manifest to another: new shards, from `files`, the manifest and the card."""
-    present, wanted = paths(before), paths(after)
+def change(
+    before: RepositoryManifest,
+    after: RepositoryManifest,
+    cards: Mapping[str, bytes],
+    files: Mapping[str, Path],
+    damage: Mapping[str, str] | None = None,
+) -> Change:
+    """Return the commit that leads from one manifest to another: new shards and those of `damage`, from `files`, the manifest and
+    the cards."""
+    wanted, damaged = paths(after), set(damage or ())
+    present = paths(before) - damaged
     adds: dict[str, Path | bytes] = {path: files[path] for path in sorted(wanted - present)}
-    adds |= {MANIFEST: dumped(after), "README.md": card.encode()}
-    return Change(adds=adds, deletes=tuple(sorted(present - wanted)))
+    missing = {path for path, words in (damage or {}).items() if words == MISSING}
+    return Change(adds=adds | {MANIFEST: dumped(after)} | dict(cards), deletes=tuple(sorted(paths(before) - wanted - missing)))
 
 
 def next_version(place: Place, manifest: RepositoryManifest, versions: str | None, bumped: str) -> str:
@@ -78,20 +88,35 @@ def next_version(place: Place, manifest: RepositoryManifest, versions: str | Non
     return next(version for number in range(1, 100_000) if (version := f"{day}.{number}") not in taken)
 
 
-def stop_at_strangers(place: Place, head: str, manifest: RepositoryManifest) -> None:
+def stop_at_strangers(place: Place, head: str, manifest: RepositoryManifest, *, mended: Collection[str] = ()) -> dict[str, str]:
     """Raise PublishError if the repository holds Parquet files of no release, which readers would take for part of the dataset,
-    or if it lacks files of its releases."""
-    present, known = {path for path in place.files(head) if not path.startswith(f"{INDEX}/")}, paths(manifest)
-    if foreign := sorted(present - known):
+    or if shards of its releases are missing or were changed, other than those that are to be `mended`. Returns what is wrong with
+    the latter."""
+    present = {path for path in place.files(head) if not path.startswith(f"{INDEX}/")}
+    if foreign := sorted(present - paths(manifest)):
         raise PublishError(
             f"{place.name}: holds {foreign[0]} and {len(foreign) - 1} more that no release added; remove them, or publish "
             "to a repository of its own"
         )
-    if missing := sorted(known - present):
-        raise PublishError(
-            f"{place.name}: lacks {missing[0]} and {len(missing) - 1} more files of its releases; restore them with "
-            f"thresher rollback {place.name} --to TAG"
-        )
+    damage = place.damage(head, shards(manifest).values())
+    stop_at_damage(place, manifest, {path: words for path, words in damage.items() if path not in mended})
+    return damage
+
+
+def stop_at_damage(place: Place, manifest: RepositoryManifest, damage: Mapping[str, str]) -> None:
+    """Raise PublishError, with the name of each damaged shard and what is wrong with it, if there are some."""
+    if not damage:
+        return
+    of = {shard.path: release for release in manifest.releases for own in release.views.values() for shard in own}
+    versions = {path: f"{of[path].version}, {of[path].name}" if path in of else "revoked samples" for path in sorted(damage)}
+    lines = [f"{path} ({release}) {damage[path]}" for path, release in versions.items()]
+    more = [] if len(lines) <= SHOWN else [f"and {len(lines) - SHOWN} more"]
+    restored = "restore them from a backup" if place.lists_files else f"restore them with thresher rollback {place.name} --to TAG"
+    message = (
+        f"{place.name}: {len(damage)} shards of its releases are damaged; publish the runs that they are of again, which sends "
+        f"them again (thresher publish RUN --repo {place.name}), or {restored}:"
+    )
+    raise PublishError("\n  ".join([message, *lines[:SHOWN], *more]))
 
 
 def rows_of(manifest: RepositoryManifest) -> list[dict[str, Any]]:

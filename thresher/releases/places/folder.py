@@ -1,33 +1,44 @@
 """Releases in a directory: local, on S3, or on another store of fsspec. A directory has no commits, so they are kept as files:
 
-    FOLDER/README.md                  the card, which names every file of every config: what `datasets` reads
+    FOLDER/README.md                  the card, which names every file of every config: what `datasets` reads; people may edit it
     FOLDER/thresher/log/000001.json   one per commit: its small files, the names of the large ones, the tags; never changed
     FOLDER/VIEW/SPLIT/HASH.parquet    never changed
 
 A commit is the log entry of the next number, which only one publisher can create: a local file is linked to a name that must be
 free, an object is put on the condition that none exists (`If-None-Match`). The card is written afterwards, and again until it is
-that of the newest entry; a reader of the card sees the old version or the new one.
+that of the newest entry; a reader of the card sees the old version or the new one. What a person wrote into it meanwhile stays.
 """
 
 import getpass
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import secrets
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from schemas.release import Shard
 from thresher.durable import replace_file, sync
 from thresher.errors import PublishError
-from thresher.releases.places.place import Change, Committed, Gated, MovedError, backoff
+from thresher.releases.merge_card import CARD, README, card_id, decoded, merge, origin, own_part
+from thresher.releases.places.place import Change, Committed, Gated, MovedError, backoff, damage_of
 
 LOG = "thresher/log"
 NOTHING = "000000"
 """The revision of a folder without a commit."""
+ENTRIES = 4
+"""Entries of the log in memory."""
+LEFT_S = 86400
+"""Age in seconds at which temporary files are removed whose writer cannot be asked for."""
+_LEFT = re.compile(r"\.(?P<host>[^/]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.part$")
 
 
 class Folder:
@@ -85,12 +96,29 @@ class Folder:
         text: str | None = self._entry(revision)["texts"].get(path)
         return text
 
+    def readme(self, head: str) -> str | None:
+        present = self._read(README)
+        return self.text(head, README) if present is None else decoded(present, f"{self.name}/{README}")
+
+    def cards(self, head: str) -> Iterator[str]:
+        for number in range(int(head), 0, -1):
+            texts = self._entry(f"{number:06d}")["texts"]
+            if CARD in texts or README in texts:
+                yield texts[CARD] if CARD in texts else own_part(texts[README])
+
     def files(self, revision: str) -> set[str]:
         """The files of the revision that exist. Files of no revision do not count, because the card does not name them."""
-        self._fs.invalidate_cache()
-        prefix = len(self._base) + 1
-        present = {str(path)[prefix:] for path in self._fs.find(self._base)} if self._fs.exists(self._base) else set()
+        present = self._sizes()
         return {path for path in self._entry(revision)["files"] if path in present}
+
+    def damage(self, revision: str, shards: Collection[Shard], *, whole: Collection[str] = ()) -> dict[str, str]:  # noqa: ARG002
+        sizes, found = self._sizes(), {}
+        for shard in shards:
+            size = sizes.get(shard.path)
+            read = shard.path in whole and size == shard.file_bytes
+            if words := damage_of(shard, size, self._sha256(shard.path) if read else None):
+                found[shard.path] = words
+        return found
 
     def tags(self) -> dict[str, str]:
         tags: dict[str, str] = self._entry(self.head())["tags"]
@@ -99,20 +127,30 @@ class Folder:
     def fetch(self, revision: str, path: str, to: Path) -> None:  # noqa: ARG002 - files are never changed
         self._fs.get_file(self._path(path), str(to))
 
+    def open(self, revision: str, path: str) -> AbstractContextManager[BinaryIO]:  # noqa: ARG002 - files are never changed
+        file: AbstractContextManager[BinaryIO] = self._fs.open(self._path(path), "rb")
+        return file
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def send(self, path: str, file: Path, *, request: bool = False) -> None:  # noqa: ARG002 - a folder has no pull requests
         target = self._path(path)
-        if self._fs.exists(target) and self._fs.size(target) == file.stat().st_size:
+        self._fs.invalidate_cache()
+        if self._fs.exists(target) and self._fs.size(target) == file.stat().st_size and self._sha256(path) == _sha256(file):
             return
         self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
         if not self._local:
             self._fs.put_file(str(file), target)
             return
-        part = f"{target}.{os.getpid()}.part"
-        self._fs.put_file(str(file), part)
-        sync(part)
-        os.replace(part, target)
+        part = _part(target)
+        try:
+            self._fs.put_file(str(file), part)
+            sync(part)
+            os.replace(part, target)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+        sync(Path(target).parent)
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:  # noqa: ARG002 - no reader sees files that no card names
         for path, file in files.items():
@@ -145,6 +183,11 @@ class Folder:
         self._write_texts()
         return Committed(number)
 
+    def mend(self) -> None:
+        self._remove_left_parts()
+        if self._unwritten(self.head()):
+            self._write_texts()
+
     def mend_tag(self, tag: str) -> None:  # noqa: ARG002 - entries hold their tags; the card may be missing after an interruption
         self._write_texts()
 
@@ -158,23 +201,49 @@ class Folder:
             return {"texts": {}, "files": [], "tags": {}}
         if revision not in self._entries:
             try:
-                self._entries = {revision: json.loads(self._fs.cat_file(self._path(f"{LOG}/{revision}.json")))}
+                entry = json.loads(self._fs.cat_file(self._path(f"{LOG}/{revision}.json")))
             except FileNotFoundError as error:
                 raise PublishError(f"{self.name}: {LOG}/{revision}.json is missing; restore the file") from error
+            self._entries = dict([*self._entries.items(), (revision, entry)][-ENTRIES:])
         return self._entries[revision]
+
+    def _read(self, path: str) -> bytes | None:
+        """The content of a small file as it is now."""
+        self._fs.invalidate_cache()
+        try:
+            data: bytes = self._fs.cat_file(self._path(path))
+        except FileNotFoundError:
+            return None
+        return data
+
+    def _sizes(self) -> dict[str, int]:
+        """The size of each file, by its path in the repository."""
+        self._fs.invalidate_cache()
+        if not self._fs.exists(self._base):
+            return {}
+        prefix = len(self._base) + 1
+        return {str(path)[prefix:]: int(facts["size"]) for path, facts in self._fs.find(self._base, detail=True).items()}
+
+    def _sha256(self, path: str) -> str:
+        with self._fs.open(self._path(path), "rb") as file:
+            digest = hashlib.sha256()
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
 
     def _put_new(self, path: str, data: bytes) -> None:
         """Create a file. Raises MovedError if it exists."""
         target = self._path(path)
         try:
             if self._local:
-                part = f"{target}.{os.getpid()}.part"
-                Path(part).write_bytes(data)
-                sync(part)
+                part = _part(target)
                 try:
+                    Path(part).write_bytes(data)
+                    sync(part)
                     os.link(part, target)
                 finally:
-                    os.unlink(part)
+                    Path(part).unlink(missing_ok=True)
+                sync(Path(target).parent)
             else:
                 self._fs.pipe_file(target, data, mode="create")
         except FileExistsError as error:
@@ -184,11 +253,30 @@ class Folder:
         """Write the small files of the newest entry, the card last; again, if another entry was added meanwhile."""
         while True:
             head = self.head()
-            texts = self._entry(head)["texts"]
-            for path in sorted(texts, key=lambda path: (path == "README.md", path)):
-                self._put(path, texts[path].encode())
+            for path, text in self._unwritten(head).items():
+                self._put(path, text.encode())
             if self.head() == head:
                 return
+
+    def _unwritten(self, head: str) -> dict[str, str]:
+        """The small files that are not as the newest entry has them, the card last."""
+        texts = {path: text for path, text in self._entry(head)["texts"].items() if path != README}
+        unwritten = {path: text for path, text in sorted(texts.items()) if self._read(path) != text.encode()}
+        text, present = self._card(head), self._read(README)
+        return unwritten | ({README: text} if text is not None and present != text.encode() else {})
+
+    def _card(self, head: str) -> str | None:
+        """The card of the newest entry, with what a person wrote into the present one after it was read for that entry."""
+        text, present = self.text(head, README), self.readme(head)
+        if text is None or present is None or present == text:
+            return text
+        before = f"{int(head) - 1:06d}"
+        if present == self.text(before, README):
+            return text
+        card = self.text(head, CARD) or own_part(text)
+        if card_id(present) is not None and card_id(present) == card_id(card):
+            return present
+        return merge(card, present, origin(present, self.cards(before)), name=f"{self.name}/{README}")
 
     def _put(self, path: str, data: bytes) -> None:
         target = self._path(path)
@@ -197,6 +285,41 @@ class Folder:
             self._fs.pipe_file(target, data)
             return
         replace_file(target, data)
+
+    def _remove_left_parts(self) -> None:
+        """Remove temporary files of writers that were killed: of this machine, whose process has ended, or a day old."""
+        if not self._local:
+            return
+        base = Path(self._base)
+        small = (part for folder in ("", "thresher", "index") for part in (base / folder).glob(".*.*.tmp"))
+        for part in (*base.rglob("*.part"), *small):
+            with suppress(FileNotFoundError):
+                if _left(part) or part.stat().st_mtime < time.time() - LEFT_S:
+                    part.unlink()
+
+
+def _part(target: str) -> str:
+    """A name that no other writer uses for a temporary file, and that tells who does."""
+    return f"{target}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part"
+
+
+def _left(part: Path) -> bool:
+    """Whether the writer of a temporary file was a process of this machine that has ended."""
+    name = _LEFT.search(part.name)
+    if name is None or not name["host"].endswith(socket.gethostname()):
+        return False
+    try:
+        os.kill(int(name["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -1,17 +1,20 @@
 """Releases on the Hugging Face Hub. huggingface_hub takes its token from its login or its environment variables; it is never read
 here."""
 
+import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from schemas.release import Shard
 from thresher import __version__
 from thresher.errors import PublishError
-from thresher.releases.places.place import LONGEST_WAIT_S, Change, Committed, Gated, again, backoff
+from thresher.releases.merge_card import CARD, README, decoded, own_part
+from thresher.releases.places.place import LONGEST_WAIT_S, Change, Committed, Gated, again, backoff, damage_of
 
 AGAIN = (409, 412, 429, 500, 502, 503, 504)
 """Status codes after which a call is repeated: the head has moved, too many requests, or an error of the server."""
@@ -90,14 +93,40 @@ class HubPlace:
             raise ConnectionError(f"{path} cannot be read") from error
         except EntryNotFoundError:
             return None
-        return Path(file).read_text(encoding="utf-8")
+        return decoded(Path(file).read_bytes(), f"{self.name}/{path}")
+
+    def readme(self, head: str) -> str | None:
+        return self.text(head, README)
+
+    def cards(self, head: str) -> Iterator[str]:
+        """The card of the head, then those of the tags in the order of the changes; the commits of rollbacks have no tags."""
+        if (card := self.text(head, CARD)) is not None:
+            yield card
+        tags = self.tags()
+        for change in json.loads(self.text(head, "thresher/manifest.json") or "{}").get("changes", ()):
+            tag = change.partition(":")[0].removeprefix("rolled back to ")
+            if tag in tags:
+                if (card := self.text(tags[tag], CARD)) is not None:
+                    yield card
+                elif (text := self.text(tags[tag], README)) is not None:
+                    yield own_part(text)
 
     def files(self, revision: str) -> set[str]:
+        return {path for path in self._listed(revision) if path.endswith(".parquet") or path.startswith("index/")}
+
+    def damage(self, revision: str, shards: Collection[Shard], *, whole: Collection[str] = ()) -> dict[str, str]:  # noqa: ARG002
+        """The Hub knows the hash of every shard."""
+        listed = self._listed(revision)
+        found = {shard.path: damage_of(shard, *listed.get(shard.path, (None, None))) for shard in shards}
+        return {path: words for path, words in found.items() if words is not None}
+
+    def _listed(self, revision: str) -> dict[str, tuple[int, str | None]]:
+        """Size and SHA-256 of each file; the latter of large files only."""
         from huggingface_hub import RepoFile
 
         entries = self._api.list_repo_tree(self.name, repo_type="dataset", revision=revision, recursive=True)
-        paths = {entry.path for entry in entries if isinstance(entry, RepoFile)}
-        return {path for path in paths if path.endswith(".parquet") or path.startswith("index/")}
+        files = [entry for entry in entries if isinstance(entry, RepoFile)]
+        return {file.path: (file.size, file.lfs.sha256 if file.lfs else None) for file in files}
 
     def tags(self) -> dict[str, str]:
         return {ref.name: ref.target_commit for ref in self._api.list_repo_refs(self.name, repo_type="dataset").tags}
@@ -107,6 +136,14 @@ class HubPlace:
         file = self._api.hf_hub_download(self.name, path, repo_type="dataset", revision=revision, local_dir=scratch)
         Path(file).replace(to)
         shutil.rmtree(scratch)
+
+    def open(self, revision: str, path: str) -> AbstractContextManager[BinaryIO]:
+        from huggingface_hub import HfFileSystem
+
+        file: AbstractContextManager[BinaryIO] = HfFileSystem(skip_instance_cache=True).open(
+            f"datasets/{self.name}/{path}", revision=revision, block_size=1 << 20
+        )
+        return file
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -160,6 +197,9 @@ class HubPlace:
         if tag is not None and not request:
             again(self, lambda: self._api.create_tag(self.name, tag=tag, revision=commit.oid, repo_type="dataset", exist_ok=True))
         return Committed(str(commit.oid), commit.pr_url if request else None)
+
+    def mend(self) -> None:
+        return
 
     def mend_tag(self, tag: str) -> None:
         if tag in self.tags():

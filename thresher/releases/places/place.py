@@ -2,15 +2,19 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import BinaryIO, Literal, Protocol, TypeVar
+
+from schemas.release import Shard
 
 T = TypeVar("T")
 TRIES, LONGEST_WAIT_S = 12, 60.0
 Gated = Literal["auto", "manual"]
+MISSING = "is missing"
+"""What is wrong with a shard that is not there."""
 
 
 class MovedError(Exception):
@@ -68,16 +72,33 @@ class Place(Protocol):
         """Return the content of a small file, or None if there is no such file."""
         ...
 
+    def readme(self, head: str) -> str | None:
+        """Return the card as readers see it now, with what a person wrote since the newest revision; None if there is none."""
+        ...
+
+    def cards(self, head: str) -> Iterator[str]:
+        """Return the generated cards of `head` and of earlier revisions, the newest first."""
+        ...
+
     def files(self, revision: str) -> set[str]:
         """Return the paths of the Parquet files and of all files of the index."""
+        ...
+
+    def damage(self, revision: str, shards: Collection[Shard], *, whole: Collection[str] = ()) -> dict[str, str]:
+        """Return what is wrong with the shards that are not as they were released, by their path: they are missing, or have
+        another size or content. The content of those in `whole` is read where the storage does not know its hash."""
         ...
 
     def tags(self) -> dict[str, str]:
         """Return the revision of each tag."""
         ...
 
+    def open(self, revision: str, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file of the repository, of which only the parts that are asked for are read."""
+        ...
+
     def send(self, path: str, file: Path, *, request: bool = False) -> None:
-        """Send a file ahead of the commit, or the pull request, that will name it. A file is sent once."""
+        """Send a file ahead of the commit, or the pull request, that will name it. A file with this content is not sent again."""
         ...
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:
@@ -97,6 +118,10 @@ class Place(Protocol):
         longer `parent`; then nothing has changed."""
         ...
 
+    def mend(self) -> None:
+        """Complete what an interrupted command left undone, and remove its temporary files."""
+        ...
+
     def mend_tag(self, tag: str) -> None:
         """Set the tag of a commit if it was interrupted before it was tagged."""
         ...
@@ -113,6 +138,17 @@ def again(place: Place, call: Callable[[], T]) -> T:
                 raise
         time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def damage_of(shard: Shard, size: int | None, sha256: str | None) -> str | None:
+    """Return what is wrong with a shard of this size (None if it is missing) and hash (None if it is not known), or None."""
+    if size is None:
+        return MISSING
+    if size != shard.file_bytes:
+        return f"has {size} bytes, not the {shard.file_bytes} that were released"
+    if sha256 is not None and not sha256.startswith(Path(shard.path).stem):
+        return f"has another content than was released (SHA-256 {sha256[:16]})"
+    return None
 
 
 def backoff(tried: int) -> float:

@@ -1,0 +1,241 @@
+"""The front matter of a card: read as people write it, and merged key by key.
+
+A key equal to what thresher wrote last is thresher's and is updated; any other value is a person's and stays. Tags and languages
+are united; of `configs` and `dataset_info` the entries that thresher wrote are replaced, and others stay. Lines of keys that keep
+their value are copied as they are, comments included.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import yaml
+
+from schemas.dataset import View
+from thresher.errors import PublishError
+
+KEYS = (
+    "license", "language", "pretty_name", "size_categories", "task_categories", "annotations_creators", "tags", "configs",
+    "dataset_info",
+)  # fmt: skip
+"""Keys that thresher writes."""
+UNITED, NAMED = ("tags", "language"), ("configs", "dataset_info")
+_OPEN = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n")
+_CLOSE = re.compile(r"^(?:---|\.\.\.)[ \t]*\r?$", re.MULTILINE)
+_KEY = re.compile(r"\s*[\w-]+:(?:\s|$)")
+_OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
+_ADVICE = "correct it by hand, and run the command again; nothing was changed"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card, taken apart."""
+
+    matter: dict[Any, Any]
+    source: str
+    """The lines of the front matter; empty if there is none."""
+    body: str
+
+
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The parser in C, where PyYAML was built with it: a card may have megabytes."""
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]  # one of two classes
+    """Refuses a key that occurs twice: YAML's own loader keeps the last and loses the others."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        written: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if (key.tag, key.value) in written:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
+                written.add((key.tag, key.value))
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def taken_apart(text: str, name: str = "README.md") -> Card:
+    """Take a card apart: with a BOM, any line ends, `...` or nothing after the last line. `name` is the card in errors. Raises
+    PublishError on front matter that is no YAML mapping, whose text would be lost."""
+    opened = _OPEN.match(text)
+    if opened is None:
+        return Card({}, "", text.removeprefix("\ufeff"))
+    closed = _CLOSE.search(text, opened.end())
+    line = opened[0].count("\n")
+    if closed is None:
+        if _KEY.match(text, opened.end()):
+            raise PublishError(f"{name}: line {line}: its front matter has no last line `---`; {_ADVICE}")
+        return Card({}, "", text.removeprefix("\ufeff"))
+    source = text[opened.end() : closed.start()].replace("\r\n", "\n")
+    body = text[closed.end() :].removeprefix("\n")
+    return Card(_mapping(source, name, line), source, body)
+
+
+def merged(
+    generated: Mapping[str, Any], theirs: Mapping[Any, Any], last: Mapping[str, Any], name: str = "README.md"
+) -> dict[Any, Any]:
+    """Merge the keys that are generated now into those of the present card; `last` are those that were generated for it. Raises
+    PublishError if an entry of a person has the name of one of thresher's."""
+    if not theirs:
+        return dict(generated)
+    matter = {}
+    for key in dict.fromkeys([*theirs, *generated]):
+        if key in NAMED:
+            entries = _named(key, generated, theirs, last, name)
+            if entries or key in generated:
+                matter[key] = entries
+        elif key in UNITED and all(isinstance(keys.get(key) or [], (list, str)) for keys in (theirs, generated)):
+            if united := _united(*(keys.get(key) for keys in (generated, theirs, last))):
+                matter[key] = united
+        elif key in theirs and (key not in last or theirs[key] != last[key]):
+            matter[key] = theirs[key]
+        elif key in generated and (key in theirs or key not in last):  # what a person removed is not written again
+            matter[key] = generated[key]
+    return matter
+
+
+def joined(matter: Mapping[Any, Any], body: str, old: Card | None = None) -> str:
+    """Return a card. Keys that have the value that they have in the `old` card keep their lines."""
+    dumped = _dumped(matter)
+    if old is not None and old.source:
+        lines = _lines(old.source)
+        pieces = []
+        for key, value in matter.items():
+            comments, own = lines.get(key, ("", ""))
+            pieces.append(comments + (own if own and old.matter.get(key) == value else _dumped({key: value})))
+        whole = "".join(pieces) + lines.get(_Tail, ("", ""))[0]
+        if _same(whole, matter):
+            dumped = whole
+    return f"---\n{dumped}---\n{body}"
+
+
+def own(matter: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the keys of a card that thresher wrote, as far as their names tell."""
+    names = {*get_args(View), "revoked"}
+    kept = {key: value for key, value in matter.items() if key in KEYS}
+    for key in NAMED:
+        if isinstance(kept.get(key), list):
+            kept[key] = [entry for entry in kept[key] if isinstance(entry, dict) and entry.get("config_name") in names]
+    return kept
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+class _Tail:
+    """The key of the comments below the last key."""
+
+
+def _mapping(source: str, name: str, before: int) -> dict[Any, Any]:
+    """The keys of front matter that begins after so many lines."""
+    try:
+        matter = yaml.load(source, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {before + mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise PublishError(f"{name}: {where}its front matter is not valid YAML: {problem}; {_ADVICE}") from error
+    except (ValueError, RecursionError) as error:
+        raise PublishError(f"{name}: its front matter is not valid YAML: {error}; {_ADVICE}") from error
+    if matter is None:
+        return {}
+    if not isinstance(matter, dict):
+        kind = "a list" if isinstance(matter, list) else "plain text"
+        raise PublishError(
+            f"{name}: line {before}: `---` begins front matter, whose lines must be `key: value`, and found {kind}; {_ADVICE} "
+            "(a horizontal rule can be written as ***)"
+        )
+    return matter
+
+
+def _united(generated: Any, theirs: Any, last: Any) -> Any:
+    """Their items and the generated ones, without those that a person removed or that are no longer generated."""
+    now, found, before = ([items] if isinstance(items, str) else list(items or ()) for items in (generated, theirs, last))
+    items = [item for item in now if item in found or item not in before]
+    items += [item for item in found if item not in before and item not in items]
+    same = len(items) == len(found) and all(item in found for item in items)
+    return theirs if same else items
+
+
+def _named(
+    key: str, generated: Mapping[str, Any], theirs: Mapping[Any, Any], last: Mapping[str, Any], name: str
+) -> list[dict[str, Any]]:
+    """The generated entries, each a config or its description, and those of a person."""
+    now, found, before = (_entries(key, keys, name) for keys in (generated, theirs, last))
+    ours, earlier = {_name(entry) for entry in now}, {_name(entry) for entry in before}
+    if taken := [entry for entry in found if _name(entry) in ours - earlier and entry not in now]:
+        raise PublishError(
+            f"{name}: its front matter has an entry {_name(taken[0])!r} of its own in `{key}`, which the release would replace; "
+            "rename the config, or publish to another repository"
+        )
+    foreign = [entry for entry in found if _name(entry) not in ours | earlier]
+    chosen = [_name(entry) for entry in found if entry.get("default")]
+    if any(entry.get("default") or _name(entry) == "default" for entry in foreign):
+        default = None
+    elif chosen and chosen[0] in ours and chosen[0] not in [_name(entry) for entry in before if entry.get("default")]:
+        default = chosen[0]
+    else:
+        return [*now, *foreign]
+    return [*(_with_default(entry, _name(entry) == default) for entry in now), *foreign]
+
+
+def _with_default(entry: dict[str, Any], default: bool) -> dict[str, Any]:
+    """An entry that is the default config, or is not."""
+    rest = {key: value for key, value in entry.items() if key not in ("config_name", "default")}
+    return {"config_name": _name(entry)} | ({"default": True} if default else {}) | rest
+
+
+def _entries(key: str, matter: Mapping[Any, Any], name: str) -> list[dict[str, Any]]:
+    entries = matter.get(key)
+    if isinstance(entries, dict) and key == "dataset_info":
+        entries = [entries]
+    if entries is not None and not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise PublishError(f"{name}: `{key}` of its front matter must be a list of mappings; {_ADVICE}")
+    return entries or []
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    """The name of a config; datasets calls one without a name `default`."""
+    return str(entry.get("config_name", "default"))
+
+
+def _lines(source: str) -> dict[Any, tuple[str, str]]:
+    """The lines of each key as (comments above it, its own); empty if keys do not begin on lines of their own."""
+    node = yaml.compose(source, _SafeLoader) if not _OTHER_BREAKS.search(source) else None
+    if node is None:
+        return {_Tail: (source, "")} if not _OTHER_BREAKS.search(source) else {}
+    if not isinstance(node, yaml.MappingNode) or node.flow_style:
+        return {}
+    lines = [f"{line}\n" for line in source.removesuffix("\n").split("\n")]
+    found: dict[Any, tuple[str, str]] = {}
+    comments = lines[: node.value[0][0].start_mark.line]
+    for key, start, end in _spans(node, len(lines)):
+        own = lines[start:end]
+        below: list[str] = []
+        while own and (not own[-1].strip() or own[-1].startswith("#")):
+            below.insert(0, own.pop())
+        found[key] = ("".join(comments), "".join(own))
+        comments = below
+    found[_Tail] = ("".join(comments), "")
+    return found
+
+
+def _spans(node: yaml.MappingNode, lines: int) -> Iterator[tuple[Any, int, int]]:
+    starts = [key.start_mark.line for key, _ in node.value]
+    keys = yaml.SafeLoader("")
+    for (key, _), start, end in zip(node.value, starts, [*starts[1:], lines], strict=True):
+        yield keys.construct_object(key, deep=True), start, end
+
+
+def _same(source: str, matter: Mapping[Any, Any]) -> bool:
+    try:
+        return bool(yaml.load(source, _Loader) == matter)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError):
+        return False
+
+
+def _dumped(matter: Mapping[Any, Any]) -> str:
+    text: str = yaml.safe_dump(dict(matter), sort_keys=False, allow_unicode=True, width=120) if matter else ""
+    return text
