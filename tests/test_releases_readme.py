@@ -1,9 +1,13 @@
-"""The README of a repository: text that a person wrote is kept."""
+"""The README of a repository: what a person wrote is kept, through every change."""
 
+import pytest
 import yaml
 
+from helpers.cards import REFUSED, RUN_CARD, SHAPES, manifest, matter
 from schemas.release import RepositoryManifest
-from thresher.releases.readme import END, readme
+from thresher.errors import PublishError
+from thresher.releases.merge_card import BEGIN, card_id, origin
+from thresher.releases.readme import END, generate, readme
 
 
 def test_text_below_the_generated_card_is_kept() -> None:
@@ -26,3 +30,50 @@ def test_text_below_the_generated_card_is_kept() -> None:
     assert yaml.safe_load(first.split("---\n")[1])["viewer"] is False
     unmarked = text.replace(END, "")
     assert readme(unmarked, manifest, unmarked).count("New words.") == 1
+
+
+def edited(text: str) -> str:
+    """As a person edits a card: above, between and below the marks, and in the front matter."""
+    text = text.replace(BEGIN, f"Above.\n\n{BEGIN}", 1).replace("\n## Limits\n", "\nBetween.\n\n```\ncode\n```\n\n## Limits\n", 1)
+    return text.replace("---\n", "---\nedited: yes # by hand\n", 1) + "\nBelow.\n"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_what_a_person_wrote_stays_through_every_change(shape: str, when: str) -> None:
+    """Their card is there before the first release, or takes the place of the card of one; it is edited, and then runs are
+    released, samples revoked, releases rolled back and shards merged. What thresher wrote changes with each."""
+    theirs, keys, pieces = SHAPES[shape]
+    other = RUN_CARD.replace("license: mit", "license: apache-2.0").replace("- synthetic", "- generated")
+    states = [(RUN_CARD, manifest(1)), (other, manifest(2)), (other, manifest(2, revoked=True)), (RUN_CARD, manifest(1))]
+    states += [(other, manifest(2, merged=True))]
+    cards = [generate(*state) for state in states]
+    text = readme(*states[0], theirs, None if when == "before" or theirs is None else origin(theirs, cards[:1]))
+    for number, (run_card, content) in enumerate(states):
+        if number:
+            old = edited(text) if number == 1 else text
+            text = readme(run_card, content, old, origin(old, cards[number - 1 :: -1]))
+            assert text.split(BEGIN)[0].endswith("---\nAbove.\n\n")
+            assert [text.count(f"{word}.\n") for word in ("Above", "Between", "Below")] == [1, 1, 1]
+            assert text.index(END) < text.index("Between.\n\n```\ncode\n```\n") < text.index("Below.")
+            assert "edited: yes # by hand\n" in text
+        assert [text.count(word) for word in (BEGIN, END, "New words.", "## Releases", "## Limits")] == [1] * 5
+        assert card_id(text) == card_id(cards[number])
+        assert not [piece for piece in pieces if text.count(piece) != 1]
+        found, made = matter(text), matter(cards[number])
+        assert found | keys == found
+        for key in {"license", "pretty_name", "size_categories"} - set(keys):
+            assert found[key] == made[key]
+        assert set(found["tags"]) == {*made["tags"], *(["sums"] if "tags" in shape else [])}
+        assert found["language"] == (["en", "de"] if "language" in shape else ["en"])
+        own = ["mine"] if "config" in shape else []
+        assert [entry["config_name"] for entry in found["configs"]] == [*(c["config_name"] for c in made["configs"]), *own]
+        assert [entry["config_name"] for entry in found["dataset_info"]] == [entry["config_name"] for entry in found["configs"]]
+        assert [c["config_name"] for c in found["configs"] if c.get("default")] == (own or ["sft"])
+
+
+@pytest.mark.parametrize("shape", REFUSED)
+def test_a_card_that_would_lose_something_is_refused(shape: str) -> None:
+    text, words = REFUSED[shape]
+    with pytest.raises(PublishError, match=words):
+        readme(RUN_CARD, manifest(1), text)

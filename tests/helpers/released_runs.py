@@ -56,7 +56,7 @@ def run_on_machine(
     """Filter rows on a machine, which is a folder with an index of its own, and publish the run unless `repo` is None."""
     (folder / machine).mkdir(exist_ok=True)
     dedupe = {"released": None if released is None else {"index": released}, "guard": guard}
-    gates = {"self_check": False, "pass_rate_drop": 1.0, "diversity_drop": 1.0}
+    gates = {"hits": 0, "self_check": False, "pass_rate_drop": 1.0, "diversity_drop": 1.0}
     if repo is not None:
         recipe["publish"] = {"repo": repo, "versions": "semantic", "gates": gates}
     return asking_run(folder, rows, f"{machine}/{rows[0]['prompt'][:2]}", dedupe, **recipe)

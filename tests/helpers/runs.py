@@ -26,7 +26,7 @@ from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.sampler import Drawn, Group
 
 ANSWER = {"name": "exact_answer", "parameters": {"after": "A:"}}
-LOOSE = {"undecided": 1.0, "self_check": False, "pass_rate_drop": 1.0, "diversity_drop": 1.0}
+LOOSE = {"hits": 0, "undecided": 1.0, "self_check": False, "pass_rate_drop": 1.0, "diversity_drop": 1.0}
 """Gates that refuse nothing of a small run."""
 
 

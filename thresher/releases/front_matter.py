@@ -98,17 +98,8 @@ def merged(
 
 def joined(matter: Mapping[Any, Any], body: str, old: Card | None = None) -> str:
     """Return a card. Keys that have the value that they have in the `old` card keep their lines."""
-    dumped = _dumped(matter)
-    if old is not None and old.source:
-        lines = _lines(old.source)
-        pieces = []
-        for key, value in matter.items():
-            comments, own = lines.get(key, ("", ""))
-            pieces.append(comments + (own if own and old.matter.get(key) == value else _dumped({key: value})))
-        whole = "".join(pieces) + lines.get(_Tail, ("", ""))[0]
-        if _same(whole, matter):
-            dumped = whole
-    return f"---\n{dumped}---\n{body}"
+    source = _edited(matter, old) if old is not None and old.source else None
+    return f"---\n{_dumped(matter) if source is None else source}---\n{body}"
 
 
 def own(matter: Mapping[Any, Any]) -> dict[str, Any]:
@@ -201,6 +192,41 @@ def _name(entry: Mapping[str, Any]) -> str:
     return str(entry.get("config_name", "default"))
 
 
+def _edited(matter: Mapping[Any, Any], old: Card) -> str | None:
+    """The lines of the old card, with those of other keys; None if these keys cannot be written so."""
+    lines = _lines(old.source)
+    pieces = []
+    try:
+        for key, value in matter.items():
+            comments, own = lines.get(key, ("", ""))
+            if old.matter.get(key) == value and own:
+                pieces.append(comments + own)
+            else:
+                pieces.append(comments + (_edited_list(key, value, own) or _dumped({key: value})))
+        source = "".join(pieces) + lines.get(_Tail, ("", ""))[0]
+        return source if yaml.load(source, _Loader) == matter else None  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError):
+        return None
+
+
+def _edited_list(key: Any, items: Any, own: str) -> str | None:
+    """The lines of a list with other items, of which those that were there keep their lines; None if it is not in block style."""
+    node = yaml.compose(own, _SafeLoader) if own and isinstance(items, list) and items else None
+    sequence = node.value[0][1] if isinstance(node, yaml.MappingNode) else None
+    if not isinstance(sequence, yaml.SequenceNode) or sequence.flow_style or not sequence.value:
+        return None
+    lines = own.splitlines(keepends=True)
+    starts = [item.start_mark.line for item in sequence.value]
+    there = list(zip(yaml.load(own, _Loader)[key], starts, [*starts[1:], len(lines)], strict=True))  # noqa: S506 - a SafeLoader
+    indent = " " * sequence.start_mark.column
+    pieces = ["".join(lines[: starts[0]])]
+    for item in items:
+        place = next((lines[start:end] for value, start, end in there if value == item), None)
+        made = [f"{indent}{line}" for line in _dumped([item]).splitlines(keepends=True)]
+        pieces.append("".join(made if place is None else place))
+    return "".join(pieces)
+
+
 def _lines(source: str) -> dict[Any, tuple[str, str]]:
     """The lines of each key as (comments above it, its own); empty if keys do not begin on lines of their own."""
     node = yaml.compose(source, _SafeLoader) if not _OTHER_BREAKS.search(source) else None
@@ -229,13 +255,6 @@ def _spans(node: yaml.MappingNode, lines: int) -> Iterator[tuple[Any, int, int]]
         yield keys.construct_object(key, deep=True), start, end
 
 
-def _same(source: str, matter: Mapping[Any, Any]) -> bool:
-    try:
-        return bool(yaml.load(source, _Loader) == matter)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError):
-        return False
-
-
-def _dumped(matter: Mapping[Any, Any]) -> str:
-    text: str = yaml.safe_dump(dict(matter), sort_keys=False, allow_unicode=True, width=120) if matter else ""
+def _dumped(matter: Mapping[Any, Any] | list[Any]) -> str:
+    text: str = yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=120) if matter else ""
     return text

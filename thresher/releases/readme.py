@@ -28,8 +28,8 @@ def readme(
     lists_files: bool = False,
 ) -> str:
     """Return a card with the contents and releases of `manifest`, and with what a person wrote into the `old` card, which was
-    made from the generated card `last`. `text` is the card of a run, or an earlier result of this function. Raises PublishError on
-    an old card that cannot be merged."""
+    made from the generated card `last`. `text` is the card of a run, or an earlier result. Raises PublishError on an old card that
+    cannot be merged."""
     return merge(generate(text, manifest, repo=repo, lists_files=lists_files), old, last, name=f"{repo}/{README}")
 
 
