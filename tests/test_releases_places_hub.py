@@ -1,5 +1,7 @@
 """Releases on a Hub that the real clients talk to: complete or not at all, and nothing twice, whatever fails."""
 
+import hashlib
+import io
 import json
 import random
 import subprocess
@@ -9,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -347,3 +351,102 @@ def test_a_pull_request_leaves_main_alone(hub: Any, run: Callable[..., Path]) ->
     assert made["request"].endswith("/discussions/1")
     assert commits(hub) == ["initial commit"]
     assert len(loaded(hub, "refs/pr/1")["refs/pr/1"]) == 9
+
+
+def put(hub: Any, files: dict[str, bytes | None], repo: str = REPO) -> None:
+    """A commit of a person: files that are written, or deleted where there is no content. The repository is made if there is
+    none."""
+    from helpers.hub_server import ATTRIBUTES, File, Repository, git_oid
+
+    if repo not in hub.repositories:
+        hub.repositories[repo] = made = Repository(repo, private=False)
+        made.add("refs/heads/main", None, {}, "initial commit", "alice")
+        files = {".gitattributes": ATTRIBUTES.encode(), **files}
+    repository = hub.repositories[repo]
+    head = repository.at("main")
+    tree = dict(head.tree)
+    for path, data in files.items():
+        if data is None:
+            del tree[path]
+            continue
+        digest = hashlib.sha256(data).hexdigest() if path.endswith(".parquet") else None
+        hub.put(digest or git_oid(data), data)
+        tree[path] = File(git_oid(data), len(data), digest)
+    repository.add("refs/heads/main", head.oid, tree, "by hand", "bob")
+
+
+def content(hub: Any, path: str) -> bytes:
+    found: bytes = hub.content(hub.repositories[REPO].at("main").tree[path])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["lfs"], indirect=True)
+def test_a_card_of_a_person_and_their_config_survive_on_the_hub(hub: Any, run: Callable[..., Path]) -> None:
+    """It is there before the first release, is edited between releases, and after each change `datasets` loads their config."""
+    table = io.BytesIO()
+    pq.write_table(pa.table({"prompt_id": ["mine"]}), table)
+    matter = b"\xef\xbb\xbf---\r\nlicense: gpl # ours\r\nconfigs:\r\n- config_name: mine\r\n  data_files: data/*\r\n"
+    put(hub, {"README.md": matter + b"---\r\n# Mine\r\n\r\nText", "data/a.parquet": table.getvalue()})
+
+    def stays(*words: str) -> None:
+        text = content(hub, "README.md").decode()
+        assert not [word for word in ("license: gpl # ours\n", "# Mine\r\n\r\nText", *words) if text.count(word) != 1]
+
+    first = publish(hub, run(10))["version"]
+    stays()
+    text = content(hub, "README.md").decode()
+    text = text.replace("<!--", "Above.\n<!--", 1).replace("## Limits", "Between.\n\n## Limits") + "Below.\n"
+    put(hub, {"README.md": text.encode()})
+    publish(hub, run(20))
+    words = ("Above.\n", "Between.\n", "Below.\n")
+    stays(*words)
+    thresher(hub, "revoke", REPO, loaded(hub, "main")["main"][0], "--reason", "wrong")
+    stays(*words)
+    thresher(hub, "compact", REPO)
+    thresher(hub, "rollback", REPO, "--to", first)
+    stays(*words)
+    assert loaded(hub, "main", config="mine")["main"] == ["mine"]
+    before = commits(hub)
+    for bad, said in (
+        (b"---\nlicense: [mit\n---\n", "line 3: its front matter is not valid YAML"),
+        (b"\xff", "is not UTF-8 text"),
+    ):
+        put(hub, {"README.md": bad})
+        assert f"{REPO}/README.md: {said}" in thresher(hub, "publish", run(20), "--repo", REPO, status=1)
+        assert f"{REPO}/README.md: {said}" in thresher(hub, "revoke", REPO, "x", "--reason", "wrong", status=1)
+    assert commits(hub)[2:] == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["xet"], indirect=True)
+def test_damaged_shards_are_named_and_sent_again_or_restored(hub: Any, run: Callable[..., Path]) -> None:
+    """A shard is missing, another has other content of the same size: the run that released them sends them again, a rollback
+    restores them from a tag, and other runs name them."""
+    one, two = run(10), run(20)
+    first, second = publish(hub, one), publish(hub, two)
+    rows = loaded(hub, "main")["main"]
+    manifest = json.loads(content(hub, "thresher/manifest.json"))
+    sft, rollouts = (manifest["releases"][0]["views"][view][0]["path"] for view in ("sft", "rollouts"))
+    whole = content(hub, rollouts)
+    damage = {sft: None, rollouts: whole[:-9] + b"123456789"}
+
+    put(hub, damage)
+    for command in (("publish", two, "--repo", REPO), ("publish", run(30), "--repo", REPO), ("compact", REPO)):
+        said = thresher(hub, *command, status=1)
+        assert "2 shards of its releases are damaged" in said
+        assert f"{sft} ({first['version']}, sums) is missing" in said
+        assert f"{rollouts} ({first['version']}, sums) has another content than was released" in said
+    assert publish(hub, one)["mended"] == sorted((sft, rollouts))
+    assert content(hub, rollouts) == whole
+    assert loaded(hub, "main")["main"] == rows
+    assert publish(hub, one)["commit"] is None
+
+    put(hub, damage)
+    assert "holds what it held" in thresher(hub, "rollback", REPO, "--to", second["version"])
+    assert content(hub, rollouts) == whole
+    assert loaded(hub, "main")["main"] == rows
+    assert "2 of 3 ids are of no sample there, so nothing was revoked: x, y; wanted" in thresher(
+        hub, "revoke", REPO, "x", rows[0], "y", "--reason", "wrong", status=1
+    )
+    assert "has already" in thresher(hub, "rollback", REPO, "--to", second["version"])

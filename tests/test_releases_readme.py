@@ -6,8 +6,22 @@ import yaml
 from helpers.cards import REFUSED, RUN_CARD, SHAPES, manifest, matter
 from schemas.release import RepositoryManifest
 from thresher.errors import PublishError
-from thresher.releases.merge_card import BEGIN, card_id, origin
+from thresher.releases.merge_card import BEGIN, card_id, merge, origin
 from thresher.releases.readme import END, generate, readme
+
+OTHER = RUN_CARD.replace("license: mit", "license: apache-2.0").replace("- synthetic", "- generated")
+CARDS = [
+    generate(text, content)
+    for text, content in [
+        (RUN_CARD, manifest(1)),
+        (OTHER, manifest(2)),
+        (OTHER, manifest(2, revoked=True)),
+        (RUN_CARD, manifest(1)),
+        (OTHER, manifest(2, merged=True)),
+    ]
+]
+"""The generated cards of a first release, a second one, a revocation, a rollback and a merge."""
+MADE = [matter(card) for card in CARDS]
 
 
 def test_text_below_the_generated_card_is_kept() -> None:
@@ -44,23 +58,19 @@ def test_what_a_person_wrote_stays_through_every_change(shape: str, when: str) -
     """Their card is there before the first release, or takes the place of the card of one; it is edited, and then runs are
     released, samples revoked, releases rolled back and shards merged. What thresher wrote changes with each."""
     theirs, keys, pieces = SHAPES[shape]
-    other = RUN_CARD.replace("license: mit", "license: apache-2.0").replace("- synthetic", "- generated")
-    states = [(RUN_CARD, manifest(1)), (other, manifest(2)), (other, manifest(2, revoked=True)), (RUN_CARD, manifest(1))]
-    states += [(other, manifest(2, merged=True))]
-    cards = [generate(*state) for state in states]
-    text = readme(*states[0], theirs, None if when == "before" or theirs is None else origin(theirs, cards[:1]))
-    for number, (run_card, content) in enumerate(states):
+    text = merge(CARDS[0], theirs, None if when == "before" or theirs is None else origin(theirs, CARDS[:1]))
+    for number, card in enumerate(CARDS):
         if number:
             old = edited(text) if number == 1 else text
-            text = readme(run_card, content, old, origin(old, cards[number - 1 :: -1]))
+            text = merge(card, old, origin(old, CARDS[number - 1 :: -1]))
             assert text.split(BEGIN)[0].endswith("---\nAbove.\n\n")
             assert [text.count(f"{word}.\n") for word in ("Above", "Between", "Below")] == [1, 1, 1]
             assert text.index(END) < text.index("Between.\n\n```\ncode\n```\n") < text.index("Below.")
             assert "edited: yes # by hand\n" in text
         assert [text.count(word) for word in (BEGIN, END, "New words.", "## Releases", "## Limits")] == [1] * 5
-        assert card_id(text) == card_id(cards[number])
+        assert card_id(text) == card_id(card)
         assert not [piece for piece in pieces if text.count(piece) != 1]
-        found, made = matter(text), matter(cards[number])
+        found, made = matter(text), MADE[number]
         assert found | keys == found
         for key in {"license", "pretty_name", "size_categories"} - set(keys):
             assert found[key] == made[key]

@@ -8,6 +8,7 @@ for injected ones, the time limit of commits, the viewer, merges of pull request
 """
 
 import base64
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -221,8 +222,10 @@ class Hub:
     def describe(self, repository: Repository, commit: Commit, *, blobs: bool = False) -> Any:
         card: dict[str, Any] = {}
         if "README.md" in commit.tree:
-            matter = re.match(r"---\n(.*?)\n---", self.content(commit.tree["README.md"]).decode(), re.DOTALL)
-            card = (yaml.safe_load(matter.group(1)) or {}) if matter else {}
+            text = self.content(commit.tree["README.md"]).decode(errors="replace")
+            matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+            with contextlib.suppress(yaml.YAMLError):
+                card = (yaml.safe_load(matter.group(1)) or {}) if matter else {}
         siblings = []
         for path, file in sorted(commit.tree.items()):
             more = {"size": file.size, "blobId": file.oid} if blobs else {}

@@ -104,12 +104,21 @@ def joined(matter: Mapping[Any, Any], body: str, old: Card | None = None) -> str
 
 def own(matter: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the keys of a card that thresher wrote, as far as their names tell."""
-    names = {*get_args(View), "revoked"}
     kept = {key: value for key, value in matter.items() if key in KEYS}
     for key in NAMED:
         if isinstance(kept.get(key), list):
-            kept[key] = [entry for entry in kept[key] if isinstance(entry, dict) and entry.get("config_name") in names]
+            kept[key] = [entry for entry in kept[key] if isinstance(entry, dict) and _name(entry) in names()]
     return kept
+
+
+def foreign_configs(matter: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Return the configs of a card whose names are not thresher's."""
+    return [entry for entry in _entries("configs", matter, "README.md") if _name(entry) not in names()]
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of thresher's configs, which are also those of their folders."""
+    return (*get_args(View), "revoked")
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

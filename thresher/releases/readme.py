@@ -27,9 +27,9 @@ def readme(
     repo: str = "ORG/NAME",
     lists_files: bool = False,
 ) -> str:
-    """Return a card with the contents and releases of `manifest`, and with what a person wrote into the `old` card, which was
-    made from the generated card `last`. `text` is the card of a run, or an earlier result. Raises PublishError on an old card that
-    cannot be merged."""
+    """Return a card with the contents and releases of `manifest`, and with what a person wrote into the `old` card, made from
+    the generated card `last`. `text` is the card of a run, or an earlier result. Raises PublishError on an old card that cannot
+    be merged."""
     return merge(generate(text, manifest, repo=repo, lists_files=lists_files), old, last, name=f"{repo}/{README}")
 
 
@@ -57,10 +57,11 @@ def cards_of(place: Place, revision: str, head: str, manifest: RepositoryManifes
     of a manifest and what a person wrote. Raises PublishError if the present card cannot be merged."""
     if text is None:
         text = place.text(revision, CARD) or place.text(revision, README) or ""
-    card = generate(text, manifest, repo=place.name, lists_files=place.lists_files)
     old = place.readme(head)
-    merged = merge(card, old, origin(old, place.cards(head)), name=f"{place.name}/{README}")
-    return {CARD: card.encode(), README: merged.encode()}
+    last = origin(old, place.cards(head))
+    merged = readme(text, manifest, old, last, repo=place.name, lists_files=place.lists_files)
+    generated = generate(text, manifest, repo=place.name, lists_files=place.lists_files)
+    return {CARD: generated.encode(), README: merged.encode()}
 
 
 def stop_at_unreadable_card(place: Place) -> None:

@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from schemas.release import FORMAT, RepositoryManifest, Shard
 from thresher import __version__
 from thresher.errors import PublishError
+from thresher.releases.front_matter import foreign_configs, names, taken_apart
 from thresher.releases.places.open_place import open_place
 from thresher.releases.places.place import MISSING, Change, Place, again
 
@@ -90,15 +92,16 @@ def next_version(place: Place, manifest: RepositoryManifest, versions: str | Non
 
 def stop_at_strangers(place: Place, head: str, manifest: RepositoryManifest, *, mended: Collection[str] = ()) -> dict[str, str]:
     """Raise PublishError if the repository holds Parquet files of no release, which readers would take for part of the dataset,
-    or if shards of its releases are missing or were changed, other than those that are to be `mended`. Returns what is wrong with
-    the latter."""
+    and of no config that a person added to the card; or if shards of its releases are missing or were changed, other than those
+    that are to be `mended`. Returns what is wrong with the latter."""
     present = {path for path in place.files(head) if not path.startswith(f"{INDEX}/")}
-    if foreign := sorted(present - paths(manifest)):
+    foreign = sorted(present - paths(manifest))
+    if foreign and (foreign := _of_no_config(foreign, taken_apart(place.readme(head) or "", f"{place.name}/README.md").matter)):
         raise PublishError(
-            f"{place.name}: holds {foreign[0]} and {len(foreign) - 1} more that no release added; remove them, or publish "
-            "to a repository of its own"
+            f"{place.name}: holds {foreign[0]} and {len(foreign) - 1} more that no release added; remove them, name them in a "
+            f"config of their own on the card (outside the folders {', '.join(names())}), or publish to a repository of its own"
         )
-    damage = place.damage(head, shards(manifest).values())
+    damage = place.damage(head, shards(manifest).values(), whole=mended)
     stop_at_damage(place, manifest, {path: words for path, words in damage.items() if path not in mended})
     return damage
 
@@ -117,6 +120,27 @@ def stop_at_damage(place: Place, manifest: RepositoryManifest, damage: Mapping[s
         f"them again (thresher publish RUN --repo {place.name}), or {restored}:"
     )
     raise PublishError("\n  ".join([message, *lines[:SHOWN], *more]))
+
+
+def _of_no_config(files: Iterable[str], matter: Mapping[Any, Any]) -> list[str]:
+    """The files that no config of a person names, or that lie where thresher's configs would read them."""
+    patterns = [pattern for config in foreign_configs(matter) for pattern in _patterns(config)]
+    return [
+        path for path in files if path.split("/")[0] in names() or not any(fnmatchcase(path, pattern) for pattern in patterns)
+    ]
+
+
+def _patterns(config: Mapping[str, Any]) -> Iterator[str]:
+    """The patterns of the files of a config, in the forms that `datasets` knows."""
+    folder = f"{str(config['data_dir']).strip('./')}/" if config.get("data_dir") else ""
+    data_files = config.get("data_files") or (["*"] if folder else [])
+    for entry in data_files.values() if isinstance(data_files, dict) else _listed(data_files):
+        for pattern in _listed(entry.get("path") if isinstance(entry, dict) else entry):
+            yield f"{folder}{str(pattern).removeprefix('./')}"
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def rows_of(manifest: RepositoryManifest) -> list[dict[str, Any]]:
