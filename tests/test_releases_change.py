@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from helpers.releases import config_rows, release_run, sft_ids
-from helpers.runs import two_prompts_run
+from helpers.runs import finished_run, two_prompts_run
+from thresher.errors import PublishError
 from thresher.releases.change import read_sample_ids, revoke, rollback
 from thresher.releases.compact import compact
 from thresher.releases.places.folder import Folder
 from thresher.releases.places.place import Change
 from thresher.releases.readme import END
+from thresher.releases.repository import releases
 
 
 @pytest.mark.slow
@@ -52,16 +54,51 @@ def test_revoked_samples_are_named_and_then_dropped(tmp_path: Path) -> None:
     assert config_rows(repo, "revoked") == []
 
 
-def test_a_sample_id_is_not_looked_up(tmp_path: Path) -> None:
-    """It may be of a release that was rolled back: it is listed, and no row is left out."""
+def test_ids_of_no_sample_are_refused_as_a_whole(tmp_path: Path) -> None:
+    """Ids of all views count, also those that were revoked before; those of a release that was rolled back do not."""
     repo = str(tmp_path / "released")
-    release_run(repo, two_prompts_run(tmp_path, "one"))
-    before = sft_ids(repo)
+    first = release_run(repo, two_prompts_run(tmp_path, "one"))
+    hits, samples = sft_ids(repo), [row["sample_id"] for row in config_rows(repo, "rollouts")]
+    release_run(repo, two_prompts_run(tmp_path, "two"), views=["rollouts"])
+    gone = config_rows(repo, "rollouts")[-1]["sample_id"]
+    assert gone not in samples
+    rollback(repo, first.version)
+    unknown = [f"{number:032x}" for number in range(12)]
 
-    revoke(repo, ["0" * 32], "wrong")
+    for ids, words in (
+        (unknown[:1], f"1 of 1 ids are of no sample there, so nothing was revoked: {unknown[0]}; wanted ids from the columns"),
+        ([gone, *samples], f"1 of {len(samples) + 1} ids are of no sample there, .* revoked: {gone};"),
+        ([*unknown, *hits], f"12 of 14 ids .*: {', '.join(unknown[:10])} and 2 more;"),
+    ):
+        with pytest.raises(PublishError, match=words):
+            revoke(repo, ids, "wrong")
+    assert config_rows(repo, "revoked") == []
+    assert revoke(repo, samples, "wrong").commit
+    assert [row["sample_id"] for row in config_rows(repo, "revoked")] == samples
+    with pytest.raises(PublishError, match=f"1 of 1 ids .*: {unknown[0]};"):
+        revoke(repo, [unknown[0], *samples], "wrong")
+    assert revoke(repo, samples, "wrong").commit is None
 
-    assert sft_ids(repo) == before
-    assert [row["sample_id"] for row in config_rows(repo, "revoked")] == ["0" * 32]
+
+def test_a_config_without_rows_is_no_config(tmp_path: Path) -> None:
+    """A run without hits, rows that are all revoked and merged away, a split without rows: `datasets` could not load them."""
+    from datasets import get_dataset_config_names, load_dataset
+
+    repo, cache = str(tmp_path / "released"), str(tmp_path / "cache")
+    no_hits = finished_run(tmp_path / "none", [("a", ["wrong", "wrong"], None)] * 2, key="none")
+    release_run(repo, Path(no_hits.root), views=["sft", "rollouts"])
+    assert get_dataset_config_names(repo) == ["rollouts"]
+    assert load_dataset(repo, split="train", cache_dir=cache).num_rows == 4
+    assert releases(repo).releases[0].rows == {"sft": 0, "rollouts": 4}
+    held_out = two_prompts_run(tmp_path, "one", dataset={"test_share": 0.999})
+    other = str(tmp_path / "other")
+    release_run(other, held_out)
+    assert list(load_dataset(other, "sft", cache_dir=cache)) == ["test"]
+    revoke(other, [row["sample_id"] for row in config_rows(other, "rollouts", "test")], "wrong")
+    compact(other)
+    assert get_dataset_config_names(other) == ["prompts"]
+    assert load_dataset(other, "prompts", split="test", cache_dir=cache).num_rows == 2
+    assert release_run(other, held_out).commit is None
 
 
 def test_sample_ids_are_read_from_a_file(tmp_path: Path) -> None:

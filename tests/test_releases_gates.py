@@ -31,6 +31,10 @@ def test_each_gate_has_its_reason(tmp_path: Path) -> None:
     assert gates(run, faulty, loose.model_copy(update={"calibration": False})) == ["counts"]
     imported = replace(faulty, origin="brought")
     assert gates(run, imported, GatesSpec.model_validate({"calibration": False})) == ["counts", "all unparsed"]
+    assert gates(run, replace(found, total=replace(found.total, hits=0)), GatesSpec.model_validate({**LOOSE, "hits": 1})) == [
+        "0 hits, fewer than 1; --gate hits=0 releases a run without hits"
+    ]
+    assert GatesSpec().hits == 1
     open_ones = replace(found, outcomes={"keep": 1, "drop": 1, "undecided": 2})
     assert "50.0% of the samples are undecided" in gates(run, open_ones, loose.model_copy(update={"undecided": 0.4}))[0]
     better = figures(found) | {"effective_solutions": 2.0, "pass_rate": 1.0}

@@ -39,7 +39,8 @@ class Card:
 
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The parser in C, where PyYAML was built with it: a card may have megabytes."""
+_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""Those in C, where PyYAML was built with them: a card may have megabytes."""
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]  # one of two classes
@@ -265,5 +266,7 @@ def _spans(node: yaml.MappingNode, lines: int) -> Iterator[tuple[Any, int, int]]
 
 
 def _dumped(matter: Mapping[Any, Any] | list[Any]) -> str:
-    text: str = yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=120) if matter else ""
+    if not matter:
+        return ""
+    text: str = yaml.dump(matter, Dumper=_SafeDumper, sort_keys=False, allow_unicode=True, width=120)
     return text
