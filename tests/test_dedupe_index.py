@@ -130,6 +130,20 @@ def test_a_release_can_be_replaced(tmp_path: Path) -> None:
     assert found.manifest.releases == ("zero", "one", "two")
 
 
+def test_releases_of_a_merged_run_can_be_replaced_one_after_the_other(tmp_path: Path) -> None:
+    """Four runs are merged into one with four row groups, of which each replacement empties one."""
+    releases = [f"r{number}" for number in range(index.TIER)]
+    for number, release in enumerate(releases):
+        add(tmp_path, release, texts(3, number))
+    for number, release in enumerate(releases):
+        add(tmp_path, release, texts(3, 10 + number))
+
+    found = Index(tmp_path, RULE)
+    assert found.rows == 3 * len(releases)
+    assert found.ask(signatures(texts(3, 0)), 0.7).names == [None] * 3
+    assert found.ask(signatures(texts(3, 13)), 0.7).names == names(texts(3), releases[-1])
+
+
 def test_an_empty_index_is_replaced_by_a_complete_one(tmp_path: Path) -> None:
     first, second = texts(30), texts(20, 1)
     for name in ("there", "again", "broken"):

@@ -130,7 +130,7 @@ def test_every_file_exists() -> None:
     pattern = (
         r"(?<![\w/.\-])(?:thresher|filters|schemas|flows|tests|benchmarks|docs|requirements|data/(?:recipes|prompts))/[\w./*-]+"
     )
-    written = ("schemas/views/VIEW", "thresher/log", "thresher/manifest.json")
+    written = ("schemas/views/VIEW", "thresher/log", "thresher/manifest.json", "thresher/card.md")
     named = [
         (page.name, name.rstrip("./"))
         for page in PAGES

@@ -65,6 +65,7 @@ SPANNING: dict[str, str] = {
     "test_hub_contract.py": "the Hub of the tests, and the real one",
     "test_incomplete_runs.py": "the reports of runs that are unfinished, empty or of another version",
     "test_kill.py": "kill -9 at random instants of a run",
+    "test_releases_random_changes.py": "random changes of a repository, cut off anywhere",
     "test_several_models.py": "runs that draw from several models",
     "test_several_models_vllm.py": "a run of two models on vLLM",
     "test_recipes.py": "the shipped recipes, each through a whole run",

@@ -173,8 +173,6 @@ def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
         f"sft/train/a.parquet.{host}.{os.getpid()}.0123abcd.part": False,
         "thresher/log/000002.json.elsewhere.7.0123abcd.part": False,
         "old/a.parquet.elsewhere.7.0123abcd.part": True,
-        ".README.md.7.tmp": False,
-        "thresher/.old.json.7.tmp": True,
         "mine/.notes.mine.tmp": False,
     }
     for name in names:

@@ -143,7 +143,8 @@ def _write_run(runs: Path, keys: Iterable[tuple[I64, U32]], key_count: int, sign
             for table in signatures:
                 for name in ("name", "release", "content"):
                     digest.update("\n".join(map(str, table[name].to_pylist())).encode())
-                signature_file.write_table(table, row_group_size=SIGNATURE_ROWS)
+                if table.num_rows:
+                    signature_file.write_table(table, row_group_size=SIGNATURE_ROWS)
                 total += table.num_rows
         bits.flush()
         name = digest.hexdigest()[:16]
@@ -166,7 +167,7 @@ def _rows_after_merge(homes: Sequence[Path], without: str | None) -> U32:
     pieces: list[U32] = []
     count = 0
     for table in signature_tables(homes, ["release"]):
-        remains = np.array(_remains(table, without))
+        remains = np.array(_remains(table, without), bool)
         rows = np.full(len(remains), REMOVED, np.uint32)
         rows[remains] = np.arange(count, count + remains.sum(), dtype=np.uint32)
         count += int(remains.sum())

@@ -26,7 +26,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.release import Shard
-from thresher.durable import replace_file, sync
+from thresher.durable import sync
 from thresher.errors import PublishError
 from thresher.releases.merge_card import CARD, README, card_id, decoded, merge, origin, own_part
 from thresher.releases.places.place import Change, Committed, Gated, MovedError, backoff, damage_of
@@ -142,15 +142,8 @@ class Folder:
         if not self._local:
             self._fs.put_file(str(file), target)
             return
-        part = _part(target)
-        try:
+        with _replacing(target) as part:
             self._fs.put_file(str(file), part)
-            sync(part)
-            os.replace(part, target)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
-        sync(Path(target).parent)
 
     def stage(self, files: Mapping[str, Path], revision: str) -> None:  # noqa: ARG002 - no reader sees files that no card names
         for path, file in files.items():
@@ -284,18 +277,31 @@ class Folder:
         if not self._local:
             self._fs.pipe_file(target, data)
             return
-        replace_file(target, data)
+        with _replacing(target) as part:
+            Path(part).write_bytes(data)
 
     def _remove_left_parts(self) -> None:
         """Remove temporary files of writers that were killed: of this machine, whose process has ended, or a day old."""
         if not self._local:
             return
-        base = Path(self._base)
-        small = (part for folder in ("", "thresher", "index") for part in (base / folder).glob(".*.*.tmp"))
-        for part in (*base.rglob("*.part"), *small):
+        for part in Path(self._base).rglob("*.part"):
             with suppress(FileNotFoundError):
                 if _left(part) or part.stat().st_mtime < time.time() - LEFT_S:
                     part.unlink()
+
+
+@contextmanager
+def _replacing(target: str) -> Iterator[str]:
+    """Give a local file its content whole or not at all: the path to write it to."""
+    part = _part(target)
+    try:
+        yield part
+        sync(part)
+        os.replace(part, target)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+    sync(Path(target).parent)
 
 
 def _part(target: str) -> str:
