@@ -211,6 +211,15 @@ def test_a_failed_write_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """Even before there is a manifest."""
+    left = tmp_path / ".index.json.7.tmp"
+    for release in ("one", "two"):
+        left.write_bytes(b"{")
+        add(tmp_path, release, texts(3))
+        assert not left.exists()
+
+
 def test_writers_wait_for_one_another(tmp_path: Path) -> None:
     spawn: Any = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=add, args=(tmp_path, f"r{number}", texts(50, number))) for number in range(4)]

@@ -259,9 +259,13 @@ def test_damaged_shards_are_named_and_sent_again(repo: str, run: Callable[..., P
             f"{shards[1]} ({first.version}, small) has {len(whole[1]) - 9} bytes, not the {len(whole[1])} that were released",
         ]
     mended = release_run(repo, one)
-    assert mended.words.startswith(f"{repo}: sent 3 damaged shards of {first.version} again: {', '.join(sorted(shards))}; commit")
+    assert mended.words.startswith(f"{repo}: sent 3 damaged files of {first.version} again: {', '.join(sorted(shards))}; commit")
     assert {view: config_rows(repo, view) for view in rows} == rows
     assert release_run(repo, one).words.endswith("nothing to do")
+    card = fs.cat_file(f"{base}/README.md").decode()
+    fs.pipe_file(f"{base}/README.md", card.replace(shards[0], "sft/train/none.parquet").encode())
+    assert release_run(repo, one).mended == ("README.md",)
+    assert fs.cat_file(f"{base}/README.md").decode() == card
 
     fs.pipe_file(f"{base}/{shards[0]}", whole[0][:-9] + b"123456789")
     with pytest.raises(PublishError, match=rf"{shards[0]} has another content than was released \(SHA-256 [0-9a-f]{{16}}\)"):

@@ -441,6 +441,10 @@ def test_damaged_shards_are_named_and_sent_again_or_restored(hub: Any, run: Call
     assert content(hub, rollouts) == whole
     assert loaded(hub, "main")["main"] == rows
     assert publish(hub, one)["commit"] is None
+    card = content(hub, "README.md")
+    put(hub, {"README.md": None})
+    assert publish(hub, two)["mended"] == ["README.md"]
+    assert content(hub, "README.md") == card
 
     put(hub, damage)
     assert "holds what it held" in thresher(hub, "rollback", REPO, "--to", second["version"])

@@ -35,6 +35,8 @@ TIER = 4
 """Runs of about the same size that are merged into one."""
 MOST_TEXTS = 1 << 24
 """Runs of this many texts are not merged further."""
+TEMPORARY = ".index.json."
+"""Prefix of the temporary files of the manifest."""
 SNAPSHOT, SNAPSHOT_S = ".snapshot-", 7 * 86400
 """Prefix of temporary folders, and the age in seconds at which those of a killed process are removed."""
 
@@ -127,7 +129,7 @@ class Index:
     def _read(self) -> IndexManifest:
         path = self.folder / "index.json"
         if not path.exists():
-            known = ("runs", ".lock", SNAPSHOT)
+            known = ("runs", ".lock", SNAPSHOT, TEMPORARY)
             if self.folder.exists() and not all(entry.name.startswith(known) for entry in self.folder.iterdir()):
                 raise FilterError(f"{self.folder}: holds other files and no index.json; name a folder of its own")
             return IndexManifest(self.rule)
@@ -160,6 +162,8 @@ class Index:
             snapshots = [path for path in self.folder.glob(f"{SNAPSHOT}*") if path.stat().st_mtime < oldest]
             for left in (*(path for path in self._runs.iterdir() if path.name not in named), *snapshots):
                 shutil.rmtree(left, ignore_errors=True)
+            for unfinished in self.folder.glob(f"{TEMPORARY}*"):
+                unfinished.unlink()
             yield
 
     def _switch(self, manifest: IndexManifest) -> None:

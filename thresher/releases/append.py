@@ -23,7 +23,7 @@ from thresher.pool.run import Run
 from thresher.releases.gates import against, figures, stop_where_refused
 from thresher.releases.index_sync import with_index
 from thresher.releases.places.place import Change, Place
-from thresher.releases.readme import cards_of, sizes
+from thresher.releases.readme import cards_of, mended_card, sizes
 from thresher.releases.release_files import by_view, published_views
 from thresher.releases.repository import change, counted, next_version, read, shards, stop_at_damage, stop_at_strangers
 
@@ -71,7 +71,7 @@ class Published:
     request: str | None = None
     """Address of the pull request, with create_pr."""
     mended: tuple[str, ...] = ()
-    """Shards of the release that were missing or changed, and were sent again."""
+    """Files of the release that were missing or changed, and were sent again."""
 
     @property
     def words(self) -> str:
@@ -79,7 +79,7 @@ class Published:
         if self.commit is None:
             return f"{self.repo}: already holds {self.version} ({counted(self.rows)}); nothing to do"
         if self.mended:
-            sent = f"sent {len(self.mended)} damaged shards of {self.version} again: {', '.join(self.mended)}"
+            sent = f"sent {len(self.mended)} damaged files of {self.version} again: {', '.join(self.mended)}"
             return f"{self.repo}: {sent}; {self.request or f'commit {self.commit[:12]}'}"
         return f"{self.repo}: {self.request or self.version} ({counted(self.rows)}), commit {self.commit[:12]}"
 
@@ -121,14 +121,16 @@ def _earlier(manifest: RepositoryManifest, run: Run) -> Release | None:
 
 
 def _mended(place: Place, head: str, manifest: RepositoryManifest, candidate: Candidate, earlier: Release) -> Published:
-    """The release that the repository holds, with shards sent again that are missing there or were changed. Raises PublishError
-    if shards of other runs are."""
+    """The release that the repository holds, with files sent again that are missing there or were changed: shards, and a card
+    that does not name them. Raises PublishError if shards of other runs are damaged."""
     damage = place.damage(head, shards(manifest).values(), whole=candidate.files)
-    own = tuple(sorted(set(damage) & set(candidate.files)))
+    adds: dict[str, Path | bytes] = {path: candidate.files[path] for path in sorted(set(damage) & set(candidate.files))}
+    adds |= mended_card(place, head, manifest)
+    own = tuple(adds)
     revision, request = None, None
     if own:
-        mending = Change(adds={path: candidate.files[path] for path in own})
-        message = f"Send {len(own)} damaged shards of {earlier.version} again"
+        mending = Change(adds=adds)
+        message = f"Send {len(own)} damaged files of {earlier.version} again"
         commit = place.commit(mending, message, parent=head, tag=None, request=candidate.spec.create_pr)
         revision, request = commit.revision, commit.request
     stop_at_damage(place, manifest, {path: words for path, words in damage.items() if path not in own})

@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from thresher.errors import PublishError
 from thresher.releases import front_matter
@@ -23,6 +24,8 @@ from thresher.releases.front_matter import joined, taken_apart
 README, CARD = "README.md", "thresher/card.md"
 BEGIN, END = "<!-- thresher: written anew with every release -->", "<!-- thresher: end; what stands below is yours -->"
 _ID = re.compile(r"<!-- thresher: card ([0-9a-f]{16}) -->\r?\n?")
+CARDS = 20
+"""Most generated cards among which that of a card is looked for."""
 _DERIVED = 0.5
 """Share of the lines of a generated card from which a text without marks is taken for that card."""
 
@@ -56,7 +59,7 @@ def origin(old: str | None, cards: Iterable[str]) -> str | None:
     if old is None:
         return None
     wanted, newest = card_id(old), None
-    for card in cards:
+    for card in islice(cards, CARDS):
         newest = card if newest is None else newest
         if wanted is None or card_id(card) == wanted:
             newest = card

@@ -13,7 +13,7 @@ from thresher.releases.front_matter import joined, taken_apart
 from thresher.releases.merge_card import BEGIN, CARD, END, README, generated_part, merge, origin, with_id
 from thresher.releases.places.place import Place
 
-__all__ = ["BEGIN", "END", "cards_of", "generate", "readme", "sizes", "stop_at_unreadable_card"]
+__all__ = ["BEGIN", "END", "cards_of", "generate", "mended_card", "readme", "sizes", "stop_at_unreadable_card"]
 
 RELEASES = "## Releases"
 
@@ -62,6 +62,14 @@ def cards_of(place: Place, revision: str, head: str, manifest: RepositoryManifes
     merged = readme(text, manifest, old, last, repo=place.name, lists_files=place.lists_files)
     generated = generate(text, manifest, repo=place.name, lists_files=place.lists_files)
     return {CARD: generated.encode(), README: merged.encode()}
+
+
+def mended_card(place: Place, head: str, manifest: RepositoryManifest) -> dict[str, bytes]:
+    """Return the card of `head` if the present one is missing or does not name the files of the releases; else nothing."""
+    files = cards_of(place, head, head, manifest)
+    present = taken_apart(place.readme(head) or "").matter.get("configs")
+    whole = present == taken_apart(files[README].decode()).matter.get("configs")
+    return {} if whole else {README: files[README]}
 
 
 def stop_at_unreadable_card(place: Place) -> None:

@@ -173,6 +173,8 @@ class Folder:
         tags = entry["tags"] | ({tag: number} if tag else {})
         new_entry = {"message": message, "texts": texts, "files": sorted(files), "tags": tags}
         self._put_new(f"{LOG}/{number}.json", json.dumps(new_entry, indent=1).encode())
+        if README in change.adds and card_id(self.readme(number) or "") == card_id(texts[README]):  # the card alone is mended
+            self._put(README, texts[README].encode())
         self._write_texts()
         return Committed(number)
 
