@@ -235,6 +235,7 @@ def test_a_card_of_a_person_and_their_config_survive_in_a_folder(run: Callable[.
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_damaged_shards_are_named_and_sent_again(repo: str, run: Callable[..., Path]) -> None:
     """A shard is missing, one is cut short, and one has other content of the same size: the run that released them sends them
     again; other runs cannot, and say so. What only reads sizes tells at least the first two."""

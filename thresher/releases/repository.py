@@ -178,4 +178,4 @@ def lines_of(manifest: RepositoryManifest) -> list[str]:
 
 def counted(rows: Mapping[str, int]) -> str:
     """Return the rows of each view in words."""
-    return ", ".join(f"{count} {view}" for view, count in rows.items())
+    return ", ".join(f"{count} {view}" for view, count in rows.items()) or "no rows"
