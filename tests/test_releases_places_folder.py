@@ -109,7 +109,23 @@ def test_a_commit_that_was_cut_off_before_the_card_is_completed(
     assert sft_ids(repo) == before
 
     assert release_run(repo, run("two")).commit is None
-    assert len(sft_ids(repo)) == 4
+    both = sft_ids(repo)
+    assert len(both) == 4
+    changes: list[tuple[Callable[[], Changed], list[str]]] = [
+        (lambda: rollback(repo, releases(repo).releases[0].version), before),
+        (lambda: rollback(repo, sorted(Folder(repo).tags())[1]), both),
+        (lambda: revoke(repo, both[:1], "wrong"), both),
+        (lambda: compact(repo), both[1:]),
+    ]
+    for change, rows in changes:
+        seen = sft_ids(repo)
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "_write_texts", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                change()
+        assert sft_ids(repo) == seen
+        assert change().commit is None
+        assert sft_ids(repo) == rows
 
 
 @pytest.mark.slow
@@ -236,9 +252,10 @@ def test_a_card_of_a_person_and_their_config_survive_in_a_folder(run: Callable[.
 
 
 @pytest.mark.slow
-def test_damaged_shards_are_named_and_sent_again(repo: str, run: Callable[..., Path]) -> None:
+def test_damaged_shards_are_named_and_sent_again(run: Callable[..., Path], tmp_path: Path) -> None:
     """A shard is missing, one is cut short, and one has other content of the same size: the run that released them sends them
     again; other runs cannot, and say so. What only reads sizes tells at least the first two."""
+    repo = str(tmp_path / "released")
     fs, base = url_to_fs(repo, skip_instance_cache=True)
     one, two = run("one"), run("two")
     first = release_run(repo, one)
