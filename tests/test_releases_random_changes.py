@@ -150,7 +150,7 @@ def test_rows_and_index_are_those_of_a_plain_reference(seed: int, tmp_path: Path
     reference = Reference({run.name: rows_of(run) for run in runs})
     again: list[str] | None = None
     crashes = 0
-    for step in range(24):
+    for step in range(20):
         call = again or chosen(chance, reference, repo, runs)
         before, after, head = reference.now, reference.after([call[0], *call[2:]]), Folder(repo).head()
         cut: dict[str, Any] = {"crash": chance.randint(1, 20)} if chance.random() < 0.5 else {}

@@ -1,25 +1,21 @@
 """The README of a repository: what a person wrote is kept, through every change."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import yaml
 
-from helpers.cards import REFUSED, RUN_CARD, SHAPES, manifest, matter
+from helpers.cards import REFUSED, RUN_CARD, SHAPES, STATES, commit_card, manifest, matter
+from helpers.hub_commits import content, put
 from schemas.release import RepositoryManifest
 from thresher.errors import PublishError
-from thresher.releases.merge_card import BEGIN, card_id, merge, origin
+from thresher.releases.merge_card import BEGIN, merge, origin
+from thresher.releases.places.folder import Folder
 from thresher.releases.readme import END, generate, readme
 
-OTHER = RUN_CARD.replace("license: mit", "license: apache-2.0").replace("- synthetic", "- generated")
-CARDS = [
-    generate(text, content)
-    for text, content in [
-        (RUN_CARD, manifest(1)),
-        (OTHER, manifest(2)),
-        (OTHER, manifest(2, revoked=True)),
-        (RUN_CARD, manifest(1)),
-        (OTHER, manifest(2, merged=True)),
-    ]
-]
+CARDS = [generate(*state) for state in STATES]
 """The generated cards of a first release, a second one, a revocation, a rollback and a merge."""
 MADE = [matter(card) for card in CARDS]
 
@@ -57,29 +53,68 @@ def edited(text: str) -> str:
 def test_what_a_person_wrote_stays_through_every_change(shape: str, when: str) -> None:
     """Their card is there before the first release, or takes the place of the card of one; it is edited, and then runs are
     released, samples revoked, releases rolled back and shards merged. What thresher wrote changes with each."""
-    theirs, keys, pieces = SHAPES[shape]
+    theirs, _, _ = SHAPES[shape]
     text = merge(CARDS[0], theirs, None if when == "before" or theirs is None else origin(theirs, CARDS[:1]))
     for number, card in enumerate(CARDS):
         if number:
             old = edited(text) if number == 1 else text
             text = merge(card, old, origin(old, CARDS[number - 1 :: -1]))
-            assert text.split(BEGIN)[0].endswith("---\nAbove.\n\n")
-            assert [text.count(f"{word}.\n") for word in ("Above", "Between", "Below")] == [1, 1, 1]
-            assert text.index(END) < text.index("Between.\n\n```\ncode\n```\n") < text.index("Below.")
-            assert "edited: yes # by hand\n" in text
-        assert [text.count(word) for word in (BEGIN, END, "New words.", "## Releases", "## Limits")] == [1] * 5
-        assert card_id(text) == card_id(card)
-        assert not [piece for piece in pieces if text.count(piece) != 1]
-        found, made = matter(text), MADE[number]
-        assert found | keys == found
-        for key in {"license", "pretty_name", "size_categories"} - set(keys):
-            assert found[key] == made[key]
-        assert set(found["tags"]) == {*made["tags"], *(["sums"] if "tags" in shape else [])}
-        assert found["language"] == (["en", "de"] if "language" in shape else ["en"])
-        own = ["mine"] if "config" in shape else []
-        assert [entry["config_name"] for entry in found["configs"]] == [*(c["config_name"] for c in made["configs"]), *own]
-        assert [entry["config_name"] for entry in found["dataset_info"]] == [entry["config_name"] for entry in found["configs"]]
-        assert [c["config_name"] for c in found["configs"] if c.get("default")] == (own or ["sft"])
+        assert_whole(text, shape, number)
+
+
+def assert_whole(text: str, shape: str, number: int) -> None:
+    """A card after so many changes, of which the first was followed by an edit, has what a person and thresher wrote, once."""
+    _, keys, pieces = SHAPES[shape]
+    if number:
+        assert text.split(BEGIN, maxsplit=1)[0].endswith("---\nAbove.\n\n")
+        assert [text.count(f"{word}.\n") for word in ("Above", "Between", "Below")] == [1, 1, 1]
+        assert text.index(END) < text.index("Between.\n\n```\ncode\n```\n") < text.index("Below.")
+        assert "edited: yes # by hand\n" in text
+    assert [text.count(word) for word in (BEGIN, END, "New words.", "## Releases", "## Limits")] == [1] * 5
+    assert not [piece for piece in pieces if text.count(piece) != 1]
+    found, made = matter(text), MADE[number]
+    assert found | keys == found
+    for key in {"license", "pretty_name", "size_categories"} - set(keys):
+        assert found[key] == made[key]
+    assert set(found["tags"]) == {*made["tags"], *(["sums"] if "tags" in shape else [])}
+    assert found["language"] == (["en", "de"] if "language" in shape else ["en"])
+    own = ["mine"] if "config" in shape else []
+    assert [entry["config_name"] for entry in found["configs"]] == [*(c["config_name"] for c in made["configs"]), *own]
+    assert [entry["config_name"] for entry in found["dataset_info"]] == [entry["config_name"] for entry in found["configs"]]
+    assert [c["config_name"] for c in found["configs"] if c.get("default")] == (own or ["sft"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["lfs"], indirect=True)
+def test_what_a_person_wrote_stays_on_the_hub_and_in_a_folder(hub: Any, tmp_path: Path) -> None:
+    """The same, through the commits of both; a card that is refused leaves them as they were."""
+    for number, (shape, (theirs, _, _)) in enumerate(SHAPES.items()):
+        repo, folder = f"acme/r{number}", tmp_path / f"r{number}"
+        put(hub, {} if theirs is None else {"README.md": theirs.encode()}, repo)
+        folder.mkdir()
+        if theirs is not None:
+            (folder / "README.md").write_bytes(theirs.encode())
+        for state in range(len(STATES)):
+            assert hub.ask(card=[repo, state])[0] == 0
+            commit_card(Folder(str(folder)), state)
+            texts = [content(hub, "README.md", repo).decode(), (folder / "README.md").read_bytes().decode()]
+            for text in texts:
+                assert_whole(text, shape, state)
+            if not state:
+                put(hub, {"README.md": edited(texts[0]).encode()}, repo)
+                (folder / "README.md").write_bytes(edited(texts[1]).encode())
+    for number, (theirs, words) in enumerate(REFUSED.values()):
+        repo, folder = f"acme/x{number}", tmp_path / f"x{number}"
+        put(hub, {"README.md": theirs.encode()}, repo)
+        folder.mkdir()
+        (folder / "README.md").write_text(theirs)
+        status, _, errors = hub.ask(card=[repo, 0])
+        assert status == 99
+        assert re.search(words, errors.replace("\\'", "'"))
+        with pytest.raises(PublishError, match=words):
+            commit_card(Folder(str(folder)), 0)
+        assert content(hub, "README.md", repo) == (folder / "README.md").read_bytes() == theirs.encode()
+        assert [path.name for path in folder.rglob("*") if path.is_file()] == ["README.md"]
 
 
 @pytest.mark.parametrize("shape", REFUSED)

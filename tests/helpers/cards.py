@@ -6,6 +6,9 @@ import yaml
 
 from schemas.release import Release, RepositoryManifest, Shard
 from thresher.releases.front_matter import taken_apart
+from thresher.releases.places.place import Change, Place
+from thresher.releases.readme import cards_of
+from thresher.releases.repository import MANIFEST, dumped
 
 RUN_CARD = """---
 license: mit
@@ -105,3 +108,23 @@ def matter(text: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.load(source, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     assert found == taken_apart(text).matter
     return found
+
+
+OTHER = RUN_CARD.replace("license: mit", "license: apache-2.0").replace("- synthetic", "- generated")
+STATES = [
+    (RUN_CARD, manifest(1)),
+    (OTHER, manifest(2)),
+    (OTHER, manifest(2, revoked=True)),
+    (RUN_CARD, manifest(1)),
+    (OTHER, manifest(2, merged=True)),
+]
+"""The card of the run and the contents after a first release, a second one, a revocation, a rollback and a merge."""
+
+
+def commit_card(place: Place, state: int) -> None:
+    """Commit the card of a state, as the commands do, without shards."""
+    place.create(private=False, gated=None)
+    place.mend()
+    head, (text, content) = place.head(), STATES[state]
+    files = cards_of(place, head, head, content, text) | {MANIFEST: dumped(content)}
+    place.commit(Change(adds=dict(files)), f"v1.{state}.0: a state", parent=head, tag=None)

@@ -1,16 +1,19 @@
 """Runs commands of thresher, and loads datasets, in one process with the environment of a test Hub: a command costs seconds to
-import. Reads JSON lines, {"thresher": [...]} or {"load": [REPO, CONFIG, REVISION...]}; writes status, output and errors."""
+import. Reads JSON lines, {"thresher": [...]}, {"load": [REPO, CONFIG, REVISION...]} or {"card": [REPO, STATE]}, for a commit of a
+card of helpers.cards; writes status, output and errors."""
 
 import contextlib
 import io
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
 
 from thresher.cli import main
+from thresher.releases.places.hub import HubPlace
 
 
 def load(repo: Any, config: Any, *revisions: Any) -> Any:
@@ -29,11 +32,22 @@ def load(repo: Any, config: Any, *revisions: Any) -> Any:
     return 0
 
 
+def card(repo: Any, state: Any) -> Any:
+    """Commit a card to the Hub."""
+    sys.path.append(str(Path(__file__).parent.parent))
+    from helpers.cards import commit_card
+
+    commit_card(HubPlace(repo), state)
+    return 0
+
+
+CALLS: Any = {"load": load, "card": card, "thresher": lambda *arguments: main(list(arguments))}
+
 for line in sys.stdin:
     asked, out, errors = json.loads(line), io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:
-            status = load(*asked["load"]) if "load" in asked else main(asked["thresher"])
+            status = next(call(*asked[name]) for name, call in CALLS.items() if name in asked)
         except SystemExit as end:
             status = end.code
         except Exception as error:  # noqa: BLE001 - told to who asked

@@ -224,8 +224,9 @@ class Hub:
         if "README.md" in commit.tree:
             text = self.content(commit.tree["README.md"]).decode(errors="replace")
             matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-            with contextlib.suppress(yaml.YAMLError):
-                card = (yaml.safe_load(matter.group(1)) or {}) if matter else {}
+            with contextlib.suppress(yaml.YAMLError, ValueError):
+                keys = yaml.safe_load(matter.group(1)) if matter else None
+                card = keys if isinstance(keys, dict) else {}
         siblings = []
         for path, file in sorted(commit.tree.items()):
             more = {"size": file.size, "blobId": file.oid} if blobs else {}
