@@ -41,7 +41,7 @@ class DatasetSource(Part):
     config: str | None = None
     """Name of the config (subset); null takes the default config."""
     split: str = "train"
-    """Name of the split. A dataset saved with save_to_disk, and not as a DatasetDict, has only the split that it was saved from."""
+    """Name of the split. A dataset that save_to_disk wrote, if it is no DatasetDict, has only the split that it was made of."""
     revision: str | None = None
     """Branch, tag or commit on the Hub. Name a commit for a run that can be repeated; `main` moves."""
 

@@ -182,7 +182,7 @@ def test_storage_without_a_conditional_create_is_refused(monkeypatch: pytest.Mon
     with pytest.raises(StoreError, match=r"nocondition://run: cannot be a run directory: its client .* cannot create a file"):
         written()
     monkeypatch.setattr(NoCondition, "__module__", "s3fs.core")
-    with pytest.raises(StoreError, match="the server overwrites a file that is only to be created"):
+    with pytest.raises(StoreError, match="its server overwrites a file that is only to be created"):
         written()
 
 

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.core import url_to_fs
+from fsspec.implementations.memory import MemoryFileSystem
 
 from helpers.cards import RUN_CARD, manifest
 from helpers.releases import config_rows, release_run, sft_ids
@@ -295,3 +298,21 @@ def test_damaged_shards_are_named_and_sent_again(run: Callable[..., Path], tmp_p
     assert release_run(repo, other, views=["sft", "unpaired"]).version != first.version
     assert compact(repo).commit
     assert {view: len(config_rows(repo, view)) for view in rows} == {"sft": 4, "unpaired": 8, "rollouts": 6}
+
+
+class NoCondition(MemoryFileSystem):  # type: ignore[misc]
+    """A server that takes the condition and ignores it."""
+
+    protocol = "nocondition"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        super().pipe_file(path, value, **kwargs)
+
+
+def test_a_server_that_overwrites_what_exists_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is published there."""
+    fsspec.register_implementation("nocondition", NoCondition, clobber=True)
+    monkeypatch.setattr(NoCondition, "__module__", "s3fs.core")
+
+    with pytest.raises(PublishError, match="cannot be a shared repository: its server overwrites a file"):
+        Folder("nocondition://bucket/sums").create(private=False, gated=None)

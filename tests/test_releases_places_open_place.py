@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from thresher.errors import PublishError
 from thresher.releases.places.folder import Folder
 from thresher.releases.places.hub import HubPlace
 from thresher.releases.places.open_place import open_place
@@ -28,3 +29,11 @@ def test_a_directory_that_exists_is_a_folder_even_if_it_looks_like_a_repository(
     (tmp_path / "acme" / "sums").mkdir(parents=True)
 
     assert isinstance(open_place("acme/sums"), Folder)
+
+
+def test_an_address_whose_client_cannot_create_a_file_on_a_condition_is_refused() -> None:
+    """Two publishers would overwrite each other's commits there."""
+    with pytest.raises(
+        PublishError, match=r"hf://datasets/acme/sums: cannot be a shared repository: its client .*hf://.* cannot"
+    ):
+        open_place("hf://datasets/acme/sums")

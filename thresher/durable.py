@@ -76,6 +76,27 @@ def create_file(fs: Any, path: str, data: bytes) -> None:
     sync(Path(path).parent)
 
 
+def ignores_condition(fs: Any, path: str) -> bool:
+    """Return whether a file system of fsspec takes the condition of `create_file` and ignores it, as some servers do. `path` is a
+    file that exists and belongs to the caller; its content stays."""
+    if isinstance(fs, LocalFileSystem):
+        return False
+    content = bytes(fs.cat_file(path))
+    try:
+        fs.pipe_file(path, b"{}", mode="create")
+    except FileExistsError:
+        return False
+    fs.pipe_file(path, content)
+    return True
+
+
+IGNORED = (
+    "its server overwrites a file that is only to be created if none exists, so two writers would overwrite each other; use a "
+    "server that supports If-None-Match, or a directory"
+)
+"""What is wrong with such a file system, in words."""
+
+
 def why_not_exclusive(fs: Any) -> str | None:
     """Return why several writers may not share a file system of fsspec, None where they may: its client must create a file on
     the condition that none exists."""

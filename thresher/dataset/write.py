@@ -101,7 +101,7 @@ def dataset_finished(run: Run) -> bool:
         if not store.exists(path) or store.size(path) != size:
             return False
         if hashed <= HASHED_BYTES and not store.sha256(path).startswith(_digest_of(name)):
-            log.warning("%s: its SHA-256 differs from the one in its name; the dataset is written again", store.path(path))
+            log.warning("%s: its SHA-256 differs from the one in its name, so the dataset is damaged", store.path(path))
             return False
     return True
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from thresher.durable import create_file, replace_file, why_not_exclusive
+from thresher.durable import IGNORED, create_file, ignores_condition, replace_file, why_not_exclusive
 from thresher.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -111,25 +111,12 @@ class Leases:
         except FileExistsError:
             if self.read(number) != holder:  # otherwise it is ours: the answer to a first request was lost
                 raise
-        if not self.local:
-            self._check_exclusive(path)
+        if ignores_condition(self.fs, path):
+            raise StoreError(f"{self.root}: cannot be a run directory: {IGNORED}")
         for earlier in self.numbers():
             if earlier < number:
                 with suppress(OSError):  # removed by another
                     self.fs.rm_file(self.path(earlier))
-
-    def _check_exclusive(self, path: str) -> None:
-        """Some servers take the condition and ignore it: the file that exists must not be created again."""
-        content = bytes(self.fs.cat_file(path))
-        try:
-            self.fs.pipe_file(path, b"{}", mode="create")
-        except FileExistsError:
-            return
-        self.fs.pipe_file(path, content)
-        raise StoreError(
-            f"{self.root}: cannot be a run directory: the server overwrites a file that is only to be created if none exists, so "
-            "two writers would overwrite each other; use a server that supports If-None-Match, or a directory"
-        )
 
 
 class Lease:

@@ -79,7 +79,8 @@ def _publish_from(run: Run, folder: Path, spec: PublishSpec, force: str | None) 
     """Publish the dataset in `folder`: the run's own, or an empty folder to which its files are copied from another store."""
     dataset = run.store.entry("dataset")
     if dataset is None or not dataset_finished(run):
-        raise PublishError(f"{run.root}: has no finished dataset; finish the run first: {run.command}")
+        state = "has no finished dataset" if dataset is None else "its dataset is damaged, or older than what it is made from"
+        raise PublishError(f"{run.root}: {state}; {run.command} writes it")
     audit = cached_audit(run)
     if spec.repo is None:
         raise PublishError(f"{run.root}: its recipe names no repository; set publish.repo, or --repo ORG/NAME")

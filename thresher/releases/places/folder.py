@@ -26,7 +26,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.release import Shard
-from thresher.durable import sync
+from thresher.durable import IGNORED, ignores_condition, sync, why_not_exclusive
 from thresher.errors import PublishError
 from thresher.releases.merge_card import CARD, README, card_id, decoded, merge, origin, own_part
 from thresher.releases.places.place import Change, Committed, Gated, MovedError, backoff, damage_of
@@ -55,6 +55,8 @@ class Folder:
                 f"{url}: {error}; wanted ORG/NAME of a Hub, a directory, or a URL whose fsspec client is installed (S3: pip "
                 "install s3fs)"
             ) from error
+        if (reason := why_not_exclusive(self._fs)) is not None:
+            raise PublishError(f"{url}: cannot be a shared repository: {reason}")
         self._local = isinstance(self._fs, LocalFileSystem)
         self._entries: dict[str, dict[str, Any]] = {}
 
@@ -81,6 +83,8 @@ class Folder:
         if private or gated:
             raise PublishError(f"{self.name}: a folder cannot be private or gated; set the permissions of its storage instead")
         self._fs.makedirs(self._path(LOG), exist_ok=True)
+        if not self._local:
+            self._stop_if_overwriting()
 
     def who(self) -> str:
         return getpass.getuser()
@@ -225,6 +229,15 @@ class Folder:
             while piece := file.read(1 << 20):
                 digest.update(piece)
         return digest.hexdigest()
+
+    def _stop_if_overwriting(self) -> None:
+        """Raise PublishError if two publishers could create the same entry of the log."""
+        probe = self._path(f"{LOG}/probe-{secrets.token_hex(8)}")
+        self._fs.pipe_file(probe, b"")
+        overwrites = ignores_condition(self._fs, probe)
+        self._fs.rm_file(probe)
+        if overwrites:
+            raise PublishError(f"{self.name}: cannot be a shared repository: {IGNORED}")
 
     def _put_new(self, path: str, data: bytes) -> None:
         """Create a file. Raises MovedError if it exists."""
