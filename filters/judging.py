@@ -14,11 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
+from filters.chunks import cuts, row_bytes, take
 from filters.reasoning import take_apart
 from schemas.sample import Message, Outcome, Sample, Verdict, to_json
 
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 ERROR_CHARS = 500
+BATCH_BYTES = 64 << 20
+"""Most bytes of samples that a filter is shown at a time, unless one sample (in scope prompt: one prompt) has more."""
 CUT_WHILE_THINKING = "cut_while_thinking"
 """Reason of a sample that ended inside its reasoning, so that it has no answer."""
 COMPARED = (Role.DUPLICATE, Role.NEAR_MISS)
@@ -39,10 +42,24 @@ def judge(filter_: Filter, table: pa.Table) -> pa.Table:
     seen = projected(filter_, table)
     shown = pc.is_valid(seen["completion"]) if "completion" in seen.column_names else None
     if shown is None or pc.all(shown).as_py():
-        return _ask(filter_, seen, _units(filter_, table))
-    seen, table = seen.filter(shown), table.filter(shown)
-    verdicts = _ask(filter_, seen, _units(filter_, table)) if seen.num_rows else verdict_table([], [])
+        return _ask_in_batches(filter_, seen, _units(filter_, table))
+    seen, units = seen.filter(shown), _units(filter_, table)[shown.to_numpy()]
+    verdicts = _ask_in_batches(filter_, seen, units) if seen.num_rows else verdict_table([], [])
     return _with_unshown(verdicts, shown)
+
+
+def _ask_in_batches(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
+    """The verdicts on rows (n,), of which the filter is shown at most BATCH_BYTES at a time. Rows of one unit stay together."""
+    if table.nbytes <= BATCH_BYTES:
+        return _ask(filter_, table, units)
+    order = np.argsort(units, kind="stable")
+    borders = np.flatnonzero(np.append(np.diff(units[order]) != 0, True)) + 1
+    parts, places = [], []
+    for start, end in cuts(row_bytes(table)[order], BATCH_BYTES, borders):
+        rows = np.sort(order[start:end])
+        parts.append(_ask(filter_, take(table, rows), units[rows]))
+        places.append(rows)
+    return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places))))
 
 
 def _with_unshown(verdicts: pa.Table, shown: pa.ChunkedArray) -> pa.Table:
@@ -153,7 +170,7 @@ def _ask(filter_: Filter, table: pa.Table, units: np.ndarray[Any, np.dtype[np.in
         if len(distinct) == 1:
             return _failed(error, table.num_rows)
         low = units < distinct[len(distinct) // 2]
-        parts = [_ask(filter_, table.take(pa.array(np.flatnonzero(half))), units[half]) for half in (low, ~low)]
+        parts = [_ask(filter_, take(table, np.flatnonzero(half)), units[half]) for half in (low, ~low)]
         back = np.argsort(np.concatenate([np.flatnonzero(low), np.flatnonzero(~low)]))
         return pa.concat_tables(parts).take(pa.array(back))
     return _columns(filter_, answer, table.num_rows)

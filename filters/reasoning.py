@@ -77,8 +77,8 @@ class TakenApart(NamedTuple):
     """n completions taken apart. `reasoning` is null where there is none. `answer` is null where the completion ended inside its
     reasoning. `ends` (n,) are the bytes of the completion up to the end of the reasoning, 0 where there is none."""
 
-    reasoning: pa.Array
-    answer: pa.Array
+    reasoning: pa.Array | pa.ChunkedArray
+    answer: pa.Array | pa.ChunkedArray
     ends: NDArray[np.int64]
 
 
@@ -86,8 +86,11 @@ def take_apart(
     completions: pa.Array | pa.ChunkedArray, marking: Marking | None = USUAL, opened: Sequence[bool | None] | None = None
 ) -> TakenApart:
     """Take completions apart. Without a marking the answer is the whole completion. `opened` tells for each completion whether
-    its prompt ends inside opened marks; None where that is unknown, so that the marking's own `opened` counts."""
-    whole = completions.combine_chunks() if isinstance(completions, pa.ChunkedArray) else completions
+    its prompt ends inside opened marks; None where that is unknown, so that the marking's own `opened` counts. Chunks in give
+    chunks out, since together they may have more text than one array holds."""
+    if isinstance(completions, pa.ChunkedArray):
+        return _chunks_apart(completions, marking, opened)
+    whole = completions
     ends = np.zeros(len(whole), np.int64)
     if marking is None or not len(whole):
         return TakenApart(pa.nulls(len(whole), pa.string()), whole, ends)
@@ -141,6 +144,18 @@ def opens_thinking(prompt: str, marking: Marking) -> bool:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _chunks_apart(completions: pa.ChunkedArray, marking: Marking | None, opened: Sequence[bool | None] | None) -> TakenApart:
+    parts, first = [], 0
+    for chunk in completions.chunks:
+        parts.append(take_apart(chunk, marking, None if opened is None else opened[first : first + len(chunk)]))
+        first += len(chunk)
+    return TakenApart(
+        pa.chunked_array([part.reasoning for part in parts], pa.string()),
+        pa.chunked_array([part.answer for part in parts], pa.string()),
+        np.concatenate([np.zeros(0, np.int64), *(part.ends for part in parts)]),
+    )
 
 
 def _hint(marking: Marking) -> str:

@@ -15,6 +15,11 @@ class RunSpec(Part):
     shard_samples: Annotated[int, Field(ge=1)] = 2048
     """Samples per shard, in whole prompts; fewer where they may become so long (max_tokens) that a shard would exceed 33,554,432
     tokens, about half a gigabyte in memory. A shard is the unit that is written, retried and resumed."""
+    shard_bytes: Annotated[int, Field(ge=1)] = 256_000_000
+    """Most bytes of text per shard. A sample's row holds the text of its prompt, so a prompt counts as often as it may be
+    sampled, with 4 bytes for each token of its completions. A prompt with more is a shard of its own. Your own samples are cut by
+    it too. Where shards are full, two are sampled at the same time, and a run needs about 12 times as much memory. Changing it
+    has no effect on a run whose prompts are planned already."""
     shards_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Shards that are sampled at the same time, so that the engine stays busy between two shards; null takes as many as fill the
     engine."""

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -47,3 +48,18 @@ def test_a_large_shard_is_cut_into_row_groups(tmp_path: Path, monkeypatch: pytes
     metadata = pq.read_metadata(file)
 
     assert [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)] == [5] * 5
+
+
+def test_row_groups_are_bounded_by_bytes_where_rows_differ_in_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large rows among many small ones, in one table."""
+    monkeypatch.setattr(parquet_files, "GROUP_BYTES", 10_000)
+    schema = pa.schema([("text", pa.string())])
+    texts = ["x" * (4_000 if 500 <= row < 520 else 1) for row in range(1000)]
+    with parquet_files.TableFiles(tmp_path, "view", schema) as files:
+        files.add(pa.table([texts], schema=schema))
+        (file,) = files.finish()
+    opened = pq.ParquetFile(file.path)
+    groups = [opened.read_row_group(group) for group in range(opened.num_row_groups)]
+
+    assert pa.concat_tables(groups)["text"].to_pylist() == texts
+    assert max(group.nbytes for group in groups) < 2 * 10_000

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from helpers import known
 from helpers.released_runs import apples, asking_run, rollouts
 from thresher.dedupe import within_run
+from thresher.pool.run import open_run
 
 
 @pytest.mark.slow
@@ -35,3 +37,14 @@ def test_through_files_the_verdicts_are_the_same(tmp_path: Path, monkeypatch: py
     assert [[row[name] for name in columns] for row in rollouts(files)] == [[row[name] for name in columns] for row in plain]
     assert Counter(row["kind"] for row in plain)["duplicate"] > 5
     assert not (files / "scratch").exists()
+
+
+def test_long_regular_texts_are_searched_through_files(tmp_path: Path) -> None:
+    """Their file is small, for they repeat themselves, but a word of a million characters has a million shingles."""
+    rows = [{"prompt": f"{number}?", "completion": f"{number}" + "x" * 1_000_000} for number in range(3)]
+    run = open_run(asking_run(tmp_path, rows, "run", {"within_prompt": None}, filters=[{"name": "finished"}]))
+
+    assert known(run.store.entry("samples/00000")).bytes < 100_000
+    for gib, wanted in ((0.011, True), (0.012, False)):  # three million bytes of text, four times as many of shingles
+        part = run.recipe.run.model_copy(update={"dedupe_gib": gib})
+        assert within_run.needed(run.store, run.recipe.model_copy(update={"run": part})) is wanted

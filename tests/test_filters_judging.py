@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from filters import judging
 from filters.base import Filter, FilterError, Role, Scope, verdict_table
 from filters.judging import judge, judge_corpus, one_by_one, per_prompt
 from helpers.filter_tables import pool_table
@@ -157,3 +158,43 @@ def test_batches_that_cannot_be_read_are_not_the_corpus_filters_failure(judges: 
 
     with pytest.raises(OSError, match="disk gone"):
         list(judge_corpus(make(judges, Scope.CORPUS), batches()))
+
+
+def test_a_filter_is_shown_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the samples are; one with more is shown alone, and the verdicts stay with their samples."""
+    monkeypatch.setattr(judging, "BATCH_BYTES", 1_000)
+    texts = [str(number) * (2_000 if number % 7 == 0 else 5) for number in range(1, 60)]
+    table = pool_table(
+        *({"completion": None if text[0] == "9" else text, "answer": None if text[0] == "9" else text} for text in texts)
+    )
+    shown: list[int] = []
+
+    def keep(rows: pa.Table) -> list[Verdict]:
+        shown.append(rows.num_rows)
+        assert rows.num_rows == 1 or rows["completion"].nbytes <= 1_400
+        return [Verdict.keep(score=float(text[:2])) for text in rows["completion"].to_pylist()]
+
+    verdicts = judge(make(keep, columns=("completion",)), table)
+
+    assert verdicts["score"].to_pylist() == [None if text[0] == "9" else float(text[:2]) for text in texts]
+    assert len(shown) > 10
+
+
+def test_in_scope_prompt_a_batch_has_whole_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the samples of a prompt are not adjacent, or have more bytes together."""
+    monkeypatch.setattr(judging, "BATCH_BYTES", 3_000)
+    prompts = [f"p{number % 9}" for number in range(90)]
+    table = pool_table(
+        *({"completion": f"{row} " * (300 if row % 9 == 4 else 20), "prompt_id": prompt} for row, prompt in enumerate(prompts))
+    )
+    shown: list[list[str]] = []
+
+    def count(rows: pa.Table) -> list[Verdict]:
+        shown.append(rows["prompt_id"].to_pylist())
+        return [Verdict.keep(score=float(text.split()[0])) for text in rows["completion"].to_pylist()]
+
+    verdicts = judge(make(count, Scope.PROMPT), table)
+
+    assert verdicts["score"].to_pylist() == list(range(90))
+    assert len(shown) == 3
+    assert sorted(prompt for batch in shown for prompt in set(batch)) == sorted(set(prompts))

@@ -63,6 +63,7 @@ SPANNING: dict[str, str] = {
     "test_docs_names.py": "the names in README and docs/",
     "test_equality_before.py": "runs and a release of an earlier version",
     "test_hub_contract.py": "the Hub of the tests, and the real one",
+    "test_large_texts.py": "runs with more text than an Arrow array holds",
     "test_incomplete_runs.py": "the reports of runs that are unfinished, empty or of another version",
     "test_kill.py": "kill -9 at random instants of a run",
     "test_releases_random_changes.py": "random changes of a repository, cut off anywhere",

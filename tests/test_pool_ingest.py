@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from filters.chunks import row_bytes
 from helpers import known
 from helpers.packed import zstd
 from helpers.runs import filter_rows
@@ -24,6 +25,7 @@ from thresher.auditing.count_run import count
 from thresher.auditing.statistics import statistics
 from thresher.errors import SourceError
 from thresher.inputs.files.named_files import NamedFile, all_named, named_files
+from thresher.pool import ingest as ingest_module
 from thresher.pool.ingest import ingest
 from thresher.pool.run import open_run
 from thresher.pool.store import Store, shard_name
@@ -418,3 +420,69 @@ def test_memory_is_that_of_a_shard(tmp_path: Path) -> None:
     tracemalloc.stop()
 
     assert peak < 5_000_000
+
+
+def large(count: int, size: int) -> Any:
+    """Two samples of each prompt, each with a completion of `size` bytes; those of the last prompt ten times as many."""
+    prompts = [*range(count)] * 2 + [count - 1] * 18
+    return [{"prompt": f"p{prompt}", "completion": f"{row:05d}" + "x" * size} for row, prompt in enumerate(prompts)]
+
+
+def test_shards_are_cut_by_bytes_between_prompts(tmp_path: Path) -> None:
+    """None has more, but that of a prompt which has more alone. Every row is there once, with the ids of one shard."""
+    store = taken(tmp_path, large(20, 1_000), shard_bytes=20_000)
+    (tmp_path / "one").mkdir()
+    whole = pool(taken(tmp_path / "one", large(20, 1_000)))
+    plan = known(store.entry("prompts"))
+    tables = [store.read_table(f"samples/{shard_name(shard)}") for shard in range(plan.facts["shards"])]
+
+    assert plan.facts == {"shards": len(tables), "shard_bytes": 20_000, "prompts": 20, "parts": []}
+    assert 5 < len(tables) < 12
+    assert [bool(row_bytes(table).sum() <= 20_000) for table in tables] == [True] * (len(tables) - 1) + [False]
+    assert set(tables[-1]["prompt_id"].to_pylist()) == {whole[-1]["prompt_id"]}
+    assert sorted(pool(store), key=lambda row: row["source_row"]) == whole
+    for shard, table in enumerate(tables):
+        prompts = list(dict.fromkeys(table["prompt_id"].to_pylist()))
+        assert store.read_group("prompts", shard)["prompt_id"].to_pylist() == prompts
+
+
+def test_an_import_that_began_keeps_its_cut(tmp_path: Path) -> None:
+    """Once the plan is written another number of bytes changes nothing; before, no shard of the other cut stays."""
+    store = taken(tmp_path, large(20, 1_000), shard_bytes=20_000)
+    run, before = tmp_path / "run", pool(store)
+    (run / "samples/00001.json").unlink()
+    stored(tmp_path, shard_bytes=1 << 30)
+
+    assert pool(store) == before
+
+    (run / "prompts.json").unlink()
+    stored(tmp_path, shard_bytes=30_000)
+
+    assert len(before) == len(pool(store)) == sum(pq.read_metadata(file).num_rows for file in run.glob("samples/*.parquet"))
+    assert len(list(run.glob("samples/*.json"))) == known(store.entry("prompts")).facts["shards"] < 8
+
+
+def test_a_row_that_no_column_can_hold_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "ROW_BYTES", 500)
+    rows = pool(taken(tmp_path, [{"prompt": "p", "completion": "x" * length} for length in (10, 600, 20)]))
+
+    assert [row["completion"] for row in rows] == ["x" * 10, "", "x" * 20]
+    assert rows[1]["unreadable"] == "x.jsonl:2: too long: wanted at most 500 characters, found 653; shorten it"
+
+
+def test_rows_of_large_prompts_go_to_their_spool_before_they_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the format: a row of Parquet has no line whose bytes could be counted."""
+    monkeypatch.setattr(ingest_module, "HELD_BYTES", 10_000)
+    written, taken_apart = list[int](), ingest_module._taken_apart
+
+    def noted(rows: pa.RecordBatch, marking: Any) -> pa.RecordBatch:
+        written.append(rows.num_rows)
+        return taken_apart(rows, marking)
+
+    monkeypatch.setattr(ingest_module, "_taken_apart", noted)
+    pq.write_table(pa.table({"prompt": [f"{row}" * 4_000 for row in range(9)], "completion": ["x"] * 9}), tmp_path / "x.parquet")
+
+    assert len(pool(stored(tmp_path, "x.parquet"))) == 9
+    assert written == [3, 3, 3]

@@ -3,12 +3,16 @@
 import resource
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from thresher.errors import StoreError
+from thresher.errors import SourceError, StoreError
+from thresher.pool import store as store_module
 from thresher.pool.store import Store
 
 TABLE = pa.table({"a": list(range(1000))})
@@ -123,3 +127,41 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="pool version 99, wanted 3"):
         Store(tmp_path).manifest()
+
+
+def test_a_large_table_is_written_in_several_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers hold one at a time, and Arrow cannot read one with more than 2 GiB of messages."""
+    monkeypatch.setattr(store_module, "GROUP_BYTES", 2_000)
+    store = Store(tmp_path)
+    store.write_table("samples/00000", TABLE, key="k")
+    metadata = pq.read_metadata(tmp_path / "samples/00000.parquet")
+
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [250] * 4
+    assert store.read_table("samples/00000").equals(TABLE)
+
+
+@pytest.mark.parametrize("root", ["{tmp}", "memory://groups"])
+def test_groups_are_written_as_they_are_made(tmp_path: Path, root: str) -> None:
+    """None is kept, facts may be counted on the way, and an error while one is made leaves the file as it was."""
+    store, facts = Store(root.format(tmp=tmp_path)), dict[str, int]()
+    made: list[weakref.ref[pa.Table]] = []
+
+    def groups(count: int) -> Iterator[pa.Table]:
+        for number in range(4):
+            if number == count:
+                raise SourceError("row 17")
+            assert sum(reference() is not None for reference in made) <= 1
+            group = pa.table({"a": [number] * 100})
+            made.append(weakref.ref(group))
+            facts["groups"] = number + 1
+            yield group
+
+    schema = pa.schema([("a", pa.int64())])
+    entry = store.write_groups("prompts", schema, groups(4), key="k", facts=facts)
+    with pytest.raises(SourceError, match="row 17"):
+        store.write_groups("prompts", schema, groups(2), key="k")
+
+    assert (entry.rows, entry.facts) == (400, {"groups": 4})
+    assert store.finished("prompts", "k") == entry
+    assert [store.read_group("prompts", group)["a"].to_pylist() for group in range(4)] == [[n] * 100 for n in range(4)]
+    assert [name for name in store.names("", "") if name != "prompts.json"] == ["prompts.parquet"]

@@ -3,15 +3,18 @@
 import json
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from helpers import known
 from helpers.lora import write_adapter
-from helpers.runs import pool_rows, run_recipe
+from helpers.runs import pool_rows, run_recipe, sample_until_it_dies
+from schemas.sample import Message, Prompt
 from thresher.errors import ModelError, RecipeError, SourceError, StoreError
 from thresher.inputs import recipe_file
 from thresher.inputs.models import embedded_model
@@ -262,3 +265,40 @@ def keys_of(run: Run) -> list[str]:
     """The source keys of a run's samples and anchors, as its shards use them."""
     series = series_of(run.recipe.sampling, known(run.model), run.recipe.run.salt, settings=run.settings, template=run.template)
     return [part.key for part in series]
+
+
+def test_prompts_are_planned_one_shard_at_a_time(recipe: Write, tmp_path: Path) -> None:
+    """10 MB of prompts are cut into shards of a few, and at no time is Python's memory that of all."""
+    path = recipe()
+    steps.begin(recipe_file.load(path), tmp_path / "first")  # imports what it needs
+    made = (Prompt(f"{number:064x}", "capital", (Message("user", f"{number:09d}" + "x" * 100_000),)) for number in range(100))
+    tracemalloc.start()
+    begun = steps.begin(recipe_file.load(path, ["run.shard_bytes=1100000"]), tmp_path / "run", prompts=made)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    plan = known(begun.run.store.entry("prompts"))
+
+    assert begun.shards == pq.read_metadata(tmp_path / "run/prompts.parquet").num_row_groups == 50
+    assert (plan.facts["prompts"], plan.facts["families"]) == (100, {"capital": 100})
+    assert 50_000_000 < plan.facts["text_bytes"] < 51_000_000
+    assert peak < 5_000_000
+
+
+def test_another_shard_size_leaves_a_begun_run_as_it_is(recipe: Write, tmp_path: Path) -> None:
+    """The plan is written once; a new run is cut otherwise, of the same samples."""
+    path, small = recipe(), "run.shard_bytes=1"
+    sample_until_it_dies(path, tmp_path / "run", after=4)
+    again, cut = (steps.begin(recipe_file.load(path, [small]), tmp_path / name) for name in ("run", "cut"))
+
+    assert (again.shards, again.missing) == (2, [1])
+    assert (cut.shards, cut.run.key) == (4, again.run.key)
+
+
+@pytest.mark.slow
+def test_runs_that_are_cut_otherwise_have_the_same_samples(recipe: Write, tmp_path: Path) -> None:
+    path = recipe()
+    run_recipe(path, tmp_path / "run")
+    run_recipe(path, tmp_path / "cut", "run.shard_bytes=1")
+
+    assert len(list((tmp_path / "cut/samples").glob("*.parquet"))) == 4
+    assert pool_rows(tmp_path / "run") == pool_rows(tmp_path / "cut")

@@ -14,6 +14,7 @@ from thresher.auditing.count_run import count
 from thresher.inputs import recipe_file
 from thresher.pool.run import open_run
 from thresher.running import steps
+from thresher.samplers.sampler import EngineFacts
 
 Write = Callable[..., Path]
 
@@ -242,3 +243,21 @@ def test_a_list_of_temperatures_samples_each(recipe: Write, tmp_path: Path) -> N
     assert all(row["temperature"] == json.loads(row["sampling"])["temperature"] for row in rows)
     assert len({row["sample_id"] for row in rows}) == len(rows)
     assert "changed by temperature 0.5 and 1" in (tmp_path / "run/dataset/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([], 2 + 52),  # as many as fill 256 sequences twice: 512 samples in shards of 10
+        (["run.shard_bytes=1900"], 3),
+        (["run.shard_bytes=1"], 2),
+        (["run.shard_bytes=1", "run.shards_in_flight=7"], 7),
+    ],
+)
+def test_shards_with_much_text_are_not_sampled_all_at_once(
+    recipe: Write, tmp_path: Path, changes: list[str], expected: int
+) -> None:
+    """Two full ones, or as many as have no more."""
+    begun = steps.begin(recipe_file.load(recipe(), changes), tmp_path / "run")
+
+    assert steps.shards_in_flight(begun.run, EngineFacts("replay", "1", 256, "chat", None)) == expected

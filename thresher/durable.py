@@ -3,9 +3,10 @@
 import os
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -31,12 +32,21 @@ def temporary_name(path: str | Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
-def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = True) -> None:
-    """Write a file whole or not at all: readers see the old content or the new one. Raises OSError. Without `durable` nothing is
-    flushed, and a power cut may lose the file or its content."""
+@contextmanager
+def replacing(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A new file, open for reading and writing, that takes the place of `path` when the block ends: readers see the old content
+    or the new one. After an error the old file stays. Raises OSError. Without `durable` nothing is flushed, and a power cut may
+    lose the file or its content."""
     path, temporary = Path(path), temporary_name(path)
     try:
-        temporary.write_bytes(data)
+        file = temporary.open("xb+")
+        try:
+            yield file
+        except BaseException:
+            with suppress(OSError):  # a full disk also refuses what is still buffered
+                file.close()
+            raise
+        file.close()
         if durable:
             sync(temporary)
         temporary.replace(path)
@@ -45,6 +55,12 @@ def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = 
         raise
     if durable:
         sync(path.parent)
+
+
+def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write a file whole or not at all, as `replacing` does."""
+    with replacing(path, durable=durable) as file:
+        file.write(data)
 
 
 def remove_leftovers(folder: str | Path) -> int:

@@ -41,9 +41,12 @@ def answer_ids(answers: pa.ChunkedArray) -> pa.Array:
 
 def hashes(texts: pa.ChunkedArray) -> U64:
     """64-bit hashes of texts; each distinct text is hashed once."""
-    encoded = texts.combine_chunks().dictionary_encode()
-    distinct = np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in encoded.dictionary.to_pylist()], np.uint64)
-    return distinct[encoded.indices.to_numpy()] if len(distinct) else np.zeros(0, np.uint64)
+    parts = [np.zeros(0, np.uint64)]
+    for chunk in texts.chunks:
+        encoded = chunk.dictionary_encode()
+        distinct = np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in encoded.dictionary.to_pylist()], np.uint64)
+        parts.append(distinct[encoded.indices.to_numpy()])
+    return np.concatenate(parts)
 
 
 def signed_in_run(table: pa.Table, spec: DedupeSpec) -> Signed:

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from filters.chunks import CHUNK_BYTES
+
 Bits = NDArray[np.bool_]
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
@@ -91,6 +93,7 @@ def normalised(texts: pa.Array) -> tuple[U8, I64]:
     """The bytes (N,) of texts after NFKC and lower case, and the start of each text (texts + 1,). ASCII is not copied, because
     the kernel converts it to lower case while reading. A null is an empty text."""
     if isinstance(texts, pa.ChunkedArray):
+        texts = texts.cast(pa.large_string()) if texts.nbytes > CHUNK_BYTES else texts
         texts = texts.combine_chunks() if texts.num_chunks != 1 else texts.chunk(0)
     if texts.null_count:
         texts = pc.fill_null(texts, "")

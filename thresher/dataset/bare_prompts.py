@@ -25,8 +25,15 @@ def without_examples(rows: pa.Table, examples: Examples) -> pa.Table:
     are not the examples, as in prompts of another recipe, stay."""
     if not examples or not rows.num_rows:
         return rows
-    messages = rows["messages"].combine_chunks()
-    families = rows["family"].combine_chunks()
+    bare = [_bare(batch["messages"], batch["family"], examples) for batch in rows.select(["messages", "family"]).to_batches()]
+    return rows.set_column(rows.schema.get_field_index("messages"), "messages", pa.chunked_array(bare))
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _bare(messages: pa.ListArray, families: pa.StringArray, examples: Examples) -> pa.Array:
+    """Conversations (n,) without the worked examples of their family."""
     turns = messages.flatten()
     lengths = pc.list_value_length(messages).to_numpy()
     ends = np.cumsum(lengths)
@@ -43,4 +50,4 @@ def without_examples(rows: pa.Table, examples: Examples) -> pa.Table:
         kept[(shown[:, None] + np.arange(len(texts))).ravel()] = False
     offsets = np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], ends])]
     bare = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), turns.filter(pa.array(kept)))
-    return rows.set_column(rows.schema.get_field_index("messages"), "messages", bare.cast(messages.type))
+    return bare.cast(messages.type)

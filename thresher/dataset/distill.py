@@ -7,6 +7,7 @@ likeliest, and the drawn token where it is none of them. What is absent, and all
 Shapes below: N tokens of all rows, T of them in completions, w = k + 1.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from filters.chunks import cuts
 from schemas.sample import Kind
 from thresher.dataset.messages import combined
 from thresher.dataset.views import schema, view_table
 
 TOKEN_COLUMNS = ("prompt_ids", "completion_ids", "logprobs", "top_ids", "top_logprobs")
 """Columns of the pool that the view reads."""
+PART_BYTES = 64 << 20
+"""Most bytes of a table of the view, unless one sample has more."""
 
 
 def distill(judged: pa.Table, prompt_format: str) -> pa.Table:
@@ -31,6 +35,16 @@ def distill(judged: pa.Table, prompt_format: str) -> pa.Table:
     wanted = {*schema("distill", prompt_format).names, *TOKEN_COLUMNS}
     rows = judged.select([name for name in judged.column_names if name in wanted]).filter(is_row)
     return view_table("distill", rows, _columns(rows), prompt_format)
+
+
+def distill_parts(judged: pa.Table, prompt_format: str) -> Iterator[pa.Table]:
+    """The same in several tables: each token has a list of k + 1, so the rows of a shard may be many times as large as its
+    samples."""
+    tokens = sum(pc.fill_null(pc.list_value_length(judged[name]), 0).to_numpy().astype(np.int64) for name in TOKEN_COLUMNS[:2])
+    listed, drawn = (pc.sum(pc.list_value_length(judged[name])).as_py() or 0 for name in ("top_ids", "completion_ids"))
+    width = 2 + listed // max(1, drawn)
+    for start, end in cuts(8 * width * tokens, PART_BYTES):
+        yield distill(judged.slice(start, end - start), prompt_format)
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

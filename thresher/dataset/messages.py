@@ -57,17 +57,8 @@ def completion_column(rows: pa.Table, prompt_format: str) -> pa.ChunkedArray:
     texts = rows["completion"] if has(prompt_format, "inline") or prompt_format == "text" else pc.fill_null(rows["answer"], "")
     if prompt_format == "text":
         return texts
-    columns: dict[str, pa.Array] = {"role": pa.repeat("assistant", rows.num_rows), "content": combined(texts)}
-    parts = parts_of(prompt_format)
-    if "reasoning_content" in parts:
-        inline = has(prompt_format, "inline")
-        columns["reasoning_content"] = pa.nulls(rows.num_rows, pa.string()) if inline else combined(rows["reasoning"])
-    if "tool_calls" in parts:
-        columns["tool_calls"] = pa.array(map(_as_calls, rows["tool_calls"].to_pylist()), pa.string())
-    kind = message_type(prompt_format)
-    messages = _messages(columns, kind)
-    lists = pa.ListArray.from_arrays(pa.array(np.arange(rows.num_rows + 1, dtype=np.int32)), messages)
-    return pa.chunked_array([lists.cast(kind)], kind)
+    shown = {"content": texts} | {name: rows[name] for name in ("reasoning", "tool_calls") if name in rows.column_names}
+    return pa.chunked_array([_said(batch, prompt_format) for batch in pa.table(shown).to_batches()], message_type(prompt_format))
 
 
 def decoded(table: pa.Table) -> list[dict[str, Any]]:
@@ -93,6 +84,18 @@ def combined(column: pa.ChunkedArray) -> pa.Array:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
+def _said(completions: pa.RecordBatch, prompt_format: str) -> pa.Array:
+    """Completions with the columns content, reasoning and tool_calls, each as a list of one message."""
+    parts, kind, rows = parts_of(prompt_format), message_type(prompt_format), completions.num_rows
+    columns: dict[str, pa.Array] = {"role": pa.repeat("assistant", rows), "content": completions["content"]}
+    if "reasoning_content" in parts:
+        inline = has(prompt_format, "inline")
+        columns["reasoning_content"] = pa.nulls(rows, pa.string()) if inline else completions["reasoning"]
+    if "tool_calls" in parts:
+        columns["tool_calls"] = pa.array(map(_as_calls, completions["tool_calls"].to_pylist()), pa.string())
+    return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32)), _messages(columns, kind)).cast(kind)
+
+
 def _as_calls(calls: str | None) -> str | None:
     """Calls of the pool, {name, arguments}, in the form that chat templates take."""
     if calls is None:
@@ -103,7 +106,13 @@ def _as_calls(calls: str | None) -> str | None:
 
 def _selected(turns: pa.Array, parts: list[str], kind: pa.DataType) -> pa.Array:
     """Messages with some of their parts."""
-    return pa.ListArray.from_arrays(turns.offsets, _messages({part: turns.values.field(part) for part in parts}, kind))
+    values = turns.flatten()
+    return pa.ListArray.from_arrays(_offsets(turns), _messages({part: values.field(part) for part in parts}, kind))
+
+
+def _offsets(turns: pa.ListArray) -> pa.Array:
+    """The offsets of the lists in `turns.flatten()`."""
+    return pc.subtract(turns.offsets, turns.offsets[0])
 
 
 def _messages(columns: dict[str, pa.Array], kind: pa.DataType) -> pa.Array:
@@ -128,4 +137,4 @@ def _converted(column: pa.ChunkedArray, convert: Callable[[pa.Array], pa.Array],
 def _joined(turns: pa.Array) -> pa.Array:
     """The contents of the messages, separated by a blank line, as thresher.samplers.sampler.plain_text sends them to an
     engine."""
-    return pc.binary_join(pa.ListArray.from_arrays(turns.offsets, turns.values.field("content")), "\n\n")
+    return pc.binary_join(pa.ListArray.from_arrays(_offsets(turns), turns.flatten().field("content")), "\n\n")

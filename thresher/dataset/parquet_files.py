@@ -12,12 +12,14 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from filters.chunks import pieces
 from thresher.pool.parquet_options import parquet_options
 
 GROUP_ROWS = 50_000
 """Most rows of a row group. Smaller groups compress worse, and share less data with the previous version of an edited dataset."""
 GROUP_BYTES = 64 << 20
-"""Arrow bytes after which a row group is written even with fewer rows; limits the memory."""
+"""Arrow bytes after which a row group is written even with fewer rows; limits the memory. A group has less than twice as many,
+unless a single row has more."""
 FILE_BYTES = 256 << 20
 """Parquet bytes after which the next file is started."""
 
@@ -57,11 +59,12 @@ class TableFiles:
 
     def add(self, table: pa.Table) -> None:
         """Add rows with the schema's columns."""
-        self._collected.append(table)
-        self._collected_rows += table.num_rows
-        self._collected_bytes += table.nbytes
-        if self._collected_rows >= GROUP_ROWS or self._collected_bytes >= GROUP_BYTES:
-            self._hand_over()
+        for part in pieces(table, GROUP_BYTES):
+            self._collected.append(part)
+            self._collected_rows += part.num_rows
+            self._collected_bytes += part.nbytes
+            if self._collected_rows >= GROUP_ROWS or self._collected_bytes >= GROUP_BYTES:
+                self._hand_over()
 
     def finish(self, *, optional: bool = False) -> list[TableFile]:
         """Write the remaining rows and return the files. If there are no rows at all: an empty file, or no file if `optional`."""

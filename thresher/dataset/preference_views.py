@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.chunks import take, text_codes
 from filters.judging import compared_text
 from filters.similarity.kernel import I64, U64
 from filters.similarity.signatures import signed
@@ -25,19 +26,19 @@ def preference(judged: pa.Table, prompt_format: str, spec: PreferenceSpec) -> pa
     similarity = judged["similarity"].take(pa.array(near)).to_numpy()
     involved, place = np.unique(np.concatenate([near, hit]), return_inverse=True)
     prompt = _prompts(judged)[involved]
-    judged = judged.take(pa.array(involved))  # texts are costly to compare, and most samples are in no pair
+    judged = take(judged, involved)  # texts are costly to compare, and most samples are in no pair
     near, hit = place[: len(near)], place[len(near) :]
     answers = _answers(judged)
     lengths = pc.utf8_length(answers).to_numpy()
     longer, shorter = np.maximum(lengths[near], lengths[hit]), np.minimum(lengths[near], lengths[hit])
-    texts, forms = _texts(answers), _forms(answers)
+    texts, forms = text_codes(answers), _forms(answers)
     fit = longer <= spec.length_ratio * shorter
     fit &= (forms[near] != forms[hit]) | (spec.form & (texts[near] != texts[hit]))
     order = np.flatnonzero(fit)
     order = order[np.lexsort((judged["index"].take(pa.array(near[order])).to_numpy(), -similarity[order], prompt[near[order]]))]
     order = order[_first_of(prompt[near[order]], texts[near[order]])]
     order = order[_place_in_group(prompt[near[order]]) < spec.pairs_per_prompt]
-    rejected, chosen = judged.take(pa.array(near[order])), judged.take(pa.array(hit[order]))
+    rejected, chosen = take(judged, near[order]), take(judged, hit[order])
     columns = {
         "prompt": prompt_and_completion(rejected, prompt_format)["prompt"],
         "chosen": prompt_and_completion(chosen, prompt_format)["completion"],
@@ -55,7 +56,7 @@ def unpaired(judged: pa.Table, prompt_format: str, spec: UnpairedSpec) -> pa.Tab
     drawn = ~judged["anchor"].to_numpy()
     hit, near = _is(judged, Kind.HIT) & drawn, _is(judged, Kind.NEAR_MISS) & drawn
     rows = np.flatnonzero(hit | near | (_is(judged, Kind.MISS) & drawn))
-    prompt, texts = _prompts(judged), _texts(_answers(judged))
+    prompt, texts = _prompts(judged), text_codes(_answers(judged))
     rows = rows[np.lexsort((judged["index"].to_numpy()[rows], ~near[rows], ~hit[rows], prompt[rows]))]
     rows = rows[_first_of(prompt[rows], texts[rows])]
     if spec.balance:
@@ -64,7 +65,7 @@ def unpaired(judged: pa.Table, prompt_format: str, spec: UnpairedSpec) -> pa.Tab
         most = np.minimum(right, wrong)
         rows = rows[_place_in_group(2 * prompt[rows] + ~hit[rows]) < most[prompt[rows]]]
     rows = np.sort(rows)
-    table = judged.take(pa.array(rows))
+    table = take(judged, rows)
     columns = {**prompt_and_completion(table, prompt_format), "label": pa.array(hit[rows])}
     return view_table("unpaired", table, columns, prompt_format)
 
@@ -83,12 +84,6 @@ def _prompts(judged: pa.Table) -> I64:
 
 def _answers(judged: pa.Table) -> pa.ChunkedArray:
     return compared_text(pc.fill_null(judged["answer"], ""), judged["tool_calls"])
-
-
-def _texts(answers: pa.ChunkedArray) -> I64:
-    """A number for each answer (n,), equal for equal texts."""
-    codes: I64 = answers.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    return codes
 
 
 def _forms(answers: pa.ChunkedArray) -> U64:

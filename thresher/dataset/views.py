@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from filters.chunks import take
 from filters.similarity.guards import answer_ids
 from schemas.sample import Kind, Outcome
 from schemas.sampling import Sampling
 from thresher.dataset.bare_prompts import Examples, without_examples
-from thresher.dataset.messages import JSON, combined, completion_column, has, message_type, prompt_column
+from thresher.dataset.messages import JSON, completion_column, has, message_type, prompt_column
 from thresher.pool.prompt_counts import pass_rates, prompt_counts
 
 VERDICT_LIST = pa.list_(
@@ -243,7 +244,7 @@ def prompts(
     readable = pc.is_null(judged["unreadable"])
     judged, models = judged.filter(readable), None if models is None else models[readable.to_numpy()]
     first, prompt, counts = prompt_counts(judged)
-    rows = judged.take(pa.array(first))
+    rows = take(judged, first)
     decided = counts["samples"] - counts["undecided"]
     anchor_of = np.full(len(first), -1, np.int64)
     passed = pc.equal(reward(judged, quality=0.0), 1.0)
@@ -295,17 +296,19 @@ def prompt_and_completion(rows: pa.Table, prompt_format: str) -> dict[str, pa.Ch
 def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert JSON text to the JSON type. Integers beyond 64 bits become text: `datasets` 5 cannot read a row that contains
     one."""
-    texts = pc.unique(column)  # sampling parameters and metadata repeat
-    if pc.any(pc.match_substring_regex(texts, r"\d{19}")).as_py():
-        long = pc.fill_null(pc.match_substring_regex(column, r"\d{19}"), False)
-        shortened = [None if text is None else _shortened(text) for text in column.filter(long).to_pylist()]
-        column = pc.replace_with_mask(column, combined(long), pa.array(shortened, pa.string()))
-    return column.cast(JSON)
+    return pa.chunked_array([_readable_json(chunk) for chunk in column.chunks], pa.string()).cast(JSON)
 
 
-def references(column: pa.ChunkedArray) -> pa.Array:
+def references(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """References as text. They repeat with their prompt, so each is decoded once."""
-    encoded = combined(column).dictionary_encode()
+    return pa.chunked_array([_references(chunk) for chunk in column.chunks], pa.string())
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _references(column: pa.Array) -> pa.Array:
+    encoded = column.dictionary_encode()
     values = [json.loads(text) for text in encoded.dictionary.to_pylist()]
     texts = [
         value if isinstance(value, str) else None if value is None else text
@@ -314,7 +317,13 @@ def references(column: pa.ChunkedArray) -> pa.Array:
     return pa.array(texts, pa.string()).take(encoded.indices)
 
 
-# -- inside --------------------------------------------------------------------------------------------------------------
+def _readable_json(column: pa.Array) -> pa.Array:
+    texts = pc.unique(column)  # sampling parameters and metadata repeat
+    if not pc.any(pc.match_substring_regex(texts, r"\d{19}")).as_py():
+        return column
+    long = pc.fill_null(pc.match_substring_regex(column, r"\d{19}"), False)
+    shortened = [None if text is None else _shortened(text) for text in column.filter(long).to_pylist()]
+    return pc.replace_with_mask(column, long, pa.array(shortened, pa.string()))
 
 
 def _shortened(text: str) -> str:

@@ -33,7 +33,7 @@ from thresher.auditing.review import reviewed
 from thresher.dataset import preference_views, views
 from thresher.dataset.bare_prompts import examples_of
 from thresher.dataset.card import ViewSize, card
-from thresher.dataset.distill import distill
+from thresher.dataset.distill import distill_parts
 from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.rollouts import rollouts
 from thresher.dataset.view_schemas import written_schema
@@ -152,16 +152,15 @@ def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
         for shard in pool.sampled(store):
             judged = pool.read_judged(store, shard, columns)
             for view, writer in writers.items():
-                writer.add(_view(run, view, shard, judged))
+                for table in distill_parts(judged, prompt_format) if view == "distill" else [_view(run, view, shard, judged)]:
+                    writer.add(table)
         written = {view: writer.finish() for view, writer in writers.items()}
         return {view: files for view, files in written.items() if files}
 
 
 def _view(run: Run, view: str, shard: int, judged: pa.Table) -> pa.Table:
-    """The rows of a view from one judged shard."""
+    """The rows of a view from one judged shard, except for `distill`."""
     recipe, prompt_format = run.recipe, run.prompt_format
-    if view == "distill":
-        return distill(judged, prompt_format)
     if view == "rollouts":
         return rollouts(judged, *pool.verdicts(run.store, shard), prompt_format)
     if view == "prompts":

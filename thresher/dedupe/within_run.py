@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Filter
+from filters.chunks import take
 from filters.similarity import near_duplicate
 from filters.similarity.guards import signed_in_run
 from filters.similarity.near_duplicate import Comparison
@@ -34,7 +35,9 @@ from thresher.pool import rows as shards
 from thresher.pool.store import Store, shard_name
 
 UNPACKED = 3
-"""Most bytes of shingles for each byte of a shard's file."""
+"""Most bytes of shingles for each byte of a shard's file, as long as its texts are not much more regular than language."""
+SHINGLE_BYTES = 4
+"""Most bytes of shingles for each byte of text, which a single long word has."""
 
 
 class Pass(NamedTuple):
@@ -56,10 +59,12 @@ def needed(store: Store, recipe: Recipe) -> bool:
     """Whether the signatures of the run's hits may take more memory than `run.dedupe_gib`."""
     size = 0.0
     for shard in pool.sampled(store):
-        samples, last = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_entries(store, shard)[-1]
+        samples, verdicts = store.entry(f"samples/{shard_name(shard)}"), pool.verdict_entries(store, shard)
         assert samples is not None
-        hits = int(last.facts["hits"])
-        size += hits * TEXT_BYTES + UNPACKED * samples.bytes * hits / max(1, samples.rows)
+        hits = int(verdicts[-1].facts["hits"])
+        judged_hits, text = max(1, int(verdicts[0].facts["hits"])), verdicts[0].facts.get("hit_bytes")
+        shingles = UNPACKED * samples.bytes / max(1, samples.rows) if text is None else SHINGLE_BYTES * text / judged_hits
+        size += hits * (TEXT_BYTES + shingles)
     return size > recipe.run.dedupe_gib * 2**30
 
 
@@ -131,4 +136,4 @@ def _hits(store: Store, shard: int, columns: tuple[str, ...]) -> tuple[NDArray[n
     judged = pool.read_judged(store, shard, stored)
     kept = pc.and_(pc.equal(judged["outcome"], Outcome.KEEP.value), pc.invert(judged["anchor"]))
     rows = np.flatnonzero(kept.to_numpy(zero_copy_only=False))
-    return rows, judged.take(pa.array(rows))
+    return rows, take(judged, rows)

@@ -9,12 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from filters.chunks import cuts, row_bytes, take
 from filters.similarity.edits import tokens_of
 from schemas.sample import Kind
 
 Sums = Counter[tuple[str, str]]
 """By family and statistic, a sum over a shard; sums of shards add up."""
 Mask = NDArray[np.bool_]
+PART_BYTES = 16 << 20
+"""Texts whose words are in memory at a time have this many bytes, or are one text: its words take 15 times as much."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,21 @@ def distinct_of(samples: pa.Table, hits: Mask) -> dict[str, list[float]]:
 
     `hits` (S,) is a mask of the samples, which need prompt_id, family and completion.
     """
-    rows = samples.filter(pa.array(hits))
+    rows = samples.select(["prompt_id", "family", "completion"]).filter(pa.array(hits))
     if not rows.num_rows:
         return {}
-    tokens = tokens_of(rows["completion"])
     codes = rows["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    sizes = np.diff(tokens.starts)
-    prompt = np.repeat(codes, sizes)
-    words = tokens.tokens.astype(np.uint64)
-    inside = np.repeat(np.arange(len(sizes)), sizes)
-    pairs = (words[:-1] << np.uint64(32) | words[1:])[inside[1:] == inside[:-1]]
-    prompt_of_pairs = prompt[1:][inside[1:] == inside[:-1]]
-    count = int(codes.max()) + 1
-    ratios = [_distinct(values, groups, count) for values, groups in ((words, prompt), (pairs, prompt_of_pairs))]
+    words, pairs = (_Distinct(int(codes.max()) + 1) for _ in range(2))
+    order, texts = np.argsort(codes, kind="stable"), rows.select(["completion"])
+    for start, end in cuts(row_bytes(texts)[order], PART_BYTES):
+        part = order[start:end]
+        tokens = tokens_of(take(texts, part)["completion"])
+        inside = np.repeat(np.arange(len(part)), np.diff(tokens.starts))
+        of_words, values = codes[part][inside], tokens.tokens.astype(np.uint64)
+        same = inside[1:] == inside[:-1]
+        words.add(values, of_words)
+        pairs.add((values[:-1] << np.uint64(32) | values[1:])[same], of_words[1:][same])
+    ratios = (words.ratios(), pairs.ratios())
     _, first = np.unique(codes, return_index=True)
     by_family: dict[str, list[float]] = {}
     for family, distinct_1, distinct_2 in zip(rows["family"].take(pa.array(first)).to_pylist(), *ratios, strict=True):
@@ -133,11 +138,31 @@ def _count(sums: Sums, families: pa.ChunkedArray, statistic: str) -> None:
         sums[row["values"], statistic] += row["counts"]
 
 
-def _distinct(values: NDArray[np.uint64], groups: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Different values / values of each group (count,); 1 for an empty group."""
-    order = np.lexsort((values, groups))
-    values, groups = values[order], groups[order]
-    new = np.ones(len(values), bool)
-    new[1:] = (values[1:] != values[:-1]) | (groups[1:] != groups[:-1])
-    sizes = np.bincount(groups, minlength=count)
-    return np.where(sizes, np.bincount(groups[new], minlength=count) / np.maximum(sizes, 1), 1.0)
+class _Distinct:
+    """Counts the values and the different values of groups (count,), whose values are added in the order of the groups."""
+
+    def __init__(self, count: int) -> None:
+        self._all, self._different = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        self._last, self._seen = -1, np.zeros(0, np.uint64)
+        """The group that values were added to last, which may get more, and its different values."""
+
+    def add(self, values: NDArray[np.uint64], groups: NDArray[np.int64]) -> None:
+        """Add values (n,) of groups (n,)."""
+        if not len(values):
+            return
+        order = np.lexsort((values, groups))
+        values, groups = values[order], groups[order]
+        self._all += np.bincount(groups, minlength=len(self._all))
+        new = np.ones(len(values), bool)
+        new[1:] = (values[1:] != values[:-1]) | (groups[1:] != groups[:-1])
+        values, groups = values[new], groups[new]
+        known = (groups == self._last) & np.isin(values, self._seen)
+        self._different += np.bincount(groups[~known], minlength=len(self._different))
+        last = int(groups[-1])
+        own = values[groups == last]
+        self._seen = np.union1d(self._seen, own) if last == self._last else own
+        self._last = last
+
+    def ratios(self) -> NDArray[np.float64]:
+        """Different values / values of each group (count,); 1 for an empty group."""
+        return np.where(self._all, self._different / np.maximum(self._all, 1), 1.0)

@@ -164,7 +164,7 @@ def _check_golds(run: Run, verifiers: Sequence[Built]) -> None:
     shards = pool.shards(store)
     prompts: list[Prompt] = []
     for shard in np.unique(np.linspace(0, shards - 1, min(shards, recipe.run.check_golds)).round().astype(int)).tolist():
-        prompts += prompts_of(store.read_group("prompts", shard))[: max(1, -(-recipe.run.check_golds // shards))]
+        prompts += prompts_of(store.read_group("prompts", shard).slice(0, max(1, -(-recipe.run.check_golds // shards))))
     faults: list[str] = []
     for label, spec, filter_ in verifiers:
         golds = [

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Filter, Scope
+from filters.chunks import take
 from filters.judging import judge_corpus
 from filters.similarity import near_duplicate
 from schemas.executors import RayExecutorSpec
@@ -91,7 +92,7 @@ def _run_in_memory(store: Store, item: Built, number: int, key: str) -> None:
         for samples in judged.each_judged(store, columns):
             kept = pc.equal(samples["outcome"], Outcome.KEEP.value).to_numpy(zero_copy_only=False)
             rows = np.flatnonzero(kept & applicable(samples, item.spec, item.filter))
-            table = samples.take(pa.array(rows))
+            table = take(samples, rows)
             waiting.append((rows, table["sample_id"], int((kept & ~samples["anchor"].to_numpy()).sum())))
             yield table
 

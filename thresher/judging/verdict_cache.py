@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.base import Filter, Scope, verdict_table
-from filters.judging import judge, projected
+from filters.chunks import pieces, take
+from filters.judging import BATCH_BYTES, judge, projected
 from schemas.manifest import Entry
 from schemas.sample import VERDICTS, Outcome
 from thresher.errors import StoreError
@@ -56,7 +57,7 @@ def judged_once(filter_: Filter, samples: pa.Table, earlier: pa.Table | None = N
     fresh = np.flatnonzero(rows < 0)
     if len(fresh) == samples.num_rows:
         return _cache.judged(filter_, samples), 0
-    verdicts = _cache.judged(filter_, samples.take(pa.array(fresh)))
+    verdicts = _cache.judged(filter_, take(samples, fresh))
     rows[fresh] = earlier.num_rows + np.arange(len(fresh))
     earlier = earlier.select(_NAMES)
     return pa.concat_tables([earlier, verdicts.cast(earlier.schema)]).take(pa.array(rows)), samples.num_rows - len(fresh)
@@ -76,14 +77,15 @@ class VerdictCache:
         """Judge samples. A costly filter judges equal samples once, and none whose verdict is cached."""
         if filter_.cost_us < COSTLY_US or filter_.scope is not Scope.SAMPLE or not samples.num_rows:
             return judge(filter_, samples)
-        keys = [_content(filter_, row) for row in projected(filter_, samples).to_pylist()]
+        seen = pieces(projected(filter_, samples), BATCH_BYTES)
+        keys = [_content(filter_, row) for part in seen for row in part.to_pylist()]
         with self._lock:
             verdicts = {key: self._verdicts[key] for key in set(keys) if key in self._verdicts}
         first: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             if key not in verdicts:
                 first.setdefault(key, row)
-        judged = judge(filter_, samples.take(pa.array(list(first.values()), pa.int64())))
+        judged = judge(filter_, take(samples, np.array(list(first.values()), np.int64)))
         fresh = dict(zip(first, _rows(judged), strict=True))
         with self._lock:
             self._verdicts.update({key: row for key, row in fresh.items() if row[0] != Outcome.UNDECIDED.value})

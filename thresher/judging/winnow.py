@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import SO_FAR, Filter, Role, Scope
+from filters.chunks import take
 from filters.judging import COMPARED, judge
 from schemas.manifest import Entry
 from schemas.recipe import FilterSpec
@@ -77,6 +78,7 @@ def _judge_shard(run: Run, shard: int, entry: Entry, built: Sequence[Built]) -> 
     noted = {"filters": facts, "hits": int(hits.sum()), "samples": entry.sha256}
     if "answer" in samples.column_names:
         noted["distinct"] = distinct_of(pool.as_read(samples), hits)
+        noted["hit_bytes"] = pc.sum(pc.binary_length(samples["answer"].filter(pa.array(hits)))).as_py() or 0
     return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
 
 
@@ -147,7 +149,7 @@ def _ask(
     if not set(filter_.columns) & set(SO_FAR) and filter_.role is not Role.NEAR_MISS:
         rows = np.flatnonzero(candidates)
         with blamed_on_recipe():
-            verdicts, reused = judged_once(filter_, samples.take(pa.array(rows)), earlier)
+            verdicts, reused = judged_once(filter_, take(samples, rows), earlier)
         return rows, verdicts, reused
     so_far = pool.judged(samples, pa.concat_tables(tables), pool.filters_in(facts))
     missed = pc.fill_null(pc.equal(so_far["kind"], Kind.MISS.value), False).to_numpy()
@@ -156,7 +158,7 @@ def _ask(
         candidates = passed | (missed & ~samples["anchor"].to_numpy(zero_copy_only=False))
     rows = np.flatnonzero(candidates)
     with blamed_on_recipe():
-        verdicts = judge(filter_, so_far.take(pa.array(rows)))
+        verdicts = judge(filter_, take(so_far, rows))
     if filter_.role is Role.NEAR_MISS:
         rows, verdicts = rows[missed[rows]], verdicts.filter(pa.array(missed[rows]))
     return rows, verdicts, 0

@@ -1,7 +1,8 @@
 """Imports a user's own samples into the pool: every row of their files becomes one row of the pool, readable or not.
 
 The rows are distributed by prompt to one spool per shard (Arrow record batches in the temporary directory: TMPDIR needs as much
-room as the samples take), then the shards are written one by one. Memory holds one shard.
+room as the samples take, and twice as much where shards are cut by bytes), then the shards are written one by one. Memory holds
+one shard.
 """
 
 import hashlib
@@ -13,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters.chunks import cuts, row_bytes, take
 from filters.reasoning import USUAL, Marking, take_apart
 from schemas.sample import PROMPTS, SAMPLES
 from schemas.suggest import did_you_mean
@@ -25,6 +28,7 @@ from thresher.inputs.files.arrow_files import count_rows, is_arrow, open_arrow_f
 from thresher.inputs.files.json_lines import Row, parse_line, read_lines
 from thresher.inputs.files.named_files import KINDS, PARQUET, NamedFile
 from thresher.inputs.sources import Columns, arrow_rows
+from thresher.pool import judged
 from thresher.pool.imported_rows import CONVERSATIONS, NEEDED, TURNS, pool_row_of, without_nulls_in
 from thresher.pool.rows import completion_parts, parts_of_prompts
 from thresher.pool.store import Store, shard_name
@@ -35,6 +39,9 @@ SHOWN_COLUMNS = 100
 """Names of columns that a message lists, at most about."""
 HELD_BYTES = 64 << 20
 """Rows are collected until they fill a shard or this many bytes; then they go to their spools."""
+UNCUT = 1 << 62
+ROW_BYTES = 1 << 30
+"""Most characters of a row, about half of what one value of Arrow can hold."""
 
 
 class Raw(NamedTuple):
@@ -57,6 +64,7 @@ def ingest(
     marking: Marking | None = USUAL,
     shard_rows: int = 25_000,
     allow_empty: bool = False,
+    shard_bytes: int = 256_000_000,
 ) -> int:
     """Write `samples/00000` ... and `prompts` from JSONL, Parquet and Arrow files; returns the number of shards.
 
@@ -65,16 +73,18 @@ def ingest(
     thresher.pool.imported_rows. Other columns become its metadata, except columns of images or sound. The column `unreadable`
     gives the reason of a row that cannot be read.
 
-    Up to `shard_rows` rows are one shard. More are distributed by the hash of the prompt, so that a shard holds whole prompts.
-    Rows keep the order of the files; `source_row` is their number in all of them, from 0. Finished files of the store are not
-    written again. Raises SourceError where there are no rows, for a file of another format or without the needed columns, and,
-    unless `allow_empty`, for a file in which no row can be read.
+    Up to `shard_rows` rows are one shard. More are distributed by the hash of the prompt, so that a shard holds whole prompts. A
+    shard of more than `shard_bytes` is cut further, between prompts; a plan that is written keeps its cut. Rows keep the order of
+    the files; `source_row` is their number in all of them, from 0. Finished files of the store are not written again. Raises
+    SourceError where there are no rows, for a file of another format or without the needed columns, and, unless `allow_empty`,
+    for a file in which no row can be read.
     """
     plan = store.finished("prompts", key)
     if plan is not None:
         shards = int(plan.facts["shards"])
         if all(store.finished(f"samples/{shard_name(shard)}", key) for shard in range(shards)):
             return shards
+        shard_bytes = int(plan.facts.get("shard_bytes", UNCUT))
     sources = _opened(files)
     shards = -(-_count(sources) // shard_rows)
     with tempfile.TemporaryDirectory(prefix="thresher-") as temporary:
@@ -84,14 +94,22 @@ def ingest(
             if not allow_empty:
                 distributed.require_readable()
             parts: set[str] = set()
-            prompts = sum(_write(folder, store, shard, key, parts) for shard in range(shards))
+            spools = shards
+            shards = _cut(folder, spools, shard_bytes)
+            cut = {} if shards == spools else {"shard_bytes": shard_bytes}
+            facts: dict[str, Any] = {"shards": shards, **cut}
+            prompts = sum(_write(folder, store, shard, key, parts, cut=cut) for shard in range(shards))
         except OSError as error:
             raise StoreError(
                 f"{folder}: cannot hold the rows of {files[0].shown}: {error.strerror or error}; "
                 "set TMPDIR to a directory with as much room as the samples take"
             ) from error
         groups = (_spooled(folder / f"{shard}.prompts", PROMPTS) for shard in range(shards))
-        facts = {"shards": shards, "prompts": prompts, "parts": sorted(parts)}
+        facts |= {"prompts": prompts, "parts": sorted(parts)}
+        for shard in judged.sampled(store):  # of an interrupted import that cut them otherwise
+            if shard >= shards:
+                store.remove(f"samples/{shard_name(shard)}.json")
+                store.remove(f"samples/{shard_name(shard)}.parquet")
         store.write_groups("prompts", PROMPTS, groups, key=key, facts=facts)
     return shards
 
@@ -215,6 +233,9 @@ def _distribute(sources: Sources, folder: Path, shards: int, shard_rows: int, ma
 
     for number, raw in enumerate(_rows(sources)):
         pool_row = pool_row_of(raw.where, raw.place, raw.row, raw.content) | {"source_row": number}
+        if (size := _characters(pool_row)) > ROW_BYTES:
+            words = f"{raw.where}: too long: wanted at most {ROW_BYTES:,} characters, found {size:,}; shorten it"
+            pool_row = pool_row_of(raw.where, raw.place, SourceError(words), raw.content) | {"source_row": number}
         seen.rows[raw.file] += 1
         if pool_row["unreadable"] is None:
             seen.readable[raw.file] += 1
@@ -246,6 +267,33 @@ def _characters(pool_row: Row) -> int:
     return sum(map(len, texts))
 
 
+def _cut(folder: Path, spools: int, shard_bytes: int) -> int:
+    """Cut spools of more than `shard_bytes` between prompts, so that each has no more, or one prompt; returns how many there are
+    then."""
+    paths = [folder / f"{number}.samples" for number in range(spools)]
+    if all(not path.exists() or path.stat().st_size <= shard_bytes for path in paths):
+        return spools
+    shards = 0
+    for path in filter(Path.exists, paths):
+        sizes: dict[str, int] = {}
+        for batch in _batches(path, SAMPLES):
+            for prompt, size in zip(batch["prompt_id"].to_pylist(), row_bytes(batch).tolist(), strict=True):
+                sizes[prompt] = sizes.get(prompt, 0) + size
+        number_of: dict[str, int] = {}
+        for start, end in cuts(np.array(list(sizes.values())), shard_bytes):
+            number_of |= dict.fromkeys(list(sizes)[start:end], shards)
+            shards += 1
+        for batch in _batches(path, SAMPLES):
+            numbers = np.array([number_of[prompt] for prompt in batch["prompt_id"].to_pylist()])
+            for number in np.unique(numbers).tolist():
+                with (folder / f"{number}.cut").open("ab") as sink:
+                    sink.write(batch.take(pa.array(np.flatnonzero(numbers == number))).serialize())
+        path.unlink()
+    for number in range(shards):
+        (folder / f"{number}.cut").rename(folder / f"{number}.samples")
+    return shards
+
+
 def _taken_apart(rows: pa.RecordBatch, marking: Marking | None) -> pa.RecordBatch:
     """Take apart the completions that did not come apart."""
     apart, came = take_apart(rows["completion"], marking), pc.is_valid(rows["parsed_by"])
@@ -256,9 +304,9 @@ def _taken_apart(rows: pa.RecordBatch, marking: Marking | None) -> pa.RecordBatc
     return rows
 
 
-def _write(folder: Path, store: Store, shard: int, key: str, parts: set[str]) -> int:
+def _write(folder: Path, store: Store, shard: int, key: str, parts: set[str], *, cut: dict[str, int]) -> int:
     """Number the samples of a shard, write it unless it is written, spool its prompts; return how many those are. Adds the parts
-    that their messages have to `parts`."""
+    that their messages have to `parts`. `cut` tells how the shards were cut, so that shards of another cut are written again."""
     table = _spooled(folder / f"{shard}.samples", SAMPLES)
     unreadable = pc.is_valid(table["unreadable"])
     prompt_ids, repeats = [], Counter[str]()
@@ -266,8 +314,8 @@ def _write(folder: Path, store: Store, shard: int, key: str, parts: set[str]) ->
         prompt_ids.append(ids.digest("unreadable", prompt, repeats[prompt]) if torn else prompt)
         repeats[prompt] += torn
     index, sample_ids, drawn, copies = [], [], Counter[str](), Counter[bytes]()
-    completions, calls = table["completion"].to_pylist(), table["tool_calls"].to_pylist()
-    for prompt, completion, called in zip(prompt_ids, completions, calls, strict=True):
+    texts = (row.values() for batch in table.select(["completion", "tool_calls"]).to_batches() for row in batch.to_pylist())
+    for prompt, (completion, called) in zip(prompt_ids, texts, strict=True):
         index.append(drawn[prompt])
         drawn[prompt] += 1
         content = hashlib.sha256(f"{prompt}{completion}{called or ''}".encode()).digest()
@@ -281,14 +329,15 @@ def _write(folder: Path, store: Store, shard: int, key: str, parts: set[str]) ->
     for row, (prompt, torn) in enumerate(zip(prompt_ids, unreadable.to_pylist(), strict=True)):
         if not torn:
             first.setdefault(prompt, row)
-    prompts = table.select(PROMPTS.names).take(pa.array(first.values(), pa.int64())).cast(PROMPTS)
+    prompts = take(table.select(PROMPTS.names), np.array(list(first.values()), np.int64)).cast(PROMPTS)
     with (folder / f"{shard}.prompts").open("wb") as sink:
-        for batch in prompts.combine_chunks().to_batches():
+        for batch in prompts.to_batches():
             sink.write(batch.serialize())
     name = f"samples/{shard_name(shard)}"
     tokens = pc.sum(pc.list_value_length(table["completion_ids"])).as_py()
     parts.update(parts_of_prompts(prompts))
     facts = {"rows_unreadable": pc.sum(unreadable).as_py() or 0, "prompts": prompts.num_rows, "parts": completion_parts(table)}
+    facts |= cut
     facts |= {} if tokens is None else {"completion_tokens": tokens}
     finished = store.finished(name, key)
     if finished is None or (finished.rows, finished.facts) != (table.num_rows, facts):
@@ -299,9 +348,11 @@ def _write(folder: Path, store: Store, shard: int, key: str, parts: set[str]) ->
 
 def _spooled(path: Path, schema: pa.Schema) -> pa.Table:
     """All record batches of a spool; none where no prompt fell into the shard, so that it has no spool."""
-    batches = []
-    if path.exists():
-        with pa.OSFile(str(path)) as source:
-            while source.tell() < source.size():
-                batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
-    return pa.Table.from_batches(batches, schema)
+    return pa.Table.from_batches(_batches(path, schema) if path.exists() else [], schema)
+
+
+def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The record batches of a spool."""
+    with pa.OSFile(str(path)) as source:
+        while source.tell() < source.size():
+            yield pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)

@@ -9,13 +9,16 @@ object store cannot append, so a new object is written there every few seconds.
 """
 
 import io
+import os
 import time
 import zlib
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from filters.chunks import CHUNK_BYTES, pieces
 from schemas.sample import JOURNAL
 from thresher.pool.store import Store, shard_name
 
@@ -48,8 +51,8 @@ class Journal:
 
     def append(self, table: pa.Table) -> None:
         """Append rows (schema JOURNAL). Raises StoreError when the disk refuses; earlier rows stay readable."""
-        for batch in table.combine_chunks().to_batches():
-            self._waiting.append(batch)
+        for part in pieces(table, CHUNK_BYTES):
+            self._waiting += part.combine_chunks().to_batches()
         if self._store.local:
             self._write()
         self.tick()
@@ -67,7 +70,7 @@ class Journal:
 
     def _write(self) -> None:
         if self._file is None:
-            self._file = self._store.appending(FOLDER, f"{shard_name(self._shard)}-", ".arrows")
+            self._file = _appending(self._store, FOLDER, f"{shard_name(self._shard)}-", ".arrows")
             self._file.write(self._schema.serialize())
         waiting, self._waiting = self._waiting, []
         for batch in waiting:
@@ -96,6 +99,50 @@ def remove(store: Store, shard: int) -> None:
     """Remove a shard's journal, once its Parquet file and entry are written."""
     for name in names(store, shard):
         store.remove(f"{FOLDER}/{name}")
+
+
+class Appending:
+    """A local file that grows. Every write goes to the operating system; `sync` waits until it is on the disk."""
+
+    def __init__(self, store: Store, name: str, file: BinaryIO) -> None:
+        self.name = name
+        self._store, self._file = store, file
+
+    def __enter__(self) -> "Appending":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, data: bytes | pa.Buffer) -> None:
+        """Append all of the data."""
+        self._store.check_lease()
+        with self._store.explained(self.name):
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def sync(self) -> None:
+        """Flush to the disk."""
+        with self._store.explained(self.name):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+
+def _appending(store: Store, folder: str, prefix: str, ending: str) -> Appending:
+    """Open the next free file PREFIX NNNN ENDING of a local folder for appending; no other process gets the same one."""
+    with store.explained(folder):
+        store.fs.makedirs(store.path(folder), exist_ok=True)
+        number = len(store.names(folder, ending))
+        while True:
+            number += 1
+            name = f"{folder}/{prefix}{number:04d}{ending}"
+            with suppress(FileExistsError):
+                return Appending(store, name, open(store.path(name), "xb", buffering=0))
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """How Parquet files are written: those of a run, and those of a dataset."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 _REPEATING = {
     "family", "filter", "filter_key", "outcome", "reason", "finish_reason", "stop_reason", "logprobs_kind", "sampling",
@@ -39,3 +42,22 @@ def parquet_options(schema: pa.Schema, *, for_hub: bool) -> dict[str, Any]:
             "norm_level": 0,
         }
     return options
+
+
+def write_row_groups(
+    sink: IO[bytes], schema: pa.Schema, groups: Iterable[pa.Table], *, writing: Callable[[], AbstractContextManager[None]]
+) -> int:
+    """Write a Parquet file of a run with one row group per table; returns the rows. Writes happen inside `writing()`, which
+    explains errors of the storage; an error in making a group is not one of those."""
+    rows = 0
+    writer = pq.ParquetWriter(sink, schema, **parquet_options(schema, for_hub=False))
+    try:
+        for table in groups:
+            with writing():
+                writer.write_table(table.cast(schema), row_group_size=max(1, table.num_rows))
+            rows += table.num_rows
+            del table  # before the next is made
+    finally:
+        with writing():
+            writer.close()
+    return rows

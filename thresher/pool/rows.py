@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Filter
+from filters.chunks import CHUNK_BYTES, take
 from filters.reasoning import USUAL, Marking, take_apart
 from schemas.recipe import FilterSpec
 from schemas.sample import JOURNAL, LOGPROBS, MESSAGE_PARTS, REPEATED, SAMPLES, TOKENS, VERDICTS, to_json
@@ -85,6 +86,13 @@ def journal_rows(
 ) -> pa.Table:
     """Rows of schema JOURNAL from finished groups. `prompt_ids` are those of the shard. A group with an error becomes rows
     without a completion. Completions are taken apart by `marking`; `token_bytes` has the bytes of each token's text (V,)."""
+    texts = sum(len(completion.text) for _, drawn in answers for completion in drawn.completions or ())
+    if len(answers) > 1 and texts > CHUNK_BYTES:  # more than one array may hold
+        halves = (answers[: len(answers) // 2], answers[len(answers) // 2 :])
+        tables = (
+            journal_rows(half, prompt_ids, model=model, facts=facts, marking=marking, token_bytes=token_bytes) for half in halves
+        )
+        return pa.concat_tables(tables)
     sizes = np.array([len(request.indices) for request, _ in answers], np.int64)
     rows = int(sizes.sum())
     group = np.repeat(np.arange(len(answers)), sizes)
@@ -157,8 +165,8 @@ def pool_rows(prompts: pa.Table, rows: pa.Table) -> pa.Table:
             prompt[once],
         )
     )
-    rows = rows.take(pa.array(once[order]))
-    repeated = prompts.select(REPEATED).take(pa.array(prompt[once[order]]))
+    rows = take(rows, once[order])
+    repeated = take(prompts.select(REPEATED), prompt[once[order]])
     return pa.table([repeated[f.name] if f.name in REPEATED else rows[f.name] for f in SAMPLES], schema=SAMPLES)
 
 
@@ -176,8 +184,8 @@ def _recorded(parameters: dict[str, Any], settings: Mapping[str, Any]) -> dict[s
 
 def parts_of_prompts(prompts: pa.Table) -> list[str]:
     """The parts of messages besides role and content, and the columns of prompts (schema PROMPTS), that occur."""
-    messages = prompts["messages"].combine_chunks().values
-    parts = {name for name in MESSAGE_PARTS[2:] if messages.field(name).null_count < len(messages)}
+    turns = [chunk.flatten() for chunk in prompts["messages"].chunks]
+    parts = {name for name in MESSAGE_PARTS[2:] if any(chunk.field(name).null_count < len(chunk) for chunk in turns)}
     columns = {"tools": "tools", "template": "chat_template_kwargs"}
     return sorted(parts | {part for name, part in columns.items() if prompts[name].null_count < prompts.num_rows})
 

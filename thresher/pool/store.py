@@ -20,16 +20,16 @@ local disk a file is written under a temporary name, synced and renamed; on an o
 """
 
 import hashlib
-import io
 import json
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -37,12 +37,13 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ValidationError
 
+from filters.chunks import pieces
 from schemas.manifest import Entry, RunManifest
 from schemas.sample import POOL_VERSION
-from thresher.durable import create_file, replace_file
+from thresher.durable import create_file, replace_file, replacing
 from thresher.errors import StoreError
 from thresher.pool import lease
-from thresher.pool.parquet_options import parquet_options
+from thresher.pool.parquet_options import write_row_groups
 from thresher.pool.storage_errors import explained
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,9 @@ log = logging.getLogger(__name__)
 HASHED_BYTES = 4 << 30
 """A start hashes up to this many bytes of finished files (a few seconds); beyond, it compares sizes, and hashes are compared when
 a file is read."""
+GROUP_BYTES = 64 << 20
+"""Most bytes of a row group in Arrow memory, unless one row has more: less than the 2 GiB beyond which a group of messages cannot
+be read, and what readers such as DuckDB hold at a time."""
 
 
 def shard_name(shard: int) -> str:
@@ -153,19 +157,6 @@ class Store:
                 return False
             return True
 
-    def appending(self, folder: str, prefix: str, ending: str) -> "Appending":
-        """Open the next free file PREFIX NNNN ENDING of a local folder for appending; no other process gets the same one."""
-        with self.explained(folder):
-            self.fs.makedirs(self.path(folder), exist_ok=True)
-            number = len(self.names(folder, ending))
-            while True:
-                number += 1
-                name = f"{folder}/{prefix}{number:04d}{ending}"
-                try:
-                    return Appending(self, name, open(self.path(name), "xb", buffering=0))
-                except FileExistsError:
-                    continue
-
     def put_next(self, folder: str, prefix: str, ending: str, data: bytes) -> int:
         """Write the next free file PREFIX NNNN ENDING of a folder whole; returns its number."""
         taken = [name for name in self.names(folder, ending) if name.startswith(prefix)]
@@ -205,11 +196,11 @@ class Store:
         version: int = 1,
         durable: bool = True,
     ) -> Entry:
-        """Write `name`.parquet in one row group, then its entry. A later `version` goes to a file of its own, so the previous one
-        stays whole until the entry names the new one; then it is removed."""
+        """Write `name`.parquet in row groups of at most GROUP_BYTES, then its entry. A later `version` goes to a file of its own,
+        so the previous one stays whole until the entry names the new one; then it is removed."""
         before = self.entry(name) if version > 1 else None
-        file = versioned(name, version)
-        entry = self.write_groups(name, table.schema, [table], key=key, facts=facts, file=file, durable=durable)
+        file, groups = versioned(name, version), pieces(table, GROUP_BYTES)
+        entry = self.write_groups(name, table.schema, groups, key=key, facts=facts, file=file, durable=durable)
         if before is not None and before.path != entry.path and self.exists(before.path):
             self.remove(before.path)
         return entry
@@ -225,26 +216,33 @@ class Store:
         file: str | None = None,
         durable: bool = True,
     ) -> Entry:
-        """Write `name`.parquet (or `file`) with one row group per table, then its entry. The file is held in memory until it is
-        complete."""
+        """Write `name`.parquet (or `file`) with one row group per table, then its entry. Memory holds one group. The entry gets
+        `facts` as they are after the last group, so they may be counted on the way."""
         file = file or versioned(name, 1)
-        buffer, rows = io.BytesIO(), 0
-        with pq.ParquetWriter(buffer, schema, **parquet_options(schema, for_hub=False)) as writer:
-            for table in groups:
-                writer.write_table(table.cast(schema), row_group_size=max(1, table.num_rows))
-                rows += table.num_rows
-        data = buffer.getbuffer()
-        self.write_bytes(file, data, durable=durable)
-        entry = Entry(
-            path=file,
-            rows=rows,
-            bytes=data.nbytes,
-            sha256=hashlib.sha256(data).hexdigest(),
-            key=key,
-            facts=facts or {},
-        )
+        with self._new_file(file, durable=durable) as sink:
+            rows = write_row_groups(sink, schema, groups, writing=lambda: self.explained(file))
+            with self.explained(file):
+                size, _ = sink.tell(), sink.seek(0)
+                sha256 = hashlib.file_digest(sink, "sha256").hexdigest()
+        entry = Entry(path=file, rows=rows, bytes=size, sha256=sha256, key=key, facts=facts or {})
         self.write_model(f"{name}.json", entry, durable=durable)
         return entry
+
+    @contextmanager
+    def _new_file(self, name: str, *, durable: bool) -> Iterator[Any]:
+        """A file, open for reading and writing, that is stored whole when the block ends, or not at all."""
+        path = self.path(name)
+        with ExitStack() as stack:
+            with self.explained(name):
+                self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+                local = replacing(path, durable=durable) if self.local else tempfile.NamedTemporaryFile(prefix="thresher-")  # noqa: SIM115
+                file = stack.enter_context(local)
+            yield file
+            self.check_lease()
+            with self.explained(name):
+                if not self.local:
+                    self.fs.put_file(file.name, path)
+                stack.close()
 
     def entry(self, name: str) -> Entry | None:
         """The entry of `name`; None where there is none, or where it cannot be read."""
@@ -292,12 +290,12 @@ class Store:
             )
         return pq.read_table(pa.BufferReader(data), columns=columns)
 
-    def read_group(self, name: str, group: int) -> pa.Table:
-        """Read one row group of `name`.parquet. Raises StoreError on a damaged file."""
+    def read_group(self, name: str, group: int, columns: list[str] | None = None) -> pa.Table:
+        """Read one row group of `name`.parquet, or columns of it. Raises StoreError on a damaged file."""
         path = self.path(f"{name}.parquet")
         try:
             with self.explained(f"{name}.parquet", verb="read"), self.fs.open(path, "rb") as file:
-                return pq.ParquetFile(file).read_row_group(group)
+                return pq.ParquetFile(file).read_row_group(group, columns)
         except (pa.ArrowException, IndexError) as error:
             raise StoreError(
                 f"{path}: damaged ({str(error).splitlines()[0]}); run `thresher run` again: it is made again"
@@ -349,38 +347,6 @@ class Store:
         """Turn errors of the storage into StoreErrors that say what to do."""
         with explained(self.root, self.path(name), name, local=self.local, verb=verb):
             yield
-
-
-class Appending:
-    """A local file that grows. Every write goes to the operating system; `sync` waits until it is on the disk."""
-
-    def __init__(self, store: Store, name: str, file: BinaryIO) -> None:
-        self.name = name
-        self._store, self._file = store, file
-
-    def __enter__(self) -> "Appending":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def write(self, data: bytes | pa.Buffer) -> None:
-        """Append all of the data."""
-        self._store.check_lease()
-        with self._store.explained(self.name):
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
-
-    def sync(self) -> None:
-        """Flush to the disk."""
-        with self._store.explained(self.name):
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        if not self._file.closed:
-            self.sync()
-            self._file.close()
 
 
 def _since_start() -> float:

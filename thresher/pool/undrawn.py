@@ -55,7 +55,7 @@ def without_tried_again(rows: pa.Table, entry: Entry | None, one: Run, facts: En
         return rows
     prompts, decides = (noted_of(entry, one) if entry is not None else None) or {}, decided_by(one, facts)
     refused = pa.array([prompt for prompt, decided in prompts.items() if decided == decides], pa.string())
-    again = failed & ~pc.is_in(rows["prompt_id"], refused).to_numpy() & _own(one, rows)
+    again = failed & ~pc.is_in(rows["prompt_id"], refused).to_numpy() & own(one, rows)
     return rows.filter(pa.array(~again))
 
 
@@ -73,7 +73,7 @@ def noted(rows: pa.Table, entry: Entry | None, one: Run, known: Undrawn) -> dict
     before: dict[str, dict[str, str]] = dict(entry.facts.get("undrawn") or {}) if entry is not None else {}
     failed = rows.filter(pc.is_valid(rows["error"]))
     earlier = before.get(one.model_key, {})
-    prompts = pc.unique(failed.filter(pa.array(_own(one, failed)))["prompt_id"]).to_pylist()
+    prompts = pc.unique(failed.filter(pa.array(own(one, failed)))["prompt_id"]).to_pylist()
     before[one.model_key] = {prompt: known.get(prompt, earlier.get(prompt, "")) for prompt in prompts}
     return {key: of_model for key, of_model in before.items() if of_model}
 
@@ -84,5 +84,6 @@ def noted_of(entry: Entry, one: Run) -> Undrawn | None:
     return None if everything is None else dict(everything.get(one.model_key, {}))
 
 
-def _own(one: Run, rows: pa.Table) -> NDArray[np.bool_]:
+def own(one: Run, rows: pa.Table) -> NDArray[np.bool_]:
+    """Which rows (n,) a model of a run drew."""
     return drawn_by(one, rows) if one.model_key else np.ones(rows.num_rows, bool)

@@ -1,6 +1,7 @@
-"""Which prompts a model answers, how many samples a shard is to have of it, and whether it has them."""
+"""How prompts are cut into shards, which of them a model answers, how many samples a shard is to have of it, and whether it has
+them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ from numpy.typing import NDArray
 from schemas.engines import ModelEntry, ModelSpec
 from schemas.manifest import Entry
 from schemas.recipe import Recipe
+from schemas.sample import Prompt, to_json
 from schemas.sampling import Sampling
+from thresher.estimators.pass_rate import schedule
 
 SHARD_TOKENS = 1 << 25
 """Most tokens of a shard, if every completion becomes max_tokens long: about 16 bytes each with log-probabilities and text."""
+TOKEN_BYTES = 4
+"""Bytes of a token of a completion, about, as text."""
 _BUDGET = ("samples_per_prompt", "target_hits", "max_samples_per_prompt", "give_up_below", "anchor")
 
 
@@ -30,6 +35,24 @@ def wanted(sampling: Sampling, spec: ModelSpec | None = None) -> dict[str, Any]:
 def samples_of_shard(recipe: Recipe) -> int:
     """Most samples of a shard: its memory is bounded, however long they become."""
     return max(1, min(recipe.run.shard_samples, SHARD_TOKENS // recipe.sampling.max_tokens))
+
+
+def shards_of(prompts: Iterable[Prompt], recipe: Recipe) -> Iterator[tuple[list[Prompt], int]]:
+    """Cut prompts into shards, in order, each with the most bytes of text that it may have: a shard holds whole prompts, at most
+    samples_of_shard samples and run.shard_bytes of text, or one prompt. Memory holds one shard."""
+    sampling, models = recipe.sampling, max(1, len(recipe.models))
+    draws = (sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor) * models
+    most = (schedule(sampling)[-1] * len(sampling.temperatures) + sampling.anchor) * models
+    rows, shard, size = max(1, samples_of_shard(recipe) // draws), list[Prompt](), 0
+    for prompt in prompts:
+        added = most * _text_bytes(prompt) + draws * TOKEN_BYTES * sampling.max_tokens
+        if shard and (len(shard) == rows or size + added > recipe.run.shard_bytes):
+            yield shard, size
+            shard, size = [], 0
+        shard.append(prompt)
+        size += added
+    if shard:
+        yield shard, size
 
 
 def complete(entry: Entry, sampling: Sampling, spec: ModelSpec | None = None, *, key: str = "", first: str = "") -> bool:
@@ -81,6 +104,13 @@ def answered(spec: ModelSpec, prompts: pa.Table) -> NDArray[np.bool_]:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _text_bytes(prompt: Prompt) -> int:
+    """Bytes of the text that each sample of a prompt repeats (schemas.sample.REPEATED)."""
+    parts = [part for message in prompt.messages for part in message.parts.values()]
+    parts += [prompt.family, prompt.tools or "", prompt.template or "", to_json(prompt.reference), to_json(dict(prompt.metadata))]
+    return sum(len(part) if part.isascii() else len(part.encode()) for part in parts)
 
 
 def _covers(noted: Mapping[str, Any], wants: Mapping[str, Any]) -> bool:

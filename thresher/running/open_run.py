@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from filters.tools import Tools
 from schemas.manifest import Entry, RunManifest
@@ -30,7 +32,7 @@ from thresher.pool.rows import parts_of_prompts
 from thresher.pool.run import Run
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 from thresher.pool.undrawn import may_be_tried_again
-from thresher.pool.wanted import samples_of_shard
+from thresher.pool.wanted import shards_of
 from thresher.running import describe_models
 
 
@@ -74,7 +76,7 @@ BUDGET = {
 
 
 def begin(
-    loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None, prompts: Sequence[Prompt] | None = None
+    loaded: Loaded, out: str | Path | None = None, *, salt: str | None = None, prompts: Iterable[Prompt] | None = None
 ) -> Begun:
     """Start the run of a recipe, or open it again: resolve the model, build the filters, write the plan. `prompts` replace the
     recipe's.
@@ -151,7 +153,14 @@ def begin_brought(
         is_new = store.manifest() is None
         manifest = _open(store, manifest)
         try:
-            shards = ingest(files, store, key=manifest.sampling_key, marking=marking, allow_empty=allow_empty)
+            shards = ingest(
+                files,
+                store,
+                key=manifest.sampling_key,
+                marking=marking,
+                allow_empty=allow_empty,
+                shard_bytes=loaded.recipe.run.shard_bytes,
+            )
         except SourceError:
             if is_new:  # The directory stays free for the mended samples.
                 store.remove("run.json")
@@ -178,13 +187,13 @@ def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
     return recipe.model_copy(update={"dedupe": dedupe})
 
 
-def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
+def _planned(run: Run, base: Path, prompts: Iterable[Prompt] | None) -> Begun:
     """Write the plan, unless it is written, and find the shards that lack samples."""
     store, recipe = run.store, run.recipe
     entry = store.finished("prompts", run.key)
     if entry is None:
         refused: Refusals = {}
-        entry = _write_plan(run, list(plan(recipe, base, refused=refused)) if prompts is None else list(prompts), refused)
+        entry = _write_plan(run, plan(recipe, base, refused=refused) if prompts is None else prompts, refused)
     shards, hashed = int(entry.facts["shards"]), 0
     lacking: list[list[int]] = [[] for _ in run.models]
     undrawn = set(range(shards))
@@ -206,17 +215,23 @@ def _planned(run: Run, base: Path, prompts: Sequence[Prompt] | None) -> Begun:
     return begun
 
 
-def _write_plan(run: Run, prompts: Sequence[Prompt], refused: Refusals) -> Entry:
-    recipe = run.recipe
-    per_prompt = recipe.sampling.samples_per_prompt * len(recipe.sampling.temperatures) + recipe.sampling.anchor
-    size = max(1, samples_of_shard(recipe) // (per_prompt * len(run.models)))
-    groups = [prompt_table(prompts[first : first + size]) for first in range(0, len(prompts), size)]
-    families = Counter(prompt.family for prompt in prompts)
-    parts = sorted({part for group in groups for part in parts_of_prompts(group)})
-    facts: dict[str, Any] = {"shards": len(groups), "prompts": len(prompts), "families": dict(families), "parts": parts}
-    if refused:
-        facts["left_out"] = {family: dict(reasons) for family, reasons in refused.items()}
-    return run.store.write_groups("prompts", PROMPTS, groups, key=run.key, facts=facts)
+def _write_plan(run: Run, prompts: Iterable[Prompt], refused: Refusals) -> Entry:
+    """Write the prompts, a row group for each shard. Memory holds one shard."""
+    families, parts, facts = Counter[str](), set[str](), dict[str, Any]()
+
+    def groups() -> Iterator[pa.Table]:
+        shards = text = 0
+        for shards, (shard, size) in enumerate(shards_of(prompts, run.recipe), 1):  # noqa: B007
+            table, text = prompt_table(shard), text + size
+            families.update(prompt.family for prompt in shard)
+            parts.update(parts_of_prompts(table))
+            shard.clear()
+            yield table
+        facts.update(shards=shards, prompts=families.total(), text_bytes=text, families=dict(families), parts=sorted(parts))
+        if refused:
+            facts["left_out"] = {family: dict(reasons) for family, reasons in refused.items()}
+
+    return run.store.write_groups("prompts", PROMPTS, groups(), key=run.key, facts=facts)
 
 
 def _open(store: Store, manifest: RunManifest) -> RunManifest:

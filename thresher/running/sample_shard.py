@@ -8,7 +8,8 @@ the prompts are judged while they are sampled, each as soon as its wave is compl
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,9 @@ def sample_shard(run: Run, shard: int, sampler: Sampler, progress: Progress, cal
     store.check_lease(now=True)
     if store.entry(name) != began_from:
         raise StoreError(f"{store.path(name)}.parquet: another process wrote it meanwhile; run the same command again")
-    return _finish(run, shard, before, prompts, drawing, budget=budget, seconds=progress.lap())
+    tally = drawing.tally
+    del drawing  # its prompts
+    return _finish(run, shard, before, prompts, tally, budget=budget, seconds=progress.lap())
 
 
 class Drawing:
@@ -135,18 +138,9 @@ class Drawing:
             yield self._finished(answers)
 
     @property
-    def samples(self) -> int:
-        """How many samples the shard is to have of this model by now."""
-        return sum(map(len, self._indices.values()))
-
-    def own(self, rows: pa.Table) -> int:
-        """How many of these rows are samples of this model."""
-        return int(drawn_by(self._own, rows).sum()) if self._own.model_key else int(rows.num_rows)
-
-    def undrawn(self, before: Entry | None, rows: pa.Table) -> dict[str, dict[str, str]]:
-        """What the entry of a shard (rows of schema SAMPLES) is to note of samples that could not be drawn; see
-        thresher.pool.undrawn."""
-        return undrawn.noted(rows, before, self._own, self._undrawn)
+    def tally(self) -> "Tally":
+        """What was drawn, without the prompts."""
+        return Tally(self._own, sum(map(len, self._indices.values())), self._undrawn)
 
     def _submit(self, stream: Stream, prompts: Iterable[int]) -> None:
         """Request what these prompts lack."""
@@ -232,6 +226,16 @@ class Drawing:
         return sorted(continued)
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How many `samples` a shard is to have of the model of `own`, and which prompts could not be drawn
+    (thresher.pool.undrawn)."""
+
+    own: Run
+    samples: int
+    undrawn: Mapping[str, str]
+
+
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +255,7 @@ def _finish(
     shard: int,
     before: Entry | None,
     prompts: pa.Table,
-    drawing: Drawing,
+    tally: Tally,
     *,
     budget: dict[str, Any],
     seconds: float,
@@ -261,9 +265,9 @@ def _finish(
     store, key, name = run.store, run.key, f"samples/{shard_name(shard)}"
     rows = undrawn.latest(_earlier(store, shard, before, key))
     table = shards.pool_rows(prompts, rows)
-    if (read_back := drawing.own(table)) != drawing.samples:
+    if (read_back := int(undrawn.own(tally.own, table).sum())) != tally.samples:
         raise StoreError(
-            f"{store.path(journal.FOLDER)}: wanted the {drawing.samples} samples of shard {shard} that were drawn, found "
+            f"{store.path(journal.FOLDER)}: wanted the {tally.samples} samples of shard {shard} that were drawn, found "
             f"{read_back}; run the same command again: it draws the rest"
         )
     anchors = int(pc.sum(table["anchor"]).as_py() or 0)
@@ -273,7 +277,7 @@ def _finish(
         "samples": table.num_rows - anchors,
         "anchors": anchors,
         "failed": table.num_rows - table["error"].null_count,
-        **({"undrawn": lacking} if (lacking := drawing.undrawn(before, table)) else {}),
+        **({"undrawn": lacking} if (lacking := undrawn.noted(table, before, tally.own, tally.undrawn)) else {}),
         "prompt_tokens": _total_length(table["prompt_ids"].take(pa.array(first))),
         "completion_tokens": _total_length(table["completion_ids"]),
         "seconds": round(seconds + (0.0 if before is None else before.facts["seconds"]), 3),

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from schemas.recipe import Recipe
 from thresher.auditing.audit import Audit, check
 from thresher.auditing.cache import cached_audit
 from thresher.dataset.write import dataset_finished, write_dataset
@@ -242,7 +241,7 @@ def prepare(begun: Begun, progress: Progress, executor: Executor) -> None:
 def engines_of(run: Run, progress: Progress, executor: Executor, number: int = 0) -> Iterator[Engines]:
     """The engine of one of the run's models, warm, or as many of it as the executor holds."""
     with executor.engines(
-        partial(warm, run, progress, number), slots=partial(_slots, run.recipe), wanted=partial(replicas_wanted, run.store)
+        partial(warm, run, progress, number), slots=partial(_slots, run), wanted=partial(replicas_wanted, run.store)
     ) as engines:
         progress.sampling(engines.call(_facts))
         yield engines
@@ -255,7 +254,7 @@ def sample_through(
     twice; with target_rows until the run has that many. What the comparison drops of those is sampled for again. Samples are
     compared after the last model."""
     run, target = begun.run, begun.run.recipe.sampling.target_rows
-    per_engine = shards_in_flight(run.recipe, engines.call(_facts))
+    per_engine = shards_in_flight(run, engines.call(_facts))
     todo = begun.lacking[number]
     missing = set(todo)
     unjudged, hits = winnow.unjudged(run, (shard for shard in judged.sampled(run.store) if shard not in missing))
@@ -304,12 +303,15 @@ def sample_on(engines: Engines, run: Run, shard: int, progress: Progress) -> dic
     return entry
 
 
-def shards_in_flight(recipe: Recipe, facts: EngineFacts) -> int:
-    """Shards that one engine is given at the same time: enough to fill it twice."""
-    sampling = recipe.sampling
+def shards_in_flight(run: Run, facts: EngineFacts) -> int:
+    """Shards that one engine is given at the same time: enough to fill it twice, but where they have much text only two, or as
+    many as have no more together than two full ones."""
+    recipe, plan = run.recipe, run.store.entry("prompts")
+    sampling, text = recipe.sampling, plan.facts.get("text_bytes", 0) if plan else 0
+    fitting = 2 * recipe.run.shard_bytes * judged.shards(run.store) // max(1, text)
     per_prompt = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
     shard_samples = max(samples_of_shard(recipe), per_prompt)
-    return recipe.run.shards_in_flight or min(64, 2 + -(-2 * facts.sequences // shard_samples))
+    return recipe.run.shards_in_flight or min(64, max(2, fitting), 2 + -(-2 * facts.sequences // shard_samples))
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -360,5 +362,5 @@ def _facts(engine: Warm, _call: Call) -> EngineFacts:
     return engine.sampler.facts
 
 
-def _slots(recipe: Recipe, engine: Warm) -> int:
-    return shards_in_flight(recipe, engine.sampler.facts)
+def _slots(run: Run, engine: Warm) -> int:
+    return shards_in_flight(run, engine.sampler.facts)

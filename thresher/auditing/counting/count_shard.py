@@ -287,7 +287,7 @@ def _as_planned(run: Run, shard: int, samples: pa.Table, numbers: Rows | None, p
     the prompts that it answers; a model whose samples are still missing is not compared."""
     store, sampling = run.store, run.recipe.sampling
     each = sampling.samples_per_prompt * len(sampling.temperatures) + sampling.anchor
-    plan = store.read_group("prompts", shard)
+    plan = store.read_group("prompts", shard, ["prompt_id", "family"])
     if numbers is None:
         yield from _compared(plan["prompt_id"], samples["prompt_id"], each, path, "", others=False)
         return
