@@ -48,7 +48,8 @@ class Judge(FakeOpenAI):
 
     def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
         assert chat
-        odds = self._thinks(body["messages"][-1]["content"])
+        question = body["messages"][-1]["content"]
+        odds = 0.0 if question == "Hello" else self._thinks(question)  # what a server is asked after it refused a prompt
         letter = "A" if odds > 0 else "B"
         text = json.dumps({"verdict": letter}) if "response_format" in body else letter
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "message": {"content": text}}
@@ -124,7 +125,7 @@ def test_a_judge_that_thinks_gives_its_letter_afterwards(apart: bool) -> None:
                 message = {"content": f"<think>{thought}" + ("" if cut else f"</think>\n\nSo: {letter}.")}
             return {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
 
-    with Thinker(honest) as server:
+    with Thinker(honest, owned_by="x") as server:
         judged = results(capitals(), thinking_tokens=64, canaries_per_batch=0, **server.engine())
 
         italy = 2 * [country for country, _ in CAPITALS].index("Italy")

@@ -163,7 +163,6 @@ NO_ANSWERS: list[Any] = [
     {"choices": None},
     {"choices": [CHOICE | {"finish_reason": None}]},
     {"choices": [CHOICE, CHOICE]},
-    {"choices": [CHOICE]},  # without the log-probabilities that vLLM gives
     b"<html>busy</html>",
     b"data: {}\n\ndata: [DONE]\n\n",
     b'{"choices": [{"index": 0, "finish_reason": "stop", "text": NaN}]}',
@@ -187,6 +186,28 @@ def test_a_200_that_is_no_answer_is_tried_again_as_long_as_the_server_gives_no_o
 
     assert [(len(answer.completions), answer.error) for answer in drawn] == [(2, None)] * len(NO_ANSWERS)
     assert asked["Hello"]
+
+
+def test_a_gateway_that_drops_all_logprobs_is_named_and_used(caplog: pytest.LogCaptureFixture) -> None:
+    """Once a server has given them, an answer without is none."""
+
+    def gateway(answer: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        return {"choices": [choice | {"logprobs": None} for choice in answer["choices"]]}
+
+    with FakeOpenAI(shape=gateway) as server:
+        drawn = draw(sampler(server), [group(number) for number in range(4)])
+        assert all(len(answer.completions) == 2 and answer.completions[0].logprobs is None for answer in drawn)
+        assert caplog.text.count("gives no log-probabilities") == 1
+        server.shape = lambda answer, body: answer
+        with sampler(server) as http, http.stream() as stream:
+            stream.submit([group(0)])
+            collect(stream, 1)
+            server.shape, before = gateway, len(server.bodies)
+            stream.submit([group(1)])
+            until(lambda: len(server.bodies) > before + 4)
+            server.shape = lambda answer, body: answer
+            [late] = collect(stream, 1)
+    assert late.completions[0].logprobs is not None
 
 
 def test_an_error_with_status_200_waits_as_long_as_the_server_asks() -> None:

@@ -58,6 +58,10 @@ class ServerError(Exception):
     """A server sends an error with the status of an answer."""
 
 
+class NoLogprobsError(ValueError):
+    """An answer lacks the log-probabilities that were asked for."""
+
+
 class BlockedError(Exception):
     """A server sends no choices, and says that a policy blocks the prompt."""
 
@@ -252,7 +256,7 @@ def _read_choice(choice: dict[str, Any], asked: Asked) -> tuple[Completion, Toke
         ids = token_numbers(drawn.tokens, "tokens")
     logprobs = drawn.logprobs
     if logprobs is None and asked.sure:
-        raise ValueError("no log-probabilities, which were asked for")
+        raise NoLogprobsError("no log-probabilities, which were asked for")
     if logprobs is not None:
         _check_complete(text, parts, ids, drawn)
     stored = None if logprobs is None else logprobs.astype(np.float32)

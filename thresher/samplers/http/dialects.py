@@ -66,7 +66,8 @@ class Dialect:
     least_logprobs: int = 0
     """Likeliest tokens that must be asked for to get log-probabilities at all."""
     sure_logprobs: bool = False
-    """Whether the server gives all log-probabilities that it was asked for, so that an answer without them is not whole."""
+    """Whether the server gives all log-probabilities that it was asked for, so that an answer without them is none. A gateway
+    may drop all of them."""
     takes_seeds: bool = True
     seeds_each_choice: bool = False
     """Whether choice i of a request is seeded with seed + i. If not, a seeded request asks for one completion."""

@@ -18,7 +18,15 @@ from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.samplers.http import refusals
 from thresher.samplers.http.addresses import host_and_port
-from thresher.samplers.http.answers import CONTENT_FILTER, Answer, BlockedError, Response, ServerError, read_answer
+from thresher.samplers.http.answers import (
+    CONTENT_FILTER,
+    Answer,
+    BlockedError,
+    NoLogprobsError,
+    Response,
+    ServerError,
+    read_answer,
+)
 from thresher.samplers.http.claims import ChangedServerError, context_of, read_card, read_claims, value_at
 from thresher.samplers.http.connection import ApiKey, AttemptError, Connection, PromptRefusedError, RateLimit
 from thresher.samplers.http.counters import WorkCounters, read_counters
@@ -50,6 +58,8 @@ RECHECK_S = 60.0
 """A server in use is greeted again after so long: its weights may be changed without a broken connection."""
 IDLE_S = 1.0
 """A server that had nothing to do for so long is greeted again: no broken connection would show that it was started again."""
+MOST_WITHOUT = 3
+"""Answers without log-probabilities after which a server that never gave any counts as one that gives none."""
 SHORT_TOKENS = 16
 """max_tokens of a completion that shows whether a server works."""
 _UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError)
@@ -73,6 +83,7 @@ class Endpoint:
         self._claims = ServerClaims(model=service.model)
         self._greeted_at, self._greeting, self._in_flight = -inf, asyncio.Lock(), 0
         self._adapting, self._accepted = asyncio.Lock(), dict[bytes, Form]()
+        self._without_logprobs = 0.0
         self._connection = Connection(url, service.spec, key)
         self._warned = set[str]()
 
@@ -119,12 +130,11 @@ class Endpoint:
         await self._compare(read_claims({**card, "id": model}, self.version, weights))
 
     async def _greet_with_completion(self) -> None:
-        """Ask for a short completion, if the server is not in use anyway."""
+        """Ask for a short completion, with room for reasoning."""
         self.version = self.form.dialect.version
-        parameters = {**NEUTRAL, "max_tokens": SHORT_TOKENS, "stop": []}
-        question = Question(Group(0, (Message("user", "Hello"),), 1, parameters), 0, 1)
+        short = Group(0, (Message("user", "Hello"),), 1, {**NEUTRAL, "max_tokens": 1024, "stop": []})
         try:
-            await self._answer(question)
+            await self._answer(Question(short, 0, 1))
         except PromptRefusedError as error:  # of a completion there is no shorter one
             raise EngineError(str(error)) from error
         await self._compare(self._claims)
@@ -200,8 +210,7 @@ class Endpoint:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     async def ask(self, question: Question) -> Answer:
-        """Return the server's answer. Raises AttemptError, PromptRefusedError, or EngineError if repeating the request is
-        useless."""
+        """Return the server's answer. Raises AttemptError, PromptRefusedError, or EngineError if repeating is useless."""
         answer = await self._answer(question)
         self.counters.received += answer.tokens
         self.rate.grow()
@@ -294,6 +303,7 @@ class Endpoint:
         """Read a whole answer. Raises AttemptError for anything else."""
         group = question.group
         asked = asked_of(question, self._service, form)
+        asked = replace(asked, sure=asked.sure and self._without_logprobs < MOST_WITHOUT)
         try:
             if len(response.content) < INLINE_BYTES:
                 answer = read_answer(response.content, asked)
@@ -304,12 +314,15 @@ class Endpoint:
         except BlockedError as error:
             raise PromptRefusedError(f"{self.source} refuses this prompt: {self._key.hide(str(error))}") from error
         except _UNREADABLE as error:
+            self._without_logprobs += isinstance(error, NoLogprobsError)
             words = f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]
             raise AttemptError("failed", self._key.hide(f"{words}; it begins {response.text[:80]!r}"), response.wait_s) from error
         if group.labels:
             return replace(answer, calibration=None)
         drawn = [completion for completion in answer.completions if completion.finish_reason != CONTENT_FILTER]
-        if self.form.logprobs and any(completion.logprobs is None for completion in drawn):
+        if form.logprobs and drawn and all(completion.logprobs is not None for completion in drawn):
+            self._without_logprobs = -inf
+        elif form.logprobs and drawn:
             self._warn("gives no log-probabilities; its samples have none and are not calibrated")
         if group.keep_top and any(completion.top_ids is None for completion in drawn):
             raise EngineError(
