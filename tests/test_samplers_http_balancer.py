@@ -188,6 +188,15 @@ def test_a_200_that_is_no_answer_is_tried_again_as_long_as_the_server_gives_no_o
     assert asked["Hello"]
 
 
+def test_a_prompt_is_not_given_up_because_the_server_works_again() -> None:
+    """The request fails three times, the short prompt after them is answered: so is the next try."""
+    with FakeOpenAI(misbehave=lambda number, body: (200, {}, b"") if number < 3 else None) as server:
+        [drawn] = draw(sampler(server), [group(0)])
+
+    assert (len(drawn.completions), drawn.error) == (2, None)
+    assert [body["messages"][0]["content"] for body in server.bodies] == ["prompt 0"] * 3 + ["Hello", "prompt 0"]
+
+
 def test_a_gateway_that_drops_all_logprobs_is_named_and_used(caplog: pytest.LogCaptureFixture) -> None:
     """Once a server has given them, an answer without is none."""
 
