@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 
 from flows.reporting import if_it_can
-from thresher.errors import DeadlyError, EngineError
+from thresher.errors import DeadlyError, EngineError, StoppedError
 from thresher.executors import open_executor
 from thresher.executors.executor import Engines
 from thresher.inputs import recipe_file
@@ -23,10 +23,17 @@ log = logging.getLogger(__name__)
 
 
 async def engine_failed(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry after an engine's failure. Bad input would fail again, and what kills an engine (DeadlyError) would kill another."""
+    """Retry after an engine's failure. Bad input would fail again, what kills an engine (DeadlyError) would kill another, and an
+    interrupt (StoppedError) is meant."""
     result: Any = state.result(raise_on_failure=False)
     error = await result if isawaitable(result) else result
-    return isinstance(error, EngineError) and not isinstance(error, DeadlyError)
+    return isinstance(error, EngineError) and not isinstance(error, DeadlyError | StoppedError)
+
+
+async def not_stopped(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry after any failure but an interrupt."""
+    result: Any = state.result(raise_on_failure=False)
+    return not isinstance(await result if isawaitable(result) else result, StoppedError)
 
 
 @task(

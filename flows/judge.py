@@ -6,6 +6,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.generate import not_stopped
 from thresher.executors.executor import Executor, map_threads
 from thresher.executors.local import LocalExecutor
 from thresher.pool.run import open_run
@@ -26,12 +27,19 @@ def compare(plain: steps.Plain) -> None:
 
     def map_parts(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
         parts = [(f"{function.__name__}-{number}", function, item, executor) for number, item in enumerate(items)]
-        return map_threads(compare_part, parts, threads=executor.workers)
+        return map_threads(compare_part, parts, threads=executor.workers, stop=executor.stop)
 
     steps.compare(plain.run, map_parts)
 
 
-@task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=2)
+@task(
+    task_run_name="{name}",
+    retries=2,
+    retry_delay_seconds=2,
+    retry_condition_fn=not_stopped,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def compare_part(
     name: str,  # noqa: ARG001 - the name of the task run
     function: Callable[..., None],

@@ -1,5 +1,6 @@
 """The flow that deployments name: all steps, from a recipe to a dataset."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,11 +9,13 @@ from prefect import flow, runtime
 from prefect.settings import PREFECT_API_URL
 
 from flows import reporting, slots
+from flows.explained import explain_once
 from flows.generate import Reported, sample_shard
 from flows.judge import compare, judge_shard
 from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
 from flows.release import publish_run, release_run, results
 from flows.servers import server
+from flows.temporary_server import NoServerError, temporary_server
 from thresher.errors import ScheduleError
 from thresher.executors import open_executor
 from thresher.executors.executor import Engines
@@ -63,6 +66,7 @@ def pipeline(
         salt: Another salt draws other samples. Leave it empty: the salt is the time that the run is scheduled for, so no two runs
             draw the same samples. (Without a deployment empty takes the recipe's.)
     """
+    explain_once()
     loaded = load(recipe, overrides, limits)
     out, salt = out or None, salt or None
     with slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt)) as begun:
@@ -80,18 +84,33 @@ def pipeline(
         return tasks.results
 
 
-def run_here(recipe: str, overrides: list[str], out: str, salt: str | None) -> None:
-    """Run the pipeline in this process, reported to the user's server, or to a temporary one if PREFECT_API_URL is not set.
-    Raises ScheduleError if the server cannot be reached or is too old, or becomes unreachable; and the errors of the steps."""
+def run_here(recipe: str, overrides: list[str], out: str, salt: str | None, say: Callable[[str], None]) -> None:
+    """Run the pipeline in this process, reported to the user's server, or to a temporary one without PREFECT_API_URL. If the
+    temporary one cannot be used, `say` is told why, and the same steps run without Prefect. Raises ScheduleError if the user's
+    server cannot be reached or is too old, or becomes unreachable; and the errors of the steps."""
+    if not (url := PREFECT_API_URL.value()):
+        try:
+            with temporary_server():
+                pipeline(recipe, overrides, out=out, salt=salt)
+        except NoServerError as error:
+            say(f"going on without Prefect: {error}")
+            _run_plainly(recipe, overrides, out, salt)
+        return
     how = "start it, or run without it: --no-prefect"
-    if PREFECT_API_URL.value():
-        with server(how):
-            pass
+    with server(how):
+        pass
     try:
         pipeline(recipe, overrides, out=out, salt=salt)
     except httpx.HTTPError as error:
-        where = PREFECT_API_URL.value() or "this run's own"
         raise ScheduleError(
-            f"the Prefect server ({where}) became unreachable: {error or type(error).__name__}; finished work is kept, and "
+            f"the Prefect server ({url}) became unreachable: {error or type(error).__name__}; finished work is kept, and "
             f"the same command resumes the run; {how}"
         ) from error
+
+
+def _run_plainly(recipe: str, overrides: list[str], out: str, salt: str | None) -> None:
+    """The steps that are left, without Prefect."""
+    begun = steps.begin(load(recipe, overrides, ALL), out, salt=salt)
+    if steps.finished(begun) is None:
+        with Progress() as progress:
+            steps.run_steps(begun, progress)

@@ -11,6 +11,7 @@ from prefect import get_run_logger
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
+from flows import temporary_server
 from thresher.auditing.audit import Audit
 from thresher.auditing.compare import since
 from thresher.errors import PublishError
@@ -23,11 +24,15 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def if_it_can(what: str) -> Iterator[None]:
-    """Log an error of the block instead of raising it: a failure of the server is not a failure of the run."""
+    """Log an error of the block instead of raising it: a failure of the server is not a failure of the run. A temporary server
+    that fails once is not asked again; `run_here` says so at the end."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
-        log.warning("the %s did not reach the Prefect server: %r", what, error)
+        if PREFECT_API_URL.value():
+            log.warning("the %s did not reach the Prefect server: %r", what, error)
+        else:
+            temporary_server.abandon()
 
 
 def finished(run: Run, audit: Audit) -> None:

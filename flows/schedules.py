@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
@@ -113,7 +113,9 @@ def schedules() -> list[dict[str, Any]]:
 
 
 def short_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of `schedules` with the columns that fit a terminal; times are UTC, to the minute."""
+    """Return rows of `schedules` with the columns that fit a terminal; times are UTC, to the minute. Why runs failed is a column
+    if any did."""
+    failed = any(row["last_message"] for row in rows)
     return [
         {
             "name": row["name"],
@@ -121,6 +123,7 @@ def short_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "next (UTC)": "paused" if row["paused"] else _minutes(row["next"]),
             "last (UTC)": _minutes(row["last"]),
             "ended": row["last_state"],
+            **({"why": (row["last_message"] or "").partition(". ")[0]} if failed else {}),
         }
         for row in rows
     ]
@@ -252,7 +255,8 @@ def _stop_if_running(client: SyncPrefectClient, deployment: DeploymentResponse) 
         run = runs[0]
         raise ScheduleError(
             f"{deployment.name}: its run {run.name} is {run.state_name or 'running'}; wait for its end, or cancel it: prefect "
-            f"flow-run cancel {run.id}. `--pause` prevents further runs"
+            f"flow-run cancel {run.id}; if its process is gone, delete it: prefect flow-run delete {run.id}. `--pause` prevents "
+            "further runs"
         )
 
 
@@ -282,11 +286,21 @@ def _row(client: SyncPrefectClient, deployment: DeploymentResponse) -> dict[str,
         "next": _iso(upcoming[0].next_scheduled_start_time) if upcoming and not deployment.paused else None,
         "last": _iso(last[0].expected_start_time) if last else None,
         "last_state": last[0].state_name if last else None,
+        "last_message": _why(last[0].state) if last else None,
         "pool": deployment.work_pool_name,
         "machine": next((tag.removeprefix("machine:") for tag in tags if tag.startswith("machine:")), None),
         "recipe": parameters.get("recipe"),
         "out": parameters.get("out"),
     }
+
+
+def _why(state: State[Any] | None) -> str | None:
+    """Why a run failed, in a line; None if it did not."""
+    if state is None or not (state.is_failed() or state.is_crashed()) or not state.message:
+        return None
+    first, *more = re.sub(r"^\w+ run encountered an exception:? \w+: ", "", state.message.strip()).splitlines()
+    reasons = "; ".join(line.strip() for line in more) if first.startswith("not released;") else ""
+    return f"not released: {reasons}" if reasons else first
 
 
 def _spelled(timing: Any) -> str:

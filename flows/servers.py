@@ -21,7 +21,13 @@ def server(how: str = START) -> Iterator[SyncPrefectClient]:
     """Open a client of the user's server. Raises ScheduleError if there is none or it is too old, with `how` as the advice."""
     if not (url := PREFECT_API_URL.value()):
         raise ScheduleError(f"no Prefect server: PREFECT_API_URL is not set, and schedules need one; {how}")
-    with get_client(sync_client=True) as client:
+    try:
+        opened = get_client(sync_client=True)
+    except (ImportError, ValueError, httpx.InvalidURL) as wrong:
+        raise ScheduleError(
+            f"no Prefect server at {url} (PREFECT_API_URL): {wrong}; the address, or a proxy in the environment, is wrong"
+        ) from wrong
+    with opened as client:
         if error := client.api_healthcheck():
             raise ScheduleError(f"no Prefect server at {url} (PREFECT_API_URL): {error}; {how}")
         if client.server_type != ServerType.CLOUD and (version := _version(client)) < OLDEST:

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +16,9 @@ import httpx
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
-from prefect.runner import Runner
+from prefect.runner import Runner, _starter_engine
 from prefect.states import Crashed
+from prefect.utilities.processutils import run_process
 from pydantic import PrivateAttr
 
 from flows.pipeline import pipeline
@@ -28,12 +32,13 @@ LOOK_SECONDS = 10
 """How often to look for new schedules."""
 REPORT_SECONDS = 15
 """How long to wait at the end until the server knows of the runs that were stopped."""
+STOPPED = "stopped; the schedules are unchanged, and the next run of each resumes what is left"
 
 
-def serve(names: Sequence[str], *, at_once: int, say: Callable[[str], None]) -> None:
-    """Run these schedules, or all that were created on this machine, until this process is stopped, at most `at_once` flow runs
-    at the same time. Stopping it stops them, and reports that to the server. The schedules on the server do not change. Raises
-    ScheduleError."""
+def serve(names: Sequence[str], *, at_once: int, say: Callable[[str], None]) -> int:
+    """Run these schedules, or all that were created on this machine, until a signal stops this process, at most `at_once` flow
+    runs at the same time; returns the signal's number. Stopping it stops them, and reports that to the server; a second signal
+    ends it at once. The schedules on the server do not change. Raises ScheduleError."""
     with server() as client:
         served = _of_this_machine(all_deployments(client)) if not names else [find(client, name) for name in names]
     if names and (pooled := [deployment for deployment in served if deployment.work_pool_name]):
@@ -42,11 +47,54 @@ def serve(names: Sequence[str], *, at_once: int, say: Callable[[str], None]) -> 
             f"{name}: runs on the work pool {pool}; start a worker: prefect worker start --pool {pool}, or create the schedule "
             "again without --pool"
         )
-    with contextlib.suppress(asyncio.CancelledError):  # by SIGTERM
-        asyncio.run(_serve([deployment.name for deployment in served] if names else None, at_once, say))
+    stop = Stop()
+    with contextlib.suppress(asyncio.CancelledError), stop.caught():
+        asyncio.run(_serve([deployment.name for deployment in served] if names else None, at_once, say, stop))
+    return stop.number
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+class Stop:
+    """The signals that stop serving: Ctrl-C, SIGTERM, and the end of the terminal."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.runner: Serving | None = None
+        self._end: Callable[[], Any] = bool
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Handle them in this block. Flow runs are processes of their own sessions, which Ctrl-C does not reach."""
+        before = {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, self.handle)
+        _starter_engine.run_process = partial(run_process, start_new_session=True)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            _starter_engine.run_process = run_process  # type: ignore[attr-defined]
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def ends(self, task: "asyncio.Task[Any]") -> None:
+        """From now on the first signal cancels this task."""
+        loop = asyncio.get_running_loop()
+        self._end = lambda: loop.call_soon_threadsafe(task.cancel)
+
+    def handle(self, number: int, _frame: object = None) -> None:
+        if self.number:
+            for process in self.runner.processes() if self.runner is not None else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGTERM)
+            os.write(2, f"thresher: {STOPPED}\n".encode())
+            os._exit(128 + self.number)
+        self.number = number
+        for name in ("prefect.runner", "prefect.flow_runs.runner"):  # that its runs end is meant
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._end()
 
 
 class ExistingDeployment(RunnerDeployment):
@@ -63,14 +111,17 @@ class Serving(Runner):
     waits until the server knows. It uses private attributes of Prefect 3.7, because there is no public way: the poller gives up
     after three failures, and its end kills the flow runs."""
 
-    def __init__(self, stop: Callable[[], Any], seen: set[UUID], **more: Any) -> None:
+    def __init__(self, stop: Stop, seen: set[UUID], **more: Any) -> None:
         super().__init__(**more)
         self._stop, self._seen = stop, seen
         self._unreachable, self._unreported = False, bool(seen)
 
     def handle_sigterm(self, *_: Any, **__: Any) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._stop)
+        self._stop.handle(signal.SIGTERM)
+
+    def processes(self) -> list[int]:
+        """The processes of the flow runs."""
+        return [handle.pid for handle in self._process_manager._process_map.values() if handle.pid is not None]
 
     async def __aenter__(self) -> "Serving":
         await super().__aenter__()
@@ -128,13 +179,16 @@ class Serving(Runner):
             log.warning("the process of flow run %s was not stopped: %r", run, error)
 
 
-async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str], None]) -> None:
+async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str], None], stop: Stop) -> None:
     """A runner without flow runs ends when the server is unreachable for a while. Another one starts when the server is back; it
     knows the flow runs that earlier ones have `seen`."""
     seen: set[UUID] = set()
+    task = asyncio.current_task()
+    assert task is not None
+    stop.ends(task)
     while True:
         try:
-            return await _serve_while_up(names, at_once, say, seen)
+            return await _serve_while_up(names, at_once, say, stop, seen)
         except Exception as error:  # noqa: BLE001 - serving continues after any error
             say(f"thresher serve: {_first(error)}; restarting when the server can be reached")
         while True:
@@ -144,10 +198,10 @@ async def _serve(names: Sequence[str] | None, at_once: int, say: Callable[[str],
                 break
 
 
-async def _serve_while_up(names: Sequence[str] | None, at_once: int, say: Callable[[str], None], seen: set[UUID]) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    runner = Serving(task.cancel, seen, name=f"thresher-{socket.gethostname()}", pause_on_shutdown=False, limit=at_once)
+async def _serve_while_up(
+    names: Sequence[str] | None, at_once: int, say: Callable[[str], None], stop: Stop, seen: set[UUID]
+) -> None:
+    runner = stop.runner = Serving(stop, seen, name=f"thresher-{socket.gethostname()}", pause_on_shutdown=False, limit=at_once)
     known: set[UUID] = set()
 
     async def look() -> None:

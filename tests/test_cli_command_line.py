@@ -3,6 +3,7 @@
 import argparse
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import known
 from thresher.cli import audits, main, parser, schema
+from thresher.cli.command_line import INTERRUPTED
 from thresher.errors import ThresherError
 
 COMMANDS = {
@@ -136,6 +139,74 @@ def test_an_interrupt_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys
 
     assert main(["sql", "RUN", "select 1"]) == 130
     assert capsys.readouterr().err == "thresher: interrupted; finished work is kept, and the same command resumes it\n"
+
+
+WAITING = """
+import sys, time
+from thresher.cli import audits, main
+
+def wait(options):
+    try:
+        print("waiting", flush=True)
+        time.sleep(60)
+    finally:
+        if options.query == "stubborn":
+            print("ending", flush=True)
+            time.sleep(60)
+
+audits.sql = wait
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "query"),
+    [([signal.SIGINT], "q"), ([signal.SIGTERM], "q"), ([signal.SIGINT, signal.SIGINT], "stubborn")],
+)
+def test_a_signal_ends_a_command_with_one_line_and_a_second_one_at_once(numbers: list[signal.Signals], query: str) -> None:
+    """Also where what ends in order takes long."""
+    command = [sys.executable, "-c", WAITING, "sql", "RUN", query]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        output, errors = known(program.stdout), known(program.stderr)
+        for number in numbers:
+            assert output.readline()
+            program.send_signal(number)
+        said = errors.read()
+
+    assert (program.returncode, said) == (128 + numbers[0], f"thresher: {INTERRUPTED}\n")
+
+
+def test_a_caller_of_main_keeps_its_signal_handlers(capsys: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    assert main(["audit", "nowhere"]) == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert "not a run directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "recipe.yaml", "--out", "s3://KEY:hunter2@bucket/run"],
+        ["publish", "run", "--repo", "https://KEY:hunter2@host/repo"],
+        ["dedupe", "https://KEY:hunter2@host/rows.parquet", "--out", "out"],
+    ],
+)
+def test_an_address_with_a_password_is_refused_without_showing_it(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 1
+    printed = capsys.readouterr().err
+    assert "[password]@" in printed
+    assert "hunter2" not in printed
+
+
+def test_no_message_shows_the_password_of_an_address(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_options: argparse.Namespace) -> int:
+        raise ThresherError("no Prefect server at http://me:hunter2@host:4200/api (PREFECT_API_URL)")
+
+    monkeypatch.setattr(schema, "schema", fail)
+
+    assert main(["schema"]) == 1
+    assert capsys.readouterr().err == "thresher: no Prefect server at http://[password]@host:4200/api (PREFECT_API_URL)\n"
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,16 @@ def test_estimate_for_people_has_a_line_per_quantity(recipe: Recipe, capsys: pyt
 def test_a_probe_that_is_too_small_is_refused(flag: str, least: int, recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["estimate", str(recipe()), flag, str(least - 1)]) == 1
     assert capsys.readouterr().err == f"thresher: {flag}: must be {least} or more, found {least - 1}\n"
+
+
+def test_a_run_goes_on_without_a_prefect_that_cannot_be_imported(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It reads files and variables when it is imported, and raises what it likes."""
+    monkeypatch.setitem(sys.modules, "flows.pipeline", None)
+
+    assert main(["run", str(recipe()), "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if "Prefect" in line]
+    assert line.startswith("thresher: going on without Prefect: it cannot be imported: import of flows.pipeline halted")
+    assert "16 samples of 4 prompts: 4 hits" in said.out

@@ -1,8 +1,12 @@
 """What schedule, schedules and serve print; tests/test_flows_schedules.py has them with a server."""
 
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prefect import State
+from prefect.states import Completed, Crashed, Failed
 
 from flows import schedules as server
 from flows import serving
@@ -16,6 +20,7 @@ ROW: dict[str, Any] = {
     "next": "2026-11-24T02:00:00Z",
     "last": None,
     "last_state": None,
+    "last_message": None,
     "pool": None,
     "machine": "here",
     "recipe": "/r.yaml",
@@ -92,9 +97,37 @@ def test_no_schedules_say_how_to_make_one(answers: list[dict[str, Any]], capsys:
 
 def test_serve_wants_at_least_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls = []
-    monkeypatch.setattr(serving, "serve", lambda names, at_once, say: calls.append((names, at_once)))
+
+    def stopped(names: list[str], *, at_once: int, say: Callable[[str], None]) -> int:
+        calls.append((names, at_once))
+        return signal.SIGTERM
+
+    monkeypatch.setattr(serving, "serve", stopped)
 
     assert main(["serve", "--at-once", "0"]) == 1
     assert capsys.readouterr().err == "thresher: --at-once: must be 1 or more, found 0\n"
-    assert main(["serve", "nightly", "--at-once", "2"]) == 0
+    assert main(["serve", "nightly", "--at-once", "2"]) == 143
+    assert capsys.readouterr().err == f"thresher: {serving.STOPPED}\n"
     assert calls == [(["nightly"], 2)]
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (Completed(message="All states completed."), None),
+        (
+            Failed(message="Flow run encountered an exception: PublishError: not released; --force REASON does:\n  a\n  b"),
+            "not released: a; b",
+        ),
+        (Failed(message="Flow run encountered an exception: EngineError: no server\nmore"), "no server"),
+        (Crashed(message="Process exited with status code: -9. Typically caused by ..."), "Process exited with status code: -9"),
+    ],
+)
+def test_a_failed_run_says_why_in_a_line(
+    state: State[Any], why: str | None, answers: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers[0]["last_message"] = server._why(state)
+
+    assert (server._why(state) or "").startswith(why or "")
+    assert server.short_rows(answers)[0].get("why") == why
+    assert (why or "nightly").split()[0] in "".join(printed_lines(capsys, "schedules"))

@@ -1,7 +1,10 @@
 """The examples of README and docs/ do what they say, and a stale generated page is found."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,5 +98,40 @@ def test_every_variable_of_the_telemetry_page_is_set() -> None:
     text = (ROOT / "docs" / "telemetry.md").read_text("utf-8")
     table = set(re.findall(r"`([A-Z_]+)=(\w+)`", text))
 
-    assert len(table) == 6
+    assert len(table) == 7
     assert [name for name, value in table if not re.search(rf'"{name}"\s*[,:]\s*"{value}"', SOURCES)] == []
+
+
+TELEMETRY = """
+import importlib.util, sys
+from pathlib import Path
+import thresher
+import huggingface_hub.constants, datasets.config
+from huggingface_hub.utils import build_hf_headers
+from prefect._internal.analytics import enabled
+from prefect.settings import get_current_settings
+from ray._common.usage import usage_lib
+from transformers.utils import is_env_variable_true
+
+enabled.is_ci_environment = lambda: False
+vllm = Path(importlib.util.find_spec("vllm").origin).parent / "envs.py"
+found = importlib.util.spec_from_file_location("vllm_envs", vllm)
+envs = importlib.util.module_from_spec(found)
+found.loader.exec_module(envs)
+print(
+    enabled.is_telemetry_enabled(), get_current_settings().server.analytics_enabled, usage_lib.usage_stats_enabled(),
+    not (envs.VLLM_NO_USAGE_STATS and envs.VLLM_DO_NOT_TRACK), not huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY,
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, not is_env_variable_true("DISABLE_SAFETENSORS_CONVERSION"),
+    "torch" in build_hf_headers()["user-agent"],
+)
+"""
+"""Each library of the page is asked whether it would send anything, after `import thresher` alone."""
+
+
+@pytest.mark.slow
+def test_every_library_of_the_telemetry_page_is_silent() -> None:
+    table = re.findall(r"`([A-Z_]+)=\w+`", (ROOT / "docs" / "telemetry.md").read_text("utf-8"))
+    environment = {name: value for name, value in os.environ.items() if name not in table} | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", TELEMETRY], env=environment, capture_output=True, text=True, check=False)
+
+    assert ended.stdout.split() == ["False"] * 8, ended.stderr

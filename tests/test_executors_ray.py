@@ -25,7 +25,7 @@ from schemas.engines import ReplayEngine
 from schemas.executors import RayExecutorSpec
 from thresher.cli import main
 from thresher.errors import EngineError, StoreError
-from thresher.executors.ray import RayExecutor
+from thresher.executors.ray import RayExecutor, own_sigterm
 from thresher.executors.ray_replicas import Replicas
 from thresher.inputs import recipe_file
 from thresher.pool import judged
@@ -489,3 +489,18 @@ def test_shards_are_counted_as_they_end(nodes: Nodes, recipe: Write, tmp_path: P
             steps.run_steps(begun, progress)
         assert progress.samples == counted
     assert len(judged.sampled(Store(tmp_path / "run"))) == 2
+
+
+def test_ray_does_not_take_the_sigterm_of_a_process_that_handles_it() -> None:
+    """As the command line does, which then says how to resume."""
+
+    def own(_number: int, _frame: object) -> None:
+        """Not called."""
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with own_sigterm():
+            signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)

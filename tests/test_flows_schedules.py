@@ -1,11 +1,13 @@
 """Schedules against a real Prefect server, with thresher serve, a worker, and flow runs that are killed and cancelled."""
 
+import asyncio
 import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,15 +15,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
 
+from flows.serving import STOPPED
 from helpers.deployment_page import block
 from helpers.prefect_server import Server, free_port
+from helpers.printed import printed_json
 from helpers.runs import run_recipe
 from thresher.auditing.audit import Audit
 from thresher.pool.run import Run, open_run
@@ -145,6 +151,14 @@ def events(client: Any, name: str) -> list[dict[str, Any]]:
     """Thresher's events about a dataset, the oldest first."""
     asked = {"filter": {"event": {"prefix": ["thresher."]}, "resource": {"id": [f"thresher.dataset.{name}"]}}, "limit": 50}
     return sorted(client.request("POST", "/events/filter", json=asked).json()["events"], key=lambda event: event["occurred"])
+
+
+def expire(server: Any, lease: UUID) -> None:
+    """Let a lease of the server end now."""
+    from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage
+
+    leases = ConcurrencyLeaseStorage(server.folder / "home" / "concurrency_leases")
+    assert asyncio.run(leases.renew_lease(lease, ttl=timedelta(seconds=-1)))
 
 
 def notes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -362,7 +376,7 @@ def test_a_run_outlives_an_outage_of_the_server(
 def test_serve_that_is_stopped_ends_its_runs_and_tells_the_server(  # noqa: PLR0917
     asked: Any, server: Any, recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGTERM. Until then its schedule cannot be removed."""
+    """Ctrl-C, which is for serve and not for its runs. Until then its schedule cannot be removed."""
     from thresher.cli import main
 
     monkeypatch.setattr("flows.schedules.machine", lambda: "machine:of-its-own")
@@ -375,13 +389,43 @@ def test_serve_that_is_stopped_ends_its_runs_and_tells_the_server(  # noqa: PLR0
     process = waiting(tmp_path)
     assert main(["schedule", "stopped", "--remove"]) == 1
     assert f"is Running; wait for its end, or cancel it: prefect flow-run cancel {run}" in capsys.readouterr().err
-    own.terminate()
+    os.killpg(own.pid, signal.SIGINT)
     (tmp_path / "hold").unlink()  # or its process would be killed after 30 s
-    assert own.wait(60) == 0, (server.folder / "stopped.log").read_text()
+    log = server.folder / "stopped.log"
+    assert own.wait(60) == 130, log.read_text()
+    assert log.read_text().splitlines()[-1] == f"thresher: {STOPPED}"
+    assert "Traceback" not in log.read_text()
     assert asked.read_flow_run(run).state.is_crashed()
     assert not Path(f"/proc/{process}").exists()
     assert [value["state"] for value in notes(tmp_path / "runs").values()] == ["begun"]
     thresher("schedule", "stopped", "--remove")
+
+
+def test_a_run_whose_worker_died_before_it_began_gives_up_its_turn(
+    asked: Any, server: Any, recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worker takes a run, so that it is Pending, and is gone. The next run waits until the server takes the turn back, which is
+    five minutes after it gave it; here the lease is made to end now. The dead run can be deleted."""
+    from prefect.states import Pending, Scheduled
+
+    from thresher.cli import main
+
+    thresher("schedule", str(recipe()), "--interval", "1d", "--name", "pending", "--out", str(tmp_path / "runs"))
+    deployment = asked.read_deployment_by_name("thresher/pending").id
+    dead = asked.create_flow_run_from_deployment(
+        deployment, state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    ).id
+    assert asked.set_flow_run_state(dead, Pending()).status.value == "ACCEPT"
+    following = begin(asked, "pending")
+    until(lambda: asked.read_flow_run(following).state_name == "AwaitingConcurrencySlot")
+    expire(server, asked.read_flow_run(dead).state.state_details.deployment_concurrency_lease_id)
+    assert ended(asked, following).is_completed()
+    assert (asked.read_flow_run(dead).state_name, len(notes(tmp_path / "runs"))) == ("Pending", 1)
+
+    assert main(["schedule", "pending", "--remove"]) == 1
+    assert f"prefect flow-run delete {dead}" in capsys.readouterr().err
+    asked.delete_flow_run(dead)
+    thresher("schedule", "pending", "--remove")
 
 
 def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Write, tmp_path: Path) -> None:
@@ -412,7 +456,9 @@ def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Wri
     assert [Path(name).parents[1].name for name in sorted(map(str, out.rglob("index.json")))] == ["released"] * 2
 
 
-def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe: Write, tmp_path: Path) -> None:
+def test_a_gate_refuses_and_an_automation_pauses_the_schedule(
+    asked: Any, recipe: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The run fails with the gate's reasons, the event names them, and the automation of docs/schedules.md pauses the schedule.
     The next run, of gates that are opened, leaves what was refused alone."""
     import yaml
@@ -433,12 +479,17 @@ def test_a_gate_refuses_and_an_automation_pauses_the_schedule(asked: Any, recipe
     first = begin(asked, "gated")
     state = ended(asked, first)
     assert (state.type.value, "undecided, more than 0.0%" in state.message) == ("FAILED", True)
+    (row,) = [row for row in printed_json(capsys, "schedules") if row["name"] == "gated"]
+    assert re.fullmatch(r"not released: [0-9.]+% of the samples are undecided, more than 0.0%", row["last_message"])
     assert [(one["state"], (out / name / "dataset/README.md").exists()) for name, one in notes(out).items()] == [
         ("refused", True)
     ]
     gate = until(lambda: [entry for entry in events(asked, repo) if entry["event"] == "thresher.gate.failed"])[0]
     assert "undecided, more than 0.0%" in gate["payload"]["reasons"][0]
     until(lambda: asked.read_deployment_by_name("thresher/gated").paused)
+
+    until(lambda: "Finished in state Failed" in said(asked, first))
+    assert said(asked, first).count("undecided, more than") == 1
 
     thresher(*scheduled, "--set", "publish.gates.undecided=1.0")
     assert asked.read_deployment_by_name("thresher/gated").paused

@@ -57,3 +57,18 @@ def test_a_missing_server_is_named_with_the_command_that_starts_one(
             said = capsys.readouterr().err
             assert f"no Prefect server at http://127.0.0.1:{port}/api" in said
             assert "prefect server start" in said
+
+
+@pytest.mark.slow
+def test_a_proxy_that_prefect_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor does a message show the password of the server's address."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from thresher.cli import main
+
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with temporary_settings({PREFECT_API_URL: "http://me:hunter2@127.0.0.1:9/api"}):
+        assert main(["schedules"]) == 1
+    said = capsys.readouterr().err
+    assert "no Prefect server at http://[password]@127.0.0.1:9/api (PREFECT_API_URL): Using SOCKS proxy" in said
+    assert "or a proxy in the environment, is wrong" in said

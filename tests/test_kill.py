@@ -13,8 +13,10 @@ import yaml
 
 from helpers import known
 from helpers.fake_openai import FakeOpenAI
+from helpers.processes import left_running, marked
 from helpers.runs import pool_rows
 from thresher import ids
+from thresher.cli.command_line import INTERRUPTED
 from thresher.inputs import recipe_file
 from thresher.pool.rows import series_of
 from thresher.pool.store import Store
@@ -104,3 +106,57 @@ def test_a_run_killed_at_25_random_instants_has_every_sample_once(tmp_path: Path
     from datasets import load_dataset
 
     assert load_dataset(str(out / "dataset"), "rollouts", split="train").num_rows == len(found)
+
+
+SLOW = """
+import time
+from pathlib import Path
+from pydantic import BaseModel
+from filters.base import Filter, Role, Scope
+from filters.judging import one_by_one
+from schemas.sample import Verdict
+
+class Config(BaseModel):
+    hold: str
+
+def build(config):
+    def judge(sample):
+        while Path(config.hold).exists():
+            Path(config.hold + "-judging").touch()
+            time.sleep(0.05)
+        return Verdict.keep()
+
+    return Filter("slow", "1", Scope.SAMPLE, Role.QUALITY, one_by_one(judge, ("completion",)), ("completion",))
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_one_line_leaves_no_process_and_is_resumed(tmp_path: Path) -> None:
+    """While a filter process judges and requests wait for the engine: SIGTERM, which one process gets, and Ctrl-C, which all
+    processes of the terminal get. The same command then draws only what was in flight."""
+    (tmp_path / "slow_filter.py").write_text(SLOW)
+    hold, judging = tmp_path / "hold", tmp_path / "hold-judging"
+    hold.touch()
+    environment, mark = marked({**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{tmp_path}:{Path.cwd()}"})
+    prompts = 60
+    with FakeOpenAI(misbehave=lambda count, _: 503 if count >= prompts and hold.exists() else None) as server:
+        path = write_recipe(tmp_path, server.url)
+        filters = f"filters=[{{name: finished}}, {{name: 'slow_filter:build', parameters: {{hold: {hold}}}}}]"
+        options = ["--set", filters, "--set", f"prompts.0.limit={prompts}", "--out", str(tmp_path / "run"), "--no-prefect"]
+        command = [sys.executable, "-m", "thresher.cli", "run", str(path), *options]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            judging.unlink(missing_ok=True)
+            with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+                while not judging.exists() and run.poll() is None:
+                    time.sleep(0.02)
+                os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)
+                errors = known(run.stderr).read()
+            assert (run.returncode, errors.splitlines()[-1]) == (128 + number, f"thresher: {INTERRUPTED}"), errors
+            assert [line for line in errors.splitlines()[:-1] if "sampl" not in line and "503" not in line] == []
+            assert left_running(mark) == []
+
+        asked = len(server.bodies)
+        hold.unlink()
+        assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+        assert len(server.bodies) - asked < 2 * prompts
+    assert len(pool_rows(tmp_path / "run")) == prompts * (SAMPLES + 1)

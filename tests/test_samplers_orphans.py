@@ -16,6 +16,7 @@ from thresher.samplers.orphans import (
     is_running,
     kill,
     parent_of,
+    processor_seconds,
     start_time,
 )
 
@@ -44,6 +45,13 @@ def test_a_process_is_described_by_proc(sleeper: subprocess.Popen[bytes]) -> Non
     wait_until(lambda: b"time.sleep" in command_line(sleeper.pid))
     assert is_running(process)
     assert not is_running(ProcessId(sleeper.pid, "1"))
+
+
+def test_processor_time_is_that_of_a_process_and_its_children(sleeper: subprocess.Popen[bytes]) -> None:
+    wait_until(lambda: b"time.sleep" in command_line(sleeper.pid))
+
+    assert processor_seconds(os.getpid()) >= processor_seconds(sleeper.pid) >= 0
+    assert processor_seconds(os.getpid()) > 0.5 * time.process_time()
 
 
 def test_a_process_that_does_not_exist_is_empty() -> None:

@@ -1,13 +1,16 @@
 """The vLLM sampler with a real engine: what the calibration test catches, and what happens to a prompt that kills the engine."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers import known
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
@@ -160,6 +163,18 @@ def test_a_prompt_that_kills_the_engine_three_times_is_set_aside(sampler: VllmSa
     assert repeated.error == by_number[1].error
     [later] = draw(sampler, [group(4, "Say hello.", 1)])
     assert (later.source, later.engine_seed) == ("start 4", 1004)
+
+
+def test_ctrl_c_does_not_reach_the_processes_of_the_engine(sampler: VllmSampler) -> None:
+    """The terminal sends it to all processes. They leave it to this one, which ends them, and print no traceback."""
+    engines = [pid for pid, _ in descendants(os.getpid()) if b"VLLM::" in command_line(pid)]
+    blocked = {
+        command_line(pid): bool(int(known(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text()))[1], 16) & 2)
+        for pid in engines
+    }
+
+    assert engines
+    assert blocked == dict.fromkeys(blocked, True)
 
 
 def test_a_closed_sampler_raises(sampler: VllmSampler) -> None:

@@ -1,6 +1,7 @@
 """How vLLM is started: options, environment, arguments, tokeniser. tests/test_samplers_vllm_offline.py starts real engines."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,12 @@ def test_coroutines_run_on_the_loop_until_it_is_closed() -> None:
     async def last() -> None:
         await call("last")
 
+    async def blocked() -> set[int]:
+        return set(signal.pthread_sigmask(signal.SIG_BLOCK, set()))
+
     assert process.run(call("first")) == "first"
+    assert signal.SIGINT in process.run(blocked())  # as in the processes that are started there
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
     process.close(before_stop=last)
     assert calls == ["first", "last"]
     assert process.loop.is_closed()

@@ -1,11 +1,14 @@
 """The Python interface runs the recipes that the command line runs."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import thresher
 from thresher import errors, interface
 
 
@@ -33,3 +36,24 @@ def test_samples_of_ones_own_are_filtered(recipe: Callable[..., Path], tmp_path:
 def test_errors_are_thresher_errors(tmp_path: Path) -> None:
     with pytest.raises(errors.ThresherError, match=r"it has no run\.json"):
         interface.audit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, [None, None]),
+        ({"http_proxy": "http://proxy:3128"}, ["localhost,127.0.0.1,::1"] * 2),
+        ({"ALL_PROXY": "http://proxy:3128", "NO_PROXY": "a.org, ::1"}, ["a.org,::1,localhost,127.0.0.1"] * 2),
+        (
+            {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "a.org", "no_proxy": "b.org"},
+            ["b.org,localhost,127.0.0.1,::1", "a.org,localhost,127.0.0.1,::1"],
+        ),
+    ],
+)
+def test_no_proxy_is_asked_for_what_runs_on_this_machine(variables: dict[str, str], wanted: list[str | None]) -> None:
+    """Whatever a process of thresher starts inherits that."""
+    code = "import json, os, thresher; print(json.dumps([os.environ.get(name) for name in ('no_proxy', 'NO_PROXY')]))"
+    path = {"PYTHONPATH": str(Path(thresher.__file__).parents[1])}
+    printed = subprocess.run([sys.executable, "-c", code], env=path | variables, capture_output=True, text=True, check=True)
+
+    assert json.loads(printed.stdout) == wanted

@@ -5,7 +5,8 @@ ThresherError
 ├── SourceError     prompts or samples that cannot be read
 ├── ModelError      a model that cannot be found or loaded
 ├── EngineError     an engine that did not start, or died
-│   └── DeadlyError     work that kills engines; repeating it would kill more
+│   ├── DeadlyError     work that kills engines; repeating it would kill more
+│   └── StoppedError    an engine or a filter process that was told to stop
 ├── StoreError      a run directory that cannot be read or written, or that belongs to another run
 ├── AuditError      counts that do not add up
 ├── PublishError    a release that the Hub or a gate refused
@@ -37,6 +38,10 @@ class EngineError(ThresherError):
 
 class DeadlyError(EngineError):
     """The work killed engines; repeating it would kill more."""
+
+
+class StoppedError(EngineError):
+    """The engine or the filter process was told to stop, by an interrupt."""
 
 
 class StoreError(ThresherError):

@@ -58,3 +58,13 @@ def require_positive(options: argparse.Namespace, name: str) -> None:
     value = getattr(options, name)
     if value <= 0:
         raise ThresherError(f"--{name.replace('_', '-')}: must be above 0, found {value:g}")
+
+
+def refuse_passwords(options: argparse.Namespace) -> None:
+    """Raise ThresherError where an argument is an address with a user name and a password, as s3://KEY:SECRET@bucket/run."""
+    from thresher.credentials import advice, has_password
+
+    for name, value in vars(options).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and has_password(text):
+                raise ThresherError(f"{name}: {advice(text)}")

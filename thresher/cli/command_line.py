@@ -7,34 +7,94 @@ its libraries when it runs.
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from thresher import __version__
 from thresher.cli import audits, clusters, data, recipes, repositories, schedules, schema
+from thresher.cli.arguments import refuse_passwords
 from thresher.cli.output import print_error
 from thresher.errors import ThresherError
+
+TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
+if TYPE_CHECKING:
+    from typing import Any
+
+INTERRUPTED = "interrupted; finished work is kept, and the same command resumes it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 is success, 1 an error that is explained on standard error, 130 an interrupt. argparse exits with 2 on a wrong command line.
+    0 is success, 1 an error that is explained on standard error, 130 an interrupt (Ctrl-C), 143 SIGTERM. argparse exits with 2 on
+    a wrong command line.
     """
     options = parser().parse_args(arguments)
     _set_up_logging(verbose=options.verbose)
     _set_up_libraries(quiet=not (options.verbose or options.shows_log))
+    interrupts = Interrupts()
+    interrupts.catch()
     try:
+        refuse_passwords(options)
         exit_code: int = options.command(options)
         return exit_code
     except ThresherError as error:
         print_error(str(error))
         return 1
     except KeyboardInterrupt:
-        print_error("interrupted; finished work is kept, and the same command resumes it")
-        return 130
+        print_error(INTERRUPTED)
+        return interrupts.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe again as it exits
         return 0
+    finally:
+        interrupts.at_once()
+        if arguments is not None:  # this process has other work to do
+            interrupts.release()
+
+
+class Interrupts:
+    """What Ctrl-C and SIGTERM do to a command: the first raises KeyboardInterrupt, so that engines and processes are ended in
+    order; a second one ends this process at once, which loses no finished work either."""
+
+    def __init__(self) -> None:
+        self._first = 0
+        self._done = False
+        self._before: dict[int, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the number of the first signal."""
+        return 128 + (self._first or 2)
+
+    def catch(self) -> None:
+        """Handle the signals from now on; in another thread than the main one Python does not allow it."""
+        import signal
+        import threading
+
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and background jobs of a shell set it
+                    self._before[number] = signal.signal(number, self._handle)
+
+    def at_once(self) -> None:
+        """From now on the first signal ends this process: the command is done."""
+        self._done = True
+
+    def release(self) -> None:
+        """Leave the signals to those who handled them before."""
+        import signal
+
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self._first or self._done:
+            if not self._done:
+                os.write(2, f"thresher: {INTERRUPTED}\n".encode())
+            os._exit(128 + number)
+        self._first = number
+        raise KeyboardInterrupt
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,13 +110,26 @@ def parser() -> argparse.ArgumentParser:
 def _set_up_logging(*, verbose: bool) -> None:
     import logging
 
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if verbose else logging.WARNING)
+    from thresher.credentials import hidden
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return hidden(super().format(record))
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
 
 
 def _set_up_libraries(*, quiet: bool) -> None:
     """Configure libraries by their environment variables, which they read when they are imported."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    # What an interrupted engine leaves in shared memory is cleaned up by a process of Python, which would report that as a leak.
+    others = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join([*([others] if others else []), "ignore:resource_tracker:UserWarning"])
     if quiet:  # thresher shows progress itself
+        warnings.filterwarnings("ignore", module="prefect")  # without its home, say, a run goes on, and says so
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -29,8 +29,10 @@ def print_line(text: str) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a message on standard error, after the program's name."""
-    print(f"thresher: {visible(text)}", file=sys.stderr)
+    """Print a message on standard error, after the program's name; no address in it shows a password."""
+    from thresher.credentials import hidden
+
+    print(f"thresher: {visible(hidden(text))}", file=sys.stderr)
 
 
 def print_note(options: argparse.Namespace, text: str) -> None:

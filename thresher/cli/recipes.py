@@ -8,6 +8,8 @@ from thresher.errors import ScheduleError
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thresher.pool.run import Run
     from thresher.running.steps import Finished
 
@@ -107,14 +109,13 @@ def run(options: argparse.Namespace) -> int:
     if finished := steps.finished(begun):
         print_line(f"already finished: {begun.root} has nothing left to sample, filter or write")
         return print_result(finished, begun.run, allow_empty=options.allow_empty)
-    if options.no_prefect:
+    run_here = None if options.no_prefect else _run_under_prefect()
+    if run_here is None:
         with Progress() as progress:
             finished = steps.run_steps(begun, progress)
         return print_result(finished, begun.run, allow_empty=options.allow_empty)
-    from flows.pipeline import run_here
-
     try:
-        run_here(options.recipe, options.overrides, begun.root, options.salt)
+        run_here(options.recipe, options.overrides, begun.root, options.salt, print_error)
     except ScheduleError as error:
         finished = steps.finished(steps.begin(loaded, options.out, salt=options.salt))
         if finished is None:
@@ -123,6 +124,17 @@ def run(options: argparse.Namespace) -> int:
         return print_result(finished, begun.run, allow_empty=options.allow_empty)
     finished = steps.Finished(cached_audit(begun.run), f"{begun.root}/dataset")
     return print_result(finished, begun.run, allow_empty=options.allow_empty)
+
+
+def _run_under_prefect() -> "Callable[..., None] | None":
+    """Import the flows; None, and a line that says why, where Prefect refuses its own settings."""
+    try:
+        from flows.pipeline import run_here
+    except Exception as error:  # noqa: BLE001 - of a file or a variable that any library may read
+        reason = " ".join(str(error).split())[:300]
+        print_error(f"going on without Prefect: it cannot be imported: {reason}; see PREFECT_HOME and the PREFECT_ variables")
+        return None
+    return run_here
 
 
 def check(options: argparse.Namespace) -> int:

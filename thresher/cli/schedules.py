@@ -111,5 +111,6 @@ def serve(options: argparse.Namespace) -> int:
     from flows import serving
 
     require_at_least(options, "at_once", 1)
-    serving.serve(options.names, at_once=options.at_once, say=print_line)
-    return 0
+    number = serving.serve(options.names, at_once=options.at_once, say=print_line)
+    print_error(serving.STOPPED)
+    return 128 + number

@@ -71,6 +71,9 @@ class Executor(ABC):
     def check(self, root: str) -> None:  # noqa: B027 - a single machine has nothing to agree on
         """Check before an engine starts that every machine can work on the run. Raises EngineError, StoreError."""
 
+    def stop(self) -> None:  # noqa: B027 - a cluster ends what its driver no longer waits for
+        """End what runs on filter workers, because of an interrupt; calls that wait raise StoppedError."""
+
     @abstractmethod
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a module-level function on a filter worker and wait for its result."""
@@ -87,17 +90,21 @@ class Executor(ABC):
         called in this process."""
         if self.workers < 2:
             return [function(*item) for item in items]
-        return map_threads(lambda *item: self.call(function, *item), items, threads=self.workers)
+        return map_threads(lambda *item: self.call(function, *item), items, threads=self.workers, stop=self.stop)
 
 
-def map_threads(function: Callable[..., T], items: Sequence[tuple[Any, ...]], *, threads: int) -> list[T]:
+def map_threads(
+    function: Callable[..., T], items: Sequence[tuple[Any, ...]], *, threads: int, stop: Callable[[], None] = lambda: None
+) -> list[T]:
     """Call a function with each tuple of arguments on some threads, in the caller's context, where a Prefect task finds its flow;
-    the results in order. After an error nothing new is started."""
+    the results in order. After an error nothing new is started; an interrupt calls `stop`, which ends what is under way."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
         futures = [pool.submit(contextvars.copy_context().run, function, *item) for item in items]
         try:
             return [future.result() for future in futures]
-        except BaseException:
+        except BaseException as error:
             for future in futures:
                 future.cancel()
+            if not isinstance(error, Exception):
+                stop()
             raise

@@ -7,6 +7,8 @@ shard's journal has the samples that were already drawn.
 Actors belong to the process that started them: when it is killed, Ray ends them. No other state of Ray is used.
 """
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -26,6 +28,15 @@ CALLS_PER_ACTOR = 1000
 """Threads of an actor: more than any engine takes calls at the same time."""
 
 
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, which Ray replaces by one that exits with 1 wherever the process is."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
 class RayExecutor(Executor):
     """Filters as tasks of one CPU each, engines as actors. Joins the cluster at `address` (`auto`: the one of this machine), or
     starts one on this machine where it is null. Raises EngineError where there is none."""
@@ -39,7 +50,8 @@ class RayExecutor(Executor):
     def __enter__(self) -> "RayExecutor":
         self._ray = ray_cluster.import_ray()
         if not self._ray.is_initialized():
-            ray_cluster.join(self._ray, self._spec.address)
+            with own_sigterm():
+                ray_cluster.join(self._ray, self._spec.address)
             self._joined = True
         self._task = filter_task(self._ray)
         return self

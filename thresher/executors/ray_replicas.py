@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from thresher.errors import DeadlyError, EngineError, ThresherError
+from thresher.errors import DeadlyError, EngineError, StoppedError, ThresherError
 from thresher.executors import machines
 from thresher.executors.ray_calls import LostError, call_from_actor, translated
 from thresher.executors.ray_cluster import listed
@@ -208,7 +208,7 @@ class Replicas:
                 if self._failure:
                     raise self._failure
                 if self._closed:
-                    raise EngineError("the engines are closed")
+                    raise StoppedError("the engines are closed")
                 free = [replica for replica in self._all if replica.takes(alone=alone)]
                 if free:
                     freest = max(free, key=lambda replica: replica.slots - replica.busy)

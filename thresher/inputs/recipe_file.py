@@ -19,9 +19,13 @@ from pydantic import ValidationError
 
 from schemas.recipe import Recipe
 from schemas.suggest import did_you_mean
+from thresher import credentials
 from thresher.errors import RecipeError
 
 Key = tuple[str | int, ...]
+
+SECRETS = frozenset({"hf_token", "api_key", "authorization", "Authorization", "password", "secret"})
+"""Names of an engine's options and of fields of its requests whose values are keys."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,23 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     loaded = Loaded(Recipe(name="unread"), path.parent, path, lines)
     for override in overrides:
         document = override_key(document, override)
-    return replace(loaded, recipe=_validate(document, loaded))
+    recipe = _validate(document, loaded)
+    _refuse_secrets(document, (), loaded)
+    return replace(loaded, recipe=recipe)
+
+
+def _refuse_secrets(value: object, key: Key, loaded: Loaded) -> None:
+    """Raise RecipeError for an address with a password, wherever the recipe holds one, and for a key given to an engine."""
+    if isinstance(value, str) and credentials.has_password(value):
+        raise RecipeError(f"{loaded.where(key)}: {credentials.advice(value)}")
+    if isinstance(value, str) and value and key[-1:] and key[-1] in SECRETS and {"engine", "extra_body"} & set(key):
+        raise RecipeError(
+            f"{loaded.where(key)}: holds a key, which would be written to run.json and to Prefect; leave it out, and set the "
+            "environment variable HF_TOKEN for the Hub, or the one that engine.api_key_env names for a server"
+        )
+    if isinstance(value, dict | list):
+        for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_secrets(inner, (*key, part), loaded)
 
 
 def override_key(document: dict[str, Any], text: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from pydantic import BaseModel, ValidationError
 from filters.chunks import pieces
 from schemas.manifest import Entry, RunManifest
 from schemas.sample import POOL_VERSION
+from thresher import credentials
 from thresher.durable import create_file, replace_file, replacing
 from thresher.errors import StoreError
 from thresher.pool import lease
@@ -74,6 +75,8 @@ class Store:
     def __init__(self, root: str | Path, number: int = 0) -> None:
         self.root, self._number = str(root), number
         self._looked_at = -math.inf
+        if credentials.has_password(self.root):
+            raise StoreError(credentials.advice(self.root))
         try:
             # Listings are not cached: other machines write to the same place.
             self.fs, self.base = fsspec.core.url_to_fs(self.root, use_listings_cache=False)

@@ -54,7 +54,7 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-        elif self._first:
+        elif self._first and (kind is None or issubclass(kind, Exception)):  # an interrupt has a line of its own
             self._line()
         if self._first and self._report is not None:
             self._report(self.done if error is not None else 1.0, self.line())

@@ -274,7 +274,7 @@ def sample_through(
             judge=judge,
             judges=executor.workers,
             in_flight=lambda: per_engine * max(1, engines.replicas),
-            stop=engines.close,
+            stop=lambda: _stop(engines, executor),
             enough=lambda: target is not None and progress.hits >= target,
         )
         if _is_last(begun, number):
@@ -325,9 +325,14 @@ def _judge_only(shards: list[int], steps: Steps, executor: Executor) -> None:
         judge=steps.judge,
         judges=executor.workers,
         in_flight=lambda: 1,
-        stop=lambda: None,
+        stop=executor.stop,
         enough=lambda: False,
     )
+
+
+def _stop(engines: Engines, executor: Executor) -> None:
+    executor.stop()
+    engines.close()
 
 
 def _of_models(run: Run, failures: Sequence[tuple[str, ThresherError]]) -> EngineError:

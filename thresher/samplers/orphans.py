@@ -13,11 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 _RUN_BOUND = "from thresher.samplers.orphans import run_bound; run_bound()"
 _KILL_LISTED = "from thresher.samplers.orphans import kill_listed; kill_listed()"
@@ -76,11 +76,11 @@ class Guard:
             self._waiter = None
 
 
-def start_bound(command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own. It ends, with all its children, when this process ends or closes its input."""
-    return subprocess.Popen(
-        [sys.executable, "-c", _RUN_BOUND, *command], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-    )
+def start_bound(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, in this process's environment or another one. It ends, with all its children, when
+    this process ends or closes its input."""
+    start = [sys.executable, "-c", _RUN_BOUND, *command]
+    return subprocess.Popen(start, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=environment)
 
 
 def run_bound() -> None:
@@ -160,6 +160,13 @@ def parent_of(pid: int) -> int:
     """Return the pid of the parent, 0 if there is no such process."""
     fields = _stat(pid)
     return int(fields[1]) if fields else 0
+
+
+def processor_seconds(root: int) -> float:
+    """Return the processor time of a process and its descendants, in seconds."""
+    processes = [root, *(child.pid for child in descendants(root))]
+    ticks = sum(int(fields[11]) + int(fields[12]) for fields in map(_stat, processes) if fields)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def command_line(pid: int) -> bytes:

@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import re
+import signal
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -222,8 +224,14 @@ class VllmProcess:
     def start_loop(self) -> None:
         """Start the thread, which has no engine yet."""
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name=self._thread_name, daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name=self._thread_name, daemon=True)
         self._thread.start()
+
+    def _run_loop(self) -> None:
+        """Run the loop. Processes that are started here do not see Ctrl-C, which is blocked here: this process ends them."""
+        resource_tracker.ensure_running()  # started later it would unblock it again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self.loop.run_forever()
 
     def load(self) -> Any:
         """Import vLLM and return the module. Raises EngineError if it is not installed."""

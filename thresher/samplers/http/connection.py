@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from schemas.engines import HttpEngine
+from thresher.credentials import hidden
 from thresher.errors import EngineError
 from thresher.samplers.http.addresses import is_loopback
 from thresher.samplers.http.answers import Response
@@ -57,8 +58,8 @@ class ApiKey:
         return {"Authorization": f"Bearer {self.value}"} if self.value else {}
 
     def hide(self, text: str) -> str:
-        """Return the text without the key."""
-        return text.replace(self.value, "[key]") if self.value else text
+        """Return the text without the key, and without the password of a proxy."""
+        return hidden(text.replace(self.value, "[key]") if self.value else text)
 
     def refused(self, url: str, status: int) -> EngineError:
         """Return the error of a server that refuses the key."""
