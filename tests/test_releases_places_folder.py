@@ -192,7 +192,9 @@ def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
         f"sft/train/a.parquet.{host}.{os.getpid()}.0123abcd.part": False,
         "thresher/log/000002.json.elsewhere.7.0123abcd.part": False,
         "old/a.parquet.elsewhere.7.0123abcd.part": True,
-        "mine/.notes.mine.tmp": False,
+        "old/a.parquet.7.part": True,
+        "old/mine.part": False,
+        "old/mine.7.part": False,
     }
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

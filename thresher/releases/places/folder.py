@@ -38,7 +38,8 @@ ENTRIES = 4
 """Entries of the log in memory."""
 LEFT_S = 86400
 """Age in seconds at which temporary files are removed whose writer cannot be asked for."""
-_LEFT = re.compile(r"\.(?P<host>[^/]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.part$")
+_LEFT = re.compile(r"\.(?:parquet|npy|json|md)\.(?:(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}|\d+)\.part$")
+"""Temporary files: of this version, and of earlier ones, which had no host."""
 
 
 class Folder:
@@ -300,8 +301,9 @@ class Folder:
         if not self._local:
             return
         for part in Path(self._base).rglob("*.part"):
+            name = _LEFT.search(part.name)
             with suppress(FileNotFoundError):
-                if _left(part) or part.stat().st_mtime < time.time() - LEFT_S:
+                if name and (_ended(name) or part.stat().st_mtime < time.time() - LEFT_S):
                     part.unlink()
 
 
@@ -324,10 +326,9 @@ def _part(target: str) -> str:
     return f"{target}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part"
 
 
-def _left(part: Path) -> bool:
+def _ended(name: re.Match[str]) -> bool:
     """Whether the writer of a temporary file was a process of this machine that has ended."""
-    name = _LEFT.search(part.name)
-    if name is None or not name["host"].endswith(socket.gethostname()):
+    if name["host"] != socket.gethostname():
         return False
     try:
         os.kill(int(name["pid"]), 0)
