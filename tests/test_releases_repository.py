@@ -79,5 +79,11 @@ def test_merged_releases_name_the_release_that_holds_their_rows() -> None:
 
 def test_a_manifest_of_another_format_is_refused() -> None:
     assert read(Tagged(), "head") == holding()
-    with pytest.raises(PublishError, match="format 99"):
-        read(Tagged(text='{"format": 99}'), "head")
+    for text, words in (
+        ('{"format": 99}', "format 99"),
+        ('{"format": 1', "is not as it was written .*; restore it from an earlier commit"),
+        ("[]", "is not as it was written"),
+        ('{"format": 1, "columns": {}, "releases": [], "more": 1}', "more: Extra inputs .* written by a newer thresher"),
+    ):
+        with pytest.raises(PublishError, match=words):
+            read(Tagged(text=text), "head")

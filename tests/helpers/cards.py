@@ -59,7 +59,7 @@ SHAPES: dict[str, tuple[str | None, dict[str, Any], list[str]]] = {
         {"extra_gated_prompt": "# Say why.\n\nPlease.\n", "viewer": False, "other": False},
         ["viewer: &no false # off\nother: *no\n"],
     ),
-    "comments only": ("---\n# nothing yet\n---\nMine.\n", {}, ["# nothing yet", "Mine.\n"]),
+    "comments only": ("---\n# nothing yet\n{}\n---\nMine.\n", {}, ["# nothing yet\n", "Mine.\n"]),
     "huge": (
         "---\nlicense: gpl\n---\n" + "".join(f"{n} of mine{' and so on' * 50}\n" for n in range(10_000)),
         {"license": "gpl"},

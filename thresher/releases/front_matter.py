@@ -239,12 +239,14 @@ def _edited_list(key: Any, items: Any, own: str) -> str | None:
 
 def _lines(source: str) -> dict[Any, tuple[str, str]]:
     """The lines of each key as (comments above it, its own); empty if keys do not begin on lines of their own."""
-    node = yaml.compose(source, _SafeLoader) if not _OTHER_BREAKS.search(source) else None
-    if node is None:
-        return {_Tail: (source, "")} if not _OTHER_BREAKS.search(source) else {}
+    if _OTHER_BREAKS.search(source):
+        return {}
+    node = yaml.compose(source, _SafeLoader)
+    lines = [f"{line}\n" for line in source.removesuffix("\n").split("\n")]
+    if node is None or not node.value:  # no keys, as in the template of huggingface_hub
+        return {_Tail: ("".join(line for line in lines if line.startswith("#")), "")}
     if not isinstance(node, yaml.MappingNode) or node.flow_style:
         return {}
-    lines = [f"{line}\n" for line in source.removesuffix("\n").split("\n")]
     found: dict[Any, tuple[str, str]] = {}
     comments = lines[: node.value[0][0].start_mark.line]
     for key, start, end in _spans(node, len(lines)):

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from schemas.release import FORMAT, RepositoryManifest, Shard
 from thresher import __version__
 from thresher.errors import PublishError
@@ -27,13 +29,25 @@ def read(place: Place, revision: str) -> RepositoryManifest:
     text = place.text(revision, MANIFEST)
     if text is None:
         return RepositoryManifest(columns={}, releases=())
-    content = json.loads(text)
-    if content.get("format") != FORMAT:
+    try:
+        content = json.loads(text)
+        found = content.get("format")
+    except (ValueError, AttributeError) as error:
         raise PublishError(
-            f"{place.name}: {MANIFEST} has format {content.get('format')}, this thresher ({__version__}) reads {FORMAT}; "
-            "use a newer one"
+            f"{place.name}: {MANIFEST} is not as it was written ({error}); restore it from an earlier commit"
+        ) from error
+    if found != FORMAT:
+        raise PublishError(
+            f"{place.name}: {MANIFEST} has format {found}, this thresher ({__version__}) reads {FORMAT}; use a newer one"
         )
-    return RepositoryManifest.model_validate(content)
+    try:
+        return RepositoryManifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PublishError(
+            f"{place.name}: {MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it was edited, which an earlier "
+            f"commit can undo, or written by a newer thresher (this is {__version__})"
+        ) from error
 
 
 def releases(repo: str) -> RepositoryManifest:
