@@ -146,14 +146,21 @@ def test_releases_of_a_merged_run_can_be_replaced_one_after_the_other(tmp_path: 
 
 def test_an_empty_index_is_replaced_by_a_complete_one(tmp_path: Path) -> None:
     first, second = texts(30), texts(20, 1)
-    for name in ("there", "again", "broken"):
+    for name in ("there", "again", "broken", "cut", "other run"):
         add(tmp_path / name, "first", first)
         Index(tmp_path / name, RULE).add("second", [(signatures(second), names(second, "second"))], version="v")
     next((tmp_path / "broken").rglob("bloom.npy")).unlink()
+    keys = next((tmp_path / "cut").rglob("keys-*.parquet"))
+    keys.write_bytes(keys.read_bytes()[:-9])
+    texts_of, others = sorted((tmp_path / "other run").rglob("signatures.parquet"))
+    texts_of.write_bytes(others.read_bytes())
 
     here = Index(tmp_path / "here", RULE)
     with pytest.raises(FilterError, match=r"bloom.npy is missing"):
         here.adopt(tmp_path / "broken")
+    for damaged in ("cut", "other run"):
+        with pytest.raises(FilterError, match="its files are damaged"):
+            here.adopt(tmp_path / damaged)
     here.adopt(tmp_path / "there")
     assert Index(tmp_path / "here", RULE).manifest == Index(tmp_path / "again", RULE).manifest
     assert Index(tmp_path / "here", RULE).manifest.versions == {"first": "", "second": "v"}

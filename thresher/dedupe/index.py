@@ -25,7 +25,7 @@ import numpy as np
 
 from filters.base import FilterError
 from filters.similarity.signatures import SCHEME, Signed, joined
-from thresher.dedupe.index_runs import IndexRun, merge, signature_tables, write_texts
+from thresher.dedupe.index_runs import IndexRun, is_whole, merge, signature_tables, write_texts
 from thresher.dedupe.index_search import Similar, most_similar
 from thresher.durable import replace_file
 
@@ -84,12 +84,14 @@ class Index:
 
     def adopt(self, folder: Path) -> None:
         """Become a copy of another index if this one is empty; the files of the other one are moved here. Raises FilterError
-        if that one has another scheme or rule, or lacks a file."""
+        if that one has another scheme or rule, or lacks a file or rows."""
         source = Index(folder, self.rule)
         for run in source.manifest.runs:
             home = source._runs / run.name
             if missing := [name for name in run.all_files if not (home / name).is_file()]:
                 raise FilterError(f"{home}: {missing[0]} is missing")
+            if not is_whole(home, run):
+                raise FilterError(f"{home}: its files are damaged")
         with self._writing():
             if not self.manifest.releases:
                 for run in source.manifest.runs:

@@ -58,6 +58,17 @@ class IndexRun:
         return (*self.files, *RUN_FILES)
 
 
+def is_whole(home: Path, run: IndexRun) -> bool:
+    """Whether the files of a run can be opened and have its rows."""
+    try:
+        keys = sum(pq.read_metadata(home / name).num_rows for name in run.files)
+        rows = pq.read_metadata(home / "signatures.parquet").num_rows
+        np.load(home / "bloom.npy", mmap_mode="r")
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    return (keys, rows) == (BANDS * run.rows, run.rows)
+
+
 def band_keys(bands: U32) -> I64:
     """The keys of all bands, one band after the other (BANDS * n,)."""
     return (bands.astype(np.int64) | np.arange(BANDS, dtype=np.int64)[:, None] << 32).ravel()
