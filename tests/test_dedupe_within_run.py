@@ -39,6 +39,7 @@ def test_through_files_the_verdicts_are_the_same(tmp_path: Path, monkeypatch: py
     assert not (files / "scratch").exists()
 
 
+@pytest.mark.slow
 def test_long_regular_texts_are_searched_through_files(tmp_path: Path) -> None:
     """Their file is small, for they repeat themselves, but a word of a million characters has a million shingles."""
     rows = [{"prompt": f"{number}?", "completion": f"{number}" + "x" * 1_000_000} for number in range(3)]
