@@ -12,9 +12,10 @@ ALWAYS = ("sft", "rollouts")
 def shortfalls(run: Run, audit: Audit) -> list[str]:
     """Reasons why a finished run is not to be relied on, in words: no hits, views without rows, alarms, failed calibration."""
     faults = []
-    if not audit.total.hits:
+    greedy_only = audit.anchors > 0 and not audit.samples  # samples_per_prompt: 0
+    if not audit.total.hits and not greedy_only:
         faults.append(f"no hits: none of {number(audit.samples, ',')} samples passed every filter")
-    empty = [view for view in _empty_views(run) if view in ALWAYS or _names_views(run.recipe)]
+    empty = [view for view in _empty_views(run) if _names_views(run.recipe) or (view in ALWAYS and not greedy_only)]
     if empty and (audit.total.hits or empty != ["sft"]):
         faults.append(f"views without rows: {', '.join(empty)}")
     count = len(audit.alarms) + len(audit.calibration_faults)

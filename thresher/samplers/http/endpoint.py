@@ -284,26 +284,26 @@ class Endpoint:
         await self._make_sure()
         form, group = self.form, question.group
         if unsupported := unsupported_fields(group, form):
-            name = unsupported[0]
             raise EngineError(
-                f"sampling.{name}: {self.url} has no such field, so {group.parameters[name]} cannot be sent; remove it "
-                "from the recipe, or set engine.extensions to vllm if the server supports it"
+                f"sampling.{(name := unsupported[0])}: {self.url} has no such field, so {group.parameters[name]} cannot be sent; "
+                "remove it from the recipe, or set engine.extensions to vllm if the server supports it"
             )
         if self._service.seeded and not form.dialect.takes_seeds:
             raise EngineError(f"sampling.seeds: {self.url} takes no seeds; {refusals.ADVICE['seed']}")
-        body = orjson.dumps(request_body(question, self._service, form))
-        longest = longest_answer(question, self._service, form, body)
+        longest = longest_answer(question, self._service, form, body := orjson.dumps(request_body(question, self._service, form)))
         self._in_flight += 1
         try:
-            return await self._connection.post(self.url + self._service.path, body, longest), form
+            response = await self._connection.post(self.url + self._service.path, body, longest)
         finally:
             self._in_flight -= 1
+        if self._greeted_at == -inf:  # a connection broke meanwhile, so the answer may be that of another model
+            await self._make_sure()
+        return response, form
 
     async def _read(self, question: Question, response: Response, form: Form) -> Answer:
         """Read a whole answer. Raises AttemptError for anything else."""
         group = question.group
-        asked = asked_of(question, self._service, form)
-        asked = replace(asked, sure=asked.sure and self._without_logprobs < MOST_WITHOUT)
+        asked = asked_of(question, self._service, form, sure=self._without_logprobs < MOST_WITHOUT)
         try:
             if len(response.content) < INLINE_BYTES:
                 answer = read_answer(response.content, asked)

@@ -141,8 +141,8 @@ def _sampling_fields(values: dict[str, Any], form: Form) -> dict[str, Any]:
     return {dialect.spellings.get(name, name): value for name, value in sent.items()}
 
 
-def asked_of(question: Question, service: Service, form: Form) -> Asked:
-    """Return what a whole answer to a request has."""
+def asked_of(question: Question, service: Service, form: Form, *, sure: bool = True) -> Asked:
+    """Return what a whole answer to a request has; unless it is `sure`, log-probabilities may lack."""
     group = question.group
     return Asked(
         choices_asked(question, form),
@@ -151,7 +151,7 @@ def asked_of(question: Question, service: Service, form: Form) -> Asked:
         keep=group.keep_top,
         free=free_tokens(group.parameters),
         max_tokens=max(LABEL_TOKENS, group.parameters["max_tokens"]) if group.labels else group.parameters["max_tokens"],
-        sure=form.logprobs and form.dialect.sure_logprobs,
+        sure=sure and form.logprobs and form.dialect.sure_logprobs,
         labels=group.labels,
     )
 
