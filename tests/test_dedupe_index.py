@@ -227,6 +227,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
         assert not left.exists()
 
 
+@pytest.mark.slow
 def test_writers_wait_for_one_another(tmp_path: Path) -> None:
     spawn: Any = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=add, args=(tmp_path, f"r{number}", texts(50, number))) for number in range(4)]

@@ -130,6 +130,7 @@ def test_auto_is_float32_on_a_cpu_without_avx512(monkeypatch: pytest.MonkeyPatch
     assert resolved_dtype("bfloat16", {}) == "bfloat16"
 
 
+@pytest.mark.slow
 def test_the_lists_name_settings_that_exist() -> None:
     """Those of vLLM are arguments of its engine, ours are settings of the recipe. None is on both."""
     arguments = pytest.importorskip("vllm.engine.arg_utils").AsyncEngineArgs

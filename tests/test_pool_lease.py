@@ -38,6 +38,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("flock", "lockf"):
         monkeypatch.setattr(fcntl, name, none)
     monkeypatch.setattr(lease, "WAIT_S", 0.05)
+    monkeypatch.setattr(lease, "REMOTE_POLL_S", 0.02)
     monkeypatch.setattr(lease, "STALE_S", 0.3)
     monkeypatch.setattr(lease, "LOOK_S", 0.0)
 

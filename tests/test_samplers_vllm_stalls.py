@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.hanging_executor import ALWAYS, HANG_FILE, ONCE, SLOW, HangingExecutor
+from helpers.hanging import ALWAYS, BACKEND, HANG_FILE, ONCE, SLOW
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
@@ -37,8 +37,7 @@ def hang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def sampler(hang: Path) -> Iterator[VllmSampler]:
     numbers = iter(range(1, 100))
-    backend = f"{HangingExecutor.__module__}.{HangingExecutor.__qualname__}"
-    options = {"block_size": 32, "distributed_executor_backend": backend}
+    options = {"block_size": 32, "distributed_executor_backend": BACKEND}
     spec = VllmEngine(max_model_len=512, kv_cache_gib=1, enforce_eager=True, silent_s=SILENT_S, options=options)
     with VllmSampler(
         spec,

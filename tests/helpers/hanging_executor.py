@@ -7,12 +7,7 @@ from typing import Any
 
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-HANG_FILE = "THRESHER_TESTS_HANG_FILE"
-"""The environment variable that names a file. A step that finds it never returns, and removes it before that if it says ONCE. If
-it says SLOW, each step takes a tenth of a second longer."""
-ONCE, ALWAYS, SLOW = "once", "always", "slow"
-LONG = 400
-"""Tokens of a prompt from which on a step that reads it never returns."""
+from helpers.hanging import ALWAYS, HANG_FILE, LONG, ONCE, SLOW
 
 
 class HangingExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM has no types here

@@ -39,6 +39,8 @@ STALE_S = 60.0
 """Seconds without a renewal after which another machine takes the lease."""
 WAIT_S = 5.0
 """Seconds to wait for a holder that lives, before its name is given: it may be about to end."""
+POLL_S, REMOTE_POLL_S = 0.1, 0.5
+"""Seconds between two looks at a holder, on a disk and on an object store."""
 LOOK_S = 1.0
 """Seconds after which a writer looks again whether it holds the lease."""
 
@@ -260,7 +262,7 @@ class _Watch:
         if not self.told and waited_s > WAIT_S:
             self.told = True
             log.warning("%s: waiting up to %g s to see whether %s still works", self.leases.root, STALE_S, holder or "its writer")
-        time.sleep(0.1 if self.leases.local else 0.5)
+        time.sleep(POLL_S if self.leases.local else REMOTE_POLL_S)
 
 
 def _own(command: str) -> Holder:
