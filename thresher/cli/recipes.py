@@ -230,11 +230,11 @@ def print_result(finished: "Finished", run: "Run", *, allow_empty: bool) -> int:
     """Print the audit of a finished run and how to read its dataset; return the exit code: 1 where the run is not to be relied on
     (no hits, a view without rows, an alarm), unless that is allowed. The last line says why."""
     from thresher.auditing.show import print_audit
-    from thresher.running.shortfalls import notes, shortfalls
+    from thresher.running.shortfalls import notes, shortfalls, views_of
 
     dataset, audit = finished.dataset, finished.audit
     print_audit(audit, open_console())
-    view = "sft" if audit.outcomes["keep"] else "rollouts"  # datasets loads no config without rows
+    view = next(iter(views_of(run)), "sft")
     for note in notes(run, audit):
         print_line(note)
     print_line(f"dataset: {dataset}")

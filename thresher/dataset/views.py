@@ -177,8 +177,6 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 The meaning contains the word "null" exactly if the column may be null. `revoked` is not a view of a run: a repository has it
 once samples were revoked."""
 
-OPTIONAL = ("preference", "unpaired", "distill")
-"""Views without a config in the dataset if they have no rows."""
 
 IN_SOME_RUNS = ("tools", "chat_template_kwargs")
 """Columns that only the views of runs have in which they occur."""

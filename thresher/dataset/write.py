@@ -142,11 +142,8 @@ def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
     wanted, prompt_format = recipe.dataset.views, run.prompt_format
     columns = [name for name in SAMPLES.names if name not in views.unread(wanted)]
     with ExitStack() as stack:
-        optional = set(views.OPTIONAL) if set(wanted) - set(views.OPTIONAL) else set()
         writers = {
-            view: stack.enter_context(
-                _ViewWriter(view, prompt_format, folder, optional=view in optional, test_share=recipe.dataset.test_share)
-            )
+            view: stack.enter_context(_ViewWriter(view, prompt_format, folder, test_share=recipe.dataset.test_share))
             for view in dict.fromkeys(wanted)
         }
         for shard in pool.sampled(store):
@@ -154,6 +151,8 @@ def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
             for view, writer in writers.items():
                 for table in distill_parts(judged, prompt_format) if view == "distill" else [_view(run, view, shard, judged)]:
                     writer.add(table)
+        if not any(writer.rows for writer in writers.values()):
+            writers[wanted[0]].optional = False
         written = {view: writer.finish() for view, writer in writers.items()}
         return {view: files for view, files in written.items() if files}
 
@@ -218,8 +217,9 @@ def _by_split(files: list[_File]) -> dict[str, ViewSize]:
 class _ViewWriter:
     """The Parquet files of one view, split into train and test by prompt."""
 
-    def __init__(self, view: str, prompt_format: str, folder: "_Folder", *, optional: bool, test_share: float) -> None:
-        self.view, self.folder, self.optional, self.test_share = view, folder, optional, test_share
+    def __init__(self, view: str, prompt_format: str, folder: "_Folder", *, test_share: float) -> None:
+        self.view, self.folder, self.test_share = view, folder, test_share
+        self.rows, self.optional = 0, True
         schema = written_schema(view, prompt_format)
         self.train = TableFiles(folder.build, f"{view}.train", schema)
         self.test = TableFiles(folder.build, f"{view}.test", schema) if test_share else None
@@ -232,6 +232,7 @@ class _ViewWriter:
             files.__exit__(kind, error, trace)
 
     def add(self, table: pa.Table) -> None:
+        self.rows += table.num_rows
         if self.test is None:
             self.train.add(table)
             return
@@ -240,8 +241,8 @@ class _ViewWriter:
         self.test.add(table.filter(held_out))
 
     def finish(self) -> list[_File]:
-        """Write the remaining rows and return the files of all splits. A view without rows gets an empty file, because a config
-        needs one; an optional view gets no file, and is then not a config."""
+        """Write the remaining rows and return the files of all splits. A view without rows has none, and is then no config, which
+        `datasets` could not load; unless it is not `optional`, because no view has rows."""
         splits = {"train": self.train.finish(optional=self.optional)}
         if self.test is not None:
             splits["test"] = self.test.finish(optional=True)

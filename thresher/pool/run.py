@@ -165,12 +165,12 @@ class Run:
             yield judged.verdicts(self.store, shard)[0]
 
     def view(self, name: str, split: str = "train") -> Iterator[pa.Table]:
-        """A view of the finished dataset, a table per file. Raises StoreError where the dataset is not written, or has no such
-        view."""
+        """A view of the finished dataset, a table per file; none where it has no rows. Raises StoreError where the dataset is not
+        written, or has no such view."""
         entry = self.store.entry("dataset")
         if entry is None:
             raise StoreError(f"{self.root}: has no dataset yet; run `{self.command}` again to complete the run")
-        if name not in entry.facts["views"]:
+        if name not in entry.facts["views"] and name not in self.recipe.dataset.views:
             raise StoreError(f"{self.root}: its dataset has no view {name!r}; wanted one of {', '.join(entry.facts['views'])}")
         for file in entry.facts["files"]:
             if file.startswith(f"{name}/{split}/"):

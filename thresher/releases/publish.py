@@ -102,7 +102,7 @@ def _publish_from(run: Run, folder: Path, spec: PublishSpec, force: str | None) 
             drift=drift,
             files=files,
             shards=shards,
-            rows={view: 0 for view in dataset.facts["views"] if view in views} | rows_by_view(shards),
+            rows=({"sft": 0} if "sft" in (spec.views or run.recipe.dataset.views) else {}) | rows_by_view(shards),
             refused=refused,
             force=force,
             publisher=publisher,

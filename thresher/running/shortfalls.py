@@ -36,12 +36,18 @@ def notes(run: Run, audit: Audit) -> list[str]:
     return [*lines, f"views without rows, which are left out: {', '.join(empty)}"] if empty else lines
 
 
+def views_of(run: Run) -> dict[str, int]:
+    """The rows of each view of a finished dataset that has any, the default one first."""
+    entry = run.store.entry("dataset")
+    rows: dict[str, int] = {} if entry is None else entry.facts["views"]
+    return {view: count for view, count in rows.items() if count}
+
+
 def _names_views(recipe: Recipe) -> bool:
     return "views" in recipe.dataset.model_fields_set
 
 
 def _empty_views(run: Run) -> list[str]:
     """The views of the recipe that have no rows in its finished dataset."""
-    entry = run.store.entry("dataset")
-    rows = {} if entry is None else entry.facts["views"]
-    return [view for view in run.recipe.dataset.views if not rows.get(view)]
+    rows = views_of(run)
+    return [view for view in run.recipe.dataset.views if view not in rows]
