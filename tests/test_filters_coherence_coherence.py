@@ -135,6 +135,14 @@ def test_any_text_has_a_verdict(texts: list[str]) -> None:
             assert 0 <= verdict["detail"]["start"] < verdict["detail"]["end"] <= len(text)
 
 
+def test_of_a_very_long_text_the_beginning_is_read_up_to_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty megabytes would take gigabytes."""
+    monkeypatch.setattr("filters.coherence.coherence.BATCH_CHARS", len(CLEAN) + 20)
+    late = f'{CLEAN} {CLEAN} We can see thhhhsYV"Cp!}}"=OEtm! because.'
+
+    assert results(late, CLEAN) == ["keep", "keep"]
+
+
 def test_surprising_runs_of_tokens_are_found_where_the_pool_has_logprobs() -> None:
     """The highest mean of five in a row, for each sample by itself; a sample without log-probabilities is kept."""
     flat, peak = [-1.0] * 20, [-1.0] * 8 + [-12.0] * 5 + [-1.0] * 8

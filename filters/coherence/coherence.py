@@ -44,7 +44,7 @@ NOISE, SIGNS, LETTERS, GLUED, CAMEL, STOPS, FLIPS = 58.0, 4.5, 8.3, 2.5, 4.5, 2.
 """Scores from which a finding is a fault. Each flags 0.1 to 0.4 % of clean sentences."""
 SPAN_CHARS = 200
 BATCH_CHARS = 2_000_000
-"""Characters laid out together; each takes about 100 bytes in arrays."""
+"""Characters laid out together, each of which takes about 100 bytes in arrays; of a longer text only these are read."""
 RUN_TOKENS = 5
 """Tokens in a row over which surprisal is averaged."""
 
@@ -72,7 +72,7 @@ def build(config: Config) -> Filter:
     """
 
     def judge(table: pa.Table) -> pa.Table:
-        texts = table["completion"].to_pylist()
+        texts = [_read(text) for text in table["completion"].to_pylist()]
         details: list[Detail | None] = []
         scores: list[float] = []
         for first, last in _batches([len(text) for text in texts]):
@@ -91,6 +91,13 @@ def build(config: Config) -> Filter:
     columns = ("completion",) if config.surprisal is None else ("completion", "logprobs")
     parameters = config.model_dump(mode="json")
     return Filter("coherence", "1", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=60.0)
+
+
+def _read(text: str) -> str:
+    """What is read of a text: of more than BATCH_CHARS characters the first, up to the end of a word."""
+    if len(text) <= BATCH_CHARS:
+        return text
+    return text[: max(text.rfind(mark, 0, BATCH_CHARS) for mark in (" ", "\n")) + 1] or text[:BATCH_CHARS]
 
 
 def _batches(lengths: list[int]) -> list[tuple[int, int]]:
