@@ -16,11 +16,12 @@ from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
 from flows.release import publish_run, release_run, results
 from flows.servers import server
 from flows.temporary_server import NoServerError, temporary_server
-from thresher.errors import ScheduleError
+from thresher.errors import AuditError, ScheduleError
 from thresher.executors import open_executor
 from thresher.executors.executor import Engines
 from thresher.running import steps
 from thresher.running.progress import Progress
+from thresher.running.shortfalls import shortfalls
 
 
 class Tasks:
@@ -69,19 +70,22 @@ def pipeline(
     explain_once()
     loaded = load(recipe, overrides, limits)
     out, salt = out or None, salt or None
-    with slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt)) as begun:
-        with (
-            begun.run.store.writing(begun.run.command),
-            Reported() as report,
-            Progress(report=report) as progress,
-            open_executor(begun.recipe) as executor,
-        ):
-            tasks = Tasks(steps.Plain(begun.run, progress, executor))
-            steps.fill_pool(begun, tasks, progress, executor)
-            if slot := runtime.flow_run.scheduled_start_time:
-                reporting.sampled(begun.run, progress, slot)
-            tasks.finish()
-        return tasks.results
+    opened = slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt))
+    with (
+        opened as begun,
+        begun.run.store.writing(begun.run.command),
+        Reported() as report,
+        Progress(report=report) as progress,
+        open_executor(begun.recipe) as executor,
+    ):
+        tasks = Tasks(steps.Plain(begun.run, progress, executor))
+        steps.fill_pool(begun, tasks, progress, executor)
+        if slot := runtime.flow_run.scheduled_start_time:
+            reporting.sampled(begun.run, progress, slot)
+        finished = tasks.finish()
+    if runtime.deployment.id and (faults := shortfalls(begun.run, finished.audit)):  # whoever looks at schedules sees a failure
+        raise AuditError(f"{begun.root}: {'; '.join(faults)}; the run and its dataset are written, see `thresher audit`")
+    return tasks.results
 
 
 def run_here(recipe: str, overrides: list[str], out: str, salt: str | None, say: Callable[[str], None]) -> None:

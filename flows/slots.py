@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.reporting import refusal
 from schemas.repeats import ReleasedSpec
-from thresher.errors import PublishError, StoreError
+from thresher.errors import HeldError, PublishError, StoreError
 from thresher.inputs.recipe_file import Loaded
 from thresher.pool.store import Store
 from thresher.releases.places.folder import Folder
@@ -145,6 +145,8 @@ def _taken(loaded: Loaded, folder: str, salt: str | None, log: "Logger | LoggerA
             continue
         try:
             begun = steps.begin(loaded, root, salt=note.salt)
+        except HeldError:
+            raise
         except StoreError as error:
             log.warning("%s is left unfinished: %s", root, error)
             continue

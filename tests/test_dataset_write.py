@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from thresher.auditing.count_run import count
 from thresher.dataset import views, write
 from thresher.dataset.write import dataset_finished, write_dataset
 from thresher.errors import StoreError
+from thresher.pool.lease import Holder, Leases
 from thresher.pool.run import open_run
 
 NO_HITS = [("sums", ["wrong", "cut"], "wrong"), ("sums", ["open", "wrong"], "right")]
@@ -136,6 +138,34 @@ def test_finished_dataset_is_left_alone(tmp_path: Path) -> None:
     dataset_of(run)
 
     assert (folder / "README.md").read_text().endswith("edited by hand")
+
+
+def test_files_that_readers_would_take_for_part_of_the_dataset_are_removed(tmp_path: Path, load: Any) -> None:
+    """What another writer left there, say."""
+    run = small_run(tmp_path)
+    folder = dataset_of(run)
+    [file] = folder.glob("sft/train/*.parquet")
+    shutil.copy(file, file.with_name("00007-abc.parquet"))
+    assert not dataset_finished(run)
+
+    dataset_of(run)
+
+    assert [path.name for path in folder.glob("sft/train/*")] == [file.name]
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_a_writer_that_lost_its_lease_leaves_the_dataset_alone(tmp_path: Path, where: str) -> None:
+    run = small_run(tmp_path / "run" if where == "disk" else f"memory://{tmp_path.name}/run")
+    store = run.store
+    write_dataset(run, audit=count(run))
+    before = {name: store.fs.cat_file(name) for name in store.fs.find(store.path("dataset"))}
+    with store.writing("thresher run"):
+        Leases(store.fs, store.base, store.root).create(2, Holder("t", "", "", "", 1, "", ""))
+        store.fs.rm_file(store.path("dataset.json"))
+        with pytest.raises(StoreError, match="taken over"):
+            write_dataset(run, audit=count(run))
+
+    assert {name: store.fs.cat_file(name) for name in store.fs.find(store.path("dataset"))} == before
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut card", "card without front matter"])

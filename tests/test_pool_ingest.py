@@ -467,7 +467,7 @@ def test_a_row_that_no_column_can_hold_costs_itself(tmp_path: Path, monkeypatch:
     rows = pool(taken(tmp_path, [{"prompt": "p", "completion": "x" * length} for length in (10, 600, 20)]))
 
     assert [row["completion"] for row in rows] == ["x" * 10, "", "x" * 20]
-    assert rows[1]["unreadable"] == "x.jsonl:2: too long: wanted at most 500 characters, found 653; shorten it"
+    assert rows[1]["unreadable"] == "x.jsonl:2: too long: wanted at most 500 bytes, found 653; shorten it"
 
 
 def test_rows_of_large_prompts_go_to_their_spool_before_they_fill_the_memory(

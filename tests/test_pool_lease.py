@@ -1,5 +1,6 @@
 """One process at a time writes a run: across kill -9, machines without a common clock, and stores without file locks."""
 
+import errno
 import fcntl
 import os
 import pickle
@@ -85,13 +86,16 @@ def test_the_holder_is_named_and_its_death_is_noticed_at_once(tmp_path: Path, ca
     assert "taking over" in caplog.text
 
 
-def test_a_silent_holder_on_another_machine_loses_the_lease_and_one_that_renews_keeps_it(store: Store) -> None:
+def test_a_silent_holder_on_another_machine_loses_the_lease_and_one_that_renews_keeps_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holder = holder_elsewhere(store)
     with store.writing("thresher run"):
-        assert lease.number_held(store.base) == 2
+        assert lease.number_held(store.fs, store.base) == 2
 
     leases, ended = Leases(store.fs, store.base, store.root), threading.Event()
     holder_elsewhere(store)
+    monkeypatch.setattr(lease, "STALE_S", 60.0)
 
     def renew() -> None:
         renewed = 0
@@ -135,7 +139,7 @@ def test_a_lease_file_that_cannot_be_read_is_taken_over_in_time(store: Store) ->
     store.fs.pipe_file(f"{store.base}/writer/000001.json", b"{")
 
     with store.writing("thresher run"):
-        assert lease.number_held(store.base) == 2
+        assert lease.number_held(store.fs, store.base) == 2
 
 
 def test_of_many_that_take_a_lease_one_gets_it(tmp_path: Path) -> None:
@@ -190,4 +194,59 @@ def test_storage_without_a_conditional_create_is_refused(monkeypatch: pytest.Mon
 def test_where_nothing_may_be_written_nothing_is_leased() -> None:
     """A finished run on a read-only disk is opened as before."""
     with Store("/sys/nowhere").writing("thresher run"):
-        assert lease.number_held("/sys/nowhere") == 0
+        assert lease.number_held(Store("/sys/nowhere").fs, "/sys/nowhere") == 0
+
+
+def test_a_disk_without_hard_links_has_leases_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As exFAT and some mounts of containers, which refuse a link as not permitted."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = Store(tmp_path / "run")
+    for number in (1, 2):
+        with store.writing("thresher run"):
+            assert lease.number_held(store.fs, store.base) == number
+    holder_elsewhere(store)
+    with pytest.raises(FileExistsError):
+        Leases(store.fs, store.base, store.root).create(3, Holder("u", "", "", "", 1, "", ""))
+
+
+def test_a_release_that_could_not_be_written_does_not_lock_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was full when the block ended; the same process takes the lease again."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, store.writing("thresher run"):
+        patch.setattr(Leases, "write", full)
+    with store.writing("thresher run"):
+        assert lease.number_held(store.fs, store.base) == 2
+
+
+def test_a_link_to_a_run_directory_is_the_same_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+
+    with Store(tmp_path / "run").writing("thresher run"), Store(tmp_path / "link").writing("thresher publish"):
+        assert Leases(Store(tmp_path / "run").fs, str(tmp_path / "run"), "").numbers() == [1]
+
+
+def test_a_writer_that_was_stopped_before_it_took_its_number_does_not_get_it(store: Store) -> None:
+    """Meanwhile another took that number, and a third the next one; the smaller one was removed."""
+    holder_elsewhere(store)
+    holder_elsewhere(store)
+
+    with pytest.raises(FileExistsError):
+        Leases(store.fs, store.base, store.root).create(1, Holder("u", "", "", "", 1, "", ""))
+
+
+def test_an_object_store_that_cannot_be_reached_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no credentials")
+
+    store = Store(f"memory://{tmp_path.name}/run")
+    monkeypatch.setattr(type(store.fs), "ls", lost)
+    with pytest.raises(StoreError, match=r"cannot take the lease of .*no credentials; check that"), store.writing("thresher run"):
+        pass

@@ -123,6 +123,20 @@ def test_what_failed_before_an_interruption_is_drawn_again(recipe: Write, tmp_pa
     assert progress.samples < entry.rows  # the groups that were drawn are not drawn again
 
 
+def test_of_several_groups_of_a_prompt_one_that_may_succeed_is_tried_again(recipe: Write, tmp_path: Path) -> None:
+    """Also where another group of it is refused afterwards."""
+    begun = steps.begin(recipe_file.load(recipe()), tmp_path / "run")
+
+    def answer(self: ReplaySampler, group: Group) -> Drawn:
+        return Drawn(group.number, (), error="no", source="table", refused=group.parameters["temperature"] == 0)
+
+    with pytest.MonkeyPatch.context() as patch, Progress() as progress:
+        patch.setattr(ReplaySampler, "answer", answer)
+        entry = sample_shard(begun.run, 0, ReplaySampler(tmp_path / "answers.jsonl"), progress)
+
+    assert set(entry.facts["undrawn"][""].values()) == {""}
+
+
 def test_an_entry_of_an_earlier_version_does_not_tell_and_everything_that_failed_is_tried_again(
     recipe: Write, tmp_path: Path
 ) -> None:
@@ -172,7 +186,6 @@ def test_a_server_decides_by_its_version_and_context(recipe: Write, tmp_path: Pa
 
     decided = undrawn.decided_by(served, facts)
 
-    assert undrawn.decided_by(served) == ""
     assert decided == undrawn.decided_by(served, replace(facts, sequences=1))
     assert (
         len(

@@ -117,6 +117,18 @@ def test_the_audit_has_a_row_for_each_model(recipe: Write, tmp_path: Path) -> No
     assert audit.total.prompts == first.prompts == second.prompts == 4
 
 
+def test_a_smaller_share_and_more_samples_draw_for_the_prompts_that_are_left(recipe: Write, tmp_path: Path) -> None:
+    """Samples of prompts that a model answers no more stay in the pool."""
+    run_recipe(two_models(recipe, tmp_path), tmp_path / "run")
+    before = {row["sample_id"] for row in pool_rows(tmp_path / "run")}
+
+    run_recipe(two_models(recipe, tmp_path, second={"share": 0.3}), tmp_path / "run", "sampling.samples_per_prompt=6")
+
+    rows = pool_rows(tmp_path / "run")
+    assert before < {row["sample_id"] for row in rows}
+    assert len(rows) > len(before)
+
+
 @pytest.mark.slow
 def test_a_larger_share_draws_only_the_new_prompts(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_recipe(two_models(recipe, tmp_path, second={"share": 0.3}), tmp_path / "run")

@@ -17,6 +17,8 @@ from thresher.pool.store import Store
         ("s3://KEY:SEC/RET@bucket/run", "s3://[password]@bucket/run"),
         ("https://me:secret@host:8000/v1", "https://[password]@host:8000/v1"),
         ("https://:secret@host/v1", "https://[password]@host/v1"),
+        ("s3://KEY:123/abc@bucket/run", "s3://[password]@bucket/run"),
+        ("https://me:se@cret@host/v1", "https://[password]@host/v1"),
         ("postgresql+asyncpg://u:p%40@db:5432/prefect", "postgresql+asyncpg://[password]@db:5432/prefect"),
     ],
 )
@@ -33,6 +35,7 @@ def test_a_password_is_found_and_hidden(address: str, shown: str) -> None:
         "abfs://container@account.dfs.core.windows.net/run",
         "sftp://me@host/run",
         "http://127.0.0.1:8000/v1",
+        "http://localhost:8000?x=a@b",
         "see https://me:secret@host",
         "data/runs/one",
     ],

@@ -5,9 +5,12 @@ An address is written to run.json, to cards and to schedules, and quoted in mess
 
 import re
 
-_PASSWORD = re.compile(r"(?<=://)[^\s/@:]*:(?!\d+(?:/|$))[^\s@]+@")
-"""USER:PASSWORD@ after ://. An @ after a port belongs to the path. The password may hold a slash, as keys of AWS do."""
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://" + _PASSWORD.pattern)
+_PASSWORD = re.compile(
+    r"(?:(?<=s3://)|(?<=s3a://)|(?<=gs://)|(?<=gcs://))[^\s/@:?#]*:[^\s@]+@"  # buckets have no ports
+    r"|(?<=://)[^\s/@:?#]*:(?!\d+(?:[/?#]|$))(?:[^\s/?#]+@|[^\s@]+@)"
+)
+"""USER:PASSWORD@ after ://. An @ after a port belongs to the path. The password may hold a slash, as keys of AWS do, or an @."""
+_ADDRESS = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*://(?:{_PASSWORD.pattern})")
 
 
 def has_password(address: str) -> bool:

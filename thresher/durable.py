@@ -1,5 +1,6 @@
 """Files that survive a power cut, and files that exactly one of several writers can create."""
 
+import errno
 import os
 import secrets
 import time
@@ -12,6 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 LEFTOVER_S = 3600.0
 """Seconds after which a temporary file is taken for one of a writer that was killed."""
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Errors of disks that have no hard links, such as exFAT."""
 CREATING = ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.memory")
 """Packages of fsspec clients that create a file on the condition that none exists (S3: If-None-Match, Google: ifGenerationMatch,
 Azure: overwrite=False). fsspec's own fallback asks whether the file exists and then writes, so two writers may both succeed."""
@@ -80,15 +83,28 @@ def create_file(fs: Any, path: str, data: bytes) -> None:
     """Create a file whole, unless it exists; of several writers exactly one succeeds, also without file locks. `fs` is a file
     system of fsspec, `path` a path on it. Raises FileExistsError, or what the client raises."""
     if not isinstance(fs, LocalFileSystem):
-        fs.pipe_file(path, data, mode="create")
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except OSError as error:
+            if "ConditionalRequestConflict" in f"{error!r} {error.__cause__!r}":  # S3, while another one creates it
+                raise FileExistsError(path) from error
+            raise
         return
     temporary = temporary_name(path)
-    temporary.write_bytes(data)
     try:
+        temporary.write_bytes(data)
         sync(temporary)
-        os.link(temporary, path)
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with open(path, "xb") as file:  # a reader may see it half written
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     sync(Path(path).parent)
 
 

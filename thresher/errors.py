@@ -8,6 +8,7 @@ ThresherError
 │   ├── DeadlyError     work that kills engines; repeating it would kill more
 │   └── StoppedError    an engine or a filter process that was told to stop
 ├── StoreError      a run directory that cannot be read or written, or that belongs to another run
+│   └── HeldError       a run directory that another process writes
 ├── AuditError      counts that do not add up
 ├── PublishError    a release that the Hub or a gate refused
 └── ScheduleError   a Prefect server that does not answer, or an unknown schedule
@@ -46,6 +47,10 @@ class StoppedError(EngineError):
 
 class StoreError(ThresherError):
     """The run directory cannot be read or written, or belongs to another run."""
+
+
+class HeldError(StoreError):
+    """Another process writes the run directory."""
 
 
 class AuditError(ThresherError):

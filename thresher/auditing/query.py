@@ -61,21 +61,27 @@ def stats_table(numbers: Mapping[str, Any]) -> pa.Table:
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
-_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
+_EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain(?:\s+analyze)?\s", re.IGNORECASE | re.DOTALL)
 
 
 def _stop_if_not_reading(sql: str) -> None:
-    """Raise AuditError unless this is one SELECT, or an explanation of one: other statements can write files."""
+    """Raise AuditError unless this is one SELECT, or an explanation of one: other statements can write files. What cannot be told
+    is refused."""
     import duckdb
 
     try:
-        statements = duckdb.extract_statements(_EXPLAIN.sub("", sql, count=1))
+        kinds = [statement.type.name for statement in duckdb.extract_statements(sql)]
     except duckdb.Error:
         return  # the query itself fails with the same message
-    kinds = [statement.type.name for statement in statements]
+    if kinds == ["EXPLAIN"]:
+        try:
+            inner = [statement.type.name for statement in duckdb.extract_statements(_EXPLAIN.sub("", sql, count=1))]
+        except duckdb.Error:
+            inner = []
+        kinds = inner if inner == ["SELECT"] else kinds
     if kinds != ["SELECT"]:
         raise AuditError(
-            f"wanted one query that only reads (select, from, with, describe), found {', '.join(kinds) or 'nothing'}; "
+            f"wanted one query that only reads (select, from, with, describe, explain), found {', '.join(kinds) or 'nothing'}; "
             "--unsafe runs other statements, which can read and write any file that you can"
         )
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +95,11 @@ def dataset_finished(run: Run) -> bool:
         or not _names_configs(store.read_bytes(entry.path))
     ):
         return False
-    hashed = 0
-    for name, size in _noted_sizes(entry).items():
+    sizes, hashed = _noted_sizes(entry), 0
+    if strangers := _files_of_views(store, run.recipe.dataset.views) - sizes.keys():
+        log.warning("%s: holds files that are not of the dataset, such as %s", store.path("dataset"), min(strangers))
+        return False
+    for name, size in sizes.items():
         path, hashed = f"dataset/{name}", hashed + max(0, size)
         if not store.exists(path) or store.size(path) != size:
             return False
@@ -190,6 +193,14 @@ def _noted_sizes(entry: Entry) -> dict[str, int]:
     return {name: facts["bytes"] if isinstance(facts, dict) else -1 for name, facts in entry.facts["files"].items()}
 
 
+def _files_of_views(store: Store, wanted: Sequence[str]) -> set[str]:
+    """The names of all Parquet files of views, relative to dataset/: readers take every one of them."""
+    base = store.path("dataset")
+    with store.explained("dataset", verb="list"):
+        paths = [str(path) for view in wanted if store.exists(f"dataset/{view}") for path in store.fs.find(f"{base}/{view}")]
+    return {path[len(base) + 1 :] for path in paths if path.endswith(".parquet")}
+
+
 def _names_configs(card: bytes) -> bool:
     """Whether a card still has front matter that names configs: its text may have been edited by hand, but `datasets` reads
     this."""
@@ -263,6 +274,7 @@ class _Folder:
     def place(self, file: Path, name: str) -> None:
         """Move a finished file of the build directory to its name under dataset/, or upload it there."""
         if not self.store.local:
+            self.store.check_lease(now=name == "README.md")
             target = self.store.path(f"dataset/{name}")
             with self.store.explained(f"dataset/{name}"):
                 self.store.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
@@ -284,6 +296,7 @@ def _building(store: Store) -> Iterator[_Folder]:
     """A folder that becomes RUN/dataset if the block ends without an error."""
     if store.exists("dataset.json"):
         store.remove("dataset.json")
+    store.check_lease(now=True)
     if not store.local:
         if store.exists("dataset/README.md"):
             store.remove("dataset/README.md")

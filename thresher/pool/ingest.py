@@ -41,7 +41,7 @@ HELD_BYTES = 64 << 20
 """Rows are collected until they fill a shard or this many bytes; then they go to their spools."""
 UNCUT = 1 << 62
 ROW_BYTES = 1 << 30
-"""Most characters of a row, about half of what one value of Arrow can hold."""
+"""Most bytes of text of a row, about half of what one value of Arrow can hold."""
 
 
 class Raw(NamedTuple):
@@ -75,9 +75,9 @@ def ingest(
 
     Up to `shard_rows` rows are one shard. More are distributed by the hash of the prompt, so that a shard holds whole prompts. A
     shard of more than `shard_bytes` is cut further, between prompts; a plan that is written keeps its cut. Rows keep the order of
-    the files; `source_row` is their number in all of them, from 0. Finished files of the store are not written again. Raises
-    SourceError where there are no rows, for a file of another format or without the needed columns, and, unless `allow_empty`,
-    for a file in which no row can be read.
+    the files, those of Parquet and Arrow before JSONL; `source_row` is their number in all of them, from 0. Finished files of the
+    store are not written again. Raises SourceError where there are no rows, for a file of another format or without the needed
+    columns, and, unless `allow_empty`, for a file in which no row can be read.
     """
     plan = store.finished("prompts", key)
     if plan is not None:
@@ -233,8 +233,8 @@ def _distribute(sources: Sources, folder: Path, shards: int, shard_rows: int, ma
 
     for number, raw in enumerate(_rows(sources)):
         pool_row = pool_row_of(raw.where, raw.place, raw.row, raw.content) | {"source_row": number}
-        if (size := _characters(pool_row)) > ROW_BYTES:
-            words = f"{raw.where}: too long: wanted at most {ROW_BYTES:,} characters, found {size:,}; shorten it"
+        if (size := _text_bytes(pool_row)) > ROW_BYTES:
+            words = f"{raw.where}: too long: wanted at most {ROW_BYTES:,} bytes, found {size:,}; shorten it"
             pool_row = pool_row_of(raw.where, raw.place, SourceError(words), raw.content) | {"source_row": number}
         seen.rows[raw.file] += 1
         if pool_row["unreadable"] is None:
@@ -248,7 +248,7 @@ def _distribute(sources: Sources, folder: Path, shards: int, shard_rows: int, ma
             if isinstance(raw.row, dict) and len(columns) < SHOWN_COLUMNS:
                 columns |= dict.fromkeys(raw.row)
         collected.setdefault(int(pool_row["prompt_id"][:15], 16) % shards, []).append(pool_row)
-        waiting, waiting_bytes = waiting + 1, waiting_bytes + _characters(pool_row)
+        waiting, waiting_bytes = waiting + 1, waiting_bytes + _text_bytes(pool_row)
         if waiting >= shard_rows or waiting_bytes >= HELD_BYTES:
             flush()
             waiting = waiting_bytes = 0
@@ -261,10 +261,10 @@ def _distribute(sources: Sources, folder: Path, shards: int, shard_rows: int, ma
     return seen
 
 
-def _characters(pool_row: Row) -> int:
-    """The length of all texts of a row."""
+def _text_bytes(pool_row: Row) -> int:
+    """The bytes of all texts of a row."""
     texts = (value for part in (pool_row, *pool_row["messages"]) for value in part.values() if isinstance(value, str))
-    return sum(map(len, texts))
+    return sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts)
 
 
 def _cut(folder: Path, spools: int, shard_bytes: int) -> int:

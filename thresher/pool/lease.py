@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from thresher.durable import IGNORED, create_file, ignores_condition, replace_file, why_not_exclusive
-from thresher.errors import StoreError
+from thresher.errors import HeldError, StoreError
+from thresher.pool.storage_errors import explained
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class Leases:
     def read(self, number: int) -> Holder | None:
         """The holder of a number; None where its file cannot be read."""
         try:
-            return Holder(**json.loads(self.fs.cat_file(self.path(number))))
+            content = json.loads(self.fs.cat_file(self.path(number)))
+            return Holder(**{field.name: content[field.name] for field in fields(Holder) if field.name in content})
         except (OSError, ValueError, TypeError):
             return None
 
@@ -115,7 +117,10 @@ class Leases:
                 raise
         if ignores_condition(self.fs, path):
             raise StoreError(f"{self.root}: cannot be a run directory: {IGNORED}")
-        for earlier in self.numbers():
+        numbers = self.numbers()
+        if max(numbers, default=number) > number:  # this process was stopped meanwhile
+            raise FileExistsError(path)
+        for earlier in numbers:
             if earlier < number:
                 with suppress(OSError):  # removed by another
                     self.fs.rm_file(self.path(earlier))
@@ -161,15 +166,18 @@ _lock = threading.RLock()
 def writing(fs: Any, base: str, root: str, command: str) -> Iterator[None]:
     """Hold the lease of a run directory while the block runs. Blocks of one process may be nested, and run side by side.
 
-    `command` is named to others. Raises StoreError with the holder's name where another process holds it, and where the storage
-    lets two writers take it. A directory in which nothing may be written is not leased: every write there fails.
+    `command` is named to others. Raises HeldError with the holder's name where another process holds it, StoreError
+    where the storage lets two writers take it or cannot be reached. A directory in which nothing may be written is not leased:
+    every write there fails.
     """
+    key, leases = _key(fs, base), Leases(fs, base, root)
     with _lock:
-        held = _held.get(base)
+        held = _held.get(key)
         if held is None:
-            held = _taken(Leases(fs, base, root), command)
+            with explained(root, leases.folder, FOLDER, local=leases.local, verb="take the lease of"):
+                held = _taken(leases, command)
             if held is not None:
-                _held[base] = held
+                _held[key] = held
         else:
             held.uses += 1
     try:
@@ -179,13 +187,13 @@ def writing(fs: Any, base: str, root: str, command: str) -> Iterator[None]:
             with _lock:
                 held.uses -= 1
                 if not held.uses:
-                    del _held[base]
+                    del _held[key]
                     held.release()
 
 
-def number_held(base: str) -> int:
+def number_held(fs: Any, base: str) -> int:
     """Return the number of the lease that this process holds of a run directory, 0 if it holds none."""
-    held = _held.get(base)
+    held = _held.get(_key(fs, base)) if _held else None
     return 0 if held is None else held.number
 
 
@@ -201,6 +209,11 @@ def check_held(fs: Any, base: str, root: str, number: int) -> None:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _key(fs: Any, base: str) -> str:
+    """Names a run directory, whatever link leads to it."""
+    return os.path.realpath(base) if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(base))
 
 
 def _dumped(holder: Holder) -> bytes:
@@ -223,8 +236,7 @@ def _taken(leases: Leases, command: str) -> Lease | None:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 return None
-            cause = error.strerror or str(error)
-            raise StoreError(f"{leases.folder}: cannot write: {cause}; free some space, or choose another --out") from error
+            raise
         if watch.holder is not None and not watch.holder.released:
             log.warning("%s: %s has ended without finishing; taking over", leases.root, watch.holder)
         return Lease(leases, watch.number + 1, own)
@@ -247,15 +259,15 @@ class _Watch:
         if self.changes < 0 or (number, holder) != (self.number, self.holder):
             self.number, self.holder = number, holder
             self.unchanged_since, self.changes = time.monotonic(), self.changes + 1
-        if not number or (holder is not None and (holder.released or _is_gone(holder))):
+        if not number or (holder is not None and (holder.released or _is_gone(holder) or _is_forgotten(holder))):
             return True
         return time.monotonic() - self.unchanged_since > STALE_S and not (holder is not None and _is_here(holder))
 
     def wait(self) -> None:
-        """Wait a moment. Raises StoreError if the holder lives and has not ended for long."""
+        """Wait a moment. Raises HeldError if the holder lives and has not ended for long."""
         holder, waited_s = self.holder, time.monotonic() - self.started
         if holder is not None and waited_s > WAIT_S and (_is_here(holder) or self.changes):
-            raise StoreError(
+            raise HeldError(
                 f"{self.leases.root}: {holder} is writing this run, and only one process may; wait until it has ended, or stop "
                 "it, and run the same command again"
             )
@@ -305,3 +317,9 @@ def _is_gone(holder: Holder) -> bool:
     machine = _machine()
     here = bool(machine) and holder.process.startswith(f"{machine}/")
     return here and _process(holder.pid) != holder.process
+
+
+def _is_forgotten(holder: Holder) -> bool:
+    """Whether a holder is this process, which does not hold the lease any more: its release could not be written."""
+    here = bool(holder.process) and holder.process == _process(os.getpid())
+    return here and all(lease.holder.token != holder.token for lease in _held.values())

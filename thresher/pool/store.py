@@ -97,7 +97,7 @@ class Store:
 
     @property
     def _lease_number(self) -> int:
-        return lease.number_held(self.base) or self._number
+        return lease.number_held(self.fs, self.base) or self._number
 
     def check_lease(self, *, now: bool = False) -> None:
         """Raise StoreError if another process has taken the lease under which this one writes. Looks again after some time, or

@@ -26,25 +26,28 @@ Undrawn = Mapping[str, str]
 """What decided that a prompt was refused, by its id; "" where another try may succeed."""
 
 
-def decided_by(one: Run, facts: EngineFacts | None = None) -> str:
-    """Hash of what decides whether the engine of a model refuses a prompt: its settings and version; of a server, by its `facts`,
-    also its version and its context. It is empty for a server without facts: only the server can tell."""
-    engine = one.recipe.engine
-    software = [__version__, version("vllm") if isinstance(engine, VllmEngine) and find_spec("vllm") else ""]
-    if isinstance(engine, HttpEngine):
-        if facts is None:
-            return ""
-        software = [__version__, facts.version, str(facts.context)]
-    return ids.digest("refused", engine.model_dump(mode="json"), software)
+def decided_by(one: Run, facts: EngineFacts) -> str:
+    """What decides whether the engine of a model refuses a prompt: the hash of its settings and of thresher's version, its own
+    version, and of a server its context."""
+    context = f"/{facts.context}" if isinstance(one.recipe.engine, HttpEngine) else ""
+    return f"{_settings_key(one)}/{facts.version}{context}"
 
 
 def may_be_tried_again(entry: Entry, one: Run, facts: EngineFacts | None = None) -> bool:
     """Whether a finished shard has samples of a model that could not be drawn and are to be tried again. Without the `facts` of
-    its server the answer may turn out to be no."""
+    its engine, which may be on another machine, the answer may turn out to be no: only a server can tell what it is."""
     if not entry.facts.get("failed"):
         return False
-    prompts, decides = noted_of(entry, one), decided_by(one, facts)
-    return prompts is None or any(not decided or decided != decides for decided in prompts.values())
+    prompts = noted_of(entry, one)
+    if prompts is None or not all(prompts.values()):
+        return True
+    if facts is not None:
+        return any(decided != decided_by(one, facts) for decided in prompts.values())
+    if isinstance(one.recipe.engine, HttpEngine):
+        return True
+    here = version("vllm") if isinstance(one.recipe.engine, VllmEngine) and find_spec("vllm") else None
+    parts = [decided.split("/", 1) for decided in prompts.values()]
+    return any(settings != _settings_key(one) or here not in (None, engine) for settings, engine in parts)
 
 
 def without_tried_again(rows: pa.Table, entry: Entry | None, one: Run, facts: EngineFacts) -> pa.Table:
@@ -87,3 +90,7 @@ def noted_of(entry: Entry, one: Run) -> Undrawn | None:
 def own(one: Run, rows: pa.Table) -> NDArray[np.bool_]:
     """Which rows (n,) a model of a run drew."""
     return drawn_by(one, rows) if one.model_key else np.ones(rows.num_rows, bool)
+
+
+def _settings_key(one: Run) -> str:
+    return ids.digest("refused", one.recipe.engine.model_dump(mode="json"), __version__)

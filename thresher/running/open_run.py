@@ -150,6 +150,8 @@ def begin_brought(
         thresher_version=__version__,
     )
     with store.writing("thresher filter"):
+        if store.local:
+            remove_leftovers(store.base)
         is_new = store.manifest() is None
         manifest = _open(store, manifest)
         try:

@@ -140,7 +140,7 @@ class Drawing:
     @property
     def tally(self) -> "Tally":
         """What was drawn, without the prompts."""
-        return Tally(self._own, sum(map(len, self._indices.values())), self._undrawn)
+        return Tally(self._own, pa.array(self._ids, pa.string()), sum(map(len, self._indices.values())), self._undrawn)
 
     def _submit(self, stream: Stream, prompts: Iterable[int]) -> None:
         """Request what these prompts lack."""
@@ -179,7 +179,8 @@ class Drawing:
             request = self._requests.pop(group.number)
             if group.error is not None:
                 decides = undrawn.decided_by(self._own, self._sampler.facts) if group.refused else ""
-                self._undrawn[self._ids[request.row]] = decides
+                prompt = self._ids[request.row]  # of several groups one that may succeed is tried again
+                self._undrawn[prompt] = decides if self._undrawn.get(prompt, decides) else ""
             self._outstanding[request.row] -= 1
             self._indices[request.row, request.series.text].update(request.indices)
             answers.append((request, group))
@@ -228,10 +229,11 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many `samples` a shard is to have of the model of `own`, and which prompts could not be drawn
-    (thresher.pool.undrawn)."""
+    """How many `samples` a shard is to have of the model of `own` and the `prompts` that it answers now, and which of these could
+    not be drawn (thresher.pool.undrawn)."""
 
     own: Run
+    prompts: pa.Array
     samples: int
     undrawn: Mapping[str, str]
 
@@ -265,7 +267,8 @@ def _finish(
     store, key, name = run.store, run.key, f"samples/{shard_name(shard)}"
     rows = undrawn.latest(_earlier(store, shard, before, key))
     table = shards.pool_rows(prompts, rows)
-    if (read_back := int(undrawn.own(tally.own, table).sum())) != tally.samples:
+    answered_now = pc.is_in(table["prompt_id"], tally.prompts).to_numpy()
+    if (read_back := int((undrawn.own(tally.own, table) & answered_now).sum())) != tally.samples:
         raise StoreError(
             f"{store.path(journal.FOLDER)}: wanted the {tally.samples} samples of shard {shard} that were drawn, found "
             f"{read_back}; run the same command again: it draws the rest"

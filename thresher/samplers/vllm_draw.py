@@ -1,7 +1,8 @@
 """Draws one group from a running vLLM engine: its completions with log-probabilities, or one of several labels."""
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.sample import Message
 from thresher.errors import EngineError
 from thresher.estimators.calibration import TOP_K, Quota, Sums, empty_sums, from_flat, sums
 from thresher.samplers.declared import forced_positions, forces_all, vllm_parameters
 from thresher.samplers.sampler import Completion, Drawn, Group
-from thresher.samplers.vllm_process import Tokeniser
+from thresher.samplers.vllm_process import Tokeniser, in_words
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
     from vllm.outputs import CompletionOutput
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,22 @@ async def draw_group(start: EngineStart, quota: Quota, group: Group, tokens: lis
             quota.settle(start.source, expected, drawn_tokens - masked, calibration)
     prompt = np.asarray(tokens, np.int32)
     return Drawn(group.number, completions, prompt, start.seed, start.source, calibration, opened=opened, masked=masked)
+
+
+async def refused(start: EngineStart, group: Group, error: Exception, works: Callable[[], bool]) -> Drawn:
+    """Return the outcome of a group that a working engine raised an error for, because of its prompt. Raises the error if a short
+    prompt with the same parameters has none either, and what the engine raises if it dies meanwhile (`works` tells)."""
+    words = EngineError(f"vLLM: {in_words(error)}")
+    parameters = {**group.parameters, "max_tokens": 1}
+    short = replace(group, messages=(Message("user", "Hello"),), n=1, parameters=parameters, tools=None, keep_top=0)
+    try:
+        await draw_group(start, Quota(0), short, start.tokeniser.prompt(start.tokeniser.text(short.messages, to_continue=True)))
+    except Exception:
+        if not works():
+            raise
+        raise words from error
+    log.info("a prompt is undecided: %s", words)
+    return Drawn(group.number, (), error=str(words), refused=True)
 
 
 Listed = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from types import TracebackType
@@ -32,7 +32,7 @@ from thresher.samplers.declared import reasoning_config, template_with_effort
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.sampler import Drawn, EngineFacts, Group
 from thresher.samplers.token_watch import StalledError, TokenWatch, requests_of, stalled
-from thresher.samplers.vllm_draw import EngineStart, draw_group, seeds_each_sample
+from thresher.samplers.vllm_draw import EngineStart, draw_group, refused, seeds_each_sample
 from thresher.samplers.vllm_parsers import VllmParsers
 from thresher.samplers.vllm_process import Tokeniser, VllmProcess, check_options, in_words
 
@@ -292,7 +292,12 @@ class VllmSampler:
     async def _draw(self, start: EngineStart, job: Job) -> None:
         finished = job.stream.finished
         try:
-            drawn = await draw_group(start, self.quota, job.group, job.tokens, opened=job.opened)
+            try:
+                drawn = await draw_group(start, self.quota, job.group, job.tokens, opened=job.opened)
+            except Exception as error:
+                if not self._works(start):
+                    raise
+                drawn = await refused(start, job.group, error, partial(self._works, start))
         except asyncio.CancelledError:
             self._in_flight.pop(job, None)
             if job.lost is not None and not job.stream.closed:
@@ -303,8 +308,8 @@ class VllmSampler:
             return
         except Exception as error:  # noqa: BLE001 - whatever vLLM raises, the stream gets it
             self._in_flight.pop(job, None)
-            if start is self._start and not getattr(start.engine, "errored", False):
-                finished.put(await self._refused(start, job, error))
+            if self._works(start):
+                finished.put(error if isinstance(error, EngineError) else EngineError(f"vLLM: {in_words(error)}"))
                 self._fill()
             elif self._start is not None or self._restarting:
                 self._died(job, error)
@@ -314,17 +319,8 @@ class VllmSampler:
         finished.put(drawn)
         self._fill()
 
-    async def _refused(self, start: EngineStart, job: Job, error: Exception) -> Drawn | EngineError:
-        """What a working engine's error ends: this prompt, if a short one with the same parameters is drawn; else the stream."""
-        words, parameters = EngineError(f"vLLM: {in_words(error)}"), {**job.group.parameters, "max_tokens": 1}
-        short = replace(job.group, messages=(Message("user", "Hello"),), n=1, parameters=parameters, tools=None, keep_top=0)
-        try:
-            tokens = self._tokeniser.prompt(self._tokeniser.text(short.messages, to_continue=True))
-            await draw_group(start, Quota(0), short, tokens)
-        except Exception:  # noqa: BLE001 - whatever it is, it is not this prompt's
-            return words
-        log.info("a prompt is undecided: %s", words)
-        return Drawn(job.group.number, (), error=str(words), refused=True)
+    def _works(self, start: EngineStart) -> bool:
+        return start is self._start and not getattr(start.engine, "errored", False)
 
     # -- deaths of the engine ------------------------------------------------------------------------------------------
 

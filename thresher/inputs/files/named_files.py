@@ -103,7 +103,10 @@ def _matched(pattern: str, base: Path, kinds: Iterable[str]) -> list[NamedFile]:
 
 def _each_once(files: Iterable[NamedFile]) -> list[NamedFile]:
     """A link and its target are one file."""
-    return list({os.path.realpath(file.path): file for file in reversed(list(files))}.values())[::-1]
+    once: dict[str, NamedFile] = {}
+    for file in files:
+        once.setdefault(os.path.realpath(file.path), file)
+    return list(once.values())
 
 
 def _is_data(path: Path, *, underscores: bool = False) -> bool:
@@ -147,7 +150,8 @@ def _of_kinds(shown: str, top: Path, kinds: Iterable[str], *, wanted: bool = Tru
         endings = " or ".join(f"*{ending}" for kind in kinds for ending in KINDS[kind][:1])
         raise SourceError(f"{shown}: the directory holds no {endings} file")
     kind, taken = next(iter(there.items()), ("", []))
-    others = sorted({file.suffix.lower() or "no ending" for file in set(files) - set(taken)} - _COMPANIONS)
+    beside = _COMPANIONS - {".json"} if kind == "JSONL" else _COMPANIONS  # Spark writes lines of JSON as *.json
+    others = sorted({file.suffix.lower() or "no ending" for file in set(files) - set(taken)} - beside)
     if taken and others:
         _warn_once(f"{shown}: only its {kind} files are read, and none with the endings {', '.join(others)}")
     inner = {part for file in taken for part in file.relative_to(top).parent.parts if "=" in part}

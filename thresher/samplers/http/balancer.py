@@ -23,7 +23,7 @@ from thresher.samplers.declared import forces_all
 from thresher.samplers.finished import FinishedGroups
 from thresher.samplers.http.addresses import server_urls
 from thresher.samplers.http.answers import Answer
-from thresher.samplers.http.claims import ChangedServerError
+from thresher.samplers.http.claims import GREETING_S, ChangedServerError
 from thresher.samplers.http.connection import ApiKey, AttemptError, PromptRefusedError, Waits
 from thresher.samplers.http.endpoint import Endpoint
 from thresher.samplers.http.lanes import Job, Lane, Request
@@ -120,11 +120,13 @@ class Balancer:
     async def _greet_all(self) -> None:
         """Greet all servers. Continues with those that answer, if there is one."""
         failures: dict[str, str] = {}
-        for lane in self._lanes:
-            try:
-                await lane.endpoint.greet()
-            except AttemptError as failure:
-                failures[lane.endpoint.url] = str(failure)
+        greetings = (asyncio.wait_for(lane.endpoint.greet(), 2 * GREETING_S) for lane in self._lanes)
+        results = await asyncio.gather(*greetings, return_exceptions=True)
+        for lane, result in zip(self._lanes, results, strict=True):
+            if isinstance(result, AttemptError | TimeoutError):
+                failures[lane.endpoint.url] = str(result) or f"no answer for {2 * GREETING_S:g} s"
+            elif isinstance(result, BaseException):
+                raise result
         if len(failures) == len(self._lanes):
             asked, path = ("GET", "/models") if self._spec.check == "models" else ("POST", self._service.path)
             tried = "; ".join(f"{asked} {url}{path}: {reason}" for url, reason in failures.items())

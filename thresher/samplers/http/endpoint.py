@@ -132,7 +132,7 @@ class Endpoint:
     async def _greet_with_completion(self) -> None:
         """Ask for a short completion, with room for reasoning."""
         self.version = self.form.dialect.version
-        short = Group(0, (Message("user", "Hello"),), 1, {**NEUTRAL, "max_tokens": 1024, "stop": []})
+        short = Group(0, (Message("user", "Hello"),), 1, {**NEUTRAL, "max_tokens": 256, "stop": []})
         try:
             await self._answer(Question(short, 0, 1))
         except PromptRefusedError as error:  # of a completion there is no shorter one
