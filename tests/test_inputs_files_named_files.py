@@ -79,7 +79,7 @@ def test_files_that_are_not_read_are_said_once(folder: Path, caplog: pytest.LogC
     named_files(folder / "f")
 
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder}/f: only its JSONL files are read, and none with the endings .csv, .gz, .json",
+        f"{folder}/f: only its JSONL files are read, and none with the endings .csv, .gz",
         f"{folder}/f: columns in the names of its folders, such as lang=en, are not read",
     ]
 

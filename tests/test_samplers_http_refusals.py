@@ -11,6 +11,7 @@ from thresher.samplers.http.refusals import (
     Refusal,
     adapted,
     form_of,
+    is_lasting,
     is_too_long,
     needed_fields,
     needed_words,
@@ -166,3 +167,21 @@ def test_top_logprobs_shrink_to_five_then_none_before_logprobs_go() -> None:
     assert [warning is None for warning in warnings] == [True, False, False]
     assert adapted(form, refusal(words)) is None
     assert adapted(PLAIN, refusal(words)) == (replace(PLAIN, logprobs=False), warnings[2])
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "lasting"),
+    [
+        (400, "roles must alternate", True),
+        (413, "", True),
+        (403, "flagged by our moderation", True),
+        (403, "forbidden", False),
+        (402, "This request requires more credits", False),
+        (404, "not found", False),
+        (409, "conflict", False),
+        (500, "the prompt is too long: 9000 tokens", True),
+    ],
+)
+def test_only_what_the_prompt_is_lasts(status: int, message: str, lasting: bool) -> None:
+    """A limit of money or traffic may let it pass another time."""
+    assert is_lasting(status, message) == lasting

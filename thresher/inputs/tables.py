@@ -1,5 +1,6 @@
 """Tables of any format: reads Parquet, Arrow, JSONL and datasets of the Hub in batches, writes folders of Parquet files."""
 
+import codecs
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,10 +75,18 @@ def _files(data: str, path: Path, config: str | None, split: str | None) -> list
     if path.is_file():
         return named_files(data)
     if path.is_dir():
-        is_dataset = config is not None or split is not None or (path / "README.md").exists() or is_saved(path)
+        is_dataset = config is not None or split is not None or _has_card(path) or is_saved(path)
         has_files = any(file.name.lower().endswith(sum(KINDS.values(), ())) for file in path.iterdir())
         return [] if is_dataset or not has_files else named_files(data)
     return named_files(data) if is_pattern(data) or path.name.lower().endswith(sum(KINDS.values(), ())) else []
+
+
+def _has_card(folder: Path) -> bool:
+    """Whether a folder has a card whose front matter may say what its files are."""
+    try:
+        return (folder / "README.md").read_bytes()[:8].removeprefix(codecs.BOM_UTF8).startswith(b"---")
+    except OSError:
+        return False
 
 
 def _is_list(file: NamedFile) -> bool:

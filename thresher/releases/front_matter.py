@@ -38,6 +38,8 @@ class Card:
     body: str
 
 
+READ_TWICE = 200_000
+"""Characters of front matter up to which it is also read by the loader of its readers, which takes a second for so many."""
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """Those in C, where PyYAML was built with them: a card may have megabytes."""
@@ -140,6 +142,13 @@ def _mapping(source: str, name: str, before: int) -> dict[Any, Any]:
         raise PublishError(f"{name}: {where}its front matter is not valid YAML: {problem}; {_ADVICE}") from error
     except (ValueError, RecursionError) as error:
         raise PublishError(f"{name}: its front matter is not valid YAML: {error}; {_ADVICE}") from error
+    if len(source) < READ_TWICE:  # what readers use is stricter with tabs than the loader in C
+        try:
+            yaml.safe_load(source)
+        except yaml.YAMLError as error:
+            raise PublishError(f"{name}: `datasets` could not read its front matter: {error}; {_ADVICE}") from error
+    if odd := [key for key in (matter if isinstance(matter, dict) else ()) if not isinstance(key, str)]:
+        raise PublishError(f"{name}: its front matter has a key that is no text: {odd[0]!r}; put it in quotes, or {_ADVICE}")
     if matter is None:
         return {}
     if not isinstance(matter, dict):

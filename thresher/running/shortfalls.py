@@ -3,7 +3,9 @@
 from schemas.recipe import Recipe
 from thresher.auditing.audit import Audit
 from thresher.auditing.show import number
+from thresher.pool import judged
 from thresher.pool.run import Run
+from thresher.pool.store import shard_name
 
 ALWAYS = ("sft", "rollouts")
 """Views that are to have rows whether the recipe names them or not; of the others, those that it names."""
@@ -18,6 +20,8 @@ def shortfalls(run: Run, audit: Audit) -> list[str]:
     empty = [view for view in _empty_views(run) if _names_views(run.recipe) or (view in ALWAYS and not greedy_only)]
     if empty and (audit.total.hits or empty != ["sft"]):
         faults.append(f"views without rows: {', '.join(empty)}")
+    if audit.not_sampled and (prompts := _to_be_tried_again(run)):
+        faults.append(f"{number(prompts, ',')} prompts lack samples that could not be drawn; `{run.command}` tries them again")
     count = len(audit.alarms) + len(audit.calibration_faults)
     if count:
         faults.append(f"{count} alarm{'s' if count > 1 else ''}, see above")
@@ -34,6 +38,16 @@ def notes(run: Run, audit: Audit) -> list[str]:
         )
     empty = [view for view in _empty_views(run) if view not in ALWAYS and not _names_views(run.recipe)]
     return [*lines, f"views without rows, which are left out: {', '.join(empty)}"] if empty else lines
+
+
+def _to_be_tried_again(run: Run) -> int:
+    """The prompts with samples that could not be drawn, and that are tried again whatever has changed."""
+    count = 0
+    for shard in judged.sampled(run.store):
+        entry = run.store.entry(f"samples/{shard_name(shard)}")
+        undrawn = {} if entry is None else entry.facts.get("undrawn", {})
+        count += sum(not decided for prompts in undrawn.values() for decided in prompts.values())
+    return count
 
 
 def views_of(run: Run) -> dict[str, int]:

@@ -25,8 +25,9 @@ COMPRESSED = ("", ".gz", ".zst", ".bz2", ".xz")
 KINDS = {"Parquet": PARQUET, "Arrow": ARROW, "JSONL": tuple(kind + packed for kind in JSONL for packed in COMPRESSED)}
 """The endings of files of each kind, in lower case. They choose files of a folder; what a file holds, its content says."""
 TABLES = ("Parquet", "Arrow")
-_COMPANIONS = {".md", ".json", ".txt", ".yaml", ".yml", ".py", ".lock", "no ending"}
+_COMPANIONS = {".md", ".txt", ".yaml", ".yml", ".py", ".lock"}
 """Endings of files that lie beside data and are none."""
+_COMPANION_FILES = {"LICENSE", "README", "dataset_info.json", "dataset_infos.json", "state.json", "summary.json"}
 _PATTERN = re.compile(r"[*?[]")
 
 
@@ -150,8 +151,8 @@ def _of_kinds(shown: str, top: Path, kinds: Iterable[str], *, wanted: bool = Tru
         endings = " or ".join(f"*{ending}" for kind in kinds for ending in KINDS[kind][:1])
         raise SourceError(f"{shown}: the directory holds no {endings} file")
     kind, taken = next(iter(there.items()), ("", []))
-    beside = _COMPANIONS - {".json"} if kind == "JSONL" else _COMPANIONS  # Spark writes lines of JSON as *.json
-    others = sorted({file.suffix.lower() or "no ending" for file in set(files) - set(taken)} - beside)
+    left = (file for file in set(files) - set(taken) if file.name not in _COMPANION_FILES)
+    others = sorted({file.suffix.lower() or "no ending" for file in left} - _COMPANIONS)
     if taken and others:
         _warn_once(f"{shown}: only its {kind} files are read, and none with the endings {', '.join(others)}")
     inner = {part for file in taken for part in file.relative_to(top).parent.parts if "=" in part}

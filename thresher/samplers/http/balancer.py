@@ -322,7 +322,7 @@ class Balancer:
         except AttemptError as failure:
             await self._retry(lane, request, failure)
         except PromptRefusedError as error:
-            self._give_back(request.job, Drawn(request.job.group.number, (), error=str(error), refused=True))
+            self._give_back(request.job, Drawn(request.job.group.number, (), error=str(error), refused=error.lasting))
         except ChangedServerError as error:
             self._draw_elsewhere(request.job)
             self._leave_changed(lane, error)

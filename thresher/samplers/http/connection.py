@@ -42,7 +42,12 @@ class AttemptError(Exception):
 
 
 class PromptRefusedError(Exception):
-    """A server refuses a prompt, and answers others with the same parameters."""
+    """A server refuses a prompt, and answers others with the same parameters. It is `lasting` where the prompt itself is the
+    reason; a limit of money or traffic, or a guard in front of the server, may let it pass another time."""
+
+    def __init__(self, message: str, *, lasting: bool = True) -> None:
+        super().__init__(message)
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)

@@ -389,9 +389,9 @@ class Endpoint:
         return response
 
     def _prompt_refused(self, response: Response) -> PromptRefusedError:
-        message = self._key.hide(response.message)
-        hint = f"; {SHORTEN}" if refusals.is_too_long(message) else ""
-        return PromptRefusedError(f"{self.source} refuses this prompt: status {response.status}: {message}{hint}")
+        status, message = response.status, self._key.hide(response.message)
+        words = f"{self.source} refuses this prompt: status {status}: {message}{f'; {SHORTEN}' * refusals.is_too_long(message)}"
+        return PromptRefusedError(words, lasting=refusals.is_lasting(status, message))
 
     def _warn(self, message: str) -> None:
         """Log a message once, whatever the server's words in parentheses."""

@@ -15,6 +15,8 @@ from thresher.samplers.sampler import NEUTRAL
 
 BUSY = frozenset({408, 425, 429, 503, 529})
 """Statuses of a server that has too much to do."""
+LASTING = frozenset({400, 413, 422, 451})
+"""Statuses that say that something is wrong with a request itself."""
 KEY_REFUSED = frozenset({401, 403})
 MODEL_MISSING = 404
 
@@ -36,6 +38,7 @@ _TOO_LONG = (
     "too large", "too many tokens", "reduce the length", "must have less than", "tokens + `max_new_tokens`",
     "exceeds the maximum",
 )  # fmt: skip
+_POLICY = ("policy", "policies", "content_filter", "content filter", "moderation", "flagged", "safety", "responsible ai")
 _ONE_CHOICE = re.compile(
     r"only one (?:candidate|completion|choice)|(?<![\w-])['\"`]?n['\"`]?\s*(?::|=|must|is|has|greater|>)|[\"'`]n[\"'`]"
 )
@@ -72,6 +75,11 @@ def form_of(dialect: Dialect) -> Form:
 def is_too_long(message: str) -> bool:
     """Return whether an error message says that a prompt does not fit."""
     return any(words in message.lower() for words in _TOO_LONG)
+
+
+def is_lasting(status: int, message: str) -> bool:
+    """Return whether a refusal of one prompt is for what the prompt is: by the status, or by words on its length or a policy."""
+    return status in LASTING or is_too_long(message) or any(words in message.lower() for words in _POLICY)
 
 
 def refused_fields(message: str, param: str | None) -> list[str]:
