@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.printed import printed_json, printed_lines, printed_rows
+from helpers.runs import pool_rows
 from thresher.cli import main
 
 Recipe = Callable[..., Path]
@@ -39,9 +40,10 @@ def test_a_release_is_listed_in_each_format(run: str, tmp_path: Path, capsys: py
 def test_changes_are_one_line_each(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     repo = str(tmp_path / "repo")
     assert main(["publish", run, "--repo", repo, "--versions", "semantic"]) == 0
-    (tmp_path / "ids.txt").write_text("b\n\nc\n")
+    first, *others = [row["sample_id"] for row in pool_rows(run)[:3]]
+    (tmp_path / "ids.txt").write_text("\n\n".join(others) + "\n")
 
-    revoked = printed_lines(capsys, "revoke", repo, "a", "--file", str(tmp_path / "ids.txt"), "--reason", "wrong")
+    revoked = printed_lines(capsys, "revoke", repo, first, "--file", str(tmp_path / "ids.txt"), "--reason", "wrong")
     assert revoked == [f"{repo}: v1.0.1: took back 3 samples: wrong"]
     assert printed_lines(capsys, "releases", repo)[-1] == "revoked samples: 3"
     assert printed_json(capsys, "compact", repo)["version"] == "v1.0.2"

@@ -435,7 +435,10 @@ def test_runs_of_two_schedules_take_turns_at_one_dataset(asked: Any, recipe: Wri
 
     repo, out = str(tmp_path / "released"), tmp_path / "runs"
     held = [{"name": "finished"}, {"name": "held_filter:build", "parameters": {"folder": str(tmp_path)}}]
-    changes = {"publish": {"repo": repo, "versions": "semantic"}, "run": {"shard_samples": 10, "filter_workers": 0}}
+    changes = {
+        "publish": {"repo": repo, "versions": "semantic", "gates": {"hits": 0}},
+        "run": {"shard_samples": 10, "filter_workers": 0},
+    }
     path = recipe(filters=held, dedupe={}, **changes)
     (tmp_path / "hold").touch()
     for name in ("left", "right"):

@@ -58,7 +58,21 @@ def test_reasoning_of_a_server_is_kept_and_answers_are_judged(tmp_path: Path) ->
         path = recipe(
             tmp_path, "small", {"kind": "openai_http", "base_urls": [server.url]}, [{"question": "6*7?", "answer": "42"}]
         )
-        assert main(("run", str(path), "--out", str(tmp_path / "run"), "--no-prefect", "--set", "sampling.anchor=false")) == 0
+        assert (
+            main(
+                (
+                    "run",
+                    str(path),
+                    "--out",
+                    str(tmp_path / "run"),
+                    "--no-prefect",
+                    "--allow-empty",
+                    "--set",
+                    "sampling.anchor=false",
+                )
+            )
+            == 0
+        )
 
     rows = samples(tmp_path / "run")
     expected = ["", "regex_forbidden", "", "cut_while_thinking", "", "wrong_answer", "", "cut_while_thinking"]
@@ -81,7 +95,7 @@ def test_vllm_in_this_process_takes_thoughts_from_answers(tmp_path: Path) -> Non
     questions = [{"question": "6*7?", "answer": "42", "kwargs": {"enable_thinking": thinks}} for thinks in (True, False)]
     path = recipe(tmp_path, "./model", SMALL, questions, samples_per_prompt=16)
 
-    assert main(("run", str(path), "--out", str(tmp_path / "run"), "--no-prefect")) == 0
+    assert main(("run", str(path), "--out", str(tmp_path / "run"), "--no-prefect", "--allow-empty")) == 0
 
     rows = samples(tmp_path / "run")
     thought = [row for row in rows if json.loads(row["template"])["enable_thinking"]]
@@ -115,7 +129,18 @@ def test_vllms_server_with_a_reasoning_parser_and_a_tool_parser(tmp_path: Path) 
     with serving(model.path, tmp_path / "log", *parsers) as url:
         path = recipe(tmp_path, "small", {"kind": "openai_http", "base_urls": [url]}, [{"question": "6*7?", "answer": "42"}])
         assert (
-            main(("run", str(path), "--out", str(tmp_path / "run"), "--no-prefect", "--set", "sampling.samples_per_prompt=16"))
+            main(
+                (
+                    "run",
+                    str(path),
+                    "--out",
+                    str(tmp_path / "run"),
+                    "--no-prefect",
+                    "--allow-empty",
+                    "--set",
+                    "sampling.samples_per_prompt=16",
+                )
+            )
             == 0
         )
 
@@ -142,7 +167,7 @@ def test_calls_that_vllms_server_found_are_judged(tmp_path: Path) -> None:
     parsers = ("--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     with serving(model.path, tmp_path / "log", *parsers) as url:
         path = calls_recipe(tmp_path, {"kind": "openai_http", "base_urls": [url]})
-        assert main(("run", str(path), "--out", str(tmp_path / "run"), "--no-prefect")) == 0
+        assert main(("run", str(path), "--out", str(tmp_path / "run"), "--no-prefect", "--allow-empty")) == 0
 
     rows = samples(tmp_path / "run")
     called = [row for row in rows if row["tool_calls"] is not None]

@@ -149,10 +149,10 @@ def begin_brought(
         },
         thresher_version=__version__,
     )
+    is_new = store.manifest() is None  # an error before anything is written, where it is of another version
     with store.writing("thresher filter"):
         if store.local:
             remove_leftovers(store.base)
-        is_new = store.manifest() is None
         manifest = _open(store, manifest)
         try:
             shards = ingest(
