@@ -74,13 +74,16 @@ def test_files_that_are_not_read_are_said_once(folder: Path, caplog: pytest.LogC
     """Where they may be data; a README is none."""
     for name in ("b.csv", "c.parquet.gz", "lang=en/d.jsonl"):
         (folder / "f" / name).parent.mkdir(exist_ok=True)
-        (folder / "f" / name).touch()
+        (folder / "f" / name).write_text("x")
+    (folder / "other" / "z.jsonl").write_text("x")
+    (folder / "f" / "empty.jsonl").touch()
     named_files(folder / "f")
     named_files(folder / "f")
 
     assert [record.getMessage() for record in caplog.records] == [
         f"{folder}/f: only its JSONL files are read, and none with the endings .csv, .gz",
         f"{folder}/f: columns in the names of its folders, such as lang=en, are not read",
+        f"{folder}/f/empty.jsonl: holds no rows",
     ]
 
 

@@ -254,7 +254,7 @@ def _distribute(sources: Sources, folder: Path, shards: int, shard_rows: int, ma
             waiting = waiting_bytes = 0
     flush()
     for file in (*sources.arrow, *sources.lines):
-        if file not in seen.rows:
+        if file not in seen.rows and file.path.stat().st_size:
             log.warning("%s: holds no rows", file.shown)
     for kind, count in kinds.items():
         log.warning("%s: %d rows cannot be read (%s) and are undecided; the first: %s", sources.shown, count, kind, first[kind])

@@ -52,14 +52,22 @@ def named_files(given: str | Path, base: Path = Path(), kinds: Iterable[str] = t
     if (path / "_delta_log").exists():
         raise SourceError(f"{text}: is a Delta table, whose log says which of its files count; export it to Parquet")
     if path.is_dir():
-        return _named(_of_kinds(text, path, kinds), path, text)
+        return _filled(_named(_of_kinds(text, path, kinds), path, text))
     if path.exists():
         return [NamedFile(path, path.name, text)]
     if not is_pattern(text):
         hint = did_you_mean(path.name, (sibling.name for sibling in path.parent.glob("*")))
         relative = f"; looked for {path}, because paths are relative to the recipe" if base.parts else ""
         raise SourceError(f"{text}: no such file{relative}{hint}")
-    return _matched(text, base, kinds)
+    return _filled(_matched(text, base, kinds))
+
+
+def _filled(files: list[NamedFile]) -> list[NamedFile]:
+    """Warn of files of no bytes among others, as a copy leaves that was cut off."""
+    for file in files if len(files) > 1 else ():
+        if not file.path.stat().st_size:
+            _warn_once(f"{file.shown}: holds no rows")
+    return files
 
 
 def is_pattern(text: str) -> bool:
