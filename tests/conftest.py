@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,11 @@ from hypothesis import settings
 
 from helpers import FOLDER, known
 from helpers.prefect_server import Server
+
+# A shell starts its background jobs with Ctrl-C ignored, and what they start inherits that. Programs that tests interrupt must hear
+# it, wherever the tests themselves run.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("thresher", deadline=None)
