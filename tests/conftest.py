@@ -17,8 +17,8 @@ from hypothesis import settings
 from helpers import FOLDER, known
 from helpers.prefect_server import Server
 
-# A shell starts its background jobs with Ctrl-C ignored, and what they start inherits that. Programs that tests interrupt must hear
-# it, wherever the tests themselves run.
+# A shell starts its background jobs with Ctrl-C ignored, and what they start inherits that. Programs that tests interrupt must
+# hear it, wherever the tests themselves run.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
