@@ -119,6 +119,7 @@ def test_check_prints_the_same_as_csv_and_json(recipe: Recipe, capsys: pytest.Ca
     assert numbers(rows[1], names) == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_check_renders_prompts_and_names_all_that_is_missing(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def test_columns_that_drifted_are_refused_with_a_diff(tmp_path: Path) -> None:
     assert len(releases(repo).releases) == 1
 
 
+@pytest.mark.slow
 def test_places_that_cannot_be_published_to_are_refused(tmp_path: Path) -> None:
     one = two_prompts_run(tmp_path, "one")
     with pytest.raises(PublishError, match="Protocol not known: nowhere"):

@@ -81,6 +81,7 @@ def test_a_run_that_publishes_is_audited_once_and_reads_each_pool_file_four_time
     assert [name for name, size in sizes.items() if bytes_read[name] > MOST_READS * size] == []
 
 
+@pytest.mark.slow
 def test_what_was_counted_is_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, run = written_recipe(tmp_path), tmp_path / "run"
     assert main(["run", str(recipe), "--out", str(run), "--no-prefect"]) == 0

@@ -35,6 +35,7 @@ def test_an_interrupted_run_keeps_its_finished_shards(recipe: Write, tmp_path: P
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 3, 5, 7])
 def test_finished_prompt_groups_are_not_drawn_again(recipe: Write, tmp_path: Path, after: int) -> None:
     """Wherever the engine stops, its finished groups are in the journal: the rerun draws only the others."""

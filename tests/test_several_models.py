@@ -142,6 +142,7 @@ def test_a_larger_share_draws_only_the_new_prompts(recipe: Write, tmp_path: Path
     assert set(asked) == {"second.jsonl"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_with_what_is_missing(
     recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_an_interrupted_run_continues_with_what_is_missing(
     assert pool_rows(tmp_path / "run") == pool_rows(tmp_path / "uninterrupted")
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_start_loses_nothing(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model after it is drawn and judged, no dataset is written, and a rerun draws only the missing model."""
     path = two_models(recipe, tmp_path, first={"engine": {"kind": "replay", "path": "later.jsonl"}})
