@@ -434,3 +434,29 @@ def test_prompts_with_tools_and_calls_survive_their_table(tmp_path: Path) -> Non
     planned = prompts_of_set(tmp_path, CHATS, **settings)
 
     assert prompts_of(prompt_table(planned)) == planned
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ question.upper() }}", "{{ question }}", "{{ question or '' }}", "{{ 1 // (question | length) }}{{ question[0] }}"],
+)
+def test_a_row_whose_template_raises_costs_itself(tmp_path: Path, template: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out and counted, with the words of the first; the others are carried."""
+    rows = [{"question": "1+1?", "answer": "2"}, {"question": None, "answer": "3"}, {"question": "1+2?", "answer": "3"}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source, refused = {"kind": "jsonl", "path": "x.jsonl"}, Counter[str]()
+    made = PromptSet.model_validate({"family": "sums", "source": source, "template": template, "metadata": []})
+
+    carried = list(prompts(made, tmp_path, refused))
+
+    assert [prompt.reference for prompt in carried] == ["2", "3"]
+    assert refused == {"a template gives no text": 1}
+    assert "1 rows left out (a template gives no text); the first: x.jsonl:2: template: " in caplog.text
+
+
+def test_where_the_first_thousand_rows_all_fail_the_rest_is_not_tried(tmp_path: Path) -> None:
+    """A misspelt field in a recipe over a million rows is named at once."""
+    rows = [{"question": f"{number}?", "answer": "2"} for number in range(1500)] + [{"qestion": "late", "answer": "2"}]
+
+    with pytest.raises(SourceError, match=r"x.jsonl:1: template: 'qestion' is undefined; did you mean question"):
+        prompts_of_set(tmp_path, rows, template="{{ qestion }}")

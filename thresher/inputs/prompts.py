@@ -36,6 +36,10 @@ from thresher.inputs.sources import NOT_READ, Columns, rows
 
 log = logging.getLogger(__name__)
 
+TEMPLATE_RAISES = "a template gives no text"
+"""Why a row is left out whose template, system message or reference cannot be rendered."""
+HOPELESS = 1000
+"""Rows from the first on that may all be left out for that before the rest is not tried."""
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 
 
@@ -96,12 +100,12 @@ def prompts(prompt_set: PromptSet, base: Path, refused: Counter[str] | None = No
     """Yield the prompts of one set in the order of its rows. The messages are the system message unless it renders to nothing,
     the worked examples, and the user message or the conversation. Paths are relative to `base`.
 
-    A row whose conversation, tools or template arguments cannot be carried is left out, counted in `refused` by its reason, and
-    logged with the first of its kind.
+    A row whose conversation, tools or template arguments cannot be carried, or for which a template raises or renders to nothing,
+    is left out, counted in `refused` by its reason, and logged with the first of its kind.
 
-    Raises SourceError, with family and row, for a template that does not compile or render, a missing field (with the closest
-    name), a null or empty message, or a value that JSON cannot hold; and, after the last row, for a reference that no row has and
-    where no row could be carried.
+    Raises SourceError, with family and row, for a template that does not compile, a missing field of `metadata` (with the closest
+    name), or a value that JSON cannot hold; and, after the last row, for a reference that no row has and where no row could be
+    carried.
     """
     refused = Counter() if refused is None else refused
     fields: dict[str, None] = {}
@@ -117,6 +121,8 @@ def prompts(prompt_set: PromptSet, base: Path, refused: Counter[str] | None = No
             except RefusedError as error:
                 refused[error.reason] += 1
                 notes.first.setdefault(error.reason, str(error))
+                if not carried and refused[TEMPLATE_RAISES] == HOPELESS:
+                    break
                 continue
             carried += 1
             yield prompt
@@ -154,6 +160,8 @@ def _report(prompt_set: PromptSet, templates: _Templates, fields: dict[str, None
     for reason, count in notes.refused.most_common():
         if carried:
             log.warning("prompts: family %s: %d rows left out (%s); the first: %s", family, count, reason, notes.first[reason])
+    if not carried and set(notes.refused) == {TEMPLATE_RAISES}:
+        raise SourceError(notes.first[TEMPLATE_RAISES])
     if notes.refused and not carried:
         counts = ", ".join(f"{count}: {reason}" for reason, count in notes.refused.most_common())
         first = notes.first[notes.refused.most_common(1)[0][0]]
@@ -247,7 +255,7 @@ def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str, 
     if templates.user is not None:
         question = _rendered(templates.user, values, row, f"{where}: template")
         if not question.strip():
-            raise SourceError(f"{where}: template: renders to an empty message; the row has {', '.join(row)}")
+            raise RefusedError(f"{where}: template: renders to an empty message; the row has {', '.join(row)}", TEMPLATE_RAISES)
         turns = (Message("user", question),)
     system = _rendered(templates.system, values, row, f"{where}: system") if templates.system else ""
     messages = with_front(system, templates.examples, turns, where)
@@ -318,13 +326,13 @@ def _rendered(template: Template, values: Mapping[str, Any], row: Row, where: st
     except _NotTextError as error:
         names = [name for name, value in values.items() if value is error.value and value is not None]
         field = f" (the field {names[0]})" if names else ""
-        raise SourceError(f"{where}: {error}{field}; the row has {', '.join(row)}") from error
+        raise RefusedError(f"{where}: {error}{field}; the row has {', '.join(row)}", TEMPLATE_RAISES) from error
     except UndefinedError as error:
         missing = _UNDEFINED.fullmatch(error.message or "")
         hint = did_you_mean(missing[1], row) if missing else ""
-        raise SourceError(f"{where}: {error.message}{hint}; the row has {', '.join(row)}") from error
+        raise RefusedError(f"{where}: {error.message}{hint}; the row has {', '.join(row)}", TEMPLATE_RAISES) from error
     except Exception as error:  # A template can raise anything: a division by zero, bad arguments.
-        raise SourceError(f"{where}: {type(error).__name__}: {error}") from error
+        raise RefusedError(f"{where}: {type(error).__name__}: {error}", TEMPLATE_RAISES) from error
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
