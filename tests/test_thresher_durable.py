@@ -68,3 +68,14 @@ def test_of_many_writers_one_creates_a_file_and_it_is_whole(tmp_path: Path) -> N
     assert len(created) == 1
     assert (tmp_path / "a").read_bytes() == bytes(created) * 100_000
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_conflict_on_an_object_store_is_a_lost_race() -> None:
+    """S3 answers 409 while another one creates the object, which s3fs passes on as an error of input and output."""
+
+    class Conflicting:
+        def pipe_file(self, *_: object, **__: object) -> None:
+            raise OSError(5, "An error occurred (ConditionalRequestConflict) when calling the PutObject operation")
+
+    with pytest.raises(FileExistsError):
+        durable.create_file(Conflicting(), "bucket/a", b"x")

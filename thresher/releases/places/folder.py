@@ -26,7 +26,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.release import Shard
-from thresher.durable import IGNORED, ignores_condition, sync, why_not_exclusive
+from thresher.durable import IGNORED, create_file, ignores_condition, sync, why_not_exclusive
 from thresher.errors import PublishError
 from thresher.releases.merge_card import CARD, README, card_id, decoded, merge, origin, own_part
 from thresher.releases.places.place import Change, Committed, Gated, MovedError, backoff, damage_of
@@ -254,7 +254,7 @@ class Folder:
                     Path(part).unlink(missing_ok=True)
                 sync(Path(target).parent)
             else:
-                self._fs.pipe_file(target, data, mode="create")
+                create_file(self._fs, target, data)
         except FileExistsError as error:
             raise MovedError(path) from error
 
