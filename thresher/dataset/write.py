@@ -27,7 +27,7 @@ import yaml
 
 from schemas.manifest import Entry
 from schemas.sample import SAMPLES
-from thresher import __version__, ids
+from thresher import __version__, ids, yaml_text
 from thresher.auditing.audit import Audit
 from thresher.auditing.review import reviewed
 from thresher.dataset import preference_views, views
@@ -206,7 +206,7 @@ def _names_configs(card: bytes) -> bool:
     this."""
     matter = re.match(r"---\r?\n(.*?\n)---\r?\n", card.decode("utf-8", "replace"), re.DOTALL)
     try:
-        return matter is not None and "configs" in yaml.safe_load(matter[1])
+        return matter is not None and "configs" in yaml_text.load(matter[1])
     except (yaml.YAMLError, TypeError):
         return False
 

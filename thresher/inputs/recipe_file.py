@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from schemas.recipe import Recipe
 from schemas.suggest import did_you_mean
-from thresher import credentials
+from thresher import credentials, yaml_text
 from thresher.errors import RecipeError
 
 Key = tuple[str | int, ...]
@@ -77,11 +77,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); save the recipe as UTF-8") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml_text.SafeLoader)
+        document = yaml_text.load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"{path}:1: wanted a mapping with name, prompts, ..., found {_shortened(document)}")
     lines: dict[Key, int] = {}
@@ -122,7 +124,7 @@ def override_key(document: dict[str, Any], text: str) -> dict[str, Any]:
     try:
         for part in path:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
+        node[int(last) if isinstance(node, list) else last] = yaml_text.load(value)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise RecipeError(f"--set {text}: the recipe has no such place ({error})") from error
     except yaml.YAMLError as error:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import yaml
 
 from schemas.dataset import View
+from thresher import yaml_text
 from thresher.errors import PublishError
 
 KEYS = (
@@ -40,12 +41,11 @@ class Card:
 
 READ_TWICE = 200_000
 """Characters of front matter up to which it is also read by the loader of its readers, which takes a second for so many."""
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """Those in C, where PyYAML was built with them: a card may have megabytes."""
 
 
-class _Loader(_SafeLoader):  # type: ignore[misc]  # one of two classes
+class _Loader(yaml_text.FastLoader):
     """Refuses a key that occurs twice: YAML's own loader keeps the last and loses the others."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -144,7 +144,7 @@ def _mapping(source: str, name: str, before: int) -> dict[Any, Any]:
         raise PublishError(f"{name}: its front matter is not valid YAML: {error}; {_ADVICE}") from error
     if len(source) < READ_TWICE:  # what readers use is stricter with tabs than the loader in C
         try:
-            yaml.safe_load(source)
+            yaml_text.load(source)
         except yaml.YAMLError as error:
             raise PublishError(f"{name}: `datasets` could not read its front matter: {error}; {_ADVICE}") from error
     if odd := [key for key in (matter if isinstance(matter, dict) else ()) if not isinstance(key, str)]:
@@ -230,7 +230,7 @@ def _edited(matter: Mapping[Any, Any], old: Card) -> str | None:
 
 def _edited_list(key: Any, items: Any, own: str) -> str | None:
     """The lines of a list with other items, of which those that were there keep their lines; None if it is not in block style."""
-    node = yaml.compose(own, _SafeLoader) if own and isinstance(items, list) and items else None
+    node = yaml.compose(own, yaml_text.FastLoader) if own and isinstance(items, list) and items else None
     sequence = node.value[0][1] if isinstance(node, yaml.MappingNode) else None
     if not isinstance(sequence, yaml.SequenceNode) or sequence.flow_style or not sequence.value:
         return None
@@ -250,7 +250,7 @@ def _lines(source: str) -> dict[Any, tuple[str, str]]:
     """The lines of each key as (comments above it, its own); empty if keys do not begin on lines of their own."""
     if _OTHER_BREAKS.search(source):
         return {}
-    node = yaml.compose(source, _SafeLoader)
+    node = yaml.compose(source, yaml_text.FastLoader)
     lines = [f"{line}\n" for line in source.removesuffix("\n").split("\n")]
     if node is None or not node.value:  # no keys, as in the template of huggingface_hub
         return {_Tail: ("".join(line for line in lines if line.startswith("#")), "")}
@@ -271,7 +271,7 @@ def _lines(source: str) -> dict[Any, tuple[str, str]]:
 
 def _spans(node: yaml.MappingNode, lines: int) -> Iterator[tuple[Any, int, int]]:
     starts = [key.start_mark.line for key, _ in node.value]
-    keys = yaml.SafeLoader("")
+    keys = yaml_text.SafeLoader("")
     for (key, _), start, end in zip(node.value, starts, [*starts[1:], lines], strict=True):
         yield keys.construct_object(key, deep=True), start, end
 

@@ -21,6 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.dataset import PublishSpec
+from thresher import yaml_text
 from thresher.auditing.cache import cached_audit
 from thresher.auditing.compare import since
 from thresher.dataset.write import dataset_finished
@@ -64,7 +65,10 @@ def publish_spec(run: Run, changes: Mapping[str, Any], gates: Sequence[str] = ()
     spec = run.recipe.publish.model_dump(mode="json")
     for gate in gates:
         name, _, value = gate.partition("=")
-        spec["gates"][name.strip()] = yaml.safe_load(value)
+        try:
+            spec["gates"][name.strip()] = yaml_text.load(value)
+        except yaml.YAMLError as error:
+            raise PublishError(f"--gate {gate}: the value is not valid YAML") from error
     try:
         return PublishSpec.model_validate(spec | dict(changes))
     except ValidationError as error:
