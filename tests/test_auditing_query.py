@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +129,19 @@ def test_a_query_reads_the_run_and_nothing_else(tmp_path: Path, where: str, monk
         assert query(run, sql).num_rows
     if where == "disk":
         assert query(run, f"select * from read_csv('{secret}')", unsafe=True).to_pylist() == [{"key": "value"}]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_query_is_interrupted_while_duckdb_computes(
+    run: Run, capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
+) -> None:
+    """The query would take hours. The process gets the signal once DuckDB is at it."""
+    long = "select count(*) from range(1000000000) a, range(1000000000) b where a.range + b.range < 0"
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
+    timer.start()
+
+    assert main(["sql", run.root, long]) == status
+
+    timer.join()
+    assert capsys.readouterr().err.count("interrupted") == 1
+    assert json.loads(asked(capsys, run, "select 1 as a", "--json")) == [{"a": 1}]

@@ -61,6 +61,7 @@ def stats_table(numbers: Mapping[str, Any]) -> pa.Table:
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 
+
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain(?:\s+analyze)?\s", re.IGNORECASE | re.DOTALL)
 
 

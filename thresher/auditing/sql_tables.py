@@ -1,7 +1,10 @@
 """The prompts, samples and verdicts of a run as tables of DuckDB, read from the pool's Parquet files."""
 
 import logging
+import signal
+import socket
 import tempfile
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -68,7 +71,8 @@ def reading(store: Store) -> Iterator["DuckDBPyConnection"]:
     try:
         if not store.local:
             connection.register_filesystem(store.fs)
-        yield connection
+        with _interruptible(connection):
+            yield connection
     except duckdb.Error as error:
         message = str(error).split("\n\nLINE")[0].split("\n")[0]
         raise AuditError(
@@ -118,6 +122,33 @@ def quoted(store: Store, name: str) -> str:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _interruptible(connection: "DuckDBPyConnection") -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what DuckDB computes: Python's own handlers wait until it has ended. The bytes of
+    `signal.set_wakeup_fd` are written at once, and read by a thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def interrupt() -> None:
+        while reader.recv(1):
+            connection.interrupt()
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        thread.join()
+        reader.close()
+
 
 _VERDICTS_VIEW = """
 create view verdicts as
