@@ -15,6 +15,7 @@ from thresher.auditing.counting.evidence import (
     OTHER,
     Evidence,
     alarms,
+    canary_kinds,
     classes_of,
     correlation,
     evidence_of,
@@ -53,11 +54,13 @@ def test_scores_correlate_with_length() -> None:
 
 
 def test_canaries_of_a_batch_are_counted_once() -> None:
-    batch = json.dumps({"canaries": {"asked": 4, "right": 3}})
+    batch = json.dumps({"canaries": {"asked": 4, "right": 3, "kinds": {"other": [4, 3]}}})
 
     assert evidence(verdicts({"row": 0, "detail": batch}, {"row": 1, "detail": batch}), 2).canaries == {
         ("answer", "asked"): 4,
         ("answer", "right"): 3,
+        ("answer", "asked.other"): 4,
+        ("answer", "right.other"): 3,
     }
 
 
@@ -104,15 +107,26 @@ def test_too_many_timeouts_and_wrong_canaries_raise_alarms() -> None:
         seconds=0.0,
         classes=classes_of(98, {}, undecided),
         length_correlation=None,
-        canaries={"asked": 10, "right": 8},
+        canaries={"asked": 13, "right": 10},
+        canary_kinds=canary_kinds({"asked.sentence": 10, "right.sentence": 10, "asked.override": 3}, 0.9),
         benchmarks={},
         errors={},
     )
 
-    timeouts, canaries = alarms([stats], {"answer": {"parameters": {"canary_accuracy": 0.9}}})
+    timeouts, canaries, obedience = alarms([stats], {"answer": {"parameters": {"canary_accuracy": 0.9}}})
 
     assert timeouts.startswith("answer: timeout 2 of 100 (2.0%), at most 0.5% is acceptable")
-    assert canaries.startswith("answer: 8 of 10 canaries judged right, at least 90% is required")
+    share = "76.9%, 95% interval 49.7% to 91.8%"
+    assert canaries.startswith(f"answer: 10 of 13 canaries judged right ({share}), at least 90% is required")
+    failure = "answer: obeys answers that tell it to ignore the rubric: 3 of 3 such canaries judged wrong"
+    assert obedience.startswith(f"{failure} (100.0%, 95% interval 43.9% to 100.0%), at most 10% is acceptable")
+
+
+def test_a_kind_of_canary_fails_only_beyond_chance() -> None:
+    """Two errors of three may be chance for a judge that must be right on three of four; three of three are not."""
+    kinds = canary_kinds({"asked.turn": 3, "right.turn": 1, "asked.ending": 3}, 0.75)
+
+    assert {name: kind.fails for name, kind in kinds.items()} == {"turn": False, "ending": True}
 
 
 def test_errors_that_differ_in_numbers_are_one_kind_where_there_are_too_many() -> None:

@@ -1,24 +1,31 @@
 """judge: questions in both orders, canaries, engines with and without log-probabilities, and the real vLLM."""
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import filters
 from filters.base import FilterError
 from filters.judging import judge
+from filters.models.canaries import INSTRUCTIONS, KINDS
 from filters.tools import Tools
 from helpers.capitals import CAPITALS, SMALL, asked_table, capitals
-from helpers.fake_openai import FakeOpenAI
+from helpers.judges import JUDGES, ORDERS, Judge, digest_number, honest, parts, sums
+from schemas.dataset import GatesSpec
 from schemas.engines import ModelSpec, VllmEngine
 from schemas.sample import Message
+from thresher.auditing.cache import cached_audit
+from thresher.auditing.show import trust_lines
+from thresher.cli import main
 from thresher.judging.model_engines import ModelEngines
+from thresher.pool.run import open_run
+from thresher.releases.gates import gates
 
 MODELS = ModelEngines()
 
@@ -27,51 +34,6 @@ MODELS = ModelEngines()
 def _closed_at_the_end() -> Iterator[None]:
     with MODELS:
         yield
-
-
-def parts(question: str) -> list[str]:
-    """The texts between the lines of a question: the task, then the answers."""
-    line = re.search(r"=== \w+ ===", question)
-    assert line is not None
-    return [part.strip("\n") for part in question.split(line[0])[2::2]]
-
-
-class Judge(FakeOpenAI):
-    """A server whose model answers questions: `thinks` takes a question and gives the log-odds of A."""
-
-    def __init__(self, thinks: Callable[[str], float], *, logprobs: bool = True, owned_by: str = "vllm") -> None:
-        def misbehave(_: int, body: dict[str, Any]) -> Any:
-            return None if logprobs or not body.get("logprobs") else (400, {}, "logprobs are not supported")
-
-        super().__init__(owned_by=owned_by, misbehave=misbehave, context=100_000)
-        self._thinks = thinks
-
-    def complete(self, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
-        assert chat
-        question = body["messages"][-1]["content"]
-        odds = 0.0 if question == "Hello" else self._thinks(question)  # what a server is asked after it refused a prompt
-        letter = "A" if odds > 0 else "B"
-        text = json.dumps({"verdict": letter}) if "response_format" in body else letter
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "message": {"content": text}}
-        if body.get("logprobs"):
-            top = [{"token": " A", "logprob": -np.logaddexp(0, -odds)}, {"token": "B", "logprob": -np.logaddexp(0, odds)}]
-            top = [{"token": entry["token"], "logprob": float(entry["logprob"])} for entry in top]
-            choice["logprobs"] = {"content": [{**top[0 if odds > 0 else 1], "top_logprobs": top}]}
-        return {"choices": [choice]}
-
-    def engine(self) -> dict[str, Any]:
-        return {"engine": {"kind": "openai_http", "base_urls": [self.url]}, "model": {"name": "small"}}
-
-
-def honest(question: str) -> float:
-    """Compares the answer with the capital of the country."""
-    shown = parts(question)
-    right = dict(CAPITALS)[next(country for country, _ in CAPITALS if country in shown[0])]
-    if "Answer B:" in question:
-        return 3.0 if shown[1] == right else -3.0
-    good = shown[-1] == right
-    swapped = "A if it is not acceptable" in question
-    return 3.0 if good is not swapped else -3.0
 
 
 def always_a(_: str) -> float:
@@ -101,8 +63,7 @@ def test_a_good_judge_is_believed_through_any_server(how: dict[str, Any], agains
         else:  # a completion equal to the reference is neither better nor worse
             assert [row["result"] for row in judged] == ["judge_tie", "judged_wrong"] * 6
         canaries = judged[0]["detail"]["canaries"]
-        assert canaries["asked"] == 12
-        assert canaries["right"] == 12
+        assert canaries["asked"] == canaries["right"] == 36
         assert all("canaries" not in row["detail"] for row in judged[1:])
         body = server.bodies[-1]
         assert body["temperature"] == 0
@@ -165,11 +126,72 @@ def test_canaries_from_a_file_are_hidden_among_the_questions(tmp_path: Path) -> 
         assert [row["result"] for row in judged] == ["keep", "judged_wrong"] * 6
         assert judged[0]["detail"]["canaries"]["asked"] == 8
         assert len(server.bodies) == 2 * (12 + 8)
-        assert "canaries" not in verdicts(table, **server.engine())[0]["detail"]
     with Judge(lambda question: -2.0 if "A if it is not" in question else 2.0) as yes:
         judged = verdicts(table, canaries=str(path), canaries_per_batch=8, **yes.engine())
         assert {row["result"] for row in judged} == {"judge_unreliable"}
         assert judged[0]["detail"]["canaries"]["right"] == 4
+
+
+@pytest.mark.parametrize("references", [True, False], ids=["with references", "without"])
+@pytest.mark.parametrize("name", JUDGES)
+def test_judges_that_obey_or_compare_strings_are_told_from_sound_ones(name: str, references: bool) -> None:
+    """Each of them is right on all samples of this batch, so only the canaries tell them apart. Without references nobody knows a
+    right answer, and only the judge that obeys is found."""
+    thinks, fails = JUDGES[name]
+    table = asked_table(*[{**row, "reference": row["reference"] if references else None} for row in sums()])
+    with Judge(thinks) as server:
+        judged = verdicts(table, **server.engine())
+    kinds = judged[0]["detail"]["canaries"]["kinds"]
+
+    assert len(judged) == table.num_rows
+    if fails and (references or fails & ORDERS):
+        assert {row["result"] for row in judged} == {"judge_unreliable"}
+        assert {kind for kind in fails if kind in kinds} == set(judged[1]["detail"]["fails"])
+    else:
+        assert [row["result"] for row in judged] == ["keep", "judged_wrong"] * (table.num_rows // 2)
+
+
+@pytest.mark.parametrize(("one_in", "believed"), [(12, True), (3, False)])
+def test_a_noisy_judge_is_believed_as_long_as_it_is_accurate_enough(one_in: int, believed: bool) -> None:
+    """Its errors do not depend on the kind of answer."""
+
+    def errs(question: str) -> float:
+        return honest(question) * (-1 if digest_number(question) % one_in == 0 else 1)
+
+    with Judge(errs) as server:
+        judged = results(asked_table(*sums()), **server.engine())
+
+    assert ("judge_unreliable" not in judged) is believed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sound", "obeys 'ignore the rubric'", "compares strings"])
+def test_audit_card_and_gates_name_what_a_judge_fails_on(name: str, tmp_path: Path) -> None:
+    """With a rate and its interval; and no canary is in the run or its dataset."""
+    thinks, fails = JUDGES[name]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums()))
+    with Judge(thinks) as server:
+        filters_ = [{"name": "judge", "parameters": server.engine()}]
+        recipe = {"name": "judged", "filters": filters_, "dedupe": None, "near_miss": None, "dataset": {"license": "mit"}}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+        main(["filter", str(tmp_path / "recipe.yaml"), "--samples", str(tmp_path / "own.jsonl"), "--out", str(tmp_path / "run")])
+    run = open_run(tmp_path / "run")
+    audit = cached_audit(run)
+    texts = [*trust_lines(audit), (tmp_path / "run" / "dataset" / "README.md").read_text()]
+    reasons = gates(run, audit, GatesSpec())
+
+    assert audit.samples == len(sums())
+    for kind, facts in KINDS.items():
+        named = f"{facts.failure}: 3 of 3 such canaries judged wrong (100.0%, 95% interval 43.9% to 100.0%)"
+        if kind == "override":
+            assert all((named in text) is (kind in fails) for text in (*texts, " ".join(reasons)))
+        else:
+            assert any(facts.failure in reason for reason in reasons) is (kind in fails)
+    assert bool(fails) is any("do not trust its verdicts" in reason for reason in reasons)
+    rows = [row for path in (tmp_path / "run").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    stored = json.dumps(rows, default=str)
+    assert "555" in stored
+    assert not [text for told in INSTRUCTIONS.values() for text in told if json.dumps(text)[1:-1] in stored]
 
 
 def test_a_completion_cannot_forge_the_line_that_fences_it_in() -> None:
@@ -261,7 +283,7 @@ def test_a_server_that_is_not_there_stops_the_run() -> None:
 def test_the_embedded_model_is_no_judge_and_that_is_noticed() -> None:
     """Real log-probabilities of both letters through vLLM; a model of 135M prefers A whatever the options are."""
     table = capitals()
-    judged = verdicts(table, engine=SMALL)
+    judged = verdicts(table, engine=SMALL, canaries_per_batch=12)
     assert {row["result"] for row in judged} == {"judge_unreliable"}
     assert all(0 < row["detail"]["good"] < 1 for row in judged)
     asker = MODELS.asker(VllmEngine.model_validate(SMALL), ModelSpec())

@@ -40,6 +40,26 @@ class FilterCounts:
 
 
 @dataclass(frozen=True)
+class CanaryKind:
+    """How a judge did on one kind of canary (filters.models.canaries.KINDS)."""
+
+    failure: str
+    """What a judge does that fails on this kind."""
+    asked: int
+    right: int
+    """How many of them it judged right."""
+    failure_interval: tuple[float, float]
+    """95 % interval of the share that it judged wrong (Wilson)."""
+    fails: bool
+    """Whether it is right on less than the required share, beyond chance: the interval lies above what may be wrong."""
+
+    def __str__(self) -> str:
+        wrong, (low, high) = self.asked - self.right, self.failure_interval
+        share = f"{wrong / self.asked:.1%}, 95% interval {low:.1%} to {high:.1%}"
+        return f"{self.failure}: {wrong} of {self.asked} such canaries judged wrong ({share})"
+
+
+@dataclass(frozen=True)
 class FilterStats:
     """Everything the audit knows about one filter. Counts are of samples without anchors: seen = kept + dropped + undecided."""
 
@@ -58,6 +78,8 @@ class FilterStats:
     """Pearson's r of the score and the length of the completion in characters; null for a filter without scores."""
     canaries: dict[str, int]
     """Answers of known truth that were mixed in: how many were `asked` and how many judged `right`. Empty without canaries."""
+    canary_kinds: dict[str, CanaryKind]
+    """The same for each kind of canary."""
     benchmarks: dict[str, int]
     """Contaminated samples by benchmark."""
     errors: dict[str, dict[str, int]]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from thresher.auditing.audit import Audit, FamilyStats, FilterCounts, FilterStats, ModelStats
 from thresher.auditing.statistics import Statistics
 from thresher.estimators.calibration import Calibration
+from thresher.estimators.intervals import wilson
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,13 +150,24 @@ def overlaps_table(audit: Audit, *, gap: str = THIN) -> "Table":
     return table
 
 
+def canary_words(stats: FilterStats) -> list[str]:
+    """How a judge did on its canaries: in all, and each kind on which it fails or, of a judge that holds, does worst."""
+    if not stats.canaries:
+        return []
+    right, asked = stats.canaries["right"], stats.canaries["asked"]
+    low, high = wilson(right / asked, asked)
+    words = [f"{right} of {asked} canaries judged right ({right / asked:.1%}, 95% interval {low:.1%} to {high:.1%})"]
+    kinds = stats.canary_kinds.values()
+    worst = max(kinds, key=lambda kind: 1 - kind.right / kind.asked, default=None)
+    failing = [f"FAILS: it {kind}" for kind in kinds if kind.fails]
+    return words + (failing or ([f"worst kind: {worst}"] if worst is not None and worst.right < worst.asked else []))
+
+
 def trust_lines(audit: Audit) -> list[str]:
     """Evidence for trust in each filter: canaries, correlation of score and length, contamination by benchmark."""
     lines = []
     for stats in audit.filters:
-        remarks = []
-        if stats.canaries:
-            remarks.append(f"{stats.canaries['right']} of {stats.canaries['asked']} canaries judged right")
+        remarks = canary_words(stats)
         if stats.length_correlation is not None:
             remarks.append(f"score against length r = {stats.length_correlation:+.2f}")
         remarks += [f"{count} contaminated by {benchmark}" for benchmark, count in stats.benchmarks.items()]

@@ -19,7 +19,7 @@ from thresher import __version__
 from thresher.auditing.audit import Audit
 from thresher.auditing.compare import Since
 from thresher.auditing.review import Review, lines_of
-from thresher.auditing.show import calibration_lines, markdown, model_row, number, percent
+from thresher.auditing.show import calibration_lines, canary_words, markdown, model_row, number, percent
 from thresher.dataset import views
 from thresher.dataset.messages import JSON
 from thresher.samplers.declared import declared_words
@@ -112,6 +112,7 @@ def card(
         stop=", ".join(f"`{text!r}`" for text in recipe.sampling.stop),
         version=__version__,
         funnel=funnel + "\n",
+        judges=[f"`{stats.name}`: {'; '.join(words)}" for stats in audit.filters if (words := canary_words(stats))],
         families=families,
         views=list(sizes),
         about=ABOUT,

@@ -25,7 +25,7 @@ from thresher.auditing.audit import (
     Tokens,
 )
 from thresher.auditing.counting.count_shard import Counts
-from thresher.auditing.counting.evidence import Evidence, alarms, classes_of, correlation
+from thresher.auditing.counting.evidence import Evidence, accuracy_required, alarms, canary_kinds, classes_of, correlation
 from thresher.estimators.calibration import Calibration
 from thresher.estimators.diversity import diversities
 from thresher.estimators.intervals import pass_rate_interval
@@ -190,6 +190,7 @@ def _filter_counts(facts: Mapping[str, Any], counts: Counts) -> FilterCounts:
 def _filter_stats(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
     name, evidence, verdicts = facts["label"], counts.evidence, _filter_counts(facts, counts)
     is_verifier = facts["role"] == Role.VERIFIER.value
+    canaries = {key: number for (label, key), number in sorted(evidence.canaries.items()) if label == name}
     return FilterStats(
         name=name,
         version=facts["version"],
@@ -201,7 +202,8 @@ def _filter_stats(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
         seconds=round(facts["seconds"], 3),
         classes=classes_of(verdicts.kept, verdicts.dropped, verdicts.undecided) if is_verifier else {},
         length_correlation=correlation(evidence.scores[name]) if name in evidence.scores else None,
-        canaries={key: number for (label, key), number in sorted(evidence.canaries.items()) if label == name},
+        canaries={key: number for key, number in canaries.items() if "." not in key},
+        canary_kinds=canary_kinds(canaries, accuracy_required(facts)),
         benchmarks={key: number for (label, key), number in sorted(evidence.benchmarks.items()) if label == name},
         errors=_errors(evidence, name),
     )

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Role
+from filters.models.canaries import KINDS
 from schemas.sample import CLASSES, Outcome, verdict_class
-from thresher.auditing.audit import FilterStats
+from thresher.auditing.audit import CanaryKind, FilterStats
+from thresher.estimators.intervals import wilson
 
 MOST = {"unparsed": 0.30, "timeout": 0.005, "crash": 0.005, "verifier_error": 0.0, "tampering": 0.0}
 """Largest share of a verifier's verdicts in each class; above it there is an alarm."""
@@ -38,7 +40,7 @@ class Evidence:
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """By filter: n and the sums of x, y, x^2, y^2, x y, with x the characters of a completion and y its score."""
     canaries: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By filter, and `asked` or `right`."""
+    """By filter, and `asked` or `right`, of all kinds; and for each kind, `asked.KIND` or `right.KIND`."""
     benchmarks: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Contaminated samples by filter and benchmark."""
     overlaps: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -69,6 +71,8 @@ def evidence_of(
         batches = {str(detail["canaries"]): detail["canaries"] for detail in _details(of_filter, "canaries")}
         for canaries in batches.values():  # equal samples have equal verdicts, so a batch may be reported twice
             evidence.canaries.update({(label, "asked"): int(canaries["asked"]), (label, "right"): int(canaries["right"])})
+            for kind, (asked, right) in canaries.get("kinds", {}).items():
+                evidence.canaries.update({(label, f"asked.{kind}"): int(asked), (label, f"right.{kind}"): int(right)})
     verdicts = verdicts.filter(pa.array(~anchor[verdicts["row"].to_numpy()]))
     for facts in filters:
         of_filter = verdicts.filter(pc.equal(verdicts["filter"], facts["label"]))
@@ -100,6 +104,23 @@ def classes_of(kept: int, dropped: Mapping[str, int], undecided: Mapping[str, in
     return {name: numbers[name] for name in CLASSES}
 
 
+def canary_kinds(counts: Mapping[str, int], accuracy: float) -> dict[str, CanaryKind]:
+    """How a judge did on each kind of canary. `counts` has `asked.KIND` and `right.KIND`; `accuracy` is the share that it must
+    judge right."""
+    kinds = {}
+    for kind, facts in KINDS.items():
+        if asked := counts.get(f"asked.{kind}", 0):
+            right = counts.get(f"right.{kind}", 0)
+            interval = wilson(1 - right / asked, asked)
+            kinds[kind] = CanaryKind(facts.failure, asked, right, interval, fails=interval[0] > 1 - accuracy)
+    return kinds
+
+
+def accuracy_required(facts: Mapping[str, Any]) -> float:
+    """The share of its canaries that a filter must judge right, from its recorded facts."""
+    return float(facts.get("parameters", {}).get("canary_accuracy", 1.0))
+
+
 def alarms(filters: Iterable[FilterStats], facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Report verifiers with too little evidence to be trusted, in words."""
     for stats in filters:
@@ -110,12 +131,17 @@ def alarms(filters: Iterable[FilterStats], facts: Mapping[str, Mapping[str, Any]
                 share = f"{stats.classes[name]} of {stats.seen} ({stats.classes[name] / stats.seen:.1%})"
                 yield f"{stats.name}: {name} {share}, at most {most:.1%} is acceptable; {ADVICE[name]}"
         if stats.canaries:
-            wanted = float(facts[stats.name].get("parameters", {}).get("canary_accuracy", 1.0))
-            if stats.canaries["right"] < wanted * stats.canaries["asked"]:
+            wanted, asked, right = accuracy_required(facts[stats.name]), stats.canaries["asked"], stats.canaries["right"]
+            if right < wanted * asked:
+                low, high = wilson(right / asked, asked)
+                share = f"{right / asked:.1%}, 95% interval {low:.1%} to {high:.1%}"
                 yield (
-                    f"{stats.name}: {stats.canaries['right']} of {stats.canaries['asked']} canaries judged right, at least "
-                    f"{wanted:.0%} is required; do not trust its verdicts"
+                    f"{stats.name}: {right} of {asked} canaries judged right ({share}), at least {wanted:.0%} is required; "
+                    "do not trust its verdicts"
                 )
+            for kind in stats.canary_kinds.values():
+                if kind.fails:
+                    yield f"{stats.name}: {kind}, at most {1 - wanted:.0%} is acceptable; do not trust its verdicts"
 
 
 def kinds_of_errors(errors: Counter[str]) -> Counter[str]:

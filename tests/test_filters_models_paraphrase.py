@@ -1,0 +1,59 @@
+"""Answers in other words: the same value, and nothing that is not surely the same."""
+
+import pytest
+
+from filters.models.paraphrase import differ, in_other_notation, in_sentences, value_of
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        ("42", ["forty-two", "42.0"]),
+        ("-7", ["minus seven", "-7.0"]),
+        ("0.50", ["zero point five", "0.5", "1/2", "2/4"]),
+        ("1/3", ["2/6"]),
+        ("12,345", ["twelve thousand three hundred and forty-five", "12345.0", "12345"]),
+        ("$5", ["five dollars"]),
+        ("50%", ["fifty percent", "50/100"]),
+        ("12 cm", ["twelve centimetres", "120 mm"]),
+        ("1.5 hours", ["one point five hours", "90 minutes"]),
+        ("Lima", []),
+        ("3 apples", []),
+        ("2/0", []),
+    ],
+)
+def test_numbers_and_measures_are_written_in_other_notations(answer: str, written: list[str]) -> None:
+    """Text, and units that are not known, have none."""
+    assert in_other_notation(answer) == written
+
+
+@pytest.mark.parametrize("answer", ["42", "-7", "1.25", "3/4", "999999", "1,000", "0.0001"])
+def test_other_notations_have_the_same_value(answer: str) -> None:
+    """Those in figures; words are checked above."""
+    values = {value_of(form) for form in in_other_notation(answer) if form[-1].isdigit()}
+
+    assert values == {value_of(answer)}
+
+
+def test_short_answers_are_put_into_sentences() -> None:
+    """With the answer first or last; a long one, or one of several lines, has none."""
+    written = in_sentences("Lima.")
+
+    assert {"The answer is Lima.", "Lima is the answer."} < set(written)
+    assert in_sentences("x" * 81) == in_sentences("first\nsecond") == in_sentences(" ") == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "apart"),
+    [
+        ("42", "43", True),
+        ("1/2", "0.50", False),
+        ("4", "42", True),
+        ("Paris", "Rome", True),
+        ("Paris", "paris, France", False),
+        ("!", "?", False),
+        ("42", "forty", True),
+    ],
+)
+def test_only_answers_of_different_value_differ(first: str, second: str, apart: bool) -> None:
+    assert differ(first, second) is differ(second, first) is apart
