@@ -110,9 +110,16 @@ class Server(AbstractContextManager["Server"]):
         return f"{(errors or lines or ['no output'])[-1].strip()[:300]} (log: {self._log})"
 
 
+class _NoRedirections(urllib.request.HTTPRedirectHandler):
+    """Whoever sends the question on to another address does not serve."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _healthy(root: str, seconds: float) -> bool:
     """Whether a server answers within this time that it can serve."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirections())
     try:
         with direct.open(f"{root}/health", timeout=seconds) as answer:
             return bool(answer.status == 200)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from thresher.samplers.http.connection import LONGEST_LIST
 from thresher.samplers.http.counters import read_counters
 from thresher.samplers.http.dialects import VLLM
 
@@ -47,7 +48,7 @@ def _exchange(url: str, body: bytes | None, seconds: float) -> tuple[bool, bytes
     try:
         direct.request("GET" if body is None else "POST", urlsplit(url).path, body, headers)
         answer = direct.getresponse()
-        content = answer.read()
+        content = answer.read(LONGEST_LIST)
         return False, content if answer.status == 200 else None
     except TimeoutError:
         return True, None

@@ -50,6 +50,8 @@ FINISH_REASONS = MappingProxyType({word: reason for reason, words in _FINISHED.i
 """The finish reasons of servers (in lower case) by which a completion is at its end, and what the pool calls them."""
 TOKEN_BYTES = 1024
 """Bytes of text that no token exceeds. Longer texts are not what was asked for."""
+MOST_TOKENS = 2**31 - 1
+"""The largest count of tokens that the pool can hold."""
 WORDS = 500
 """Characters of an error message that are kept."""
 
@@ -68,11 +70,12 @@ class BlockedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP response: status, Retry-After header, body."""
+    """An HTTP response: status, Retry-After header, body, Location header."""
 
     status: int
     retry_after: str
     content: bytes
+    location: str = ""
 
     @property
     def text(self) -> str:
@@ -86,7 +89,7 @@ class Response:
         """The server's error message, at most 500 characters."""
         try:
             return error_words(self.json())
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.text[:WORDS]
 
     @property
@@ -106,7 +109,7 @@ class Response:
         except ValueError:
             try:
                 seconds = (parsedate_to_datetime(self.retry_after) - datetime.now(UTC)).total_seconds()
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 return 0.0
         return max(0.0, seconds) if isfinite(seconds) else 0.0
 
@@ -114,6 +117,13 @@ class Response:
 def error_words(body: Any) -> str:
     """Return the message in the body of an error, at most 500 characters, wherever a server puts it."""
     body = body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict) else body  # Gemini
+    try:
+        return _words(body)[:WORDS]
+    except RecursionError:
+        return "an error of too many levels"
+
+
+def _words(body: Any) -> str:
     message, further = body, ""
     for _ in range(3):  # an error in an error: {"error": {"message": {"detail": ...}}}
         if not isinstance(message, dict):
@@ -125,7 +135,7 @@ def error_words(body: Any) -> str:
             break
         message = inner[0]
     text = message if isinstance(message, str) else json.dumps(message)
-    return (f"{text}: {further}" if further else text)[:WORDS]
+    return f"{text}: {further}" if further else text
 
 
 @dataclass(frozen=True)
@@ -233,7 +243,9 @@ def _with_reasoning_tokens(completion: Completion, usage: Any) -> Completion:
     count = ((usage or {}).get("completion_tokens_details") or {}).get("reasoning_tokens")
     if completion.parts is None or count is None:
         return completion
-    return replace(completion, parts=replace(completion.parts, reasoning_tokens=int(count)))
+    if type(count) is not int or not 0 <= count <= MOST_TOKENS:
+        raise ValueError(f"reasoning_tokens is {str(count)[:80]}")
+    return replace(completion, parts=replace(completion.parts, reasoning_tokens=count))
 
 
 def _read_choice(choice: dict[str, Any], asked: Asked) -> tuple[Completion, TokenLogprobs]:

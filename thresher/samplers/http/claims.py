@@ -5,6 +5,7 @@ A server may be started again with another model under the same name, and nothin
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,10 @@ MUST_AGREE = ("root", "parent", "owned_by", "weight_version")
 
 _CONTEXTS = ("max_model_len", "context_length", "context_window", "max_context_length")
 """Names of a model's context in its card: vLLM and SGLang, OpenRouter and Together, Groq, Mistral."""
+LONGEST = 200
+"""Characters of a claim, or of the name of a model that is not asked for, that are kept."""
+COMPARED = 1000
+"""Most models of a list that are compared with one that it lacks."""
 
 
 class ChangedServerError(EngineError):
@@ -60,13 +65,14 @@ def context_of(card: Mapping[str, Any]) -> int:
 
 def read_claims(card: Mapping[str, Any], version: str, weight_version: Any) -> ServerClaims:
     """The claims in a model's card (GET /v1/models), with the server's version."""
-    texts = {name: str(card[name]) for name in ("root", "parent", "owned_by") if isinstance(card.get(name), str) and card[name]}
+    said = {name: card.get(name) for name in ("root", "parent", "owned_by")}
+    texts = {name: value[:LONGEST] for name, value in said.items() if isinstance(value, str) and value}
     length = card.get("max_model_len")
     return ServerClaims(
         model=str(card["id"]),
         **texts,
-        max_model_len=length if isinstance(length, int) else None,
-        weight_version=None if weight_version is None else str(weight_version),
+        max_model_len=length if type(length) is int and length > 0 else None,
+        weight_version=None if weight_version is None else str(weight_version)[:LONGEST],
         versions=(version,) if version else (),
     )
 
@@ -125,8 +131,9 @@ async def read_card(connection: Connection, url: str, model: str, key: ApiKey, *
             f"in /v1; {WITHOUT_LIST}"
         ) from error
     if (card := find_card(cards, model)) is None:
-        hint = did_you_mean(model, cards, cutoff=0.0)
-        served = ", ".join(sorted(cards)[:20]) or "nothing"
+        names = [name[:LONGEST] for name in islice(cards, COMPARED)]
+        hint = did_you_mean(model, names, cutoff=0.0)
+        served = ", ".join(sorted(names)[:20]) or "nothing"
         raise EngineError(f"{url} does not serve {model}, only {served}{hint}; {WITHOUT_LIST}")
     return card
 

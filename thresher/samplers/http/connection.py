@@ -1,5 +1,10 @@
-"""HTTP requests to one server: the client, the key, network errors, how many requests it gets, and when."""
+"""HTTP requests to one server: the client, the key, network errors, how many requests it gets, and when.
 
+A request goes to the address of the recipe and to no other one: a redirection of a prompt is an error, and one of a GET is
+followed only within the scheme, host and port that were asked.
+"""
+
+import asyncio
 import logging
 import os
 import socket
@@ -7,14 +12,15 @@ import time
 import urllib.request
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from schemas.engines import HttpEngine
 from thresher.credentials import hidden
 from thresher.errors import EngineError
 from thresher.samplers.http.addresses import is_loopback
-from thresher.samplers.http.answers import Response
+from thresher.samplers.http.answers import WORDS, Response
 
 if TYPE_CHECKING:
     import aiohttp  # takes a while, so it is imported when a connection is opened
@@ -22,8 +28,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-LONGEST_LIST = 64 << 20
-"""Bytes of the longest answer to a request without a limit of its own."""
+LONGEST_LIST = 8 << 20
+"""Bytes of the longest answer to a request without a limit of its own, such as a list of models."""
+LONGEST_ERROR = 1 << 20
+"""Bytes of an error that are read, besides the request that it may repeat. The rest is left."""
+SLOWEST = 1024
+"""Bytes per second at which an answer must arrive in the mean, once it has begun and after a time of give_up_after_s. White space
+before it, by which some servers keep a connection open while they work, does not begin it."""
+REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
+MOST_INTERIM = 100
+"""Interim answers (status 1xx) to one request."""
+MOST_REDIRECTIONS = 3
+"""Redirections of one GET that are followed."""
 
 
 FIRST_LIMIT = 8.0
@@ -134,7 +150,9 @@ class Connection:
         import aiohttp
 
         self._key, self._client = key, _open_client(url, spec, key)
+        self._patience_s = spec.give_up_after_s
         self._network_errors = (aiohttp.ClientError, OSError, TimeoutError)
+        self._broken_head = aiohttp.ClientResponseError  # headers that are too long, an encoding that cannot be read
         self.heard_at = 0.0
         """When the server last sent anything, by time.monotonic()."""
         self.received_at = 0.0
@@ -144,37 +162,90 @@ class Connection:
         await self._client.close()
 
     async def get(self, url: str, timeout_s: float) -> Response:
-        """Send a request. Raises AttemptError if the connection breaks or the time is over."""
+        """Send a request. Raises AttemptError if the connection breaks or the time is over, if the answer is too long, or if the
+        server sends the request to another origin."""
         from aiohttp import ClientTimeout
 
-        return await self._exchange(self._client.get(url, timeout=ClientTimeout(total=timeout_s)), posted=False)
+        timeout = ClientTimeout(total=timeout_s)
+        for _ in range(1 + MOST_REDIRECTIONS):
+            request = self._client.get(url, timeout=timeout, allow_redirects=False)
+            response = await self._exchange(request, posted=False, longest=LONGEST_LIST, longest_error=LONGEST_ERROR)
+            if response.status not in REDIRECTIONS:
+                return response
+            target = _target(url, response)
+            if _origin(target) is None or _origin(target) != _origin(url):
+                raise self._sent_on(url, response)
+            url = target
+        raise AttemptError("failed", f"status {response.status}: more than {MOST_REDIRECTIONS} redirections of one request")
 
     async def post(self, url: str, body: bytes, longest: int = LONGEST_LIST) -> Response:
-        """Send a request and wait for the answer without limit. Raises AttemptError if the connection breaks, or if the answer
-        has more than `longest` bytes."""
-        return await self._exchange(self._client.post(url, data=body), posted=True, longest=longest)
+        """Send a request and wait for the answer without limit. Raises AttemptError if the connection breaks, if the answer
+        arrives too slowly or has more than `longest` bytes, or if the server sends the request to another address."""
+        request = self._client.post(url, data=body, allow_redirects=False)
+        longest_error = min(longest, LONGEST_ERROR + 16 * len(body))
+        response = await self._exchange(request, posted=True, longest=longest, longest_error=longest_error)
+        if response.status in REDIRECTIONS:
+            raise self._sent_on(url, response)
+        return response
 
     async def _exchange(
-        self, request: AbstractAsyncContextManager["aiohttp.ClientResponse"], *, posted: bool, longest: int = LONGEST_LIST
+        self, request: AbstractAsyncContextManager["aiohttp.ClientResponse"], *, posted: bool, longest: int, longest_error: int
     ) -> Response:
+        clock, begun_at, received = asyncio.get_running_loop().time, 0.0, 0
         try:
-            async with request as response:
-                parts, received = [], 0
+            async with request as response, asyncio.timeout(None) as limit:
+                right, parts = response.status == 200, list[bytes]()
                 async for part in response.content.iter_any():  # an answer with log-probabilities may take minutes to arrive
                     parts.append(part)
                     received += len(part)
-                    self._heard(posted and response.status == 200)
-                    if received > longest:
+                    self._heard(posted and right)
+                    if received > longest and right:
                         raise AttemptError("failed", f"an answer of more than {longest} bytes, which is more than was asked for")
-                self._heard(posted and response.status == 200)
-                return Response(response.status, response.headers.get("retry-after", ""), b"".join(parts))
+                    if received > longest_error and not right:
+                        break
+                    begun_at = begun_at or (clock() if part.strip() else 0.0)
+                    limit.reschedule(begun_at + self._patience_s + received / SLOWEST if begun_at else None)
+                self._heard(posted and right)
+                fields = (response.headers.get("retry-after", ""), b"".join(parts), response.headers.get("location", ""))
+                return Response(response.status, *fields)
         except self._network_errors as error:
-            raise AttemptError("cut", self._key.hide(f"{type(error).__name__} {error}".strip())) from error
+            if isinstance(error, TimeoutError) and begun_at and clock() > begun_at + self._patience_s:
+                words = f"an answer that arrives too slowly: {received} bytes in {clock() - begun_at:.0f} s"
+                raise AttemptError("failed", words) from error
+            words = self._key.hide(f"{type(error).__name__} {error}".strip())[:WORDS]
+            raise AttemptError("failed" if isinstance(error, self._broken_head) else "cut", words) from error
+
+    def _sent_on(self, url: str, response: Response) -> AttemptError:
+        """The error of a server that sends a request to an address that the recipe does not name."""
+        target = self._key.hide(_target(url, response))[:WORDS]
+        return AttemptError(
+            "failed",
+            f"status {response.status}: {url} sends the request on to {target or 'nowhere'}; prompts go to the addresses of the "
+            "recipe alone, so name that address in engine.base_urls if it is the right one",
+        )
 
     def _heard(self, received: bool) -> None:
         self.heard_at = time.monotonic()
         if received:
             self.received_at = self.heard_at
+
+
+def _target(url: str, response: Response) -> str:
+    """Where a redirection leads; "" if it does not say."""
+    try:
+        return urljoin(url, response.location) if response.location else ""
+    except ValueError:
+        return response.location
+
+
+def _origin(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port of an address; None if it has none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    return parts.scheme, (parts.hostname or "").lower(), port
 
 
 def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> "aiohttp.ClientSession":
@@ -194,6 +265,23 @@ def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> "aiohttp.ClientSess
         opened.setblocking(False)
         return opened
 
+    class Answer(aiohttp.ClientResponse):
+        async def start(self, connection: Any) -> aiohttp.ClientResponse:
+            """Read the head of the answer; interim ones before it are read without end by aiohttp."""
+            protocol, interim = connection.protocol, count(1)
+            read = protocol.read
+
+            async def read_head() -> Any:
+                if next(interim) > MOST_INTERIM:
+                    raise AttemptError("failed", f"more than {MOST_INTERIM} interim answers (status 1xx)")
+                return await read()
+
+            protocol.read = read_head
+            try:
+                return await super().start(connection)
+            finally:
+                del protocol.read
+
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxy = None if is_loopback(host) or urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(parts.scheme)
@@ -205,4 +293,5 @@ def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> "aiohttp.ClientSess
         headers={"Content-Type": "application/json"} | key.headers,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.connect_timeout_s, sock_read=None),
         proxy=proxy,
+        response_class=Answer,
     )

@@ -9,11 +9,15 @@ from collections.abc import Sequence
 
 
 def read_counters(page: bytes, names: Sequence[str]) -> tuple[float, ...] | None:
-    """Return the sum of each metric over its labels, from a page in Prometheus's text format; None without the first of them."""
+    """Return the sum of each metric over its labels, from a page in Prometheus's text format; None without the first of them, or
+    with a value that is no number."""
     found = re.findall(rb"^(" + "|".join(names).encode() + rb")(?:\{[^\n]*\})?[ \t]+([0-9.eE+-]+)", page, re.MULTILINE)
     sums = dict.fromkeys(names, 0.0)
-    for name, value in found:
-        sums[name.decode()] += float(value)
+    try:
+        for name, value in found:
+            sums[name.decode()] += float(value)
+    except ValueError:
+        return None
     return tuple(sums.values()) if any(name.decode() == names[0] for name, _ in found) else None
 
 

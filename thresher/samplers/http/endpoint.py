@@ -31,8 +31,11 @@ from thresher.samplers.http.claims import ChangedServerError, context_of, read_c
 from thresher.samplers.http.connection import ApiKey, AttemptError, Connection, PromptRefusedError, RateLimit
 from thresher.samplers.http.counters import WorkCounters, read_counters
 from thresher.samplers.http.dialects import dialect_of
+from thresher.samplers.http.logprobs import token_numbers
+from thresher.samplers.http.parts import read_text
 from thresher.samplers.http.protocol import (
     SHORTEN,
+    SLACK_BYTES,
     Question,
     Service,
     Tokenised,
@@ -243,22 +246,21 @@ class Endpoint:
         SourceError with the server's words for a prompt that it refuses."""
         if not self.form.dialect.tells_tokens:
             return None
-        body = prompt_body(group, self._service, self.form)
-        root = "{0.scheme}://{0.netloc}".format(urlsplit(self.url))
-        response = await self._connection.post(f"{root}/tokenize", orjson.dumps(body))
+        asked = orjson.dumps(prompt_body(group, self._service, self.form))
+        root, longest = "{0.scheme}://{0.netloc}".format(urlsplit(self.url)), SLACK_BYTES + 16 * len(asked)
+        response = await self._connection.post(f"{root}/tokenize", asked, longest)
         if response.status in (400, 413, 422):
             raise SourceError(self._key.hide(response.message))
         try:
-            answer = response.json()
-            ids, context = answer["tokens"], int(answer["max_model_len"])
-        except (ValueError, KeyError, TypeError):
+            told = response.json()
+            ids, context = token_numbers(told["tokens"], "tokens").tolist(), int(told["max_model_len"])
+        except _UNREADABLE:
             return None
         body = {"model": self._service.model, "tokens": ids}
-        response = await self._connection.post(f"{root}/detokenize", orjson.dumps(body))
-        text = None
-        with suppress(ValueError, KeyError, TypeError):
-            text = str(response.json()["prompt"])
-        return Tokenised(len(ids), text, context)
+        response = await self._connection.post(f"{root}/detokenize", orjson.dumps(body), longest)
+        with suppress(*_UNREADABLE):
+            return Tokenised(len(ids), read_text(response.json()["prompt"]), context)
+        return Tokenised(len(ids), None, context)
 
     async def works(self, group: Group) -> bool:
         """Return whether the server gives a whole answer to a short request with the parameters of a group on which it fails."""
@@ -283,9 +285,9 @@ class Endpoint:
         """Send a request, and return the form that it had."""
         await self._make_sure()
         form, group = self.form, question.group
-        if unsupported := unsupported_fields(group, form):
+        for name in unsupported_fields(group, form):
             raise EngineError(
-                f"sampling.{(name := unsupported[0])}: {self.url} has no such field, so {group.parameters[name]} cannot be sent; "
+                f"sampling.{name}: {self.url} has no such field, so {group.parameters[name]} cannot be sent; "
                 "remove it from the recipe, or set engine.extensions to vllm if the server supports it"
             )
         if self._service.seeded and not form.dialect.takes_seeds:
@@ -302,13 +304,11 @@ class Endpoint:
 
     async def _read(self, question: Question, response: Response, form: Form) -> Answer:
         """Read a whole answer. Raises AttemptError for anything else."""
-        group = question.group
+        group, content = question.group, response.content
         asked = asked_of(question, self._service, form, sure=self._without_logprobs < MOST_WITHOUT)
         try:
-            if len(response.content) < INLINE_BYTES:
-                answer = read_answer(response.content, asked)
-            else:
-                answer = await asyncio.to_thread(read_answer, response.content, asked)
+            short = len(content) < INLINE_BYTES
+            answer = read_answer(content, asked) if short else await asyncio.to_thread(read_answer, content, asked)
         except ServerError as error:
             raise AttemptError("busy", f"status 200: {self._key.hide(str(error))}", response.wait_s) from error
         except BlockedError as error:

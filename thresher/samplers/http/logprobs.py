@@ -12,6 +12,13 @@ from thresher.samplers.sampler import Completion
 NO_CHANCE = -9999.0
 """What vLLM's server writes for a log-probability of minus infinity, which JSON does not have."""
 
+MOST = 0.01
+"""The largest log-probability that is taken for one: 0, and the rounding of engines that compute in bfloat16."""
+MOST_OF_ALL = 0.05
+"""The same of all listed tokens of a position together."""
+LEAST = float(np.finfo(np.float32).min)
+"""The least one, which llama.cpp writes for minus infinity."""
+
 TopTokens = list[tuple[Any, float]]
 """The likeliest tokens at one position, each with its log-probability."""
 
@@ -33,13 +40,15 @@ def token_numbers(values: Any, what: str) -> NDArray[np.int32]:
 
 
 def numbers(values: list[Any]) -> NDArray[np.float64]:
-    """Return log-probabilities (T,) from JSON values. Raises ValueError for anything but finite numbers."""
+    """Return log-probabilities (T,) from JSON values. Raises ValueError for anything but numbers that can be ones."""
     if set(map(type, values)) - {int, float}:
         odd = next(value for value in values if type(value) not in (int, float))
         raise ValueError(f"log-probabilities: wanted {len(values)} numbers, found {str(odd)[:80]}")
     array = np.array(values, np.float64)
     if not np.isfinite(array).all():
         raise ValueError("log-probabilities that are not finite")
+    if array.max(initial=0) > MOST or array.min(initial=0) < LEAST:
+        raise ValueError(f"log-probabilities from {array.min():g} to {array.max():g}, which are impossible")
     return array
 
 
@@ -116,14 +125,17 @@ def label_logprobs(fields: dict[str, Any], labels: tuple[str, ...]) -> tuple[flo
 def calibrate(tokens: list[Any], top: list[TopTokens], asked: int) -> Sums | None:
     """Return the calibration sums of T drawn tokens from the `asked` likeliest at each position; None if a server lists too few.
 
+    Raises ValueError for log-probabilities that cannot be ones.
+
     Servers list the drawn token too: beside the others (vLLM completions) or instead of the least likely (vLLM chat). A
     prediction must not depend on the draw, so only tokens likelier than number `asked` - 1 count: both kinds of lists have all
     of them. Equally likely tokens are ordered by identity, for the same reason.
     """
+    numbers([logprob for listed in top for _, logprob in listed])
     k = min(asked, max((len(listed) for listed in top), default=asked))
     if k < 3:
         return None
-    numbers: dict[Any, int] = {}
+    columns: dict[Any, int] = {}
     listed, logprobs = np.full((len(tokens), k), -1, np.int64), np.full((len(tokens), k), -np.inf)
     for row, entries in enumerate(top):
         merged: dict[Any, float] = {}
@@ -132,5 +144,8 @@ def calibrate(tokens: list[Any], top: list[TopTokens], asked: int) -> Sums | Non
         ranked = sorted(merged.items(), key=lambda item: (-item[1], str(item[0])))
         least = ranked[k - 2][1] if len(ranked) >= k - 1 else -np.inf
         for column, (token, logprob) in enumerate(item for item in ranked if item[1] > least):
-            listed[row, column], logprobs[row, column] = numbers.setdefault(token, len(numbers)), logprob
-    return sums(np.array([numbers.get(token, -2) for token in tokens]), listed, logprobs)
+            listed[row, column], logprobs[row, column] = columns.setdefault(token, len(columns)), logprob
+    total = float(np.logaddexp.reduce(logprobs, axis=1).max(initial=-np.inf))
+    if total > MOST_OF_ALL:
+        raise ValueError(f"the probabilities of the likeliest tokens of a position sum to {np.exp(min(total, 700)):g}")
+    return sums(np.array([columns.get(token, -2) for token in tokens]), listed, logprobs)

@@ -31,7 +31,7 @@ PROMPT_FIELDS = (
 )  # fmt: skip
 """Fields that decide which tokens a prompt has."""
 
-SLACK_BYTES = 16 << 20
+SLACK_BYTES = 4 << 20
 """Bytes of an answer besides its tokens."""
 SHORT_TOOLS = '[{"type": "function", "function": {"name": "ping", "parameters": {"type": "object", "properties": {}}}}]'
 SHORTEN = "shorten the prompt, lower sampling.max_tokens or give the server a longer context"
