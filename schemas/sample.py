@@ -133,7 +133,15 @@ class Verdict:
         """The verdict of a filter that could not judge: no reference, a time-out, its own failure. Never for a wrong answer."""
         return cls(Outcome.UNDECIDED, reason, None, detail or None)
 
+    @classmethod
+    def broken(cls, reason: str, **detail: Any) -> "Verdict":
+        """The verdict of a filter that could not judge because something other than the sample was broken, such as a process or
+        a server: the next run asks for it again."""
+        return cls(Outcome.UNDECIDED, reason, None, {**detail, "broken": True})
 
+
+FILTER_ERROR = "filter_error"
+"""Reason of a filter that itself failed: always broken."""
 CLASSES = ("pass", "fail", "unparsed", "unverifiable", "timeout", "crash", "verifier_error", "tampering")
 """Classes of a verifier's verdicts. Only pass and fail are evidence; each of the others has a rate of its own."""
 
@@ -142,7 +150,7 @@ def verdict_class(outcome: str, reason: str) -> str:
     """The class of a verdict. A sample that cannot be judged for lack of a reference is unverifiable."""
     if outcome != Outcome.UNDECIDED.value:
         return "pass" if outcome == Outcome.KEEP.value else "fail"
-    if reason == "filter_error":
+    if reason == FILTER_ERROR:
         return "verifier_error"
     return reason if reason in CLASSES[2:] else "unverifiable"
 

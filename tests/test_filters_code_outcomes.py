@@ -1,5 +1,7 @@
 """Verdicts from what the sandbox returned."""
 
+from typing import Literal
+
 import pytest
 
 from filters.code.outcomes import of_calls, of_pairs
@@ -32,6 +34,15 @@ def test_a_wrong_value_counts_and_an_unfinished_program_does_not(ran: Ran, reaso
     verdict = of_calls(TESTS, ran, Tolerance())
 
     assert (verdict.reason, verdict.score) == (reason, score)
+
+
+def test_a_machine_that_is_to_blame_is_noted_for_the_next_run() -> None:
+    kinds: tuple[Literal["timeout"], Literal["crash"]] = ("timeout", "crash")
+    for kind in kinds:
+        verdict = of_calls(TESTS, Ran(kind, (Frame(2),), broken=True), Tolerance())
+
+        assert (verdict.outcome, verdict.reason, (verdict.detail or {})["broken"]) == ("undecided", kind, True)
+        assert "broken" not in (of_calls(TESTS, Ran(kind, (Frame(2),)), Tolerance()).detail or {})
 
 
 def test_an_expected_exception_matches_by_class() -> None:

@@ -139,6 +139,7 @@ def test_a_time_out_on_a_loaded_machine_is_tried_once_more(monkeypatch: pytest.M
     zygotes.close()
 
     assert answer.kind == "timeout"
+    assert answer.broken is loaded
     assert len(jobs) == attempts
 
 

@@ -63,13 +63,10 @@ def of_pairs(tests: Tests, runs: Sequence[Ran], how: str, tolerance: Tolerance) 
 
 def _unfinished(ran: Ran) -> Verdict | None:
     """Undecided for a program that did not run to its end, which is no evidence; otherwise None."""
-    if ran.kind == "timeout":
-        return Verdict.undecided("timeout", message=ran.message)
-    if ran.kind == "crash":
-        return Verdict.undecided("crash", message=ran.message)
-    if ran.kind == "tampering":
-        return Verdict.undecided("tampering", message=ran.message)
-    return Verdict.undecided("filter_error", message=ran.message) if ran.kind == "error" else None
+    if ran.kind == "done":
+        return None
+    undecided = Verdict.broken if ran.broken else Verdict.undecided
+    return undecided("filter_error" if ran.kind == "error" else ran.kind, message=ran.message)
 
 
 def _passes(case: Case, frames: Mapping[int, Frame], tolerance: Tolerance) -> bool:

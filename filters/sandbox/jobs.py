@@ -50,7 +50,8 @@ class Ran:
     `kind`: `done` (ran to its end), `timeout` (exceeded its seconds), `crash` (its process died of a signal or `os._exit`),
     `tampering` (the output is not what the harness writes) or `error` (the sandbox itself failed). `frames` holds the calls that
     were evaluated. `failed` is the (type name, message) of an exception of the program itself, after which no call is evaluated;
-    for a script, how it exited. `stdout` is a script's standard output, cut after 1 MiB (`stdout_cut`).
+    for a script, how it exited. `stdout` is a script's standard output, cut after 1 MiB (`stdout_cut`). `broken`: the machine is
+    to blame for a time-out or a crash, as far as can be told, and not the program.
     """
 
     kind: Literal["done", "timeout", "crash", "tampering", "error"]
@@ -59,6 +60,7 @@ class Ran:
     stdout_cut: bool = False
     failed: tuple[str, str] | None = None
     message: str = ""
+    broken: bool = False
 
 
 def ran(job: Job, head: dict[str, Any], records: bytes, output: bytes) -> Ran:
@@ -82,7 +84,8 @@ def ran(job: Job, head: dict[str, Any], records: bytes, output: bytes) -> Ran:
     if code == -signal.SIGXCPU:
         return Ran("timeout", frames, stdout, cut, failed, "more processor time than wall time was allowed")
     if code < 0:
-        return Ran("crash", frames, stdout, cut, failed, f"ended by {_signal(-code)}")
+        killed = code == -signal.SIGKILL  # by a machine without memory, if the program did not do it itself
+        return Ran("crash", frames, stdout, cut, failed, f"ended by {_signal(-code)}", broken=killed)
     if read.ended:
         if code:
             return Ran("tampering", frames, message=f"exit status {code} after the last record")

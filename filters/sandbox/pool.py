@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any
 
 from filters.sandbox.interpreter import NoInterpreterError
@@ -157,16 +158,16 @@ class Pool:
         return zygote, (answer, starved)
 
     def _run_exclusively(self, job: Job) -> Ran:
-        """Run a job while no other job of this pool runs."""
+        """Run a job while no other job of this pool runs. If it must be tried again even so, the machine is to blame."""
         with self._gate:
             self._gate.wait_for(lambda: not self._exclusive)
             self._exclusive = True
             self._gate.wait_for(lambda: not self._busy)
         try:
-            zygote, (answer, _) = self._attempt(self._taken(), job)
+            zygote, (answer, again) = self._attempt(self._taken(), job)
             if zygote is not None:
                 self._end(zygote)
-            return answer
+            return replace(answer, broken=True) if again else answer
         finally:
             with self._gate:
                 self._exclusive = False

@@ -18,20 +18,22 @@ class Answer:
 
     `done`: the task returned `value`. `timeout`: the item was late twice, the second time without others beside it. `crash`: its
     worker died twice, of a signal, an exit or the memory limit. `error`: the task raised. `message` says why it is not `done`.
+    `broken`: not the item is to blame for that, as far as can be told: its worker died within the memory limit, or spent the time
+    waiting instead of computing.
     """
 
     kind: Literal["done", "timeout", "crash", "error"]
     value: Any = None
     message: str = ""
+    broken: bool = False
 
 
 def verdict_of(answer: Answer) -> Verdict:
     """Return the verdict for an item that is not done: undecided, because it says nothing about the sample."""
-    if answer.kind == "timeout":
-        return Verdict.undecided("timeout", error=answer.message)
-    if answer.kind == "crash":
-        return Verdict.undecided("crash", error=answer.message)
-    return Verdict.undecided("filter_error", error=answer.message)
+    reason = "filter_error" if answer.kind == "error" else answer.kind
+    if answer.broken:
+        return Verdict.broken(reason, error=answer.message)
+    return Verdict.undecided(reason, error=answer.message)
 
 
 @dataclass(eq=False)
@@ -139,6 +141,7 @@ class Round:
     def lost(self, worker: Worker, kind: Literal["timeout", "crash"]) -> None:
         """Replace a late or dead worker, and queue its items again. Raises FilterError if it had not started yet."""
         pending, ready = list(worker.pending), worker.ready
+        broken = worker.waited() if kind == "timeout" else None
         self.replace(worker)
         message = worker.epitaph() if kind == "crash" else f"no answer within {self.crew.seconds:g} s"
         if not ready:
@@ -149,7 +152,8 @@ class Round:
         number, *rest = pending
         self.queue.extendleft(reversed(rest))
         if number in self.tried:
-            self.answers[number] = Answer(kind, message=f"{message}, twice, the second time alone")
+            broken = not worker.out_of_memory if broken is None else broken
+            self.answers[number] = Answer(kind, message=f"{message}, twice, the second time alone", broken=broken)
         else:
             self.tried.add(number)
             self.suspects.append(number)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,6 +19,8 @@ from filters.supervise.serve import LENGTH, OUT_OF_MEMORY, framed
 START_S = 180.0
 """Seconds a worker may take to import what its task needs."""
 RECEIVE_BYTES = 1 << 18
+BUSY = 0.9
+"""Share of the time for an item that a worker computes at least, if the item is to blame for being late."""
 _CHILD = (
     "import sys, orjson; sys.path[:] = orjson.loads(sys.argv[2]); from filters.supervise.serve import serve; "
     "serve(int(sys.argv[1]))"
@@ -28,7 +31,8 @@ _CHILD = (
 class Worker:
     """A worker process. `ready`: its task is imported. `exclusive`: it runs an item that failed before, without others beside it.
 
-    `answered` counts items. `pending` are the numbers of items that were sent and not answered, in the order of sending.
+    `answered` counts items. `pending` are the numbers of items that were sent and not answered, in the order of sending. `used_s`
+    is the processor time, in seconds, at which an exclusive item was sent.
     """
 
     task: str
@@ -40,6 +44,7 @@ class Worker:
     answered: int = 0
     pending: dict[int, None] = field(default_factory=dict)
     deadline: float = 0.0
+    used_s: float | None = None
     buffer: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:
@@ -62,6 +67,8 @@ class Worker:
     def send(self, chunk: Sequence[tuple[int, Any]]) -> None:
         """Send items (number, item). The deadline of the first starts now."""
         self.pending = dict.fromkeys(number for number, _ in chunk)
+        if self.exclusive:
+            self.used_s = _processor_s(self.process.pid)
         self._send(chunk)
         self.deadline = time.monotonic() + self.seconds
 
@@ -109,9 +116,28 @@ class Worker:
         self.process.wait()
         self.socket.close()
 
+    def waited(self) -> bool:
+        """Whether it computed for less than BUSY of the time for an exclusive item: it waited for the machine or for others."""
+        now_s = _processor_s(self.process.pid)
+        return self.used_s is not None and now_s is not None and now_s - self.used_s < BUSY * self.seconds
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it ended at its own memory limit."""
+        return self.process.returncode == OUT_OF_MEMORY
+
     def epitaph(self) -> str:
         """How the worker ended, if it ended by itself."""
         status = self.process.returncode
-        if status == OUT_OF_MEMORY:
+        if self.out_of_memory:
             return f"out of memory, {self.memory_mib} MiB allowed"
         return f"the worker died of {signal.Signals(-status).name}" if status < 0 else f"the worker exited with {status}"
+
+
+def _processor_s(pid: int) -> float | None:
+    """Seconds of processor time that a process has used; None where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None

@@ -84,6 +84,8 @@ class FilterStats:
     """Contaminated samples by benchmark."""
     errors: dict[str, dict[str, int]]
     """For each reason why the filter was undecided: the first characters of each error, the most frequent first."""
+    broken: int = 0
+    """Samples that are undecided because something other than the sample was broken: the next run asks the filter again."""
 
 
 @dataclass(frozen=True)

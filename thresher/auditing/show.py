@@ -164,12 +164,15 @@ def canary_words(stats: FilterStats) -> list[str]:
 
 
 def trust_lines(audit: Audit) -> list[str]:
-    """Evidence for trust in each filter: canaries, correlation of score and length, contamination by benchmark."""
+    """Evidence for trust in each filter: canaries, correlation of score and length, what was broken, contamination by
+    benchmark."""
     lines = []
     for stats in audit.filters:
         remarks = canary_words(stats)
         if stats.length_correlation is not None:
             remarks.append(f"score against length r = {stats.length_correlation:+.2f}")
+        if stats.broken:
+            remarks.append(f"{number(stats.broken, ',')} undecided because something was broken, which the next run asks again")
         remarks += [f"{count} contaminated by {benchmark}" for benchmark, count in stats.benchmarks.items()]
         lines += [f"{stats.name}: {', '.join(remarks)}"] if remarks else []
     return lines

@@ -50,7 +50,8 @@ def _run_filters(run: Run, corpus: Sequence[Built], map_parts: Map, compared: Ma
         hashes = [entry.sha256 for shard in sampled for entry in judged.verdict_entries(store, shard, number)]
         reads_index = item.filter.name == near_duplicate.RELEASED
         key = winnow_key([item], [*hashes, *([ids.digest(compared)] if reads_index else [])])
-        if all(store.finished(judged.corpus_name(number, shard), key) for shard in sampled):
+        entries = [store.finished(judged.corpus_name(number, shard), key) for shard in sampled]
+        if all(entry is not None and not judged.broken_in(entry) for entry in entries):
             continue
         judged.drop_corpus(store, keep=number)
         if reads_index:
@@ -103,7 +104,8 @@ def _run_in_memory(store: Store, item: Built, number: int, key: str) -> None:
         seconds = time.perf_counter() - start
         noted = filter_facts(item.label, item.spec, item.filter, seconds=seconds, known=0, exhaustive=False)
         table = verdict_rows(item.label, item.filter, rows, sample_ids, verdicts)
-        store.write_table(judged.corpus_name(number, shard), table, key=key, facts={"filters": [noted], "hits": hits})
+        facts = {"filters": [noted], "hits": hits, **judged.noted_broken(table)}
+        store.write_table(judged.corpus_name(number, shard), table, key=key, facts=facts)
         start = time.perf_counter()
 
 

@@ -2,7 +2,8 @@
 
 A verdict belongs to a filter's key (name, version, parameters) and to the content of the sample. The verdicts of an earlier pass
 over the same samples are on disk. Verdicts of costly filters are also cached in this process, by the content of the columns they
-read. Undecided verdicts are never reused: the next pass tries again.
+read. A verdict that is undecided because something was broken is never reused. Other undecided ones are reused only while every
+filter of the recipe is the same: a pass for another reason tries them again.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from filters.judging import BATCH_BYTES, judge, projected
 from schemas.manifest import Entry
 from schemas.sample import VERDICTS, Outcome
 from thresher.errors import StoreError
+from thresher.pool.judged import is_broken
 from thresher.pool.store import Store
 
 COSTLY_US = 200
@@ -32,12 +34,16 @@ CACHED = 100_000
 _NAMES = ["outcome", "reason", "score", "detail"]
 
 
-def earlier_verdicts(store: Store, name: str, samples: Entry) -> pa.Table:
-    """Return the verdicts of an earlier pass over these samples, or over those they extend (schema VERDICTS); empty if none."""
+def earlier_verdicts(store: Store, name: str, samples: Entry, key: str) -> pa.Table:
+    """Return the verdicts of an earlier pass over these samples, or over those they extend, that need not be given again (schema
+    VERDICTS); empty if none. `key` is that of the verdicts that are to be written."""
     entry = store.entry(name)
     if entry is not None and entry.facts.get("samples") in (samples.sha256, *samples.facts.get("extends", ())):
         with suppress(StoreError):  # a damaged file is written again
-            return store.read_table(name)
+            verdicts = store.read_table(name)
+            if entry.key == key:
+                return verdicts.filter(pc.invert(is_broken(verdicts)))
+            return verdicts.filter(pc.not_equal(verdicts["outcome"], Outcome.UNDECIDED.value))
     return VERDICTS.empty_table()
 
 
@@ -48,8 +54,7 @@ def judged_once(filter_: Filter, samples: pa.Table, earlier: pa.Table | None = N
     """
     if earlier is None or not earlier.num_rows:
         return _cache.judged(filter_, samples), 0
-    decided = pc.not_equal(earlier["outcome"], Outcome.UNDECIDED.value)
-    earlier = earlier.filter(pc.and_(pc.equal(earlier["filter_key"], filter_.key), decided))
+    earlier = earlier.filter(pc.equal(earlier["filter_key"], filter_.key))
     positions = pc.index_in(samples["sample_id"], earlier["sample_id"].combine_chunks())
     rows = pc.fill_null(positions, -1).to_numpy().astype(np.int64)
     if filter_.scope is not Scope.SAMPLE and ((rows < 0).any() or earlier.num_rows != samples.num_rows):

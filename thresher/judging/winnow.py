@@ -5,7 +5,8 @@ that a filter does not keep is not passed to the next, unless the audit is to se
 are passed only to filters that judge samples one by one. Filters over the whole corpus come last (thresher.judging.corpus).
 
 A verdict is given once: verdicts of a filter with the same key on the same sample are taken from an earlier pass, or from the
-memory of this process. Only undecided samples are judged again.
+memory of this process. Only undecided samples are judged again: all of them in a pass with other filters, and on every run those
+that are undecided because something was broken.
 """
 
 import time
@@ -57,7 +58,8 @@ def applicable(samples: pa.Table, spec: FilterSpec, filter_: Filter) -> Mask:
 
 
 def judge_shard(run: Run, shard: int) -> Entry:
-    """Write the verdicts on one shard, unless they are written already. Raises StoreError where it is not sampled yet."""
+    """Write the verdicts on one shard, unless they are written already and nothing was broken. Raises StoreError where it is not
+    sampled yet."""
     store, name = run.store, f"samples/{shard_name(shard)}"
     samples = store.entry(name)
     if samples is None:
@@ -69,22 +71,28 @@ def judge_shard(run: Run, shard: int) -> Entry:
 def _judge_shard(run: Run, shard: int, entry: Entry, built: Sequence[Built]) -> Entry:
     store, exhaustive = run.store, run.recipe.audit.exhaustive
     name, key = f"verdicts/{shard_name(shard)}", winnow_key(built, [entry.sha256], exhaustive=exhaustive)
-    if finished := store.finished(name, key):
+    finished = store.finished(name, key)
+    if finished is not None and not pool.broken_in(finished):
         return finished
     samples = store.read_table(f"samples/{shard_name(shard)}", columns_read(built))
-    earlier = earlier_verdicts(store, name, entry)
+    earlier = earlier_verdicts(store, name, entry, key)
     tables, facts, kept = cascade(samples, built, exhaustive=exhaustive, earlier=earlier)
-    hits = kept & ~samples["anchor"].to_numpy()
-    noted = {"filters": facts, "hits": int(hits.sum()), "samples": entry.sha256}
+    hits, verdicts = kept & ~samples["anchor"].to_numpy(), pa.concat_tables(tables)
+    noted = {
+        "filters": facts,
+        "hits": int(hits.sum()),
+        "samples": entry.sha256,
+        **pool.noted_broken(verdicts),
+    }
     if "answer" in samples.column_names:
         noted["distinct"] = distinct_of(pool.as_read(samples), hits)
         noted["hit_bytes"] = pc.sum(pc.binary_length(samples["answer"].filter(pa.array(hits)))).as_py() or 0
-    return store.write_table(name, pa.concat_tables(tables), key=key, facts=noted)
+    return store.write_table(name, verdicts, key=key, facts=noted)
 
 
 def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int]]:
-    """The sampled shards that lack verdicts of the recipe's filters, and the hits of the others, by shard. Up to HASHED_BYTES of
-    verdicts are hashed; a damaged file is moved aside."""
+    """The sampled shards that lack verdicts of the recipe's filters or have broken ones, and the hits of the others, by shard. Up
+    to HASHED_BYTES of verdicts are hashed; a damaged file is moved aside."""
     store, exhaustive = run.store, run.recipe.audit.exhaustive
     with filter_sets.of_this_process.use(run) as filter_set:
         built = filter_set.local
@@ -95,7 +103,7 @@ def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int
         if samples is not None:
             key = winnow_key(built, [samples.sha256], exhaustive=exhaustive)
             verdicts = store.finished(f"verdicts/{shard_name(shard)}", key, hashed=hashed < HASHED_BYTES)
-        if verdicts is None:
+        if verdicts is None or pool.broken_in(verdicts):
             missing.append(shard)
         else:
             hashed += verdicts.bytes

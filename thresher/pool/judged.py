@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from filters.base import Role, Scope
 from schemas.manifest import Entry
-from schemas.sample import Kind, Outcome, to_json
+from schemas.sample import FILTER_ERROR, Kind, Outcome, to_json
 from thresher import ids
 from thresher.errors import StoreError
 from thresher.pool.store import Store, shard_name
@@ -116,6 +116,29 @@ def verdict_files(store: Store) -> Counter[int]:
 def verdict_entries(store: Store, shard: int, before: int | None = None) -> list[Entry]:
     """The entries of the files that `verdict_names` returns."""
     return [entry for name in verdict_names(store, shard, before) if (entry := store.entry(name))]
+
+
+def is_broken(verdicts: pa.Table) -> pa.ChunkedArray:
+    """Which verdicts are undecided because something other than the sample was broken (schemas.sample.Verdict.broken)."""
+    marked = pc.fill_null(pc.match_substring(verdicts["detail"], '"broken":true'), False)
+    undecided = pc.equal(verdicts["outcome"], Outcome.UNDECIDED.value)
+    return pc.and_(undecided, pc.or_(pc.equal(verdicts["reason"], FILTER_ERROR), marked))
+
+
+def noted_broken(verdicts: pa.Table) -> dict[str, int]:
+    """What the entry of a verdict file notes of them: how many are broken, if any."""
+    number = int(pc.sum(is_broken(verdicts)).as_py() or 0)
+    return {"broken": number} if number else {}
+
+
+def broken_in(entry: Entry) -> int:
+    """How many broken verdicts a verdict file has. The next run asks for them again."""
+    return int(entry.facts.get("broken", 0))
+
+
+def broken(store: Store) -> int:
+    """The same for the whole run."""
+    return sum(broken_in(entry) for shard in sampled(store) for entry in verdict_entries(store, shard))
 
 
 def drop_corpus(store: Store, *, keep: int) -> None:

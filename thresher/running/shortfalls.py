@@ -36,6 +36,11 @@ def notes(run: Run, audit: Audit) -> list[str]:
             f"{number(undrawn, ',')} samples could not be drawn and are undecided (see above); `{run.command}` tries them again, "
             "those of refused prompts once what decides it has changed"
         )
+    if broken := judged.broken(run.store):
+        lines.append(
+            f"{number(broken, ',')} verdicts are undecided because something was broken (`detail` says what); "
+            f"`{run.command}` asks again"
+        )
     empty = [view for view in _empty_views(run) if view not in ALWAYS and not _names_views(run.recipe)]
     return [*lines, f"views without rows, which are left out: {', '.join(empty)}"] if empty else lines
 

@@ -179,7 +179,7 @@ def finished(begun: Begun) -> Finished | None:
         return None
     if not (released.added(run) if run.recipe.publish.repo is None else publish.published(run)):
         return None
-    if winnow.unjudged(run, judged.sampled(run.store))[0]:
+    if judged.broken(run.store) or winnow.unjudged(run, judged.sampled(run.store))[0]:
         return None
     result = Finished(cached_audit(run), f"{run.root}/dataset")
     return None if result.audit.problems else result
@@ -189,6 +189,8 @@ def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor
     """Sample the missing shards, judge each as soon as it is sampled, and compare them. Raises the first error after what was
     under way has ended; RecipeError before anything is sampled when a verifier refuses references of its own prompts."""
     run = begun.run
+    if broken := judged.broken(run.store):
+        progress.say(f"{broken} verdicts are undecided because something was broken when they were asked for; asking again")
     if not begun.missing or begun.enough:
         left, _ = winnow.unjudged(run, judged.sampled(run.store))
         _judge_only(left, steps, executor)

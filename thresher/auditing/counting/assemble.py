@@ -206,6 +206,7 @@ def _filter_stats(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
         canary_kinds=canary_kinds(canaries, accuracy_required(facts)),
         benchmarks={key: number for (label, key), number in sorted(evidence.benchmarks.items()) if label == name},
         errors=_errors(evidence, name),
+        broken=evidence.broken[name],
     )
 
 

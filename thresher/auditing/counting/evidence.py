@@ -18,6 +18,7 @@ from filters.models.canaries import KINDS
 from schemas.sample import CLASSES, Outcome, verdict_class
 from thresher.auditing.audit import CanaryKind, FilterStats
 from thresher.estimators.intervals import wilson
+from thresher.pool.judged import is_broken
 
 MOST = {"unparsed": 0.30, "timeout": 0.005, "crash": 0.005, "verifier_error": 0.0, "tampering": 0.0}
 """Largest share of a verifier's verdicts in each class; above it there is an alarm."""
@@ -28,7 +29,7 @@ ADVICE = {
     "unparsed": "no answer could be read from many completions: check the few-shot turns and how the filter finds the answer",
     "timeout": "raise the filter's seconds, or run fewer processes in parallel",
     "crash": "look at the errors in the verdicts' detail",
-    "verifier_error": "the filter itself failed: fix it, raise its version, and run again",
+    "verifier_error": "the filter itself failed: mend what is broken and run again, which asks again",
     "tampering": "programs interfered with how they are judged: read them",
 }
 
@@ -48,6 +49,8 @@ class Evidence:
     dropped."""
     errors: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Undecided samples by filter, reason, and the first characters of the error; OTHER beyond MOST_ERRORS."""
+    broken: Counter[str] = field(default_factory=Counter)
+    """By filter: samples that are undecided because something else was broken."""
 
     def add(self, other: "Evidence") -> None:
         """Add the sums of other shards."""
@@ -57,6 +60,7 @@ class Evidence:
         self.benchmarks.update(other.benchmarks)
         self.overlaps.update(other.overlaps)
         self.errors.update(other.errors)
+        self.broken.update(other.broken)
         _trim(self.errors)
 
 
@@ -81,6 +85,7 @@ def evidence_of(
     exhaustive = [facts["label"] for facts in filters if facts.get("exhaustive")]
     evidence.overlaps.update(dict(_overlaps(verdicts, exhaustive, len(characters))))
     undecided = verdicts.filter(pc.equal(verdicts["outcome"], Outcome.UNDECIDED.value))
+    evidence.broken.update(undecided.filter(is_broken(undecided))["filter"].to_pylist())
     columns = (undecided[name].to_pylist() for name in ("filter", "reason", "detail"))
     for label, reason, detail in zip(*columns, strict=True):
         if detail is not None and isinstance(error := json.loads(detail).get("error"), str):
