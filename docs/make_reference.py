@@ -292,10 +292,11 @@ def commands_part() -> str:
     """The sections of docs/commands.md, one a command."""
     lines: list[str] = []
     for name, command in commands().items():
-        rows = [row for action in command._actions if action.dest not in ("help", "verbose") and (row := _argument(action))]
+        own = [action for action in command._actions if action.dest not in ("help", "verbose", "trust_code")]
+        rows = [row for action in own if (row := _argument(action))]
         lines += [f"## `thresher {name}`", "", _paragraph(command.description or ""), ""]
         usage = " ".join(command.format_usage().removeprefix("usage: ").split())
-        lines += ["```text", usage.replace("[-h] [-v] ", ""), "```", ""]
+        lines += ["```text", usage.replace("[-h] [-v] [--trust-code] ", ""), "```", ""]
         if rows:
             lines += ["| argument | meaning |", "|---|---|", *rows, ""]
     return "\n".join(lines)

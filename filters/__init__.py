@@ -1,6 +1,7 @@
 """The registered filters, and how a filter named in a recipe is built.
 
-A filter that ships with thresher has a line in FILTERS. A third-party filter is named `module:build` and needs no line.
+A filter that ships with thresher has a line in FILTERS. A third-party filter is named `module:build` and needs no line, but the
+user's consent (filters.trust), without which nothing of it is imported.
 """
 
 import importlib
@@ -8,11 +9,11 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from filters import trust
 from filters.base import Filter, FilterError
 from filters.tools import Tools
 from schemas.sample import SAMPLES
@@ -56,7 +57,7 @@ def build(name: str, parameters: Mapping[str, Any], tools: Tools | None = None) 
     config: Any = dict(parameters)
     recorded = config
     if config_class is not None:
-        config = _validated(name, config_class, parameters, tools.base)
+        config = _validated(name, config_class, parameters, tools)
         recorded = config.model_dump(mode="json", by_alias=True)
     try:
         built = function(config, tools=tools) if _takes_tools(function) else function(config)
@@ -106,6 +107,8 @@ def _located(name: str) -> tuple[Callable[..., Any], type[BaseModel] | None]:
                 "name your own as module:build"
             )
         path, attribute = FILTERS[name], "build"
+    elif refused := _refused(name):
+        raise FilterError(refused)
     try:
         module = importlib.import_module(path)
     except ImportError as error:
@@ -118,6 +121,14 @@ def _located(name: str) -> tuple[Callable[..., Any], type[BaseModel] | None]:
     return function, config_class if is_model else None
 
 
+def _refused(name: str) -> str | None:
+    """Why the code of a third-party filter may not be imported; None if it may."""
+    try:
+        return trust.refused_code(name)
+    except trust.ConfigError as error:
+        return str(error)
+
+
 def _takes_tools(function: Callable[..., Any]) -> bool:
     """Whether a build function has a parameter `tools`; filters that need none take the config only."""
     try:
@@ -126,14 +137,14 @@ def _takes_tools(function: Callable[..., Any]) -> bool:
         return False
 
 
-def _validated(name: str, config_class: type[BaseModel], parameters: Mapping[str, Any], base: Path | None) -> BaseModel:
+def _validated(name: str, config_class: type[BaseModel], parameters: Mapping[str, Any], tools: Tools) -> BaseModel:
     """Validate parameters. A misspelt key is an error even where a third-party Config would ignore it."""
     allows_any = config_class.model_config.get("extra") == "allow"
     unknown = [] if allows_any else [key for key in parameters if key not in _keys(config_class)]
     faults: list[Any] = [{"type": "extra_forbidden", "loc": (key,)} for key in unknown]
     try:
         if not faults:
-            return config_class.model_validate(dict(parameters), context={"base": base})
+            return config_class.model_validate(dict(parameters), context={"base": tools.base, "home": tools.home})
     except ValidationError as error:
         raise FilterError("; ".join(_explained(name, config_class, fault) for fault in error.errors())) from error
     raise FilterError("; ".join(_explained(name, config_class, fault) for fault in faults))

@@ -16,15 +16,22 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import AfterValidator, ValidationInfo
 
+from filters import trust
 from schemas.sample import Verdict, to_json
 
 
-def _relative_to_recipe(path: str, info: ValidationInfo) -> str:
-    base = (info.context or {}).get("base")
-    return path if base is None else str(Path(base) / path)
+def local_path(path: str, info: ValidationInfo) -> str:
+    """A path of a recipe, relative to the recipe's folder. Raises ValueError where it leaves the folders that the recipe may use
+    (filters.trust)."""
+    context = info.context or {}
+    if (base := context.get("base")) is None:
+        return path
+    if refused := trust.refused_path(Path(base) / path, Path(context.get("home") or base), Path.cwd()):
+        raise ValueError(refused)
+    return str(Path(base) / path)
 
 
-LocalPath = Annotated[str, AfterValidator(_relative_to_recipe)]
+LocalPath = Annotated[str, AfterValidator(local_path)]
 """A path among a filter's parameters, relative to the recipe. Without a recipe it is relative to the working directory."""
 
 

@@ -92,6 +92,9 @@ class Tools:
     """
 
     base: Path | None = None
+    home: Path | None = None
+    """The folder whose files they may name, besides the working directory and the user's `roots` (filters.trust); null takes
+    `base`. It differs for the recipe that a run holds, whose folder is whatever the run says."""
     workers: Workers = field(default_factory=Workers)
     """Makes pools of supervised worker processes."""
     sandbox: Sandbox = field(default_factory=Sandbox)

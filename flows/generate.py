@@ -11,6 +11,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 
+from flows.parameters import check_roots
 from flows.reporting import if_it_can
 from thresher.errors import DeadlyError, EngineError, StoppedError
 from thresher.executors import open_executor
@@ -96,6 +97,7 @@ class Reported:
 @flow(name="thresher-generate", validate_parameters=True)
 def generate(recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None) -> str:
     """Sample a recipe into its run directory, without filtering; returns the directory."""
+    check_roots(recipe, out or "data/runs")
     begun = steps.begin(recipe_file.load(recipe, overrides or ()), out, salt=salt)
     with Reported() as report, Progress(report=report) as progress, open_executor(begun.recipe) as executor:
         steps.fill_pool(begun, SampleSteps(steps.Plain(begun.run, progress, executor)), progress, executor)

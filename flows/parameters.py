@@ -3,11 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
+from prefect import runtime
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.json_schema import SkipJsonSchema
 
+from filters import trust
+from thresher.errors import ScheduleError
 from thresher.inputs import recipe_file
 from thresher.inputs.recipe_file import Loaded
+from thresher.releases.places.folder import Folder
+from thresher.releases.places.open_place import open_place
 
 DEMO = "data/recipes/demo.yaml"
 Empty = SkipJsonSchema[None]
@@ -40,6 +45,25 @@ class Limits(BaseModel):
 
 
 ALL = Limits()
+
+
+def check_roots(*places: str) -> None:
+    """Raise ScheduleError where the recipe or the folder of runs that a deployment names lies outside the roots of this machine
+    (filters.trust), before anything of them is read."""
+    for place in places if runtime.deployment.id else ():
+        try:
+            refused = trust.refused_outside_roots(place)
+        except trust.ConfigError as error:
+            raise ScheduleError(str(error)) from error
+        if refused is not None:
+            raise ScheduleError(refused)
+
+
+def check_repository(loaded: Loaded) -> None:
+    """Raise ScheduleError where a deployment would publish to a folder outside the roots."""
+    repo = loaded.recipe.publish.repo
+    if repo is not None and "://" not in repo and isinstance(open_place(repo), Folder):
+        check_roots(repo)
 
 
 def load(recipe: str, overrides: Sequence[str] | None, limits: Limits) -> Loaded:

@@ -12,7 +12,7 @@ from flows import reporting, slots
 from flows.explained import explain_once
 from flows.generate import Reported, sample_shard
 from flows.judge import compare, judge_shard
-from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, load
+from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, check_repository, check_roots, load
 from flows.release import publish_run, release_run, results
 from flows.servers import server
 from flows.temporary_server import NoServerError, temporary_server
@@ -59,17 +59,20 @@ def pipeline(
     """Sample a recipe, judge the samples meanwhile, write the dataset, and publish it to the repository that the recipe names.
 
     Args:
-        recipe: Path of the recipe, a YAML file on the machine that runs this.
+        recipe: Path of the recipe, a YAML file on the machine that runs this, within its root (THRESHER_ROOT).
         overrides: Changes to the recipe, such as `sampling.max_tokens=64` or `publish.repo=your-name/sums`.
         limits: How much of the recipe to do; an empty field leaves the value of the recipe.
-        out: Folder of the runs, or an fsspec URL; each run creates a directory in it, NAME-TIME. Empty takes data/runs.
+        out: Folder of the runs, or an fsspec URL, within the root; each run creates a directory in it, NAME-TIME. Empty takes
+            data/runs.
             (Without a deployment this is the run directory itself, and empty takes data/runs/NAME.)
         salt: Another salt draws other samples. Leave it empty: the salt is the time that the run is scheduled for, so no two runs
             draw the same samples. (Without a deployment empty takes the recipe's.)
     """
     explain_once()
-    loaded = load(recipe, overrides, limits)
     out, salt = out or None, salt or None
+    check_roots(recipe, out or "data/runs")
+    loaded = load(recipe, overrides, limits)
+    check_repository(loaded)
     opened = slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt))
     with (
         opened as begun,

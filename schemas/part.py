@@ -2,11 +2,21 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Similarity = Annotated[float, Field(gt=0, le=1)]
+
+
+def _inner(path: str) -> str:
+    if path.startswith(("/", "~")) or ".." in path.split("/") or "://" in path or "\\" in path or "\0" in path:
+        raise ValueError(f"{path!r} leads out of its folder")
+    return path
+
+
+InnerPath = Annotated[str, AfterValidator(_inner)]
+"""A relative path of a file in a folder or repository, which cannot lead out of it."""
 
 
 class Part(BaseModel):

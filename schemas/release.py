@@ -5,6 +5,8 @@ It is committed together with the shards that it names, so it is exact at every 
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.part import InnerPath
+
 FORMAT = 1
 
 
@@ -13,7 +15,7 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    path: str
+    path: InnerPath
     """Path in the repository: VIEW/SPLIT/HASH.parquet, named by the hash of its content."""
     rows: int
     """Number of rows."""

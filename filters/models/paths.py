@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
+from filters.base import local_path
 from schemas.engines import Engine, ModelSpec, ReplayEngine
 
 
@@ -17,14 +18,14 @@ def resolved_model(model: ModelSpec, base: Path | None) -> ModelSpec:
 
 def _model(model: ModelSpec, info: ValidationInfo) -> ModelSpec:
     base = (info.context or {}).get("base")
+    for name in (model.name, model.adapter):
+        if name is not None and name.startswith((".", "/", "~")):
+            local_path(str(Path(name).expanduser()), info)
     return resolved_model(model, None if base is None else Path(base))
 
 
 def _engine(engine: Engine, info: ValidationInfo) -> Engine:
-    base = (info.context or {}).get("base")
-    if base is not None and isinstance(engine, ReplayEngine):
-        return engine.model_copy(update={"path": str(Path(base) / engine.path)})
-    return engine
+    return engine.model_copy(update={"path": local_path(engine.path, info)}) if isinstance(engine, ReplayEngine) else engine
 
 
 LocalModel = Annotated[ModelSpec, AfterValidator(_model)]

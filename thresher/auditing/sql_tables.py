@@ -1,6 +1,7 @@
 """The prompts, samples and verdicts of a run as tables of DuckDB, read from the pool's Parquet files."""
 
 import logging
+import re
 import signal
 import socket
 import tempfile
@@ -37,9 +38,9 @@ def opened_tables(run: Run, only: Collection[int] | None = None, *, confined: bo
         shards = whole_shards(run) if only is None else sorted(only)
         connection.register("filters", _filters(store, shards[:1]))
         entries = [entry for shard in shards if (entry := store.entry(f"samples/{shard_name(shard)}"))]
-        samples = [quoted(store, entry.path) for entry in entries]
-        verdicts = [quoted(store, entry.path) for shard in shards for entry in judged.verdict_entries(store, shard)]
-        plan = [quoted(store, "prompts.parquet")] if whole_prompts(store) else []
+        samples = [as_pattern(store, entry.path) for entry in entries]
+        verdicts = [as_pattern(store, entry.path) for shard in shards for entry in judged.verdict_entries(store, shard)]
+        plan = [as_pattern(store, "prompts.parquet")] if whole_prompts(store) else []
         _view(connection, "_prompts", plan, PROMPTS)
         _view(connection, "_samples", samples, SAMPLES)
         _view(connection, "_verdicts", verdicts, VERDICTS)
@@ -51,7 +52,8 @@ def opened_tables(run: Run, only: Collection[int] | None = None, *, confined: bo
         if confined:
             # Clients of object stores may write the run's address in another way.
             also = "'" + store.fs.unstrip_protocol(store.base).replace("'", "''") + "/'"
-            folders = ", ".join([quoted(store, ""), quoted(Store(scratch), ""), *([] if store.local else [also])])
+            own = [write(place, "") for place in (store, Store(scratch)) for write in (quoted, as_pattern)]
+            folders = ", ".join([*own, *([] if store.local else [also])])
             for setting in (
                 "python_enable_replacements = false", f"allowed_directories = [{folders}]", "enable_external_access = false",
                 "lock_configuration = true",
@@ -117,8 +119,14 @@ def whole_prompts(store: Store) -> bool:
 
 
 def quoted(store: Store, name: str) -> str:
-    """The path of a file of the run as an SQL string."""
+    """The path of a file of the run as an SQL string. Raises StoreError where it is outside the run directory."""
+    store.path(name)
     return "'" + f"{store.root.rstrip('/')}/{name}".replace("'", "''") + "'"
+
+
+def as_pattern(store: Store, name: str) -> str:
+    """The path of a file as DuckDB reads it, which takes * ? and [ for a pattern: the pattern of this file alone."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", quoted(store, name))
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -204,11 +212,11 @@ def _judged_files(store: Store, shards: Iterable[int], scratch: Store) -> list[s
         name, key = judged.judged_name(shard), judged.judged_key(store, shard)
         kept = store.entry(name)
         if kept is not None and kept.key == key and store.whole(kept, hashed=True):
-            files.append(quoted(store, kept.path))
+            files.append(as_pattern(store, kept.path))
         elif key is not None:
             table = judged.read_judged(store, shard, ["error", "reference"])
             judged.write_judged(scratch, shard, table, key)
-            files.append(quoted(scratch, f"{name}.parquet"))
+            files.append(as_pattern(scratch, f"{name}.parquet"))
     return files
 
 

@@ -28,7 +28,7 @@ from thresher.auditing.draw_sums import (
     first_draws,
     sums_of,
 )
-from thresher.auditing.sql_tables import opened_tables, quoted, reading, whole_shards
+from thresher.auditing.sql_tables import as_pattern, opened_tables, quoted, reading, whole_shards
 from thresher.errors import StoreError
 from thresher.estimators.intervals import RESAMPLES, expanded_tail, wilson
 from thresher.executors.executor import Map, map_here
@@ -191,7 +191,7 @@ def sort_by_prompt(run: Run, shards: Sequence[int], parts: int, name: str) -> No
 def sum_part(run: Run, names: Sequence[str], part: int, first: int | None) -> DrawSums:
     """Sum up one part of the prompts from the sorted files."""
     with reading(run.store) as connection:
-        files = ", ".join(quoted(run.store, name) for name in names)
+        files = ", ".join(as_pattern(run.store, name) for name in names)
         connection.execute(f"create temp table drawn as select * from read_parquet([{files}]) where part = {part}")
         return sums_of(connection, first, by_model=len(run.models) > 1)
 

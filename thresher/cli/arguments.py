@@ -17,6 +17,11 @@ def add_command(
     """Add a command that calls `function`. `shows_log` leaves the log of Prefect on, as --verbose does."""
     command = commands.add_parser(name, help=text, description=text)
     command.add_argument("-v", "--verbose", action="store_true", help="also show the log of the libraries used")
+    command.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="let the recipe, run or dataset name code to import and files outside its folder: it is yours, or you have read it",
+    )
     command.set_defaults(command=function, shows_log=shows_log)
     return command
 

@@ -20,6 +20,8 @@ TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of
 if TYPE_CHECKING:
     from typing import Any
 
+TRUST_CODE = "THRESHER_TRUST_CODE"
+"""As filters.trust names it, which would take long to import."""
 INTERRUPTED = "interrupted; finished work is kept, and the same command resumes it"
 
 
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a wrong command line.
     """
     options = parser().parse_args(arguments)
+    trusted = os.environ.get(TRUST_CODE)
+    if options.trust_code:
+        os.environ[TRUST_CODE] = "1"  # processes that are started inherit it
     _set_up_logging(verbose=options.verbose)
     _set_up_libraries(quiet=not (options.verbose or options.shows_log))
     interrupts = Interrupts()
@@ -51,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupts.at_once()
         if arguments is not None:  # this process has other work to do
             interrupts.release()
+            _restore(TRUST_CODE, trusted)
 
 
 class Interrupts:
@@ -105,6 +111,13 @@ def parser() -> argparse.ArgumentParser:
     for group in (recipes, data, audits, repositories, schedules, clusters, schema):
         group.add(commands)
     return program
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
 
 
 def _set_up_logging(*, verbose: bool) -> None:

@@ -302,7 +302,8 @@ def _building(store: Store) -> Iterator[_Folder]:
             store.remove("dataset/README.md")
         if store.exists("dataset"):
             with store.explained("dataset", verb="remove"):
-                store.fs.rm(store.path("dataset"), recursive=True)
+                for path in store.fs.find(store.path("dataset")):  # `rm` would take * ? and [ in a path for a pattern
+                    store.fs.rm_file(path)
         with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
             yield _Folder(store, Path(folder))
         return

@@ -137,7 +137,7 @@ class Index:
             return IndexManifest(self.rule)
         try:
             content = json.loads(path.read_text())
-            runs = tuple(IndexRun(run["name"], run["rows"], tuple(run["files"])) for run in content["runs"])
+            runs = tuple(IndexRun(_plain(run["name"]), run["rows"], tuple(map(_plain, run["files"]))) for run in content["runs"])
             releases, versions = tuple(content["releases"]), content.get("versions", {})
             manifest = IndexManifest(content["rule"], content["scheme"], releases, runs, versions)
         except (ValueError, KeyError, TypeError) as error:
@@ -197,6 +197,13 @@ class Index:
         merged = merge(self._runs, old, without)
         remaining = [run for run in self.manifest.runs if run not in old]
         self._switch(replace(self.manifest, runs=(*remaining, *([] if merged is None else [merged]))))
+
+
+def _plain(name: str) -> str:
+    """A name of a folder or file of the index. Raises ValueError where it leads elsewhere."""
+    if not isinstance(name, str) or "/" in name or "\\" in name or name in ("", ".", ".."):
+        raise ValueError(f"the name {name!r} leads out of its folder")
+    return name
 
 
 def _in_runs(texts: Iterable[tuple[Signed, Sequence[str]]]) -> Iterator[tuple[Signed, Sequence[str]]]:

@@ -39,7 +39,7 @@ from thresher.executors.ray_replicas import Replicas
 from thresher.executors.server_progress import ServerProgress
 from thresher.inputs.models import Model, of_spec
 from thresher.samplers.orphans import GRACE_S, start_bound
-from thresher.samplers.vllm_process import adapter_arguments, engine_arguments, set_environment
+from thresher.samplers.vllm_process import adapter_arguments, check_options, engine_arguments, set_environment
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +220,7 @@ def start_fleet(recipe: Recipe, base: Path, file: Path) -> "AbstractContextManag
             f"executor.kind: a fleet needs a Ray cluster, the recipe has {recipe.executor.kind}; add `--set executor.kind=ray`, "
             "and `--set executor.address=null` for a cluster of this machine only"
         )
+    check_options(recipe.engine, ())
     of_spec(recipe.model, served=False, base=base)
     return _run_fleet(recipe, recipe.executor, base, Addresses(file))
 

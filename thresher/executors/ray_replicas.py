@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from filters import trust
 from thresher.errors import DeadlyError, EngineError, StoppedError, ThresherError
 from thresher.executors import machines
 from thresher.executors.ray_calls import LostError, call_from_actor, translated
@@ -41,8 +42,14 @@ class EngineActor:
     """The content of an actor: one engine, and calls on it from several threads."""
 
     def __init__(
-        self, make: Callable[[], AbstractContextManager[Any]], slots: Callable[[Any], int], driver: machines.Facts
+        self,
+        make: Callable[[], AbstractContextManager[Any]],
+        slots: Callable[[Any], int],
+        driver: machines.Facts,
+        *,
+        trusted: bool = False,
     ) -> None:
+        trust.inherit(trusted)
         self._make, self._slots, self._driver, self._stack = make, slots, driver, ExitStack()
 
     def start(self) -> tuple[int, int, str, str]:

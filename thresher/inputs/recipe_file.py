@@ -17,10 +17,12 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError as SchemaFault
 from pydantic import ValidationError
 
+from filters import trust
 from schemas.recipe import Recipe
 from schemas.suggest import did_you_mean
 from thresher import credentials, yaml_text
 from thresher.errors import RecipeError
+from thresher.inputs.recipe_trust import refusals
 
 Key = tuple[str | int, ...]
 
@@ -68,7 +70,8 @@ def spelled(key: Key) -> str:
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read and validate a recipe; `overrides` are texts like `sampling.max_tokens=64`. Raises RecipeError."""
+    """Read and validate a recipe; `overrides` are texts like `sampling.max_tokens=64`. Code, and files elsewhere, that it names
+    need the user's consent (filters.trust). Raises RecipeError."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -96,7 +99,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         document = override_key(document, override)
     recipe = _validate(document, loaded)
     _refuse_secrets(document, (), loaded)
-    return replace(loaded, recipe=recipe)
+    loaded = replace(loaded, recipe=recipe)
+    _refuse_untrusted(loaded)
+    return loaded
 
 
 def _refuse_secrets(value: object, key: Key, loaded: Loaded) -> None:
@@ -111,6 +116,17 @@ def _refuse_secrets(value: object, key: Key, loaded: Loaded) -> None:
     if isinstance(value, dict | list):
         for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
             _refuse_secrets(inner, (*key, part), loaded)
+
+
+def _refuse_untrusted(loaded: Loaded) -> None:
+    """Raise RecipeError for code, and for files elsewhere, that the recipe names and the user has not allowed."""
+    try:
+        refused = next(refusals(loaded.recipe, loaded.base, loaded.base), None)
+    except trust.ConfigError as error:
+        raise RecipeError(str(error)) from error
+    if refused is not None:
+        key, why = refused
+        raise RecipeError(f"{loaded.where(key)}: {why}")
 
 
 def override_key(document: dict[str, Any], text: str) -> dict[str, Any]:

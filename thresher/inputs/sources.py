@@ -21,9 +21,11 @@ from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
 from thresher.inputs.files.arrow_files import open_arrow_files
 from thresher.inputs.files.arrow_values import python_values
+from thresher.inputs.files.dataset_cards import check_folder, check_hub_card
 from thresher.inputs.files.json_lines import Row, parse_line, read_lines
-from thresher.inputs.files.named_files import TABLES, NamedFile, named_files
+from thresher.inputs.files.named_files import TABLES, NamedFile, files_below, named_files
 from thresher.inputs.files.saved_datasets import is_saved, load_saved
+from thresher.inputs.recipe_trust import used_files
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +171,7 @@ def _batch_rows(batch: pa.Table, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _jsonl(path: str, base: Path) -> PlacedRows:
-    for file in named_files(path, base, ("JSONL",)):
+    for file in _allowed(named_files(path, base, ("JSONL",)), base):
         for number, line in read_lines(file.path, file.shown):
             yield f"{file.shown}:{number}", parse_line(line, f"{file.shown}:{number}")
 
@@ -177,8 +179,15 @@ def _jsonl(path: str, base: Path) -> PlacedRows:
 def _arrow(path: str, base: Path, columns: Columns) -> PlacedRows:
     if is_saved(base / path):
         raise SourceError(f"{path}: is a dataset that save_to_disk wrote; read it with `kind: dataset`")
-    for file, number, row in arrow_rows(named_files(path, base, TABLES), path, columns):
+    for file, number, row in arrow_rows(_allowed(named_files(path, base, TABLES), base), path, columns):
         yield f"{file.shown} row {number}", row
+
+
+def _allowed(files: list[NamedFile], base: Path) -> list[NamedFile]:
+    """The files that a recipe's path led to. Raises SourceError where links lead elsewhere (thresher.inputs.recipe_trust)."""
+    if refused := used_files((file.path for file in files), base):
+        raise SourceError(refused)
+    return files
 
 
 # -- datasets and reasoning-gym ------------------------------------------------------------------------------------------
@@ -222,11 +231,14 @@ def _loaded(source: DatasetSource, base: Path, name: str) -> Any:
     if not local.is_dir():
         if source.path.startswith((".", "/", "~")) or source.path.count("/") > 1:
             raise SourceError(f"{source.path}: no such directory, and no Hub id (org/name); looked for {local}")
+        check_hub_card(source.path, source.revision)
         return datasets.load_dataset(source.path, source.config, split=source.split, revision=source.revision)
     if source.revision is not None:
         raise SourceError(f"{name}: revision {source.revision!r} of a directory, which has none; remove revision")
+    _allowed(files_below(source.path, base), base)
     if is_saved(local):
         return load_saved(local, name, source.config, source.split)
+    check_folder(local)
     return datasets.load_dataset(str(local), source.config, split=source.split)
 
 

@@ -16,6 +16,7 @@ from thresher.errors import SourceError
 from thresher.inputs.files.arrow_files import is_arrow, open_arrow_files
 from thresher.inputs.files.arrow_values import python_values
 from thresher.inputs.files.column_types import conformed, unified
+from thresher.inputs.files.dataset_cards import check_folder, check_hub_card
 from thresher.inputs.files.json_lines import read_lines
 from thresher.inputs.files.json_tables import open_json_table
 from thresher.inputs.files.named_files import KINDS, NamedFile, is_pattern, named_files
@@ -104,6 +105,7 @@ def _dataset(data: str, path: Path, config: str | None, split: str | None) -> Ta
         elif path.is_file():
             loaded = datasets.load_dataset("json", data_files=str(path), split="train")
         else:
+            check_folder(path) if path.is_dir() else check_hub_card(data, None)
             loaded = datasets.load_dataset(data, config, split=split or "train")
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error

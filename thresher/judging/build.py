@@ -49,16 +49,17 @@ class Built(NamedTuple):
     filter: Filter
 
 
-def tools_of(recipe: Recipe, base: Path, models: Models) -> Tools:
-    """Make the tools of a recipe's filters, with as many worker processes as it asks for. The caller closes them."""
+def tools_of(recipe: Recipe, base: Path, models: Models, home: Path | None = None) -> Tools:
+    """Make the tools of a recipe's filters, with as many worker processes as it asks for; `home` as in Tools. The caller closes
+    them."""
     count = recipe.run.verifier_workers
-    return Tools(base, Workers(count), Sandbox(count), models)
+    return Tools(base, home, Workers(count), Sandbox(count), models)
 
 
 @contextmanager
-def opened_tools(recipe: Recipe, base: Path) -> Iterator[Tools]:
+def opened_tools(recipe: Recipe, base: Path, home: Path | None = None) -> Iterator[Tools]:
     """Make the tools of a recipe's filters; their worker processes and models end with the context."""
-    with ModelEngines() as models, tools_of(recipe, base, models) as tools:
+    with ModelEngines() as models, tools_of(recipe, base, models, home) as tools:
         yield tools
 
 

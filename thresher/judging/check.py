@@ -152,8 +152,8 @@ def _by_each_model(loaded: Loaded, prompts: Sequence[Prompt]) -> tuple[tuple[Ren
 def check_golds(run: Run) -> None:
     """Try the verifiers of a planned run on the references of run.check_golds of its prompts, spread over the plan. Raises
     RecipeError when one refuses a reference: its verdicts on samples would be worthless."""
-    with opened_tools(run.recipe, run.base) as tools:
-        built = build_filters(run.recipe, tools, imported=False)
+    with opened_tools(run.recipe, run.base, run.home) as tools:
+        built = build_filters(run.recipe, tools, imported=False, where=run.where)
         verifiers = [item for item in built if _is_tried(item.filter)]
         if verifiers and run.recipe.run.check_golds:
             _check_golds(run, verifiers)

@@ -35,7 +35,7 @@ def compare(run: Run, map_parts: Map = map_here, published: Collection[str] = ()
     """Run the filters over the whole corpus; return how many there are. `map_parts` spreads a search for duplicates that does not
     fit in memory over workers. `published`: the runs that were released to where this run is to go."""
     compared = _compared_with(run, published)  # before the filter opens the index, so that it knows no less
-    with opened_tools(run.recipe, run.base) as tools:
+    with opened_tools(run.recipe, run.base, run.home) as tools:
         built = build_filters(run.recipe, tools, imported=not run.sampled, known=compared)
         corpus = [item for item in built if item.filter.scope is Scope.CORPUS]
         _run_filters(run, corpus, map_parts, compared)

@@ -81,7 +81,7 @@ class FilterSets:
         return [old for old in evicted if not old.users]
 
     def _built(self, run: Run) -> FilterSet:
-        tools = tools_of(run.recipe, run.base, self.models)
+        tools = tools_of(run.recipe, run.base, self.models, run.home)
         built = build_filters(run.recipe, tools, imported=not run.sampled)
         return FilterSet([item for item in built if item.filter.scope is not Scope.CORPUS], tools)
 

@@ -5,7 +5,7 @@ opens an existing one.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from filters import trust
 from filters.reasoning import Marking
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from thresher.errors import StoreError
 from thresher.inputs.adapters import Adapter
 from thresher.inputs.models import Model
+from thresher.inputs.recipe_file import spelled
+from thresher.inputs.recipe_trust import Key, refusals
 from thresher.inputs.thinking import marking_from
 from thresher.pool import judged
 from thresher.pool.rows import COMPLETION_PARTS
@@ -35,6 +38,8 @@ class Run:
 
     store: Store
     manifest: RunManifest
+    named: bool = False
+    """Whether its recipe is one that the user named for this run, and not only what run.json says."""
 
     @property
     def root(self) -> str:
@@ -46,10 +51,29 @@ class Run:
         """The recipe in full, defaults filled in."""
         return self.manifest.recipe
 
-    @property
+    @cached_property
     def base(self) -> Path:
-        """The recipe's directory: relative paths of the recipe start there."""
-        return Path(self.manifest.base)
+        """The recipe's directory: relative paths of the recipe start there. Raises StoreError where the recipe of a run that
+        others may have made names code, or files elsewhere, that judging would use and the user has not allowed."""
+        base = Path(self.manifest.base)
+        try:
+            refused = None if self.named else next(refusals(self.recipe, base, self.home, drawn=False), None)
+        except trust.ConfigError as error:
+            raise StoreError(str(error)) from error
+        if refused is not None:
+            key, why = refused
+            raise StoreError(f"{self.where(key)}: {why}")
+        return base
+
+    @property
+    def home(self) -> Path:
+        """The folder whose files the recipe may name, besides the working directory and the user's roots: its own if the user
+        named it, else the run directory."""
+        return Path(self.manifest.base if self.named or not self.store.local else self.store.base)
+
+    def where(self, key: Key) -> str:
+        """The place of a key of the recipe in run.json."""
+        return f"{self.store.path('run.json')}: {spelled(('recipe', *key))}"
 
     @property
     def key(self) -> str:
@@ -72,10 +96,10 @@ class Run:
         with its own notes; the run itself where it has one model. Empty where the samples are the user's own."""
         noted = self.manifest.model.get("models")
         if noted is None:
-            return (Run(self.store, self.manifest),) if self.sampled else ()
+            return (replace(self),) if self.sampled else ()
         recipes = self.recipe.of_each_model()
         return tuple(
-            Run(self.store, self.manifest.model_copy(update={"model": dict(model), "recipe": recipe}))
+            replace(self, manifest=self.manifest.model_copy(update={"model": dict(model), "recipe": recipe}))
             for model, recipe in zip(noted, recipes, strict=True)
         )
 

@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ValidationError
 
+from filters import trust
 from filters.chunks import pieces
 from schemas.manifest import Entry, RunManifest
 from schemas.sample import POOL_VERSION
@@ -91,7 +92,10 @@ class Store:
 
     @contextmanager
     def writing(self, command: str) -> Iterator[None]:
-        """Hold the lease of the run directory while the block runs (thresher.pool.lease). Raises StoreError if another has it."""
+        """Hold the lease of the run directory while the block runs (thresher.pool.lease). Raises StoreError if another has it,
+        and if a link in the directory leads out of it."""
+        if self.local and (refused := trust.links_outside(self.base)):
+            raise StoreError(f"{self.root}: {refused}")
         with lease.writing(self.fs, self.base, self.root, command):
             yield
 
@@ -109,8 +113,12 @@ class Store:
             self._looked_at = time_s
 
     def path(self, name: str) -> str:
-        """The path of a file of the run on its file system."""
-        return f"{self.base}/{name}" if name else self.base
+        """The path of a file of the run on its file system. Raises StoreError where it would be outside the run directory."""
+        if not name:
+            return str(self.base)
+        if refused := trust.outside(self.base, name, local=self.local):
+            raise StoreError(f"{self.root}: {refused}")
+        return f"{self.base}/{name}"
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of the run exists."""
@@ -317,7 +325,11 @@ class Store:
         while self.exists(aside):
             aside, number = f"{name}.damaged{number}", number + 1
         with self.explained(name, verb="move aside"):
-            self.fs.mv(self.path(name), self.path(aside))
+            if self.local:
+                self.fs.mv(self.path(name), self.path(aside))
+            else:  # file by file, for fsspec would take * ? and [ in a path for a pattern
+                self.fs.cp_file(self.path(name), self.path(aside))
+                self.fs.rm_file(self.path(name))
         log.warning("%s: %s; moved to %s and made again", self.path(name), reason, aside.rsplit("/", 1)[-1])
 
     # -- the run -------------------------------------------------------------------------------------------------------

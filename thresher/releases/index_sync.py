@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from filters import trust
 from filters.base import FilterError
 from filters.similarity.signatures import SCHEME, Signed
 from schemas.release import Release, RepositoryManifest
@@ -117,6 +118,8 @@ def _copy_index(place: Place, head: str, index: Index) -> None:
         (folder / "index.json").write_text(text)
         for path in sorted(place.files(head)):
             if path.startswith(f"{INDEX}/runs/"):
+                if refused := trust.outside(str(folder), path.removeprefix(f"{INDEX}/"), local=True):
+                    raise PublishError(f"{place.name}: {refused}")
                 target = folder / path.removeprefix(f"{INDEX}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 place.fetch(head, path, target)

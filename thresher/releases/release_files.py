@@ -70,11 +70,11 @@ def rows_by_view(shards: Iterable[Shard]) -> dict[str, int]:
 
 def _local(store: Store, name: str, folder: Path) -> Path:
     """A file of the dataset in `folder`, copied from another store if the run is not local."""
-    file = folder / name
+    source, file = store.path(f"dataset/{name}"), folder / name
     if not store.local:
         file.parent.mkdir(parents=True, exist_ok=True)
         with store.explained(f"dataset/{name}", verb="read"):
-            store.fs.get_file(store.path(f"dataset/{name}"), str(file))
+            store.fs.get_file(source, str(file))
     return file
 
 

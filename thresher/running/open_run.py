@@ -114,7 +114,7 @@ def begin(
     with store.writing("thresher run"):
         if store.local:
             remove_leftovers(store.base)
-        return _planned(Run(store, _open(store, manifest)), loaded.base, prompts)
+        return _planned(Run(store, _open(store, manifest), named=True), loaded.base, prompts)
 
 
 def begin_brought(
@@ -168,7 +168,7 @@ def begin_brought(
                 store.remove("run.json")
                 store.remove("begun.json")
             raise
-    return Begun(Run(store, manifest), shards, ())
+    return Begun(Run(store, manifest, named=True), shards, ())
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

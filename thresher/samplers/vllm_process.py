@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from filters import trust
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from schemas.suggest import did_you_mean
@@ -51,10 +52,17 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def check_options(spec: VllmEngine, reserved: Iterable[str] = RESERVED_OPTIONS) -> None:
-    """Raise EngineError if the recipe sets a reserved engine option."""
+    """Raise EngineError if the recipe sets a reserved engine option, or one that loads code without the user's consent."""
     names = sorted(set(spec.options) & set(reserved))
     if names:
         raise EngineError(f"engine.options.{names[0]}: thresher sets this itself; remove it from the recipe")
+    try:
+        refused = trust.refused_options(spec.options)
+    except trust.ConfigError as error:
+        raise EngineError(str(error)) from error
+    if refused is not None:
+        name, why = refused
+        raise EngineError(f"engine.options.{name}: {why}")
 
 
 def unknown_options(spec: VllmEngine) -> list[str]:
@@ -138,7 +146,7 @@ class Tokeniser:
     def __init__(self, model: Model, prompt_format: str) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(model.path)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust.trusts_all())
         self._lock = threading.Lock()
         has_template = getattr(self._tokenizer, "chat_template", None) is not None
         if prompt_format == "chat" and not has_template:

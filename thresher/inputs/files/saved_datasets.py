@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from filters import trust
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
 from thresher.inputs.files.named_files import SPLITS
@@ -22,6 +23,7 @@ def load_saved(folder: Path, name: str, config: str | None, split: str | None) -
     SourceError, and what `datasets` raises."""
     import datasets
 
+    _check_names(folder)
     if (folder / SPLITS).exists():
         splits = datasets.load_from_disk(str(folder))
         wanted = split or "train"
@@ -34,12 +36,30 @@ def load_saved(folder: Path, name: str, config: str | None, split: str | None) -
     return datasets.load_from_disk(str(folder))
 
 
+def _check_names(folder: Path) -> None:
+    """Raise SourceError where the files of a saved dataset name splits or data outside its folder."""
+    splits = _content(folder / SPLITS).get("splits", []) if (folder / SPLITS).exists() else [""]
+    for split in splits:
+        if refused := trust.outside(str(folder), f"{split}/{_ONE}" if split else _ONE, local=True):
+            raise SourceError(f"{folder / SPLITS}: {refused}")
+        state = folder / split / _ONE
+        noted = _content(state) if state.exists() else {}
+        for file in (*(noted.get("_data_files") or ()), *(noted.get("_indices_data_files") or ())):
+            if refused := trust.outside(str(folder / split), str(file.get("filename")), local=True):
+                raise SourceError(f"{state}: {refused}")
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What a file of a saved dataset holds."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise SourceError(f"{file}: cannot be read: {error}; is the saved dataset complete?") from error
+
+
 def _noted(file: Path, key: str) -> str | None:
     """What a file of a saved dataset notes under a key."""
-    try:
-        noted = json.loads(file.read_text()).get(key)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{file}: cannot be read: {error}; is the saved dataset complete?") from error
+    noted = _content(file).get(key)
     return None if noted is None else str(noted)
 
 

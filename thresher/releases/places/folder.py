@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from filters import trust
 from schemas.release import Shard
 from thresher.durable import IGNORED, create_file, ignores_condition, sync, why_not_exclusive
 from thresher.errors import PublishError
@@ -194,6 +195,9 @@ class Folder:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _path(self, path: str) -> str:
+        """The path of a file of the repository. Raises PublishError where it would be outside the folder."""
+        if refused := trust.outside(str(self._base), path, local=self._local):
+            raise PublishError(f"{self.name}: {refused}")
         return f"{self._base}/{path}"
 
     def _entry(self, revision: str) -> dict[str, Any]:

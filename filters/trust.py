@@ -1,0 +1,229 @@
+"""Decides what a file from others may do without the user's consent: have code imported, and have files outside its folder used.
+
+Names of thresher's own filters are always allowed. `module:build`, options of vLLM that load code, and paths that leave the
+folders below need one of
+
+* `--trust-code` on the command, or THRESHER_TRUST_CODE=1 in the environment, which processes and actors inherit;
+* the user's configuration: `trusted_code = ["my_package"]` (its submodules too) or `["my_package.filters:build"]`, and
+  `roots = ["/data"]` for paths;
+* for code, an installed package that declares it as an entry point of the group `thresher.filters`.
+
+The configuration is the file that THRESHER_CONFIG names, else thresher/config.toml in XDG_CONFIG_HOME or ~/.config. Nothing is
+imported or opened before the answer. docs/security.md says what remains.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from schemas.suggest import did_you_mean
+
+VARIABLE, ROOT, CONFIG = "THRESHER_TRUST_CODE", "THRESHER_ROOT", "THRESHER_CONFIG"
+GROUP = "thresher.filters"
+"""The group of entry points whose code is trusted, because its package was installed."""
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+"""How vLLM names an object of a module: package.module.Class."""
+_LOADS = re.compile(
+    r"(^|_)(cls|cls_path|class|class_overrides|plugins?|module|module_path|code|code_revision|middleware)$"
+    r"|^(logits_processors|additional_config|log_config_file|logging_config)$"
+)
+"""Names of options of vLLM's engine, and of keys inside them, whose values are code or say where it is."""
+
+
+class ConfigError(ValueError):
+    """The user's configuration cannot be read. The message names the file and the key."""
+
+
+class Settings(NamedTuple):
+    """The user's configuration."""
+
+    trusted_code: tuple[str, ...] = ()
+    """Packages, modules and `module:name` that may be imported."""
+    roots: tuple[str, ...] = ()
+    """Folders and URLs that recipes may use, and in which the recipes and runs of deployments lie."""
+
+
+def trusts_all() -> bool:
+    """Whether the user trusts whatever this process is given."""
+    return os.environ.get(VARIABLE, "") not in ("", "0")
+
+
+def inherit(trusted: bool) -> None:
+    """Trust what the process trusted that sent this one its work: on a cluster, variables are not inherited."""
+    if trusted:
+        os.environ[VARIABLE] = "1"
+
+
+def config_file() -> Path:
+    """The user's configuration, which need not exist."""
+    if named := os.environ.get(CONFIG):
+        return Path(named)
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "thresher" / "config.toml"
+
+
+def settings() -> Settings:
+    """The user's configuration; empty without a file. Raises ConfigError, which names the file and the key."""
+    path = config_file()
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return Settings()
+    return _read(path, changed)
+
+
+def roots() -> tuple[str, ...]:
+    """The folders and URLs that the user allows: THRESHER_ROOT and `roots` of the configuration."""
+    named = os.environ.get(ROOT)
+    return (*([named] if named else []), *settings().roots)
+
+
+def refused_code(name: str) -> str | None:
+    """Why `module:name` may not be imported, and how to allow it; None if it may. Nothing is imported."""
+    module = name.partition(":")[0]
+    listed = settings().trusted_code
+    if trusts_all() or name in listed or any(module == package or module.startswith(f"{package}.") for package in listed):
+        return None
+    if name in _installed():
+        return None
+    return (
+        f"{name} is code that does not come with thresher, and could do whatever you can do; if you trust it, pass --trust-code "
+        f'(or set {VARIABLE}=1), or write trusted_code = ["{module}"] into {config_file()}, or install a package that has it as '
+        f"an entry point of the group {GROUP}"
+    )
+
+
+def refused_options(options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first option of vLLM's engine that loads code or uses files elsewhere, and why it is refused; None if all may be set.
+    Options that nobody knows are judged by their value: numbers and plain words load nothing."""
+    if trusts_all():
+        return None
+    for name, value in options.items():
+        if _loads_code(name, value):
+            why = "can make vLLM load code from outside"
+            return name, f"{why}; if you trust it, pass --trust-code (or set {VARIABLE}=1), else remove it"
+        for text in _texts(value):
+            if text.startswith(("/", "~", "..")) and (refused := refused_path(Path(text).expanduser(), Path.cwd())):
+                return name, refused
+    return None
+
+
+def refused_path(path: str | Path, *folders: Path) -> str | None:
+    """Why a path may not be used, and how to allow it; None if it lies in one of the folders or of the user's roots, also by the
+    links on its way."""
+    if trusts_all():
+        return None
+    real, local = os.path.realpath(path), [Path(root) for root in roots() if "://" not in root]
+    if any(_is_inside(real, os.path.realpath(folder.expanduser())) for folder in (*folders, *local)):
+        return None
+    elsewhere = "" if os.path.abspath(path) == real else f" (it is {real})"
+    return (
+        f"{path} lies outside {' and '.join(str(folder.absolute()) for folder in folders)}{elsewhere}; if you trust where this "
+        f'comes from, pass --trust-code (or set {VARIABLE}=1), or write roots = ["{os.path.dirname(real)}"] into {config_file()}'
+    )
+
+
+def outside(folder: str, name: str, *, local: bool) -> str | None:
+    """Why a name from an entry, a log or an index leads out of its folder, in words; None if it does not. Consent changes that
+    only for links: no file that thresher wrote has such a name."""
+    steps = name.split("/")
+    if name.startswith(("/", "~")) or ".." in steps or "://" in name or "::" in name or "\\" in name or "\0" in name:
+        return f"the name {name!r} leads out of {folder}, so thresher did not write it; ask whoever made this"
+    if not local or trusts_all():
+        return None
+    real, home = os.path.realpath(f"{folder}/{name}"), os.path.realpath(folder)
+    return None if _is_inside(real, home) else refused_path(f"{folder}/{name}", Path(folder))
+
+
+def links_outside(folder: str) -> str | None:
+    """Why a folder that is to be written is refused: a file or folder directly in it is a link that leads out of it. None if
+    there is no such link, or no folder."""
+    try:
+        links = [entry.name for entry in os.scandir(folder) if entry.is_symlink()]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return next((refused for name in links if (refused := outside(folder, name, local=True))), None)
+
+
+def first_refused(paths: Iterable[str | Path], *folders: Path) -> str | None:
+    """Why the first of these paths that may not be used is refused; None if all may be used."""
+    return next((refused for path in paths if (refused := refused_path(path, *folders))), None)
+
+
+def refused_outside_roots(place: str) -> str | None:
+    """Why a deployment may not use a recipe, folder or URL: it lies in none of the user's roots, or, where there are none, not in
+    the working directory. Trust in code does not change it. None if it may."""
+    allowed = roots() or (os.getcwd(),)
+    if "://" in place:
+        steps = place.split("/")
+        if ".." not in steps and "::" not in place and any(
+            "://" in root and f"{place.rstrip('/')}/".startswith(f"{root.rstrip('/')}/") for root in allowed
+        ):  # fmt: skip
+            return None
+    elif any(_is_inside(os.path.realpath(place), os.path.realpath(os.path.expanduser(root))) for root in allowed):
+        return None
+    return (
+        f"{place} lies outside {' and '.join(allowed)}, where deployments may read and write; set {ROOT} where the worker runs, "
+        f"or write roots = [...] into its {config_file()}"
+    )
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _changed: int) -> Settings:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: thresher's configuration cannot be read: {error}; mend or remove it") from error
+    for name, value in content.items():
+        if name not in Settings._fields:
+            hint = did_you_mean(name, Settings._fields)
+            raise ConfigError(f"{path}: {name}: no such key{hint}; valid here: {', '.join(Settings._fields)}")
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            raise ConfigError(f'{path}: {name}: wanted a list of texts, such as ["one"], found {value!r}')
+    return Settings(**{name: tuple(value) for name, value in content.items()})
+
+
+def _installed() -> set[str]:
+    """The code that installed packages declare for thresher. A package that merely lies in the working directory, which Python
+    may search too, is not installed."""
+    here = os.path.realpath(os.getcwd())
+    return {
+        point.value.replace(" ", "")
+        for point in entry_points(group=GROUP)
+        if point.dist is not None and os.path.realpath(str(point.dist.locate_file(""))) != here
+    }
+
+
+def _loads_code(name: str, value: Any) -> bool:
+    if value is None or value is False or value in ("", [], {}):
+        return False
+    if _LOADS.search(name):
+        return True
+    if isinstance(value, Mapping):
+        return any(_loads_code(str(key), inner) for key, inner in value.items())
+    return any(_DOTTED.fullmatch(text) or ":" in text or text.endswith(".py") for text in _texts(value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _is_inside(real: str, folder: str) -> bool:
+    return real == folder or real.startswith(folder.rstrip("/") + "/")

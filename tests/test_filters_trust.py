@@ -1,0 +1,235 @@
+"""What may be imported and used without consent, and the three ways to allow it."""
+
+from importlib.metadata import Distribution, EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filters import trust
+
+
+@pytest.fixture(autouse=True)
+def untrusting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No consent of any kind; returns the configuration, which is not there yet."""
+    monkeypatch.delenv(trust.VARIABLE)
+    monkeypatch.delenv(trust.ROOT)
+    monkeypatch.setenv(trust.CONFIG, str(tmp_path / "config.toml"))
+    return tmp_path / "config.toml"
+
+
+def test_code_is_refused_with_the_three_ways_to_allow_it() -> None:
+    refused = trust.refused_code("own.filters:build")
+
+    assert refused is not None
+    for words in (
+        "own.filters:build",
+        "--trust-code",
+        trust.VARIABLE,
+        'trusted_code = ["own.filters"]',
+        "config.toml",
+        trust.GROUP,
+    ):
+        assert words in refused
+
+
+def test_thresher_s_own_modules_are_no_exception() -> None:
+    """Else a recipe could call any function of thresher with a mapping of its choice."""
+    assert trust.refused_code("filters.base:Filter")
+    assert trust.refused_code("os:system")
+
+
+@pytest.mark.parametrize("listed", ["own", "own.filters", "own.filters:build"])
+def test_the_configuration_allows_code(untrusting: Path, listed: str) -> None:
+    untrusting.write_text(f'trusted_code = ["{listed}"]\n')
+
+    assert trust.refused_code("own.filters:build") is None
+    assert trust.refused_code("owner.filters:build")
+    assert trust.refused_code("other:build")
+
+
+@pytest.mark.parametrize(("value", "is_trusted"), [("1", True), ("0", False), ("", False)])
+def test_the_variable_allows_everything(monkeypatch: pytest.MonkeyPatch, value: str, is_trusted: bool) -> None:
+    monkeypatch.setenv(trust.VARIABLE, value)
+
+    assert (trust.refused_code("own:build") is None) is is_trusted
+    assert (trust.refused_options({"worker_cls": "own.Worker"}) is None) is is_trusted
+    assert (trust.refused_path("/etc/passwd", Path("/srv")) is None) is is_trusted
+
+
+def test_an_installed_entry_point_allows_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But not one that lies in the working directory, where a stranger may have put it."""
+
+    class Found(Distribution):
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def read_text(self, filename: str) -> str | None:
+            return None
+
+        def locate_file(self, path: Any) -> Any:
+            return self.folder / path
+
+    def point(name: str, folder: Path) -> EntryPoint:
+        return EntryPoint(name, f"{name}:build", trust.GROUP)._for(Found(folder))  # type: ignore[attr-defined,no-any-return]
+
+    monkeypatch.chdir(tmp_path)
+    points = (point("installed", tmp_path / "site-packages"), point("beside", tmp_path))
+    monkeypatch.setattr(trust, "entry_points", lambda group: points if group == trust.GROUP else ())
+
+    assert trust.refused_code("installed:build") is None
+    assert trust.refused_code("installed:other")
+    assert trust.refused_code("beside:build")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"trust_remote_code": True},
+        {"trust_remote_code": 1},
+        {"worker_cls": "evil"},
+        {"worker_extension_cls": "evil.Extension"},
+        {"scheduler_cls": "evil.Scheduler"},
+        {"logits_processors": ["evil:Processor"]},
+        {"reasoning_parser_plugin": "evil.py"},
+        {"tool_parser_plugin": "evil"},
+        {"io_processor_plugin": "evil"},
+        {"model_class_overrides": {"Llama": "evil"}},
+        {"code_revision": "main"},
+        {"distributed_executor_backend": "evil.Executor"},
+        {"tokenizer_mode": "evil.Tokenizer"},
+        {"load_format": "evil:Loader"},
+        {"compilation_config": {"backend": "evil.backend"}},
+        {"kv_transfer_config": {"kv_connector": "Evil", "kv_connector_module_path": "evil"}},
+        {"speculative_config": {"method": "custom_class", "model": "evil.Proposer"}},
+        {"structured_outputs_config": {"reasoning_parser_plugin": "evil"}},
+        {"log_config_file": "logging.json"},
+        {"additional_config": {"any": "thing"}},
+        {"hf_overrides": {"auto_map": {"AutoConfig": "evil--evil.Config"}, "trust_remote_code": True}},
+        {"download_dir": "/somewhere/else"},
+        {"allowed_local_media_path": "/"},
+        {"profiler_config": {"torch_profiler_dir": "../../elsewhere"}},
+        {"a_new_option": "evil.module.Class"},
+        {"otlp_traces_endpoint": "http://127.0.0.1:1"},
+    ],
+)
+def test_options_that_load_code_or_leave_the_folder_are_refused(options: dict[str, Any]) -> None:
+    refused = trust.refused_options(options)
+
+    assert refused is not None
+    assert refused[0] == next(iter(options))
+    assert "--trust-code" in refused[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"trust_remote_code": False},
+        {"worker_extension_cls": ""},
+        {"logits_processors": None},
+        {"quantization": "fp8", "kv_cache_dtype": "fp8_e5m2", "max_num_batched_tokens": 8192},
+        {"distributed_executor_backend": "mp", "tokenizer_mode": "slow", "load_format": "dummy"},
+        {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}},
+        {"speculative_config": {"model": "Qwen/Qwen2.5-0.5B", "num_speculative_tokens": 3}},
+        {"hf_overrides": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}},
+        {"compilation_config": {"cudagraph_capture_sizes": [1, 2]}},
+        {"limit_mm_per_prompt": {"image": 0}},
+        {"revision": "v1.0", "served_model_name": "small"},
+    ],
+)
+def test_plain_options_need_no_consent(options: dict[str, Any]) -> None:
+    assert trust.refused_options(options) is None
+
+
+def test_every_option_of_vllm_that_is_named_after_code_is_refused() -> None:
+    """Those of the installed vLLM, by their names; a newer one may have more."""
+    from importlib.util import find_spec
+
+    if (found := find_spec("vllm")) is None or found.origin is None:
+        pytest.skip("vLLM is not installed")
+    text = (Path(found.origin).parent / "engine" / "arg_utils.py").read_text()
+    fields = text[text.index("class EngineArgs") :].splitlines()
+    names = [line.strip().partition(":")[0] for line in fields if line.startswith("    ") and line[4:5].isalpha() and ":" in line]
+    parts = {"cls", "plugin", "plugins", "code", "module", "class", "processors"}
+    code = {name for name in names if parts & set(name.split("_")) and name != "max_lora_cls_labels"}
+
+    assert {"worker_cls", "trust_remote_code", "logits_processors"} <= code
+    assert {name for name in code if trust.refused_options({name: "evil"}) is None} == set()
+
+
+def test_a_path_is_judged_by_where_it_really_leads(tmp_path: Path, untrusting: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "link").symlink_to(elsewhere)
+
+    assert trust.refused_path(home / "data" / "*.jsonl", home) is None
+    for path in (elsewhere / "x", home / ".." / "elsewhere" / "x", home / "link" / "x", f"{home}-2/x"):
+        refused = trust.refused_path(path, home)
+        assert refused is not None
+        assert "--trust-code" in refused
+    untrusting.write_text(f'roots = ["{elsewhere}"]\n')
+    assert trust.refused_path(home / "link" / "x", home) is None
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "~/x", "s3://b/x", "zip://x::y", "a\\..\\x", "a\0b"])
+def test_a_name_that_leads_out_of_its_folder_is_refused_whatever_is_trusted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(trust.VARIABLE, "1")
+
+    assert trust.outside("/run", name, local=False)
+    assert trust.outside("/run", "samples/00000.parquet", local=False) is None
+
+
+def test_links_out_of_a_folder_are_refused_before_it_is_written(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "inside").mkdir(parents=True)
+    (run / "also").symlink_to(run / "inside")
+    assert trust.links_outside(str(run)) is None
+    (run / "samples").symlink_to(tmp_path)
+    assert "samples" in (trust.links_outside(str(run)) or "")
+    assert trust.links_outside(str(tmp_path / "missing")) is None
+
+
+def test_a_configuration_in_error_names_file_and_key(untrusting: Path) -> None:
+    untrusting.write_text("trusted_cod = []\n")
+    with pytest.raises(trust.ConfigError, match=r"config\.toml: trusted_cod: no such key; did you mean trusted_code"):
+        trust.settings()
+    untrusting.write_text('roots = "/data"\n')
+    with pytest.raises(trust.ConfigError, match=r"roots: wanted a list of texts"):
+        trust.settings()
+    untrusting.write_text("roots = [\n")
+    with pytest.raises(trust.ConfigError, match="cannot be read"):
+        trust.settings()
+
+
+def test_the_configuration_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(trust.CONFIG)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert trust.config_file() == tmp_path / "thresher" / "config.toml"
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert trust.config_file() == Path.home() / ".config" / "thresher" / "config.toml"
+
+
+def test_deployments_stay_in_the_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, untrusting: Path) -> None:
+    """Whatever code is trusted: without roots, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(trust.VARIABLE, "1")
+    assert trust.refused_outside_roots("recipes/sums.yaml") is None
+    assert trust.ROOT in (trust.refused_outside_roots("/etc/passwd") or "")
+    assert trust.refused_outside_roots("../x")
+    assert trust.refused_outside_roots("s3://bucket/runs")
+
+    untrusting.write_text('roots = ["s3://bucket/runs", "/recipes"]\n')
+    assert trust.refused_outside_roots("s3://bucket/runs/sums") is None
+    assert trust.refused_outside_roots("/recipes/sums.yaml") is None
+    for place in ("s3://bucket/runs2", "s3://bucket/runs/../x", "s3://other", "recipes/sums.yaml", "file::s3://bucket/runs/x"):
+        assert trust.refused_outside_roots(place), place
+
+
+def test_a_process_on_a_cluster_trusts_what_its_sender_trusts(monkeypatch: pytest.MonkeyPatch) -> None:
+    trust.inherit(trusted=False)
+    assert not trust.trusts_all()
+    monkeypatch.setenv(trust.VARIABLE, "0")  # so that it is restored
+    trust.inherit(trusted=True)
+    assert trust.trusts_all()

@@ -1,0 +1,90 @@
+"""What a recipe names, and what of it needs consent; test_security.py tries it through the commands."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filters import trust
+from schemas.recipe import Recipe
+from thresher.inputs.recipe_trust import refusals, used_files
+
+
+@pytest.fixture(autouse=True)
+def untrusting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(trust.VARIABLE)
+    monkeypatch.delenv(trust.ROOT)
+    monkeypatch.setenv(trust.CONFIG, str(tmp_path / "none.toml"))
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(base: Path, *, drawn: bool = True, **keys: Any) -> list[tuple[str | int, ...]]:
+    recipe = Recipe.model_validate({"name": "a", **keys})
+    return [key for key, _ in refusals(recipe, base, base, drawn=drawn)]
+
+
+PROMPTS = [{"family": "a", "source": {"kind": "jsonl", "path": "/elsewhere/a.jsonl"}}]
+MODELS = [{"name": "a/b", "engine": {"kind": "vllm", "options": {"scheduler_cls": "x"}}}, {"name": "/elsewhere"}]
+SEMANTIC = {"semantic": {"model": {"name": "../../m"}, "engine": {"options": {"worker_cls": "x"}}}}
+
+
+def test_each_place_of_a_recipe_is_named_by_its_key(tmp_path: Path) -> None:
+    keys = refused(
+        tmp_path,
+        prompts=PROMPTS,
+        models=MODELS,
+        dedupe=SEMANTIC,
+        filters=[{"name": "a:b"}, {"name": "judge", "parameters": {"engine": {"options": {"trust_remote_code": True}}}}],
+    )
+
+    assert keys == [
+        ("filters", 0, "name"),
+        ("filters", 1, "parameters", "engine", "options", "trust_remote_code"),
+        ("prompts", 0, "source", "path"),
+        ("models", 1, "name"),
+        ("dedupe", "semantic", "model", "name"),
+        ("models", 0, "engine", "options", "scheduler_cls"),
+        ("dedupe", "semantic", "engine", "options", "worker_cls"),
+    ]
+
+
+def test_of_a_finished_run_only_what_judging_uses(tmp_path: Path) -> None:
+    """Its prompts and models are not read again."""
+    keys = refused(tmp_path, drawn=False, prompts=PROMPTS, models=MODELS, dedupe=SEMANTIC, filters=[{"name": "a:b"}])
+
+    assert keys == [
+        ("filters", 0, "name"),
+        ("dedupe", "semantic", "model", "name"),
+        ("dedupe", "semantic", "engine", "options", "worker_cls"),
+    ]
+
+
+def test_a_filter_in_processes_of_its_own_is_no_way_around(tmp_path: Path) -> None:
+    inner: dict[str, Any] = {"name": "python", "parameters": {"build": "python", "parameters": {"build": "a:b"}}}
+
+    assert refused(tmp_path, filters=[inner]) == [("filters", 0, "parameters", "build")]
+
+
+def test_ordinary_recipes_need_no_consent(tmp_path: Path) -> None:
+    keys = refused(
+        tmp_path,
+        prompts=[
+            {"family": "a", "source": {"kind": "jsonl", "path": "data/*.jsonl"}},
+            {"family": "b", "source": {"kind": "dataset", "path": "org/name"}},
+        ],
+        model={"name": "org/name", "adapter": "org/lora@abc"},
+        engine={"kind": "vllm", "options": {"quantization": "fp8"}},
+        filters=[{"name": "finished"}, {"name": "regex", "parameters": {"pattern": "a:b"}}],
+        publish={"repo": "org/name"},
+    )
+
+    assert keys == []
+
+
+def test_files_that_a_path_led_to(tmp_path: Path) -> None:
+    base = tmp_path / "recipes"
+    base.mkdir()
+    (base / "link").symlink_to("/etc/hostname")
+
+    assert used_files([base / "a", base / "b"], base) is None
+    assert "/etc/hostname" in (used_files([base / "a", base / "link"], base) or "")

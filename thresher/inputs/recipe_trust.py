@@ -1,0 +1,115 @@
+"""Finds what a recipe may not do without the user's consent (filters.trust): code, options and paths that it names.
+
+A recipe may use files in its own folder, in the working directory and in the user's `roots`. So may the recipe that a run holds,
+in place of its own folder in that of the run.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filters import trust
+from schemas.engines import HttpEngine, ModelSpec, ReplayEngine, VllmEngine
+from schemas.prompt_sets import DatasetSource, JsonlSource, ParquetSource
+from schemas.recipe import FilterSpec, Recipe
+
+Key = tuple[str | int, ...]
+
+
+def refusals(recipe: Recipe, base: Path, home: Path, *, drawn: bool = True) -> Iterator[tuple[Key, str]]:
+    """Yield (key of the recipe, why it is refused and how to allow it). Relative paths start at `base`, and may lead to places
+    in `home`, which is the same for a recipe that the user named. Nothing is imported or opened. Raises trust.ConfigError where
+    the user's configuration cannot be read. `drawn`: also what only sampling uses, which the recipe of a finished run no longer
+    does: prompts, models and engines to draw from."""
+    if trust.trusts_all():
+        return
+    for number, spec in enumerate(recipe.filters):
+        yield from _of_filter(spec, ("filters", number))
+    for key, value in (*(_places_of_sampling(recipe) if drawn else ()), *_places_of_judging(recipe)):
+        refused = trust.refused_path(base / value, home, Path.cwd())
+        if refused is not None:
+            yield key, refused
+    repo = recipe.publish.repo
+    if repo is not None and _is_folder(repo) and (refused := trust.refused_path(os.path.expanduser(repo), home, Path.cwd())):
+        yield ("publish", "repo"), refused
+    for key, engine in (*(_engines(recipe) if drawn else ()), *_semantic_engine(recipe)):
+        if isinstance(engine, VllmEngine) and (option := trust.refused_options(engine.options)):
+            yield (*key, "options", option[0]), option[1]
+
+
+def used_files(paths: Iterable[Path], base: Path) -> str | None:
+    """Why the first of the files that a path of a recipe led to is refused, by links in a folder that was given; None if all may
+    be read."""
+    return None if trust.trusts_all() else trust.first_refused(paths, base, Path.cwd())
+
+
+def _of_filter(spec: FilterSpec, key: Key) -> Iterator[tuple[Key, str]]:
+    if ":" in spec.name and (refused := trust.refused_code(spec.name)):
+        yield (*key, "name"), refused
+    if spec.name == "python":
+        inner = FilterSpec(name=str(spec.parameters.get("build")), parameters=_mapping(spec.parameters.get("parameters")))
+        for _, refused in _of_filter(inner, key):
+            yield (*key, "parameters", "build"), refused
+    options = _mapping(_mapping(spec.parameters.get("engine")).get("options"))
+    if option := trust.refused_options(options):
+        yield (*key, "parameters", "engine", "options", option[0]), option[1]
+
+
+def _places_of_sampling(recipe: Recipe) -> Iterator[tuple[Key, str]]:
+    """The local paths from which a recipe draws."""
+    for number, prompts in enumerate(recipe.prompts):
+        if isinstance(source := prompts.source, JsonlSource | ParquetSource) or (
+            isinstance(source, DatasetSource) and _is_path(source.path)
+        ):
+            yield ("prompts", number, "source", "path"), source.path
+    for key, engine in _engines(recipe):
+        if isinstance(engine, ReplayEngine):
+            yield (*key, "path"), engine.path
+        elif isinstance(engine, HttpEngine) and engine.fleet is not None:
+            yield (*key, "fleet"), engine.fleet
+    models: list[tuple[Key, ModelSpec]] = [(("model",), recipe.model)]
+    models += [(("models", number), entry) for number, entry in enumerate(recipe.models)]
+    for key, model in models:
+        yield from _places_of_model(model, key)
+
+
+def _places_of_judging(recipe: Recipe) -> Iterator[tuple[Key, str]]:
+    """The local paths with which a recipe compares; those of filters are checked as the filters are built."""
+    if recipe.dedupe is not None and recipe.dedupe.semantic is not None:
+        yield from _places_of_model(recipe.dedupe.semantic.model, ("dedupe", "semantic", "model"))
+    if recipe.dedupe is not None and recipe.dedupe.released is not None:
+        yield ("dedupe", "released", "index"), recipe.dedupe.released.index
+    if recipe.run.scratch is not None:
+        yield ("run", "scratch"), recipe.run.scratch
+
+
+def _places_of_model(model: ModelSpec, key: Key) -> Iterator[tuple[Key, str]]:
+    for name, value in (("name", model.name), ("adapter", model.adapter)):
+        if value is not None and _is_path(value):
+            yield (*key, name), os.path.expanduser(value)
+
+
+def _engines(recipe: Recipe) -> Iterator[tuple[Key, Any]]:
+    yield ("engine",), recipe.engine
+    for number, entry in enumerate(recipe.models):
+        if entry.engine is not None:
+            yield ("models", number, "engine"), entry.engine
+
+
+def _semantic_engine(recipe: Recipe) -> Iterator[tuple[Key, Any]]:
+    if recipe.dedupe is not None and recipe.dedupe.semantic is not None:
+        yield ("dedupe", "semantic", "engine"), recipe.dedupe.semantic.engine
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name of a model or dataset can lead to another folder than its own; ORG/NAME cannot."""
+    return name.startswith((".", "/", "~")) or ".." in name.split("/")
+
+
+def _is_folder(repo: str) -> bool:
+    return "://" not in repo and (_is_path(repo) or "/" not in repo)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
