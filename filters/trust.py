@@ -20,6 +20,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from schemas.suggest import did_you_mean
 
@@ -31,9 +32,12 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """How vLLM names an object of a module: package.module.Class."""
 _LOADS = re.compile(
     r"(^|_)(cls|cls_path|class|class_overrides|plugins?|module|module_path|code|code_revision|middleware)$"
+    r"|(^|_)(addr|address|ip|host|endpoint|url)$"
     r"|^(logits_processors|additional_config|log_config_file|logging_config)$"
 )
-"""Names of options of vLLM's engine, and of keys inside them, whose values are code or say where it is."""
+"""Names of options of vLLM's engine, and of keys inside them, whose values are code, say where it is, or name a machine whose
+messages the engine unpickles."""
+_OWN_CLUSTER = re.compile(r"(ray://)?(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?|auto|local")
 
 
 class ConfigError(ValueError):
@@ -106,11 +110,37 @@ def refused_options(options: Mapping[str, Any]) -> tuple[str, str] | None:
         return None
     for name, value in options.items():
         if _loads_code(name, value):
-            why = "can make vLLM load code from outside"
+            why = "can make vLLM load code from outside, or trust another machine"
             return name, f"{why}; if you trust it, pass --trust-code (or set {VARIABLE}=1), else remove it"
         for text in _texts(value):
             if text.startswith(("/", "~", "..")) and (refused := refused_path(Path(text).expanduser(), Path.cwd())):
                 return name, refused
+    return None
+
+
+def refused_cluster(address: str | None) -> str | None:
+    """Why a Ray cluster may not be joined, and how to allow it; None if it may. What a cluster sends is unpickled, so it can run
+    code here. Clusters of this machine are the user's."""
+    if address is None or trusts_all() or _OWN_CLUSTER.fullmatch(address) or address in roots():
+        return None
+    return (
+        f"{address} is a cluster elsewhere, and whoever runs it could do whatever you can do here; if you trust it, pass "
+        f'--trust-code (or set {VARIABLE}=1), or write roots = ["{address}"] into {config_file()}'
+    )
+
+
+def refused_key(variable: str, urls: Iterable[str]) -> str | None:
+    """Why the value of a variable may not be sent to servers as their key, and how to allow it; None if it may: any variable to
+    servers of this machine and of the user's roots, and to others one that is named as keys of servers are."""
+    if trusts_all() or variable.endswith("API_KEY"):
+        return None
+    for url in urls:
+        host = urlsplit(url).hostname or ""
+        if not (host in ("localhost", "::1") or host.startswith("127.") or _is_below(url)):
+            return (
+                f"the value of {variable} would be sent to {url}; if you trust that server, pass --trust-code (or set "
+                f'{VARIABLE}=1), or write roots = ["{url}"] into {config_file()}; variables whose names end in API_KEY need neither'
+            )
     return None
 
 
@@ -161,10 +191,7 @@ def refused_outside_roots(place: str) -> str | None:
     the working directory. Trust in code does not change it. None if it may."""
     allowed = roots() or (os.getcwd(),)
     if "://" in place:
-        steps = place.split("/")
-        if ".." not in steps and "::" not in place and any(
-            "://" in root and f"{place.rstrip('/')}/".startswith(f"{root.rstrip('/')}/") for root in allowed
-        ):  # fmt: skip
+        if _is_below(place):
             return None
     elif any(_is_inside(os.path.realpath(place), os.path.realpath(os.path.expanduser(root))) for root in allowed):
         return None
@@ -223,6 +250,13 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _texts(inner)
+
+
+def _is_below(url: str) -> bool:
+    """Whether a URL is one of the user's roots, or below one."""
+    steps = url.split("/")
+    below = any("://" in root and f"{url.rstrip('/')}/".startswith(f"{root.rstrip('/')}/") for root in roots())
+    return below and ".." not in steps and "::" not in url
 
 
 def _is_inside(real: str, folder: str) -> bool:

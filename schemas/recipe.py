@@ -26,7 +26,7 @@ class FilterSpec(Part):
     """One filter. A sample that it does not keep is not shown to the filters after it; see run.filter_order for their order."""
 
     name: str
-    """Registered name, or `module:build` for your own filter."""
+    """Registered name, or `module:build` for your own filter, which needs your consent; see docs/security.md."""
     families: tuple[Name, ...] | None = None
     """Judge only the samples of these families; null judges all."""
     reads: Literal["answer", "reasoning", "completion"] | None = None

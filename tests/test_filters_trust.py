@@ -111,6 +111,8 @@ def test_an_installed_entry_point_allows_its_code(monkeypatch: pytest.MonkeyPatc
         {"profiler_config": {"torch_profiler_dir": "../../elsewhere"}},
         {"a_new_option": "evil.module.Class"},
         {"otlp_traces_endpoint": "http://127.0.0.1:1"},
+        {"master_addr": "elsewhere", "nnodes": 2},
+        {"kv_transfer_config": {"kv_connector": "P2pNcclConnector", "kv_ip": "6.6.6.6"}},
     ],
 )
 def test_options_that_load_code_or_leave_the_folder_are_refused(options: dict[str, Any]) -> None:
@@ -156,6 +158,27 @@ def test_every_option_of_vllm_that_is_named_after_code_is_refused() -> None:
 
     assert {"worker_cls", "trust_remote_code", "logits_processors"} <= code
     assert {name for name in code if trust.refused_options({name: "evil"}) is None} == set()
+
+
+def test_a_cluster_elsewhere_needs_consent(untrusting: Path) -> None:
+    """What it sends is unpickled. Those of this machine are the user's."""
+    for address in (None, "auto", "127.0.0.1:6379", "ray://localhost:10001"):
+        assert trust.refused_cluster(address) is None
+    assert "--trust-code" in (trust.refused_cluster("ray://head:10001") or "")
+    assert trust.refused_cluster("127.0.0.1.elsewhere:1")
+    untrusting.write_text('roots = ["ray://head:10001"]\n')
+    assert trust.refused_cluster("ray://head:10001") is None
+
+
+def test_only_keys_of_servers_are_sent_to_servers_elsewhere(untrusting: Path) -> None:
+    """A recipe names the server and the variable: without this it could fetch any secret of the environment."""
+    assert trust.refused_key("OPENAI_API_KEY", ["https://elsewhere/v1"]) is None
+    assert trust.refused_key("HF_TOKEN", ["http://127.0.0.1:8000/v1", "http://localhost:1/v1"]) is None
+    assert "https://elsewhere/v1" in (trust.refused_key("HF_TOKEN", ["http://127.0.0.1:8000/v1", "https://elsewhere/v1"]) or "")
+    assert trust.refused_key("HF_TOKEN", ["https://localhost@elsewhere/v1"])
+    untrusting.write_text('roots = ["https://elsewhere/v1"]\n')
+    assert trust.refused_key("HF_TOKEN", ["https://elsewhere/v1"]) is None
+    assert trust.refused_key("HF_TOKEN", ["https://elsewhere/v12"])
 
 
 def test_a_path_is_judged_by_where_it_really_leads(tmp_path: Path, untrusting: Path) -> None:

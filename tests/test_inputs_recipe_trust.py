@@ -34,6 +34,7 @@ def test_each_place_of_a_recipe_is_named_by_its_key(tmp_path: Path) -> None:
         prompts=PROMPTS,
         models=MODELS,
         dedupe=SEMANTIC,
+        executor={"kind": "ray", "address": "ray://elsewhere:10001"},
         filters=[{"name": "a:b"}, {"name": "judge", "parameters": {"engine": {"options": {"trust_remote_code": True}}}}],
     )
 
@@ -43,6 +44,7 @@ def test_each_place_of_a_recipe_is_named_by_its_key(tmp_path: Path) -> None:
         ("prompts", 0, "source", "path"),
         ("models", 1, "name"),
         ("dedupe", "semantic", "model", "name"),
+        ("executor", "address"),
         ("models", 0, "engine", "options", "scheduler_cls"),
         ("dedupe", "semantic", "engine", "options", "worker_cls"),
     ]
@@ -57,6 +59,14 @@ def test_of_a_finished_run_only_what_judging_uses(tmp_path: Path) -> None:
         ("dedupe", "semantic", "model", "name"),
         ("dedupe", "semantic", "engine", "options", "worker_cls"),
     ]
+
+
+def test_a_secret_of_the_environment_is_no_key_of_a_server(tmp_path: Path) -> None:
+    engine = {"kind": "openai_http", "base_urls": ["https://elsewhere/v1"], "api_key_env": "AWS_SECRET_ACCESS_KEY"}
+
+    assert refused(tmp_path, engine=engine) == [("engine", "api_key_env")]
+    judge = {"name": "judge", "parameters": {"engine": engine}}
+    assert refused(tmp_path, filters=[judge]) == [("filters", 0, "parameters", "engine", "api_key_env")]
 
 
 def test_a_filter_in_processes_of_its_own_is_no_way_around(tmp_path: Path) -> None:

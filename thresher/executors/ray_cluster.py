@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filters import trust
 from schemas.executors import RayExecutorSpec
 from thresher.errors import EngineError, StoreError
 from thresher.executors import machines
@@ -44,7 +45,14 @@ def import_ray() -> Any:
 
 
 def join(ray: Any, address: str | None) -> None:
-    """Join the cluster at `address`, or start one on this machine for null. Raises EngineError where there is no cluster."""
+    """Join the cluster at `address`, or start one on this machine for null. Raises EngineError where there is no cluster, and for
+    one elsewhere that the user has not allowed."""
+    try:
+        refused = trust.refused_cluster(address)
+    except trust.ConfigError as error:
+        raise EngineError(str(error)) from error
+    if refused is not None:
+        raise EngineError(f"executor.address: {refused}")
     _check_reachable(address)
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from filters import trust
-from schemas.engines import HttpEngine, ModelSpec, ReplayEngine, VllmEngine
+from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
+from schemas.executors import RayExecutorSpec
 from schemas.prompt_sets import DatasetSource, JsonlSource, ParquetSource
 from schemas.recipe import FilterSpec, Recipe
 
 Key = tuple[str | int, ...]
+_ENGINE: TypeAdapter[Any] = TypeAdapter(Engine)
 
 
 def refusals(recipe: Recipe, base: Path, home: Path, *, drawn: bool = True) -> Iterator[tuple[Key, str]]:
@@ -33,9 +37,10 @@ def refusals(recipe: Recipe, base: Path, home: Path, *, drawn: bool = True) -> I
     repo = recipe.publish.repo
     if repo is not None and _is_folder(repo) and (refused := trust.refused_path(os.path.expanduser(repo), home, Path.cwd())):
         yield ("publish", "repo"), refused
+    if isinstance(recipe.executor, RayExecutorSpec) and (refused := trust.refused_cluster(recipe.executor.address)):
+        yield ("executor", "address"), refused
     for key, engine in (*(_engines(recipe) if drawn else ()), *_semantic_engine(recipe)):
-        if isinstance(engine, VllmEngine) and (option := trust.refused_options(engine.options)):
-            yield (*key, "options", option[0]), option[1]
+        yield from _of_engine(engine, key)
 
 
 def used_files(paths: Iterable[Path], base: Path) -> str | None:
@@ -51,9 +56,20 @@ def _of_filter(spec: FilterSpec, key: Key) -> Iterator[tuple[Key, str]]:
         inner = FilterSpec(name=str(spec.parameters.get("build")), parameters=_mapping(spec.parameters.get("parameters")))
         for _, refused in _of_filter(inner, key):
             yield (*key, "parameters", "build"), refused
-    options = _mapping(_mapping(spec.parameters.get("engine")).get("options"))
-    if option := trust.refused_options(options):
-        yield (*key, "parameters", "engine", "options", option[0]), option[1]
+    try:
+        engine = _ENGINE.validate_python({"kind": "vllm", **_mapping(spec.parameters.get("engine"))})
+    except ValidationError:
+        return  # of a filter with parameters of its own, or an error that the filter itself explains
+    yield from _of_engine(engine, (*key, "parameters", "engine"))
+
+
+def _of_engine(engine: Any, key: Key) -> Iterator[tuple[Key, str]]:
+    if isinstance(engine, VllmEngine) and (option := trust.refused_options(engine.options)):
+        yield (*key, "options", option[0]), option[1]
+    if isinstance(engine, HttpEngine) and engine.api_key_env is not None:
+        urls = engine.base_urls or (f"the servers of {engine.fleet}",)
+        if refused := trust.refused_key(engine.api_key_env, urls):
+            yield (*key, "api_key_env"), refused
 
 
 def _places_of_sampling(recipe: Recipe) -> Iterator[tuple[Key, str]]:
