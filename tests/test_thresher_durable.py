@@ -1,10 +1,13 @@
 import os
+import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from helpers.recorded_disk import RecordedDisk
 from thresher import durable
 
 
@@ -32,18 +35,41 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_writer_left_is_removed_after_an_hour(tmp_path: Path) -> None:
-    """In the run's directory and its folders; what may still be written stays, and so do files of other names."""
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """In a folder and the folders there: at once where the writer was a process of this machine that has ended, after an hour
+    where it cannot be asked for. What may still be written stays, and so do files of other names."""
     (tmp_path / "samples").mkdir()
-    old = [durable.temporary_name(tmp_path / "run.json"), durable.temporary_name(tmp_path / "samples/00000.parquet")]
-    others = [durable.temporary_name(tmp_path / "now.json"), tmp_path / "mine.tmp", tmp_path / ".hidden"]
-    for path in [*old, *others]:
-        path.write_text("x")
-    for path in [*old, *others[1:]]:
-        os.utime(path, (0, 0))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = socket.gethostname()
+    left = {
+        f".run.json.{dead.pid}-0123abcd@{host}.tmp": True,
+        f"samples/.00000.parquet.{dead.pid}-0123abcd@{host}.tmp": True,
+        f".run.json.{dead.pid}-0123abcd@elsewhere.tmp": False,
+        durable.temporary_name("run.json").name: False,
+        ".old.json.7-0123abcd.tmp": True,
+        ".old.json.7-0123abcd@elsewhere.tmp": True,
+        "mine.old.tmp": False,
+        ".old.tmp": False,
+    }
+    for name in left:
+        (tmp_path / name).write_text("x")
+        if "old" in name:
+            os.utime(tmp_path / name, (0, 0))
 
-    assert durable.remove_leftovers(tmp_path) == 2
-    assert [path.exists() for path in [*old, *others]] == [False, False, True, True, True]
+    durable.settle(tmp_path)
+
+    assert {name: not (tmp_path / name).exists() for name in left} == left
+
+
+def test_new_folders_survive_a_power_cut(tmp_path: Path) -> None:
+    """Their names are synced, and those of folders above them."""
+    disk = RecordedDisk(tmp_path)
+    with disk.recording():
+        durable.make_folders(tmp_path / "a/b/c")
+        durable.make_folders(str(tmp_path / "a/b"))
+
+    assert disk.synced() == {"a": None, "a/b": None, "a/b/c": None}
 
 
 def test_of_many_writers_one_creates_a_file_and_it_is_whole(tmp_path: Path) -> None:

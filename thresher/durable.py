@@ -2,7 +2,10 @@
 
 import errno
 import os
+import re
 import secrets
+import shutil
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +15,9 @@ from typing import IO, Any
 from fsspec.implementations.local import LocalFileSystem
 
 LEFTOVER_S = 3600.0
-"""Seconds after which a temporary file is taken for one of a writer that was killed."""
+"""Age in seconds at which a temporary file is taken for one of a writer that was killed, where its writer cannot be asked for."""
+_TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)-[0-9a-f]{8}(?:@(?P<host>.+))?\.tmp")
+"""Temporary names: of this version, and of earlier ones, which had no host."""
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """Errors of disks that have no hard links, such as exFAT."""
 CREATING = ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.memory")
@@ -29,10 +34,65 @@ def sync(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def temporary_name(path: str | Path) -> Path:
-    """Return a name beside a file that no other writer uses, on this machine or another: process ids repeat across machines."""
+def sync_names(folder: str | Path) -> None:
+    """Sync a folder, unless it may not be read: then it cannot be opened, which a sync has to."""
+    with suppress(PermissionError, FileNotFoundError):
+        sync(folder)
+
+
+def make_folders(path: str | Path, fs: Any = None) -> None:
+    """Create a folder and those above it, unless they exist, on a file system of fsspec or a local one. The names of new local
+    ones are on the disk, the outermost first."""
+    if fs is not None and not isinstance(fs, LocalFileSystem):
+        fs.makedirs(path, exist_ok=True)
+        return
     path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    if path.is_dir():
+        return
+    make_folders(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_names(path.parent)
+
+
+def temporary_name(path: str | Path) -> Path:
+    """Return a name beside a file that no other writer uses, on this machine or another, and that tells who does."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}@{socket.gethostname()}.tmp")
+
+
+def is_left(path: Path, after_s: float = LEFTOVER_S) -> bool:
+    """Whether a path is a temporary name whose writer was a process of this machine that has ended, or is so many seconds old."""
+    name = _TEMPORARY.fullmatch(path.name)
+    if name is None:
+        return False
+    try:
+        return has_ended(name["host"], int(name["pid"])) or path.stat().st_mtime < time.time() - after_s
+    except OSError:  # removed by another
+        return False
+
+
+def has_ended(host: str | None, pid: int) -> bool:
+    """Whether a process is one of this machine that has ended."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+@contextmanager
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """An empty folder beside a path, under a temporary name; removed at the end."""
+    folder = temporary_name(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -66,17 +126,23 @@ def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = 
         file.write(data)
 
 
-def remove_leftovers(folder: str | Path) -> int:
-    """Remove the temporary files of writers that were killed, in a folder and the folders in it; returns how many. Those of the
-    last hour stay: another process may be writing them."""
-    old, removed = time.time() - LEFTOVER_S, 0
-    for pattern in (".*.tmp", "*/.*.tmp"):
-        for path in Path(folder).glob(pattern):
+def settle(folder: str | Path) -> None:
+    """Continue in a folder whose last writer may have been killed: remove its temporary files, and sync the names that it made,
+    there, in the folders there, and of the folder itself."""
+    folder = Path(folder)
+    folders = [folder, *folder.glob("*/")]
+    for inside in folders:
+        remove_leftovers(inside)
+    for inside in (*folders, folder.parent):
+        sync_names(inside)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files in a folder whose writers were killed."""
+    for path in Path(folder).glob(".*.tmp"):
+        if is_left(path):
             with suppress(OSError):  # removed by another, or a folder
-                if path.stat().st_mtime < old:
-                    path.unlink()
-                    removed += 1
-    return removed
+                path.unlink()
 
 
 def create_file(fs: Any, path: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from thresher import __version__, ids
+from thresher.durable import remove_leftovers
 from thresher.errors import StoreError
 from thresher.pool.run import Run
 
@@ -37,6 +38,8 @@ def kept(run: Run, name: str, kind: Any, compute: Callable[[], T]) -> T:
     with suppress(StoreError):
         content = {"key": key, name: adapter.dump_python(result)}
         store.write_bytes(file, json.dumps(content, default=float).encode(), durable=False)
+        if store.local:
+            remove_leftovers(store.path(FOLDER))
     return result
 
 

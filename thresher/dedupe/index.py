@@ -13,10 +13,9 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from filters.base import FilterError
 from filters.similarity.signatures import SCHEME, Signed, joined
 from thresher.dedupe.index_runs import IndexRun, is_whole, merge, signature_tables, write_texts
 from thresher.dedupe.index_search import Similar, most_similar
-from thresher.durable import replace_file
+from thresher.durable import is_left, make_folders, remove_leftovers, replace_file, sync, sync_names, temporary_folder
 
 RUN_TEXTS = 1 << 20
 """Most texts of a run that a release adds."""
@@ -37,8 +36,8 @@ MOST_TEXTS = 1 << 24
 """Runs of this many texts are not merged further."""
 TEMPORARY = ".index.json."
 """Prefix of the temporary files of the manifest."""
-SNAPSHOT, SNAPSHOT_S = ".snapshot-", 7 * 86400
-"""Prefix of temporary folders, and the age in seconds at which those of a killed process are removed."""
+SNAPSHOT, SNAPSHOT_S = ".snapshot", 7 * 86400
+"""Prefix of temporary folders, and the age in seconds at which those are removed whose process cannot be asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,11 @@ class Index:
         with self._writing():
             if not self.manifest.releases:
                 for run in source.manifest.runs:
-                    (source._runs / run.name).rename(self._runs / run.name)
+                    home = source._runs / run.name
+                    for path in (*home.iterdir(), home):
+                        sync(path)
+                    home.rename(self._runs / run.name)
+                sync(self._runs)
                 self._switch(source.manifest)
 
     @contextmanager
@@ -112,10 +115,19 @@ class Index:
 
     @contextmanager
     def beside(self) -> Iterator[Path]:
-        """An empty folder on the disk of the index; removed at the end, or after a week if the process was killed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=SNAPSHOT) as folder:
-            yield Path(folder)
+        """An empty folder on the disk of the index; removed at the end, or by the next process if this one is killed."""
+        make_folders(self.folder)
+        self.remove_leftovers()
+        with temporary_folder(self.folder / SNAPSHOT.lstrip(".")) as folder:
+            yield folder
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files and folders of processes that were killed."""
+        for path in (*self.folder.glob(f"{SNAPSHOT}*"), *self._runs.glob(".*.tmp")):
+            with suppress(OSError):  # removed by another
+                if is_left(path, SNAPSHOT_S) or path.stat().st_mtime < time.time() - SNAPSHOT_S:
+                    shutil.rmtree(path, ignore_errors=True)
+        remove_leftovers(self.folder)
 
     @property
     def rows(self) -> int:
@@ -155,17 +167,18 @@ class Index:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Wait to be the only writer, read what the last one wrote, and remove what interrupted ones left."""
-        self._runs.mkdir(parents=True, exist_ok=True)
+        make_folders(self._runs)
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.manifest = self._read()
             named = {run.name for run in self.manifest.runs}
-            oldest = time.time() - SNAPSHOT_S
-            snapshots = [path for path in self.folder.glob(f"{SNAPSHOT}*") if path.stat().st_mtime < oldest]
-            for left in (*(path for path in self._runs.iterdir() if path.name not in named), *snapshots):
+            for left in [path for path in self._runs.iterdir() if path.name not in named]:
                 shutil.rmtree(left, ignore_errors=True)
-            for unfinished in self.folder.glob(f"{TEMPORARY}*"):
+            for unfinished in self.folder.glob(f"{TEMPORARY}*"):  # nobody else writes
                 unfinished.unlink()
+            self.remove_leftovers()
+            for folder in (self.folder.parent, self.folder):  # what a killed process renamed
+                sync_names(folder)
             yield
 
     def _switch(self, manifest: IndexManifest) -> None:

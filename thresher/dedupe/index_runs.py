@@ -8,7 +8,6 @@ A run is named after the hash of its content.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from filters.similarity.kernel import I64, U32
 from filters.similarity.signatures import BANDS, SLOTS, Signed
 from thresher.dedupe.bloom_filter import add_keys, blocks_for
+from thresher.durable import sync, temporary_folder
 
 RANGE_KEYS = 1 << 23
 """Keys in memory while runs are merged."""
@@ -130,9 +130,7 @@ def key_groups(home: Path, run: IndexRun, wanted: I64, *, between: bool = False)
 def _write_run(runs: Path, keys: Iterable[tuple[I64, U32]], key_count: int, signatures: Iterable[pa.Table]) -> IndexRun | None:
     """Write a run from its keys, in order, and its signatures."""
     digest = hashlib.sha256()
-    with tempfile.TemporaryDirectory(prefix=".", dir=runs, ignore_cleanup_errors=True) as scratch:
-        work = Path(scratch, "run")
-        work.mkdir()
+    with temporary_folder(runs / "run") as work:
         shape = (blocks_for(key_count), 8)
         bits = np.lib.format.open_memmap(work / "bloom.npy", "w+", np.uint64, shape)  # type: ignore[no-untyped-call]
         files: list[str] = []
@@ -160,7 +158,10 @@ def _write_run(runs: Path, keys: Iterable[tuple[I64, U32]], key_count: int, sign
         bits.flush()
         name = digest.hexdigest()[:16]
         if total and not (runs / name).exists():
+            for path in (*work.iterdir(), work):
+                sync(path)
             work.rename(runs / name)
+    sync(runs)
     return IndexRun(name, total, tuple(files)) if total else None
 
 

@@ -30,7 +30,10 @@ ASKED = "asked.json"
 def add_run(run: Run) -> None:
     """Add the hits of a run to the index; they replace what the run added before."""
     store, spec, dataset = run.store, run.recipe.dedupe, run.store.entry("dataset")
-    if spec is None or spec.released is None or added(run):
+    if spec is None or spec.released is None:
+        return
+    if added(run):
+        open_index(spec, run.base).remove_leftovers()
         return
     if dataset is None:
         raise StoreError(f"{run.root}: has no dataset yet; run `{run.command}` again to complete the run")

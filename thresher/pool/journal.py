@@ -2,10 +2,10 @@
 
     RUN/journal/00042-0001.arrows    Arrow IPC streams (schema JOURNAL), one per process that worked on the shard
 
-Finished groups are appended and handed to the operating system immediately, so they survive kill -9 of this process; they are
-synced to the disk once a second. A process never appends to a stream of another. A stream may end in the middle of a batch or,
-after a power cut, in garbage: it is read batch by batch, each compared with its checksum, up to the first that is not whole. An
-object store cannot append, so a new object is written there every few seconds.
+Finished groups are appended and handed to the operating system immediately, so they survive kill -9 of this process; they, and
+the name of their stream, are synced to the disk once a second. A process never appends to a stream of another. A stream may end
+in the middle of a batch or, after a power cut, in garbage: it is read batch by batch, each compared with its checksum, up to the
+first that is not whole. An object store cannot append, so a new object is written there every few seconds.
 """
 
 import io
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from filters.chunks import CHUNK_BYTES, pieces
 from schemas.sample import JOURNAL
+from thresher.durable import make_folders, sync
 from thresher.pool.store import Store, shard_name
 
 SYNC_S = 1.0
@@ -107,6 +108,7 @@ class Appending:
     def __init__(self, store: Store, name: str, file: BinaryIO) -> None:
         self.name = name
         self._store, self._file = store, file
+        self._is_named = False
 
     def __enter__(self) -> "Appending":
         return self
@@ -123,9 +125,12 @@ class Appending:
                 view = view[self._file.write(view) :]
 
     def sync(self) -> None:
-        """Flush to the disk."""
+        """Flush to the disk, with its name."""
         with self._store.explained(self.name):
             os.fsync(self._file.fileno())
+            if not self._is_named:
+                sync(os.path.dirname(self._file.name))
+                self._is_named = True
 
     def close(self) -> None:
         if not self._file.closed:
@@ -136,7 +141,7 @@ class Appending:
 def _appending(store: Store, folder: str, prefix: str, ending: str) -> Appending:
     """Open the next free file PREFIX NNNN ENDING of a local folder for appending; no other process gets the same one."""
     with store.explained(folder):
-        store.fs.makedirs(store.path(folder), exist_ok=True)
+        make_folders(store.path(folder))
         number = len(store.names(folder, ending))
         while True:
             number += 1

@@ -27,7 +27,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from thresher.durable import IGNORED, create_file, ignores_condition, replace_file, why_not_exclusive
+from thresher.durable import IGNORED, create_file, ignores_condition, make_folders, replace_file, why_not_exclusive
 from thresher.errors import HeldError, StoreError
 from thresher.pool.storage_errors import explained
 
@@ -109,7 +109,7 @@ class Leases:
         """Take the lease by a number, and remove the files of smaller ones. Raises FileExistsError where another has the number,
         StoreError where the server lets two have it."""
         path = self.path(number)
-        self.fs.makedirs(self.folder, exist_ok=True)
+        make_folders(self.folder, self.fs)
         try:
             create_file(self.fs, path, _dumped(holder))
         except FileExistsError:

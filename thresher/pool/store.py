@@ -42,7 +42,7 @@ from filters.chunks import pieces
 from schemas.manifest import Entry, RunManifest
 from schemas.sample import POOL_VERSION
 from thresher import credentials
-from thresher.durable import create_file, replace_file, replacing
+from thresher.durable import create_file, make_folders, replace_file, replacing, settle
 from thresher.errors import StoreError
 from thresher.pool import lease
 from thresher.pool.parquet_options import write_row_groups
@@ -92,11 +92,15 @@ class Store:
 
     @contextmanager
     def writing(self, command: str) -> Iterator[None]:
-        """Hold the lease of the run directory while the block runs (thresher.pool.lease). Raises StoreError if another has it,
-        and if a link in the directory leads out of it."""
+        """Hold the lease of the run directory while the block runs (thresher.pool.lease), and tidy up after a writer that was
+        killed. Raises StoreError if another has it, and if a link in the directory leads out of it."""
         if self.local and (refused := trust.links_outside(self.base)):
             raise StoreError(f"{self.root}: {refused}")
+        nested = lease.number_held(self.fs, self.base)
         with lease.writing(self.fs, self.base, self.root, command):
+            if self.local and not nested and lease.number_held(self.fs, self.base):
+                with self.explained(""):
+                    settle(self.base)
             yield
 
     @property
@@ -151,7 +155,7 @@ class Store:
         path = self.path(name)
         self.check_lease()
         with self.explained(name):
-            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            make_folders(path.rsplit("/", 1)[0], self.fs)
             if not self.local:
                 self.fs.pipe_file(path, bytes(data))
                 return
@@ -161,7 +165,7 @@ class Store:
         """Write a file unless it exists; returns whether it was written. Of several writers exactly one succeeds."""
         path, data = self.path(name), (model.model_dump_json(indent=1) + "\n").encode()
         with self.explained(name):
-            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            make_folders(path.rsplit("/", 1)[0], self.fs)
             try:
                 create_file(self.fs, path, data)
             except FileExistsError:
@@ -174,7 +178,7 @@ class Store:
         number = int(taken[-1].removesuffix(ending)[len(prefix) :]) if taken else 0
         self.check_lease()
         with self.explained(folder):
-            self.fs.makedirs(self.path(folder), exist_ok=True)
+            make_folders(self.path(folder), self.fs)
             while True:
                 number += 1
                 with suppress(FileExistsError):  # several machines may try
@@ -245,7 +249,7 @@ class Store:
         path = self.path(name)
         with ExitStack() as stack:
             with self.explained(name):
-                self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+                make_folders(path.rsplit("/", 1)[0], self.fs)
                 local = replacing(path, durable=durable) if self.local else tempfile.NamedTemporaryFile(prefix="thresher-")  # noqa: SIM115
                 file = stack.enter_context(local)
             yield file

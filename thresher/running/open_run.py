@@ -17,7 +17,6 @@ from schemas.prompt_sets import DatasetSource, JsonlSource, ParquetSource
 from schemas.recipe import Recipe
 from schemas.sample import PROMPTS, Prompt, to_json
 from thresher import __version__, ids
-from thresher.durable import remove_leftovers
 from thresher.errors import RecipeError, SourceError, StoreError
 from thresher.inputs.files.named_files import TABLES, NamedFile, all_named, files_below, named_files
 from thresher.inputs.parser_names import check_parsers
@@ -112,8 +111,6 @@ def begin(
         thresher_version=__version__,
     )
     with store.writing("thresher run"):
-        if store.local:
-            remove_leftovers(store.base)
         return _planned(Run(store, _open(store, manifest), named=True), loaded.base, prompts)
 
 
@@ -151,8 +148,6 @@ def begin_brought(
     )
     is_new = store.manifest() is None  # an error before anything is written, where it is of another version
     with store.writing("thresher filter"):
-        if store.local:
-            remove_leftovers(store.base)
         manifest = _open(store, manifest)
         try:
             shards = ingest(

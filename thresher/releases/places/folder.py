@@ -27,12 +27,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from filters import trust
 from schemas.release import Shard
-from thresher.durable import IGNORED, create_file, ignores_condition, sync, why_not_exclusive
+from thresher.durable import IGNORED, create_file, has_ended, ignores_condition, make_folders, sync, sync_names, why_not_exclusive
 from thresher.errors import PublishError
+from thresher.releases.front_matter import names
 from thresher.releases.merge_card import CARD, README, card_id, decoded, merge, origin, own_part
 from thresher.releases.places.place import Change, Committed, Gated, MovedError, backoff, damage_of
 
-LOG = "thresher/log"
+LOG, INDEX = "thresher/log", "index"
 NOTHING = "000000"
 """The revision of a folder without a commit."""
 ENTRIES = 4
@@ -84,7 +85,7 @@ class Folder:
     def create(self, *, private: bool, gated: Gated | None) -> None:
         if private or gated:
             raise PublishError(f"{self.name}: a folder cannot be private or gated; set the permissions of its storage instead")
-        self._fs.makedirs(self._path(LOG), exist_ok=True)
+        make_folders(self._path(LOG), self._fs)
         if not self._local:
             self._stop_if_overwriting()
 
@@ -95,8 +96,8 @@ class Folder:
         if not self._fs.exists(self._path(LOG)):
             return NOTHING
         self._fs.invalidate_cache()
-        names = (str(name).rsplit("/", 1)[-1] for name in self._fs.ls(self._path(LOG), detail=False))
-        return max((name[:6] for name in names if re.fullmatch(r"\d{6}\.json", name)), default=NOTHING)
+        listed = (str(name).rsplit("/", 1)[-1] for name in self._fs.ls(self._path(LOG), detail=False))
+        return max((name[:6] for name in listed if re.fullmatch(r"\d{6}\.json", name)), default=NOTHING)
 
     def text(self, revision: str, path: str) -> str | None:
         text: str | None = self._entry(revision)["texts"].get(path)
@@ -143,8 +144,10 @@ class Folder:
         target = self._path(path)
         self._fs.invalidate_cache()
         if self._fs.exists(target) and self._fs.size(target) == file.stat().st_size and self._sha256(path) == _sha256(file):
+            if self._local:  # a writer that was killed may have renamed it without a sync
+                sync(Path(target).parent)
             return
-        self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        make_folders(target.rsplit("/", 1)[0], self._fs)
         if not self._local:
             self._fs.put_file(str(file), target)
             return
@@ -185,7 +188,9 @@ class Folder:
         return Committed(number)
 
     def mend(self) -> None:
-        self._remove_left_parts()
+        if self._local:
+            self._remove_left_parts()
+            self._sync_folders()
         if self._unwritten(self.head()):
             self._write_texts()
 
@@ -293,7 +298,7 @@ class Folder:
 
     def _put(self, path: str, data: bytes) -> None:
         target = self._path(path)
-        self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        make_folders(target.rsplit("/", 1)[0], self._fs)
         if not self._local:
             self._fs.pipe_file(target, data)
             return
@@ -302,13 +307,19 @@ class Folder:
 
     def _remove_left_parts(self) -> None:
         """Remove temporary files of writers that were killed: of this machine, whose process has ended, or a day old."""
-        if not self._local:
-            return
         for part in Path(self._base).rglob("*.part"):
             name = _LEFT.search(part.name)
             with suppress(FileNotFoundError):
-                if name and (_ended(name) or part.stat().st_mtime < time.time() - LEFT_S):
+                if name and (has_ended(name["host"], int(name["pid"] or 0)) or part.stat().st_mtime < time.time() - LEFT_S):
                     part.unlink()
+
+    def _sync_folders(self) -> None:
+        """Make the names durable that a writer made which was killed before it synced them."""
+        for own in ("thresher", INDEX, *names()):
+            for folder, _, _ in os.walk(self._path(own)):
+                sync_names(folder)
+        for folder in (self._base, os.path.dirname(self._base)):
+            sync_names(folder)
 
 
 @contextmanager
@@ -328,19 +339,6 @@ def _replacing(target: str) -> Iterator[str]:
 def _part(target: str) -> str:
     """A name that no other writer uses for a temporary file, and that tells who does."""
     return f"{target}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part"
-
-
-def _ended(name: re.Match[str]) -> bool:
-    """Whether the writer of a temporary file was a process of this machine that has ended."""
-    if name["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(name["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _sha256(file: Path) -> str:
