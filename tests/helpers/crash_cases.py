@@ -106,26 +106,25 @@ def seen_of_run(root: Path) -> dict[str, Any]:
 def release_cases(root: Path) -> Iterator[Case]:
     """Record each change of a repository in `root`, one after the other."""
     repo = str(root / "repo")
-    with _quick():
-        one, two = (_run_with_index(root, name) for name in ("one", "two"))
+    one, two = (_run_with_index(root, name) for name in ("one", "two"))
 
-        def release(run: Path) -> Callable[[], Any]:
-            spec = PublishSpec.model_validate({"repo": repo, "gates": LOOSE, "versions": "semantic"})
-            return lambda: publish(open_run(run), spec, force="the verdicts are written by hand")
+    def release(run: Path) -> Callable[[], Any]:
+        spec = PublishSpec.model_validate({"repo": repo, "gates": LOOSE, "versions": "semantic"})
+        return lambda: publish(open_run(run), spec, force="the verdicts are written by hand")
 
-        changes: dict[str, Callable[[], Any]] = {
-            "first publish": release(one),
-            "publish": release(two),
-            "revoke": lambda: revoke(repo, held[1:2], "wrong"),
-            "compact": lambda: compact(repo),
-            "rollback": lambda: rollback(repo, "v1.0.0"),
-        }
-        for name, call in changes.items():
-            held = sft_ids(repo) if name != "first publish" else []
-            case = _recorded(root, name, call, seen)
-            after = state_of(root)
-            yield case
-            put(root, after)
+    changes: dict[str, Callable[[], Any]] = {
+        "first publish": release(one),
+        "publish": release(two),
+        "revoke": lambda: revoke(repo, held[1:2], "wrong"),
+        "compact": lambda: compact(repo),
+        "rollback": lambda: rollback(repo, "v1.0.0"),
+    }
+    for name, call in changes.items():
+        held = sft_ids(repo) if name != "first publish" else []
+        case = _recorded(root, name, call, seen)
+        after = state_of(root)
+        yield case
+        put(root, after)
 
 
 def repeated(root: Path, case: Case, state: State) -> str | None:
@@ -134,7 +133,8 @@ def repeated(root: Path, case: Case, state: State) -> str | None:
         return f"names what is not there: {broken}"
     put(root, _of_a_dead_process(state))
     try:
-        case.call()
+        with _quick():
+            case.call()
     except ThresherError as error:
         return f"fails: {error}"
     if (now := case.look(root)) != case.seen:

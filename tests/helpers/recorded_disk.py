@@ -21,6 +21,7 @@ State = dict[str, bytes | None]
 """The content of each file, None for each folder, by path."""
 CHANGES = ("rename", "replace", "link", "symlink", "unlink", "remove", "mkdir", "rmdir", "truncate")
 Names = dict[str, int]
+Noted = dict[tuple[tuple[str, bytes | None], ...], tuple[str, State]]
 
 
 class RecordedDisk:
@@ -28,9 +29,8 @@ class RecordedDisk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.crashes: dict[tuple[Any, ...], tuple[str, State]] = {}
-        """What kill -9 leaves, and before which change."""
-        self.power_cuts: dict[tuple[Any, ...], tuple[str, State]] = {}
+        self._crashes: Noted = {}
+        self._power_cuts: Noted = {}
         self.calls: dict[str, int] = {}
         """Number of calls of each kind."""
         self._contents: dict[int, bytes] = {}
@@ -60,6 +60,17 @@ class RecordedDisk:
         for descriptor in self._held.values():
             os.close(descriptor)
         self._held = {}
+
+    @property
+    def crash_states(self) -> list[tuple[str, State]]:
+        """What kill -9 leaves, each state once, and the change before which it does."""
+        return list(self._crashes.values())
+
+    @property
+    def power_cut_states(self) -> list[tuple[str, State]]:
+        """What a power cut leaves: only what was synced; that without the names that were removed since; or all names, with the
+        content that was synced."""
+        return list(self._power_cuts.values())
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -102,7 +113,7 @@ class RecordedDisk:
                 state = self._state()
                 name = os.path.relpath(path, self.root)
                 half = state.get(name) or b""
-                self._note(self.crashes, "write", state | {name: half[: len(half) // 2]})
+                self._note(self._crashes, "write", state | {name: half[: len(half) // 2]})
                 self._sync_file(path)
 
     def _concerns(self, path: Any) -> bool:
@@ -116,14 +127,14 @@ class RecordedDisk:
             if count:
                 self.calls[before] = self.calls.get(before, 0) + 1
             state, inodes = self._state(), self._inodes
-            self._note(self.crashes, before, state)
+            self._note(self._crashes, before, state)
             durable = self.synced()
-            self._note(self.power_cuts, f"{before}: nothing else", durable)
-            self._note(self.power_cuts, f"{before}: and removals", self.synced(set(inodes.values())))
+            self._note(self._power_cuts, f"{before}: nothing else", durable)
+            self._note(self._power_cuts, f"{before}: and removals", self.synced(set(inodes.values())))
             contents = {name: None if data is None else self._contents.get(inodes[name], b"") for name, data in state.items()}
-            self._note(self.power_cuts, f"{before}: and names", contents)
+            self._note(self._power_cuts, f"{before}: and names", contents)
 
-    def _note(self, states: dict[tuple[Any, ...], tuple[str, State]], before: str, state: State) -> None:
+    def _note(self, states: Noted, before: str, state: State) -> None:
         states.setdefault(tuple(sorted(state.items())), (before, dict(state)))
 
     def _state(self) -> State:
