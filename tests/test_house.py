@@ -67,6 +67,7 @@ SPANNING: dict[str, str] = {
     "test_hub_contract.py": "the Hub of the tests, and the real one",
     "test_large_texts.py": "runs with more text than an Arrow array holds",
     "test_incomplete_runs.py": "the reports of runs that are unfinished, empty or of another version",
+    "test_interleavings.py": "processes on one run directory, stopped, continued and killed at random",
     "test_kill.py": "kill -9 at random instants of a run",
     "test_mended_filters.py": "filters that are broken in one run and mended in the next",
     "test_releases_random_changes.py": "random changes of a repository, cut off anywhere",

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from thresher import durable
 from thresher.errors import StoreError
 from thresher.pool import lease
 from thresher.pool.lease import Holder, Leases
@@ -84,6 +87,34 @@ def test_the_holder_is_named_and_its_death_is_noticed_at_once(tmp_path: Path, ca
     assert time.monotonic() - started < 30
     assert f"process {process.pid}" in caplog.text
     assert "taking over" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["write_bytes", "write_table", "remove"])
+def test_what_is_taken_over_while_it_syncs_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """A process is stopped after it looked at the lease and before the rename, for as long as another needs to write the file."""
+    monkeypatch.setattr(lease, "LOOK_S", 60.0)
+    store, theirs = Store(tmp_path), tmp_path / "a.json"
+
+    def stopped(path: Path) -> None:
+        if path.name.startswith(".a.") and not theirs.exists():
+            holder_elsewhere(store)
+            theirs.write_text("theirs")
+
+    change: dict[str, Callable[[], object]] = {
+        "write_bytes": lambda: store.write_bytes("a.json", b"ours"),
+        "write_table": lambda: store.write_table("a", pa.table({"x": [1]}), key="k"),
+        "remove": lambda: store.remove("a.json"),
+    }
+    with store.writing("thresher run"):
+        store.write_bytes("b", b"")
+        monkeypatch.setattr(durable, "sync", stopped)
+        if how == "remove":
+            stopped(tmp_path / ".a.")
+        with pytest.raises(StoreError, match=r"taken over by ann@gpu-7"):
+            change[how]()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b", "writer"]
+    assert theirs.read_text() == "theirs"
 
 
 def test_a_silent_holder_on_another_machine_loses_the_lease_and_one_that_renews_keeps_it(

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -96,10 +96,10 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, *, durable: bool = True, check: Callable[[], object] = lambda: None) -> Iterator[IO[bytes]]:
     """A new file, open for reading and writing, that takes the place of `path` when the block ends: readers see the old content
-    or the new one. After an error the old file stays. Raises OSError. Without `durable` nothing is flushed, and a power cut may
-    lose the file or its content."""
+    or the new one. `check` is called right before; after an error, also of `check`, the old file stays. Raises OSError. Without
+    `durable` nothing is flushed, and a power cut may lose the file or its content."""
     path, temporary = Path(path), temporary_name(path)
     try:
         file = temporary.open("xb+")
@@ -112,6 +112,7 @@ def replacing(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         file.close()
         if durable:
             sync(temporary)
+        check()
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -120,9 +121,11 @@ def replacing(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         sync(path.parent)
 
 
-def replace_file(path: str | Path, data: bytes | memoryview, *, durable: bool = True) -> None:
+def replace_file(
+    path: str | Path, data: bytes | memoryview, *, durable: bool = True, check: Callable[[], object] = lambda: None
+) -> None:
     """Write a file whole or not at all, as `replacing` does."""
-    with replacing(path, durable=durable) as file:
+    with replacing(path, durable=durable, check=check) as file:
         file.write(data)
 
 

@@ -116,6 +116,11 @@ class Store:
                 lease.check_held(self.fs, self.base, self.root, number)
             self._looked_at = time_s
 
+    def _still_held(self) -> None:
+        """Look at the lease at the last moment before a change of the disk: a process that is stopped while it writes and syncs,
+        and is taken over meanwhile, changes nothing."""
+        self.check_lease(now=True)
+
     def path(self, name: str) -> str:
         """The path of a file of the run on its file system. Raises StoreError where it would be outside the run directory."""
         if not name:
@@ -153,13 +158,13 @@ class Store:
     def write_bytes(self, name: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Write a file whole or not at all. Without `durable` a power cut may lose it: for what can be derived again."""
         path = self.path(name)
-        self.check_lease()
         with self.explained(name):
             make_folders(path.rsplit("/", 1)[0], self.fs)
-            if not self.local:
-                self.fs.pipe_file(path, bytes(data))
+            if self.local:
+                replace_file(path, data, durable=durable, check=self._still_held)
                 return
-            replace_file(path, data, durable=durable)
+            self.check_lease()
+            self.fs.pipe_file(path, bytes(data))
 
     def write_first(self, name: str, model: BaseModel) -> bool:
         """Write a file unless it exists; returns whether it was written. Of several writers exactly one succeeds."""
@@ -250,8 +255,10 @@ class Store:
         with ExitStack() as stack:
             with self.explained(name):
                 make_folders(path.rsplit("/", 1)[0], self.fs)
-                local = replacing(path, durable=durable) if self.local else tempfile.NamedTemporaryFile(prefix="thresher-")  # noqa: SIM115
-                file = stack.enter_context(local)
+                if self.local:
+                    file = stack.enter_context(replacing(path, durable=durable, check=self._still_held))
+                else:
+                    file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="thresher-"))
             yield file
             self.check_lease()
             with self.explained(name):
@@ -318,16 +325,16 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove a file of the run."""
-        self.check_lease()
+        self._still_held()
         with self.explained(name, verb="remove"):
             self.fs.rm_file(self.path(name))
 
     def move_aside(self, name: str, reason: str) -> None:
         """Rename a damaged file to NAME.damaged and log why."""
-        self.check_lease()
         aside, number = f"{name}.damaged", 1
         while self.exists(aside):
             aside, number = f"{name}.damaged{number}", number + 1
+        self._still_held()
         with self.explained(name, verb="move aside"):
             if self.local:
                 self.fs.mv(self.path(name), self.path(aside))
