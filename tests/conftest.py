@@ -35,6 +35,10 @@ os.environ.setdefault("THRESHER_TRUST_CODE", "1")  # filters of their own and fi
 os.environ.setdefault("THRESHER_ROOT", "/")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+# Test processes share the processors, and threads of OpenMP wait for one another without sleeping: an engine with two is ten
+# times slower where something else runs too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 CAPITALS = {"France": "Paris", "Spain": "Madrid", "Japan": "Tokyo", "Italy": "Rome"}
 
@@ -104,6 +108,15 @@ def sandbox(layer: Any) -> Iterator[Any]:
     pool = Pool(layer, Limits(), 1)
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="module")
+def warm_engines() -> Iterator[None]:
+    """vLLM's processes of this process are forked from one that has imported it: an engine starts in 4 s instead of 16."""
+    from helpers import warm_vllm
+
+    with warm_vllm.warm_engines():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -280,6 +280,7 @@ def test_a_server_that_is_not_there_stops_the_run() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_engines")
 def test_the_embedded_model_is_no_judge_and_that_is_noticed() -> None:
     """Real log-probabilities of both letters through vLLM; a model of 135M prefers A whatever the options are."""
     table = capitals()

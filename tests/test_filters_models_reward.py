@@ -61,6 +61,7 @@ def expected(folder: Path, table: pa.Table) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_engines")
 def test_scores_are_those_of_the_model(tmp_path: Path) -> None:
     """As transformers computes them. A threshold drops samples; without one nothing is dropped."""
     folder = classifier(tmp_path / "model", ["bad", "fine", "good"])

@@ -184,6 +184,7 @@ def logprobs_of(model: Any, rows: list[dict[str, Any]]) -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_engines")
 def test_samples_are_drawn_with_an_adapter_of_peft_and_identified_by_it(recipe: Callable[..., Path], tmp_path: Path) -> None:
     """vLLM's log-probabilities are those of the model that PEFT trained for a few steps, and not those of its base."""
     import torch

@@ -200,6 +200,7 @@ def greedy_logprobs(spec: VllmEngine) -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_engines")
 def test_settings_on_the_list_change_no_number_and_others_do() -> None:
     """Greedy completions of SmolLM2 by three engines."""
     plain = VllmEngine(enforce_eager=True, max_model_len=256, kv_cache_gib=1, dtype="float32")

@@ -145,6 +145,7 @@ def test_tool_calls_are_shown() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_engines")
 def test_vllm_draws_and_nothing_is_left(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vllm")
     monkeypatch.chdir(tmp_path)

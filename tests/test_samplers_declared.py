@@ -158,7 +158,7 @@ def test_what_is_declared_in_words() -> None:
 
 
 @pytest.fixture(scope="module")
-def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmSampler]:
+def sampler(tmp_path_factory: pytest.TempPathFactory, warm_engines: None) -> Iterator[VllmSampler]:
     model = thinking_model(tmp_path_factory.mktemp("thinks"))
     spec = VllmEngine(dtype="float32", max_model_len=512, kv_cache_gib=1, enforce_eager=True, options={"block_size": 32})
     marking = marking_of(spec_of(model.path), model.path)

@@ -43,7 +43,7 @@ SPOILED: dict[str, tuple[dict[str, float], int, set[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def sampler() -> Iterator[VllmSampler]:
+def sampler(warm_engines: None) -> Iterator[VllmSampler]:
     numbers = iter(range(1, 100))
     spec = VllmEngine(max_model_len=512, kv_cache_gib=1, enforce_eager=True, options={"block_size": 32})
     with VllmSampler(
@@ -188,7 +188,7 @@ def test_a_closed_sampler_raises(sampler: VllmSampler) -> None:
         sampler.stream()
 
 
-def test_every_data_parallel_rank_is_filled() -> None:
+def test_every_data_parallel_rank_is_filled(warm_engines: None) -> None:
     """Two ranks of two sequences: eight completions are given to the engine, four to each rank, and the ranks' samples differ."""
     spec = VllmEngine(
         max_model_len=256, max_num_seqs=2, data_parallel_size=2, kv_cache_gib=1, enforce_eager=True, options={"block_size": 32}

@@ -53,7 +53,7 @@ def write_recipe(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+def judged(tmp_path_factory: pytest.TempPathFactory, warm_engines: None) -> pa.Table:
     """All samples of a run with what became of them."""
     folder = tmp_path_factory.mktemp("calls")
     begun = steps.begin(recipe_file.load(write_recipe(folder)), folder / "run")

@@ -35,7 +35,7 @@ def hang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def sampler(hang: Path) -> Iterator[VllmSampler]:
+def sampler(hang: Path, warm_engines: None) -> Iterator[VllmSampler]:
     numbers = iter(range(1, 100))
     options = {"block_size": 32, "distributed_executor_backend": BACKEND}
     spec = VllmEngine(max_model_len=512, kv_cache_gib=1, enforce_eager=True, silent_s=SILENT_S, options=options)

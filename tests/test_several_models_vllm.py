@@ -53,7 +53,7 @@ def write(folder: Path) -> Path:
     return path
 
 
-def test_one_engine_after_the_other(tmp_path: Path) -> None:
+def test_one_engine_after_the_other(tmp_path: Path, warm_engines: None) -> None:
     """The second model's files are damaged at first: the first one's samples are kept, and the rerun draws the second one's. Each
     passes its own calibration, by tokens of its own weights, and the dataset names the model of each row."""
     path = write(tmp_path)

@@ -86,6 +86,7 @@ def test_reasoning_of_a_server_is_kept_and_answers_are_judged(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_engines")
 def test_vllm_in_this_process_takes_thoughts_from_answers(tmp_path: Path) -> None:
     """The template opens the thinking in the prompt, unless the arguments of a prompt say otherwise."""
     from transformers import AutoTokenizer
