@@ -138,8 +138,8 @@ def refused_key(variable: str, urls: Iterable[str]) -> str | None:
         host = urlsplit(url).hostname or ""
         if not (host in ("localhost", "::1") or host.startswith("127.") or _is_below(url)):
             return (
-                f"the value of {variable} would be sent to {url}; if you trust that server, pass --trust-code (or set "
-                f'{VARIABLE}=1), or write roots = ["{url}"] into {config_file()}; variables whose names end in API_KEY need neither'
+                f"the value of {variable}, which is not named as an API_KEY, would be sent to {url}; if you trust that server, "
+                f'pass --trust-code (or set {VARIABLE}=1), or write roots = ["{url}"] into {config_file()}'
             )
     return None
 

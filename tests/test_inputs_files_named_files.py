@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from filters import trust
 from thresher.errors import SourceError
-from thresher.inputs.files.named_files import TABLES, all_named, is_pattern, named_files
+from thresher.inputs.files.named_files import TABLES, all_named, files_below, is_pattern, named_files
 
 DATA = ("b.jsonl", "a.jsonl.gz", "A.NDJSON", "sub/c.jsonl.zst", "x[1].jsonl")
 NOISE = ("._a.jsonl", ".hidden/d.jsonl", "_SUCCESS", "_tmp/e.jsonl", ".a.jsonl.crc", "a.jsonl.crc", "README.md", "state.json")
@@ -129,3 +130,17 @@ def test_a_folder_that_cannot_be_listed_is_an_error(folder: Path, monkeypatch: p
 
 def test_a_pattern_has_marks() -> None:
     assert [is_pattern(text) for text in ("a*", "a?", "[a]", "a/b.jsonl")] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("given", ["f", "f/*/*.jsonl"])
+def test_links_out_of_a_folder_need_consent(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """The folder may come from others. Links within it, into the working directory, and those of the Hub's cache are followed."""
+    monkeypatch.delenv(trust.VARIABLE)
+    monkeypatch.delenv(trust.ROOT)
+    monkeypatch.chdir(folder / "f")
+    with pytest.raises(SourceError, match=r"other/z\.jsonl lies outside .*--trust-code"):
+        named_files(given, folder, ("JSONL",))
+    with pytest.raises(SourceError, match="lies outside"):
+        files_below("f", folder)
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    assert "other/z.jsonl" in [file.name for file in named_files(given, folder, ("JSONL",))]

@@ -257,6 +257,17 @@ def test_a_foreign_run_is_audited_without_its_code_and_published_only_with_the_f
     assert not untouched()
 
 
+def test_a_foreign_run_does_not_choose_the_folder_to_publish_to(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor can it turn this off with the gates that it brings."""
+    mine = Path("elsewhere").absolute()
+    os.chdir(foreign)
+    gates = {"self_check": False, "calibration": False}
+    edited(foreign / "run.json", lambda run: run["recipe"]["publish"].update(repo=str(mine), gates=gates))
+
+    assert "recipe.publish.repo" in refused(capsys, "publish", str(foreign))
+    assert not mine.exists()
+
+
 def test_the_folder_that_a_foreign_run_says_it_is_of_is_not_read(foreign: Path) -> None:
     """run.json names the folder of its recipe: here one of the user's, with a file that the recipe then names."""
     mine = Path.cwd()
@@ -432,6 +443,14 @@ def test_a_worker_decides_by_its_own_environment(
     with pytest.raises(RecipeError, match="payload:build is code"):
         pipeline.fn(recipe=str(path), out=str(stranger / "runs"), overrides=["filters.0.name=payload:build"])
     assert untouched()
+
+
+def test_the_index_that_a_foreign_directory_names_is_not_written(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A schedule notes one in run.json, which later runs there keep."""
+    edited(foreign / "run.json", lambda run: run["recipe"]["dedupe"].update(released={"index": "/elsewhere", "threshold": 0.7}))
+
+    said = refused(capsys, "run", str(foreign.parent / "recipe.yaml"), "--no-prefect", "--out", str(foreign))
+    assert "run.json: recipe.dedupe.released.index: /elsewhere lies outside" in said
 
 
 def test_open_run_of_a_stranger_reads_only_what_it_holds(foreign: Path) -> None:

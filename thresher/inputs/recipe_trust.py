@@ -5,7 +5,7 @@ in place of its own folder in that of the run.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,6 @@ def refusals(recipe: Recipe, base: Path, home: Path, *, drawn: bool = True) -> I
         yield ("executor", "address"), refused
     for key, engine in (*(_engines(recipe) if drawn else ()), *_semantic_engine(recipe)):
         yield from _of_engine(engine, key)
-
-
-def used_files(paths: Iterable[Path], base: Path) -> str | None:
-    """Why the first of the files that a path of a recipe led to is refused, by links in a folder that was given; None if all may
-    be read."""
-    return None if trust.trusts_all() else trust.first_refused(paths, base, Path.cwd())
 
 
 def _of_filter(spec: FilterSpec, key: Key) -> Iterator[tuple[Key, str]]:

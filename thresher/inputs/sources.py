@@ -25,7 +25,6 @@ from thresher.inputs.files.dataset_cards import check_folder, check_hub_card
 from thresher.inputs.files.json_lines import Row, parse_line, read_lines
 from thresher.inputs.files.named_files import TABLES, NamedFile, files_below, named_files
 from thresher.inputs.files.saved_datasets import is_saved, load_saved
-from thresher.inputs.recipe_trust import used_files
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +170,7 @@ def _batch_rows(batch: pa.Table, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _jsonl(path: str, base: Path) -> PlacedRows:
-    for file in _allowed(named_files(path, base, ("JSONL",)), base):
+    for file in named_files(path, base, ("JSONL",)):
         for number, line in read_lines(file.path, file.shown):
             yield f"{file.shown}:{number}", parse_line(line, f"{file.shown}:{number}")
 
@@ -179,15 +178,8 @@ def _jsonl(path: str, base: Path) -> PlacedRows:
 def _arrow(path: str, base: Path, columns: Columns) -> PlacedRows:
     if is_saved(base / path):
         raise SourceError(f"{path}: is a dataset that save_to_disk wrote; read it with `kind: dataset`")
-    for file, number, row in arrow_rows(_allowed(named_files(path, base, TABLES), base), path, columns):
+    for file, number, row in arrow_rows(named_files(path, base, TABLES), path, columns):
         yield f"{file.shown} row {number}", row
-
-
-def _allowed(files: list[NamedFile], base: Path) -> list[NamedFile]:
-    """The files that a recipe's path led to. Raises SourceError where links lead elsewhere (thresher.inputs.recipe_trust)."""
-    if refused := used_files((file.path for file in files), base):
-        raise SourceError(refused)
-    return files
 
 
 # -- datasets and reasoning-gym ------------------------------------------------------------------------------------------
@@ -235,7 +227,7 @@ def _loaded(source: DatasetSource, base: Path, name: str) -> Any:
         return datasets.load_dataset(source.path, source.config, split=source.split, revision=source.revision)
     if source.revision is not None:
         raise SourceError(f"{name}: revision {source.revision!r} of a directory, which has none; remove revision")
-    _allowed(files_below(source.path, base), base)
+    files_below(source.path, base)  # refuses links out of it
     if is_saved(local):
         return load_saved(local, name, source.config, source.split)
     check_folder(local)

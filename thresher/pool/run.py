@@ -53,17 +53,22 @@ class Run:
 
     @cached_property
     def base(self) -> Path:
-        """The recipe's directory: relative paths of the recipe start there. Raises StoreError where the recipe of a run that
-        others may have made names code, or files elsewhere, that judging would use and the user has not allowed."""
-        base = Path(self.manifest.base)
+        """The recipe's directory: relative paths of the recipe start there. Raises StoreError (require_consent)."""
+        self.require_consent()
+        return Path(self.manifest.base)
+
+    def require_consent(self) -> None:
+        """Raise StoreError where the recipe of a run that others may have made names code, or files and folders elsewhere, that
+        judging or publishing would use and the user has not allowed (filters.trust)."""
+        if self.named:
+            return
         try:
-            refused = None if self.named else next(refusals(self.recipe, base, self.home, drawn=False), None)
+            refused = next(refusals(self.recipe, Path(self.manifest.base), self.home, drawn=False), None)
         except trust.ConfigError as error:
             raise StoreError(str(error)) from error
         if refused is not None:
             key, why = refused
             raise StoreError(f"{self.where(key)}: {why}")
-        return base
 
     @property
     def home(self) -> Path:

@@ -22,7 +22,7 @@ def gates(run: Run, audit: Audit, limits: GatesSpec) -> list[str]:
             try:
                 check_golds(run)
             except RecipeError as error:
-                reasons += str(error).split("\n  ")[1:]
+                reasons += str(error).split("\n  ")[1:] or [str(error)]
     if audit.total.hits < limits.hits:
         reasons.append(f"{audit.total.hits} hits, fewer than {limits.hits}; --gate hits=0 releases a run without hits")
     undecided = audit.outcomes.get("undecided", 0) / max(1, audit.samples)

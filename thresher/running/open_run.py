@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from filters import trust
 from filters.tools import Tools
 from schemas.manifest import Entry, RunManifest
 from schemas.prompt_sets import DatasetSource, JsonlSource, ParquetSource
@@ -90,7 +91,7 @@ def begin(
             f"{loaded.where(())}: the recipe has no prompts; add `prompts`, or filter your own samples: thresher filter"
         )
     store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
-    recipe = _with_its_index(recipe, store)
+    recipe = _with_its_index(recipe, store, loaded.base)
     build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
     described = describe_models.describe(loaded)
     sampling = recipe.sampling.model_dump(mode="json")
@@ -174,12 +175,14 @@ def _placed(recipe: Recipe, root: str) -> str:
     return str(Path(root).absolute()) if recipe.executor.kind == "ray" and "://" not in root else root
 
 
-def _with_its_index(recipe: Recipe, store: Store) -> Recipe:
+def _with_its_index(recipe: Recipe, store: Store, base: Path) -> Recipe:
     """Keep the index of released samples that a schedule gave the run, where the recipe itself sets none."""
     before = store.manifest()
     released = before.recipe.dedupe.released if before is not None and before.recipe.dedupe is not None else None
     if released is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
         return recipe
+    if refused := trust.refused_path(base / released.index, *([Path(store.base)] if store.local else []), Path.cwd()):
+        raise StoreError(f"{store.path('run.json')}: recipe.dedupe.released.index: {refused}")
     dedupe = recipe.dedupe.model_copy(update={"released": released})
     return recipe.model_copy(update={"dedupe": dedupe})
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from filters import trust
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
 
@@ -52,7 +53,7 @@ def named_files(given: str | Path, base: Path = Path(), kinds: Iterable[str] = t
     if (path / "_delta_log").exists():
         raise SourceError(f"{text}: is a Delta table, whose log says which of its files count; export it to Parquet")
     if path.is_dir():
-        return _filled(_named(_of_kinds(text, path, kinds), path, text))
+        return _filled(_within(_named(_of_kinds(text, path, kinds), path, text), path))
     if path.exists():
         return [NamedFile(path, path.name, text)]
     if not is_pattern(text):
@@ -70,6 +71,20 @@ def _filled(files: list[NamedFile]) -> list[NamedFile]:
     return files
 
 
+def _within(files: list[NamedFile], folder: Path) -> list[NamedFile]:
+    """The files, unless a link in the folder leads out of it without the user's consent (filters.trust): the folder may come from
+    others. The Hub's cache is made of such links. Raises SourceError."""
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface", "hub")).expanduser()
+    of_hub = [cache] if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(cache)) else []
+    try:
+        refused = trust.first_refused((file.path for file in files), folder, Path.cwd(), *of_hub)
+    except trust.ConfigError as error:
+        raise SourceError(str(error)) from error
+    if refused is not None:
+        raise SourceError(refused)
+    return files
+
+
 def is_pattern(text: str) -> bool:
     """Whether a path has the marks of a pattern: * ? or [."""
     return _PATTERN.search(text) is not None
@@ -82,7 +97,7 @@ def all_named(given: Iterable[str | Path]) -> list[NamedFile]:
 
 def files_below(given: str, base: Path) -> list[NamedFile]:
     """All files in a folder that are not hidden, of any kind, sorted. Raises SourceError."""
-    return _named(_below(base / given), base / given, given)
+    return _within(_named(_below(base / given), base / given, given), base / given)
 
 
 def _named(files: Sequence[Path], folder: Path, shown: str) -> list[NamedFile]:
@@ -104,7 +119,7 @@ def _matched(pattern: str, base: Path, kinds: Iterable[str]) -> list[NamedFile]:
             found += _of_kinds(str(shown / match), file, kinds, wanted=False) if file.is_dir() else [file]
     nearest = sorted(found, key=lambda file: (len(file.parts), file))  # not through a link that leads back
     named = (NamedFile(file, _inside(file, root), str(shown / _inside(file, root))) for file in nearest)
-    files = sorted(_each_once(named), key=lambda file: file.path)
+    files = _within(sorted(_each_once(named), key=lambda file: file.path), root)
     if not files:
         raise SourceError(f"{pattern}: no file matches this pattern; looked in {root.absolute()}")
     return files

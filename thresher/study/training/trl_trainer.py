@@ -20,10 +20,12 @@ def main(path: str) -> None:
     disable_progress_bars()
     job: dict[str, Any] = json.loads(Path(path).read_text())
     gpu = torch.cuda.is_available()
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    tokenizer = AutoTokenizer.from_pretrained(job["model"], trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16 if gpu else torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        job["model"], trust_remote_code=False, dtype=torch.bfloat16 if gpu else torch.float32
+    )
     # Several rows of a batch may belong to one prompt; only the seed decides which rows share a batch.
     with tempfile.TemporaryDirectory() as folder:
         common = {
