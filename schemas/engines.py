@@ -38,7 +38,7 @@ class VllmEngine(Part):
     per second finish a prompt of 30,000. Lower it where prompts are short."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's engine, by their own names. `seed` and `generation_config` are set by thresher and refused
-    here."""
+    here. Those that load code, such as `trust_remote_code`, need your consent (docs/security.md)."""
 
     @property
     def devices(self) -> int:
@@ -71,7 +71,9 @@ class HttpEngine(Part):
     api: Literal["chat", "completions"] = "chat"
     """`chat` sends messages, which the server renders by its own template; `completions` sends plain text, for a base model."""
     api_key_env: str | None = None
-    """Name of the environment variable with the key, such as OPENAI_API_KEY. The key itself is never written or logged."""
+    """Name of the environment variable with the key, such as OPENAI_API_KEY. The key itself is never written or logged. For a
+    server elsewhere, a name that does not end in API_KEY needs your consent: a recipe of others could name any secret
+    (docs/security.md)."""
     extensions: Literal["auto", "vllm", "none"] = "auto"
     """Whether to send vLLM's own fields (top_k, min_p, repetition_penalty, token ids) in addition to OpenAI's; `auto` asks each
     server."""

@@ -53,8 +53,8 @@ class RayExecutorSpec(Part):
 
     kind: Literal["ray"]
     address: str | None = "auto"
-    """Address of the cluster. `auto` is the cluster that this machine belongs to; ray://HOST:10001 is a remote one; null starts
-    one on this machine."""
+    """Address of the cluster. `auto` is the cluster that this machine belongs to; ray://HOST:10001 is a remote one, which needs
+    your consent (docs/security.md); null starts one on this machine."""
     replicas: Annotated[int, Field(ge=1)] = 1
     """Number of engines, each in an actor of its own. `thresher scale RUN N` changes it during a run."""
     autoscaling: bool = False
