@@ -10,7 +10,7 @@ Similarity = Annotated[float, Field(gt=0, le=1)]
 
 
 def _inner(path: str) -> str:
-    if path.startswith(("/", "~")) or ".." in path.split("/") or "://" in path or "\\" in path or "\0" in path:
+    if path.startswith("/") or ".." in path.split("/") or "://" in path or "\\" in path or "\0" in path:
         raise ValueError(f"{path!r} leads out of its folder")
     return path
 

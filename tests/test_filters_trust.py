@@ -196,7 +196,7 @@ def test_a_path_is_judged_by_where_it_really_leads(tmp_path: Path, untrusting: P
     assert trust.refused_path(home / "link" / "x", home) is None
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "~/x", "s3://b/x", "zip://x::y", "a\\..\\x", "a\0b"])
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "s3://b/x", "zip://x::y", "a\\..\\x", "a\0b"])
 def test_a_name_that_leads_out_of_its_folder_is_refused_whatever_is_trusted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(trust.VARIABLE, "1")
 

@@ -1,11 +1,13 @@
 """How vLLM is started: options, environment, arguments, tokeniser. tests/test_samplers_vllm_offline.py starts real engines."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from helpers.small_model import write_model
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from thresher.errors import EngineError
@@ -171,3 +173,16 @@ def test_chat_needs_a_template(tmp_path: Path) -> None:
     assert Tokeniser(model, "auto").format == "text"
     with pytest.raises(EngineError, match=r"plain: its tokenizer has no chat template, but model.prompt_format is chat"):
         Tokeniser(model, "chat")
+
+
+def test_code_in_the_folder_of_a_model_is_not_run(tmp_path: Path) -> None:
+    """Unless the recipe says so and the user agrees; nor is the user asked on the terminal."""
+    folder = write_model(tmp_path / "model")
+    (folder / "own_code.py").write_text("from pathlib import Path\nPath(__file__).with_name('MARKER').touch()\nclass Own: pass\n")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"auto_map": {"AutoTokenizer": ["own_code.Own", "own_code.Own"]}, "tokenizer_class": "Own"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    with pytest.raises(EngineError, match=r"own: the model comes with code of its own, .*trust_remote_code"):
+        Tokeniser(Model("own", str(folder), None, None, None, None), "auto")
+    assert not (folder / "MARKER").exists()

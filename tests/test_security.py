@@ -41,8 +41,10 @@ from filters.base import Filter, Role, Scope
 from schemas.sample import Outcome, Verdict
 Path(__file__).with_name("MARKER").write_text("imported")
 def build(config):
-    return Filter("own", "1", Scope.SAMPLE, Role.QUALITY, lambda table: [Verdict(Outcome.KEEP, "")] * table.num_rows, ())
+    keep = Verdict(Outcome.KEEP, "")
+    return Filter("own", "1", Scope.SAMPLE, Role.QUALITY, lambda table: [keep] * table.num_rows, ("completion",))
 """
+KEPT = "select filter, count(*) as kept from verdicts where outcome = 'keep' group by 1"
 EVIL = {"name": "payload:build"}
 Recipe = Callable[..., Path]
 
@@ -134,7 +136,8 @@ def test_the_user_s_configuration_allows_it_in_filter_processes_too(
     inner = {"name": "python", "parameters": {"build": "payload:build"}}
     path = recipe(filters=[{"name": "exact_answer"}, inner])
 
-    assert main(["check", str(path)]) == 0
+    assert main(["run", str(path), "--no-prefect", "--out", "run"]) == 0
+    assert {row["filter"]: row["kept"] for row in printed_json(capsys, "sql", "run", KEPT)}["python"] > 0
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def _by_template(
     spec = recipe.model
     try:
         model = models.resolve(spec.name, spec.revision, base=base)
-        tokeniser = Tokeniser(model, spec.prompt_format)
+        tokeniser = Tokeniser(model, spec.prompt_format, engine)
     except (ModelError, EngineError) as error:
         return Rendering(plain, (str(error),))
     except ImportError as error:

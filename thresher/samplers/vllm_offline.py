@@ -174,7 +174,7 @@ class VllmSampler:
         self._context = config.model_config.max_model_len
         if self.parsers is not None:
             self.parsers.model_config = config.model_config
-        self._tokeniser = Tokeniser(self._model, self._format)
+        self._tokeniser = Tokeniser(self._model, self._format, self._spec)
         self.token_bytes = self._tokeniser.token_bytes()
         each = seeds_each_sample(self._seeds)
         self.facts = EngineFacts("vllm", vllm.__version__, self._sequences, self._tokeniser.format, "raw", self._context)

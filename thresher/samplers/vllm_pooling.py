@@ -31,7 +31,7 @@ class PoolingEngine:
 
     def __init__(self, spec: VllmEngine, model: Model, *, prompt_format: str) -> None:
         check_options(spec, (*RESERVED_OPTIONS, "runner", "convert"))
-        self._model, self._format = model, prompt_format
+        self._spec, self._model, self._format = spec, model, prompt_format
         self._process, self._request_ids = VllmProcess(spec, model, thread_name="vllm pooling"), count()
         self._silent_s, self._pooled = spec.silent_s, 0
 
@@ -53,7 +53,7 @@ class PoolingEngine:
         self._context = config.max_model_len
         names = getattr(config.hf_config, "id2label", None) or {0: "LABEL_0"}
         self.labels = tuple(str(names[number]) for number in sorted(names, key=int))
-        self._tokeniser = Tokeniser(self._model, self._format)
+        self._tokeniser = Tokeniser(self._model, self._format, self._spec)
 
     def close(self) -> None:
         """End the engine and its processes."""

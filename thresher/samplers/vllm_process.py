@@ -143,10 +143,20 @@ def in_words(error: BaseException) -> str:
 class Tokeniser:
     """The tokeniser of a model. Threads may share it."""
 
-    def __init__(self, model: Model, prompt_format: str) -> None:
+    def __init__(self, model: Model, prompt_format: str, engine: VllmEngine | None = None) -> None:
+        """Load it. Code in the model's folder runs only if the engine's options say so, which `check_options` has allowed."""
         from transformers import AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust.trusts_all())
+        code = bool(engine and engine.options.get("trust_remote_code"))
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(model.path, trust_remote_code=code)
+        except ValueError as error:
+            if code or "trust_remote_code" not in str(error):
+                raise
+            raise EngineError(
+                f"{model.name}: the model comes with code of its own, which is not run; if you trust it, set "
+                "engine.options.trust_remote_code to true and pass --trust-code"
+            ) from error
         self._lock = threading.Lock()
         has_template = getattr(self._tokenizer, "chat_template", None) is not None
         if prompt_format == "chat" and not has_template:
