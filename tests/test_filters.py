@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 import filters
 from filters.base import Filter, FilterError, Role, Scope
 from filters.coherence.coherence import Fault
+from filters.sandbox import Ran
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def test_every_reason_is_documented() -> None:
         set(re.findall(r'(?:DROP|UNDECIDED), "([a-z_]+)"', source))
         | set(re.findall(r'"([a-z_]+)": (?:DROP|UNDECIDED)\b', source))
         | {"contaminated", *get_args(Fault)}
+        | set(get_args(get_type_hints(Ran)["kind"])) - {"done", "error"}
         | {
             "truncated",
             "cut_while_thinking",
