@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.crash_cases import of_a_dead_process
+from helpers.recorded_disk import RecordedDisk, put
 from thresher.cli import main
 from thresher.dedupe.table import effective_number
 
@@ -45,6 +47,26 @@ def test_every_row_is_kept_or_names_the_row_it_repeats(tmp_path: Path, name: str
     said = capsys.readouterr().out
     assert "3 kept (60.0 %), 1 exact and 1 near duplicates dropped" in " ".join(said.split())
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["largest"] == [3, 1, 1]
+
+
+def test_a_crash_or_power_cut_leaves_no_output_or_all_of_it(tmp_path: Path) -> None:
+    """Where there is none, the same command works, and nothing else is left."""
+    root = tmp_path / "root"
+    root.mkdir()
+    data = written(tmp_path / "rows.jsonl", [{"text": LONG.format(text)} for text in ("out", "out", "it")])
+    disk = RecordedDisk(root)
+    with disk.recording():
+        rows = dedupe(data, root / "runs/out")
+    whole = {str(path.relative_to(root)) for path in root.rglob("*")}
+
+    for _, state in [*disk.crash_states, *disk.power_cut_states]:
+        if "runs/out" in state:
+            assert whole <= state.keys()
+            assert None not in [state[name] or None for name in whole if "." in name]
+            continue
+        put(root, of_a_dead_process(state))
+        assert dedupe(data, root / "runs/out") == rows
+        assert {str(path.relative_to(root)) for path in root.rglob("*")} == whole
 
 
 def test_chat_messages_are_compared_by_their_last_one(tmp_path: Path) -> None:

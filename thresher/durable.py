@@ -16,6 +16,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 LEFTOVER_S = 3600.0
 """Age in seconds at which a temporary file is taken for one of a writer that was killed, where its writer cannot be asked for."""
+LIVING_S = 7 * 86400.0
+"""The same where a process has the number of its writer, which may be another one by now."""
 _TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)-[0-9a-f]{8}(?:@(?P<host>.+))?\.tmp")
 """Temporary names: of this version, and of earlier ones, which had no host."""
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -61,12 +63,16 @@ def temporary_name(path: str | Path) -> Path:
 
 
 def is_left(path: Path, after_s: float = LEFTOVER_S) -> bool:
-    """Whether a path is a temporary name whose writer was a process of this machine that has ended, or is so many seconds old."""
+    """Whether a path is a temporary name whose writer was a process of this machine that has ended; or is so many seconds old,
+    a week if a process of this machine has the number of its writer."""
     name = _TEMPORARY.fullmatch(path.name)
     if name is None:
         return False
+    if has_ended(name["host"], int(name["pid"])):
+        return True
+    after_s = LIVING_S if name["host"] == socket.gethostname() else after_s
     try:
-        return has_ended(name["host"], int(name["pid"])) or path.stat().st_mtime < time.time() - after_s
+        return path.stat().st_mtime < time.time() - after_s
     except OSError:  # removed by another
         return False
 
@@ -93,6 +99,16 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def place_folder(folder: Path, path: str | Path) -> None:
+    """Rename a finished folder once all in it is on the disk. Raises OSError where `path` is a folder that holds files."""
+    for inside, _, files in os.walk(folder):
+        for name in files:
+            sync(Path(inside, name))
+        sync(inside)
+    folder.rename(path)
+    sync(Path(path).parent)
 
 
 @contextmanager
@@ -141,10 +157,11 @@ def settle(folder: str | Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporary files in a folder whose writers were killed."""
+    """Remove the temporary files and folders in a folder whose writers were killed."""
     for path in Path(folder).glob(".*.tmp"):
         if is_left(path):
-            with suppress(OSError):  # removed by another, or a folder
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # it is a folder, or another one removed it
                 path.unlink()
 
 

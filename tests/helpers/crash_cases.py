@@ -36,8 +36,8 @@ from thresher.releases.compact import compact
 from thresher.releases.places.folder import Folder
 from thresher.releases.publish import publish
 
-DERIVED = ("judged", "audited")
-"""Folders of what is made again."""
+DERIVED = ("judged", "audited", "writer")
+"""Folders of what is made again after a power cut."""
 
 
 @dataclass
@@ -131,7 +131,7 @@ def repeated(root: Path, case: Case, state: State) -> str | None:
     """What is wrong after the command is repeated in a state that an interrupted one left; None if it held."""
     if broken := list(dangling(state)):
         return f"names what is not there: {broken}"
-    put(root, _of_a_dead_process(state))
+    put(root, of_a_dead_process(state))
     try:
         with _quick():
             case.call()
@@ -238,7 +238,7 @@ def _run_with_index(root: Path, name: str) -> Path:
     return Path(run.root)
 
 
-def _of_a_dead_process(state: State) -> State:
+def of_a_dead_process(state: State) -> State:
     """The state with the process id of one that has ended in all names."""
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -26,7 +26,7 @@ from filters.base import FilterError
 from filters.similarity.signatures import SCHEME, Signed, joined
 from thresher.dedupe.index_runs import IndexRun, is_whole, merge, signature_tables, write_texts
 from thresher.dedupe.index_search import Similar, most_similar
-from thresher.durable import is_left, make_folders, remove_leftovers, replace_file, sync, sync_names, temporary_folder
+from thresher.durable import make_folders, place_folder, remove_leftovers, replace_file, sync_names, temporary_folder
 
 RUN_TEXTS = 1 << 20
 """Most texts of a run that a release adds."""
@@ -37,7 +37,7 @@ MOST_TEXTS = 1 << 24
 TEMPORARY = ".index.json."
 """Prefix of the temporary files of the manifest."""
 SNAPSHOT, SNAPSHOT_S = ".snapshot", 7 * 86400
-"""Prefix of temporary folders, and the age in seconds at which those are removed whose process cannot be asked for."""
+"""Prefix of temporary folders, and the age in seconds at which those of an earlier version are removed."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,7 @@ class Index:
         with self._writing():
             if not self.manifest.releases:
                 for run in source.manifest.runs:
-                    home = source._runs / run.name
-                    for path in (*home.iterdir(), home):
-                        sync(path)
-                    home.rename(self._runs / run.name)
-                sync(self._runs)
+                    place_folder(source._runs / run.name, self._runs / run.name)
                 self._switch(source.manifest)
 
     @contextmanager
@@ -123,11 +119,12 @@ class Index:
 
     def remove_leftovers(self) -> None:
         """Remove temporary files and folders of processes that were killed."""
-        for path in (*self.folder.glob(f"{SNAPSHOT}*"), *self._runs.glob(".*.tmp")):
+        for folder in (self.folder, self._runs):
+            remove_leftovers(folder)
+        for path in self.folder.glob(".snapshot-*"):  # of an earlier version
             with suppress(OSError):  # removed by another
-                if is_left(path, SNAPSHOT_S) or path.stat().st_mtime < time.time() - SNAPSHOT_S:
+                if path.stat().st_mtime < time.time() - SNAPSHOT_S:
                     shutil.rmtree(path, ignore_errors=True)
-        remove_leftovers(self.folder)
 
     @property
     def rows(self) -> int:

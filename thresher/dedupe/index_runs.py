@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from filters.similarity.kernel import I64, U32
 from filters.similarity.signatures import BANDS, SLOTS, Signed
 from thresher.dedupe.bloom_filter import add_keys, blocks_for
-from thresher.durable import sync, temporary_folder
+from thresher.durable import place_folder, temporary_folder
 
 RANGE_KEYS = 1 << 23
 """Keys in memory while runs are merged."""
@@ -158,10 +158,7 @@ def _write_run(runs: Path, keys: Iterable[tuple[I64, U32]], key_count: int, sign
         bits.flush()
         name = digest.hexdigest()[:16]
         if total and not (runs / name).exists():
-            for path in (*work.iterdir(), work):
-                sync(path)
-            work.rename(runs / name)
-    sync(runs)
+            place_folder(work, runs / name)
     return IndexRun(name, total, tuple(files)) if total else None
 
 

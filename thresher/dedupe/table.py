@@ -6,9 +6,6 @@ OUT/kept, and the others to OUT/duplicates, each with the row that it repeats. T
 """
 
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +23,7 @@ from filters.similarity.signatures import SCHEME, signed
 from schemas.repeats import DedupeSpec
 from schemas.suggest import did_you_mean
 from thresher.dedupe.row_signatures import Repeated, Resources, RowSignatures, SignedBatch
+from thresher.durable import make_folders, place_folder, remove_leftovers, temporary_folder
 from thresher.errors import SourceError
 from thresher.inputs.files.arrow_values import python_values
 from thresher.inputs.files.named_files import is_pattern
@@ -106,18 +104,23 @@ def dedupe(
     table = open_table(data, config, split)
     choice = _complete(choice, table)
     clock = [time.perf_counter()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.signatures.", dir=out.parent) as scratch:
-        signatures = RowSignatures(scratch, resources or Resources())
+    make_folders(out.parent)
+    remove_leftovers(out.parent)
+    with temporary_folder(out) as scratch:
+        for name in ("signatures", "out"):
+            (scratch / name).mkdir()
+        signatures = RowSignatures(str(scratch / "signatures"), resources or Resources())
         _sign(table, choice, signatures)
         clock.append(time.perf_counter())
         repeated = signatures.repeated(choice.threshold, across=choice.across)
         clock.append(time.perf_counter())
-        _write(table, out, repeated)
+        _write(table, scratch / "out", repeated)
         clock.append(time.perf_counter())
         summary = _summary(repeated, np.diff(clock).round(3).tolist())
         del repeated, signatures
-    (out / "summary.json").write_text(json.dumps(summary.to_dict() | {"choice": asdict(choice)}, indent=1) + "\n")
+        text = json.dumps(summary.to_dict() | {"choice": asdict(choice)}, indent=1) + "\n"
+        (scratch / "out" / "summary.json").write_text(text)
+        place_folder(scratch / "out", out)
     return summary
 
 
@@ -242,31 +245,24 @@ def _json(value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _write(table: TableSource, out: Path, repeated: Repeated) -> None:
-    """Write the rows that stay and the others, in their order. The folder appears complete or not at all."""
+def _write(table: TableSource, folder: Path, repeated: Repeated) -> None:
+    """Write the rows that stay and the others, in their order."""
     names = np.array(["", "group", "all"], object)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        kept, duplicates = ParquetFolder(work / "kept"), ParquetFolder(work / "duplicates")
-        first = 0
-        for batch in table.batches():
-            rows = np.arange(first, first + batch.num_rows)
-            originals = repeated.originals[rows].astype(np.int64)
-            stays = pa.array(originals == rows)
-            columns = {name: batch[name] for name in batch.column_names}
-            kept.add(pa.table(columns | {"multiplicity": pa.array(repeated.draws[rows], pa.int64())}).filter(stays))
-            added = {
-                "row": pa.array(rows),
-                "duplicate_of": pa.array(originals),
-                "similarity": pa.array(repeated.similarity[rows].astype(np.float64).round(4)),
-                "scope": pa.array(names[repeated.scopes[rows]], pa.string()),
-            }
-            duplicates.add(pa.table(columns | added).filter(pc.invert(stays)))
-            first += len(rows)
-        kept.close()
-        duplicates.close()
-        work.chmod(0o755)
-        os.rename(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    kept, duplicates = ParquetFolder(folder / "kept"), ParquetFolder(folder / "duplicates")
+    first = 0
+    for batch in table.batches():
+        rows = np.arange(first, first + batch.num_rows)
+        originals = repeated.originals[rows].astype(np.int64)
+        stays = pa.array(originals == rows)
+        columns = {name: batch[name] for name in batch.column_names}
+        kept.add(pa.table(columns | {"multiplicity": pa.array(repeated.draws[rows], pa.int64())}).filter(stays))
+        added = {
+            "row": pa.array(rows),
+            "duplicate_of": pa.array(originals),
+            "similarity": pa.array(repeated.similarity[rows].astype(np.float64).round(4)),
+            "scope": pa.array(names[repeated.scopes[rows]], pa.string()),
+        }
+        duplicates.add(pa.table(columns | added).filter(pc.invert(stays)))
+        first += len(rows)
+    kept.close()
+    duplicates.close()

@@ -87,8 +87,8 @@ def through_files(part: Pass, memory: int, map_parts: Map, scratch: Path | None 
     out_of_core.find_repeats(plan, map_parts)
     map_parts(write_verdicts, [(part, plan, shard) for shard in sampled])
     shutil.rmtree(folder)
-    if temporary and not any(scratch.iterdir()):
-        scratch.rmdir()
+    if temporary:
+        shutil.rmtree(scratch, ignore_errors=True)  # with what a run left there that was killed and then changed
 
 
 def sign_shard(part: Pass, plan: Plan, shard: int) -> None:

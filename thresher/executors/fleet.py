@@ -32,6 +32,7 @@ import orjson
 from schemas.engines import VllmEngine
 from schemas.executors import RayExecutorSpec
 from schemas.recipe import Recipe
+from thresher.durable import remove_leftovers, replace_file
 from thresher.errors import EngineError, RecipeError, StoreError
 from thresher.executors.ray import RayExecutor
 from thresher.executors.ray_calls import address_here
@@ -179,10 +180,9 @@ class Addresses:
     def write(self, urls: Sequence[str]) -> None:
         """Replace the addresses. Raises StoreError where the file cannot be written."""
         self._text = "".join(f"{url}\n" for url in urls)
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            new.write_text(self._text, encoding="utf-8")
-            new.replace(self.path)
+            replace_file(self.path, self._text.encode(), durable=False)
+            remove_leftovers(self.path.parent)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror or error}); name another with --file") from error
 

@@ -21,7 +21,7 @@ import platformdirs
 
 from schemas.engines import ModelSpec
 from schemas.suggest import did_you_mean
-from thresher.durable import sync
+from thresher.durable import place_folder
 from thresher.errors import ModelError
 from thresher.inputs import adapters
 from thresher.inputs.adapters import Adapter
@@ -136,10 +136,7 @@ def install_atomically(target: Path, build: Callable[[Path], None]) -> None:
             partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
             try:
                 build(partial)
-                for path in (*partial.iterdir(), partial):
-                    sync(path)
-                partial.rename(target)
-                sync(target.parent)
+                place_folder(partial, target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:

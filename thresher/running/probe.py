@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.sample import Prompt
+from thresher.durable import make_folders, remove_leftovers, temporary_folder
 from thresher.errors import ThresherError
 from thresher.executors import open_executor
 from thresher.inputs.recipe_file import Loaded
@@ -43,11 +44,9 @@ def probe(loaded: Loaded, prompts: Sequence[Prompt], **sampling: Any) -> Iterato
             "run": recipe.run.model_copy(update={"salt": f"{recipe.run.salt} probe", "shard_samples": 1}),
         }
     )
-    # On a cluster all machines must see the probe.
-    beside = _runs() if recipe.executor.kind == "ray" else None
-    with tempfile.TemporaryDirectory(prefix="thresher-", dir=beside) as folder, open_executor(probed) as executor:
+    with _scratch(everywhere=recipe.executor.kind == "ray") as folder, open_executor(probed) as executor:
         start = time.perf_counter()
-        begun = steps.begin(replace(loaded, recipe=probed), Path(folder) / "probe", prompts=prompts)
+        begun = steps.begin(replace(loaded, recipe=probed), folder / "probe", prompts=prompts)
         progress = Progress()
         shards = max(1, begun.shards)
         progress.begin(probed.sampling, prompts=len(prompts), shards=shards, missing=len(begun.missing), hits={})
@@ -68,8 +67,15 @@ def naming(model: str) -> Iterator[None]:
         raise type(error)(f"{model}: {error}") from error
 
 
-def _runs() -> Path:
-    """Where runs are, by default."""
-    folder = Path("data/runs").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def _scratch(*, everywhere: bool) -> Iterator[Path]:
+    """A folder that is gone after the context; `everywhere` on a cluster, where runs are by default."""
+    if not everywhere:
+        with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
+            yield Path(folder)
+        return
+    runs = Path("data/runs").absolute()
+    make_folders(runs)
+    remove_leftovers(runs)
+    with temporary_folder(runs / "probe") as folder:
+        yield folder
