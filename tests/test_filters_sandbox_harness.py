@@ -72,3 +72,30 @@ def test_hashes_do_not_change_from_zygote_to_zygote(layer: Layer) -> None:
         texts.add(str(value_of(pool, "def f(): return str({'a', 'b', 'c', 'd', 'e'})", "f()")))
         pool.close()
     assert len(texts) == 1
+
+
+def test_types_are_named_by_what_they_are(sandbox: Pool) -> None:
+    """A class of the program is named as one; a built-in exception, and one of a module that was there, as themselves."""
+    program = """
+        import decimal, json
+        class ValueError(Exception): pass
+        class Number(int):
+            __class__ = property(lambda self: int)
+            def __repr__(self): return "42"
+        Number.__name__ = Number.__qualname__ = "int"
+        def f(kind):
+            raise kind("no")
+    """
+    calls = (
+        "f(ValueError)",
+        "f(__import__('builtins').ValueError)",
+        "f(decimal.InvalidOperation)",
+        "json.loads('{')",
+        "Number(42)",
+    )
+    frames = run_one(sandbox, program, *calls).frames
+
+    assert [frame.raised and frame.raised[0] for frame in frames] == [
+        "solution.ValueError", "ValueError", "InvalidOperation", "JSONDecodeError", None,
+    ]  # fmt: skip
+    assert frames[4].value.type_name == "solution.int"

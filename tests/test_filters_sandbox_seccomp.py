@@ -1,11 +1,14 @@
 """The system call filter, run step by step as the kernel would."""
 
 import struct
+from functools import partial
 from typing import Any
 
 import pytest
 
 from filters.sandbox import seccomp
+
+CALLS = (seccomp._CLONE, seccomp._NUMBERS["mount"], seccomp._NUMBERS["capset"])
 
 
 def filtered(code: bytes, arch: int, number: int, *arguments: int) -> str:
@@ -80,3 +83,15 @@ def test_the_filter_answers_each_call(call: tuple[Any, ...], answer: str) -> Non
 def test_without_namespaces_a_program_reaches_only_itself(call: tuple[int, ...], answer: str) -> None:
     """With Landlock's filter a process can signal only itself, and cannot change the state of a file."""
     assert filtered(seccomp.program(own_pid=7, machine="x86_64"), seccomp._ARCHES["x86_64"], *call) == answer
+
+
+def test_the_filter_of_the_zygote_lacks_what_the_filter_of_a_job_refuses() -> None:
+    """Together they are the whole filter."""
+    for machine in ("x86_64", "aarch64"):
+        whole, zygote, job = (
+            make(machine=machine) for make in (seccomp.program, partial(seccomp.program, zygote=True), seccomp.of_job)
+        )
+        for number in {*range(0, 512, 11), *(numbers[0] for numbers in CALLS), *(numbers[1] for numbers in CALLS)}:
+            for first in (0, 0x20000011):
+                both = {filtered(code, seccomp._ARCHES[machine], number, first) for code in (zygote, job)} - {"allowed"}
+                assert (both or {"allowed"}) == {filtered(whole, seccomp._ARCHES[machine], number, first)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from filters.sandbox import Limits, SandboxError, bubblewrap, landlock, selftest
+from filters.sandbox import Limits, SandboxError, bubblewrap, landlock, launch, selftest
 from filters.sandbox.launch import Layer
 from filters.sandbox.selftest import SelfTest
 from helpers.programs import LAYERS, PROBES
@@ -86,10 +86,11 @@ def test_a_missing_wall_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def leaky(*arguments: Any) -> list[str]:
         command = walls(*arguments)
-        command[command.index("--size") + 1] = str(256 << 20)
         return [command[0], "--ro-bind", "/etc", "/etc", "--ro-bind", "/proc", "/proc", *command[1:]]
 
     monkeypatch.setattr(bubblewrap, "walls", leaky)
+    told = launch._settings
+    monkeypatch.setattr(launch, "_settings", lambda *arguments: {**told(*arguments), "folder_bytes": 256 << 20})
     tested = selftest.try_out(LAYERS["bwrap"], Limits())
 
     assert not tested.held

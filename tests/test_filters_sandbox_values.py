@@ -115,6 +115,68 @@ def test_other_types_equal_nothing(value: Any) -> None:
     assert [rebuilt] != [crossed(value)]
 
 
+class Lies(type):
+    """A metaclass that gives its classes another name, text and kind."""
+
+    __name__ = __qualname__ = "int"
+    __class__ = type  # type: ignore[assignment]
+
+    def __repr__(cls) -> str:
+        return "<class 'int'>"
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __hash__(cls) -> int:
+        return hash(int)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+def disguised(base: Any) -> Any:
+    """An instance of a subclass that claims in every way to be of its base and to equal everything."""
+    claims = {
+        "__class__": property(lambda self: base),
+        "__repr__": lambda self: "42",
+        "__eq__": lambda self, other: True,
+        "__hash__": lambda self: hash(42),
+        "__iter__": lambda self: iter([42]),
+        "__len__": lambda self: 1,
+        "_fields": ("a",),
+    }
+    made: Any = Lies(base.__name__, (base,), claims)
+    return base.__new__(made)
+
+
+@pytest.mark.parametrize("base", [int, str, float, bytes, list, tuple, dict, set, frozenset, complex, object, Exception])
+def test_a_disguise_changes_nothing(base: type) -> None:
+    """Names, text, equality and class are the program's; the type is not."""
+    for value in (disguised(base), [disguised(base)], {"key": disguised(base)}):
+        rebuilt = crossed(value)
+        while not isinstance(rebuilt, Other):
+            rebuilt = next(iter(rebuilt.values() if isinstance(rebuilt, dict) else rebuilt))
+        assert rebuilt.type_name == f"solution.{base.__name__}"
+
+
+@pytest.mark.parametrize("name", ["ValueError", "int", "NoneType", "list", "Other"])
+def test_a_class_cannot_take_the_name_of_another(name: str) -> None:
+    assert values.type_name(type(name, (), {})) == f"solution.{name}"
+    assert values.type_name(ValueError) == "ValueError"
+    assert values.type_name(type(None)) == "NoneType"
+
+
+def test_classes_that_were_there_before_keep_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the standard library, whatever a program renames them to."""
+    kind = type("Kind", (), {})
+    monkeypatch.setattr(values, "_known", {})
+    values.note_classes()
+    kind.__name__ = "int"
+
+    assert values.type_name(kind) == "Kind"
+    assert values.type_name(Counter) == "Counter"
+
+
 def test_depth_is_bounded() -> None:
     """A list inside itself, and one deeper than 20 levels, is too deep."""
     endless: list[Any] = []

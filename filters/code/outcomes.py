@@ -9,6 +9,7 @@ from filters.code.reference import Tests
 from filters.code.values import Tolerance
 from filters.code.whitelist import TooMuchError
 from filters.sandbox import Frame, Ran
+from filters.sandbox.values import OWN
 from schemas.sample import Verdict
 
 SHOWN_CHARS = 200
@@ -77,7 +78,11 @@ def _passes(case: Case, frames: Mapping[int, Frame], tolerance: Tolerance) -> bo
 
 
 def _is_a(name: str, expected: str) -> bool:
-    """Whether an exception is of the expected class, by Python's class tree. Exceptions of the program match by name only."""
+    """Whether an exception is of the expected class, by Python's class tree. Exceptions of the program match by name only, and
+    by no name of a built-in one."""
+    if name.startswith(OWN):
+        is_built_in = hasattr(builtins, expected)
+        return expected in {"BaseException", "Exception"} or (expected == name.removeprefix(OWN) and not is_built_in)
     if expected in {name, "BaseException"}:
         return True
     kind, expected_kind = getattr(builtins, name, None), getattr(builtins, expected, None)

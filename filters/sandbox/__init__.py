@@ -5,24 +5,28 @@
         [ran] = sandbox.run([Job("def f(x): return x + 1", calls=("f(41)",))])
     ran.frames[0].value                                            # 42
 
-A program runs in a child of a zygote, a warm Python process inside bubblewrap: separate namespaces for users, processes, network,
-mounts and the rest; a non-root user; only the interpreter's files readable; only a /tmp of 32 MiB writable; no /proc, no
-environment variables; a seccomp filter and resource limits. A zygote runs one program at a time; when it ends, everything it
-started is killed, waited for and wiped. Where user namespaces are missing, Landlock, seccomp and resource limits replace them,
-and nothing is writable. Before the first program the self-test tries to break out. A layer that does not hold is not used; if
-none holds, `run` raises SandboxError. There is no mode without a sandbox.
+A zygote is a warm Python process inside bubblewrap: separate namespaces for users, processes, network, mounts and the rest; a
+non-root user; only the interpreter's files readable; no /proc, no environment variables; a seccomp filter. For each program it
+forks a supervisor into a PID and a mount namespace of its own, with a new /tmp of 32 MiB that alone is writable; the supervisor
+forks the program, with resource limits. When the program ends, everything it started is killed and waited for, and the namespaces
+end with the supervisor. The zygote never sees a job or an answer, and forks the next supervisor from the same state. So programs
+that run one after the other share no file, inode number, process id, memory, time of a file or setting: tests leave a mark by each
+of some thirty ways and look for it. Where user namespaces are missing, Landlock, seccomp and resource limits replace them, and
+nothing is writable. Before the first program the self-test tries to break out. A layer that does not hold is not used; if none
+holds, `run` raises SandboxError. There is no mode without a sandbox.
 
 What this does NOT stop:
 - A hole in the kernel that is open to an unprivileged process without sockets, namespaces, io_uring, bpf and keyrings.
 - Side channels: time, caches, load, locks on files that both may read. Two programs that run at the same time could signal each
-  other this way. Programs that run one after the other cannot, except that the freed memory of a zygote may still hold data of an
-  earlier program.
+  other this way, and programs that run one after the other by what the whole machine counts or remembers: the load, free memory
+  and number of processes (`sysinfo`), the numbers of pipes, sockets, mounts and devices, which the kernel gives in a row for all
+  of the machine, and which parts of the interpreter's files are in its cache (page faults and time show it).
 - Use up to the limits: one core (or more, in several processes) for the seconds of the job, and a total of processes x memory (16
   x 512 MiB), because resource limits are per process. If that is too much, run thresher in a memory cgroup.
 - Many small files: the 32 MiB count data; each empty file costs the kernel about 1 KiB more until the program has ended.
 - Reading what the interpreter reads: its standard library, the C libraries, time zones, the time, the kernel's version, the
   amount of memory and the number of cores. Under Landlock also the sizes and times of files whose names it guesses (`stat`), but
-  not the contents of a file or folder, and which process ids exist, and the machine's name.
+  not the contents of a file or folder, and which process ids exist and come next, and the machine's name.
 - A wrong answer that looks right. A program may write its records itself, but these can only claim what its calls would return,
   because no expected value is ever inside. Compare strictly, outside.
 - Programs that differ from run to run: threads, time, `random`. String hashes are fixed (PYTHONHASHSEED=0).

@@ -32,11 +32,12 @@ def inside(path: str) -> str:
     return f"/python{path}" if path.startswith("/tmp/") else path  # noqa: S108
 
 
-def walls(path: str, python: Interpreter, folder_bytes: int, environment: Mapping[str, str], uid: int | None) -> list[str]:
-    """Build the bubblewrap command, without the seccomp filter and the program to run.
+def walls(path: str, python: Interpreter, environment: Mapping[str, str], uid: int | None) -> list[str]:
+    """Build the bubblewrap command, without the program to run.
 
-    It unshares all namespaces, shows the interpreter's files read-only and mounts a writable /tmp of `folder_bytes`. `path` is
-    the bubblewrap executable, which user `uid` starts.
+    It unshares all namespaces and shows the interpreter's files read-only. The zygote keeps CAP_SYS_ADMIN in its own user
+    namespace: with it, each job gets namespaces and a /tmp of its own, and gives it up (fresh.py). `path` is the bubblewrap
+    executable, which user `uid` starts.
     """
     command = [
         _reachable(path, uid),
@@ -47,7 +48,7 @@ def walls(path: str, python: Interpreter, folder_bytes: int, environment: Mappin
         "--as-pid-1",
         "--clearenv",
     ]
-    command += ["--cap-drop", "ALL", "--hostname", "sandbox"]
+    command += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--hostname", "sandbox"]
     for folder in ("/lib", "/lib64", "/bin"):
         if os.path.islink(folder):
             command += ["--symlink", os.readlink(folder), folder]
@@ -62,8 +63,7 @@ def walls(path: str, python: Interpreter, folder_bytes: int, environment: Mappin
     command += ["--dir", "/dev"]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
-    command += ["--size", str(folder_bytes), "--perms", "0700", "--tmpfs", "/tmp"]  # noqa: S108
-    command += ["--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+    command += ["--dir", "/tmp", "--remount-ro", "/", "--chdir", "/"]  # noqa: S108
     for name, value in environment.items():
         command += ["--setenv", name, value]
     # bubblewrap 0.8 and later; the seccomp filter refuses user namespaces in any case.

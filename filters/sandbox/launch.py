@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filters.sandbox import bubblewrap, interpreter, landlock, seccomp
+from filters.sandbox import bubblewrap, interpreter, landlock
 from filters.sandbox.bubblewrap import DEVICES
 from filters.sandbox.interpreter import Interpreter, as_user
 from filters.sandbox.zygote import JOB, LENGTH
@@ -24,7 +24,7 @@ START_S = 30.0
 NOBODY = 65_534
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PWD": "/tmp"}  # noqa: S108
 """The program's whole environment. The hash seed is fixed, so that the order of a set of strings is the same in every run."""
-_MODULES = ("values", "harness", "seccomp", "landlock", "zygote")
+_MODULES = ("values", "harness", "seccomp", "landlock", "fresh", "zygote")
 # Each module gets its own copy of the builtins, so that a program that patches builtins does not patch the harness.
 BOOTSTRAP = """
 import builtins, json, os, sys, types
@@ -111,8 +111,7 @@ class Zygote:
         self.uid = fresh_uid()
         python = interpreter.find(_probe_uid())
         environment = _environment(layer, python)
-        filter_fd = _in_a_pipe(seccomp.program()) if layer.name == "bwrap" else -1
-        command = _command(layer, limits, python, environment, filter_fd)
+        command = _command(layer, python, environment)
         ours, theirs = socket.socketpair()
         self.socket = ours
         with theirs, tempfile.TemporaryFile() as errors:
@@ -122,7 +121,6 @@ class Zygote:
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=errors,
-                    pass_fds=(filter_fd,) if filter_fd >= 0 else (),
                     env=environment,
                     cwd="/",
                     start_new_session=True,
@@ -131,9 +129,6 @@ class Zygote:
             except (OSError, subprocess.SubprocessError) as error:
                 ours.close()
                 raise StartError(f"{layer}: {error}") from error
-            finally:
-                if filter_fd >= 0:
-                    os.close(filter_fd)
             theirs.close()
             try:
                 self.python = self._handshake(_settings(layer, limits, python, self.uid))
@@ -209,15 +204,14 @@ def _environment(layer: Layer, python: Interpreter) -> dict[str, str]:
     return {**ENVIRONMENT, "LD_LIBRARY_PATH": _inside(layer, python.library_path)}
 
 
-def _command(layer: Layer, limits: Limits, python: Interpreter, environment: dict[str, str], filter_fd: int) -> list[str]:
-    """The command line of a zygote. `filter_fd` is the descriptor of the seccomp filter, under bubblewrap."""
+def _command(layer: Layer, python: Interpreter, environment: dict[str, str]) -> list[str]:
+    """The command line of a zygote."""
     command = [_inside(layer, python.executable), "-s", "-S", "-B", "-P", "-X", "utf8", "-c", BOOTSTRAP]
     if python.version < (3, 11):
         command.remove("-P")
     if layer.name != "bwrap":
         return command
-    walls = bubblewrap.walls(layer.path, python, limits.folder_bytes, environment, _probe_uid())
-    return [*walls, "--seccomp", str(filter_fd), "--", *command]
+    return [*bubblewrap.walls(layer.path, python, environment, _probe_uid()), "--", *command]
 
 
 def _inside(layer: Layer, path: str) -> str:
@@ -230,11 +224,11 @@ def _settings(layer: Layer, limits: Limits, python: Interpreter, uid: int | None
     return {
         "layer": layer.name,
         "folder": "/tmp" if in_namespaces else "/",  # noqa: S108 - the sandbox has its own /tmp
-        "writable": in_namespaces,
+        "folder_bytes": limits.folder_bytes,
         "memory_bytes": limits.memory_bytes,
         "file_bytes": limits.file_bytes,
         "files": limits.files,
-        "processes": limits.processes + _outside_processes(layer, uid),
+        "processes": limits.processes + 2 + _outside_processes(layer, uid),  # 2: the zygote and the next supervisor
         "readable": [] if in_namespaces else python.readable(),
         "devices": DEVICES,
     }
@@ -264,14 +258,6 @@ def _probe_uid() -> int | None:
 def _sources() -> list[tuple[str, str]]:
     folder = Path(__file__).parent
     return [(f"filters.sandbox.{name}", (folder / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
-
-
-def _in_a_pipe(data: bytes) -> int:
-    """Return a descriptor from which `data` can be read. The data must fit into a pipe."""
-    out, into = os.pipe()
-    os.write(into, data)
-    os.close(into)
-    return out
 
 
 def _outside_processes(layer: Layer, uid: int | None) -> int:

@@ -152,7 +152,7 @@ class Pool:
             raise
         answer = ran(job, head, records, stdout)
         starved = answer.kind == "timeout" and head["cpu"] < _STARVED * job.seconds and _loaded()
-        if not head["clean"] or zygote.served >= RECYCLE_AFTER:
+        if zygote.served >= RECYCLE_AFTER:
             self._end(zygote)
             return None, (answer, starved)
         return zygote, (answer, starved)

@@ -2,8 +2,8 @@
 
 The filter denies a list of calls, and every call from number 424 on (added in Linux 5.1 and later) except a few. It checks the
 architecture and the x32 bit first. `clone3` is answered with ENOSYS, because a filter cannot see its flags; the C library then
-falls back to `clone`, whose namespace flags are refused. bubblewrap loads the filter from a descriptor; under Landlock the
-process loads it itself with `load`. This module uses only the standard library.
+falls back to `clone`, whose namespace flags are refused. A zygote in namespaces applies all of it but what it needs to make those
+of a job; what is missing is a second, small filter that each job applies. This module uses only the standard library.
 """
 
 import ctypes
@@ -42,8 +42,12 @@ _NUMBERS = {
     "io_setup": (206, 0), "io_submit": (209, 2), "remap_file_pages": (216, 234), "mlockall": (151, 230),
     "_sysctl": (156, -1), "nfsservctl": (180, 42), "create_module": (174, -1), "ustat": (136, -1), "sysfs": (139, -1),
     "io_pgetevents": (333, 292), "rt_tgsigqueueinfo": (297, 240), "rt_sigqueueinfo": (129, 138),
-    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "flock": (73, 32),
+    "mincore": (27, 232), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "flock": (73, 32),
 }  # fmt: skip
+_OF_ZYGOTE = ("mount", "capset")
+"""Calls that a zygote needs for the namespaces of its next job, besides `clone`."""
+_PREADV2 = (327, 286)
+"""Tells what the kernel has of a file in its cache. The C library then uses `preadv`."""
 _CLONE, _PRLIMIT, _SOCKETPAIR, _IOCTL = (56, 220), (302, 261), (53, 199), (16, 29)
 _KILL_CALL, _TGKILL, _TKILL, _FCNTL, _PRCTL = (62, 129), (234, 131), (200, 130), (72, 25), (157, 167)
 _SETSID, _SETPGID = (112, 157), (109, 154)
@@ -77,23 +81,42 @@ def _when(number: int, *body: bytes) -> bytes:
     return _ins(_JEQ, number, 0, len(body)) + b"".join(body)
 
 
-def program(own_pid: int | None = None, machine: str | None = None) -> bytes:
-    """Assemble the filter for this machine, as struct sock_filter[].
-
-    Pass `own_pid` for a process without a PID namespace of its own. It may then signal only itself, and may neither leave its
-    process group nor disable the signal that ends it with its supervisor. Raises OSError on an unsupported architecture.
-    """
+def _begun(machine: str | None) -> tuple[str, int, list[bytes]]:
+    """The machine, its column in the tables, and the beginning of a filter: the check of the architecture."""
     machine = machine or platform.machine()
     if machine not in _ARCHES:
         raise OSError(f"no seccomp table for {machine}")
-    column = list(_ARCHES).index(machine)
-    code = [_ins(_LD, _ARCH), _ins(_JEQ, _ARCHES[machine], 1, 0), _ins(_RET, _KILL), _ins(_LD, _NR)]
+    start = [_ins(_LD, _ARCH), _ins(_JEQ, _ARCHES[machine], 1, 0), _ins(_RET, _KILL), _ins(_LD, _NR)]
+    return machine, list(_ARCHES).index(machine), start
+
+
+def _no_namespaces(column: int) -> bytes:
+    return _when(_CLONE[column], _arg(0), _ins(_JSET, _NEW_NAMESPACES, 0, 1), _ret(_EPERM), _ins(_RET, _ALLOW))
+
+
+def of_job(machine: str | None = None) -> bytes:
+    """Assemble the filter that a job adds to its zygote's: what `program` leaves to a zygote."""
+    _, column, code = _begun(machine)
+    code += [_when(_NUMBERS[name][column], _ret(_EPERM)) for name in _OF_ZYGOTE]
+    return b"".join([*code, _no_namespaces(column), _ins(_RET, _ALLOW)])
+
+
+def program(own_pid: int | None = None, machine: str | None = None, *, zygote: bool = False) -> bytes:
+    """Assemble the filter for this machine, as struct sock_filter[].
+
+    Pass `own_pid` for a process without a PID namespace of its own. It may then signal only itself, and may neither leave its
+    process group nor disable the signal that ends it with its supervisor. With `zygote`, namespaces and mounts are allowed,
+    which `of_job` refuses. Raises OSError on an unsupported architecture.
+    """
+    machine, column, code = _begun(machine)
     if machine == "x86_64":
         code += [_ins(_JGE, 0x40000000, 0, 1), _ret(_ENOSYS), _ins(_JGE, 512, 0, 1), _ret(_ENOSYS)]
-    code += [_when(numbers[column], _ret(_EPERM)) for numbers in _NUMBERS.values() if numbers[column] >= 0]
+    refused = [numbers[column] for name, numbers in _NUMBERS.items() if not (zygote and name in _OF_ZYGOTE)]
+    code += [_when(number, _ret(_EPERM)) for number in refused if number >= 0]
     allow = _ins(_RET, _ALLOW)
+    code += [] if zygote else [_no_namespaces(column)]
     code += [
-        _when(_CLONE[column], _arg(0), _ins(_JSET, _NEW_NAMESPACES, 0, 1), _ret(_EPERM), allow),
+        _when(_PREADV2[column], _ret(_ENOSYS)),
         _when(_PRLIMIT[column], _arg(0), _ins(_JEQ, 0, 1, 0), _ret(_EPERM), allow),
         _when(_SOCKETPAIR[column], _arg(0), _ins(_JEQ, _AF_UNIX, 1, 0), _ret(_EPERM), allow),
     ]
@@ -136,14 +159,23 @@ class _Program(ctypes.Structure):
 
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+class Ready:
+    """A filter that can be applied at once."""
+
+    def __init__(self, code: bytes) -> None:
+        self._code = ctypes.create_string_buffer(code, len(code))
+        self._program = _Program(len(code) // 8, ctypes.cast(self._code, ctypes.c_void_p))
+        self._pointer = ctypes.byref(self._program)
+
+    def apply(self) -> None:
+        """Apply the filter to this process and all its future children, irrevocably. Raises OSError."""
+        if _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._pointer, 0, 0):
+            raise OSError(ctypes.get_errno(), "seccomp")
 
 
 def load(code: bytes) -> None:
-    """Apply the filter to this process and all its future children, irrevocably. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    filled = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
-        _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(filled), 0, 0
-    ):
-        raise OSError(ctypes.get_errno(), "seccomp")
+    """Apply a filter to this process and all its future children, irrevocably. Raises OSError."""
+    Ready(code).apply()

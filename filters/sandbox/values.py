@@ -1,8 +1,10 @@
 """Encode values inside the sandbox as JSON with type tags, and rebuild them outside.
 
 Inside, a value is encoded by its exact type, with the methods of the built-in types, so that nothing a program defines
-(`__iter__`, `__eq__`, `__class__`) has any effect. Outside, plain built-in objects are built from the JSON; nothing is unpickled
-or evaluated. None, bool, int, float and str are encoded as they are; every other value is an array that starts with its tag.
+(`__iter__`, `__eq__`, `__class__`) has any effect. Types are named as they were before the program ran; a class that was not
+there is named `solution.NAME`, so that no program can pass off a class of its own as another. Outside, plain built-in objects are
+built from the JSON; nothing is unpickled or evaluated. None, bool, int, float and str are encoded as they are; every other value
+is an array that starts with its tag.
 
 This module runs inside and outside the sandbox, so it uses only the standard library.
 """
@@ -15,6 +17,8 @@ from typing import Any
 FRAME_BYTES = 65_536
 DEPTH = 20
 DIGITS = 4_300
+OWN = "solution."
+"""Before the name of a class that was not there before the program."""
 _BITS = 14_284
 """4,300 decimal digits."""
 
@@ -53,27 +57,45 @@ _write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
     None, _refuse, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
 )
 _name, _mro, _fields = type.__dict__["__name__"].__get__, type.__dict__["__mro__"].__get__, type.__dict__["__dict__"].__get__
+_flags, _below = type.__dict__["__flags__"].__get__, type.__subclasses__
+_HEAP_TYPE = 1 << 9
+"""The flag of a class that is not compiled in. Only these can be made or renamed by a program."""
+_known: dict[int, tuple[Any, str]] = {}
 _text, _bits, _items, _hex = str.__getitem__, int.bit_length, dict.items, bytes.hex
-_iter: dict[Any, Any] = {
-    list: list.__iter__,
-    tuple: tuple.__iter__,
-    set: set.__iter__,
-    frozenset: frozenset.__iter__,
-    deque: deque.__iter__,
-}
-_dicts = (dict, defaultdict, OrderedDict, Counter)
-_tags: dict[Any, str] = {list: "l", deque: "l", tuple: "t", set: "s", frozenset: "z"}
+_iter: dict[int, Any] = {id(kind): kind.__iter__ for kind in (list, tuple, set, frozenset, deque)}
+_OF_A_TUPLE = tuple(
+    f"__{name}__"
+    for name in "eq ne lt le gt ge hash iter len getitem contains add mul rmul class getattribute getattr bool".split()
+)
+"""What decides how a tuple looks to its user."""
+# By id, because a metaclass of the program decides what a class is equal to.
+_dicts = frozenset(map(id, (dict, defaultdict, OrderedDict, Counter)))
+_tags: dict[int, str] = {id(list): "l", id(deque): "l", id(tuple): "t", id(set): "s", id(frozenset): "z"}
+
+
+def note_classes() -> None:
+    """Note the classes that there are now, and their names. To be called before any program runs."""
+    left: list[Any] = [object]
+    while left:
+        kind = left.pop()
+        if id(kind) not in _known:
+            _known[id(kind)] = kind, _text(_name(kind), slice(0, 80))
+            left.extend(_below(kind))
 
 
 def type_name(kind: Any) -> str:
-    """Return the name of a class without using its metaclass, at most 80 characters."""
-    name: str = _text(_name(kind), slice(0, 80))
-    return name
+    """Return the name of a class, at most 80 characters: the real one, whatever the class and its metaclass say."""
+    known = _known.get(id(kind))
+    name: str = known[1] if known is not None else _text(_name(kind), slice(0, 80))
+    return name if known is not None or not _flags(kind) & _HEAP_TYPE else OWN + name
 
 
 def _namedtuple(kind: Any) -> bool:
-    order = _mro(kind)
-    return len(order) == 3 and order[1] is tuple and type(_fields(kind).get("_fields")) is tuple
+    """Whether a class is as collections.namedtuple makes it: it changes nothing about a tuple but names its items."""
+    order, names = _mro(kind), _fields(kind)
+    if len(order) != 3 or order[1] is not tuple or type(names.get("_fields")) is not tuple:
+        return False
+    return not any(method in names for method in _OF_A_TUPLE)
 
 
 def _spend(left: list[int], characters: int) -> None:
@@ -98,12 +120,12 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
     if kind is str:
         _spend(left, len(value))
         return value
-    tag = _tags.get(kind)
+    tag = _tags.get(id(kind))
     if tag is None and _namedtuple(kind):
         kind, tag = tuple, "t"
     if tag is not None:
-        return [tag, *[_plain(item, depth + 1, left) for item in _iter[kind](value)]]
-    if kind in _dicts:
+        return [tag, *[_plain(item, depth + 1, left) for item in _iter[id(kind)](value)]]
+    if id(kind) in _dicts:
         tree = ["d"]
         for key, item in _items(value):
             tree.append(_plain(key, depth + 1, left))

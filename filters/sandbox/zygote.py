@@ -1,9 +1,13 @@
-"""The process inside the sandbox that forks a child for every program, one at a time, and cleans up after it.
+"""The processes inside the sandbox: a zygote, which never sees a job, and for every job a supervisor and the program.
 
-It runs in the same sandbox as the program, but the program cannot reach it: it is process 1 of its namespace (or, under Landlock,
-outside the program's domain), it cannot be traced, and its descriptors are closed in the child before the program starts. It
-enforces the deadline, reads the child's output up to a limit, then kills every other process, waits for each, and empties the
-writable folder. It does not parse what the child wrote: records are passed on as bytes. Only the standard library is used.
+The zygote forks two supervisors ahead, each into namespaces of its own (fresh.py), and another whenever one has ended. They take
+turns, by a token in a pipe. So no memory, process id or file of a job is there in the next one: the zygote has the same state
+before each, and the namespaces are ready before the job is.
+
+A supervisor serves one job. It runs in the same sandbox as the program, but the program cannot reach it: it is process 1 of its
+namespace (or, under Landlock, outside the program's domain), it cannot be traced, and its descriptors are closed in the child
+before the program starts. It enforces the deadline, reads the child's output up to a limit, then kills every other process and
+waits for each. It does not parse what the child wrote: records are passed on as bytes. Only the standard library is used.
 """
 
 import contextlib
@@ -23,15 +27,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
+from filters.sandbox.fresh import fork, prepare, settle, wait
 from filters.sandbox.harness import RECORDS_BYTES, run
 from filters.sandbox.landlock import restrict, ruleset
-from filters.sandbox.seccomp import load, program
+from filters.sandbox.seccomp import Ready, load, program
+from filters.sandbox.values import note_classes
 
 JOB = struct.Struct(">dBII")
 """Seconds, whether it is a script, length of the job (JSON) and of its standard input in bytes."""
 LENGTH = struct.Struct(">I")
 STDOUT_BYTES = 1 << 20
 _CHANNEL_FROM = 24
+_TOKEN, _END = b"x", b"."
+"""What is in the pipe of turns: it is another supervisor's turn, or there are no more jobs."""
+_CLOSED = 3
+"""Exit status of a supervisor whose control socket was closed: the zygote ends too."""
 _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 4, 1, 36
 
 PRELOADED = (
@@ -44,12 +54,12 @@ PRELOADED = (
 
 
 def _read(fd: int, size: int) -> bytes:
-    """Read exactly `size` bytes. Ends this process when the other side has closed the descriptor."""
+    """Read exactly `size` bytes. Ends this process (_CLOSED) when the other side has closed the descriptor."""
     parts = []
     while size:
         part = os.read(fd, min(size, 1 << 20))
         if not part:
-            os._exit(0)
+            os._exit(_CLOSED)
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
@@ -62,61 +72,98 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def serve(settings: dict[str, Any]) -> NoReturn:
-    """Run jobs from descriptor 0 until it is closed."""
-    if settings["layer"] == "bwrap" and os.getpid() != 1:
-        raise OSError("not process 1 of its own PID namespace")  # it kills every process that it sees
+    """Run jobs from descriptor 0 until it is closed, each in a supervisor of its own."""
+    in_namespaces = settings["layer"] == "bwrap"
+    if in_namespaces and os.getpid() != 1:
+        raise OSError("not process 1 of its own PID namespace")
     control = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 10)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE", "SIGXFSZ"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NPROC, settings["processes"])):
-        resource.setrlimit(limit, (value, value))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) or libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
-    os.chdir(settings["folder"])
     os.umask(0o077)
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    confine = _confinement(settings, libc)
+    note_classes()
+    confinement = prepare(settings["devices"]) if in_namespaces else ruleset(settings["readable"], settings["devices"])
+    ready = json.dumps({"python": ".".join(map(str, sys.version_info[:3]))}).encode()
+    greeting = LENGTH.pack(len(ready)) + ready
     gc.collect()
     gc.disable()
     gc.freeze()
-    ready = json.dumps({"pid": os.getpid(), "python": ".".join(map(str, sys.version_info[:3]))})
-    _write(control, LENGTH.pack(len(ready)) + ready.encode())
-    os.dup2(null, 2)
-    while True:
-        _serve_job(control, settings, confine)
+    zygote, turn = os.getpid(), os.pipe()
+    os.write(turn[1], _TOKEN)
+    fds = (control, *turn)
+    if fork(namespaces=in_namespaces):
+        _supervise(zygote, fds, settings, confinement, greeting)
+    status = 0
+    while not status:
+        if fork(namespaces=in_namespaces):
+            _supervise(zygote, fds, settings, confinement, b"")
+        status = wait()
+    os.write(turn[1], _END)
+    while wait() >= 0:
+        pass
+    os._exit(0 if os.waitstatus_to_exitcode(status) == _CLOSED else 1)
 
 
-def _serve_job(control: int, settings: dict[str, Any], confine: Callable[[], None]) -> None:
-    """Read one job and answer it. A separate function, so that no local name keeps a finished job in memory."""
-    seconds, script, job_bytes, stdin_bytes = JOB.unpack(_read(control, JOB.size))
+def _supervise(
+    zygote: int, fds: tuple[int, int, int], settings: dict[str, Any], confinement: Ready | int, greeting: bytes
+) -> NoReturn:
+    """In the supervisor: confine itself as far as all of its job is confined, wait for its turn, read and answer the job, and
+    end. `fds`: the control socket, and the two ends of the pipe with the token."""
+    control, turn, pass_on = fds
+    confine: Callable[[], None] = _no_further
+    if not isinstance(confinement, Ready):
+        libc = ctypes.CDLL(None, use_errno=True)
+        _end_with(libc, zygote)
+        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+        os.chdir(settings["folder"])
+        confine = _confinement(libc, confinement, os.getpid())
+    elif greeting:  # the first one, which shows that it can be done
+        settle(settings["folder"], settings["folder_bytes"], confinement)
+    _write(control, greeting)
+    os.dup2(0, 2)
+    if _read(turn, len(_TOKEN)) == _END:
+        os._exit(_CLOSED)
+    header = _read(control, JOB.size)
+    if isinstance(confinement, Ready) and not greeting:  # only now: the time of its mount would tell how long the last job took
+        settle(settings["folder"], settings["folder_bytes"], confinement)
+    seconds, script, job_bytes, stdin_bytes = JOB.unpack(header)
     job = _Job(seconds, bool(script), _read(control, job_bytes), _read(control, stdin_bytes))
     head, records, stdout = _run_job(control, settings, confine, job)
-    head["clean"] = _emptied(settings["folder"]) if settings["writable"] else True
     text = json.dumps(head).encode()
     _write(control, LENGTH.pack(len(text)) + text + records + stdout)
+    os.write(pass_on, _TOKEN)
+    os._exit(0)
 
 
-def _confinement(settings: dict[str, Any], libc: ctypes.CDLL) -> Callable[[], None]:
-    """Return the function by which the child confines itself: a no-op in namespaces, everything under Landlock."""
-    if settings["layer"] == "bwrap":
-        return lambda: None
-    rules = ruleset(settings["readable"], settings["devices"])
+def _no_further() -> None:
+    """In namespaces the program is confined as its supervisor is."""
+
+
+def _confinement(libc: ctypes.CDLL, rules: int, supervisor: int) -> Callable[[], None]:
+    """Return the function by which the program confines itself under Landlock."""
 
     def confine() -> None:
-        # The kernel sends this signal when the zygote ends, for whatever reason; the filter forbids disabling it.
-        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != zygote:
-            os._exit(120)
+        _end_with(libc, supervisor)  # the filter forbids undoing this
         restrict(rules)
         load(program(own_pid=os.getpid()))
 
-    zygote = os.getpid()
     return confine
+
+
+def _end_with(libc: ctypes.CDLL, parent: int) -> None:
+    """Let the kernel end this process when its parent ends, for whatever reason."""
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+        os._exit(120)
 
 
 # -- one job ---------------------------------------------------------------------------------------------------------------
@@ -155,6 +202,7 @@ def _start_program(settings: dict[str, Any], confine: Callable[[], None], job: _
         channel = fcntl.fcntl(records, fcntl.F_DUPFD_CLOEXEC, _CHANNEL_FROM)
         memory, cpu = settings["memory_bytes"], int(job.seconds) + 2
         for limit, value in (
+            (resource.RLIMIT_NPROC, settings["processes"]),
             (resource.RLIMIT_AS, memory),
             (resource.RLIMIT_DATA, memory),
             (resource.RLIMIT_FSIZE, settings["file_bytes"]),
@@ -294,32 +342,4 @@ def _all_ended(pid: int, *, namespace: bool) -> tuple[int, float]:
 def _end_of_all(pid: int) -> NoReturn:
     with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-    os._exit(0)
-
-
-def _emptied(folder: str) -> bool:
-    """Remove everything in `folder` and reset its mode and times. Returns False if that failed.
-
-    Subfolders are moved up and emptied one by one, not walked, so that no depth and no path length can stop it.
-    """
-    moved = 0
-    try:
-        os.chmod(folder, 0o700)
-        while entries := list(os.scandir(folder)):
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.path)
-                    continue
-                os.chmod(entry.path, 0o700)
-                for inner in os.scandir(entry.path):
-                    if inner.is_dir(follow_symlinks=False):
-                        os.chmod(inner.path, 0o700)
-                        moved += 1
-                        os.rename(inner.path, f"{folder}/{moved}.{entry.inode()}")
-                    else:
-                        os.unlink(inner.path)
-                os.rmdir(entry.path)
-        os.utime(folder, (0, 0))
-        return True
-    except OSError:
-        return False
+    os._exit(_CLOSED)
