@@ -55,6 +55,23 @@ def test_an_expected_exception_matches_by_class() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expected", "kind", "reason"),
+    [
+        ("ValueError", "solution.ValueError", "wrong_output"),
+        ("LookupError", "solution.KeyError", "wrong_output"),
+        ("Exception", "solution.ValueError", ""),
+        ("Own", "solution.Own", ""),
+        ("Own", "solution.Other", "wrong_output"),
+    ],
+)
+def test_an_exception_of_the_program_matches_by_no_built_in_name(expected: str, kind: str, reason: str) -> None:
+    """A class of its own is expected by its name, and by Exception."""
+    tests = read([f"import pytest\nwith pytest.raises({expected}):\n    f(1)"])
+
+    assert of_calls(tests, Ran("done", (Frame(None, (kind, "")),)), Tolerance()).reason == reason
+
+
+@pytest.mark.parametrize(
     ("output", "how", "reason"),
     [
         ("1 \n2\n\n", "lines", ""),

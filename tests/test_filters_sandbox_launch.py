@@ -23,6 +23,19 @@ def test_a_zygote_runs_jobs_until_it_is_killed(layer: Layer) -> None:
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
+def test_a_zygote_serves_many_jobs(layer: Layer) -> None:
+    """The process ids of its supervisors pass 256, whose low byte is 0; under Landlock they are the machine's."""
+    if layer.name != "bwrap":
+        pytest.skip("no process ids of its own")
+    zygote = Zygote(layer, Limits())
+    message = Job("", ("1",)).message()
+    heads = [zygote.ask(5.0, False, message, b"", 10.0)[0]["end"] for _ in range(270)]
+    zygote.kill()
+
+    assert set(heads) == {"exit"}
+
+
 def test_a_layer_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the output of the program, or how its channel broke."""
     monkeypatch.setattr(bubblewrap, "_reachable", lambda path, uid: path)

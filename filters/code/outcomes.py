@@ -8,7 +8,7 @@ from filters.code.cases import holds
 from filters.code.reference import Tests
 from filters.code.values import Tolerance
 from filters.code.whitelist import TooMuchError
-from filters.sandbox import Frame, Ran
+from filters.sandbox import Frame, Other, Ran
 from filters.sandbox.values import OWN
 from schemas.sample import Verdict
 
@@ -104,9 +104,14 @@ def _wrong(tests: Tests, case: Case, frames: Sequence[Frame], score: float) -> V
         return Verdict.drop(
             "raised", score, call=call, line=case.line, type=frame.raised[0], message=frame.raised[1][:SHOWN_CHARS]
         )
-    kind = frame.raised[0] if frame.raised is not None else type(frame.value).__name__
+    kind = frame.raised[0] if frame.raised is not None else _kind(frame.value)
     text = frame.raised[1] if frame.raised is not None else repr(frame.value)
     return Verdict.drop("wrong_output", score, call=call, line=case.line, found_type=kind, found=_printable(text))
+
+
+def _kind(value: object) -> str:
+    """The name of a value's type inside the sandbox."""
+    return value.type_name if isinstance(value, Other) else type(value).__name__
 
 
 def _printable(text: str) -> str:

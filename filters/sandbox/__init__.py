@@ -10,8 +10,8 @@ non-root user; only the interpreter's files readable; no /proc, no environment v
 forks a supervisor into a PID and a mount namespace of its own, with a new /tmp of 32 MiB that alone is writable; the supervisor
 forks the program, with resource limits. When the program ends, everything it started is killed and waited for, and the namespaces
 end with the supervisor. The zygote never sees a job or an answer, and forks the next supervisor from the same state. So programs
-that run one after the other share no file, inode number, process id, memory, time of a file or setting: tests leave a mark by each
-of some thirty ways and look for it. Where user namespaces are missing, Landlock, seccomp and resource limits replace them, and
+that run one after the other share no file, inode number, process id, memory, time of a file or setting: tests leave a mark in
+some thirty ways and look for it. Where user namespaces are missing, Landlock, seccomp and resource limits replace them, and
 nothing is writable. Before the first program the self-test tries to break out. A layer that does not hold is not used; if none
 holds, `run` raises SandboxError. There is no mode without a sandbox.
 

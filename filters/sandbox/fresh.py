@@ -16,7 +16,7 @@ from filters.sandbox.seccomp import Ready, load, of_job, program
 
 _NUMBER = {"x86_64": 56, "aarch64": 220}.get(platform.machine(), -1)
 """The system call `clone`."""
-_CLONE_NEWNS, _CLONE_NEWPID = 0x00020000, 0x20000000
+_CLONE_NEWNS, _CLONE_NEWPID, _CLONE_CHILD_SETTID = 0x00020000, 0x20000000, 0x01000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 _SAME_FLAGS = 2 | 4 | 8 | 1024 | 2048
 """Flags of a mount that have the same bits in statvfs and in mount: nosuid, nodev, noexec, noatime, nodiratime."""
@@ -26,8 +26,8 @@ _NOTHING = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), struct.pack("=6I", 0, 0
 """This process, and no capability."""
 _libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock during a call, so that a child can go on with it
 _capset, _clone, _waitpid = _libc.capset, _libc.syscall, _libc.waitpid
-_clone.restype, _waitpid.restype = ctypes.c_bool, None
-_status = ctypes.c_int()
+_clone.restype = _waitpid.restype = None
+_status, _child = ctypes.c_int(), ctypes.c_int()
 
 
 def prepare(devices: Iterable[str]) -> Ready:
@@ -52,12 +52,14 @@ def fork(*, namespaces: bool) -> bool:
     No process id comes into the memory of the zygote, where it would count the jobs before. Python's handlers after a fork do
     not run; the caller must be the only thread.
     """
-    flags = signal.SIGCHLD | (_CLONE_NEWNS | _CLONE_NEWPID if namespaces else 0)
+    flags = signal.SIGCHLD | _CLONE_CHILD_SETTID | (_CLONE_NEWNS | _CLONE_NEWPID if namespaces else 0)
+    child = ctypes.addressof(_child)  # the kernel writes the child's id there, in the child's memory only
+    places = (0, child, 0) if platform.machine() == "x86_64" else (0, 0, child)
     ctypes.set_errno(0)
-    is_parent = _clone(ctypes.c_long(_NUMBER), *(ctypes.c_ulong(value) for value in (flags, 0, 0, 0, 0)))
-    if is_parent and (error := ctypes.get_errno()):
+    _clone(ctypes.c_long(_NUMBER), *(ctypes.c_ulong(value) for value in (flags, 0, *places)))
+    if error := ctypes.get_errno():
         raise OSError(error, "clone")
-    return not is_parent
+    return _child.value != 0
 
 
 def wait() -> int:

@@ -43,6 +43,7 @@ _TOKEN, _END = b"x", b"."
 _CLOSED = 3
 """Exit status of a supervisor whose control socket was closed: the zygote ends too."""
 _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 4, 1, 36
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 PRELOADED = (
     "abc ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy ctypes dataclasses "
@@ -83,8 +84,7 @@ def serve(settings: dict[str, Any]) -> NoReturn:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE", "SIGXFSZ"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+    if _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     os.umask(0o077)
     for name in PRELOADED:
@@ -121,12 +121,11 @@ def _supervise(
     control, turn, pass_on = fds
     confine: Callable[[], None] = _no_further
     if not isinstance(confinement, Ready):
-        libc = ctypes.CDLL(None, use_errno=True)
-        _end_with(libc, zygote)
-        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        _end_with(zygote)
+        if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
         os.chdir(settings["folder"])
-        confine = _confinement(libc, confinement, os.getpid())
+        confine = _confinement(confinement, os.getpid())
     elif greeting:  # the first one, which shows that it can be done
         settle(settings["folder"], settings["folder_bytes"], confinement)
     _write(control, greeting)
@@ -149,20 +148,20 @@ def _no_further() -> None:
     """In namespaces the program is confined as its supervisor is."""
 
 
-def _confinement(libc: ctypes.CDLL, rules: int, supervisor: int) -> Callable[[], None]:
+def _confinement(rules: int, supervisor: int) -> Callable[[], None]:
     """Return the function by which the program confines itself under Landlock."""
 
     def confine() -> None:
-        _end_with(libc, supervisor)  # the filter forbids undoing this
+        _end_with(supervisor)  # the filter forbids undoing this
         restrict(rules)
         load(program(own_pid=os.getpid()))
 
     return confine
 
 
-def _end_with(libc: ctypes.CDLL, parent: int) -> None:
+def _end_with(parent: int) -> None:
     """Let the kernel end this process when its parent ends, for whatever reason."""
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+    if _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
         os._exit(120)
 
 
