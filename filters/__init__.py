@@ -98,6 +98,8 @@ def parameters_schema(name: str) -> dict[str, Any]:
 def _located(name: str) -> tuple[Callable[..., Any], type[BaseModel] | None]:
     """Find a filter's build function and its Config, if it has one."""
     path, colon, attribute = name.partition(":")
+    if not name.isprintable() or path.startswith("."):
+        raise FilterError(f"no filter is called {name!r}; name your own as module:build")
     if not colon:
         if name in REMOVED:
             raise FilterError(f"{name}: no such filter any more: {REMOVED[name]}")

@@ -63,6 +63,7 @@ SPANNING: dict[str, str] = {
     "test_docs_examples.py": "the examples of README and docs/",
     "test_docs_names.py": "the names in README and docs/",
     "test_equality_before.py": "runs and a release of an earlier version",
+    "test_hostile_recipes.py": "recipes, arguments, rows and manifests of any content, through the commands",
     "test_hostile_servers.py": "whatever a server sends, through the sampler and what asks it",
     "test_hub_contract.py": "the Hub of the tests, and the real one",
     "test_large_texts.py": "runs with more text than an Arrow array holds",

@@ -241,6 +241,8 @@ def _compiled(environment: ImmutableSandboxedEnvironment, name: str, source: str
         return environment.from_string(tree)
     except TemplateSyntaxError as error:
         raise SourceError(f"{name}:{error.lineno}: not a valid Jinja template: {error.message}") from error
+    except RecursionError as error:
+        raise SourceError(f"{name}: not a valid Jinja template: too many levels") from error
 
 
 def _prompt(prompt_set: PromptSet, templates: _Templates, row: Row, where: str, notes: _Notes) -> Prompt:

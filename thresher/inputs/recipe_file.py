@@ -73,20 +73,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read and validate a recipe; `overrides` are texts like `sampling.max_tokens=64`. Code, and files elsewhere, that it names
     need the user's consent (filters.trust). Raises RecipeError."""
     path = Path(path)
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}; give the path of a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); save the recipe as UTF-8") from error
-    try:
-        node = yaml.compose(text, Loader=yaml_text.SafeLoader)
         document = yaml_text.load(text)
+        node = yaml.compose(text, Loader=yaml_text.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"{path}:1: wanted a mapping with name, prompts, ..., found {_shortened(document)}")
     lines: dict[Key, int] = {}
@@ -97,11 +92,30 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     loaded = Loaded(Recipe(name="unread"), path.parent, path, lines)
     for override in overrides:
         document = override_key(document, override)
+    if (odd := yaml_text.odd_value(document)) is not None:
+        raise RecipeError(f"{loaded.where(odd[0])}: found {odd[1]}")
     recipe = _validate(document, loaded)
     _refuse_secrets(document, (), loaded)
     loaded = replace(loaded, recipe=recipe)
     _refuse_untrusted(loaded)
     return loaded
+
+
+def _text(path: Path) -> str:
+    """The text of a recipe. Raises RecipeError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise RecipeError(f"{path}: cannot read the recipe: it is no file but a directory, a pipe or a device")
+        if (size := path.stat().st_size) > yaml_text.MOST_CHARACTERS:
+            most = f"{yaml_text.MOST_CHARACTERS:,}"
+            raise RecipeError(f"{path}: a recipe of {size:,} bytes, wanted at most {most}; keep prompts in a file of their own")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}; give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); save the recipe as UTF-8") from error
+    except ValueError as error:  # a path with the character 0
+        raise RecipeError(f"{path}: cannot read the recipe: {error}; give the path of a YAML file") from error
 
 
 def _refuse_secrets(value: object, key: Key, loaded: Loaded) -> None:
@@ -137,6 +151,8 @@ def override_key(document: dict[str, Any], text: str) -> dict[str, Any]:
     document = copy.deepcopy(document)
     node: Any = document
     *path, last = key.split(".")
+    if len(path) > yaml_text.DEEPEST:
+        raise RecipeError(f"--set {text[:60]}...: the recipe has no such place (more than {yaml_text.DEEPEST} levels)")
     try:
         for part in path:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})

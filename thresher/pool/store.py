@@ -192,8 +192,11 @@ class Store:
 
     def read_bytes(self, name: str) -> bytes:
         """Read a file of the run whole. Raises StoreError."""
+        path = self.path(name)
+        if self.local and os.path.exists(path) and not os.path.isfile(path):
+            raise StoreError(f"{path}: wanted a file, found a directory, a pipe or a device")
         with self.explained(name, verb="read"):
-            return bytes(self.fs.cat_file(self.path(name)))
+            return bytes(self.fs.cat_file(path))
 
     def sha256(self, name: str) -> str:
         """The SHA-256 of a file of the run, in hex digits."""
@@ -384,7 +387,7 @@ def _format_of(data: bytes) -> tuple[int | None, str]:
     """The pool version that a run.json names, and the version of thresher that wrote it; None where it names none."""
     try:
         noted = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         noted = None
     noted = noted if isinstance(noted, dict) else {}
     version = noted.get("pool_version")

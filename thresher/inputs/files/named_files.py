@@ -55,6 +55,8 @@ def named_files(given: str | Path, base: Path = Path(), kinds: Iterable[str] = t
     if path.is_dir():
         return _filled(_within(_named(_of_kinds(text, path, kinds), path, text), path))
     if path.exists():
+        if not path.is_file():
+            raise SourceError(f"{text}: wanted a file, found a pipe or a device; write its content to a file first")
         return [NamedFile(path, path.name, text)]
     if not is_pattern(text):
         hint = did_you_mean(path.name, (sibling.name for sibling in path.parent.glob("*")))
@@ -64,7 +66,9 @@ def named_files(given: str | Path, base: Path = Path(), kinds: Iterable[str] = t
 
 
 def _filled(files: list[NamedFile]) -> list[NamedFile]:
-    """Warn of files of no bytes among others, as a copy leaves that was cut off."""
+    """Warn of files of no bytes among others, as a copy leaves that was cut off. Raises SourceError for pipes and devices."""
+    if odd := next((file for file in files if not file.path.is_file()), None):
+        raise SourceError(f"{odd.shown}: wanted a file, found a pipe or a device; name those you mean by a pattern")
     for file in files if len(files) > 1 else ():
         if not file.path.stat().st_size:
             _warn_once(f"{file.shown}: holds no rows")
