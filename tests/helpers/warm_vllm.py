@@ -9,7 +9,6 @@ starts come from multiprocessing's fork server, and those that they start in tur
 import importlib
 import multiprocessing
 import os
-import runpy
 import signal
 import sys
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ ENVIRONMENT = {
 """What thresher sets for an engine with `enforce_eager` and 1 GiB of cache."""
 LIBRARIES = (("torch", "lib/libgomp*.so*"), ("torch", "../torch.libs/libgomp*.so*"), ("vllm", "libs/libtcmalloc_minimal*.so*"))
 """vLLM preloads these in the processes that it spawns; without the first, there would be two OpenMPs in a process."""
-SERVER = "vllm.entrypoints.openai.api_server"
+SERVER = "vllm.entrypoints.launchers.api_server.entry"
 PRELOADED = [
     SERVER,
     "vllm.v1.engine.core",
@@ -131,7 +130,7 @@ def _serve(arguments: list[str], log: Path) -> None:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     sys.argv = [SERVER, *arguments]
-    runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
+    importlib.import_module(SERVER).main()
 
 
 def server_process(arguments: list[str], log: Path) -> WarmProcess:
