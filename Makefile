@@ -45,6 +45,7 @@ check: $(READY) ## lint, format, types, import layers, generated files, rules of
 	$(BIN)/lint-imports
 	$(BIN)/thresher schema --check
 	$(BIN)/python docs/make_reference.py --check
+	$(BIN)/python docs/make_licences.py --check
 	$(BIN)/python -m pytest -q -n0 tests/test_house.py tests/test_docs_names.py
 
 fix: $(READY) ## let ruff fix and format the code
@@ -54,6 +55,7 @@ fix: $(READY) ## let ruff fix and format the code
 schemas: $(READY) ## write the generated JSON schemas, and the generated parts of docs/
 	$(BIN)/thresher schema --write
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_licences.py
 
 # The site loads nothing from the network. Only this installation of its tools does, once.
 DOCS := .venv-docs
@@ -62,7 +64,7 @@ DOCS_READY := $(DOCS)/.ready
 $(DOCS_READY): requirements/docs.txt
 	@$(CHECK_PYTHON)
 	@'$(PYTHON)' -m venv --clear $(DOCS)
-	@$(DOCS)/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps -r requirements/docs.txt
+	@$(DOCS)/bin/python -m pip -qq --disable-pip-version-check --no-input install --require-hashes --no-deps -r requirements/docs.txt
 	@touch $@
 
 docs: $(DOCS_READY) ## build the documentation as a site in site/
@@ -85,7 +87,7 @@ cp $(LOCK) $(VENV)/wanted.txt; \
 if ! { command -v "$${CC:-cc}" || command -v gcc; } >/dev/null 2>&1 || ! $(BIN)/python -c \
 	'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then \
 	echo "thresher: no C compiler or no Python headers, so pycosat is left out and reasoning-gym will not import"; \
-	grep -v '^pycosat==' $(LOCK) >$(VENV)/wanted.txt; \
+	awk '/^[^ #]/ {left_out = /^pycosat==/} !left_out' $(LOCK) >$(VENV)/wanted.txt; \
 fi
 endef
 
@@ -110,8 +112,9 @@ $(READY): $(LOCK) pyproject.toml
 		'$(PYTHON)' -m venv --clear $(VENV); \
 		$(CHOOSE_PACKAGES); \
 		echo "thresher: installing $$(grep -c == $(VENV)/wanted.txt) pinned packages (3 GB, some minutes)"; \
-		$(PIP) install "$$(grep '^pip==' $(LOCK))" && \
-		$(PIP) install --no-compile --no-deps -r $(VENV)/wanted.txt || $(PIP_HINT); \
+		awk '/^[^ #]/ {wanted = /^pip==/} wanted' $(LOCK) >$(VENV)/pip.txt; \
+		$(PIP) install --require-hashes --no-deps -r $(VENV)/pip.txt && \
+		$(PIP) install --require-hashes --no-compile --no-deps -r $(VENV)/wanted.txt || $(PIP_HINT); \
 		echo "thresher: importing them once"; \
 		unset PYTHONDONTWRITEBYTECODE; \
 		$(BIN)/python -c '$(IMPORT_ENGINE)' >$(VENV)/import.log 2>&1 & engine=$$!; \
@@ -125,13 +128,20 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/python -m thresher.dedupe.compile_kernels
 	@touch $@
 
-# uv resolves; pip installs. The header is ours because uv's own would name the local folder.
-lock: ## write requirements/cpu.lock anew (needs uv)
+# uv resolves and writes the hashes of all files of a version; pip installs, and takes no file with another. The header is ours
+# because uv's own would name the local folder.
+LOCKED := pip compile --quiet --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28
+
+lock: ## write requirements/cpu.lock and requirements/docs.txt anew (needs uv)
 	@command -v $(UV) >/dev/null || { echo "thresher: make lock needs uv; name one with: make lock UV=/path/to/uv" >&2; exit 1; }
 	@cp $(LOCK) $(LOCK).new 2>/dev/null || true
-	$(UV) pip compile --quiet --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-		--extra cpu --extra reasoning --extra maths --extra dev --excludes requirements/excludes.txt \
+	$(UV) $(LOCKED) --extra cpu --extra reasoning --extra maths --extra dev --excludes requirements/excludes.txt \
 		$(if $(FIND_LINKS),--find-links $(FIND_LINKS)) $(ARGS) pyproject.toml requirements/cpu.in -o $(LOCK).new >/dev/null
 	@{ echo "# Every package of the CPU set-up (Linux x86-64, Python 3.11). Installed as it stands, nothing is resolved."; \
 		echo "# Written by: make lock (FIND_LINKS=folder with the CPU wheel of torch; ARGS=--upgrade for newer versions)"; \
 		cat $(LOCK).new; } >$(LOCK).out && mv $(LOCK).out $(LOCK) && rm $(LOCK).new
+	@cp requirements/docs.txt requirements/docs.new
+	$(UV) $(LOCKED) $(ARGS) requirements/docs.in -o requirements/docs.new >/dev/null
+	@{ echo "# Every package that builds the site. Written by: make lock"; cat requirements/docs.new; } >requirements/docs.out
+	@mv requirements/docs.out requirements/docs.txt && rm requirements/docs.new

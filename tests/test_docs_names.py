@@ -22,7 +22,7 @@ FREE = {key for key in KEYS if key.split(".")[-1] in MAPPINGS}
 
 OTHER_TOOLS = {
     # pip, uv, make
-    "--no-deps", "--upgrade",
+    "--no-deps", "--require-hashes", "--upgrade",
     # benchmarks and docs/make_reference.py
     "--rounds", "--ray", "--prefect", "--check",
     # Prefect

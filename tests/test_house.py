@@ -73,6 +73,7 @@ SPANNING: dict[str, str] = {
     "test_mended_filters.py": "filters that are broken in one run and mended in the next",
     "test_releases_random_changes.py": "random changes of a repository, cut off anywhere",
     "test_security.py": "docs/security.md, tried as a stranger",
+    "test_supply_chain.py": "the locks, the Makefile that installs them, and docs/licences.md",
     "test_several_models.py": "runs that draw from several models",
     "test_several_models_vllm.py": "a run of two models on vLLM",
     "test_recipes.py": "the shipped recipes, each through a whole run",

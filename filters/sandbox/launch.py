@@ -70,7 +70,7 @@ class Layer:
     path: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.path})" if self.path else self.name
+        return f"{self.name} ({self.path}, {bubblewrap.origin(self.path)})" if self.path else self.name
 
 
 def layers() -> list[Layer]:

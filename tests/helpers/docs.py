@@ -39,7 +39,16 @@ def block(page: str, info: str, contains: str = "") -> str:
 
 def make_reference() -> ModuleType:
     """docs/make_reference.py, which is a script and in no package."""
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    return _script("make_reference")
+
+
+def make_licences() -> ModuleType:
+    """docs/make_licences.py, another one."""
+    return _script("make_licences")
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
