@@ -328,7 +328,8 @@ def test_smollm2_on_two_machines_survives_a_killed_engine(nodes: Nodes, tmp_path
     cluster."""
     actors, out = Actors(monkeypatch), tmp_path / "run"
     small = ["sampling.samples_per_prompt=8", "run.shard_samples=16", *(f"prompts.{family}.limit=4" for family in range(5))]
-    with running(Path(DEMO), out, *small, on_cluster(nodes, 2, resources_per_replica={"seat": 1})):
+    one_process = "engine.options.distributed_executor_backend=vllm.v1.executor.uniproc_executor.UniProcExecutor"
+    with running(Path(DEMO), out, *small, one_process, on_cluster(nodes, 2, resources_per_replica={"seat": 1})):
         lost = wait_for(lambda: len(actors.pids()) == 2 and list(out.glob("samples/*.json")) and actors.pids()[0], 300)
         raylets = {parent_of(pid) for pid in actors.pids()}
         engine = [(pid, start) for pid, start in descendants(lost) if b"VLLM::EngineCore" in command_line(pid)]
