@@ -16,6 +16,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -58,10 +59,23 @@ def trusts_all() -> bool:
     return os.environ.get(VARIABLE, "") not in ("", "0")
 
 
-def inherit(trusted: bool) -> None:
-    """Trust what the process trusted that sent this one its work: on a cluster, variables are not inherited."""
-    if trusted:
+class Consent(NamedTuple):
+    """What a process allows, for those that work for it on a cluster: they have another environment, configuration and folder."""
+
+    everything: bool = False
+    settings: Settings = Settings()
+
+
+def consent() -> Consent:
+    """What this process allows."""
+    return Consent(trusts_all(), Settings(settings().trusted_code, (os.getcwd(), *roots())))
+
+
+def inherit(given: Consent) -> None:
+    """Allow what the process allows that sent this one its work, in addition."""
+    if given.everything:
         os.environ[VARIABLE] = "1"
+    _inherited[:] = [given.settings]
 
 
 def config_file() -> Path:
@@ -72,14 +86,16 @@ def config_file() -> Path:
     return Path(home) / "thresher" / "config.toml"
 
 
+_inherited: list[Settings] = []
+
+
 def settings() -> Settings:
-    """The user's configuration; empty without a file. Raises ConfigError, which names the file and the key."""
-    path = config_file()
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError:
-        return Settings()
-    return _read(path, changed)
+    """The user's configuration, empty without a file, and what this process inherited. Raises ConfigError, which names the file
+    and the key."""
+    path, given = config_file(), list(_inherited)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        given.insert(0, _read(path, path.stat().st_mtime_ns))
+    return Settings(tuple(name for one in given for name in one.trusted_code), tuple(root for one in given for root in one.roots))
 
 
 def roots() -> tuple[str, ...]:

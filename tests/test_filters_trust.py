@@ -250,9 +250,22 @@ def test_deployments_stay_in_the_roots(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert trust.refused_outside_roots(place), place
 
 
-def test_a_process_on_a_cluster_trusts_what_its_sender_trusts(monkeypatch: pytest.MonkeyPatch) -> None:
-    trust.inherit(trusted=False)
-    assert not trust.trusts_all()
-    monkeypatch.setenv(trust.VARIABLE, "0")  # so that it is restored
-    trust.inherit(trusted=True)
-    assert trust.trusts_all()
+def test_a_process_on_a_cluster_allows_what_its_sender_allows(
+    untrusting: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has neither its environment and configuration, nor its folder."""
+    monkeypatch.setattr(trust, "_inherited", [])
+    monkeypatch.setenv(trust.VARIABLE, "0")
+    untrusting.write_text('trusted_code = ["own"]\nroots = ["/data"]\n')
+    monkeypatch.chdir(tmp_path)
+    sent, all_of_it = trust.consent(), trust.Consent(everything=True)
+    untrusting.write_text('trusted_code = ["other"]\n')
+    monkeypatch.chdir("/")
+
+    assert trust.refused_code("own:build")
+    trust.inherit(sent)
+    assert [trust.refused_code(name) for name in ("own:build", "other:build")] == [None, None]
+    assert [trust.refused_path(path) for path in ("/data/x", tmp_path / "x")] == [None, None]
+    assert trust.refused_code("third:build")
+    trust.inherit(all_of_it)
+    assert trust.refused_code("third:build") is None

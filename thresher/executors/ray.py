@@ -78,7 +78,7 @@ class RayExecutor(Executor):
         """Call a module-level function on a CPU of the cluster. If its machine is lost, the call is repeated up to three
         times."""
         with translated(self._ray, function.__name__):
-            result: T = self._ray.get(self._task.remote(function, args, kwargs, trusted=trust.trusts_all()))
+            result: T = self._ray.get(self._task.remote(function, args, kwargs, trust.consent()))
             return result
 
     @contextmanager
@@ -95,8 +95,8 @@ class RayExecutor(Executor):
             "max_concurrency": CALLS_PER_ACTOR,
         }
         actor = self._ray.remote(EngineActor).options(**options)
-        driver, trusted = machines.facts(), trust.trusts_all()
-        replicas = Replicas(self._ray, lambda: actor.remote(make, slots, driver, trusted=trusted), self._spec.replicas, wanted)
+        driver, consent = machines.facts(), trust.consent()
+        replicas = Replicas(self._ray, lambda: actor.remote(make, slots, driver, consent), self._spec.replicas, wanted)
         try:
             replicas.ready()
             yield replicas

@@ -33,9 +33,9 @@ def translated(ray: Any, name: str) -> Iterator[None]:
         raise EngineError(f"{name}: Ray could not do it: {str(error).strip().splitlines()[0]}") from error
 
 
-def called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, trusted: bool = False) -> Any:
-    """Call a function: the body of every task. `trusted`: the caller trusts the code that recipes name (filters.trust)."""
-    trust.inherit(trusted)
+def called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], consent: trust.Consent) -> Any:
+    """Call a function: the body of every task. `consent`: what the caller allows recipes to name."""
+    trust.inherit(consent)
     return function(*args, **kwargs)
 
 
@@ -49,7 +49,7 @@ def call_from_actor(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     import ray
 
     with translated(ray, function.__name__):
-        result: T = ray.get(filter_task(ray).remote(function, args, kwargs, trusted=trust.trusts_all()))
+        result: T = ray.get(filter_task(ray).remote(function, args, kwargs, trust.consent()))
         return result
 
 

@@ -96,8 +96,8 @@ def check_machines(ray: Any, nodes: Mapping[str, Resources], root: str) -> None:
     """
     store, probe, token = Store(root), f"{machines.PROBE}-{uuid.uuid4().hex}", socket.gethostname()
     store.write_bytes(probe, token.encode())
-    asked = time.time()
-    calls = {node: _look_task(ray, node).remote(machines.look, (root, probe, f"{probe}-{node}"), {}) for node in nodes}
+    asked, sent = time.time(), trust.consent()
+    calls = {node: _look_task(ray, node).remote(machines.look, (root, probe, f"{probe}-{node}"), {}, sent) for node in nodes}
     own, faults, blind = machines.facts(), [], []
     try:
         ray.wait(list(calls.values()), num_returns=len(calls), timeout=ANSWER_S)

@@ -46,10 +46,9 @@ class EngineActor:
         make: Callable[[], AbstractContextManager[Any]],
         slots: Callable[[Any], int],
         driver: machines.Facts,
-        *,
-        trusted: bool = False,
+        consent: trust.Consent,
     ) -> None:
-        trust.inherit(trusted)
+        trust.inherit(consent)
         self._make, self._slots, self._driver, self._stack = make, slots, driver, ExitStack()
 
     def start(self) -> tuple[int, int, str, str]:

@@ -73,8 +73,10 @@ class Run:
     @property
     def home(self) -> Path:
         """The folder whose files the recipe may name, besides the working directory and the user's roots: its own if the user
-        named it, else the run directory."""
-        return Path(self.manifest.base if self.named or not self.store.local else self.store.base)
+        named it, else the run directory, where that is a folder."""
+        if self.named:
+            return Path(self.manifest.base)
+        return Path(self.store.base) if self.store.local else Path.cwd()
 
     def where(self, key: Key) -> str:
         """The place of a key of the recipe in run.json."""
