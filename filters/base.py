@@ -26,7 +26,7 @@ def local_path(path: str, info: ValidationInfo) -> str:
     context = info.context or {}
     if (base := context.get("base")) is None:
         return path
-    if refused := trust.refused_path(Path(base) / path, Path(context.get("home") or base), Path.cwd()):
+    if refused := trust.refused_path(Path(base) / path, Path(context.get("home") or base)):
         raise ValueError(refused)
     return str(Path(base) / path)
 

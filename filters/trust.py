@@ -68,7 +68,7 @@ class Consent(NamedTuple):
 
 def consent() -> Consent:
     """What this process allows."""
-    return Consent(trusts_all(), Settings(settings().trusted_code, (os.getcwd(), *roots())))
+    return Consent(trusts_all(), Settings(settings().trusted_code, (*map(str, here()), *roots())))
 
 
 def inherit(given: Consent) -> None:
@@ -129,7 +129,7 @@ def refused_options(options: Mapping[str, Any]) -> tuple[str, str] | None:
             why = "can make vLLM load code from outside, or trust another machine"
             return name, f"{why}; if you trust it, pass --trust-code (or set {VARIABLE}=1), else remove it"
         for text in _texts(value):
-            if text.startswith(("/", "~", "..")) and (refused := refused_path(Path(text).expanduser(), Path.cwd())):
+            if text.startswith(("/", "~", "..")) and (refused := refused_path(Path(text).expanduser())):
                 return name, refused
     return None
 
@@ -160,18 +160,27 @@ def refused_key(variable: str, urls: Iterable[str]) -> str | None:
     return None
 
 
-def refused_path(path: str | Path, *folders: Path) -> str | None:
-    """Why a path may not be used, and how to allow it; None if it lies in one of the folders or of the user's roots, also by the
-    links on its way."""
+def here() -> tuple[Path, ...]:
+    """The working directory, whose files are the user's choice; none where that is the root or the home folder, in which much
+    lies that is nobody's choice."""
+    folder = Path.cwd()
+    return () if folder in (Path("/"), Path(os.path.realpath(Path.home()))) else (folder,)
+
+
+def refused_path(path: str | Path, *folders: Path, anywhere_here: bool = True) -> str | None:
+    """Why a path may not be used, and how to allow it; None if it lies, also by the links on its way, in one of the folders, the
+    user's roots, or the working directory if `anywhere_here`."""
     if trusts_all():
         return None
+    named = tuple(dict.fromkeys((*folders, *(here() if anywhere_here else ()))))
     real, local = os.path.realpath(path), [Path(root) for root in roots() if "://" not in root]
-    if any(_is_inside(real, os.path.realpath(folder.expanduser())) for folder in (*folders, *local)):
+    if any(_is_inside(real, os.path.realpath(folder.expanduser())) for folder in (*named, *local)):
         return None
     elsewhere = "" if os.path.abspath(path) == real else f" (it is {real})"
     return (
-        f"{path} lies outside {' and '.join(str(folder.absolute()) for folder in folders)}{elsewhere}; if you trust where this "
-        f'comes from, pass --trust-code (or set {VARIABLE}=1), or write roots = ["{os.path.dirname(real)}"] into {config_file()}'
+        f"{path} lies outside {' and '.join(str(folder.absolute()) for folder in named) or 'your roots'}{elsewhere}; if you "
+        f"trust where this comes from, pass --trust-code (or set {VARIABLE}=1), or write "
+        f'roots = ["{os.path.dirname(real)}"] into {config_file()}'
     )
 
 
@@ -184,7 +193,7 @@ def outside(folder: str, name: str, *, local: bool) -> str | None:
     on_the_way = ("/".join(steps[: number + 1]) for number in range(len(steps)))
     if not local or trusts_all() or not any(os.path.islink(f"{folder}/{step}") for step in on_the_way):
         return None
-    return refused_path(f"{folder}/{name}", Path(folder))
+    return refused_path(f"{folder}/{name}", Path(folder), anywhere_here=False)
 
 
 def links_outside(folder: str) -> str | None:
@@ -205,15 +214,16 @@ def first_refused(paths: Iterable[str | Path], *folders: Path) -> str | None:
 def refused_outside_roots(place: str) -> str | None:
     """Why a deployment may not use a recipe, folder or URL: it lies in none of the user's roots, or, where there are none, not in
     the working directory. Trust in code does not change it. None if it may."""
-    allowed = roots() or (os.getcwd(),)
+    allowed = roots() or tuple(map(str, here()))
     if "://" in place:
         if _is_below(place):
             return None
     elif any(_is_inside(os.path.realpath(place), os.path.realpath(os.path.expanduser(root))) for root in allowed):
         return None
+    where = " and ".join(allowed) or "the roots of this machine, which has none"
     return (
-        f"{place} lies outside {' and '.join(allowed)}, where deployments may read and write; set {ROOT} where the worker runs, "
-        f"or write roots = [...] into its {config_file()}"
+        f"{place} lies outside {where}; deployments read and write in the roots: set {ROOT} where the worker runs, or write "
+        f"roots = [...] into its {config_file()}"
     )
 
 
@@ -238,11 +248,11 @@ def _read(path: Path, _changed: int) -> Settings:
 def _installed() -> set[str]:
     """The code that installed packages declare for thresher. A package that merely lies in the working directory, which Python
     may search too, is not installed."""
-    here = os.path.realpath(os.getcwd())
+    beside = os.path.realpath(os.getcwd())
     return {
         point.value.replace(" ", "")
         for point in entry_points(group=GROUP)
-        if point.dist is not None and os.path.realpath(str(point.dist.locate_file(""))) != here
+        if point.dist is not None and os.path.realpath(str(point.dist.locate_file(""))) != beside
     }
 
 

@@ -196,6 +196,19 @@ def test_a_path_is_judged_by_where_it_really_leads(tmp_path: Path, untrusting: P
     assert trust.refused_path(home / "link" / "x", home) is None
 
 
+def test_the_working_directory_is_the_user_s_choice_unless_it_holds_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, work = tmp_path / "home", tmp_path / "home" / "work"
+    work.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+
+    for folder, allowed in ((work, True), (home, False), (Path("/"), False)):
+        monkeypatch.chdir(folder)
+        assert (trust.refused_path(work / "x", Path("/elsewhere")) is None) is allowed
+        assert (trust.refused_outside_roots(str(work / "x")) is None) is allowed
+
+
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "s3://b/x", "zip://x::y", "a\\..\\x", "a\0b"])
 def test_a_name_that_leads_out_of_its_folder_is_refused_whatever_is_trusted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(trust.VARIABLE, "1")

@@ -51,4 +51,4 @@ def test_the_recipe_of_a_run_that_was_only_found_needs_consent(tmp_path: Path, m
         _ = found.base
     named = replace(found, named=True)
     assert (named.base, named.home) == (Path("/elsewhere"), Path("/elsewhere"))
-    assert replace(found, store=Store("memory://run")).home == Path.cwd()
+    assert replace(found, store=Store("memory://run")).home == Path("memory:/run")

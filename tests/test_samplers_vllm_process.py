@@ -175,6 +175,7 @@ def test_chat_needs_a_template(tmp_path: Path) -> None:
         Tokeniser(model, "chat")
 
 
+@pytest.mark.slow
 def test_code_in_the_folder_of_a_model_is_not_run(tmp_path: Path) -> None:
     """Unless the recipe says so and the user agrees; nor is the user asked on the terminal."""
     folder = write_model(tmp_path / "model")

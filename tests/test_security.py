@@ -320,6 +320,18 @@ def test_marks_of_patterns_in_a_folder_s_name_mean_themselves(
         assert printed_json(capsys, "audit", name, "--recount")["samples"] == 4 * 2
 
 
+def test_nothing_is_unpickled() -> None:
+    """No module reads objects of Python that could bring code, as pickles, archives of torch and some YAML do."""
+    forbidden = re.compile(
+        r"\b(pickle|cloudpickle|marshal|dill|joblib|shelve)\.loads?\b|allow_pickle=True|torch\.load\(|(Unsafe|Full)Loader"
+    )
+    root = Path(thresher.__file__).parent.parent
+    files = [file for package in ("thresher", "filters", "flows", "schemas") for file in (root / package).rglob("*.py")]
+
+    assert len(files) > 200
+    assert [str(file) for file in files if forbidden.search(file.read_text())] == []
+
+
 # -- datasets ------------------------------------------------------------------------------------------------------------
 
 

@@ -31,11 +31,11 @@ def refusals(recipe: Recipe, base: Path, home: Path, *, drawn: bool = True) -> I
     for number, spec in enumerate(recipe.filters):
         yield from _of_filter(spec, ("filters", number))
     for key, value in (*(_places_of_sampling(recipe) if drawn else ()), *_places_of_judging(recipe)):
-        refused = trust.refused_path(base / value, home, Path.cwd())
+        refused = trust.refused_path(base / value, home)
         if refused is not None:
             yield key, refused
     repo = recipe.publish.repo
-    if repo is not None and _is_folder(repo) and (refused := trust.refused_path(os.path.expanduser(repo), home, Path.cwd())):
+    if repo is not None and _is_folder(repo) and (refused := trust.refused_path(os.path.expanduser(repo), home)):
         yield ("publish", "repo"), refused
     if isinstance(recipe.executor, RayExecutorSpec) and (refused := trust.refused_cluster(recipe.executor.address)):
         yield ("executor", "address"), refused

@@ -73,10 +73,10 @@ class Run:
     @property
     def home(self) -> Path:
         """The folder whose files the recipe may name, besides the working directory and the user's roots: its own if the user
-        named it, else the run directory, where that is a folder."""
+        named it, else the run directory."""
         if self.named:
             return Path(self.manifest.base)
-        return Path(self.store.base) if self.store.local else Path.cwd()
+        return Path(self.store.base if self.store.local else self.root)  # a URL is no local folder
 
     def where(self, key: Key) -> str:
         """The place of a key of the recipe in run.json."""

@@ -181,7 +181,7 @@ def _with_its_index(recipe: Recipe, store: Store, base: Path) -> Recipe:
     released = before.recipe.dedupe.released if before is not None and before.recipe.dedupe is not None else None
     if released is None or recipe.dedupe is None or "released" in recipe.dedupe.model_fields_set:
         return recipe
-    if refused := trust.refused_path(base / released.index, *([Path(store.base)] if store.local else []), Path.cwd()):
+    if refused := trust.refused_path(base / released.index, *([Path(store.base)] if store.local else [])):
         raise StoreError(f"{store.path('run.json')}: recipe.dedupe.released.index: {refused}")
     dedupe = recipe.dedupe.model_copy(update={"released": released})
     return recipe.model_copy(update={"dedupe": dedupe})

@@ -81,7 +81,7 @@ def _within(files: list[NamedFile], folder: Path) -> list[NamedFile]:
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface", "hub")).expanduser()
     of_hub = [cache] if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(cache)) else []
     try:
-        refused = trust.first_refused((file.path for file in files), folder, Path.cwd(), *of_hub)
+        refused = trust.first_refused((file.path for file in files), folder, *of_hub)
     except trust.ConfigError as error:
         raise SourceError(str(error)) from error
     if refused is not None:
