@@ -353,6 +353,18 @@ def test_the_card_of_a_dataset_names_only_its_own_files(stranger: Path, path: st
             open_table(str(stranger / "data"), None, None)
 
 
+def test_the_script_of_a_dataset_is_not_run(stranger: Path, untouched: Callable[[], bool]) -> None:
+    (stranger / "data").mkdir()
+    (stranger / "data" / "data.py").write_text((stranger / "payload.py").read_text())
+
+    with pytest.raises(SourceError, match="scripts are no longer supported"):
+        list(rows(DatasetSource(kind="dataset", path="data"), stranger))
+    with pytest.raises(SourceError, match="scripts are no longer supported"):
+        open_table(str(stranger / "data"), None, None)
+    assert untouched()
+    assert not (stranger / "data" / "MARKER").exists()
+
+
 def test_a_saved_dataset_names_only_its_own_files(stranger: Path) -> None:
     datasets = pytest.importorskip("datasets")
     saved = stranger / "saved"

@@ -107,7 +107,7 @@ def _dataset(data: str, path: Path, config: str | None, split: str | None) -> Ta
         else:
             check_folder(path) if path.is_dir() else check_hub_card(data, None)
             loaded = datasets.load_dataset(data, config, split=split or "train")
-    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetGenerationError) as error:
+    except (ValueError, FileNotFoundError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
         raise SourceError(f"{data}: cannot be read as a dataset: {' '.join(str(cause).split())[:400]}") from error
     schema = unified([(data, loaded.features.arrow_schema)])
