@@ -2,15 +2,19 @@
 
 An entry is written after its file, so a file with an entry is complete, and a file without one does not count. Each entry is a
 file of its own (`samples/00042.json` beside `samples/00042.parquet`), so any number of workers can finish shards without sharing
-one.
+one. Manifest and entries are sealed: a `digest` of all other fields tells a damaged one from what was written.
 """
 
-from typing import Any, Literal
+import hashlib
+import json
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.recipe import Recipe
-from schemas.sample import POOL_VERSION
+from schemas.sample import POOL_VERSION, to_json
+
+Sealed = TypeVar("Sealed", bound=BaseModel)
 
 
 class Entry(BaseModel):
@@ -78,3 +82,31 @@ class RunManifest(BaseModel):
     """The resolved model: name, revision, licence, hash of the chat template, prompt format."""
     thresher_version: str
     """Version of thresher that started the run."""
+
+
+def seal(model: BaseModel) -> str:
+    """The JSON text of a model with the digest of its fields."""
+    fields = json.loads(model.model_dump_json())
+    return json.dumps({**fields, "digest": _digest(fields)}, indent=1, ensure_ascii=False)
+
+
+def unseal(kind: type[Sealed], text: bytes) -> Sealed:
+    """The model of such a text; one of an earlier version has no digest, and is taken as it is. Raises ValueError, in words,
+    where it is not what was written, or no text of this model."""
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"wanted an object, found {type(fields).__name__}")  # noqa: TRY004 - as all that is wrong with a text
+        if (noted := fields.pop("digest", None)) is not None and noted != _digest(fields):
+            raise ValueError("it is not what was written: its digest differs")
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{key + ': ' if key else ''}{first['msg']}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(to_json(fields).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -10,6 +10,21 @@ from schemas.part import InnerPath
 FORMAT = 1
 
 
+class LogEntry(BaseModel):
+    """One commit of a repository in a folder: `thresher/log/000001.json`. Sealed (schemas.manifest.seal)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    message: str = ""
+    """What was committed."""
+    texts: dict[str, str]
+    """The small files, by path."""
+    files: list[str]
+    """The paths of the large files."""
+    tags: dict[str, str]
+    """The number of the commit of each tag."""
+
+
 class Shard(BaseModel):
     """One Parquet file of a view."""
 

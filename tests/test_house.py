@@ -57,6 +57,7 @@ UNTESTED: dict[str, str] = {
 
 SPANNING: dict[str, str] = {
     "test_crash_points.py": "commands cut off at each change of the disk",
+    "test_damaged_files.py": "damage to any file of a run or of a repository in a folder, through the commands that write them",
     "test_damaged_runs.py": "damaged runs, through every command that reads them",
     "test_declared_runs.py": "what a recipe forces, through whole runs",
     "test_deployment.py": "the commands of docs/deployment.md, on a cluster of two machines",

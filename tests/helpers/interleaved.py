@@ -1,6 +1,7 @@
 """A program: random schedules of several processes that write one run directory, each a fork of this one.
 
-    interleaved.py FOLDER FIRST COUNT     the schedules of COUNT seeds from FIRST; prints {seed: faults} of those with faults
+    interleaved.py FOLDER FIRST COUNT     the schedules of COUNT seeds from FIRST; prints [seed, faults] of each with faults,
+                                          then "ended"
 
 Each schedule starts three commands at random instants and stops, continues or kills them at others. In half of the schedules
 each process believes that the others are on other machines, so that what was stopped is taken over. Then all that is left is
@@ -14,18 +15,17 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import datasets  # noqa: F401 - imported once for all of them, as are those below
-import duckdb  # noqa: F401
 import pyarrow.parquet as pq
 import yaml
 
 from thresher.auditing.count_run import count
 from thresher.cli import main
-from thresher.cli.recipes import print_result  # noqa: F401
+from thresher.cli.recipes import print_result  # noqa: F401 - imported once for all of them
 from thresher.inputs import recipe_file
 from thresher.pool import lease
 from thresher.pool.run import open_run
@@ -34,8 +34,6 @@ from thresher.samplers import replay
 
 PROMPTS, FEW, MANY = 6, 1, 3
 PROCESSES = 3
-lease.RENEW_S, lease.STALE_S, lease.WAIT_S, lease.LOOK_S, lease.POLL_S = 0.03, 0.25, 0.15, 0.05, 0.02
-lease.REMOTE_POLL_S = lease.POLL_S
 HELD, ENDED = "is writing this run, and only one process may", "the run ended"
 REFUSED = (HELD, "taken over by", "another process wrote it meanwhile", "run the same command again", "a run of other samples")
 """What a process may say that does not end with 0."""
@@ -264,8 +262,12 @@ def _wait_for(programs: list[Program], observer: Observer) -> None:
     observer.look()
 
 
-def run_schedules(folder: Path, first: int, number: int) -> dict[int, list[str]]:
-    """The faults of the schedules that had any."""
+def run_schedules(folder: Path, first: int, number: int) -> Iterator[tuple[int, list[str]]]:
+    """Run schedules; yield the faults of those that have any."""
+    import datasets  # noqa: F401 - once for all of them
+    import duckdb  # noqa: F401
+
+    lease.RENEW_S, lease.STALE_S, lease.WAIT_S, lease.LOOK_S, lease.POLL_S = 0.03, 0.25, 0.15, 0.05, 0.02
     folder.mkdir(parents=True, exist_ok=True)
     write_inputs(folder)
     describe_models.describe(recipe_file.load(folder / "recipe.yaml"))  # reads what all of them would read
@@ -274,8 +276,12 @@ def run_schedules(folder: Path, first: int, number: int) -> dict[int, list[str]]
     if whole.status != 0:
         raise SystemExit(whole.log.read_text())
     expected = rows_of(folder / "whole")
-    return {seed: faults for seed in range(first, first + number) if (faults := faults_of(seed, folder, expected))}
+    for seed in range(first, first + number):
+        if faults := faults_of(seed, folder, expected):
+            yield seed, faults
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_schedules(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    for found in run_schedules(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])):
+        print(json.dumps(found), flush=True)
+    print(json.dumps("ended"))

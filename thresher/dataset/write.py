@@ -41,7 +41,7 @@ from thresher.durable import sync, temporary_name
 from thresher.errors import StoreError
 from thresher.pool import judged as pool
 from thresher.pool.model_rows import model_numbers
-from thresher.pool.run import Run
+from thresher.pool.run import Run, digest_of
 from thresher.pool.store import HASHED_BYTES, Store, shard_name
 
 log = logging.getLogger(__name__)
@@ -103,10 +103,16 @@ def dataset_finished(run: Run) -> bool:
         path, hashed = f"dataset/{name}", hashed + max(0, size)
         if not store.exists(path) or store.size(path) != size:
             return False
-        if hashed <= HASHED_BYTES and not store.sha256(path).startswith(_digest_of(name)):
+        if hashed <= HASHED_BYTES and not store.sha256(path).startswith(digest_of(name)):
             log.warning("%s: its SHA-256 differs from the one in its name, so the dataset is damaged", store.path(path))
             return False
     return True
+
+
+def card_changed(run: Run) -> bool:
+    """Whether the card of a finished dataset is not as it was written: edited by hand, or damaged."""
+    store, entry = run.store, run.store.entry("dataset")
+    return entry is not None and store.exists(entry.path) and store.sha256(entry.path) != entry.sha256
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -209,11 +215,6 @@ def _names_configs(card: bytes) -> bool:
         return matter is not None and "configs" in yaml_text.load(matter[1])
     except (yaml.YAMLError, TypeError):
         return False
-
-
-def _digest_of(name: str) -> str:
-    """The first digits of a file's SHA-256, which its name ends with."""
-    return name.removesuffix(".parquet").rpartition("-")[2]
 
 
 def _by_split(files: list[_File]) -> dict[str, ViewSize]:

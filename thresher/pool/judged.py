@@ -22,7 +22,7 @@ from schemas.manifest import Entry
 from schemas.sample import FILTER_ERROR, Kind, Outcome, to_json
 from thresher import ids
 from thresher.errors import StoreError
-from thresher.pool.store import Store, shard_name
+from thresher.pool.store import HASHED_BYTES, Store, shard_name
 
 JUDGED_SCHEMA = pa.schema(
     [
@@ -123,6 +123,17 @@ def is_broken(verdicts: pa.Table) -> pa.ChunkedArray:
     marked = pc.fill_null(pc.match_substring(verdicts["detail"], '"broken":true'), False)
     undecided = pc.equal(verdicts["outcome"], Outcome.UNDECIDED.value)
     return pc.and_(undecided, pc.or_(pc.equal(verdicts["reason"], FILTER_ERROR), marked))
+
+
+def damaged_corpus(store: Store) -> list[str]:
+    """The verdict files of corpus filters that are not what was written. Up to HASHED_BYTES are hashed."""
+    damaged, hashed = [], 0
+    for name in store.names("corpus", ".json"):
+        entry = store.entry(f"corpus/{name.removesuffix('.json')}")
+        hashed += entry.bytes if entry is not None else 0
+        if entry is None or not store.whole(entry, hashed=hashed <= HASHED_BYTES):
+            damaged.append(f"corpus/{name}")
+    return damaged
 
 
 def noted_broken(verdicts: pa.Table) -> dict[str, int]:

@@ -66,6 +66,10 @@ class Holder:
         return f"{self.user}@{self.host} (process {self.pid}, `{self.command}`, since {self.since} UTC)"
 
 
+_TYPES = {"str": str, "int": int, "bool": bool, str: str, int: int, bool: bool}
+"""The types of a holder's fields, by their annotation."""
+
+
 class Leases:
     """The lease files of one run directory. `fs` is its file system, `base` its path there, `root` its name in messages."""
 
@@ -94,9 +98,11 @@ class Leases:
         """The holder of a number; None where its file cannot be read."""
         try:
             content = json.loads(self.fs.cat_file(self.path(number)))
-            return Holder(**{field.name: content[field.name] for field in fields(Holder) if field.name in content})
-        except (OSError, ValueError, TypeError):
+            holder = Holder(**{field.name: content[field.name] for field in fields(Holder) if field.name in content})
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
+        sound = all(type(getattr(holder, field.name)) is _TYPES[field.type] for field in fields(Holder))
+        return holder if sound else None
 
     def write(self, number: int, holder: Holder) -> None:
         """Write the file of a number again."""

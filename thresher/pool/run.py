@@ -4,6 +4,7 @@ It lies below the steps, because everything that reads a pool takes one. `thresh
 opens an existing one.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -197,7 +198,7 @@ class Run:
 
     def view(self, name: str, split: str = "train") -> Iterator[pa.Table]:
         """A view of the finished dataset, a table per file; none where it has no rows. Raises StoreError where the dataset is not
-        written, or has no such view."""
+        written or damaged, or has no such view."""
         entry = self.store.entry("dataset")
         if entry is None:
             raise StoreError(f"{self.root}: has no dataset yet; run `{self.command}` again to complete the run")
@@ -205,7 +206,18 @@ class Run:
             raise StoreError(f"{self.root}: its dataset has no view {name!r}; wanted one of {', '.join(entry.facts['views'])}")
         for file in entry.facts["files"]:
             if file.startswith(f"{name}/{split}/"):
-                yield pq.read_table(pa.BufferReader(self.store.read_bytes(f"dataset/{file}")))
+                data = self.store.read_bytes(f"dataset/{file}")
+                if not hashlib.sha256(data).hexdigest().startswith(digest_of(file)):
+                    raise StoreError(
+                        f"{self.store.path(f'dataset/{file}')}: damaged, its SHA-256 differs from the one in its name; run "
+                        f"`{self.command}` again: it writes the dataset again"
+                    )
+                yield pq.read_table(pa.BufferReader(data))
+
+
+def digest_of(file: str) -> str:
+    """The first digits of the SHA-256 of a file of a dataset, which its name ends with."""
+    return file.removesuffix(".parquet").rpartition("-")[2]
 
 
 def open_run(root: str | Path | Store) -> Run:

@@ -35,11 +35,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from filters import trust
 from filters.chunks import pieces
-from schemas.manifest import Entry, RunManifest
+from schemas.manifest import Entry, RunManifest, seal, unseal
 from schemas.sample import POOL_VERSION
 from thresher import credentials
 from thresher.durable import create_file, make_folders, replace_file, replacing, settle
@@ -204,8 +204,9 @@ class Store:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write_model(self, name: str, model: BaseModel, *, durable: bool = True) -> None:
-        """Write a model as JSON, whole or not at all."""
-        self.write_bytes(name, (model.model_dump_json(indent=1) + "\n").encode(), durable=durable)
+        """Write a model as JSON, whole or not at all; an entry or a manifest with its digest."""
+        text = seal(model) if isinstance(model, Entry | RunManifest) else model.model_dump_json(indent=1)
+        self.write_bytes(name, (text + "\n").encode(), durable=durable)
 
     # -- tables with entries -------------------------------------------------------------------------------------------
 
@@ -270,12 +271,12 @@ class Store:
                 stack.close()
 
     def entry(self, name: str) -> Entry | None:
-        """The entry of `name`; None where there is none, or where it cannot be read."""
+        """The entry of `name`; None where there is none, or where it is not what was written."""
         if not self.exists(f"{name}.json"):
             return None
         try:
-            return Entry.model_validate_json(self.read_bytes(f"{name}.json"))
-        except ValidationError:
+            return unseal(Entry, self.read_bytes(f"{name}.json"))
+        except ValueError:
             return None
 
     def finished(self, name: str, key: str, *, hashed: bool = True) -> Entry | None:
@@ -305,6 +306,11 @@ class Store:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read `name`.parquet after comparing its hash with its entry. Raises StoreError on a damaged file."""
         entry = self.entry(name)
+        if entry is None and self.exists(f"{name}.json"):
+            raise StoreError(
+                f"{self.path(name)}.json: damaged, it is not what was written; run `thresher run` again: it moves the file aside "
+                "and makes it again"
+            )
         if entry is None:
             raise StoreError(f"{self.path(name)}.parquet: not finished; run `thresher run` again to complete the run")
         data = self.read_bytes(entry.path)
@@ -360,11 +366,12 @@ class Store:
                 f"{where}: pool version {version}, wanted {POOL_VERSION}; use the version of thresher that wrote it ({writer})"
             )
         try:
-            return RunManifest.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise StoreError(f"{where}: not a run of thresher: {key + ': ' if key else ''}{first['msg']}") from error
+            return unseal(RunManifest, data)
+        except ValueError as error:
+            raise StoreError(
+                f"{where}: not a run of thresher, or damaged: {error}; restore the file, or remove it and run the same command "
+                "again: it is written again from the recipe, and what was sampled by the same recipe is kept"
+            ) from error
 
     def size(self, name: str) -> int:
         """Size of a file in bytes."""

@@ -92,6 +92,11 @@ def decoded(data: bytes, name: str) -> str:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
+def is_cut(body: str) -> bool:
+    """Whether the generated part of a card has lost its end."""
+    return BEGIN in body and END not in body
+
+
 def _marked(body: str) -> bool:
     return BEGIN in body or END in body
 
@@ -126,7 +131,10 @@ def _ended(text: str) -> str:
 
 
 def _inserted(text: str, last: str) -> list[tuple[int, str]]:
-    """The pieces of a text that `last` lacks, each with the number of lines of `last` before it."""
+    """The pieces of a text that `last` lacks, each with the number of lines of `last` before it; none where only its end is
+    missing."""
+    if last.startswith(text):
+        return []
     lines, before = text.splitlines(keepends=True), [line.rstrip() for line in last.splitlines()]
     bare = [line.rstrip() for line in lines]
     shorter, start, cut = min(len(bare), len(before)), 0, 0

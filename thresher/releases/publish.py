@@ -11,6 +11,7 @@ in the manifest. Foreign files among the shards stop the release.
 """
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -39,6 +40,8 @@ from thresher.releases.repository import paths, read
 
 __all__ = ["Published", "publish", "publish_spec", "published"]
 
+log = logging.getLogger(__name__)
+
 NOTE = "published.json"
 """In the run: the repository to which its dataset was published last."""
 
@@ -58,8 +61,14 @@ def published(run: Run) -> bool:
     store, entry = run.store, run.store.entry("dataset")
     if entry is None or not store.exists(NOTE):
         return False
-    note = json.loads(store.read_bytes(NOTE))
-    return (note["repo"], note["dataset"]) == (run.recipe.publish.repo, entry.key)
+    try:
+        note = json.loads(store.read_bytes(NOTE))
+        return (note["repo"], note["dataset"]) == (run.recipe.publish.repo, entry.key)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        log.warning(
+            "%s: damaged; the run is published again, which changes nothing where the repository has it", store.path(NOTE)
+        )
+        return False
 
 
 def publish_spec(run: Run, changes: Mapping[str, Any], gates: Sequence[str] = ()) -> PublishSpec:

@@ -10,7 +10,7 @@ from thresher.dataset import views
 from thresher.dataset.card import CONTENTS, CONTENTS_END, ViewSize
 from thresher.releases import front_matter
 from thresher.releases.front_matter import joined, taken_apart
-from thresher.releases.merge_card import BEGIN, CARD, END, README, generated_part, merge, origin, with_id
+from thresher.releases.merge_card import BEGIN, CARD, END, README, generated_part, is_cut, merge, origin, with_id
 from thresher.releases.places.place import Place
 
 __all__ = ["BEGIN", "END", "cards_of", "generate", "mended_card", "readme", "sizes", "stop_at_unreadable_card"]
@@ -65,11 +65,12 @@ def cards_of(place: Place, revision: str, head: str, manifest: RepositoryManifes
 
 
 def mended_card(place: Place, head: str, manifest: RepositoryManifest) -> dict[str, bytes]:
-    """Return the card of `head` if the present one is missing or does not name the files of the releases; else nothing."""
+    """Return the card of `head` if the present one is missing, cut off, or does not name the files of the releases; else
+    nothing."""
     files = cards_of(place, head, head, manifest)
-    present = taken_apart(place.readme(head) or "").matter.get("configs")
-    whole = present == taken_apart(files[README].decode()).matter.get("configs")
-    return {} if whole else {README: files[README]}
+    present = taken_apart(place.readme(head) or "")
+    whole = present.matter.get("configs") == taken_apart(files[README].decode()).matter.get("configs")
+    return {} if whole and not is_cut(present.body) else {README: files[README]}
 
 
 def stop_at_unreadable_card(place: Place) -> None:

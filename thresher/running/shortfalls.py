@@ -3,6 +3,7 @@
 from schemas.recipe import Recipe
 from thresher.auditing.audit import Audit
 from thresher.auditing.show import number
+from thresher.dataset.write import card_changed
 from thresher.pool import judged
 from thresher.pool.run import Run
 from thresher.pool.store import shard_name
@@ -40,6 +41,11 @@ def notes(run: Run, audit: Audit) -> list[str]:
         lines.append(
             f"{number(broken, ',')} verdicts are undecided because something was broken (`detail` says what); "
             f"`{run.command}` asks again"
+        )
+    if card_changed(run):
+        card = run.store.path("dataset/README.md")
+        lines.append(
+            f"{card}: changed since it was written, by hand or by damage; it is kept; remove it to have it written again"
         )
     empty = [view for view in _empty_views(run) if view not in ALWAYS and not _names_views(run.recipe)]
     return [*lines, f"views without rows, which are left out: {', '.join(empty)}"] if empty else lines

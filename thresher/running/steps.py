@@ -179,7 +179,7 @@ def finished(begun: Begun) -> Finished | None:
         return None
     if not (released.added(run) if run.recipe.publish.repo is None else publish.published(run)):
         return None
-    if judged.broken(run.store) or winnow.unjudged(run, judged.sampled(run.store))[0]:
+    if judged.broken(run.store) or winnow.unjudged(run, judged.sampled(run.store))[0] or judged.damaged_corpus(run.store):
         return None
     result = Finished(cached_audit(run), f"{run.root}/dataset")
     return None if result.audit.problems else result

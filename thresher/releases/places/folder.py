@@ -11,7 +11,6 @@ that of the newest entry; a reader of the card sees the old version or the new o
 
 import getpass
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -26,7 +25,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from filters import trust
-from schemas.release import Shard
+from schemas.manifest import seal, unseal
+from schemas.release import LogEntry, Shard
 from thresher.durable import IGNORED, create_file, has_ended, ignores_condition, make_folders, sync, sync_names, why_not_exclusive
 from thresher.errors import PublishError
 from thresher.releases.front_matter import names
@@ -180,8 +180,8 @@ class Folder:
         files -= set(change.deletes)
         texts = {path: text for path, text in texts.items() if path not in change.deletes}
         tags = entry["tags"] | ({tag: number} if tag else {})
-        new_entry = {"message": message, "texts": texts, "files": sorted(files), "tags": tags}
-        self._put_new(f"{LOG}/{number}.json", json.dumps(new_entry, indent=1).encode())
+        new_entry = LogEntry(message=message, texts=texts, files=sorted(files), tags=tags)
+        self._put_new(f"{LOG}/{number}.json", seal(new_entry).encode())
         if README in change.adds and card_id(self.readme(number) or "") == card_id(texts[README]):  # the card alone is mended
             self._put(README, texts[README].encode())
         self._write_texts()
@@ -210,9 +210,13 @@ class Folder:
             return {"texts": {}, "files": [], "tags": {}}
         if revision not in self._entries:
             try:
-                entry = json.loads(self._fs.cat_file(self._path(f"{LOG}/{revision}.json")))
+                entry = unseal(LogEntry, self._fs.cat_file(self._path(f"{LOG}/{revision}.json"))).model_dump()
             except FileNotFoundError as error:
                 raise PublishError(f"{self.name}: {LOG}/{revision}.json is missing; restore the file") from error
+            except ValueError as error:
+                raise PublishError(
+                    f"{self.name}: {LOG}/{revision}.json is damaged ({error}); restore the file from a backup: it never changes"
+                ) from error
             self._entries = dict([*self._entries.items(), (revision, entry)][-ENTRIES:])
         return self._entries[revision]
 
