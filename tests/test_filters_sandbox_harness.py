@@ -99,3 +99,10 @@ def test_types_are_named_by_what_they_are(sandbox: Pool) -> None:
         "solution.ValueError", "ValueError", "InvalidOperation", "JSONDecodeError", None,
     ]  # fmt: skip
     assert frames[4].value.type_name == "solution.int"
+
+
+def test_random_numbers_differ_from_program_to_program(sandbox: Pool) -> None:
+    """Programs are forked from one process, but not with its random state."""
+    numbers = {value_of(sandbox, "import random", "random.random()") for _ in range(3)}
+
+    assert len(numbers) == 3

@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import resource
 import select
 import signal
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from filters.sandbox.fresh import fork, prepare, settle, wait
+from filters.sandbox.fresh import fork, fork_plainly, prepare, settle, wait
 from filters.sandbox.harness import RECORDS_BYTES, run
 from filters.sandbox.landlock import restrict, ruleset
 from filters.sandbox.seccomp import Ready, load, program
@@ -38,6 +39,7 @@ JOB = struct.Struct(">dBII")
 LENGTH = struct.Struct(">I")
 STDOUT_BYTES = 1 << 20
 _CHANNEL_FROM = 24
+_RESET = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 _TOKEN, _END = b"x", b"."
 """What is in the pipe of turns: it is another supervisor's turn, or there are no more jobs."""
 _CLOSED = 3
@@ -192,8 +194,9 @@ def _start_program(settings: dict[str, Any], confine: Callable[[], None], job: _
     """In the child: drop all privileges, then run the program. `fds`: standard input, standard output and the channel."""
     try:
         os.setsid()
-        for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM"):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        random.seed()
+        for number in _RESET:
+            signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         stdin, stdout, records = fds
         os.dup2(stdin, 0)
@@ -231,7 +234,7 @@ def _run_job(
     stdin_out, feed = os.pipe() if job.script else (null, -1)
     stdout, stdout_in = os.pipe() if job.script else (-1, null)
     deadline = time.monotonic() + job.seconds
-    pid = os.fork()
+    pid = fork_plainly()
     if pid == 0:
         _start_program(settings, confine, job, (stdin_out, stdout_in, records_in))
     for fd in {null, records_in, stdin_out, stdout_in}:
