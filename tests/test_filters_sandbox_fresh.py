@@ -101,7 +101,7 @@ IN_NAMESPACES = {
     "file numbers": ("[file(f'/tmp/{n}') for n in range(20)]", "file()"),
     "positions in a folder": ("[(file(f'/tmp/{n}'), os.unlink(f'/tmp/{n}')) for n in range(20)]", "position()"),
     "times of the folder": ("os.utime('/tmp', (9, 9))", "[time < 100 for time in os.stat('/tmp')[7:]]"),
-    "age of the folder": ("time.sleep(0.3)", "time.time() - os.stat('/tmp').st_ctime > 0.25"),
+    "age of the folder": ("time.sleep(0.6)", "time.time() - os.stat('/tmp').st_ctime > 0.55"),
     "mode of the folder": ("os.chmod('/tmp', 0o777)", "oct(os.stat('/tmp').st_mode)"),
     "flags of the folder": ("attempt(lambda: flags(0x40))", "attempt(flags)"),
     "space": ("file(text='x' * 100_000)", "[getattr(os.statvfs('/tmp'), name) for name in ('f_bfree', 'f_ffree')]"),
