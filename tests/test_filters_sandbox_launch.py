@@ -40,7 +40,7 @@ def test_a_layer_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch
     """With the output of the program, or how its channel broke."""
     monkeypatch.setattr(bubblewrap, "_reachable", lambda path, uid: path)
 
-    with pytest.raises(StartError, match=r"bwrap \(/bin/false\): "):
+    with pytest.raises(StartError, match=r"bwrap \(/bin/false, of this system\): "):
         Zygote(Layer("bwrap", "/bin/false"), Limits())
 
 
