@@ -32,6 +32,7 @@ from filters.tools import Tools
 from flows.pipeline import pipeline
 from flows.servers import server
 from flows.slots import located
+from thresher.credentials import is_secret
 from thresher.errors import ScheduleError
 from thresher.inputs import recipe_file
 from thresher.inputs.recipe_file import Loaded
@@ -46,6 +47,8 @@ LONGEST = 10 * 365 * 86_400
 """Seconds of the longest interval."""
 FORBIDDEN = "/%&<>"
 """Characters that Prefect takes in no name."""
+_BLOCK = r"\s*\{\{\s*prefect\.(?:blocks\.secret|variables)\.[\w-]+\s*\}\}\s*"
+"""A value that Prefect reads from a Secret block, or from a variable of its own, when a job starts."""
 PLAN_SECONDS = 20
 """How long to wait until the server has planned the first run of a new schedule; it takes a few seconds."""
 
@@ -225,6 +228,14 @@ def _variables(env: Sequence[str], pool: str | None) -> dict[str, str]:
     for variable in env:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", variable, re.DOTALL):
             raise ScheduleError(f"--env {variable.partition('=')[0]}: wanted NAME=VALUE, such as HF_HOME=/shared/hub")
+        name, _, value = variable.partition("=")
+        rest = re.sub(_BLOCK, "", value)
+        if is_secret(name if rest == value else "", rest):
+            block = name.lower().replace("_", "-")
+            raise ScheduleError(
+                f"--env {name}: holds a key, which everybody with access to the Prefect server could read in the schedule; save "
+                f"it in a Secret block of Prefect named {block}, and give --env '{name}={{{{ prefect.blocks.secret.{block} }}}}'"
+            )
     return dict(variable.split("=", 1) for variable in env)
 
 

@@ -52,6 +52,9 @@ class Dataset(Part):
     prompt: Literal["as_sampled", "bare"] = "as_sampled"
     """What the view `sft` shows of the prompt: `as_sampled` all of it, `bare` without the worked examples in `few_shot` of the
     recipe, so that the trained model learns to answer without them."""
+    engine_details: bool = False
+    """Show, in the card and in the view `rollouts`, also addresses of servers, further request fields (`extra_body`) and
+    directories of the machine. They are left out otherwise."""
     pretty_name: str | None = None
     """Title of the card; null takes the recipe's name."""
     description: str = ""

@@ -1,6 +1,7 @@
 """Tables, JSON, CSV and lines of text."""
 
 import argparse
+import csv
 import io
 import json
 import sys
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from thresher.auditing.show import table_of
-from thresher.cli.output import print_csv, print_error, print_json, print_line, print_note, print_rows, print_table, visible
+from thresher.cli.output import print_csv, print_error, print_json, print_line, print_note, print_rows, print_table
+from thresher.terminal import visible
 
 TABLE = pa.table({"name": ["a\x1b[2J", "b"], "rate": [0.123456789, None], "reasons": [{"cut": 1}, {"cut": 2}]})
 
@@ -71,6 +73,16 @@ def test_csv_has_json_text_for_objects(capsys: pytest.CaptureFixture[str]) -> No
         'a\x1b[2J,0.123456789,"{""cut"": 1}"',
         'b,,"{""cut"": 2}"',
     ]
+
+
+def test_no_cell_of_csv_is_a_formula_and_numbers_stay_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["=1+1", "+cmd", "-x", "@SUM(A1)", "\t=1", " =1", "\uff1d1", "-5", "+1.5e3", "plain", "a=b"]
+    print_csv(pa.table({"=name": texts, "n": [-1.5] * 11}))
+
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0] == ["'=name", "n"]
+    assert [row[0] for row in rows[1:]] == [*(f"'{text}" for text in texts[:7]), "-5", "+1.5e3", "plain", "a=b"]
+    assert {row[1] for row in rows[1:]} == {"-1.5"}
 
 
 def test_a_table_shows_control_characters_and_six_digits(capsys: pytest.CaptureFixture[str]) -> None:

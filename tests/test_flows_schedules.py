@@ -744,6 +744,8 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
         (["--interval", "6h", "--out", "nowhere://x"], "nowhere://x: unknown storage"),
         (["--interval", "6h", "--env", "A=b"], "--env: is for the jobs of a work pool"),
         (["--interval", "6h", "--pool", "x", "--env", "1=secret"], "--env 1: wanted NAME=VALUE"),
+        (["--interval", "6h", "--pool", "x", "--env", "HF_TOKEN=abc"], "--env HF_TOKEN: holds a key"),
+        (["--interval", "6h", "--pool", "x", "--env", f"A=sk-{'x' * 20}"], "prefect.blocks.secret.a }}'"),
     ],
 )
 def test_invalid_times_are_named(recipe: Write, capsys: pytest.CaptureFixture[str], when: list[str], wanted: str) -> None:

@@ -82,6 +82,7 @@ SPANNING: dict[str, str] = {
     "test_two_writers.py": "two commands that write one run directory",
     "test_trl_training.py": "the views of whole runs, read by TRL's trainers",
     "test_relations.py": "duplicates and near misses, through whole runs",
+    "test_what_leaves.py": "cards, datasets, releases and reports of runs with hostile names and private settings",
     "test_running_reads.py": "how often a run reads its pool",
     "test_samplers_http_servers.py": "a server of each dialect, through the sampler",
     "test_samplers_vllm_offline_run.py": "the demo recipe on vLLM, killed and resumed",

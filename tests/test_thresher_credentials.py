@@ -67,3 +67,45 @@ def test_a_recipe_with_a_password_or_a_key_is_refused_without_showing_it(
 def test_a_run_directory_with_a_password_is_refused() -> None:
     with pytest.raises(StoreError, match=r"s3://\[password\]@bucket/run holds a user name and a password"):
         Store("s3://KEY:hunter2@bucket/run")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_API_KEY", "x"),
+        ("HF_TOKEN", "abc"),
+        ("AWS_SECRET_ACCESS_KEY", "abc"),
+        ("AWS_ACCESS_KEY_ID", "abc"),
+        ("DB_PASSWORD", "abc"),
+        ("MYSECRET", "abc"),
+        ("my_key", "abc"),
+        ("NOTE", "hf_" + "a" * 34),
+        ("NOTE", "sk-proj-" + "a" * 20),
+        ("HEADERS", "Authorization: Bearer abcdefgh"),
+        ("DATABASE", "postgresql://u:p@db:5432/x"),
+        ("NOTE", "ghp_" + "a" * 36),
+        ("PEM", "-----BEGIN RSA PRIVATE KEY-----"),
+    ],
+)
+def test_a_variable_with_a_key_is_told_by_its_name_or_value(name: str, value: str) -> None:
+    assert credentials.is_secret(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_HOME", "/shared/hub"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("MAX_TOKENS", "4096"),
+        ("KEYBOARD", "de"),
+        ("MONKEY", "yes"),
+        ("HF_TOKEN", ""),
+        ("HF_TOKEN_PATH", "/run/secrets/hf"),
+        ("SSH_AUTH_SOCK", "/tmp/agent"),
+        ("VLLM_USE_V1", "1"),
+        ("OMP_NUM_THREADS", "8"),
+        ("URL", "https://host:8000/v1"),
+    ],
+)
+def test_other_variables_hold_no_key(name: str, value: str) -> None:
+    assert not credentials.is_secret(name, value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from thresher.auditing.audit import Audit, FamilyStats, FilterCounts, FilterStats, ModelStats
+from thresher.auditing.markdown import inline
 from thresher.auditing.statistics import Statistics
 from thresher.estimators.calibration import Calibration
 from thresher.estimators.intervals import wilson
@@ -374,6 +375,4 @@ def _table(title: str, columns: Sequence[str]) -> "Table":
 def _markdown(columns: Iterable[str], rows: Iterable[list[str]], left: set[str]) -> str:
     names = list(columns)
     lines = ["| " + " | ".join(names) + " |", "|" + "|".join("---" if n in left else "---:" for n in names) + "|"]
-    return "\n".join(
-        [*lines, *("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows)]
-    )
+    return "\n".join([*lines, *("| " + " | ".join(map(inline, row)) + " |" for row in rows)])

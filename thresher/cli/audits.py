@@ -3,8 +3,9 @@
 import argparse
 
 from thresher.cli.arguments import add_command, add_formats
-from thresher.cli.output import open_console, print_line, print_note, print_rows, print_table
+from thresher.cli.output import print_line, print_note, print_rows, print_table
 from thresher.errors import ThresherError
+from thresher.terminal import open_console
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
 if TYPE_CHECKING:

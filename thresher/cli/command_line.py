@@ -15,10 +15,11 @@ from thresher.cli import audits, clusters, data, recipes, repositories, schedule
 from thresher.cli.arguments import refuse_passwords
 from thresher.cli.output import print_error
 from thresher.errors import ThresherError
+from thresher.terminal import visible
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 TRUST_CODE = "THRESHER_TRUST_CODE"
 """As filters.trust names it, which would take long to import."""
@@ -103,9 +104,16 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that repeats arguments in its errors so that they cannot act on the terminal."""
+
+    def error(self, message: str) -> "NoReturn":
+        super().error(visible(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    program = argparse.ArgumentParser(prog="thresher", description="Turn a model's samples into verified datasets.")
+    program = Parser(prog="thresher", description="Turn a model's samples into verified datasets.")
     program.add_argument("--version", action="version", version=f"thresher {__version__}")
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     for group in (recipes, data, audits, repositories, schedules, clusters, schema):
@@ -127,7 +135,13 @@ def _set_up_logging(*, verbose: bool) -> None:
 
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            return hidden(super().format(record))
+            return visible(hidden(super().format(record)))
+
+    class Record(logging.LogRecord):
+        def getMessage(self) -> str:  # noqa: N802 - its name in logging
+            return visible(hidden(super().getMessage()))
+
+    logging.setLogRecordFactory(Record)  # libraries have handlers of their own
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
     for handler in logging.getLogger().handlers:

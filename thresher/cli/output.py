@@ -1,25 +1,26 @@
 """Print tables, JSON, CSV and lines of text so that no value can act on the terminal."""
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
+
+from thresher.terminal import open_console, visible
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Characters with which a cell begins that spreadsheets take for a formula (OWASP, CSV injection); the last are full-width."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 READABLE = 12
 """Characters for which a column must have room; a table with a narrower column is printed one value per line."""
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]")
+"""Characters that act on a terminal and that JSON lets through: C1, marks of direction, and half a surrogate pair."""
 LONGEST = 300
 """Characters of a cell that a terminal shows."""
-
-
-def open_console() -> "Console":
-    """Return a console on standard output."""
-    from rich.console import Console
-
-    return Console(emoji=False)
 
 
 def print_line(text: str) -> None:
@@ -32,7 +33,7 @@ def print_error(text: str) -> None:
     """Print a message on standard error, after the program's name; no address in it shows a password."""
     from thresher.credentials import hidden
 
-    print(f"thresher: {visible(hidden(text))}", file=sys.stderr)
+    print(f"thresher: {visible(hidden(text))}", file=sys.stderr, flush=True)
 
 
 def print_note(options: argparse.Namespace, text: str) -> None:
@@ -50,16 +51,20 @@ def print_json(document: object) -> None:
     from thresher.auditing.show import finite
 
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(finite(document), indent=1, default=str, ensure_ascii=not unicode))
+    text = json.dumps(finite(document), indent=1, default=str, ensure_ascii=not unicode)
+    print(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) if unicode else text)
 
 
 def print_csv(table: "pa.Table") -> None:
-    """Print a table as CSV with a header line; objects and lists become JSON text."""
+    """Print a table as CSV with a header line; objects and lists become JSON text. No cell is a formula for a spreadsheet."""
     import csv
 
+    seen = sys.stdout.isatty()
+    lines = (table.column_names, *([_as_text(value) for value in row.values()] for row in table.to_pylist()))
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(table.column_names)
-    writer.writerows([_as_text(value) for value in row.values()] for row in table.to_pylist())
+    for line in lines:
+        cells = [_no_formula(cell) if isinstance(cell, str) else cell for cell in line]
+        writer.writerow([visible(cell) if seen and isinstance(cell, str) else cell for cell in cells])
 
 
 def print_table(table: "pa.Table") -> None:
@@ -95,14 +100,6 @@ def print_rows(options: argparse.Namespace, table: "pa.Table", document: Mapping
         print_table(table)
 
 
-def visible(text: str) -> str:
-    """Return the text with its control characters written as escapes."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
 def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]], console: "Console") -> None:
     """Print each row as a block with one value per line."""
     from rich.markup import escape
@@ -116,6 +113,13 @@ def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]], console:
             shown.add_row(escape(name), escape(value))
         console.print(f"row {number}", style="bold", highlight=False)
         console.print(shown)
+
+
+def _no_formula(text: str) -> str:
+    """A text of a cell, with an apostrophe before it where a spreadsheet would calculate it. Half a surrogate pair, which no
+    file can hold, becomes an escape."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def _as_text(value: object) -> object:

@@ -3,8 +3,9 @@
 import argparse
 
 from thresher.cli.arguments import add_command, add_formats, add_recipe, require_at_least
-from thresher.cli.output import open_console, print_csv, print_error, print_json, print_line, print_rows, print_table, visible
+from thresher.cli.output import print_csv, print_error, print_json, print_line, print_rows, print_table
 from thresher.errors import ScheduleError
+from thresher.terminal import open_console, visible
 
 TYPE_CHECKING = False  # typing itself is not imported: it takes milliseconds of every command
 if TYPE_CHECKING:

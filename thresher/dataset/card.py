@@ -1,8 +1,8 @@
 """The dataset card: README.md, whose front matter describes the configs to `datasets` and the Hub."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,12 @@ from schemas.sampling import Sampling
 from thresher import __version__
 from thresher.auditing.audit import Audit
 from thresher.auditing.compare import Since
+from thresher.auditing.markdown import code, inline, without_marks
 from thresher.auditing.review import Review, lines_of
 from thresher.auditing.show import calibration_lines, canary_words, markdown, model_row, number, percent
 from thresher.dataset import views
 from thresher.dataset.messages import JSON
+from thresher.disclosure import public_name, public_settings, public_source, public_text
 from thresher.samplers.declared import declared_words
 
 if TYPE_CHECKING:
@@ -87,29 +89,28 @@ def card(
     hand, `drift` the comparison with the run before."""
     recipe = manifest.recipe
     funnel, families = markdown(audit).split("\n\n")
+    details = recipe.dataset.engine_details
     shown = {name: value for name, value in recipe.model_dump(mode="json").items() if name != "publish"}
-    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.safe_dump(shown if details else public_settings(shown), sort_keys=False, allow_unicode=True, width=120)
+    named: Callable[[str], str] = str if details else public_name
+    repo = public_repo(repo)
     model = {"name": None, "revision": None, "licence": None, "samples": None, "prompt_format": "chat"}
     model |= {"adapter": None}
     models = [
-        model | noted | {"engine_settings": _settings_words(noted.get("settings"))}
+        model | _named(noted, named) | {"engine_settings": _settings_words(noted.get("settings"), details=details)}
         for noted in manifest.model.get("models", [manifest.model])
     ]
     rendered = _template().render(
         front_matter=front_matter(manifest, sizes, prompt_format),
-        title=_title(recipe),
-        description=recipe.dataset.description.strip(),
         audit=audit.to_dict(),
         budget=budget_words(recipe.sampling),
-        calibration=calibration_lines(audit),
         number=number,
         sampled=manifest.origin == "sampled",
-        model=model | manifest.model,
+        model=model | _named(manifest.model, named),
         models=models,
-        model_rows=[[cell.replace("|", "\\|") for cell in model_row(row)] for row in audit.models],
+        model_rows=[[inline(named(cell)) for cell in model_row(row)] for row in audit.models],
         sampling=recipe.sampling,
         sampling_words=sampling_words(recipe.sampling),
-        stop=", ".join(f"`{text!r}`" for text in recipe.sampling.stop),
         version=__version__,
         funnel=funnel + "\n",
         judges=[f"`{stats.name}`: {'; '.join(words)}" for stats in audit.filters if (words := canary_words(stats))],
@@ -120,22 +121,65 @@ def card(
         repo=repo,
         empty=[view for view, splits in sizes.items() if not sum(size.rows for size in splits.values())],
         percent=percent,
-        origins=[(prompts.family, _origin(prompts), prompts.license) for prompts in recipe.prompts],
         decontamination=_decontamination(audit),
-        salt=recipe.run.salt,
         drift=drift,
-        review=[] if review is None else lines_of(review),
+        **_words(recipe, audit, review, drift),
         test_share=recipe.dataset.test_share,
         columns={view: _columns(view, prompt_format) for view in sizes},
         license=recipe.dataset.license,
         fence="`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))]),
-        recipe=text,
+        recipe=without_marks(text),
     )
     return re.sub(r"\n{3,}", "\n\n", rendered)
 
 
-def _settings_words(settings: Any) -> str:
-    return to_json(settings).replace("`", "'").replace("|", "\\|") if settings else ""
+def _words(recipe: Recipe, audit: Audit, review: Review | None, drift: Since | None) -> dict[str, Any]:
+    """What people, models and servers wrote, so that nothing in it acts on the card or names a server."""
+    details = recipe.dataset.engine_details
+    said: Callable[[str], str] = str if details else public_text
+    return {
+        "title": inline(_title(recipe)),
+        "description": without_marks(recipe.dataset.description.strip()),
+        "calibration": [inline(said(line)) for line in _calibration(audit, details=details)],
+        "faults": [inline(said(_hosts_left_out(audit, fault, details=details))) for fault in audit.calibration_faults],
+        "drifted": [] if drift is None else [inline(line) for line in drift.drifted],
+        "review": [] if review is None else [inline(line) for line in lines_of(review)],
+        "stop": ", ".join(f"`{code(repr(text))}`" for text in recipe.sampling.stop),
+        "salt": code(recipe.run.salt),
+        "origins": [(prompts.family, _origin(prompts), inline(prompts.license or "")) for prompts in recipe.prompts],
+    }
+
+
+def public_repo(repo: str) -> str:
+    """The name by which a card says that its dataset is loaded; ORG/NAME for a directory or a bucket."""
+    return "ORG/NAME" if "://" in repo or repo.startswith(("/", "~", ".")) else code(repo)
+
+
+def _named(noted: Mapping[str, Any], named: Callable[[str], str]) -> dict[str, Any]:
+    """The notes on a model, as they stand in code spans, tables and programs."""
+    texts: dict[str, Any] = {name: code(named(value)) for name, value in noted.items() if isinstance(value, str)}
+    if noted.get("licence"):
+        texts["licence"] = inline(str(noted["licence"]))
+    if noted.get("adapter"):
+        texts["adapter"] = {name: code(named(str(value))) if value else value for name, value in noted["adapter"].items()}
+    return {**noted, **texts}
+
+
+def _calibration(audit: Audit, *, details: bool) -> list[str]:
+    tests = audit.calibration if details else tuple(replace(t, source=public_source(t.source)) for t in audit.calibration)
+    return calibration_lines(replace(audit, calibration=tests))
+
+
+def _hosts_left_out(audit: Audit, line: str, *, details: bool) -> str:
+    """A line about the calibration without the addresses of the servers."""
+    for test in () if details else audit.calibration:
+        line = line.replace(test.source, public_source(test.source))
+    return line
+
+
+def _settings_words(settings: Any, *, details: bool) -> str:
+    shown = to_json(settings if details else public_settings(settings)) if settings else ""
+    return shown.replace("`", "'").replace("|", "\\|").replace("<!--", "<! --")
 
 
 def front_matter(manifest: RunManifest, sizes: Sizes, prompt_format: str) -> str:
@@ -197,7 +241,7 @@ def contents(sizes: Sizes, releases: int = 0, repo: str = "ORG/NAME") -> str:
     remark = f"{number(releases)} releases; the figures below are those of the last one.\n\n" if releases > 1 else ""
     table = "\n".join(["| config | split | rows | Parquet |", "|---|---|---:|---:|", *rows])
     view = next((view for view in sizes if view in ("sft", "unpaired", "rollouts")), None)
-    left_out = _LEAVE_OUT.format(repo=repo, view=view) if "revoked" in sizes and view is not None else ""
+    left_out = _LEAVE_OUT.format(repo=public_repo(repo), view=view) if "revoked" in sizes and view is not None else ""
     return f"{CONTENTS}\n{remark}{table}\n{left_out}{CONTENTS_END}"
 
 
@@ -240,7 +284,7 @@ def _origin(prompts: PromptSet) -> str:
     name = str(source.get("path") or source.get("name") or "")
     if source["kind"] != "dataset" or name.count("/") != 1 or name.startswith((".", "/")):
         name = name.rsplit("/", 1)[-1]
-    return f"{source['kind']} `{name}`" if name else str(source["kind"])
+    return f"{source['kind']} `{code(name)}`" if name else str(source["kind"])
 
 
 def _decontamination(audit: Audit) -> list[str]:
@@ -250,10 +294,9 @@ def _decontamination(audit: Audit) -> list[str]:
         if stats.name.split(":")[0] != "decontaminate":
             continue
         dropped = sum(stats.dropped.values())
-        which = "".join(f"; {number(count)} by {benchmark}" for benchmark, count in stats.benchmarks.items())
-        lines.append(
-            f"`{stats.name}` compared {number(stats.seen)} samples with its benchmarks and dropped {number(dropped)}{which}."
-        )
+        which = "".join(f"; {number(count)} by {inline(benchmark)}" for benchmark, count in stats.benchmarks.items())
+        name, seen = code(stats.name), number(stats.seen)
+        lines.append(f"`{name}` compared {seen} samples with its benchmarks and dropped {number(dropped)}{which}.")
     return lines
 
 

@@ -1,20 +1,29 @@
 """The view `rollouts`: one row per sample, including anchors and undecided samples, with tokens, log-probabilities and all
 verdicts."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.sample import Kind
+from schemas.sample import Kind, to_json
 from thresher.dataset.messages import combined
 from thresher.dataset.views import VERDICT_LIST, json_column, prompt_and_completion, references, reward, view_table
+from thresher.disclosure import public_name, public_settings, public_source, public_text
 from thresher.pool.judged import FilterFacts
 
 
-def rollouts(judged: pa.Table, verdicts: pa.Table, filters: Sequence[FilterFacts], prompt_format: str) -> pa.Table:
-    """Every sample, in the order of the pool; `verdicts` (schema VERDICTS) are those of these filters on the samples."""
+def rollouts(
+    judged: pa.Table, verdicts: pa.Table, filters: Sequence[FilterFacts], prompt_format: str, *, details: bool = False
+) -> pa.Table:
+    """Every sample, in the order of the pool; `verdicts` (schema VERDICTS) are those of these filters on the samples. With
+    `details` they name servers, further request fields and directories."""
+    if not details:
+        judged = _public(judged)
+        open_ = pc.equal(verdicts["outcome"], "undecided")
+        verdicts = _changed(verdicts, "detail", public_text, where=open_)
     hit = pc.equal(judged["kind"], Kind.HIT.value)
     columns = {
         **prompt_and_completion(judged, prompt_format),
@@ -31,6 +40,37 @@ def rollouts(judged: pa.Table, verdicts: pa.Table, filters: Sequence[FilterFacts
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _public(judged: pa.Table) -> pa.Table:
+    """The samples without what says on which machines they were drawn."""
+    judged = _changed(judged, "source", public_source)
+    judged = _changed(judged, "sampling", _public_sampling)
+    judged = _changed(judged, "error", public_text)
+    for name in ("model", "adapter"):
+        judged = _changed(judged, name, public_name)
+    return _changed(judged, "detail", public_text, where=pc.equal(judged["outcome"], "undecided"))
+
+
+def _public_sampling(text: str) -> str:
+    recorded = json.loads(text)
+    if isinstance(recorded, dict) and "engine" in recorded:
+        return to_json(recorded | {"engine": public_settings(recorded["engine"])})
+    return text
+
+
+def _changed(table: pa.Table, name: str, change: Callable[[str], str], where: pa.ChunkedArray | None = None) -> pa.Table:
+    """The table with other texts in a column, in the rows of `where`. Each different text is changed once."""
+    column = table[name]
+    if where is not None:
+        column = pc.if_else(where, column, pa.scalar(None, column.type))
+    texts = {text: change(text) for text in pc.unique(column).to_pylist() if text is not None}
+    changed = {text: new for text, new in texts.items() if new != text}
+    if not changed:
+        return table
+    rows = pc.index_in(column, pa.array(list(changed), column.type))
+    new = pa.array(list(changed.values()), column.type).take(combined(rows))
+    return table.set_column(table.schema.get_field_index(name), table.field(name), pc.coalesce(new, table[name]))
 
 
 def _verdict_lists(rows: int, verdicts: pa.Table, filters: Sequence[FilterFacts]) -> pa.Array:

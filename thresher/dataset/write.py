@@ -170,7 +170,8 @@ def _view(run: Run, view: str, shard: int, judged: pa.Table) -> pa.Table:
     """The rows of a view from one judged shard, except for `distill`."""
     recipe, prompt_format = run.recipe, run.prompt_format
     if view == "rollouts":
-        return rollouts(judged, *pool.verdicts(run.store, shard), prompt_format)
+        details = recipe.dataset.engine_details
+        return rollouts(judged, *pool.verdicts(run.store, shard), prompt_format, details=details)
     if view == "prompts":
         numbers = model_numbers(run, judged) if run.several else None
         return views.prompts(views.lean(judged), prompt_format, recipe.sampling, numbers)

@@ -18,6 +18,7 @@ from thresher.auditing.compare import Since
 from thresher.auditing.review import reviewed
 from thresher.dataset import views
 from thresher.dataset.card import card
+from thresher.disclosure import public_text
 from thresher.errors import PublishError
 from thresher.pool.run import Run
 from thresher.releases.gates import against, figures, stop_where_refused
@@ -55,7 +56,8 @@ class Candidate:
         """Ask the gates, those that compare it with earlier releases too. Returns what the card notes of a forced release. Raises
         PublishError if a gate refuses and the release is not forced."""
         reasons = [*self.refused, *against(self.audit, manifest, self.spec.gates)]
-        return stop_where_refused(reasons, self.force, self.publisher)
+        forced = stop_where_refused(reasons, self.force, self.publisher)
+        return forced if self.run.recipe.dataset.engine_details else tuple(map(public_text, forced))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ person wrote (thresher.releases.merge_card)."""
 from collections.abc import Mapping
 
 from schemas.release import Release, RepositoryManifest, Shard
+from thresher.auditing.markdown import inline
 from thresher.auditing.show import number, percent
 from thresher.dataset import card as cards
 from thresher.dataset import views
@@ -118,8 +119,8 @@ def _parts(manifest: RepositoryManifest) -> list[Release]:
 def _releases(manifest: RepositoryManifest) -> str:
     names = ("version", "published", "run", "rows", "samples", "pass rate (95 %)", "effective", "near misses", "tokens/hit")
     lines = ["| " + " | ".join(names) + " |", "|---|---|---|---:|---:|---:|---:|---:|---:|"]
-    lines += ["| " + " | ".join(_row(release)) + " |" for release in reversed(_parts(manifest))]
-    changes = "\n".join(f"- {change}" for change in manifest.changes)
+    lines += ["| " + " | ".join(map(inline, _row(release))) + " |" for release in reversed(_parts(manifest))]
+    changes = "\n".join(f"- {inline(change)}" for change in manifest.changes)
     return "\n".join([RELEASES, "", *lines, "", "### Changes", "", changes])
 
 

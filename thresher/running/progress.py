@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from schemas.sampling import Sampling
 from thresher.running.unmarked import Unmarked
 from thresher.samplers.sampler import EngineFacts
+from thresher.terminal import open_console
 
 LINE_EVERY_S = 10.0
 REPORT_EVERY_S = 10.0
@@ -28,7 +28,7 @@ class Progress:
 
     def __init__(self, stream: TextIO | None = None, report: Callable[[float, str], None] | None = None) -> None:
         self._report, self._reported = report, 0.0
-        self._console = Console(file=stream or sys.stderr)
+        self._console = open_console(stream or sys.stderr)
         self._lock = threading.Lock()
         self._bars: Bars | None = None
         self.samples = self.tokens = self.total = self.hits = self.failed = 0

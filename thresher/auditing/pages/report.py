@@ -4,11 +4,11 @@ Text from a model is never part of the page's markup: examples are embedded as J
 the page's script puts them into text nodes. A content security policy forbids the page to load anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from thresher import __version__
-from thresher.auditing.audit import Overlap
+from thresher.auditing.audit import Audit, Overlap
 from thresher.auditing.cache import cached_audit, cached_statistics
 from thresher.auditing.compare import since
 from thresher.auditing.pages.charts import charts
@@ -16,6 +16,7 @@ from thresher.auditing.pages.examples import examples
 from thresher.auditing.pages.page import rendered, safe_json, write_page
 from thresher.auditing.review import lines_of, reviewed
 from thresher.auditing.show import calibration_lines, model_row, number, summary, trust_lines
+from thresher.disclosure import public_source, public_text
 from thresher.executors.executor import Map
 from thresher.pool.run import Run
 
@@ -36,23 +37,41 @@ def report(run: Run, *, before: Run | None = None, map_shards: Map | None = None
     """Return the report of a run as HTML."""
     audit, statistics = cached_audit(run, map_shards), cached_statistics(run, map_shards)
     review = reviewed(run)
+    said = str if run.recipe.dataset.engine_details else _public(audit)
+    shown = examples(run)
+    for row in shown["rows"]:
+        row["error"] = row["error"] and said(row["error"])
+        row["detail"] = row["detail"] and (said(row["detail"]) if row["outcome"] == "undecided" else row["detail"])
     return rendered(
         "report.html.j2",
         charts(audit, statistics),
         audit=audit,
         statistics=statistics,
         drift=since(run, before),
-        summary=summary(audit),
-        trust=[*(lines_of(review) if review else []), *trust_lines(audit), *calibration_lines(audit)],
+        summary=[said(line) for line in summary(audit)],
+        trust=[said(line) for line in (*(lines_of(review) if review else []), *trust_lines(audit), *calibration_lines(audit))],
+        said=said,
         listed=_listed,
         model_row=model_row,
         overlaps=_matrix(audit.overlaps),
-        examples=safe_json(examples(run)),
+        examples=safe_json(shown),
         version=__version__,
     )
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _public(audit: Audit) -> Callable[[str], str]:
+    """What makes a text public: the servers that the audit names have no dots in their names, perhaps."""
+    servers = [test.source for test in audit.calibration if public_source(test.source) != test.source]
+
+    def said(text: str) -> str:
+        for server in servers:
+            text = text.replace(server, public_source(server))
+        return public_text(text)
+
+    return said
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 from thresher.auditing.pages.page import rendered
 from thresher.auditing.review import FILE, ReviewLine, create_strata, read_review
 from thresher.auditing.sql_tables import opened_tables
+from thresher.disclosure import public_name
 from thresher.errors import AuditError
+from thresher.ids import digest
 from thresher.pool.run import Run
 
 PAGE = "review.html"
@@ -46,7 +48,13 @@ def write_review(run: Run, samples: int) -> str:
 def review_page(root: str, lines: Iterable[ReviewLine]) -> str:
     """Render the page on which a person marks the samples one by one and saves review.jsonl. Until then the browser keeps the
     marks of this run."""
-    return rendered("review.html.j2", {}, run=root, lines=[line.model_dump(mode="json") for line in lines])
+    return rendered(
+        "review.html.j2",
+        {},
+        run=public_name(root),
+        key=digest("review", root),
+        lines=[line.model_dump(mode="json") for line in lines],
+    )
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from thresher.auditing.compare import begun, run_roots
 from thresher.auditing.drift import ShareSums, between
 from thresher.auditing.pages.page import rendered
 from thresher.auditing.show import percent
+from thresher.disclosure import public_text
 from thresher.errors import AuditError, StoreError
 from thresher.pool.run import Run, open_run
 from thresher.pool.store import Store
@@ -107,7 +108,7 @@ def short_table(rows: list[RunRow]) -> pa.Table:
 
 def page(rows: list[RunRow]) -> str:
     """The rows and charts as an HTML page that works offline."""
-    return rendered("across.html.j2", _lines(rows) if len(rows) > 1 else {}, rows=rows)
+    return rendered("across.html.j2", _lines(rows) if len(rows) > 1 else {}, rows=rows, said=public_text)
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
