@@ -98,14 +98,21 @@ def compute_in_the_engine(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(platform, "check_and_update_config", classmethod(checked))
 
 
+@contextmanager
+def environment() -> Iterator[pytest.MonkeyPatch]:
+    """This process has ENVIRONMENT while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield patch
+
+
 def fork_server() -> WarmContext:
     """The fork server, which the first call starts. It imports vLLM while this process does."""
     context = WarmContext()
     context.set_forkserver_preload(PRELOADED)
     found = [sorted(Path(known(known(find_spec(package)).origin)).parent.glob(name)) for package, name in LIBRARIES]
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
+    with environment() as patch:
         patch.setenv("LD_PRELOAD", ":".join(str(files[0]) for files in found if files))
         forkserver.ensure_running()
     return context
@@ -116,9 +123,7 @@ def warm_engines() -> Iterator[None]:
     """Engines of this process start from the fork server."""
     context = fork_server()
     with pytest.MonkeyPatch.context() as patch:
-        with pytest.MonkeyPatch.context() as importing:
-            for name, value in ENVIRONMENT.items():
-                importing.setenv(name, value)
+        with environment():
             start_from(patch, context)
             compute_in_the_engine(patch)
         yield
@@ -136,5 +141,6 @@ def _serve(arguments: list[str], log: Path) -> None:
 def server_process(arguments: list[str], log: Path) -> WarmProcess:
     """vLLM's server with these arguments, started; it writes to the log."""
     process = fork_server().Process(target=_serve, args=(arguments, log))
-    process.start()
+    with environment():
+        process.start()
     return process
