@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import thresher
 from filters import trust
+from filters.base import FilterError
+from filters.similarity.signatures import Signed, signed
 from flows.pipeline import pipeline
 from helpers.printed import printed_json
 from helpers.releases import release_run, sft_ids
@@ -157,6 +160,12 @@ def test_options_of_an_engine_that_load_code(
 
 
 SECRET = "SECRET"
+RULE = {"guard": "numbers", "run_characters": 200}
+
+
+def some_signatures() -> tuple[Signed, list[str]]:
+    """A batch of one text for an index."""
+    return signed(pa.array(["one two three four five six"]), np.zeros(1, np.uint64)), ["a"]
 
 
 @pytest.mark.parametrize(
@@ -422,6 +431,35 @@ def test_an_index_cannot_name_files_elsewhere(stranger: Path) -> None:
 
     with pytest.raises(Exception, match="leads out of its folder"):
         Index(index, {})
+
+
+@pytest.mark.parametrize("link", ["runs", ".lock", "index.json", "runs/RUN", "runs/RUN/bloom.npy", "runs/left", "new/.lock"])
+def test_links_in_an_index_are_not_followed(stranger: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    """Neither read, nor written, nor emptied, by `add` and by `ask`. A new index may have them too; a lock that is a link is
+    refused whatever is trusted."""
+    folder = stranger / ("new" if link.startswith("new/") else "index")
+    folder.mkdir()
+    if folder.name == "index":
+        Index(folder, RULE).add("one", [some_signatures()])
+    name = link.removeprefix("new/").replace("RUN", next((run.name for run in (folder / "runs").glob("*")), ""))
+    here, mine = folder / name, Path("mine").absolute()
+    if here.exists():
+        here.rename(mine)
+    else:
+        mine.mkdir() if name == "runs/left" else mine.write_text("mine")
+    if mine.is_dir():
+        (mine / "a folder").mkdir()
+        (mine / "a folder" / "a file").write_text("mine")
+    before = {path: path.read_bytes() for path in (mine, *mine.rglob("*")) if path.is_file()}
+    here.symlink_to(mine)
+
+    with pytest.raises(FilterError, match=r"lies outside .*--trust-code"):
+        Index(folder, RULE).add("two", [some_signatures()])
+    if name == ".lock":
+        monkeypatch.setenv(trust.VARIABLE, "1")
+        with pytest.raises(FilterError, match="cannot be locked"):
+            Index(folder, RULE).add("two", [some_signatures()])
+    assert {path: path.read_bytes() for path in (mine, *mine.rglob("*")) if path.is_file()} == before
 
 
 def test_a_repository_whose_name_has_marks_of_patterns(stranger: Path) -> None:

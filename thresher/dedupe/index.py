@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from filters import trust
 from filters.base import FilterError
 from filters.similarity.signatures import SCHEME, Signed, joined
 from thresher.dedupe.index_runs import IndexRun, is_whole, merge, signature_tables, write_texts
@@ -138,6 +139,7 @@ class Index:
         return self.folder / "runs"
 
     def _read(self) -> IndexManifest:
+        self._refuse_links()
         path = self.folder / "index.json"
         if not path.exists():
             known = ("runs", ".lock", SNAPSHOT, TEMPORARY)
@@ -161,12 +163,33 @@ class Index:
                 )
         return manifest
 
+    def _refuse_links(self) -> None:
+        """Raise FilterError where a link in the index leads out of it: it may come from others, and a writer removes what the
+        manifest does not name."""
+        for inside, folders, files in os.walk(self.folder):
+            for name in (*folders, *files):
+                inner = os.path.relpath(os.path.join(inside, name), self.folder)
+                if os.path.islink(self.folder / inner) and (refused := trust.outside(str(self.folder), inner, local=True)):
+                    raise FilterError(f"{self.folder}: {refused}")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the writers. The file is never a link, whatever is trusted. Raises FilterError."""
+        path = self.folder / ".lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise FilterError(f"{path}: the index cannot be locked: {error.strerror}; wanted a plain file") from error
+        with os.fdopen(descriptor, "rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Wait to be the only writer, read what the last one wrote, and remove what interrupted ones left."""
+        self._refuse_links()
         make_folders(self._runs)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked():
             self.manifest = self._read()
             named = {run.name for run in self.manifest.runs}
             for left in [path for path in self._runs.iterdir() if path.name not in named]:
