@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from schemas.manifest import Entry, RunManifest
+from schemas.manifest import Entry, RunManifest, seal, unseal
 from schemas.recipe import Recipe
 from schemas.sample import POOL_VERSION
 
@@ -22,3 +22,13 @@ def test_a_run_manifest_survives_json_with_its_recipe() -> None:
     assert RunManifest.model_validate_json(manifest.model_dump_json()) == manifest
     with pytest.raises(ValidationError, match="Extra inputs"):
         RunManifest.model_validate(manifest.model_dump() | {"host": "here"})
+
+
+def test_an_entry_that_is_not_what_was_written_is_told_from_one_of_an_earlier_version() -> None:
+    entry = Entry.model_validate(ENTRY | {"facts": {"x": 0.1, "y": ["é", None]}})
+    text = seal(entry).encode()
+
+    assert unseal(Entry, text) == unseal(Entry, entry.model_dump_json().encode()) == entry
+    for damaged in (text.replace(b'"rows": 1', b'"rows": 2'), text[:-20], b"", b"[]", b'"\xff"', b"[" * 100_000):
+        with pytest.raises(ValueError, match="."):
+            unseal(Entry, damaged)
