@@ -15,6 +15,7 @@ import pytest
 from helpers.crash_cases import of_a_dead_process
 from helpers.recorded_disk import RecordedDisk, put
 from thresher.cli import main
+from thresher.dedupe import table
 from thresher.dedupe.table import effective_number
 
 LONG = "We take the first number and add the second number to it, step by step, until nothing is left, and so we find {}."
@@ -197,6 +198,26 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.Capt
         assert message in capsys.readouterr().err, name
     assert main(["dedupe", str(tmp_path / "empty.parquet"), "--out", str(tmp_path / "there")]) == 1
     assert "nothing is overwritten" in capsys.readouterr().err
+
+
+def test_what_another_process_wrote_meanwhile_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several commands with one --out, one writes it and the others say so."""
+    sign, theirs = table._sign, tmp_path / "out" / "kept" / "theirs"
+
+    def slow(*arguments: Any) -> None:
+        sign(*arguments)
+        theirs.parent.mkdir(parents=True)
+        theirs.write_text("theirs")
+
+    monkeypatch.setattr(table, "_sign", slow)
+    data = written(tmp_path / "rows.jsonl", [{"text": "a text"}])
+
+    assert main(["dedupe", data, "--out", str(tmp_path / "out")]) == 1
+    assert "another process wrote it meanwhile" in capsys.readouterr().err
+    assert theirs.read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rows.jsonl"]
 
 
 def test_the_effective_number_is_that_of_equal_shares() -> None:

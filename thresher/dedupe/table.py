@@ -96,7 +96,7 @@ def dedupe(
     split: str | None = None,
 ) -> Summary:
     """Write OUT/kept, OUT/duplicates and OUT/summary.json. Raises SourceError on a table that cannot be read or lacks a
-    column, and if OUT exists."""
+    column, and if OUT exists, also if it came into being meanwhile."""
     if out.exists():
         raise SourceError(f"{out}: exists already, and nothing is overwritten; remove it or name another --out")
     if (config is not None or split is not None) and (Path(data).is_file() or is_pattern(data)):
@@ -120,7 +120,14 @@ def dedupe(
         del repeated, signatures
         text = json.dumps(summary.to_dict() | {"choice": asdict(choice)}, indent=1) + "\n"
         (scratch / "out" / "summary.json").write_text(text)
-        place_folder(scratch / "out", out)
+        try:
+            place_folder(scratch / "out", out)
+        except OSError as error:
+            if not out.exists():
+                raise
+            raise SourceError(
+                f"{out}: another process wrote it meanwhile, and nothing is overwritten; remove it or name another --out"
+            ) from error
     return summary
 
 
