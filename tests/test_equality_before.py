@@ -77,15 +77,29 @@ def test_the_fixtures_are_as_they_were_made(folder: Path) -> None:
     assert actual == EXPECTED["runs"]
 
 
+def as_before(folder: Path, name: str) -> bool:
+    """Whether a run is as it was; the dataset of a server's run no longer names the server, so its rollouts differ."""
+    actual, expected = before.described(folder / name), dict(EXPECTED["runs"][name])
+    if name == "web":
+        for told in (actual, expected):
+            del told["dataset_key"]
+            told["dataset"] = {file: sha for file, sha in told["dataset"].items() if "/rollouts/" not in file}
+    return bool(actual == expected)
+
+
 @pytest.mark.parametrize("name", ["complete", "web"])
 def test_a_finished_run_has_nothing_left_to_do(folder: Path, name: str) -> None:
-    """None of its files is written again; new files beside them are allowed."""
+    """None of its files is written again; new files beside them are allowed. The dataset of a server's run is written once
+    more, without the server."""
     changes = web_server(folder) if name == "web" else []
     old = files(folder)
     run(name, *changes, recipe="web.yaml" if name == "web" else "recipe.yaml")
 
     new = files(folder)
-    assert {path: new[path] for path in old} == old
+    parts = ("web/dataset", "web/audit")
+    kept = [path for path in old if name != "web" or not str(Path(path).relative_to(folder)).startswith(parts)]
+    assert {path: new[path] for path in kept} == {path: old[path] for path in kept}
+    assert as_before(folder, name)
 
 
 @same_writer
@@ -95,7 +109,7 @@ def test_a_dataset_that_was_deleted_is_written_again_with_equal_bytes(folder: Pa
     (folder / name / "dataset.json").unlink()
     run(name, *(web_server(folder) if name == "web" else []), recipe="web.yaml" if name == "web" else "recipe.yaml")
 
-    assert before.described(folder / name) == EXPECTED["runs"][name]
+    assert as_before(folder, name)
 
 
 @same_writer
@@ -110,7 +124,7 @@ def test_samples_that_are_judged_again_get_equal_verdicts(folder: Path, name: st
     else:
         run(name, *(web_server(folder) if name == "web" else []), recipe="web.yaml" if name == "web" else "recipe.yaml")
 
-    assert before.described(folder / name) == EXPECTED["runs"][name]
+    assert as_before(folder, name)
 
 
 @same_writer

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from schemas.engines import HttpEngine
 from schemas.manifest import Entry
 from schemas.sample import SAMPLES
 from thresher import __version__, ids, yaml_text
@@ -133,7 +134,10 @@ def _key(run: Run) -> str | None:
     if run.several:
         described["models"] = [_without_paths(model) for model in run.manifest.model["models"]]
     recipe = {name: value for name, value in run.recipe.model_dump(mode="json").items() if name != "publish"}
-    return ids.digest("dataset", __version__, recipe, described, sources)
+    details = recipe["dataset"].pop("engine_details")
+    served = any(isinstance(one.engine, HttpEngine) for one in run.recipe.of_each_model())
+    shown = [["engine_details", details]] if details or served else []  # other datasets are as those of earlier versions
+    return ids.digest("dataset", __version__, recipe, described, sources, *shown)
 
 
 def _without_paths(model: Mapping[str, Any]) -> dict[str, Any]:
