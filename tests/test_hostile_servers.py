@@ -213,6 +213,7 @@ LISTS: dict[str, tuple[Callable[[], Raw], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_of_models_that_is_none_is_an_error_in_bounded_memory(name: str) -> None:
     bad, words = LISTS[name]
