@@ -48,6 +48,7 @@ def test_a_run_is_counted_again_only_when_its_pool_changes(tmp_path: Path, count
     assert counted == ["one", "one"]
 
 
+@pytest.mark.slow
 def test_what_is_kept_equals_what_is_computed(tmp_path: Path) -> None:
     run = small_run(tmp_path / "one", corpus=True)
     for _ in range(2):

@@ -31,6 +31,7 @@ def asked(capsys: pytest.CaptureFixture[str], run: Run, sql: Any, *how: Any) -> 
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_columns_with_the_same_name_are_numbered(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     sql = 'select v.sample_id, s.sample_id, 1 as sample_id from verdicts v join samples s using (shard, "row") limit 2'
 
@@ -90,6 +91,7 @@ def test_stats_has_every_number_of_the_audit_with_its_labels(run: Run) -> None:
     assert values["total", "all", "pass_rate"] == audit.total.pass_rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["disk", "memory"])
 def test_a_query_reads_the_run_and_nothing_else(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No other file, no writing, no network, no extensions, no settings, no variables of this process."""

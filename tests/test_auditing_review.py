@@ -49,6 +49,7 @@ def test_the_review_represents_every_stratum_of_judged_samples(tmp_path: Path) -
     assert all((line.completion.split()[0] == "right") == (line.verdict == "passed") for line in lines)
 
 
+@pytest.mark.slow
 def test_marks_are_kept_and_shown_in_audit_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = small_run(tmp_path / "run", PLAN)
     assert main(["audit", run.root, "--review", "8"]) == 0

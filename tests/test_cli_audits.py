@@ -115,6 +115,7 @@ def test_a_page_is_named_beside_the_json(tmp_path: Path, capsys: pytest.CaptureF
     assert printed.err == f"report: {root}/report.html\n"
 
 
+@pytest.mark.slow
 def test_a_damaged_verdict_file_fails_the_audit(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the file."""
     assert main(["run", str(recipe()), "--out", str(tmp_path / "run"), "--no-prefect"]) == 0

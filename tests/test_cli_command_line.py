@@ -209,6 +209,7 @@ def test_no_message_shows_the_password_of_an_address(monkeypatch: pytest.MonkeyP
     assert capsys.readouterr().err == "thresher: no Prefect server at http://[password]@host:4200/api (PREFECT_API_URL)\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error() -> None:
     """`thresher schema | head -0` succeeds, and says nothing."""
     reading, writing = os.pipe()

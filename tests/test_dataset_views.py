@@ -117,6 +117,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.none() | st.dictionaries(st.text(max_size=4), json_values, max_size=3), max_size=4))
 @settings(max_examples=60)
 def test_json_survives_but_for_integers_beyond_64_bits(values: Any) -> None:

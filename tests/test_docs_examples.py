@@ -63,6 +63,7 @@ def test_the_python_page_runs(
     assert (tmp_path / "released" / "README.md").is_file()
 
 
+@pytest.mark.slow
 def test_a_stale_page_is_found_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = make_reference()
     for name in reference.pages():

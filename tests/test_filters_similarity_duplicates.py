@@ -26,6 +26,7 @@ def in_one_group(texts: list[str], ranks: list[int] | None = None, guards: list[
     return originals_of(within(sign(*texts, guards=guards), np.zeros(len(texts), np.int64), rank, THRESHOLD))
 
 
+@pytest.mark.slow
 @given(st.lists(SHORT_TEXTS, max_size=12), st.randoms(use_true_random=False))
 @settings(max_examples=80)
 def test_the_order_of_samples_does_not_matter(texts: list[str], rng: random.Random) -> None:

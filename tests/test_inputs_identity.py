@@ -165,6 +165,7 @@ def test_what_changes_numbers_is_not_on_the_list() -> None:
     assert not counting & set(SPEED_ONLY)
 
 
+@pytest.mark.slow
 def test_the_platform_is_the_one_that_vllm_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without importing it, which takes seconds."""
     platforms = pytest.importorskip("vllm.platforms")

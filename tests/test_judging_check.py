@@ -12,6 +12,7 @@ from thresher.inputs import recipe_file
 from thresher.judging.check import check_recipe
 
 
+@pytest.mark.slow
 def test_a_verifier_that_refuses_its_own_references_stops_the_run(recipe: Callable[..., Path], tmp_path: Path) -> None:
     """Before anything is sampled, with the prompt and the verdict on its reference; the recipe may leave the check out."""
     path = recipe(filters=[{"name": "exact_answer", "parameters": {"strip": "Paris"}}])

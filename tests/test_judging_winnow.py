@@ -129,6 +129,7 @@ def test_undecided_samples_are_tried_again(recipe: Write, tmp_path: Path, noted:
     assert noted()["shaky"] == 4  # two of four answers to France, Paris as the anchor and its third sample again
 
 
+@pytest.mark.slow
 def test_a_costly_filter_judges_equal_samples_once(recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]) -> None:
     """In one batch, and in the waves of an adaptive run and its shards after them."""
     cheap = recipe(filters=[noting("cheap", cost_us=1.5)])
@@ -191,6 +192,7 @@ def test_a_damaged_verdict_file_is_rewritten(recipe: Write, tmp_path: Path, note
     assert found["problems"] == []
 
 
+@pytest.mark.slow
 def test_verdict_files_note_how_many_verdicts_were_known(
     recipe: Write, tmp_path: Path, noted: Callable[[], dict[str, int]]
 ) -> None:
