@@ -91,6 +91,10 @@ def main() -> int:
                 shutil.rmtree(folder / "out", ignore_errors=True)
                 costs["run"][families].append(timed(HERE, ["run", "recipe.yaml", "--out", "out", "--no-prefect"], folder)[1])
                 costs["audit"][families].append(audited(folder / "out"))
+                print(
+                    f"{families:6,} families: " + ", ".join(f"{step} {costs[step][families][-1]:.2f} s" for step in costs),
+                    flush=True,
+                )
     high = False
     for step, by_families in costs.items():
         seconds = [statistics.median(by_families[families]) for families in FAMILIES]
