@@ -1,7 +1,10 @@
 """The index of released samples: what it finds, that it stays complete, and its errors when it cannot be used."""
 
+import fcntl
 import json
 import multiprocessing
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +231,23 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_leftovers_are_removed_while_nobody_writes(tmp_path: Path) -> None:
+    """A folder that looks left may belong to the merge of a writer elsewhere."""
+    add(tmp_path, "one", texts(3))
+    left = tmp_path / "runs/.run.7-0123abcd@elsewhere.tmp"
+    reader = threading.Thread(target=lambda: Index(tmp_path, RULE).remove_leftovers())
+    with (tmp_path / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        left.mkdir()
+        os.utime(left, (0, 0))
+        reader.start()
+        reader.join(0.2)
+
+        assert left.exists()
+    reader.join()
+    assert not left.exists()
+
+
 def test_writers_wait_for_one_another(tmp_path: Path) -> None:
     spawn: Any = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=add, args=(tmp_path, f"r{number}", texts(50, number))) for number in range(4)]

@@ -19,6 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from helpers.cards import RUN_CARD, manifest
 from helpers.releases import config_rows, release_run, sft_ids
 from helpers.runs import LOOSE, two_prompts_run
+from thresher.durable import machine_id
 from thresher.errors import PublishError
 from thresher.releases.change import Changed, revoke, rollback
 from thresher.releases.compact import compact
@@ -186,10 +187,11 @@ def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     """Of processes of this machine that have ended, and of others after a day."""
     dead = subprocess.Popen(["true"])
     dead.wait()
-    host = socket.gethostname()
+    here = machine_id()
     names = {
-        f"sft/train/a.parquet.{host}.{dead.pid}.0123abcd.part": True,
-        f"sft/train/a.parquet.{host}.{os.getpid()}.0123abcd.part": False,
+        f"sft/train/a.parquet.{here}.{dead.pid}.0123abcd.part": True,
+        f"sft/train/a.parquet.{here}.{os.getpid()}.0123abcd.part": False,
+        f"thresher/log/000002.json.{socket.gethostname()}.{dead.pid}.0123abcd.part": False,
         "thresher/log/000002.json.elsewhere.7.0123abcd.part": False,
         "old/a.parquet.elsewhere.7.0123abcd.part": True,
         "old/a.parquet.7.part": True,

@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import fsspec
@@ -41,11 +42,11 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     dead = subprocess.Popen(["true"])
     dead.wait()
-    host = socket.gethostname()
+    here = durable.machine_id()
     left = {
-        f".run.json.{dead.pid}-0123abcd@{host}.tmp": True,
-        f"samples/.00000.parquet.{dead.pid}-0123abcd@{host}.tmp": True,
-        f".run.json.{dead.pid}-0123abcd@elsewhere.tmp": False,
+        f".run.json.{dead.pid}-0123abcd@{here}.tmp": True,
+        f"samples/.00000.parquet.{dead.pid}-0123abcd@{here}.tmp": True,
+        f".run.json.{dead.pid}-0123abcd@{socket.gethostname()}.tmp": False,
         durable.temporary_name("run.json").name: False,
         ".old.json.7-0123abcd.tmp": True,
         ".old.json.7-0123abcd@elsewhere.tmp": True,
@@ -60,6 +61,34 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     durable.settle(tmp_path)
 
     assert {name: not (tmp_path / name).exists() for name in left} == left
+
+
+def test_a_machine_of_the_same_host_name_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a container, whose processes this one does not see."""
+    here = durable.machine_id()
+    monkeypatch.setattr(durable, "machine", lambda: "other/1")
+    elsewhere = durable.machine_id()
+    monkeypatch.setattr(durable, "machine", lambda: "")
+
+    assert here != elsewhere
+    assert durable.temporary_name("a").name.count("@") == 0
+    assert not any(durable.has_ended(name, 2**22 + 1) for name in (here, elsewhere, "", None))
+
+
+def test_a_folder_is_as_old_as_the_newest_file_in_it(tmp_path: Path) -> None:
+    """A job of another machine may write into its folder for days."""
+    now, ages = time.time(), {"hours": 3 * 3600, "days": 8 * 86400}
+    for name, age_s in ages.items():
+        file = tmp_path / f".{name}.7-0123abcd@elsewhere.tmp/part/a"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        for path in (file, file.parent):
+            os.utime(path, (now - age_s, now - age_s))
+        os.utime(file.parents[1], (0, 0))
+
+    durable.remove_leftovers(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [".hours.7-0123abcd@elsewhere.tmp"]
 
 
 def test_new_folders_survive_a_power_cut(tmp_path: Path) -> None:

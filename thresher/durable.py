@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,9 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 LEFTOVER_S = 3600.0
 """Age in seconds at which a temporary file is taken for one of a writer that was killed, where its writer cannot be asked for."""
 LIVING_S = 7 * 86400.0
-"""The same where a process has the number of its writer, which may be another one by now."""
-_TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)-[0-9a-f]{8}(?:@(?P<host>.+))?\.tmp")
-"""Temporary names: of this version, and of earlier ones, which had no host."""
+"""The same for a folder, by the newest file in it; and where a process has the number of its writer, which may be another one."""
+_TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)-[0-9a-f]{8}(?:@(?P<machine>.+))?\.tmp")
+"""Temporary names: of this version, and of earlier ones, which had a host or none."""
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """Errors of disks that have no hard links, such as exFAT."""
 CREATING = ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.memory")
@@ -56,30 +57,55 @@ def make_folders(path: str | Path, fs: Any = None) -> None:
     sync_names(path.parent)
 
 
+def machine() -> str:
+    """Names this start of this machine, and the name space of its process ids; empty where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def machine_id() -> str:
+    """The same for names of files, in 16 hexadecimal digits: only processes that see each other have the same one. Machines and
+    containers may share a host name."""
+    name = machine()
+    return sha256(f"{name}/{socket.gethostname()}".encode()).hexdigest()[:16] if name else ""
+
+
 def temporary_name(path: str | Path) -> Path:
     """Return a name beside a file that no other writer uses, on this machine or another, and that tells who does."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}@{socket.gethostname()}.tmp")
+    path, here = Path(path), machine_id()
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{here and '@'}{here}.tmp")
 
 
-def is_left(path: Path, after_s: float = LEFTOVER_S) -> bool:
-    """Whether a path is a temporary name whose writer was a process of this machine that has ended; or is so many seconds old,
-    a week if a process of this machine has the number of its writer."""
+def is_left(path: Path) -> bool:
+    """Whether a path is a temporary name whose writer was a process of this machine that has ended; or that nobody has written
+    for LEFTOVER_S or LIVING_S."""
     name = _TEMPORARY.fullmatch(path.name)
     if name is None:
         return False
-    if has_ended(name["host"], int(name["pid"])):
+    if has_ended(name["machine"], int(name["pid"])):
         return True
-    after_s = LIVING_S if name["host"] == socket.gethostname() else after_s
+    is_folder = path.is_dir() and not path.is_symlink()
+    after_s = LIVING_S if is_folder or name["machine"] == machine_id() else LEFTOVER_S
     try:
-        return path.stat().st_mtime < time.time() - after_s
+        return _newest(path) < time.time() - after_s
     except OSError:  # removed by another
         return False
 
 
-def has_ended(host: str | None, pid: int) -> bool:
-    """Whether a process is one of this machine that has ended."""
-    if host != socket.gethostname():
+def _newest(path: Path) -> float:
+    """When a file, or anything in a folder, was last written, in seconds since 1970."""
+    newest = path.lstat().st_mtime
+    for inside, folders, files in os.walk(path):
+        newest = max([newest, *(os.lstat(os.path.join(inside, name)).st_mtime for name in (*folders, *files))])
+    return newest
+
+
+def has_ended(of_machine: str | None, pid: int) -> bool:
+    """Whether a process is one that this machine would see (`machine_id`), and has ended."""
+    if not of_machine or of_machine != machine_id():
         return False
     try:
         os.kill(pid, 0)

@@ -113,19 +113,14 @@ class Index:
     @contextmanager
     def beside(self) -> Iterator[Path]:
         """An empty folder on the disk of the index; removed at the end, or by the next process if this one is killed."""
-        make_folders(self.folder)
         self.remove_leftovers()
         with temporary_folder(self.folder / SNAPSHOT.lstrip(".")) as folder:
             yield folder
 
     def remove_leftovers(self) -> None:
-        """Remove temporary files and folders of processes that were killed."""
-        for folder in (self.folder, self._runs):
-            remove_leftovers(folder)
-        for path in self.folder.glob(".snapshot-*"):  # of an earlier version
-            with suppress(OSError):  # removed by another
-                if path.stat().st_mtime < time.time() - SNAPSHOT_S:
-                    shutil.rmtree(path, ignore_errors=True)
+        """Remove what processes that were killed left, once no other one writes."""
+        with self._writing():
+            pass
 
     @property
     def rows(self) -> int:
@@ -196,10 +191,18 @@ class Index:
                 shutil.rmtree(left, ignore_errors=True)
             for unfinished in self.folder.glob(f"{TEMPORARY}*"):  # nobody else writes
                 unfinished.unlink()
-            self.remove_leftovers()
+            self._remove_leftovers()
             for folder in (self.folder.parent, self.folder):  # what a killed process renamed
                 sync_names(folder)
             yield
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.folder, self._runs):
+            remove_leftovers(folder)
+        for path in self.folder.glob(".snapshot-*"):  # of an earlier version
+            with suppress(OSError):  # removed by another
+                if path.stat().st_mtime < time.time() - SNAPSHOT_S:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _switch(self, manifest: IndexManifest) -> None:
         text = json.dumps(asdict(manifest), indent=1) + "\n"

@@ -27,7 +27,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from thresher.durable import IGNORED, create_file, ignores_condition, make_folders, replace_file, why_not_exclusive
+from thresher.durable import IGNORED, create_file, ignores_condition, machine, make_folders, replace_file, why_not_exclusive
 from thresher.errors import HeldError, StoreError
 from thresher.pool.storage_errors import explained
 
@@ -292,18 +292,9 @@ def _own(command: str) -> Holder:
     return Holder(secrets.token_hex(8), command, user, socket.gethostname(), os.getpid(), _process(os.getpid()) or "", now)
 
 
-def _machine() -> str:
-    """Names this start of this machine, and the name space of its process ids; empty where the system does not tell."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
-
-
 def _process(pid: int) -> str | None:
     """Names a process of this machine for all time; None if there is none, empty where the system does not tell."""
-    if not (machine := _machine()):
+    if not (machine := machine()):
         return ""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -320,7 +311,7 @@ def _is_here(holder: Holder) -> bool:
 
 def _is_gone(holder: Holder) -> bool:
     """Whether a holder was a process of this machine and has ended."""
-    machine = _machine()
+    machine = machine()
     here = bool(machine) and holder.process.startswith(f"{machine}/")
     return here and _process(holder.pid) != holder.process
 

@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import secrets
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -26,7 +25,17 @@ from fsspec.implementations.local import LocalFileSystem
 from filters import trust
 from schemas.manifest import seal, unseal
 from schemas.release import LogEntry, Shard
-from thresher.durable import IGNORED, create_file, has_ended, ignores_condition, make_folders, sync, sync_names, why_not_exclusive
+from thresher.durable import (
+    IGNORED,
+    create_file,
+    has_ended,
+    ignores_condition,
+    machine_id,
+    make_folders,
+    sync,
+    sync_names,
+    why_not_exclusive,
+)
 from thresher.errors import PublishError
 from thresher.releases.front_matter import names
 from thresher.releases.merge_card import CARD, README, card_id, decoded, merge, origin, own_part
@@ -39,8 +48,8 @@ ENTRIES = 4
 """Entries of the log in memory."""
 LEFT_S = 86400
 """Age in seconds at which temporary files are removed whose writer cannot be asked for."""
-_LEFT = re.compile(r"\.(?:parquet|npy|json|md)\.(?:(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}|\d+)\.part$")
-"""Temporary files: of this version, and of earlier ones, which had no host."""
+_LEFT = re.compile(r"\.(?:parquet|npy|json|md)\.(?:(?P<machine>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}|\d+)\.part$")
+"""Temporary files: of this version, and of earlier ones, which had a host or none."""
 
 
 class Folder:
@@ -313,7 +322,7 @@ class Folder:
         for part in Path(self._base).rglob("*.part"):
             name = _LEFT.search(part.name)
             with suppress(FileNotFoundError):
-                if name and (has_ended(name["host"], int(name["pid"] or 0)) or part.stat().st_mtime < time.time() - LEFT_S):
+                if name and (has_ended(name["machine"], int(name["pid"] or 0)) or part.stat().st_mtime < time.time() - LEFT_S):
                     part.unlink()
 
     def _sync_folders(self) -> None:
@@ -341,7 +350,7 @@ def _replacing(target: str) -> Iterator[str]:
 
 def _part(target: str) -> str:
     """A name that no other writer uses for a temporary file, and that tells who does."""
-    return f"{target}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    return f"{target}.{machine_id() or 'unknown'}.{os.getpid()}.{secrets.token_hex(4)}.part"
 
 
 def _sha256(file: Path) -> str:
