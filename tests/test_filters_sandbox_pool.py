@@ -144,6 +144,30 @@ def test_a_time_out_on_a_loaded_machine_is_tried_once_more(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("machine_kills", [False, True])
+def test_a_program_that_kills_itself_is_to_blame(monkeypatch: pytest.MonkeyPatch, machine_kills: bool) -> None:
+    """It is tried once more, alone: only if the machine has killed a process meanwhile, as one without memory does, is that to
+    blame. A program that was killed once has the result of its second run."""
+    killed, jobs, exchange = [0], list[Job](), pool._exchange
+
+    def counted(zygote: Zygote, job: Job) -> Any:
+        jobs.append(job)
+        killed[0] += machine_kills
+        return exchange(zygote, job)
+
+    monkeypatch.setattr(pool, "_exchange", counted)
+    monkeypatch.setattr(pool, "_killed_for_memory", lambda: killed[0])
+    zygotes = Pool(next(iter(LAYERS.values())), Limits(), 1)
+    answer = run_one(zygotes, "import os\nos.kill(os.getpid(), 9)")
+    ended = run_one(zygotes, "import os\nos.abort()")
+    zygotes.close()
+
+    assert (answer.kind, answer.broken, len(jobs)) == ("crash", machine_kills, 3)
+    assert (ended.kind, ended.broken) == ("crash", False)
+    assert pool._killed_for_memory() >= 0
+
+
+@pytest.mark.slow
 def test_a_closed_pool_refuses_jobs(layer: Layer) -> None:
     """A thread that waits for its jobs gets the error too."""
     closed = Pool(layer, Limits(), 1)

@@ -84,8 +84,7 @@ def ran(job: Job, head: dict[str, Any], records: bytes, output: bytes) -> Ran:
     if code == -signal.SIGXCPU:
         return Ran("timeout", frames, stdout, cut, failed, "more processor time than wall time was allowed")
     if code < 0:
-        killed = code == -signal.SIGKILL  # by a machine without memory, if the program did not do it itself
-        return Ran("crash", frames, stdout, cut, failed, f"ended by {_signal(-code)}", broken=killed)
+        return Ran("crash", frames, stdout, cut, failed, f"ended by {_signal(-code)}")
     if read.ended:
         if code:
             return Ran("tampering", frames, message=f"exit status {code} after the last record")

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import queue
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from filters.sandbox.interpreter import NoInterpreterError
 from filters.sandbox.jobs import Job, Ran, SandboxError, ran
@@ -21,6 +23,11 @@ _STARVED = 0.9
 """On a loaded machine, a time-out with less processor time than this share of the wall time is tried again."""
 
 
+_Doubt = Literal["", "late", "lost", "killed"]
+"""Why an answer may not be the program's own, so that the job is tried again without others: the machine was loaded, the zygote
+did not answer, or something sent SIGKILL, as a machine without memory does, or a program to itself."""
+
+
 class _LostError(Exception):
     """The zygote died, or did not keep the deadline."""
 
@@ -30,7 +37,7 @@ class Pool:
 
     def __init__(self, layer: Layer, limits: Limits, workers: int) -> None:
         self.layer, self.limits, self.workers = layer, limits, workers
-        self._jobs: queue.SimpleQueue[tuple[Job, Future[tuple[Ran, bool]]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[tuple[Ran, _Doubt]]] | None] = queue.SimpleQueue()
         self._spares: queue.SimpleQueue[Zygote | Exception] = queue.SimpleQueue()
         self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._alive: set[Zygote] = set()
@@ -45,7 +52,7 @@ class Pool:
 
     def run(self, jobs: Sequence[Job]) -> list[Ran]:
         """Run every job. Returns one Ran per job, in order."""
-        futures: list[Future[tuple[Ran, bool]]] = [Future() for _ in jobs]
+        futures: list[Future[tuple[Ran, _Doubt]]] = [Future() for _ in jobs]
         with self._gate:
             if self._closed:
                 raise SandboxError("the sandbox is closed")
@@ -59,8 +66,8 @@ class Pool:
             wait(futures)
             answers = []
             for job, future in zip(jobs, futures, strict=True):
-                answer, again = future.result()
-                answers.append(self._run_exclusively(job) if again else answer)
+                answer, doubt = future.result()
+                answers.append(self._run_exclusively(job) if doubt else answer)
             return answers
         finally:
             for future in futures:
@@ -137,37 +144,44 @@ class Pool:
                 zygote = None
                 future.set_exception(error)
 
-    def _attempt(self, zygote: Zygote, job: Job) -> tuple[Zygote | None, tuple[Ran, bool]]:
-        """Run a job. Returns the zygote if it can be used again, the answer, and whether the job must be tried again."""
+    def _attempt(self, zygote: Zygote, job: Job) -> tuple[Zygote | None, tuple[Ran, _Doubt]]:
+        """Run a job. Returns the zygote if it can be used again, the answer, and why the job must be tried again."""
         try:
             head, records, stdout = _exchange(zygote, job)
         except _LostError as error:
             self._end(zygote)
             return None, (
                 Ran("timeout" if error.args[0] == "late" else "crash", message=f"the sandbox was {error.args[0]}"),
-                True,
+                "lost",
             )
         except BaseException:
             self._end(zygote)
             raise
         answer = ran(job, head, records, stdout)
-        starved = answer.kind == "timeout" and head["cpu"] < _STARVED * job.seconds and _loaded()
+        doubt: _Doubt = ""
+        if answer.kind == "timeout" and head["cpu"] < _STARVED * job.seconds and _loaded():
+            doubt = "late"
+        elif answer.kind == "crash" and os.waitstatus_to_exitcode(head["status"]) == -signal.SIGKILL:
+            doubt = "killed"
         if zygote.served >= RECYCLE_AFTER:
             self._end(zygote)
-            return None, (answer, starved)
-        return zygote, (answer, starved)
+            return None, (answer, doubt)
+        return zygote, (answer, doubt)
 
     def _run_exclusively(self, job: Job) -> Ran:
-        """Run a job while no other job of this pool runs. If it must be tried again even so, the machine is to blame."""
+        """Run a job while no other job of this pool runs. If that is in doubt too, the machine is to blame; for a program that
+        was killed only if the machine has killed one meanwhile."""
         with self._gate:
             self._gate.wait_for(lambda: not self._exclusive)
             self._exclusive = True
             self._gate.wait_for(lambda: not self._busy)
         try:
-            zygote, (answer, again) = self._attempt(self._taken(), job)
+            killed_before = _killed_for_memory()
+            zygote, (answer, doubt) = self._attempt(self._taken(), job)
             if zygote is not None:
                 self._end(zygote)
-            return replace(answer, broken=True) if again else answer
+            broken = _killed_for_memory() > killed_before if doubt == "killed" else bool(doubt)
+            return replace(answer, broken=True) if broken else answer
         finally:
             with self._gate:
                 self._exclusive = False
@@ -205,3 +219,13 @@ def _exchange(zygote: Zygote, job: Job) -> tuple[dict[str, Any], bytes, bytes]:
 def _loaded() -> bool:
     """Whether more processes want to run than the machine has cores."""
     return os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
+def _killed_for_memory() -> int:
+    """How many processes this machine has killed because it, or a cgroup of it, was out of memory (oom_kill of /proc/vmstat,
+    since Linux 4.13); 0 where it does not say."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counters.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0
