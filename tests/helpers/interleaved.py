@@ -91,7 +91,7 @@ def started(command: list[str], log: Path, machine: str) -> Program:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         if machine:
-            setattr(lease, "machine", lambda: machine)  # noqa: B010 - it is imported there
+            lease._machine = lambda: machine
         _slowed_down(random.Random(os.getpid()))
         status = main(command)
     except BaseException as error:  # noqa: BLE001 - a fork must not go on as its parent

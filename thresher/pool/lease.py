@@ -292,16 +292,20 @@ def _own(command: str) -> Holder:
     return Holder(secrets.token_hex(8), command, user, socket.gethostname(), os.getpid(), _process(os.getpid()) or "", now)
 
 
+_machine = machine
+"""Tests give each process a machine of its own."""
+
+
 def _process(pid: int) -> str | None:
     """Names a process of this machine for all time; None if there is none, empty where the system does not tell."""
-    if not (machine := machine()):
+    if not (here := _machine()):
         return ""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     state, started = fields[0], fields[19]
-    return None if state in "ZX" else f"{machine}/{pid}/{started}"
+    return None if state in "ZX" else f"{here}/{pid}/{started}"
 
 
 def _is_here(holder: Holder) -> bool:
@@ -311,9 +315,8 @@ def _is_here(holder: Holder) -> bool:
 
 def _is_gone(holder: Holder) -> bool:
     """Whether a holder was a process of this machine and has ended."""
-    machine = machine()
-    here = bool(machine) and holder.process.startswith(f"{machine}/")
-    return here and _process(holder.pid) != holder.process
+    here = _machine()
+    return bool(here) and holder.process.startswith(f"{here}/") and _process(holder.pid) != holder.process
 
 
 def _is_forgotten(holder: Holder) -> bool:
