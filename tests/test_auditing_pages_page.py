@@ -20,7 +20,7 @@ def test_json_in_a_page_cannot_end_its_script_element() -> None:
 
 
 def test_values_of_a_template_are_escaped() -> None:
-    page = rendered("review.html.j2", {}, run="<b>run</b>", lines=[])
+    page = rendered("review.html.j2", {}, run="<b>run</b>", lines=[], key="key")
 
     assert "&lt;b&gt;run&lt;/b&gt;" in page
     assert "<b>run</b>" not in page

@@ -176,7 +176,7 @@ def documented(heading: Any) -> Any:
         ("prompts.parquet", PROMPTS.names),
         ("samples/*.parquet", SAMPLES.names),
         ("verdicts/*.parquet, corpus/*.parquet", VERDICTS.names),
-        ("run.json", list(RunManifest.model_fields)),
+        ("run.json", [*RunManifest.model_fields, "digest"]),
         *((view, [name for name, _, _ in columns]) for view, columns in views.COLUMNS.items()),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

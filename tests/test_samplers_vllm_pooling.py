@@ -53,7 +53,7 @@ class FakeProcess:
 
 
 class FakeTokeniser:
-    def __init__(self, model: Model, prompt_format: str) -> None:
+    def __init__(self, model: Model, prompt_format: str, engine: VllmEngine) -> None:
         assert prompt_format == "auto"
 
     def text(self, messages: tuple[Message, ...], *, to_continue: bool) -> str:

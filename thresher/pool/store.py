@@ -117,8 +117,7 @@ class Store:
             self._looked_at = time_s
 
     def _still_held(self) -> None:
-        """Look at the lease at the last moment before a change of the disk: a process that is stopped while it writes and syncs,
-        and is taken over meanwhile, changes nothing."""
+        """Look at the lease right before a change: what is stopped while it writes, and taken over, changes nothing."""
         self.check_lease(now=True)
 
     def path(self, name: str) -> str:
