@@ -9,7 +9,7 @@ process, which costs less, and is the way to run filters over prompts or the cor
 import base64
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -43,13 +43,13 @@ class Config(BaseModel):
 
 def build(config: Config, tools: Tools) -> Filter:
     """Use the reasons of the wrapped filter; also undecided with `timeout`, `crash`, `filter_error`."""
-    inside = filters.build(config.build, config.parameters, replace(tools, base=None))
+    inside = filters.build(config.build, config.parameters, tools)
     if inside.scope is not Scope.SAMPLE:
         raise FilterError(
             f"python: {config.build} has scope {inside.scope}; only filters of scope sample run in processes of their own; "
             f'name it directly: {{name: "{config.build}"}}'
         )
-    setup = [config.build, config.parameters]
+    setup = [config.build, config.parameters, *(folder and str(folder.absolute()) for folder in (tools.base, tools.home))]
     pool = tools.workers.pool("filters.python:worker", setup, seconds=config.seconds, memory_mib=config.memory_mib, chunk=4)
     columns = inside.columns
 
@@ -79,8 +79,8 @@ def build(config: Config, tools: Tools) -> Filter:
 
 def worker(setup: Any) -> Callable[[str], list[dict[str, Any]]]:
     """Build the filter in a worker. An item is a table of samples (Arrow IPC, base64), its value their verdicts."""
-    name, parameters = setup
-    built = filters.build(name, parameters)
+    name, parameters, base, home = setup
+    built = filters.build(name, parameters, Tools(base and Path(base), home and Path(home)))
 
     def judged(item: str) -> list[dict[str, Any]]:
         with pa.ipc.open_stream(base64.b64decode(item)) as reader:

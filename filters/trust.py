@@ -12,8 +12,10 @@ The configuration is the file that THRESHER_CONFIG names, else thresher/config.t
 imported or opened before the answer. docs/security.md says what remains.
 """
 
+import ipaddress
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,21 +25,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from fsspec.core import split_protocol
+from fsspec.implementations.local import LocalFileSystem
+
 from schemas.suggest import did_you_mean
 
 VARIABLE, ROOT, CONFIG = "THRESHER_TRUST_CODE", "THRESHER_ROOT", "THRESHER_CONFIG"
 GROUP = "thresher.filters"
 """The group of entry points whose code is trusted, because its package was installed."""
+PROJECT = (".git", "pyproject.toml")
+"""What marks the folder of a project."""
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """How vLLM names an object of a module: package.module.Class."""
 _LOADS = re.compile(
     r"(^|_)(cls|cls_path|class|class_overrides|plugins?|module|module_path|code|code_revision|middleware)$"
-    r"|(^|_)(addr|address|ip|host|endpoint|url)$"
+    r"|(^|_)(addr|address|ip|host|endpoint|url|uri|socket|socket_path|socket_dir|cache_dir)$"
     r"|^(logits_processors|additional_config|log_config_file|logging_config)$"
 )
 """Names of options of vLLM's engine, and of keys inside them, whose values are code, say where it is, or name a machine whose
-messages the engine unpickles."""
+messages, or a folder whose compiled code, the engine loads."""
+_LABELS = frozenset({"served_model_name", "splitting_ops", "custom_ops"})
+"""Names of options whose values are names that vLLM compares, and never imports or opens."""
+_DEVICE = re.compile(r"(cuda|cpu|xpu|hpu|tpu|npu|mps):\d+")
 _OWN_CLUSTER = re.compile(r"(ray://)?(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?|auto|local")
 
 
@@ -128,8 +138,8 @@ def refused_options(options: Mapping[str, Any]) -> tuple[str, str] | None:
         if _loads_code(name, value):
             why = "can make vLLM load code from outside, or trust another machine"
             return name, f"{why}; if you trust it, pass --trust-code (or set {VARIABLE}=1), else remove it"
-        for text in _texts(value):
-            if text.startswith(("/", "~", "..")) and (refused := refused_path(Path(text).expanduser())):
+        for text in _texts({name: value}):
+            if _may_be_path(text) and (refused := refused_path(os.path.expanduser(text))):
                 return name, refused
     return None
 
@@ -151,13 +161,20 @@ def refused_key(variable: str, urls: Iterable[str]) -> str | None:
     if trusts_all() or variable.endswith("API_KEY"):
         return None
     for url in urls:
-        host = urlsplit(url).hostname or ""
-        if not (host in ("localhost", "::1") or host.startswith("127.") or _is_below(url)):
+        if not (is_loopback(urlsplit(url).hostname or "") or _is_below(url)):
             return (
                 f"the value of {variable}, which is not named as an API_KEY, would be sent to {url}; if you trust that server, "
                 f'pass --trust-code (or set {VARIABLE}=1), or write roots = ["{url}"] into {config_file()}'
             )
     return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def here() -> tuple[Path, ...]:
@@ -167,21 +184,50 @@ def here() -> tuple[Path, ...]:
     return () if folder in (Path("/"), Path(os.path.realpath(Path.home()))) else (folder,)
 
 
+def project_of(folder: Path) -> Path:
+    """The folder of the project in which a recipe's folder lies: the nearest one above, or itself, that holds .git or
+    pyproject.toml. A folder that was received as a whole brings its own .git. The recipe's folder where there is none, or only
+    the root, the home folder, one above that, or one in which every user may write."""
+    home = os.path.realpath(Path.home())
+    for above in (real := Path(os.path.realpath(folder)), *real.parents):
+        if _is_inside(home, str(above)) or above.stat().st_mode & stat.S_IWOTH:
+            break
+        if any((above / mark).exists() for mark in PROJECT):
+            return above
+    return folder
+
+
 def refused_path(path: str | Path, *folders: Path, anywhere_here: bool = True) -> str | None:
     """Why a path may not be used, and how to allow it; None if it lies, also by the links on its way, in one of the folders, the
     user's roots, or the working directory if `anywhere_here`."""
     if trusts_all():
         return None
     named = tuple(dict.fromkeys((*folders, *(here() if anywhere_here else ()))))
-    real, local = os.path.realpath(path), [Path(root) for root in roots() if "://" not in root]
-    if any(_is_inside(real, os.path.realpath(folder.expanduser())) for folder in (*named, *local)):
+    if _is_in_one(path, (*named, *roots())):
         return None
+    real = os.path.realpath(path)
     elsewhere = "" if os.path.abspath(path) == real else f" (it is {real})"
     return (
         f"{path} lies outside {' and '.join(str(folder.absolute()) for folder in named) or 'your roots'}{elsewhere}; if you "
         f"trust where this comes from, pass --trust-code (or set {VARIABLE}=1), or write "
-        f'roots = ["{os.path.dirname(real)}"] into {config_file()}'
+        f'roots = ["{real}"] into {config_file()}'
     )
+
+
+def local_folder(place: str) -> str | None:
+    """The folder on this machine that fsspec opens for a place, which may be `file:...` or `local:...`; None for another URL."""
+    protocol, _ = split_protocol(place)
+    return str(LocalFileSystem._strip_protocol(os.path.expanduser(place))) if protocol in (None, "file", "local") else None
+
+
+def refused_place(place: str, *folders: Path) -> str | None:
+    """As `refused_path`, for a folder or an fsspec URL. URLs of other machines may be used; those of several parts (`::`) not."""
+    if trusts_all():
+        return None
+    if "::" in place:
+        return f"{place} names one file system inside another, which may be this machine's; name the folder or URL itself"
+    folder = local_folder(place)
+    return None if folder is None else refused_path(folder, *folders)
 
 
 def outside(folder: str, name: str, *, local: bool) -> str | None:
@@ -214,11 +260,8 @@ def first_refused(paths: Iterable[str | Path], *folders: Path) -> str | None:
 def refused_outside_roots(place: str) -> str | None:
     """Why a deployment may not use a recipe, folder or URL: it lies in none of the user's roots, or, where there are none, not in
     the working directory. Trust in code does not change it. None if it may."""
-    allowed = roots() or tuple(map(str, here()))
-    if "://" in place:
-        if _is_below(place):
-            return None
-    elif any(_is_inside(os.path.realpath(place), os.path.realpath(os.path.expanduser(root))) for root in allowed):
+    allowed, folder = roots() or tuple(map(str, here())), local_folder(place)
+    if "::" not in place and (_is_below(place) if folder is None else _is_in_one(folder, allowed)):
         return None
     where = " and ".join(allowed) or "the roots of this machine, which has none"
     return (
@@ -263,16 +306,31 @@ def _loads_code(name: str, value: Any) -> bool:
         return True
     if isinstance(value, Mapping):
         return any(_loads_code(str(key), inner) for key, inner in value.items())
-    return any(_DOTTED.fullmatch(text) or ":" in text or text.endswith(".py") for text in _texts(value))
+    if isinstance(value, list | tuple):
+        return any(_loads_code("" if isinstance(inner, Mapping) else name, inner) for inner in value)
+    return name not in _LABELS and isinstance(value, str) and _names_code(value)
+
+
+def _names_code(text: str) -> bool:
+    is_object = _DOTTED.fullmatch(text) is not None or ":" in text or text.endswith(".py")
+    return is_object and _DEVICE.fullmatch(text) is None
+
+
+def _may_be_path(text: str) -> bool:
+    """Whether a text may be a path to another folder than the working directory, or is there: ORG/NAME is none unless a folder or
+    link of that name lies there."""
+    if text.startswith((".", "/", "~")) or ".." in text.split("/") or os.path.lexists(text):
+        return True
+    return os.path.realpath(text) != os.path.normpath(os.path.join(os.path.realpath(os.curdir), text))
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in a JSON value."""
+    """The texts in a JSON value, but for labels."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)
+        for name, inner in value.items():
+            yield from _texts(inner) if name not in _LABELS else ()
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _texts(inner)
@@ -283,6 +341,12 @@ def _is_below(url: str) -> bool:
     steps = url.split("/")
     below = any("://" in root and f"{url.rstrip('/')}/".startswith(f"{root.rstrip('/')}/") for root in roots())
     return below and ".." not in steps and "::" not in url
+
+
+def _is_in_one(path: str | Path, folders: Iterable[str | Path]) -> bool:
+    """Whether a path lies, also by the links on its way, in one of the folders; URLs hold none."""
+    real, local = os.path.realpath(path), (str(folder) for folder in folders if "://" not in str(folder))
+    return any(_is_inside(real, os.path.realpath(os.path.expanduser(folder))) for folder in local)
 
 
 def _is_inside(real: str, folder: str) -> bool:

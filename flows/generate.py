@@ -4,6 +4,7 @@ import contextvars
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from inspect import isawaitable
+from pathlib import Path
 from typing import Any
 
 from prefect import State, Task, flow, task
@@ -97,7 +98,7 @@ class Reported:
 @flow(name="thresher-generate", validate_parameters=True)
 def generate(recipe: str, out: str | None = None, overrides: list[str] | None = None, salt: str | None = None) -> str:
     """Sample a recipe into its run directory, without filtering; returns the directory."""
-    check_roots(recipe, out or "data/runs")
+    check_roots(str(Path(recipe).absolute()), out or "data/runs")
     begun = steps.begin(recipe_file.load(recipe, overrides or ()), out, salt=salt)
     with Reported() as report, Progress(report=report) as progress, open_executor(begun.recipe) as executor:
         steps.fill_pool(begun, SampleSteps(steps.Plain(begun.run, progress, executor)), progress, executor)

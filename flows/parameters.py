@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from pydantic.json_schema import SkipJsonSchema
 
 from filters import trust
+from schemas.recipe import Recipe
 from thresher.errors import ScheduleError
 from thresher.inputs import recipe_file
 from thresher.inputs.recipe_file import Loaded
-from thresher.releases.places.folder import Folder
-from thresher.releases.places.open_place import open_place
+from thresher.inputs.recipe_trust import is_of_hub
 
 DEMO = "data/recipes/demo.yaml"
 Empty = SkipJsonSchema[None]
@@ -59,10 +59,10 @@ def check_roots(*places: str) -> None:
             raise ScheduleError(refused)
 
 
-def check_repository(loaded: Loaded) -> None:
+def check_repository(recipe: Recipe) -> None:
     """Raise ScheduleError where a deployment would publish to a folder outside the roots."""
-    repo = loaded.recipe.publish.repo
-    if repo is not None and "://" not in repo and isinstance(open_place(repo), Folder):
+    repo = recipe.publish.repo
+    if repo is not None and not is_of_hub(repo) and ("::" in repo or trust.local_folder(repo) is not None):
         check_roots(repo)
 
 

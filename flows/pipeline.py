@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -70,9 +71,9 @@ def pipeline(
     """
     explain_once()
     out, salt = out or None, salt or None
-    check_roots(recipe, out or "data/runs")
+    check_roots(str(Path(recipe).absolute()), out or "data/runs")
     loaded = load(recipe, overrides, limits)
-    check_repository(loaded)
+    check_repository(loaded.recipe)
     opened = slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt))
     with (
         opened as begun,

@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
-from flows.parameters import check_roots
+from flows.parameters import check_repository, check_roots
 from thresher.auditing.audit import Audit
 from thresher.auditing.pages.report import write_report
 from thresher.auditing.show import markdown
@@ -82,8 +82,10 @@ def release(root: str) -> dict[str, Any]:
     """Audit a run, write its dataset and publish it to the repository of its recipe; returns the audit, the directory of the
     dataset, the report and the release."""
     check_roots(root)
+    run = open_run(root)
+    check_repository(run.recipe)
     with LocalExecutor(0) as executor:
-        plain = steps.Plain(open_run(root), Progress(), executor)
+        plain = steps.Plain(run, Progress(), executor)
         released = release_run(plain)
         return results(*released, publish_run(plain))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from filters import trust
 
@@ -113,13 +114,34 @@ def test_an_installed_entry_point_allows_its_code(monkeypatch: pytest.MonkeyPatc
         {"otlp_traces_endpoint": "http://127.0.0.1:1"},
         {"master_addr": "elsewhere", "nnodes": 2},
         {"kv_transfer_config": {"kv_connector": "P2pNcclConnector", "kv_ip": "6.6.6.6"}},
+        {"download_dir": "x/../../../etc"},
+        {"tokenizer": "./../../home"},
+        {"tokenizer": "link"},
+        {"speculative_config": {"model": "link/new", "num_speculative_tokens": 1}},
+        {"kv_transfer_config": {"kv_connector_extra_config": {"shared_storage_path": "./../../etc"}}},
+        {"allowed_local_media_path": "./../../etc"},
+        {"profiler_config": {"torch_profiler_dir": "x/../../../tmp/o"}},
+        {"compilation_config": {"cache_dir": "cache"}},
+        {"compilation_config": {"inductor_compile_config": {"a_cache_dir": "cache"}}},
+        {"load_format": "ipc_cache", "model_loader_extra_config": {"socket_path": "sock"}},
+        {"model_loader_extra_config": {"socket_path": "sock"}},
+        {"model_loader_extra_config": {"tensorizer_uri": "model.tensors"}},
+        {"a": [{"worker_cls": "x"}]},
+        {"a": [[{"b": {"plugin": "x"}}]]},
+        {"a": [{"b": "evil.Class"}]},
+        {"served_model_name": {"worker_cls": "x"}},
     ],
 )
-def test_options_that_load_code_or_leave_the_folder_are_refused(options: dict[str, Any]) -> None:
+def test_options_that_load_code_or_leave_the_folder_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "work")
     refused = trust.refused_options(options)
 
     assert refused is not None
-    assert refused[0] == next(iter(options))
+    assert refused[0] in options
     assert "--trust-code" in refused[1]
 
 
@@ -138,10 +160,18 @@ def test_options_that_load_code_or_leave_the_folder_are_refused(options: dict[st
         {"compilation_config": {"cudagraph_capture_sizes": [1, 2]}},
         {"limit_mm_per_prompt": {"image": 0}},
         {"revision": "v1.0", "served_model_name": "small"},
+        {"served_model_name": "gpt.oss", "device": "cuda:0"},
+        {"compilation_config": {"splitting_ops": ["vllm.unified_attention"], "custom_ops": ["+rms_norm"]}},
+        {"tokenizer": "tokenizers/mine", "download_dir": "./models"},
     ],
 )
-def test_plain_options_need_no_consent(options: dict[str, Any]) -> None:
+def test_plain_options_need_no_consent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any]) -> None:
+    """Also in the home folder, where a name of the Hub is no path."""
+    monkeypatch.chdir(tmp_path)
     assert trust.refused_options(options) is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if "download_dir" not in options:
+        assert trust.refused_options(options) is None
 
 
 def test_every_option_of_vllm_that_is_named_after_code_is_refused() -> None:
@@ -175,10 +205,53 @@ def test_only_keys_of_servers_are_sent_to_servers_elsewhere(untrusting: Path) ->
     assert trust.refused_key("OPENAI_API_KEY", ["https://elsewhere/v1"]) is None
     assert trust.refused_key("HF_TOKEN", ["http://127.0.0.1:8000/v1", "http://localhost:1/v1"]) is None
     assert "https://elsewhere/v1" in (trust.refused_key("HF_TOKEN", ["http://127.0.0.1:8000/v1", "https://elsewhere/v1"]) or "")
-    assert trust.refused_key("HF_TOKEN", ["https://localhost@elsewhere/v1"])
+    for url in (
+        "https://localhost@elsewhere/v1",
+        "http://127.evil.example/v1",
+        "http://127.0.0.1.evil.example",
+        "http://localhost.x",
+    ):
+        assert trust.refused_key("HF_TOKEN", [url]), url
     untrusting.write_text('roots = ["https://elsewhere/v1"]\n')
     assert trust.refused_key("HF_TOKEN", ["https://elsewhere/v1"]) is None
     assert trust.refused_key("HF_TOKEN", ["https://elsewhere/v12"])
+
+
+def test_loopback_addresses_are_recognised() -> None:
+    hosts = {"localhost": True, "127.0.0.9": True, "::1": True, "10.0.0.1": False, "a.example": False, "127.a.example": False}
+    assert {host: trust.is_loopback(host) for host in hosts} == hosts
+
+
+def test_a_place_is_judged_as_fsspec_opens_it(tmp_path: Path) -> None:
+    """Its prefixes for this machine, and URLs inside others."""
+    for place in ("/etc/x", "file:/etc/x", "local:/etc/x", "file:///etc/x", "local:///etc/x", "~/../../etc/x"):
+        assert "lies outside" in (trust.refused_place(place, tmp_path) or ""), place
+        assert Path(LocalFileSystem._strip_protocol(place)) == Path(trust.local_folder(place) or "")
+    assert trust.refused_place("simplecache::/etc/x", tmp_path)
+    assert trust.refused_place("s3://bucket/x", tmp_path) is None
+    assert trust.refused_place(f"file://{tmp_path}/x", tmp_path) is None
+
+
+@pytest.mark.parametrize("mark", trust.PROJECT)
+def test_a_recipe_may_use_the_files_of_its_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mark: str) -> None:
+    """But no folder that holds everything, or that every user may write, becomes a project, whatever lies in it."""
+    project, recipes = tmp_path / "project", tmp_path / "project" / "data" / "recipes"
+    recipes.mkdir(parents=True)
+    assert trust.project_of(recipes) == recipes
+    (project / mark).mkdir()
+    assert trust.project_of(recipes) == project
+    (tmp_path / "link").symlink_to(recipes)
+    assert trust.project_of(tmp_path / "link") == project
+    (recipes / mark).mkdir()
+    assert trust.project_of(recipes) == recipes
+    (recipes / mark).rmdir()
+
+    for home in (project, recipes):
+        monkeypatch.setenv("HOME", str(home))
+        assert trust.project_of(recipes) == recipes
+    monkeypatch.setenv("HOME", "/nowhere")
+    project.chmod(0o777)
+    assert trust.project_of(recipes) == recipes
 
 
 def test_a_path_is_judged_by_where_it_really_leads(tmp_path: Path, untrusting: Path) -> None:
@@ -192,6 +265,7 @@ def test_a_path_is_judged_by_where_it_really_leads(tmp_path: Path, untrusting: P
         refused = trust.refused_path(path, home)
         assert refused is not None
         assert "--trust-code" in refused
+    assert f'roots = ["{elsewhere / "x"}"]' in (trust.refused_path(elsewhere / "x", home) or "")  # and no more than that
     untrusting.write_text(f'roots = ["{elsewhere}"]\n')
     assert trust.refused_path(home / "link" / "x", home) is None
 
@@ -259,6 +333,9 @@ def test_deployments_stay_in_the_roots(monkeypatch: pytest.MonkeyPatch, tmp_path
     untrusting.write_text('roots = ["s3://bucket/runs", "/recipes"]\n')
     assert trust.refused_outside_roots("s3://bucket/runs/sums") is None
     assert trust.refused_outside_roots("/recipes/sums.yaml") is None
+    for place in ("file:/etc/x", "local:/etc/x", "file:///etc/x", "simplecache::/etc/x", "simplecache::/recipes/x", "git:///etc"):
+        assert trust.refused_outside_roots(place), place
+    assert trust.refused_outside_roots("file:///recipes/x") is None
     for place in ("s3://bucket/runs2", "s3://bucket/runs/../x", "s3://other", "recipes/sums.yaml", "file::s3://bucket/runs/x"):
         assert trust.refused_outside_roots(place), place
 

@@ -75,6 +75,18 @@ def test_a_filter_in_processes_of_its_own_is_no_way_around(tmp_path: Path) -> No
     assert refused(tmp_path, filters=[inner]) == [("filters", 0, "parameters", "build")]
 
 
+def test_a_name_that_is_a_link_beside_the_recipe_is_a_path(tmp_path: Path) -> None:
+    """Models, adapters and datasets are looked for there before the Hub is asked."""
+    base = tmp_path / "received"
+    (base / "org").mkdir(parents=True)
+    for link in ("m", "org/m"):
+        (base / link).symlink_to("/etc")
+        source = {"kind": "dataset", "path": link}
+        models = [{"name": link}, {"name": "a/b", "adapter": link}]
+        keys = refused(base, prompts=[{"family": "a", "source": source}], models=models)
+        assert keys == [("prompts", 0, "source", "path"), ("models", 0, "name"), ("models", 1, "adapter")]
+
+
 def test_ordinary_recipes_need_no_consent(tmp_path: Path) -> None:
     keys = refused(
         tmp_path,

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.engines import HttpEngine
 from thresher.errors import EngineError
-from thresher.samplers.http.addresses import fleet_urls, host_and_port, is_loopback, resolved_urls, server_urls
+from thresher.samplers.http.addresses import fleet_urls, host_and_port, resolved_urls, server_urls
 
 
 def test_a_host_name_is_replaced_by_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,3 @@ def test_the_file_of_a_fleet_has_one_address_per_line(tmp_path: Path) -> None:
 )
 def test_the_source_of_samples_is_host_and_port(url: str, source: str) -> None:
     assert host_and_port(url) == source
-
-
-def test_loopback_addresses_are_recognised() -> None:
-    assert [is_loopback(host) for host in ("localhost", "127.0.0.9", "::1", "10.0.0.1", "a.example")] == [True] * 3 + [False] * 2

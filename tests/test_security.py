@@ -5,6 +5,7 @@ The payload is a module beside the stranger's recipe, on Python's path, that wri
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ import thresher
 from filters import trust
 from filters.base import FilterError
 from filters.similarity.signatures import Signed, signed
+from filters.tools import Tools
 from flows.pipeline import pipeline
+from flows.release import release
 from helpers.printed import printed_json
 from helpers.releases import release_run, sft_ids
 from helpers.runs import two_prompts_run
@@ -29,6 +32,7 @@ from thresher.dedupe.index import Index
 from thresher.errors import PublishError, RecipeError, ScheduleError, SourceError, StoreError
 from thresher.inputs.sources import rows
 from thresher.inputs.tables import open_table
+from thresher.judging.build import build_filters
 from thresher.judging.check import check_golds
 from thresher.pool.run import open_run
 from thresher.releases.change import rollback
@@ -47,6 +51,20 @@ def build(config):
     keep = Verdict(Outcome.KEEP, "")
     return Filter("own", "1", Scope.SAMPLE, Role.QUALITY, lambda table: [keep] * table.num_rows, ("completion",))
 """
+READER = """
+from typing import Any
+from pathlib import Path
+from pydantic import BaseModel
+from filters.base import Filter, LocalPath, Role, Scope
+from schemas.sample import Outcome, Verdict
+class Config(BaseModel):
+    path: LocalPath
+def build(config):
+    words, keep, drop = Path(config.path).read_text(), Verdict(Outcome.KEEP, ""), Verdict(Outcome.DROP, "other")
+    judge = lambda table: [keep if text in words else drop for text in table["completion"].to_pylist()]
+    return Filter("own_reader", "1", Scope.SAMPLE, Role.QUALITY, judge, ("completion",))
+"""
+ROOT = Path(__file__).parent.parent
 KEPT = "select filter, count(*) as kept from verdicts where outcome = 'keep' group by 1"
 EVIL = {"name": "payload:build"}
 Recipe = Callable[..., Path]
@@ -186,7 +204,17 @@ def some_signatures() -> tuple[Signed, list[str]]:
         ({"filters": [{"name": "judge", "parameters": {"canaries": SECRET}}]}, "filters[0]"),
         ({"filters": [{"name": "judge", "parameters": {"model": {"name": SECRET}}}]}, "filters[0]"),
         ({"filters": [{"name": "judge", "parameters": {"engine": {"kind": "replay", "path": SECRET}}}]}, "filters[0]"),
+        ({"filters": [{"name": "judge", "parameters": {"engine": {"kind": "openai_http", "fleet": SECRET}}}]}, "filters[0]"),
+        ({"filters": [{"name": "judge", "parameters": {"model": {"name": "org/name", "adapter": SECRET}}}]}, "filters[0]"),
         ({"filters": [{"name": "reward", "parameters": {"model": {"name": SECRET}}}]}, "filters[0]"),
+        (
+            {
+                "filters": [
+                    {"name": "reward", "parameters": {"model": {"name": "m"}, "engine": {"options": {"tokenizer": SECRET}}}}
+                ]
+            },
+            "filters[0]",
+        ),
         ({"filters": [{"name": "decontaminate", "parameters": {"benchmarks": [{"name": "b", "path": SECRET}]}}]}, "filters[0]"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -197,13 +225,67 @@ def test_files_elsewhere_are_not_used(
     """Neither by their path nor by a link that came with the recipe."""
     mine = Path("secret.jsonl").absolute()
     os.chdir(stranger)
-    (stranger / "link").symlink_to(mine)
-    for path in (str(mine), f"../{mine.parent.name}/secret.jsonl", "./link"):
+    (stranger / "org").mkdir()
+    for link in ("link", "org/link"):
+        (stranger / link).symlink_to(mine)
+    for path in (str(mine), f"../{mine.parent.name}/secret.jsonl", "./link", "link", "org/link"):
+        if "publish" in changes and path == "org/link":  # a link to a file: a name of the Hub
+            continue
         text = json.loads(json.dumps(changes).replace(SECRET, path))
         said = refused(capsys, "check", str(recipe(**text)))
         assert re.search(rf"recipe\.yaml:\d+: {re.escape(key)}", said), said
         assert "roots = [" in said
         assert "the secret" not in said
+
+
+@pytest.mark.parametrize("repo", ["file:///etc/x", "local:///etc/x", "~/pub", "org/link"])
+def test_a_repository_elsewhere_under_another_name(
+    recipe: Recipe, stranger: Path, capsys: pytest.CaptureFixture[str], repo: str
+) -> None:
+    """As fsspec reads it, or as a link of the working directory."""
+    (stranger / "org").mkdir()
+    (stranger / "org" / "link").symlink_to(Path.cwd())
+    os.chdir(stranger)
+    assert "publish.repo: " in refused(capsys, "check", str(recipe(publish={"repo": repo})))
+
+
+def test_a_filter_in_processes_of_its_own_reads_no_files_elsewhere(
+    recipe: Recipe, stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its code is trusted, but not the recipe that gives it a path; a path beside the recipe is meant from there."""
+    mine = Path.cwd()
+    (stranger / "own_reader.py").write_text(READER)
+    (mine / "config.toml").write_text('trusted_code = ["own_reader"]\n')
+    (stranger / "words.txt").write_text("Paris")
+    for path, allowed in (("/etc/passwd", False), ("words.txt", True)):
+        named: dict[str, Any] = {"name": "own_reader:build", "parameters": {"path": path}}
+        inside = {"name": "python", "parameters": {"build": named["name"], "parameters": named["parameters"]}}
+        for filter_ in (named, inside):
+            place = str(recipe(filters=[filter_]))
+            if allowed:
+                out = f"run-{filter_['name'].partition(':')[0]}"
+                assert main(["run", place, "--no-prefect", "--out", out]) == 0
+                capsys.readouterr()
+                assert printed_json(capsys, "sql", out, KEPT)[0]["kept"] > 0
+            else:
+                assert "/etc/passwd lies outside" in refused(capsys, "check", place)
+
+
+def test_the_shipped_recipes_load_from_anywhere(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any consent: the files that they name lie in their project. So do they in a copy of the whole folder."""
+    recipes = sorted((ROOT / "data" / "recipes").glob("*.yaml"))
+    assert len(recipes) > 3
+    for folder in (Path.cwd(), Path("/"), ROOT):
+        monkeypatch.chdir(folder)
+        for path in recipes:
+            loaded = thresher.load_recipe(path)
+            build_filters(loaded.recipe, Tools(loaded.base, loaded.home), imported=False, where=loaded.where)
+    monkeypatch.chdir(stranger)
+    assert trust.refused_path(ROOT / "data" / "prompts", stranger)
+    shutil.copytree(ROOT / "data", stranger / "copy" / "data", ignore=shutil.ignore_patterns("runs", "released"))
+    (stranger / "copy" / ".git").mkdir()
+    for path in recipes:
+        assert thresher.load_recipe(stranger / "copy" / "data" / "recipes" / path.name)
 
 
 def test_a_link_in_a_folder_of_prompts_is_not_followed(
@@ -278,6 +360,7 @@ def test_a_foreign_run_does_not_choose_the_folder_to_publish_to(foreign: Path, c
 
     assert "recipe.publish.repo" in refused(capsys, "publish", str(foreign))
     assert not mine.exists()
+    assert main(["publish", str(foreign), "--repo", str(mine.with_name("mine"))]) == 0  # what the user names is the user's choice
 
 
 def test_the_folder_that_a_foreign_run_says_it_is_of_is_not_read(foreign: Path) -> None:
@@ -482,6 +565,9 @@ def test_a_repository_whose_name_has_marks_of_patterns(stranger: Path) -> None:
         ({"recipe": "RECIPE"}, "recipe.yaml"),
         ({"recipe": "recipe.yaml", "out": "/elsewhere"}, "/elsewhere"),
         ({"recipe": "recipe.yaml", "out": "s3://bucket/runs"}, "s3://bucket/runs"),
+        ({"recipe": "recipe.yaml", "out": "file:/elsewhere"}, "file:/elsewhere"),
+        ({"recipe": "recipe.yaml", "out": "local:/elsewhere"}, "local:/elsewhere"),
+        ({"recipe": "recipe.yaml", "out": "simplecache::/elsewhere"}, "simplecache::/elsewhere"),
     ],
 )
 def test_a_deployment_stays_in_the_roots(
@@ -494,6 +580,25 @@ def test_a_deployment_stays_in_the_roots(
 
     with pytest.raises(ScheduleError, match=re.escape(place)):
         pipeline.fn(**given)
+
+
+@pytest.mark.parametrize("repo", ["/elsewhere", "file:///elsewhere", "local:///elsewhere", "~/pub", "zip://x::/x", "org/out"])
+def test_a_deployment_publishes_into_its_roots(
+    recipe: Recipe, stranger: Path, monkeypatch: pytest.MonkeyPatch, foreign: Path, repo: str
+) -> None:
+    """Whatever code is trusted: of a recipe, and of a run whose run.json names the folder."""
+    (foreign / "org").mkdir()
+    (foreign / "org" / "out").symlink_to("/etc")
+    monkeypatch.chdir(foreign)
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "of-others")
+    monkeypatch.setenv(trust.VARIABLE, "1")
+    monkeypatch.setenv(trust.ROOT, str(stranger))
+    edited(foreign / "run.json", lambda run: run["recipe"]["publish"].update(repo=repo))
+
+    with pytest.raises(ScheduleError, match=re.escape(repo)):
+        release.fn(str(foreign))
+    with pytest.raises(ScheduleError, match=re.escape(repo)):
+        pipeline.fn(recipe=str(recipe(publish={"repo": repo})), out=str(stranger / "runs"))
 
 
 def test_a_worker_decides_by_its_own_environment(

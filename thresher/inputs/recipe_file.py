@@ -41,6 +41,11 @@ class Loaded:
     number: int | None = None
     """The model that it stands for (`of_each_model`), from 0."""
 
+    @property
+    def home(self) -> Path:
+        """The folder whose files the recipe may name, besides the working directory and the user's roots."""
+        return trust.project_of(self.base)
+
     def of_each_model(self) -> tuple["Loaded", ...]:
         """The recipe as each of its models draws by it; itself where it names one model."""
         if not self.recipe.models:
@@ -135,7 +140,7 @@ def _refuse_secrets(value: object, key: Key, loaded: Loaded) -> None:
 def _refuse_untrusted(loaded: Loaded) -> None:
     """Raise RecipeError for code, and for files elsewhere, that the recipe names and the user has not allowed."""
     try:
-        refused = next(refusals(loaded.recipe, loaded.base, loaded.base), None)
+        refused = next(refusals(loaded.recipe, loaded.base, loaded.home), None)
     except trust.ConfigError as error:
         raise RecipeError(str(error)) from error
     if refused is not None:

@@ -5,6 +5,7 @@ in place of its own folder in that of the run.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,23 @@ def refusals(recipe: Recipe, base: Path, home: Path, *, drawn: bool = True) -> I
         return
     for number, spec in enumerate(recipe.filters):
         yield from _of_filter(spec, ("filters", number))
-    for key, value in (*(_places_of_sampling(recipe) if drawn else ()), *_places_of_judging(recipe)):
+    for key, value in (*(_places_of_sampling(recipe, base) if drawn else ()), *_places_of_judging(recipe, base)):
         refused = trust.refused_path(base / value, home)
         if refused is not None:
             yield key, refused
     repo = recipe.publish.repo
-    if repo is not None and _is_folder(repo) and (refused := trust.refused_path(os.path.expanduser(repo), home)):
+    if repo is not None and not is_of_hub(repo) and (refused := trust.refused_place(repo, home)):
         yield ("publish", "repo"), refused
     if isinstance(recipe.executor, RayExecutorSpec) and (refused := trust.refused_cluster(recipe.executor.address)):
         yield ("executor", "address"), refused
     for key, engine in (*(_engines(recipe) if drawn else ()), *_semantic_engine(recipe)):
         yield from _of_engine(engine, key)
+
+
+def is_of_hub(repo: str) -> bool:
+    """Whether a repository's name is one of a Hub, ORG/NAME; otherwise it is a directory, or an fsspec URL."""
+    is_path = "://" in repo or repo.startswith((".", "/", "~")) or Path(repo).is_dir()
+    return not is_path and re.search("[^/]/[^/]", repo) is not None
 
 
 def _of_filter(spec: FilterSpec, key: Key) -> Iterator[tuple[Key, str]]:
@@ -66,11 +73,11 @@ def _of_engine(engine: Any, key: Key) -> Iterator[tuple[Key, str]]:
             yield (*key, "api_key_env"), refused
 
 
-def _places_of_sampling(recipe: Recipe) -> Iterator[tuple[Key, str]]:
+def _places_of_sampling(recipe: Recipe, base: Path) -> Iterator[tuple[Key, str]]:
     """The local paths from which a recipe draws."""
     for number, prompts in enumerate(recipe.prompts):
         if isinstance(source := prompts.source, JsonlSource | ParquetSource) or (
-            isinstance(source, DatasetSource) and _is_path(source.path)
+            isinstance(source, DatasetSource) and _is_path(source.path, base)
         ):
             yield ("prompts", number, "source", "path"), source.path
     for key, engine in _engines(recipe):
@@ -81,22 +88,22 @@ def _places_of_sampling(recipe: Recipe) -> Iterator[tuple[Key, str]]:
     models: list[tuple[Key, ModelSpec]] = [(("model",), recipe.model)]
     models += [(("models", number), entry) for number, entry in enumerate(recipe.models)]
     for key, model in models:
-        yield from _places_of_model(model, key)
+        yield from _places_of_model(model, key, base)
 
 
-def _places_of_judging(recipe: Recipe) -> Iterator[tuple[Key, str]]:
+def _places_of_judging(recipe: Recipe, base: Path) -> Iterator[tuple[Key, str]]:
     """The local paths with which a recipe compares; those of filters are checked as the filters are built."""
     if recipe.dedupe is not None and recipe.dedupe.semantic is not None:
-        yield from _places_of_model(recipe.dedupe.semantic.model, ("dedupe", "semantic", "model"))
+        yield from _places_of_model(recipe.dedupe.semantic.model, ("dedupe", "semantic", "model"), base)
     if recipe.dedupe is not None and recipe.dedupe.released is not None:
         yield ("dedupe", "released", "index"), recipe.dedupe.released.index
     if recipe.run.scratch is not None:
         yield ("run", "scratch"), recipe.run.scratch
 
 
-def _places_of_model(model: ModelSpec, key: Key) -> Iterator[tuple[Key, str]]:
+def _places_of_model(model: ModelSpec, key: Key, base: Path) -> Iterator[tuple[Key, str]]:
     for name, value in (("name", model.name), ("adapter", model.adapter)):
-        if value is not None and _is_path(value):
+        if value is not None and _is_path(value, base):
             yield (*key, name), os.path.expanduser(value)
 
 
@@ -112,13 +119,9 @@ def _semantic_engine(recipe: Recipe) -> Iterator[tuple[Key, Any]]:
         yield ("dedupe", "semantic", "engine"), recipe.dedupe.semantic.engine
 
 
-def _is_path(name: str) -> bool:
-    """Whether a name of a model or dataset can lead to another folder than its own; ORG/NAME cannot."""
-    return name.startswith((".", "/", "~")) or ".." in name.split("/")
-
-
-def _is_folder(repo: str) -> bool:
-    return "://" not in repo and (_is_path(repo) or "/" not in repo)
+def _is_path(name: str, base: Path) -> bool:
+    """Whether a name of a model or dataset may be a path: ORG/NAME is one where a folder, or a link, of that name lies there."""
+    return name.startswith((".", "/", "~")) or ".." in name.split("/") or os.path.lexists(base / name)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from thresher.inputs.files.arrow_files import open_arrow_files
 from thresher.inputs.files.arrow_values import python_values
 from thresher.inputs.files.dataset_cards import check_folder, check_hub_card
 from thresher.inputs.files.json_lines import Row, parse_line, read_lines
-from thresher.inputs.files.named_files import TABLES, NamedFile, files_below, named_files
+from thresher.inputs.files.named_files import TABLES, NamedFile, named_files
 from thresher.inputs.files.saved_datasets import is_saved, load_saved
 
 log = logging.getLogger(__name__)
@@ -227,7 +227,6 @@ def _loaded(source: DatasetSource, base: Path, name: str) -> Any:
         return datasets.load_dataset(source.path, source.config, split=source.split, revision=source.revision)
     if source.revision is not None:
         raise SourceError(f"{name}: revision {source.revision!r} of a directory, which has none; remove revision")
-    files_below(source.path, base)  # refuses links out of it
     if is_saved(local):
         return load_saved(local, name, source.config, source.split)
     check_folder(local)

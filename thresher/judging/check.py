@@ -104,7 +104,7 @@ def check_recipe(loaded: Loaded) -> Report:
     listed in the report."""
     for one in loaded.of_each_model():
         check_parsers(one.recipe.model, one.recipe.engine, one.where)
-    with opened_tools(loaded.recipe, loaded.base) as tools:
+    with opened_tools(loaded.recipe, loaded.base, loaded.home) as tools:
         return _checked(loaded, build_filters(loaded.recipe, tools, imported=False, where=loaded.where))
 
 

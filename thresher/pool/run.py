@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from filters import trust
 from filters.reasoning import Marking
+from schemas.dataset import PublishSpec
 from schemas.manifest import RunManifest
 from schemas.recipe import Recipe
 from thresher.errors import StoreError
@@ -55,16 +56,17 @@ class Run:
     @cached_property
     def base(self) -> Path:
         """The recipe's directory: relative paths of the recipe start there. Raises StoreError (require_consent)."""
-        self.require_consent()
+        self.require_consent(publishes=False)
         return Path(self.manifest.base)
 
-    def require_consent(self) -> None:
+    def require_consent(self, *, publishes: bool) -> None:
         """Raise StoreError where the recipe of a run that others may have made names code, or files and folders elsewhere, that
-        judging or publishing would use and the user has not allowed (filters.trust)."""
+        judging would use and the user has not allowed (filters.trust). With `publishes`, so is the repository that it names."""
         if self.named:
             return
+        recipe = self.recipe if publishes else self.recipe.model_copy(update={"publish": PublishSpec()})
         try:
-            refused = next(refusals(self.recipe, Path(self.manifest.base), self.home, drawn=False), None)
+            refused = next(refusals(recipe, Path(self.manifest.base), self.home, drawn=False), None)
         except trust.ConfigError as error:
             raise StoreError(str(error)) from error
         if refused is not None:
@@ -73,10 +75,10 @@ class Run:
 
     @property
     def home(self) -> Path:
-        """The folder whose files the recipe may name, besides the working directory and the user's roots: its own if the user
-        named it, else the run directory."""
+        """The folder whose files the recipe may name, besides the working directory and the user's roots: that of its project if
+        the user named it, else the run directory."""
         if self.named:
-            return Path(self.manifest.base)
+            return trust.project_of(Path(self.manifest.base))
         return Path(self.store.base if self.store.local else self.root)  # a URL is no local folder
 
     def where(self, key: Key) -> str:

@@ -73,6 +73,7 @@ def take_in(run: Run) -> set[str]:
     recipe = run.recipe
     if recipe.publish.repo is None or recipe.dedupe is None or recipe.dedupe.released is None:
         return set()
+    run.require_consent(publishes=True)
     index, place = released.open_index(recipe.dedupe, run.base), open_place(recipe.publish.repo)
 
     def attempt() -> set[str]:

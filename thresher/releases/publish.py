@@ -50,8 +50,8 @@ def publish(run: Run, spec: PublishSpec | None = None, *, force: str | None = No
     """Append the dataset of a finished run to a repository. `spec` replaces the recipe's `publish`; `force` is the reason for
     releasing what the gates refuse. Raises PublishError, and then nothing has changed; StoreError where the recipe of a run of
     others needs the user's consent."""
-    run.require_consent()
     spec = spec or run.recipe.publish
+    run.require_consent(publishes=spec.repo == run.recipe.publish.repo)
     with run.store.writing("thresher publish"), tempfile.TemporaryDirectory(prefix="thresher-") as folder:
         return _publish_from(run, Path(run.store.path("dataset") if run.store.local else folder), spec, force)
 

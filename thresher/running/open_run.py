@@ -92,7 +92,7 @@ def begin(
         )
     store = Store(_placed(recipe, str(out or f"data/runs/{recipe.name}")))
     recipe = _with_its_index(recipe, store, loaded.base)
-    build_filters(recipe, Tools(loaded.base), imported=False, where=loaded.where)
+    build_filters(recipe, Tools(loaded.base, loaded.home), imported=False, where=loaded.where)
     described = describe_models.describe(loaded)
     sampling = recipe.sampling.model_dump(mode="json")
     decides = {
@@ -126,7 +126,7 @@ def begin_brought(
             f"{loaded.where(('models',))}: nothing is drawn for your own samples; remove it, and set model.reasoning where their "
             "reasoning has marks of its own"
         )
-    build_filters(loaded.recipe, Tools(loaded.base), imported=True, where=loaded.where)
+    build_filters(loaded.recipe, Tools(loaded.base, loaded.home), imported=True, where=loaded.where)
     check_parsers(loaded.recipe.model, None, loaded.where)
     given = [samples] if isinstance(samples, str | Path) else list(samples)
     files = all_named(given)

@@ -89,6 +89,18 @@ def _within(files: list[NamedFile], folder: Path) -> list[NamedFile]:
     return files
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise SourceError where a link in a folder of data leads out of it without the user's consent, also one in a hidden folder
+    or to a hidden file: the card of a dataset may name those."""
+    links: list[Path] = []
+    seen = {os.path.realpath(folder)}
+    for inside, folders, files in os.walk(folder, followlinks=True):
+        links += (path for name in (*folders, *files) if (path := Path(inside, name)).is_symlink())
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(inside, name)) not in seen]
+        seen.update(os.path.realpath(os.path.join(inside, name)) for name in folders)
+    _within([NamedFile(link, link.name, str(link)) for link in links], folder)
+
+
 def is_pattern(text: str) -> bool:
     """Whether a path has the marks of a pattern: * ? or [."""
     return _PATTERN.search(text) is not None

@@ -7,7 +7,7 @@ from typing import Any
 from filters import trust
 from schemas.suggest import did_you_mean
 from thresher.errors import SourceError
-from thresher.inputs.files.named_files import SPLITS
+from thresher.inputs.files.named_files import SPLITS, refuse_links
 
 _ONE, _INFO = "state.json", "dataset_info.json"
 
@@ -38,6 +38,7 @@ def load_saved(folder: Path, name: str, config: str | None, split: str | None) -
 
 def _check_names(folder: Path) -> None:
     """Raise SourceError where the files of a saved dataset name splits or data outside its folder."""
+    refuse_links(folder)
     splits = _content(folder / SPLITS).get("splits", []) if (folder / SPLITS).exists() else [""]
     for split in splits:
         if refused := trust.outside(str(folder), f"{split}/{_ONE}" if split else _ONE, local=True):

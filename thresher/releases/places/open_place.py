@@ -1,8 +1,6 @@
 """Opens a repository by its name: on the Hub, in a directory, or at an fsspec URL."""
 
-import re
-from pathlib import Path
-
+from thresher.inputs.recipe_trust import is_of_hub
 from thresher.releases.places.folder import Folder
 from thresher.releases.places.hub import HubPlace
 from thresher.releases.places.place import Place
@@ -11,6 +9,4 @@ from thresher.releases.places.place import Place
 def open_place(where: str) -> Place:
     """Open the repository of a name: ORG/NAME on the Hub, else a directory or an fsspec URL. Raises PublishError if the client
     of a URL is not installed."""
-    if "://" in where or where.startswith((".", "/", "~")) or Path(where).is_dir() or not re.search("[^/]/[^/]", where):
-        return Folder(where)
-    return HubPlace(where)
+    return HubPlace(where) if is_of_hub(where) else Folder(where)

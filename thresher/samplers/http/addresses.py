@@ -1,6 +1,5 @@
 """Finds the addresses of a recipe's servers: a list, the file of a fleet, or all addresses of a host name."""
 
-import ipaddress
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,11 +60,3 @@ def host_and_port(url: str) -> str:
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -16,10 +16,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
+from filters import trust
 from schemas.engines import HttpEngine
 from thresher.credentials import hidden
 from thresher.errors import EngineError
-from thresher.samplers.http.addresses import is_loopback
 from thresher.samplers.http.answers import WORDS, Response
 
 if TYPE_CHECKING:
@@ -284,8 +284,10 @@ def _open_client(url: str, spec: HttpEngine, key: ApiKey) -> "aiohttp.ClientSess
 
     parts = urlsplit(url)
     host = parts.hostname or ""
-    proxy = None if is_loopback(host) or urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(parts.scheme)
-    if key.value and parts.scheme == "http" and not is_loopback(host):
+    proxy = (
+        None if trust.is_loopback(host) or urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(parts.scheme)
+    )
+    if key.value and parts.scheme == "http" and not trust.is_loopback(host):
         log.warning("%s: the key of %s is sent unencrypted; use https", url, key.variable)
     return aiohttp.ClientSession(
         # Servers (uvicorn) close an idle connection after 5 s.
