@@ -11,8 +11,10 @@ from filters.supervise import worker
 from helpers.fake_openai import FakeOpenAI
 from thresher.auditing.count_run import count
 from thresher.inputs import recipe_file
+from thresher.judging import winnow
 from thresher.pool import judged
 from thresher.pool.run import Run
+from thresher.pool.store import Store
 from thresher.running import steps
 from thresher.running.progress import Progress
 from thresher.running.shortfalls import notes
@@ -81,7 +83,7 @@ def test_a_mended_filter_is_asked_again_for_what_was_broken_alone(tmp_path: Path
     run = filtered(tmp_path, filters, texts)
 
     assert reasons(run) == ["", "timeout", "unparsed", "crash", "timeout", "filter_error"]
-    assert count(run).filters[-1].broken == judged.broken(run.store) == 3
+    assert count(run).filters[-1].broken == count(run).broken == winnow.unjudged(run, [0]).broken == 3
     assert "3 verdicts are undecided because something was broken" in notes(run, count(run))[0]
     before = run.store.entry("dataset")
 
@@ -91,7 +93,7 @@ def test_a_mended_filter_is_asked_again_for_what_was_broken_alone(tmp_path: Path
 
     assert reasons(run) == ["", "timeout", "unparsed", "", "", ""]
     assert set(asked.read_text().split()) == {"die", "wait", "import"}
-    assert judged.broken(run.store) == count(run).filters[-1].broken == 0
+    assert count(run).broken == winnow.unjudged(run, [0]).broken == 0
     assert run.store.entry("dataset") != before
 
     asked.unlink()
@@ -126,6 +128,31 @@ def test_a_judge_is_asked_again_for_what_its_server_refused(tmp_path: Path) -> N
 
         assert reasons(run) == ["", ""]
         assert not [body for body in server.bodies if "the first" in body["messages"][-1]["content"]]
+
+
+def test_looking_for_broken_verdicts_reads_each_entry_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an object store each look is two requests."""
+    filters = [{"name": "regex", "parameters": {"pattern": "a"}}]
+    run = filtered(tmp_path, filters, ["a", "b"])
+    looks, exists = list[str](), Store.exists
+
+    def noted(store: Store, name: str) -> bool:
+        looks.append(name)
+        return exists(store, name)
+
+    monkeypatch.setattr(Store, "exists", noted)
+
+    assert winnow.unjudged(run, [0]).broken == 0
+    assert looks.count("verdicts/00000.json") == 1
+
+    looks.clear()
+    assert judged.hits_of_shards(run.store) == {0: 1}
+    assert looks.count("verdicts/00000.json") == 1
+
+    audit = count(run)
+    looks.clear()
+    notes(run, audit)
+    assert not [name for name in looks if "verdicts" in name]
 
 
 def test_filters_over_the_corpus_are_asked_again_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,11 @@ class Audit:
     models: tuple[ModelStats, ...] = ()
     """The models of a run that draws from several."""
 
+    @property
+    def broken(self) -> int:
+        """Verdicts that are undecided because something other than the sample was broken."""
+        return sum(stats.broken for stats in self.filters)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the audit as JSON values."""
         document = asdict(self)

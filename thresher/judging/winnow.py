@@ -11,6 +11,7 @@ that are undecided because something was broken.
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,24 @@ def _judge_shard(run: Run, shard: int, entry: Entry, built: Sequence[Built]) -> 
     return store.write_table(name, verdicts, key=key, facts=noted)
 
 
-def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int]]:
-    """The sampled shards that lack verdicts of the recipe's filters or have broken ones, and the hits of the others, by shard. Up
-    to HASHED_BYTES of verdicts are hashed; a damaged file is moved aside."""
+@dataclass(frozen=True)
+class Unjudged:
+    """What is left to judge of a run, from one look at each entry."""
+
+    shards: list[int]
+    """Those that lack verdicts of the recipe's filters or have broken ones."""
+    hits: dict[int, int]
+    """The hits of the others, by shard."""
+    broken: int
+    """Verdicts that are asked for again, because something was broken."""
+
+
+def unjudged(run: Run, sampled: Iterable[int]) -> Unjudged:
+    """Return what is left to judge of sampled shards. Hashes up to HASHED_BYTES of verdicts; a damaged file is moved aside."""
     store, exhaustive = run.store, run.recipe.audit.exhaustive
     with filter_sets.of_this_process.use(run) as filter_set:
         built = filter_set.local
-    missing, hits, hashed = [], dict[int, int](), 0
+    missing, hits, broken, hashed = [], dict[int, int](), 0, 0
     for shard in sampled:
         samples = store.entry(f"samples/{shard_name(shard)}")
         verdicts = None
@@ -105,10 +117,11 @@ def unjudged(run: Run, sampled: Iterable[int]) -> tuple[list[int], dict[int, int
             verdicts = store.finished(f"verdicts/{shard_name(shard)}", key, hashed=hashed < HASHED_BYTES)
         if verdicts is None or pool.broken_in(verdicts):
             missing.append(shard)
+            broken += 0 if verdicts is None else pool.broken_in(verdicts)
         else:
             hashed += verdicts.bytes
             hits[shard] = int(verdicts.facts["hits"])
-    return missing, hits
+    return Unjudged(missing, hits, broken)
 
 
 def count_prompts(run: Run, samples: pa.Table) -> dict[str, PromptCount]:

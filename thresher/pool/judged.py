@@ -85,8 +85,13 @@ def hits(store: Store) -> int:
 
 def hits_of_shards(store: Store) -> dict[int, int]:
     """The same for each judged shard."""
-    last = ((shard, verdict_entries(store, shard)[-1:]) for shard in sampled(store))
-    return {shard: int(entry.facts["hits"]) for shard, entries in last for entry in entries}
+    files, hits = verdict_files(store), dict[int, int]()
+    for shard in sampled(store):
+        names = [f"verdicts/{shard_name(shard)}", *(corpus_name(number, shard) for number in range(files[shard] - 1))]
+        last = next(filter(None, map(store.entry, reversed(names[: files[shard]]))), None)
+        if last is not None:
+            hits[shard] = int(last.facts["hits"])
+    return hits
 
 
 def corpus_name(number: int, shard: int) -> str:
@@ -145,11 +150,6 @@ def noted_broken(verdicts: pa.Table) -> dict[str, int]:
 def broken_in(entry: Entry) -> int:
     """How many broken verdicts a verdict file has. The next run asks for them again."""
     return int(entry.facts.get("broken", 0))
-
-
-def broken(store: Store) -> int:
-    """The same for the whole run."""
-    return sum(broken_in(entry) for shard in sampled(store) for entry in verdict_entries(store, shard))
 
 
 def drop_corpus(store: Store, *, keep: int) -> None:

@@ -37,9 +37,9 @@ def notes(run: Run, audit: Audit) -> list[str]:
             f"{number(undrawn, ',')} samples could not be drawn and are undecided (see above); `{run.command}` tries them again, "
             "those of refused prompts once what decides it has changed"
         )
-    if broken := judged.broken(run.store):
+    if audit.broken:
         lines.append(
-            f"{number(broken, ',')} verdicts are undecided because something was broken (`detail` says what); "
+            f"{number(audit.broken, ',')} verdicts are undecided because something was broken (`detail` says what); "
             f"`{run.command}` asks again"
         )
     if card_changed(run):

@@ -179,21 +179,18 @@ def finished(begun: Begun) -> Finished | None:
         return None
     if not (released.added(run) if run.recipe.publish.repo is None else publish.published(run)):
         return None
-    if judged.broken(run.store) or winnow.unjudged(run, judged.sampled(run.store))[0] or judged.damaged_corpus(run.store):
+    if winnow.unjudged(run, judged.sampled(run.store)).shards or judged.damaged_corpus(run.store):
         return None
     result = Finished(cached_audit(run), f"{run.root}/dataset")
-    return None if result.audit.problems else result
+    return None if result.audit.problems or result.audit.broken else result
 
 
 def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor) -> None:
     """Sample the missing shards, judge each as soon as it is sampled, and compare them. Raises the first error after what was
     under way has ended; RecipeError before anything is sampled when a verifier refuses references of its own prompts."""
     run = begun.run
-    if broken := judged.broken(run.store):
-        progress.say(f"{broken} verdicts are undecided because something was broken when they were asked for; asking again")
     if not begun.missing or begun.enough:
-        left, _ = winnow.unjudged(run, judged.sampled(run.store))
-        _judge_only(left, steps, executor)
+        _judge_left(run, steps, executor, progress)
         steps.compare()
         if not begun.missing or begun.enough:  # changed filters may keep fewer
             return
@@ -210,7 +207,7 @@ def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor
                 raise
             if begun.undrawn.issuperset(begun.lacking[number]):
                 log.warning("what could not be drawn before is not tried again: %s", error)
-                _judge_only(winnow.unjudged(run, judged.sampled(run.store))[0], steps, executor)
+                _judge_left(run, steps, executor, progress)
                 steps.compare()
                 continue
             if not run.several:
@@ -218,7 +215,7 @@ def fill_pool(begun: Begun, steps: Steps, progress: Progress, executor: Executor
             failures.append((one.label, error))
             log.warning("%s draws no samples: %s; the other models of the recipe are drawn from", one.label, error)
     if failures:
-        _judge_only(winnow.unjudged(run, judged.sampled(run.store))[0], steps, executor)
+        _judge_left(run, steps, executor, progress)
         raise _of_models(run, failures)
 
 
@@ -259,8 +256,9 @@ def sample_through(
     per_engine = shards_in_flight(run, engines.call(_facts))
     todo = begun.lacking[number]
     missing = set(todo)
-    unjudged, hits = winnow.unjudged(run, (shard for shard in judged.sampled(run.store) if shard not in missing))
-    for shard, count in hits.items():
+    left = winnow.unjudged(run, (shard for shard in judged.sampled(run.store) if shard not in missing))
+    _say_broken(left, progress)
+    for shard, count in left.hits.items():
         progress.judged(shard, count)
 
     def judge(shard: int) -> None:
@@ -268,8 +266,9 @@ def sample_through(
         if entry is not None:
             progress.judged(shard, int(entry["facts"]["hits"]))
 
+    unjudged = left.shards
     while todo:
-        left = overlap(
+        not_drawn = overlap(
             todo,
             [*unjudged, *todo],
             sample=lambda shard: steps.sample(shard, engines),
@@ -281,7 +280,7 @@ def sample_through(
         )
         if _is_last(begun, number):
             steps.compare()
-        todo, unjudged = ([], unjudged) if begun.enough else (left, [])
+        todo, unjudged = ([], unjudged) if begun.enough else (not_drawn, [])
         if todo:
             progress.known(judged.hits_of_shards(run.store))
 
@@ -317,6 +316,17 @@ def shards_in_flight(run: Run, facts: EngineFacts) -> int:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _judge_left(run: Run, steps: Steps, executor: Executor, progress: Progress) -> None:
+    left = winnow.unjudged(run, judged.sampled(run.store))
+    _say_broken(left, progress)
+    _judge_only(left.shards, steps, executor)
+
+
+def _say_broken(left: winnow.Unjudged, progress: Progress) -> None:
+    if left.broken:
+        progress.say(f"{left.broken} verdicts are undecided because something was broken when they were asked for; asking again")
 
 
 def _judge_only(shards: list[int], steps: Steps, executor: Executor) -> None:
