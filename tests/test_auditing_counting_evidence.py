@@ -123,10 +123,10 @@ def test_too_many_timeouts_and_wrong_canaries_raise_alarms() -> None:
 
 
 def test_a_kind_of_canary_fails_only_beyond_chance() -> None:
-    """Two errors of three may be chance for a judge that must be right on three of four; three of three are not."""
-    kinds = canary_kinds({"asked.turn": 3, "right.turn": 1, "asked.ending": 3}, 0.75)
+    """Two errors of two, or of three, may be chance for a judge that must be right on three of four; three of three are not."""
+    kinds = canary_kinds({"asked.turn": 3, "right.turn": 1, "asked.ending": 3, "asked.verdict": 2}, 0.75)
 
-    assert {name: kind.fails for name, kind in kinds.items()} == {"turn": False, "ending": True}
+    assert {name: kind.fails for name, kind in kinds.items()} == {"verdict": False, "turn": False, "ending": True}
 
 
 def test_errors_that_differ_in_numbers_are_one_kind_where_there_are_too_many() -> None:

@@ -1,11 +1,12 @@
 """Canaries: of all kinds, from the batch itself, half good and half bad, and never a sample."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
-from filters.models.canaries import KINDS, Item, chosen, distrusted, failed
+from filters.models.canaries import KINDS, SURE, Item, chosen, distrusted, failed
 from helpers.capitals import CAPITALS
 from schemas.sample import Message
 
@@ -94,6 +95,17 @@ def test_canaries_of_a_file_instruct_as_well() -> None:
 )
 def test_a_kind_is_failed_beyond_chance(right: int, asked: int, expected: bool) -> None:
     assert failed(right, asked, 0.75) is expected
+
+
+def test_the_chance_of_many_is_that_of_the_exact_test() -> None:
+    """An audit counts more canaries than floating-point numbers hold ways to choose from."""
+    for asked in range(1, 40):
+        for right in range(asked + 1):
+            chance = sum(math.comb(asked, n) * 0.75**n * 0.25 ** (asked - n) for n in range(right + 1))
+            assert failed(right, asked, 0.75) is (chance <= SURE)
+
+    assert [failed(right, 100_000, 0.75) for right in (74_000, 74_900)] == [True, False]
+    assert [failed(right, 5, 1.0) for right in (4, 5)] == [True, False]
 
 
 def test_a_judge_is_distrusted_for_a_kind_or_for_all_together() -> None:

@@ -10,8 +10,13 @@ from filters.models.paraphrase import differ, in_other_notation, in_sentences, v
     [
         ("42", ["forty-two", "42.0"]),
         ("-7", ["minus seven", "-7.0"]),
-        ("0.50", ["zero point five", "0.5", "1/2", "2/4"]),
-        ("1/3", ["2/6"]),
+        ("0.5", ["zero point five", "1/2"]),
+        ("1/2", ["zero point five", "0.5"]),
+        ("1/3", []),
+        ("2/6", ["1/3"]),
+        ("1984", ["one thousand nine hundred and eighty-four"]),
+        ("-1984", ["minus one thousand nine hundred and eighty-four", "-1984.0"]),
+        ("23456", ["twenty-three thousand four hundred and fifty-six", "23456.0", "23,456"]),
         ("12,345", ["twelve thousand three hundred and forty-five", "12345.0", "12345"]),
         ("$5", ["five dollars"]),
         ("50%", ["fifty percent", "50/100"]),
@@ -20,10 +25,17 @@ from filters.models.paraphrase import differ, in_other_notation, in_sentences, v
         ("Lima", []),
         ("3 apples", []),
         ("2/0", []),
+        ("02139", []),
+        ("007", []),
+        ("0110", []),
+        ("1011", []),
+        ("5.10", []),
+        ("05 cm", []),
+        ("5.0%", []),
     ],
 )
 def test_numbers_and_measures_are_written_in_other_notations(answer: str, written: list[str]) -> None:
-    """Text, and units that are not known, have none."""
+    """Text, units that are not known, and figures that may be codes, bits or rounded have none."""
     assert in_other_notation(answer) == written
 
 

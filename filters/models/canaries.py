@@ -165,8 +165,26 @@ def _next_number(answer: str) -> str | None:
 
 def failed(right: int, asked: int, accuracy: float) -> bool:
     """Whether so few right answers are beyond chance for a judge that is right with probability `accuracy` (one-sided exact
-    binomial test at SURE). Three failures of three are enough at 0.75, and at least three are needed."""
-    return sum(math.comb(asked, n) * accuracy**n * (1 - accuracy) ** (asked - n) for n in range(right + 1)) <= SURE
+    binomial test at SURE), in a batch as in an audit of many. Three failures of three are enough at 0.75, and at least three are
+    needed."""
+    if right >= accuracy * asked:  # the median of the distribution is not above
+        return False
+    if accuracy == 1:
+        return True
+    term = math.exp(
+        math.lgamma(asked + 1)
+        - math.lgamma(right + 1)
+        - math.lgamma(asked - right + 1)
+        + right * math.log(accuracy)
+        + (asked - right) * math.log1p(-accuracy)
+    )
+    chance = 0.0
+    for n in range(right, -1, -1):  # each smaller than the one before
+        chance += term
+        if term < chance * 1e-9:
+            break
+        term *= n * (1 - accuracy) / ((asked - n + 1) * accuracy)
+    return chance <= SURE
 
 
 def tally(canaries: Sequence[Item], decisions: Sequence[bool | None]) -> dict[str, list[int]]:

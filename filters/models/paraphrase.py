@@ -1,7 +1,8 @@
 """Write a known answer in other words, by means that cannot change what it says.
 
-A number is spelled out, written with a decimal point, as an equivalent fraction or with its unit converted; a short answer is put
-into a sentence. What is not surely the same answer is not written: a long or structured answer has no other words.
+A number is spelled out, written with a decimal point, as a fraction in lowest terms or with its unit converted; a short answer is
+put into a sentence. What is not surely the same answer is not written: a long or structured answer has no other words, and
+figures that may be a code, a year, bits or a measurement of so many places no other notation.
 """
 
 import re
@@ -26,6 +27,9 @@ _SMALLER = {
 }
 """By unit: its name, and how many of which smaller unit it holds."""
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/[1-9]\d*)?")
+_NO_QUANTITY = re.compile(r"-?(?:0[\d,].*|[01]{3,}|.*\.\d*0)")
+"""Leading zeros, as in 02139; zeros and ones only, as in 1011; zeros behind the decimals, as in 5.10."""
+_YEAR = re.compile(r"\d{4}")
 _SENTENCES = ("The answer is {}.", "{} is the answer.", "It must be {}.", "Having checked it twice, I answer: {}.")
 
 
@@ -59,27 +63,34 @@ def is_short(answer: str) -> bool:
 def in_other_notation(answer: str) -> list[str]:
     """The same number, amount or measure in other notations; none for an answer that is none."""
     text = answer.strip()
-    if (value := value_of(text)) is not None:
+    if (value := _quantity(text)) is not None:
         return _notations(text, value)
-    if text.startswith("$") and (value := value_of(text[1:])) is not None:
+    if text.startswith("$") and (value := _quantity(text[1:])) is not None:
         return [f"{words} dollars" for words in _words(value)]
-    if text.endswith("%") and (value := value_of(text[:-1])) is not None:
+    if text.endswith("%") and (value := _quantity(text[:-1])) is not None:
         return [*(f"{words} percent" for words in _words(value)), f"{value}/100" if value.denominator == 1 else ""][:2]
     number, _, unit = text.partition(" ")
-    if unit in _SMALLER and (value := value_of(number)) is not None:
+    if unit in _SMALLER and (value := _quantity(number)) is not None:
         name, count, smaller = _SMALLER[unit]
         return [*(f"{words} {name}" for words in _words(value) if value != 1), f"{_decimal(value * count)} {smaller}"]
     return []
 
 
+def _quantity(text: str) -> Fraction | None:
+    """The value of a number whose figures say no more than it."""
+    return None if _NO_QUANTITY.fullmatch(text.strip()) else value_of(text)
+
+
 def _notations(text: str, value: Fraction) -> list[str]:
+    if _YEAR.fullmatch(text):
+        return _words(value)
     if value.denominator == 1:
         plain = str(value.numerator)
-        written = [*_words(value), f"{plain}.0", f"{value.numerator:,}", plain]
+        grouped = f"{value.numerator:,}" if abs(value) >= 10_000 else plain
+        written = [*_words(value), f"{plain}.0", grouped, plain]
     else:
-        doubled = f"{2 * value.numerator}/{2 * value.denominator}"
-        written = [*_words(value), _decimal(value), str(value), doubled]
-    return [form for form in written if form and form != text]
+        written = [*_words(value), _decimal(value), str(value)]
+    return [form for form in dict.fromkeys(written) if form != text]
 
 
 def _decimal(value: Fraction) -> str:

@@ -51,7 +51,7 @@ class CanaryKind:
     failure_interval: tuple[float, float]
     """95 % interval of the share that it judged wrong (Wilson)."""
     fails: bool
-    """Whether it is right on less than the required share, beyond chance: the interval lies above what may be wrong."""
+    """Whether it is right on less than the required share, beyond chance (filters.models.canaries.failed)."""
 
     def __str__(self) -> str:
         wrong, (low, high) = self.asked - self.right, self.failure_interval

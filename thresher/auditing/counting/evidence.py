@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.base import Role
-from filters.models.canaries import KINDS
+from filters.models.canaries import KINDS, failed
 from schemas.sample import CLASSES, Outcome, verdict_class
 from thresher.auditing.audit import CanaryKind, FilterStats
 from thresher.estimators.intervals import wilson
@@ -117,7 +117,7 @@ def canary_kinds(counts: Mapping[str, int], accuracy: float) -> dict[str, Canary
         if asked := counts.get(f"asked.{kind}", 0):
             right = counts.get(f"right.{kind}", 0)
             interval = wilson(1 - right / asked, asked)
-            kinds[kind] = CanaryKind(facts.failure, asked, right, interval, fails=interval[0] > 1 - accuracy)
+            kinds[kind] = CanaryKind(facts.failure, asked, right, interval, fails=failed(right, asked, accuracy))
     return kinds
 
 
