@@ -300,3 +300,19 @@ def test_run_that_is_not_on_a_local_disk_gets_its_dataset_too(tmp_path: Path) ->
         assert {name: memory.cat_file(f"/runs/small/dataset/{name}") for name in names} == local
     finally:
         memory.rm("/runs", recursive=True)
+
+
+def test_a_process_that_was_taken_over_does_not_mend_the_dataset(tmp_path: Path) -> None:
+    """What looks like a crash between two renames may be the work of the process that took over."""
+    run = small_run(tmp_path / "run")
+    old = tmp_path / "run/dataset.old"
+    with run.store.writing("test"):
+        old.mkdir()
+        newer = tmp_path / "run/writer/000099.json"
+        newer.write_text("{}")
+        with pytest.raises(StoreError, match="taken over"):
+            write._recover_from_crash(run.store)
+        newer.unlink()
+
+    assert old.is_dir()
+    assert not (tmp_path / "run/dataset").exists()

@@ -122,7 +122,7 @@ def test_a_silent_holder_on_another_machine_loses_the_lease_and_one_that_renews_
 ) -> None:
     holder = holder_elsewhere(store)
     with store.writing("thresher run"):
-        assert lease.number_held(store.fs, store.base) == 2
+        assert lease.number_held(store.lease_key) == 2
 
     leases, ended = Leases(store.fs, store.base, store.root), threading.Event()
     holder_elsewhere(store)
@@ -170,7 +170,7 @@ def test_a_lease_file_that_cannot_be_read_is_taken_over_in_time(store: Store) ->
     store.fs.pipe_file(f"{store.base}/writer/000001.json", b"{")
 
     with store.writing("thresher run"):
-        assert lease.number_held(store.fs, store.base) == 2
+        assert lease.number_held(store.lease_key) == 2
 
 
 def test_of_many_that_take_a_lease_one_gets_it(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_storage_without_a_conditional_create_is_refused(monkeypatch: pytest.Mon
 def test_where_nothing_may_be_written_nothing_is_leased() -> None:
     """A finished run on a read-only disk is opened as before."""
     with Store("/sys/nowhere").writing("thresher run"):
-        assert lease.number_held(Store("/sys/nowhere").fs, "/sys/nowhere") == 0
+        assert lease.number_held(Store("/sys/nowhere").lease_key) == 0
 
 
 def test_a_disk_without_hard_links_has_leases_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_a_disk_without_hard_links_has_leases_too(tmp_path: Path, monkeypatch: p
     store = Store(tmp_path / "run")
     for number in (1, 2):
         with store.writing("thresher run"):
-            assert lease.number_held(store.fs, store.base) == number
+            assert lease.number_held(store.lease_key) == number
     holder_elsewhere(store)
     with pytest.raises(FileExistsError):
         Leases(store.fs, store.base, store.root).create(3, Holder("u", "", "", "", 1, "", ""))
@@ -253,7 +253,7 @@ def test_a_release_that_could_not_be_written_does_not_lock_the_run(store: Store,
     with monkeypatch.context() as patch, store.writing("thresher run"):
         patch.setattr(Leases, "write", full)
     with store.writing("thresher run"):
-        assert lease.number_held(store.fs, store.base) == 2
+        assert lease.number_held(store.lease_key) == 2
 
 
 def test_a_link_to_a_run_directory_is_the_same_run(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The run directory: whole files or none, damage found, errors that say what to do."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from filters import trust
 from thresher.errors import SourceError, StoreError
 from thresher.pool import store as store_module
 from thresher.pool.store import Store
@@ -165,3 +167,50 @@ def test_groups_are_written_as_they_are_made(tmp_path: Path, root: str) -> None:
     assert store.finished("prompts", "k") == entry
     assert [store.read_group("prompts", group)["a"].to_pylist() for group in range(4)] == [[n] * 100 for n in range(4)]
     assert [name for name in store.names("", "") if name != "prompts.json"] == ["prompts.parquet"]
+
+
+def test_objects_are_removed_in_bulk_after_one_look_at_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose names would be patterns one by one, so that no others are removed."""
+    store, looks, requests = Store("memory://removed"), list[int](), list[list[str]]()
+    names = [f"journal/{name}" for name in ("a", "b", "c*", "cd", "d", "e")]
+    rm = store.fs.rm
+
+    def noted(paths: list[str]) -> None:
+        requests.append(paths)
+        rm(paths)
+
+    with store.writing("test"):
+        for name in names:
+            store.write_bytes(name, b"x")
+        monkeypatch.setattr(store.fs, "rm", noted)
+        monkeypatch.setattr("thresher.pool.lease.check_held", lambda *_: looks.append(1))
+        store.remove(*(name for name in names if name not in ("journal/cd", "journal/e")))
+        store.remove("journal/e")
+        store.remove()
+
+    assert store.names("journal", "") == ["cd"]
+    assert [len(paths) for paths in requests] == [3]
+    assert len(looks) == 2
+
+
+def test_paths_and_the_lease_are_not_looked_at_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked for at each of a million writes to a journal."""
+    store, outside, realpath, asked = Store(tmp_path / "run"), trust.outside, os.path.realpath, list[str]()
+
+    def looked(folder: str, name: str, *, local: bool) -> str | None:
+        asked.append(name)
+        return outside(folder, name, local=local)
+
+    def resolved(path: str) -> str:
+        asked.append(path)
+        return realpath(path)
+
+    with store.writing("test"):
+        path = store.path("journal/00000-0001.arrows")
+        store.check_lease()
+        monkeypatch.setattr(os.path, "realpath", resolved)
+        monkeypatch.setattr(trust, "outside", looked)
+        for _ in range(3):
+            store.check_lease()
+            assert store.path("journal/00000-0001.arrows") == path
+        assert asked == []

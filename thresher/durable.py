@@ -7,12 +7,13 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 LEFTOVER_S = 3600.0
@@ -220,6 +221,15 @@ def create_file(fs: Any, path: str, data: bytes) -> None:
     sync(Path(path).parent)
 
 
+def remove_files(fs: Any, paths: Sequence[str]) -> None:
+    """Remove files from a file system of fsspec, where its client can with one request."""
+    plain = [path for path in paths if not has_magic(path)] if len(paths) > 1 else []
+    if plain:
+        fs.rm(plain)
+    for path in paths if not plain else set(paths) - set(plain):  # `rm` would take * ? and [ for a pattern
+        fs.rm_file(path)
+
+
 def ignores_condition(fs: Any, path: str) -> bool:
     """Return whether a file system of fsspec takes the condition of `create_file` and ignores it, as some servers do. `path` is a
     file that exists and belongs to the caller; its content stays."""
@@ -234,6 +244,8 @@ def ignores_condition(fs: Any, path: str) -> bool:
     return True
 
 
+REMOVED_AT_ONCE = 1000
+"""Most files of one request for removal: S3's limit."""
 IGNORED = (
     "its server overwrites a file that is only to be created if none exists, so two writers would overwrite each other; use a "
     "server that supports If-None-Match, or a directory"

@@ -307,9 +307,9 @@ def _building(store: Store) -> Iterator[_Folder]:
         if store.exists("dataset/README.md"):
             store.remove("dataset/README.md")
         if store.exists("dataset"):
-            with store.explained("dataset", verb="remove"):
-                for path in store.fs.find(store.path("dataset")):  # `rm` would take * ? and [ in a path for a pattern
-                    store.fs.rm_file(path)
+            with store.explained("dataset", verb="list"):
+                left = [str(path)[len(store.base) + 1 :] for path in store.fs.find(store.path("dataset"))]
+            store.remove(*left)
         with tempfile.TemporaryDirectory(prefix="thresher-") as folder:
             yield _Folder(store, Path(folder))
         return
@@ -330,6 +330,7 @@ def _swap(store: Store, new: Path) -> None:
     store.check_lease(now=True)
     if current.exists():
         current.rename(old)
+    store.check_lease(now=True)
     new.rename(current)
     sync(current.parent)
     shutil.rmtree(old, ignore_errors=True)
@@ -339,9 +340,12 @@ def _recover_from_crash(store: Store) -> None:
     """Restore the old dataset if a crash left none, or remove it if the new one is complete; remove what was half built."""
     if not store.local:
         return
+    store.check_lease(now=True)
     for left in Path(store.base).glob(".dataset.new.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     current, old = Path(store.path("dataset")), Path(store.path("dataset.old"))
-    if old.exists() and not current.exists():
-        old.rename(current)
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        store.check_lease(now=True)
+        if not current.exists():
+            old.rename(current)
+        shutil.rmtree(old, ignore_errors=True)

@@ -98,8 +98,7 @@ def names(store: Store, shard: int) -> list[str]:
 
 def remove(store: Store, shard: int) -> None:
     """Remove a shard's journal, once its Parquet file and entry are written."""
-    for name in names(store, shard):
-        store.remove(f"{FOLDER}/{name}")
+    store.remove(*(f"{FOLDER}/{name}" for name in names(store, shard)))
 
 
 class Appending:

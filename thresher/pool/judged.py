@@ -154,9 +154,8 @@ def broken_in(entry: Entry) -> int:
 
 def drop_corpus(store: Store, *, keep: int) -> None:
     """Remove the verdicts of corpus filters from number `keep` on: they are of another state of the pool."""
-    for name in store.names("corpus", ".json"):
-        if name[:2].isdecimal() and int(name[:2]) >= keep:
-            store.remove(f"corpus/{name}")
+    names = [name for name in store.names("corpus", ".json") if name[:2].isdecimal() and int(name[:2]) >= keep]
+    store.remove(*(f"corpus/{name}" for name in names))
 
 
 def filters_in(facts: Iterable[Mapping[str, Any]]) -> list[FilterFacts]:

@@ -6,7 +6,8 @@ A process takes the lease by creating the file of the next number, which only on
 object store. It renews it by writing the file again, and gives it up by marking it as released; the file stays, so that numbers
 only grow. A process on this machine that is gone is noticed at once; one on another machine when its file has not changed for
 STALE_S. No clocks are compared. A process that was stopped for so long, and lost its lease meanwhile, notices it before it
-writes: each write looks for a higher number, if the last look is older than LOOK_S (a fencing token, Kleppmann 2016).
+changes what is there: it looks for a higher number right before each rename and removal, and before other writes if the last look
+is older than LOOK_S (a fencing token, Kleppmann 2016).
 """
 
 import errno
@@ -176,7 +177,7 @@ def writing(fs: Any, base: str, root: str, command: str) -> Iterator[None]:
     where the storage lets two writers take it or cannot be reached. A directory in which nothing may be written is not leased:
     every write there fails.
     """
-    key, leases = _key(fs, base), Leases(fs, base, root)
+    key, leases = key_of(fs, base), Leases(fs, base, root)
     with _lock:
         held = _held.get(key)
         if held is None:
@@ -197,9 +198,14 @@ def writing(fs: Any, base: str, root: str, command: str) -> Iterator[None]:
                     held.release()
 
 
-def number_held(fs: Any, base: str) -> int:
-    """Return the number of the lease that this process holds of a run directory, 0 if it holds none."""
-    held = _held.get(_key(fs, base)) if _held else None
+def key_of(fs: Any, base: str) -> str:
+    """Names a run directory, whatever link leads to it."""
+    return os.path.realpath(base) if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(base))
+
+
+def number_held(key: str) -> int:
+    """Return the number of the lease that this process holds of a run directory (`key_of`), 0 if it holds none."""
+    held = _held.get(key)
     return 0 if held is None else held.number
 
 
@@ -215,11 +221,6 @@ def check_held(fs: Any, base: str, root: str, number: int) -> None:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
-
-
-def _key(fs: Any, base: str) -> str:
-    """Names a run directory, whatever link leads to it."""
-    return os.path.realpath(base) if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(base))
 
 
 def _dumped(holder: Holder) -> bytes:

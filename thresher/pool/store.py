@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from filters.chunks import pieces
 from schemas.manifest import Entry, RunManifest, seal, unseal
 from schemas.sample import POOL_VERSION
 from thresher import credentials
-from thresher.durable import create_file, make_folders, replace_file, replacing, settle
+from thresher.durable import REMOVED_AT_ONCE, create_file, make_folders, remove_files, replace_file, replacing, settle
 from thresher.errors import StoreError
 from thresher.pool import lease
 from thresher.pool.parquet_options import write_row_groups
@@ -86,6 +87,7 @@ class Store:
                 f"{root}: unknown storage: {error}; give a directory, or an fsspec URL such as s3://bucket/run"
             ) from error
         self.local = isinstance(self.fs, LocalFileSystem)
+        self.lease_key, self._paths = lease.key_of(self.fs, self.base), dict[str, str]()
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str, int]]:
         return Store, (self.root, self._lease_number)
@@ -96,37 +98,33 @@ class Store:
         killed. Raises StoreError if another has it, and if a link in the directory leads out of it."""
         if self.local and (refused := trust.links_outside(self.base)):
             raise StoreError(f"{self.root}: {refused}")
-        nested = lease.number_held(self.fs, self.base)
+        nested = lease.number_held(self.lease_key)
         with lease.writing(self.fs, self.base, self.root, command):
-            if self.local and not nested and lease.number_held(self.fs, self.base):
+            if self.local and not nested and lease.number_held(self.lease_key):
                 with self.explained(""):
                     settle(self.base)
             yield
 
     @property
     def _lease_number(self) -> int:
-        return lease.number_held(self.fs, self.base) or self._number
+        return lease.number_held(self.lease_key) or self._number
 
     def check_lease(self, *, now: bool = False) -> None:
         """Raise StoreError if another process has taken the lease under which this one writes. Looks again after some time, or
-        `now`."""
-        number, time_s = self._lease_number, _since_start()
-        if number and (now or time_s - self._looked_at > lease.LOOK_S):
+        `now`, right before a change: a process may be stopped while it writes and syncs, and be taken over meanwhile."""
+        time_s = _since_start()
+        if (now or time_s - self._looked_at > lease.LOOK_S) and (number := self._lease_number):
             with self.explained(lease.FOLDER, verb="look for"):
                 lease.check_held(self.fs, self.base, self.root, number)
             self._looked_at = time_s
 
-    def _still_held(self) -> None:
-        """Look at the lease right before a change: what is stopped while it writes, and taken over, changes nothing."""
-        self.check_lease(now=True)
-
     def path(self, name: str) -> str:
-        """The path of a file of the run on its file system. Raises StoreError where it would be outside the run directory."""
-        if not name:
-            return str(self.base)
-        if refused := trust.outside(self.base, name, local=self.local):
-            raise StoreError(f"{self.root}: {refused}")
-        return f"{self.base}/{name}"
+        """The path of a file on the run's file system. Raises StoreError where it leads out of it; looks at each name once."""
+        if name not in self._paths:
+            if name and (refused := trust.outside(self.base, name, local=self.local)):
+                raise StoreError(f"{self.root}: {refused}")
+            self._paths[name] = f"{self.base}/{name}" if name else str(self.base)
+        return self._paths[name]
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of the run exists."""
@@ -160,7 +158,7 @@ class Store:
         with self.explained(name):
             make_folders(path.rsplit("/", 1)[0], self.fs)
             if self.local:
-                replace_file(path, data, durable=durable, check=self._still_held)
+                replace_file(path, data, durable=durable, check=partial(self.check_lease, now=True))
                 return
             self.check_lease()
             self.fs.pipe_file(path, bytes(data))
@@ -259,7 +257,7 @@ class Store:
             with self.explained(name):
                 make_folders(path.rsplit("/", 1)[0], self.fs)
                 if self.local:
-                    file = stack.enter_context(replacing(path, durable=durable, check=self._still_held))
+                    file = stack.enter_context(replacing(path, durable=durable, check=partial(self.check_lease, now=True)))
                 else:
                     file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="thresher-"))
             yield file
@@ -331,18 +329,20 @@ class Store:
                 f"{path}: damaged ({str(error).splitlines()[0]}); run `thresher run` again: it is made again"
             ) from error
 
-    def remove(self, name: str) -> None:
-        """Remove a file of the run."""
-        self._still_held()
-        with self.explained(name, verb="remove"):
-            self.fs.rm_file(self.path(name))
+    def remove(self, *names: str) -> None:
+        """Remove files of the run; those of an object store after one look at the lease for REMOVED_AT_ONCE."""
+        at_once = 1 if self.local else REMOVED_AT_ONCE
+        for batch in (names[start : start + at_once] for start in range(0, len(names), at_once)):
+            self.check_lease(now=True)
+            with self.explained(batch[0], verb="remove"):
+                remove_files(self.fs, [self.path(name) for name in batch])
 
     def move_aside(self, name: str, reason: str) -> None:
         """Rename a damaged file to NAME.damaged and log why."""
         aside, number = f"{name}.damaged", 1
         while self.exists(aside):
             aside, number = f"{name}.damaged{number}", number + 1
-        self._still_held()
+        self.check_lease(now=True)
         with self.explained(name, verb="move aside"):
             if self.local:
                 self.fs.mv(self.path(name), self.path(aside))
