@@ -190,7 +190,7 @@ def project_of(folder: Path) -> Path:
     the root, the home folder, one above that, or one in which every user may write."""
     home = os.path.realpath(Path.home())
     for above in (real := Path(os.path.realpath(folder)), *real.parents):
-        if _is_inside(home, str(above)) or above.stat().st_mode & stat.S_IWOTH:
+        if _is_inside(home, str(above)) or (above.exists() and above.stat().st_mode & stat.S_IWOTH):
             break
         if any((above / mark).exists() for mark in PROJECT):
             return above
