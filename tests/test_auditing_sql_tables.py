@@ -1,8 +1,11 @@
 """The tables of `thresher sql`: their columns agree with the pool."""
 
 import json
+import signal
+import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +14,7 @@ from helpers.runs import filter_rows
 from helpers.small_run import SIX_DRAWS, judged_rows, small_run
 from thresher.auditing.count_run import count
 from thresher.auditing.query import query
+from thresher.auditing.sql_tables import _interruptible
 from thresher.cli import main
 from thresher.errors import AuditError
 from thresher.pool import judged
@@ -78,3 +82,26 @@ def test_a_file_without_a_column_of_the_pool_is_named_as_unreadable(tmp_path: Pa
 
     with pytest.raises(AuditError, match=r"a file of the run cannot be read: .*temperature"):
         query(run, "select count(*) from samples")
+
+
+def test_only_signals_that_end_a_program_interrupt_a_query() -> None:
+    """A handler of another signal, as of a timer or a child that ends, leaves the query alone."""
+
+    class Connection:
+        def __init__(self) -> None:
+            self.interrupted = threading.Event()
+
+        def interrupt(self) -> None:
+            self.interrupted.set()
+
+    numbers = (signal.SIGUSR1, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    try:
+        for number, interrupts in zip(numbers, (False, True), strict=True):
+            connection = Connection()
+            with _interruptible(cast("Any", connection)):
+                signal.raise_signal(number)
+                assert connection.interrupted.wait(5 if interrupts else 0.1) is interrupts
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -101,6 +101,17 @@ def test_new_folders_survive_a_power_cut(tmp_path: Path) -> None:
     assert disk.synced() == {"a": None, "a/b": None, "a/b/c": None}
 
 
+def test_folders_that_a_killed_process_made_survive_a_power_cut(tmp_path: Path) -> None:
+    """It was killed before it synced their names: the one who continues there does, however deep the folder is."""
+    disk = RecordedDisk(tmp_path)
+    with disk.recording():
+        for name in ("data", "data/runs", "data/runs/one"):
+            (tmp_path / name).mkdir()
+        durable.settle(tmp_path / "data/runs/one")
+
+    assert disk.synced() == {"data": None, "data/runs": None, "data/runs/one": None}
+
+
 def test_of_many_writers_one_creates_a_file_and_it_is_whole(tmp_path: Path) -> None:
     """Readers never see it half written, for it is linked to its name when it is finished."""
     fs, path = fsspec.filesystem("file"), str(tmp_path / "a")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -174,12 +175,12 @@ def replace_file(
 
 def settle(folder: str | Path) -> None:
     """Continue in a folder whose last writer may have been killed: remove its temporary files, and sync the names that it made,
-    there, in the folders there, and of the folder itself."""
-    folder = Path(folder)
-    folders = [folder, *folder.glob("*/")]
+    there, in the folders there, and of the folder itself and those above it on its disk, which it may have made."""
+    folder = Path(folder).absolute()
+    folders, disk = [folder, *folder.glob("*/")], folder.stat().st_dev
     for inside in folders:
         remove_leftovers(inside)
-    for inside in (*folders, folder.parent):
+    for inside in (*folders, *takewhile(lambda above: above.stat().st_dev == disk, folder.parents)):
         sync_names(inside)
 
 

@@ -143,8 +143,9 @@ def _interruptible(connection: "DuckDBPyConnection") -> Iterator[None]:
     writer.setblocking(False)
 
     def interrupt() -> None:
-        while reader.recv(1):
-            connection.interrupt()
+        while number := reader.recv(1):  # 0 bytes at the end; any other signal with a handler writes its number too
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                connection.interrupt()
 
     thread = threading.Thread(target=interrupt, daemon=True)
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
