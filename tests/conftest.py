@@ -31,7 +31,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("THRESHER_TRUST_CODE", "1")  # filters of their own and files anywhere; not in test_security.py
+os.environ.setdefault("THRESHER_TRUST_CODE", "1")  # filters of their own and files anywhere, but for `untrusting`
 os.environ.setdefault("THRESHER_ROOT", "/")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
@@ -67,6 +67,14 @@ RECIPE: dict[str, Any] = {
     "run": {"shard_samples": 10, "filter_workers": 0},
 }
 """4 prompts, 4 samples and an anchor each, 2 prompts to a shard. With other `filters` it has no `dedupe` but what a test sets."""
+
+
+@pytest.fixture
+def untrusting(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has consented to nothing, as most have: neither by variables nor in a configuration."""
+    for variable in ("THRESHER_TRUST_CODE", "THRESHER_ROOT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("THRESHER_CONFIG", str(tmp_path_factory.mktemp("none") / "config.toml"))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from thresher.inputs import recipe_file
 from thresher.pool.judged import JUDGED
 
 Write = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("untrusting")
 
 
 def test_the_first_recipe_has_25_lines_at_most_and_loads(tmp_path: Path) -> None:
@@ -40,7 +41,10 @@ def test_readme_stays_short() -> None:
 
 
 def test_the_filter_of_your_own_drops_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the consent that the page names."""
     (tmp_path / "haste.py").write_text(block("docs/filters.md", "python"))
+    (tmp_path / "config.toml").write_text('trusted_code = ["haste"]\n')
+    monkeypatch.setenv("THRESHER_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.syspath_prepend(tmp_path)
     (spec,) = yaml.safe_load(block("docs/filters.md", "yaml", "haste"))["filters"]
     haste = filters.build(spec["name"], spec["parameters"])
