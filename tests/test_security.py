@@ -263,7 +263,7 @@ def test_a_filter_in_processes_of_its_own_reads_no_files_elsewhere(
         for filter_ in (named, inside):
             place = str(recipe(filters=[filter_]))
             if allowed:
-                out = f"run-{filter_['name'].partition(':')[0]}"
+                out = "run-inside" if filter_ is inside else "run-named"
                 assert main(["run", place, "--no-prefect", "--out", out]) == 0
                 capsys.readouterr()
                 assert printed_json(capsys, "sql", out, KEPT)[0]["kept"] > 0
