@@ -135,16 +135,20 @@ def as_pattern(store: Store, name: str) -> str:
 @contextmanager
 def _interruptible(connection: "DuckDBPyConnection") -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end what DuckDB computes: Python's own handlers wait until it has ended. The bytes of
-    `signal.set_wakeup_fd` are written at once, and read by a thread."""
+    `signal.set_wakeup_fd` are written at once, and read by a thread. Raises KeyboardInterrupt then, also where DuckDB called the
+    handler itself and put an error of its own in the place of what that raised."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 
+    interrupted = threading.Event()
+
     def interrupt() -> None:
         while number := reader.recv(1):  # 0 bytes at the end; any other signal with a handler writes its number too
             if number[0] in (signal.SIGINT, signal.SIGTERM):
+                interrupted.set()
                 connection.interrupt()
 
     thread = threading.Thread(target=interrupt, daemon=True)
@@ -152,6 +156,10 @@ def _interruptible(connection: "DuckDBPyConnection") -> Iterator[None]:
     thread.start()
     try:
         yield
+    except Exception as error:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.set_wakeup_fd(before)
         writer.close()
