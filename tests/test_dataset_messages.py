@@ -51,6 +51,7 @@ def completions(out: Path, view: str) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_reasoning_is_a_part_of_the_message(thinking: Path) -> None:
     out = run(thinking, "keep")
 

@@ -248,6 +248,7 @@ def test_leftovers_are_removed_while_nobody_writes(tmp_path: Path) -> None:
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_writers_wait_for_one_another(tmp_path: Path) -> None:
     spawn: Any = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=add, args=(tmp_path, f"r{number}", texts(50, number))) for number in range(4)]

@@ -205,6 +205,7 @@ def test_a_server_is_asked_for_the_longest_prompts(recipe: Write, tmp_path: Path
     assert "start the server with a longer context" in fault
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_a_role_is_quoted(recipe: Write) -> None:
     with FakeOpenAI(render=rendered_by_server) as server:
         (entry,), (fault,), _ = rendering(on_server(recipe, server, prompts=family(system="Be brief.")))

@@ -54,6 +54,7 @@ def test_revoked_samples_are_named_and_then_dropped(tmp_path: Path) -> None:
     assert config_rows(repo, "revoked") == []
 
 
+@pytest.mark.slow
 def test_ids_of_no_sample_are_refused_as_a_whole(tmp_path: Path) -> None:
     """Ids of all views count, also those that were revoked before; those of a release that was rolled back do not."""
     repo = str(tmp_path / "released")
@@ -80,6 +81,7 @@ def test_ids_of_no_sample_are_refused_as_a_whole(tmp_path: Path) -> None:
     assert revoke(repo, samples, "wrong").commit is None
 
 
+@pytest.mark.slow
 def test_a_config_without_rows_is_no_config(tmp_path: Path) -> None:
     """A run without hits, rows that are all revoked and merged away, a split without rows: `datasets` could not load them."""
     from datasets import get_dataset_config_names, load_dataset

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from helpers.releases import config_rows, release_run, sft_ids
 from helpers.runs import two_prompts_run
 from thresher.releases.change import revoke
@@ -9,6 +11,7 @@ from thresher.releases.compact import compact
 from thresher.releases.repository import releases
 
 
+@pytest.mark.slow
 def test_rows_stay_and_files_become_fewer(tmp_path: Path) -> None:
     repo = str(tmp_path / "released")
     for name in ("one", "two", "three"):

@@ -42,6 +42,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     return functools.partial(two_prompts_run, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_is_appended_to_rolled_back_and_compacted(repo: str, run: Callable[..., Path]) -> None:
     one, two = run("one"), run("two")
     first, second = release_run(repo, one), release_run(repo, two)

@@ -117,6 +117,7 @@ def test_the_audit_has_a_row_for_each_model(recipe: Write, tmp_path: Path) -> No
     assert audit.total.prompts == first.prompts == second.prompts == 4
 
 
+@pytest.mark.slow
 def test_a_smaller_share_and_more_samples_draw_for_the_prompts_that_are_left(recipe: Write, tmp_path: Path) -> None:
     """Samples of prompts that a model answers no more stay in the pool."""
     run_recipe(two_models(recipe, tmp_path), tmp_path / "run")

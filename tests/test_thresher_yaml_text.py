@@ -21,6 +21,7 @@ print(*(type(yaml.load("2026-11-30", loader)).__name__ for loader in loaders))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_date_is_a_date_where_another_library_has_changed_the_loaders(when: str) -> None:
     pytest.importorskip("lmformatenforcer")
