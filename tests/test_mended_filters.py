@@ -9,6 +9,7 @@ import yaml
 
 from filters.supervise import worker
 from helpers.fake_openai import FakeOpenAI
+from schemas.manifest import seal
 from thresher.auditing.count_run import count
 from thresher.inputs import recipe_file
 from thresher.judging import winnow
@@ -100,6 +101,45 @@ def test_a_mended_filter_is_asked_again_for_what_was_broken_alone(tmp_path: Path
     filtered(tmp_path, filters, texts)
 
     assert not asked.exists()
+
+
+FAILING = """
+import time
+from pydantic import BaseModel
+from filters.base import Filter, Role, Scope
+from filters.judging import one_by_one
+
+class Config(BaseModel):
+    pass
+
+def build(config):
+    def judge(sample):
+        raise RuntimeError(f"at {time.time_ns()}")
+    return Filter("failing", "1", Scope.SAMPLE, Role.VERIFIER, one_by_one(judge, ("completion",)), ("completion",))
+"""
+
+
+def test_verdicts_that_stay_broken_leave_all_files_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run asks again and gets another wording of the same error. Entries of an earlier version do not note how many verdicts
+    are broken; they are asked again too."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    filters: list[dict[str, Any]] = [{"name": "failing:build"}]
+
+    run = filtered(tmp_path, filters, ["a", "b"])
+    entries = [run.store.entry(name) for name in ("verdicts/00000", "dataset")]
+    assert winnow.unjudged(run, [0]).broken == 2
+    assert (
+        [run.store.entry(name) for name in ("verdicts/00000", "dataset")]
+        == entries
+        == [filtered(tmp_path, filters, ["a", "b"]).store.entry(name) for name in ("verdicts/00000", "dataset")]
+    )
+
+    (entry,) = [entry for entry in entries[:1] if entry is not None]
+    facts = {name: fact for name, fact in entry.facts.items() if name != "broken"}
+    with run.store.writing("a test"):
+        run.store.write_bytes("verdicts/00000.json", seal(entry.model_copy(update={"facts": facts})).encode())
+    assert winnow.unjudged(run, [0]) == winnow.Unjudged([0], {}, 2)
 
 
 def test_a_judge_is_asked_again_for_what_its_server_refused(tmp_path: Path) -> None:

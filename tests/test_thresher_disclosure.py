@@ -1,8 +1,10 @@
 """Texts, names and settings without servers and directories."""
 
+import json
+
 import pytest
 
-from thresher.disclosure import LEFT_OUT, public_name, public_settings, public_source, public_text
+from thresher.disclosure import LEFT_OUT, public_detail, public_name, public_settings, public_source, public_text, servers_among
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,24 @@ from thresher.disclosure import LEFT_OUT, public_name, public_settings, public_s
 )  # fmt: skip
 def test_addresses_and_folders_are_left_out_of_a_text(text: str, shown: str) -> None:
     assert public_text(text) == shown
+
+
+def test_a_detail_stays_json_and_answers_stay_as_they_are() -> None:
+    """Escapes of JSON stand beside addresses; a host without dots is known by name only; `found` is what a model wrote."""
+    detail = json.dumps({
+        "error": '"http://gpu:8000" \n/home/jane/proj/x.py\nhttp://h:1/a and gpu17:8000 at solution.py:123',
+        "found": "10.0.0.1",
+        "list": [1, "localhost:80", 12345678901234567890123],
+    })  # fmt: skip
+
+    shown = json.loads(public_detail(detail, servers_among(["gpu17:8000", "1.1", None])))
+
+    assert shown == {
+        "error": '"[address]" \nx.py\n[address] and [address] at solution.py:123',
+        "found": "10.0.0.1",
+        "list": [1, "[address]", 12345678901234567890123],
+    }
+    assert public_detail('{"error": "a  b"}') == '{"error": "a  b"}'
 
 
 def test_a_name_of_the_hub_stays_and_a_path_becomes_its_last_part() -> None:

@@ -4,9 +4,12 @@ Cards, datasets, releases and reports are read by others. What a recipe or an er
 them, unless the recipe asks for it (`dataset.engine_details`).
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from schemas.sample import to_json
 
 ADDRESS, LEFT_OUT = "[address]", "[not shown]"
 _HIDDEN = frozenset({"extra_body", "base_urls", "address", "fleet", "api_key_env", "scratch"})
@@ -16,19 +19,44 @@ _TEXTS = frozenset({
     "regex", "choice", "tags", "pattern", "rubric", "salt",
 })  # fmt: skip
 """Keys whose values are texts for a model or a reader: a slash at their beginning makes no path of them."""
+_ANSWERS = frozenset({"found", "expected", "answer"})
+"""Keys of a verdict's detail whose values are a sample's words or its reference's."""
 _URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()\[\],;]+")
 _HOST = re.compile(
     r"\[[0-9A-Fa-f:]*:[0-9A-Fa-f:]*\](?::\d+)?|(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\w.])"
-    r"|\blocalhost:\d+|\b(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}:\d{3,5}\b"
+    r"|\blocalhost:\d+|\b(?:[A-Za-z0-9-]+\.)+(?!(?:py|pyx|c|cc|cpp|h|rs|js|ts|go|java|json|jsonl|yaml)\b)[A-Za-z]{2,}:\d{3,5}\b"
 )
 _PATH = re.compile(r"(?<![\w./:~<])(?:~[\w.-]*/|/)(?:[^\s/'\"<>:,;()\[\]]+/)+(?=[^\s/'\"<>:,;()\[\]])")
 """The folders of an absolute path with two names or more; the last name stays."""
 _SERVER = re.compile(r".+:\d+")
 
 
-def public_text(text: str) -> str:
-    """Return a text without URLs, hosts, and the folders of absolute paths."""
-    return _PATH.sub("", _HOST.sub(ADDRESS, _URL.sub(ADDRESS, text)))
+def public_text(text: str, servers: Iterable[str] = ()) -> str:
+    """Return a text without URLs, hosts, these `servers` (a host without dots is told from a word only by its name), and the
+    folders of absolute paths."""
+    text = _URL.sub(ADDRESS, text)
+    for server in sorted(servers, key=len, reverse=True):
+        text = text.replace(server, ADDRESS)
+    return _PATH.sub("", _HOST.sub(ADDRESS, text))
+
+
+def public_detail(detail: str, servers: Iterable[str] = ()) -> str:
+    """Return the JSON text of a verdict's detail, of which each text is as `public_text` returns it; answers stay as they are."""
+
+    def public(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: inner if key in _ANSWERS else public(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [public(inner) for inner in value]
+        return public_text(value, servers) if isinstance(value, str) else value
+
+    value = json.loads(detail)
+    return detail if (changed := public(value)) == value else to_json(changed)
+
+
+def servers_among(sources: Iterable[str | None]) -> frozenset[str]:
+    """Return those of the samples' sources that are servers."""
+    return frozenset(source for source in sources if source and _SERVER.fullmatch(source))
 
 
 def public_name(name: str) -> str:

@@ -159,8 +159,8 @@ def described(run: Path) -> dict[str, Any]:
     """Return all of a run that must be equal: keys, ids, and the SHA-256 of pool, verdict and dataset files.
 
     Left out is what holds times (seconds), versions, hosts or absolute paths: begun.json, run.json but for its key, starts/,
-    the facts `seconds`, `known` (verdicts taken from an earlier pass) and `calibration` (sums in the order answers came), and
-    the dataset card, whose words may change.
+    the facts `seconds`, `known` (verdicts taken from an earlier pass), `calibration` (sums in the order answers came) and
+    `broken` where it is 0 (earlier versions did not note it), and the dataset card, whose words may change.
     """
     manifest = json.loads((run / "run.json").read_text())
     tables, samples = {}, []
@@ -203,7 +203,8 @@ def sha256(file: Path) -> str:
 
 def _steady(facts: Any) -> Any:
     if isinstance(facts, dict):
-        return {name: _steady(value) for name, value in facts.items() if name not in ("seconds", "known", "calibration")}
+        kept = {name: value for name, value in facts.items() if name not in ("seconds", "known", "calibration")}
+        return {name: _steady(value) for name, value in kept.items() if (name, value) != ("broken", 0)}
     return [_steady(value) for value in facts] if isinstance(facts, list) else facts
 
 

@@ -3,6 +3,7 @@ verdicts."""
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from schemas.sample import Kind, to_json
 from thresher.dataset.messages import combined
 from thresher.dataset.views import VERDICT_LIST, json_column, prompt_and_completion, references, reward, view_table
-from thresher.disclosure import public_name, public_settings, public_source, public_text
+from thresher.disclosure import public_detail, public_name, public_settings, public_source, public_text, servers_among
 from thresher.pool.judged import FilterFacts
 
 
@@ -21,9 +22,10 @@ def rollouts(
     """Every sample, in the order of the pool; `verdicts` (schema VERDICTS) are those of these filters on the samples. With
     `details` they name servers, further request fields and directories."""
     if not details:
-        judged = _public(judged)
+        servers = servers_among(pc.unique(judged["source"]).to_pylist())
+        judged = _public(judged, servers)
         open_ = pc.equal(verdicts["outcome"], "undecided")
-        verdicts = _changed(verdicts, "detail", public_text, where=open_)
+        verdicts = _changed(verdicts, "detail", partial(public_detail, servers=servers), where=open_)
     hit = pc.equal(judged["kind"], Kind.HIT.value)
     columns = {
         **prompt_and_completion(judged, prompt_format),
@@ -42,14 +44,15 @@ def rollouts(
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _public(judged: pa.Table) -> pa.Table:
+def _public(judged: pa.Table, servers: frozenset[str]) -> pa.Table:
     """The samples without what says on which machines they were drawn."""
     judged = _changed(judged, "source", public_source)
     judged = _changed(judged, "sampling", _public_sampling)
-    judged = _changed(judged, "error", public_text)
+    judged = _changed(judged, "error", partial(public_text, servers=servers))
     for name in ("model", "adapter"):
         judged = _changed(judged, name, public_name)
-    return _changed(judged, "detail", public_text, where=pc.equal(judged["outcome"], "undecided"))
+    open_ = pc.equal(judged["outcome"], "undecided")
+    return _changed(judged, "detail", partial(public_detail, servers=servers), where=open_)
 
 
 def _public_sampling(text: str) -> str:

@@ -51,7 +51,10 @@ def _run_filters(run: Run, corpus: Sequence[Built], map_parts: Map, compared: Ma
         reads_index = item.filter.name == near_duplicate.RELEASED
         key = winnow_key([item], [*hashes, *([ids.digest(compared)] if reads_index else [])])
         entries = [store.finished(judged.corpus_name(number, shard), key) for shard in sampled]
-        if all(entry is not None and not judged.broken_in(entry) for entry in entries):
+        if all(
+            entry is not None and not judged.broken_in(store, judged.corpus_name(number, shard), entry)
+            for shard, entry in zip(sampled, entries, strict=True)
+        ):
             continue
         judged.drop_corpus(store, keep=number)
         if reads_index:

@@ -73,12 +73,14 @@ def _judge_shard(run: Run, shard: int, entry: Entry, built: Sequence[Built]) -> 
     store, exhaustive = run.store, run.recipe.audit.exhaustive
     name, key = f"verdicts/{shard_name(shard)}", winnow_key(built, [entry.sha256], exhaustive=exhaustive)
     finished = store.finished(name, key)
-    if finished is not None and not pool.broken_in(finished):
+    if finished is not None and not pool.broken_in(store, name, finished):
         return finished
     samples = store.read_table(f"samples/{shard_name(shard)}", columns_read(built))
     earlier = earlier_verdicts(store, name, entry, key)
     tables, facts, kept = cascade(samples, built, exhaustive=exhaustive, earlier=earlier)
     hits, verdicts = kept & ~samples["anchor"].to_numpy(), pa.concat_tables(tables)
+    if finished is not None and pool.same_verdicts(store, name, verdicts):
+        return finished  # what was made from these verdicts need not be made again for another wording of an error
     noted = {
         "filters": facts,
         "hits": int(hits.sum()),
@@ -111,13 +113,14 @@ def unjudged(run: Run, sampled: Iterable[int]) -> Unjudged:
     missing, hits, broken, hashed = [], dict[int, int](), 0, 0
     for shard in sampled:
         samples = store.entry(f"samples/{shard_name(shard)}")
-        verdicts = None
+        verdicts, again = None, 0
         if samples is not None:
             key = winnow_key(built, [samples.sha256], exhaustive=exhaustive)
-            verdicts = store.finished(f"verdicts/{shard_name(shard)}", key, hashed=hashed < HASHED_BYTES)
-        if verdicts is None or pool.broken_in(verdicts):
+            verdicts = store.finished(name := f"verdicts/{shard_name(shard)}", key, hashed=hashed < HASHED_BYTES)
+            again = 0 if verdicts is None else pool.broken_in(store, name, verdicts)
+        if verdicts is None or again:
             missing.append(shard)
-            broken += 0 if verdicts is None else pool.broken_in(verdicts)
+            broken += again
         else:
             hashed += verdicts.bytes
             hits[shard] = int(verdicts.facts["hits"])

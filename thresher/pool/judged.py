@@ -142,14 +142,22 @@ def damaged_corpus(store: Store) -> list[str]:
 
 
 def noted_broken(verdicts: pa.Table) -> dict[str, int]:
-    """What the entry of a verdict file notes of them: how many are broken, if any."""
-    number = int(pc.sum(is_broken(verdicts)).as_py() or 0)
-    return {"broken": number} if number else {}
+    """What the entry of a verdict file notes of them: how many are broken."""
+    return {"broken": int(pc.sum(is_broken(verdicts)).as_py() or 0)}
 
 
-def broken_in(entry: Entry) -> int:
-    """How many broken verdicts a verdict file has. The next run asks for them again."""
-    return int(entry.facts.get("broken", 0))
+def broken_in(store: Store, name: str, entry: Entry) -> int:
+    """How many broken verdicts a verdict file has; the next run asks for them again. An entry of an earlier version does not note
+    it, and its file is read. Raises StoreError on a damaged file."""
+    if "broken" in entry.facts:
+        return int(entry.facts["broken"])
+    return noted_broken(store.read_table(name, ["outcome", "reason", "detail"]))["broken"]
+
+
+def same_verdicts(store: Store, name: str, verdicts: pa.Table) -> bool:
+    """Whether verdicts say the same as those of a file, whatever their `detail`. Raises StoreError on a damaged file."""
+    columns = ["row", "filter", "outcome", "reason", "score"]
+    return bool(store.read_table(name, columns).equals(verdicts.select(columns)))
 
 
 def drop_corpus(store: Store, *, keep: int) -> None:

@@ -368,8 +368,8 @@ class Store:
             return unseal(RunManifest, data)
         except ValueError as error:
             raise StoreError(
-                f"{where}: not a run of thresher, or damaged: {error}; restore the file, or remove it and run the same command "
-                "again: it is written again from the recipe, and what was sampled by the same recipe is kept"
+                f"{where}: not a run of thresher, or damaged: {error}; restore it, or, unless models were added to the run, "
+                "remove it and run the same command again: it is written anew, and what the same recipe sampled is kept"
             ) from error
 
     def size(self, name: str) -> int:

@@ -18,7 +18,7 @@ from thresher.auditing.compare import Since
 from thresher.auditing.review import reviewed
 from thresher.dataset import views
 from thresher.dataset.card import card
-from thresher.disclosure import public_text
+from thresher.disclosure import public_text, servers_among
 from thresher.errors import PublishError
 from thresher.pool.run import Run
 from thresher.releases.gates import against, figures, stop_where_refused
@@ -57,7 +57,10 @@ class Candidate:
         PublishError if a gate refuses and the release is not forced."""
         reasons = [*self.refused, *against(self.audit, manifest, self.spec.gates)]
         forced = stop_where_refused(reasons, self.force, self.publisher)
-        return forced if self.run.recipe.dataset.engine_details else tuple(map(public_text, forced))
+        if self.run.recipe.dataset.engine_details:
+            return forced
+        servers = servers_among(test.source for test in self.audit.calibration)
+        return tuple(public_text(text, servers) for text in forced)
 
 
 @dataclass(frozen=True)

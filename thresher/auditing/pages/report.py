@@ -5,6 +5,7 @@ the page's script puts them into text nodes. A content security policy forbids t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from thresher import __version__
@@ -16,7 +17,7 @@ from thresher.auditing.pages.examples import examples
 from thresher.auditing.pages.page import rendered, safe_json, write_page
 from thresher.auditing.review import lines_of, reviewed
 from thresher.auditing.show import calibration_lines, model_row, number, summary, trust_lines
-from thresher.disclosure import public_source, public_text
+from thresher.disclosure import public_detail, public_source, public_text, servers_among
 from thresher.executors.executor import Map
 from thresher.pool.run import Run
 
@@ -37,11 +38,13 @@ def report(run: Run, *, before: Run | None = None, map_shards: Map | None = None
     """Return the report of a run as HTML."""
     audit, statistics = cached_audit(run, map_shards), cached_statistics(run, map_shards)
     review = reviewed(run)
-    said = str if run.recipe.dataset.engine_details else _public(audit)
+    details = run.recipe.dataset.engine_details
+    said = str if details else _public(audit)
+    detailed = str if details else partial(public_detail, servers=_servers(audit))
     shown = examples(run)
     for row in shown["rows"]:
         row["error"] = row["error"] and said(row["error"])
-        row["detail"] = row["detail"] and (said(row["detail"]) if row["outcome"] == "undecided" else row["detail"])
+        row["detail"] = row["detail"] and (detailed(row["detail"]) if row["outcome"] == "undecided" else row["detail"])
     return rendered(
         "report.html.j2",
         charts(audit, statistics),
@@ -64,7 +67,7 @@ def report(run: Run, *, before: Run | None = None, map_shards: Map | None = None
 
 def _public(audit: Audit) -> Callable[[str], str]:
     """What makes a text public: the servers that the audit names have no dots in their names, perhaps."""
-    servers = [test.source for test in audit.calibration if public_source(test.source) != test.source]
+    servers = _servers(audit)
 
     def said(text: str) -> str:
         for server in servers:
@@ -72,6 +75,10 @@ def _public(audit: Audit) -> Callable[[str], str]:
         return public_text(text)
 
     return said
+
+
+def _servers(audit: Audit) -> frozenset[str]:
+    return servers_among(test.source for test in audit.calibration)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

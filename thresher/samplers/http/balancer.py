@@ -382,9 +382,10 @@ class Balancer:
             request.suspected = works
         most_s = min(self._waits.longest_retry_s, self._spec.give_up_after_s / 10)
         longest_s = min(most_s, self._waits.first_retry_s * 2 ** min(request.tries, 10))
-        delay_s = max(failure.wait_s, random.uniform(0, longest_s))
-        if failure.wait_s:
-            endpoint.rate.pause(now + failure.wait_s)
+        wait_s = min(failure.wait_s, self._spec.give_up_after_s)  # a server may ask for a year
+        delay_s = max(wait_s, random.uniform(0, longest_s))
+        if wait_s:
+            endpoint.rate.pause(now + wait_s)
         asyncio.get_running_loop().call_later(delay_s, self._send_again, lane, request)
 
     def _send_again(self, lane: Lane, request: Request) -> None:

@@ -206,8 +206,8 @@ class Connection:
                     begun_at = begun_at or (clock() if part.strip() else 0.0)
                     limit.reschedule(begun_at + self._patience_s + received / SLOWEST if begun_at else None)
                 self._heard(posted and right)
-                fields = (response.headers.get("retry-after", ""), b"".join(parts), response.headers.get("location", ""))
-                return Response(response.status, *fields)
+                wait, location = (_header(response, name) for name in ("retry-after", "location"))
+                return Response(response.status, wait, b"".join(parts), location)
         except self._network_errors as error:
             if isinstance(error, TimeoutError) and begun_at and clock() > begun_at + self._patience_s:
                 words = f"an answer that arrives too slowly: {received} bytes in {clock() - begun_at:.0f} s"
@@ -230,6 +230,11 @@ class Connection:
             self.received_at = self.heard_at
 
 
+def _header(response: "aiohttp.ClientResponse", name: str) -> str:
+    """A header as text that can be stored: what is not UTF-8 in it is replaced."""
+    return response.headers.get(name, "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _target(url: str, response: Response) -> str:
     """Where a redirection leads; "" if it does not say."""
     try:
@@ -244,6 +249,8 @@ def _origin(url: str) -> tuple[str, str, int] | None:
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     except (ValueError, KeyError):
+        return None
+    if "@" in parts.netloc:  # credentials of somebody else
         return None
     return parts.scheme, (parts.hostname or "").lower(), port
 

@@ -31,6 +31,8 @@ PROMPT_FIELDS = (
 )  # fmt: skip
 """Fields that decide which tokens a prompt has."""
 
+MOST_BYTES = 1 << 30
+"""Bytes of one answer beyond which none is read, whatever was asked for: half a million tokens with 20 log-probabilities each."""
 SLACK_BYTES = 4 << 20
 """Bytes of an answer besides its tokens."""
 SHORT_TOOLS = '[{"type": "function", "function": {"name": "ping", "parameters": {"type": "object", "properties": {}}}}]'
@@ -160,7 +162,7 @@ def longest_answer(question: Question, service: Service, form: Form, body: bytes
     """Return the bytes that the answer to a request (with this body, which the answer may repeat) does not exceed."""
     per_token = TOKEN_BYTES * (1 + likeliest_asked(question, service.spec, form))
     tokens = question.n * max(LABEL_TOKENS, int(question.group.parameters["max_tokens"]))
-    return SLACK_BYTES + 16 * len(body) + tokens * per_token
+    return SLACK_BYTES + 16 * len(body) + min(tokens * per_token, MOST_BYTES)
 
 
 def check_lengths(group: Group, answer: Answer, url: str, context: int, *, cuts: bool) -> None:
