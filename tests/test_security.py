@@ -325,6 +325,7 @@ def foreign(recipe: Recipe, stranger: Path) -> Path:
 
 def edited(file: Path, change: Callable[[Any], None]) -> None:
     content = json.loads(file.read_text())
+    content.pop("digest", None)  # whoever changes a file can also leave it out, as earlier versions did
     change(content)
     file.write_text(json.dumps(content))
 
