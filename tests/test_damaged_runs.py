@@ -96,7 +96,7 @@ def test_a_run_is_found_by_any_of_its_paths(
     monkeypatch.chdir(tmp_path / "b" / "samples")
     for path in (str(tmp_path / "link"), "..", f"{tmp_path}/a/../b/"):
         assert main(["audit", path, "--html", str(tmp_path / "page.html")]) == 0
-        assert f"Compared with {tmp_path / 'a'}" in (tmp_path / "page.html").read_text()
+        assert "Compared with a" in (tmp_path / "page.html").read_text()
     assert main(["audit", "s3x://bucket/run"]) == 1
     assert "s3x://bucket/run: unknown storage" in capsys.readouterr().err
 
