@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from thresher.disclosure import LEFT_OUT, public_detail, public_name, public_settings, public_source, public_text, servers_among
+from thresher.disclosure import (
+    ADDRESS,
+    LEFT_OUT,
+    public_detail,
+    public_name,
+    public_settings,
+    public_source,
+    public_text,
+    servers_among,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +61,7 @@ def test_settings_keep_what_decides_a_sample_and_no_texts_are_changed() -> None:
             "base_urls": ["http://h:1/v1"],
             "extra_body": {"a": 1},
             "fleet": None,
-            "options": {"x": "/a/b"},
+            "options": {"x": "/a/b", "data_parallel_address": "10.2.3.4", "y": "a/../../jane/x", "seed": 1},
         },
         "executor": {"address": "auto"},
         "prompts": [{"template": "/home/{{ x }}", "source": {"path": "/home/me/p.jsonl"}}],
@@ -60,7 +69,12 @@ def test_settings_keep_what_decides_a_sample_and_no_texts_are_changed() -> None:
     }
 
     assert public_settings(settings) == {
-        "engine": {"base_urls": LEFT_OUT, "extra_body": LEFT_OUT, "fleet": None, "options": {"x": "b"}},
+        "engine": {
+            "base_urls": LEFT_OUT,
+            "extra_body": LEFT_OUT,
+            "fleet": None,
+            "options": {"x": "b", "data_parallel_address": ADDRESS, "y": "x", "seed": 1},
+        },
         "executor": {"address": "auto"},
         "prompts": [{"template": "/home/{{ x }}", "source": {"path": "p.jsonl"}}],
         "sampling": {"stop": ["/end/now"], "temperature": 1.0},

@@ -62,7 +62,8 @@ def servers_among(sources: Iterable[str | None]) -> frozenset[str]:
 def public_name(name: str) -> str:
     """Return the name of a model, filter or file: of a path with folders of this machine only its last part."""
     name = _URL.sub(ADDRESS, name)
-    return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", "~", "../")) else name
+    outside = name.startswith(("/", "~", "../", "file:/")) or "/../" in name
+    return name.rstrip("/").rsplit("/", 1)[-1] if outside else name
 
 
 def public_source(source: str) -> str:
@@ -78,4 +79,4 @@ def public_settings(value: Any, key: str = "") -> Any:
         return {name: inner if name in _TEXTS else public_settings(inner, name) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [public_settings(inner, key) for inner in value]
-    return public_name(value) if isinstance(value, str) else value
+    return _HOST.sub(ADDRESS, public_name(value)) if isinstance(value, str) else value
