@@ -112,14 +112,14 @@ class Index:
 
     @contextmanager
     def beside(self) -> Iterator[Path]:
-        """An empty folder on the disk of the index; removed at the end, or by the next process if this one is killed."""
-        self.remove_leftovers()
+        """An empty folder on the disk of the index; removed at the end, or by the next writer if this process is killed."""
+        make_folders(self.folder)
         with temporary_folder(self.folder / SNAPSHOT.lstrip(".")) as folder:
             yield folder
 
     def remove_leftovers(self) -> None:
-        """Remove what processes that were killed left, once no other one writes."""
-        with self._writing():
+        """Remove what processes that were killed left, unless another one writes, which has done it."""
+        with suppress(BlockingIOError), self._writing(wait=False):
             pass
 
     @property
@@ -168,23 +168,24 @@ class Index:
                     raise FilterError(f"{self.folder}: {refused}")
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock of the writers. The file is never a link, whatever is trusted. Raises FilterError."""
+    def _locked(self, *, wait: bool) -> Iterator[None]:
+        """Hold the lock of the writers. The file is never a link, whatever is trusted. Raises FilterError, and BlockingIOError if
+        another holds it and this one does not `wait`."""
         path = self.folder / ".lock"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise FilterError(f"{path}: the index cannot be locked: {error.strerror}; wanted a plain file") from error
         with os.fdopen(descriptor, "rb+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, *, wait: bool = True) -> Iterator[None]:
         """Wait to be the only writer, read what the last one wrote, and remove what interrupted ones left."""
         self._refuse_links()
         make_folders(self._runs)
-        with self._locked():
+        with self._locked(wait=wait):
             self.manifest = self._read()
             named = {run.name for run in self.manifest.runs}
             for left in [path for path in self._runs.iterdir() if path.name not in named]:
