@@ -48,7 +48,7 @@ def test_report_names_drift_since_the_run_before(nightly: Callable[..., Run], ca
     assert "<h2>Drift</h2>" not in report(good)
     page = report(bad)
     assert 'class="drift bad">Drifted: pass rate 50.0 % to 12.5 % (p ' in page
-    assert f"Compared with {good.root}, started 2023-11-14 22:13" in page
+    assert "Compared with good, started 2023-11-14 22:13" in page
     assert 'class="drift">Nothing drifted.' in report(again)
     assert "Drifted: pass rate" in report(again, before=good)
     assert main(["audit", "--all", str(Path(good.root).parent), "--csv"]) == 0
