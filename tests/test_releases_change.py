@@ -30,7 +30,7 @@ def test_text_below_the_generated_card_survives_every_change(tmp_path: Path) -> 
     release_run(repo, two_prompts_run(tmp_path, "two"))
     written("## Known faults\n\nSome.")
     revoke(repo, [sft_ids(repo)[0]], "wrong")
-    assert f'load_dataset("{repo}", "revoked", split="train")' in card.read_text()
+    assert 'load_dataset("ORG/NAME", "revoked", split="train")' in card.read_text()
     third = two_prompts_run(tmp_path, "three")
     for change in (lambda: rollback(repo, first.version), lambda: release_run(repo, third), lambda: compact(repo)):
         assert change().commit
