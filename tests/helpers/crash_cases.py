@@ -59,7 +59,7 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lease, "STALE_S", 0.1)
         patch.setattr(lease, "WAIT_S", 0.1)
-        patch.setattr(yaml_text, "load", lambda text: deepcopy(parsed(text)))
+        patch.setattr(yaml_text, "load", lambda text, loader=yaml_text.SafeLoader: deepcopy(parsed(text, loader)))
         yield
 
 
@@ -204,9 +204,9 @@ def seen(root: Path) -> dict[str, Any]:
 
 
 @cache
-def parsed(text: str) -> Any:
+def parsed(text: str, loader: Any = yaml_text.FastLoader) -> Any:
     """The value of a YAML document."""
-    return yaml.load(text, yaml_text.FastLoader)
+    return yaml.load(text, loader)
 
 
 @cache
