@@ -51,14 +51,7 @@ def load(text: str, loader: Any = SafeLoader) -> Any:
             return None
         _size(node, {}, {})
         return reading.construct_document(node)
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except _UNREADABLE as error:
         raise yaml.YAMLError(" ".join(str(error).split())[:200]) from error
     finally:
         if reading is not None:

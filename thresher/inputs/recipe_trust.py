@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from filters import trust
+from filters import engine_options, trust
 from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.executors import RayExecutorSpec
 from schemas.prompt_sets import DatasetSource, JsonlSource, ParquetSource
@@ -65,7 +65,7 @@ def _of_filter(spec: FilterSpec, key: Key) -> Iterator[tuple[Key, str]]:
 
 
 def _of_engine(engine: Any, key: Key) -> Iterator[tuple[Key, str]]:
-    if isinstance(engine, VllmEngine) and (option := trust.refused_options(engine.options)):
+    if isinstance(engine, VllmEngine) and (option := engine_options.refused(engine.options)):
         yield (*key, "options", option[0]), option[1]
     if isinstance(engine, HttpEngine) and engine.api_key_env is not None:
         urls = engine.base_urls or (f"the servers of {engine.fleet}",)

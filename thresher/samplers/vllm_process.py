@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from filters import trust
+from filters import engine_options, trust
 from schemas.engines import VllmEngine
 from schemas.sample import Message
 from schemas.suggest import did_you_mean
@@ -57,7 +57,7 @@ def check_options(spec: VllmEngine, reserved: Iterable[str] = RESERVED_OPTIONS) 
     if names:
         raise EngineError(f"engine.options.{names[0]}: thresher sets this itself; remove it from the recipe")
     try:
-        refused = trust.refused_options(spec.options)
+        refused = engine_options.refused(spec.options)
     except trust.ConfigError as error:
         raise EngineError(str(error)) from error
     if refused is not None:
