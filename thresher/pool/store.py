@@ -83,9 +83,7 @@ class Store:
             # Listings are not cached: other machines write to the same place.
             self.fs, self.base = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
         except (ValueError, ImportError) as error:
-            raise StoreError(
-                f"{root}: unknown storage: {error}; give a directory, or an fsspec URL such as s3://bucket/run"
-            ) from error
+            raise StoreError(f"{root}: unknown storage: {error}; give a directory, or a URL such as s3://bucket/run") from error
         self.local = isinstance(self.fs, LocalFileSystem)
         self.lease_key, self._paths = lease.key_of(self.fs, self.base), dict[str, str]()
 
@@ -119,10 +117,12 @@ class Store:
             self._looked_at = time_s
 
     def path(self, name: str) -> str:
-        """The path of a file on the run's file system. Raises StoreError where it leads out of it; looks at each name once."""
+        """The path of a file on the run's file system. Raises StoreError where it leads out of it."""
         if name not in self._paths:
             if name and (refused := trust.outside(self.base, name, local=self.local)):
                 raise StoreError(f"{self.root}: {refused}")
+            if len(self._paths) >= 4096:  # memory stays flat as the run grows
+                self._paths.clear()
             self._paths[name] = f"{self.base}/{name}" if name else str(self.base)
         return self._paths[name]
 

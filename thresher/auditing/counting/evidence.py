@@ -85,7 +85,8 @@ def evidence_of(
     exhaustive = [facts["label"] for facts in filters if facts.get("exhaustive")]
     evidence.overlaps.update(dict(_overlaps(verdicts, exhaustive, len(characters))))
     undecided = verdicts.filter(pc.equal(verdicts["outcome"], Outcome.UNDECIDED.value))
-    evidence.broken.update(undecided.filter(is_broken(undecided))["filter"].to_pylist())
+    for counted in pc.value_counts(undecided.filter(is_broken(undecided))["filter"]).to_pylist():
+        evidence.broken[counted["values"]] += counted["counts"]
     columns = (undecided[name].to_pylist() for name in ("filter", "reason", "detail"))
     for label, reason, detail in zip(*columns, strict=True):
         if detail is not None and isinstance(error := json.loads(detail).get("error"), str):
