@@ -227,7 +227,11 @@ def links_outside(folder: str) -> str | None:
 
 def first_refused(paths: Iterable[str | Path], *folders: Path) -> str | None:
     """Why the first of these paths that may not be used is refused; None if all may be used."""
-    return next((refused for path in paths if (refused := refused_path(path, *folders))), None)
+    if trusts_all():
+        return None
+    allowed = _real_folders((*folders, *here(), *roots()))  # once: there may be many paths
+    left = (path for path in paths if not any(_is_inside(os.path.realpath(path), folder) for folder in allowed))
+    return next((refused_path(path, *folders) for path in left), None)
 
 
 def refused_outside_roots(place: str) -> str | None:
@@ -281,8 +285,12 @@ def _is_below(url: str) -> bool:
 
 def _is_in_one(path: str | Path, folders: Iterable[str | Path]) -> bool:
     """Whether a path lies, also by the links on its way, in one of the folders; URLs hold none."""
-    real, local = os.path.realpath(path), (str(folder) for folder in folders if "://" not in str(folder))
-    return any(_is_inside(real, os.path.realpath(os.path.expanduser(folder))) for folder in local)
+    real = os.path.realpath(path)
+    return any(_is_inside(real, folder) for folder in _real_folders(folders))
+
+
+def _real_folders(folders: Iterable[str | Path]) -> tuple[str, ...]:
+    return tuple(os.path.realpath(os.path.expanduser(folder)) for folder in folders if "://" not in str(folder))
 
 
 def _is_inside(real: str, folder: str) -> bool:
