@@ -148,7 +148,7 @@ def test_datasets_reads_every_view(killed_and_resumed: dict[str, Any]) -> None:
 def test_a_second_run_reports_within_seconds_that_it_is_finished(killed_and_resumed: dict[str, Any]) -> None:
     """Without starting Prefect or an engine."""
     started = time.monotonic()
-    output = output_of(start(killed_and_resumed["out"]), killed_and_resumed["out"])
+    output = output_of(start(killed_and_resumed["out"], "--set", ONE_PROCESS), killed_and_resumed["out"])
 
     assert "already finished" in output
     assert time.monotonic() - started < 30
