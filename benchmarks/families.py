@@ -3,8 +3,9 @@
 python benchmarks/families.py [--samples 120000] [--rounds 3]
 
 The engine replays, so that the samples themselves cost little. Each step is a process of its own; rounds alternate between the
-numbers of families, and the seconds of the processors are medians. Exits with 1 if 3,000 families cost more than 1.5 times as
-much as 300, or 10,000 more than 4 times as much as 3,000.
+numbers of families, and the seconds of the processors are medians. Exits with 1 if the audit of 3,000 families costs more than
+1.5 times as much as that of 300, or 10,000 families more than 4 times as much as 3,000. The run has no bound for the first step:
+each family has a source of its own to read.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import yaml
 from against import HERE, timed
 
 FAMILIES = (300, 3_000, 10_000)
-MOST = (1.5, 4.0)
+MOST = {"run": (float("inf"), 4.0), "audit": (1.5, 4.0)}
 """The largest ratio of each number of families to the one before."""
 EACH = 4
 
@@ -99,9 +100,12 @@ def main() -> int:
     for step, by_families in costs.items():
         seconds = [statistics.median(by_families[families]) for families in FAMILIES]
         ratios = [after / before for before, after in pairwise(seconds)]
-        high = high or any(ratio > most for ratio, most in zip(ratios, MOST, strict=True))
+        high = high or any(ratio > most for ratio, most in zip(ratios, MOST[step], strict=True))
         told = ", ".join(f"{families:,}: {value:.2f} s" for families, value in zip(FAMILIES, seconds, strict=True))
-        print(f"{step:6} {told}; " + ", ".join(f"{ratio:.2f} (at most {most})" for ratio, most in zip(ratios, MOST, strict=True)))
+        print(
+            f"{step:6} {told}; "
+            + ", ".join(f"{ratio:.2f} (at most {most})" for ratio, most in zip(ratios, MOST[step], strict=True))
+        )
     return int(high)
 
 

@@ -225,7 +225,7 @@ def pass_at_k(cells: Cells, seed: int) -> Iterator[PassAtK]:
                 break
             values, prompts = of_k(n[enough], c[enough], k), weight[enough]
             mean = float(values @ prompts / prompts.sum())
-            spread = tuple(_quantiles(values, prompts))
+            spread = _quantiles(values, prompts)
             yield PassAtK(family, k, mean, mean_interval(values, prompts, seed), int(prompts.sum()), spread)
             k *= 2
 
@@ -360,14 +360,16 @@ def _lengths(tokens: Sizes, characters: Sizes) -> Iterator[Lengths]:
         if samples := sizes.total():
             values, weights = (np.array(column) for column in zip(*sizes.items(), strict=True))
             share = finished[True] / finished.total() if finished else None
-            yield Lengths(kind, samples, tuple(_quantiles(values.astype(float), weights)), share, unit)
+            yield Lengths(kind, samples, _quantiles(values.astype(float), weights), share, unit)
 
 
-def _quantiles(values: F64, weights: I64) -> Iterator[float]:
+def _quantiles(values: F64, weights: I64) -> tuple[float, ...]:
     """QUANTILES of values (m,) of which each occurs as often as its weight (m,); linear between two values."""
-    order = np.argsort(values)
-    values, ends = values[order], np.cumsum(weights[order])
-    for q in QUANTILES:
-        rank = q * (int(ends[-1]) - 1)
-        low, high = (float(values[np.searchsorted(ends, place, side="right")]) for place in (math.floor(rank), math.ceil(rank)))
-        yield low + (high - low) * (rank - math.floor(rank))
+    order = values.argsort()
+    values, ends = values[order], weights[order].cumsum()
+    ranks = [q * (int(ends[-1]) - 1) for q in QUANTILES]
+    floors = [math.floor(rank) for rank in ranks]
+    places = ends.searchsorted([*floors, *map(math.ceil, ranks)], side="right")
+    found = values[places].tolist()
+    between = zip(found[: len(ranks)], found[len(ranks) :], ranks, floors, strict=True)
+    return tuple(low + (high - low) * (rank - floor) for low, high, rank, floor in between)
