@@ -60,7 +60,7 @@ def take(table: pa.Table, rows: Ints) -> pa.Table:
     """The rows (k,) of a table, in the order of `rows`, which may name a row several times. Equals `table.take`, and works
     where that overflows: the result has as many chunks as it needs."""
     total = table.nbytes
-    if total <= CHUNK_BYTES and not _repeats(rows, table.num_rows):
+    if total * _most_repeats(rows) <= CHUNK_BYTES:
         return table.take(pa.array(rows))
     if len(rows) == table.num_rows and (rows == np.arange(table.num_rows)).all():
         return table
@@ -90,9 +90,9 @@ def text_codes(column: pa.ChunkedArray) -> Ints:
 # -- inside --------------------------------------------------------------------------------------------------------------
 
 
-def _repeats(rows: Ints, count: int) -> bool:
-    """Whether some of `count` rows are named more than once, so that the result may be larger than the table."""
-    return len(rows) > count or bool(len(rows) and np.bincount(rows).max() > 1)
+def _most_repeats(rows: Ints) -> int:
+    """How often the row is named that is named most often: the result is at most so many times as large as the table."""
+    return int(np.bincount(rows).max(initial=0))
 
 
 def _taken(table: pa.Table, rows: Ints) -> pa.Table:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -59,8 +60,10 @@ def make_folders(path: str | Path, fs: Any = None) -> None:
     sync_names(path.parent)
 
 
+@cache
 def machine() -> str:
-    """Names this start of this machine, and the name space of its process ids; empty where the system does not tell."""
+    """Names this start of this machine, and the name space of its process ids; empty where the system does not tell. Neither
+    changes while a process lives."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"

@@ -19,7 +19,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -86,7 +86,8 @@ class Leases:
     def numbers(self) -> list[int]:
         """All numbers that were given and whose files are left, in order."""
         try:
-            names = [str(name).rsplit("/", 1)[-1] for name in self.fs.ls(self.folder, detail=False)]
+            found = os.listdir(self.folder) if self.local else self.fs.ls(self.folder, detail=False)
+            names = [str(name).rsplit("/", 1)[-1] for name in found]
         except FileNotFoundError:
             return []
         return sorted(int(name[:6]) for name in names if name[:6].isdigit() and name.endswith(".json"))
@@ -293,7 +294,7 @@ def _own(command: str) -> Holder:
     return Holder(secrets.token_hex(8), command, user, socket.gethostname(), os.getpid(), _process(os.getpid()) or "", now)
 
 
-_machine = machine
+_machine: Callable[[], str] = machine
 """Tests give each process a machine of its own."""
 
 

@@ -40,7 +40,7 @@ from pydantic import BaseModel
 
 from filters import trust
 from filters.chunks import pieces
-from schemas.manifest import Entry, RunManifest, seal, unseal
+from schemas.manifest import Entry, RunManifest, seal, unseal, unseal_entry
 from schemas.sample import POOL_VERSION
 from thresher import credentials
 from thresher.durable import REMOVED_AT_ONCE, create_file, make_folders, remove_files, replace_file, replacing, settle
@@ -190,10 +190,10 @@ class Store:
     def read_bytes(self, name: str) -> bytes:
         """Read a file of the run whole. Raises StoreError."""
         path = self.path(name)
-        if self.local and os.path.exists(path) and not os.path.isfile(path):
+        if self.local and not os.path.isfile(path) and os.path.exists(path):
             raise StoreError(f"{path}: wanted a file, found a directory, a pipe or a device")
         with self.explained(name, verb="read"):
-            return bytes(self.fs.cat_file(path))
+            return Path(path).read_bytes() if self.local else bytes(self.fs.cat_file(path))
 
     def sha256(self, name: str) -> str:
         """The SHA-256 of a file of the run, in hex digits."""
@@ -272,7 +272,7 @@ class Store:
         if not self.exists(f"{name}.json"):
             return None
         try:
-            return unseal(Entry, self.read_bytes(f"{name}.json"))
+            return unseal_entry(self.read_bytes(f"{name}.json"))
         except ValueError:
             return None
 

@@ -50,6 +50,9 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
 def parse_json(text: str) -> Any:
     """Parse JSON. Raises ValueError or RecursionError for what is none, for a number of more than 4300 digits, and for an object
     in which a key stands twice."""
+    value = json.loads(text)
+    if isinstance(value, dict) and len(value) == text.count(":"):  # as many keys as there can be: none was lost
+        return value
     return json.loads(text, object_pairs_hook=_object)
 
 
