@@ -58,8 +58,8 @@ def rows() -> list[dict[str, Any]]:
     ways: dict[str, Callable[[str, str], bool]] = {"thresher": thresher, "math-verify": math_verify, "exact string": exact}
     for name, way in ways.items():
         equal = [way(pair["gold"], pair["answer"]) for pair in pairs]
-        accepts = sum(is_equal and not pair["equal"] for is_equal, pair in zip(equal, pairs, strict=True))
-        rejects = sum(not is_equal and pair["equal"] for is_equal, pair in zip(equal, pairs, strict=True))
+        accepts = sum(is_equal and pair["equal"] is not True for is_equal, pair in zip(equal, pairs, strict=True))
+        rejects = sum(not is_equal and pair["equal"] is True for is_equal, pair in zip(equal, pairs, strict=True))
         share = 100 * (1 - (accepts + rejects) / len(pairs))
         counts = {"false accepts": accepts, "false rejects": rejects}
         table_rows.append({"way": name, "pairs": len(pairs), "right %": share, **counts})

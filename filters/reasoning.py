@@ -184,7 +184,7 @@ def _split(text: str, marking: Marking, opened: bool | None) -> tuple[str | None
             return text[first:].strip(), None, _bytes_of(text, len(text))
     if opened:
         return text.strip(), None, _bytes_of(text, len(text))
-    return None, _without_end_of_turn(text), 0
+    return None, without_end_of_turn(text), 0
 
 
 def _bare_end(text: str, start: str, end: str) -> int:
@@ -241,10 +241,10 @@ def _bytes_of(text: str, characters: int) -> int:
 def _answer(text: str) -> str:
     """What stands after the end mark, without the blank lines that templates put there and without marks of the end of the
     turn."""
-    return _without_end_of_turn(text.lstrip("\r\n"))
+    return without_end_of_turn(text.lstrip("\r\n"))
 
 
-def _without_end_of_turn(text: str) -> str:
+def without_end_of_turn(text: str) -> str:
     """A text without the marks at its end; unchanged, white space included, if there are none."""
     kept, rest = text, text.rstrip()
     while rest.endswith(ENDS_OF_TURN):

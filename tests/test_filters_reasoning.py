@@ -13,7 +13,9 @@ import filters
 from filters.judging import judge
 from filters.reasoning import USUAL, USUAL_MARKS, Marking, join, opens_thinking, take_apart
 
-CASES = [json.loads(line) for line in (Path(__file__).with_name("data") / "reasoning_blocks.jsonl").read_text().splitlines()]
+CASES = [
+    json.loads(line) for line in (Path(__file__).with_name("data") / "truth" / "reasoning_blocks.jsonl").read_text().splitlines()
+]
 THINK = Marking((("<think>", "</think>"),), channels=False)
 OPENED = Marking((("<think>", "</think>"),), channels=False, opened=True)
 HARMONY = (

@@ -75,6 +75,7 @@ SPANNING: dict[str, str] = {
     "test_releases_random_changes.py": "random changes of a repository, cut off anywhere",
     "test_security.py": "docs/security.md, tried as a stranger",
     "test_supply_chain.py": "the locks, the Makefile that installs them, and docs/licences.md",
+    "test_truth.py": "verdicts beside the truth, through every filter that has cases",
     "test_several_models.py": "runs that draw from several models",
     "test_several_models_vllm.py": "a run of two models on vLLM",
     "test_recipes.py": "the shipped recipes, each through a whole run",

@@ -1,13 +1,14 @@
 """Keep the answer that most samples of a prompt agree on: self-consistency (Wang et al. 2022, arXiv 2203.11171).
 
-For prompts without a reference. Every sample has one vote for its canonical answer. The answer with the most votes is the
-pseudo-reference, which the detail of every verdict names. Ties, and leads below the margin, are undecided. The votes of one model
-are not independent, so agreement is not proof.
+For prompts without a reference. Every sample has one vote for its answer; answers that math_answer finds equal are one. The
+answer with the most votes is the pseudo-reference, which the detail of every verdict names. Ties, and leads below the margin, are
+undecided. The votes of one model are not independent, so agreement is not proof.
 """
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,9 +18,13 @@ from filters.judging import per_prompt
 from filters.maths.cleaning import cleaned
 from filters.maths.extraction import final_answer, hedged
 from filters.maths.plain import number_of
+from filters.supervise import Pool
+from filters.tools import Tools
 from schemas.sample import Sample, Verdict
 
 SHOWN_CHARS = 200
+COMPARED = 32
+"""Most answers of a prompt that are compared with each other, those with the most votes first; others are equal only as text."""
 
 
 class Config(BaseModel):
@@ -28,8 +33,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     answer: Literal["maths", "text"] = "maths"
-    """What votes. `maths` reads the final answer as math_answer does and compares numbers by value; `text` takes the whole
-    completion, ignoring case and white space."""
+    """What votes. `maths` reads and compares the final answer as math_answer does; `text` takes the whole completion, ignoring
+    case and white space."""
     min_votes: int = Field(default=3, ge=1)
     """Least number of votes, that is of samples with a readable answer. Below it the samples are undecided."""
     margin: float = Field(default=0.1, ge=0, lt=1)
@@ -51,16 +56,34 @@ def canonical_text(text: str) -> str | None:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()) or None
 
 
-def build(config: Config) -> Filter:
+def merged(votes: Mapping[str, int], pool: Pool) -> dict[str, str]:
+    """Name for each answer the one with which it votes: of answers that are equal, or equal to one between them, the one with the
+    most votes, and of these the first by its text. Nothing depends on the order of the samples."""
+    ranked = sorted(votes, key=lambda answer: (-votes[answer], answer))
+    names = {answer: answer for answer in ranked}
+    pairs = [pair for pair in combinations(ranked[:COMPARED], 2) if any(number_of(answer) is None for answer in pair)]
+    for (first, second), compared in zip(pairs, pool.map([list(pair) for pair in pairs]), strict=True):
+        if compared.kind == "done" and compared.value == "equal" and names[first] != names[second]:
+            kept, given_up = sorted((names[first], names[second]), key=ranked.index)
+            names = {answer: kept if name == given_up else name for answer, name in names.items()}
+    return names
+
+
+def build(config: Config, tools: Tools) -> Filter:
     """Drop `minority_answer`; undecided with `no_majority` (a tie, a small lead, few votes) and `unparsed`.
 
     The score is the share of the votes for the sample's own answer.
     """
     canonical: Callable[[str], str | None] = canonical_maths if config.answer == "maths" else canonical_text
+    pool = tools.workers.pool("filters.maths.math_answer:worker", seconds=5.0, memory_mib=2048)
 
     def judge(samples: Sequence[Sample]) -> list[Verdict]:
         answers = [canonical(sample.completion) for sample in samples]
         votes = Counter(answer for answer in answers if answer is not None)
+        if config.answer == "maths" and any(number_of(answer) is None for answer in votes) and len(votes) > 1:
+            names = merged(votes, pool)
+            answers = [None if answer is None else names[answer] for answer in answers]
+            votes = Counter(answer for answer in answers if answer is not None)
         total = votes.total()
         # Equal counts are ordered by the answer, so that nothing depends on the order of the samples.
         ranking = sorted(votes.items(), key=lambda item: (-item[1], item[0])) or [("", 0)]
@@ -73,7 +96,7 @@ def build(config: Config) -> Filter:
     columns = ("prompt_id", "completion")
     parameters = config.model_dump(mode="json")
     judge_prompts = per_prompt(judge, columns)
-    return Filter("majority", "1", Scope.PROMPT, Role.VERIFIER, judge_prompts, columns, parameters, cost_us=15.0)
+    return Filter("majority", "2", Scope.PROMPT, Role.VERIFIER, judge_prompts, columns, parameters, cost_us=15.0)
 
 
 def _verdict(answer: str | None, winner: str, votes: Counter[str], *, agreed: bool, vote: dict[str, object]) -> Verdict:

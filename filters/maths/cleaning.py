@@ -11,12 +11,17 @@ _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|bigl|bigr|big|Big|Bigl|Bigr|limits|hspace\{[^{}]*\}|quad|qquad|phantom\{[^{}]*\})(?![A-Za-z])"
 )
 _SPACE = re.compile(r"\\[,;:! ]|~|\\\\(?=\s*$)")
+_IN_BRACKETS = re.compile(r"(?<=[\d}])\s*\(\s*([A-Za-z]{3,}(?: [A-Za-z]+){0,2})\s*\)\s*$")
+"""A unit after its number: 9 (apples)."""
+_ROW_BREAK = re.compile(r"\\\\\*?(?:\s*\[[^\]\[&]{0,20}\])?|\\(?:tabularnewline|cr)(?![A-Za-z])")
+_ROW = "\ue001"
+_SEPARATOR = re.compile(r"(?<=\d)\s*,\s*(?:\\!\s*)+(?=\d)")
 _ALIKE = {
     "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u22c5": "*", "\u00b7": "*", "\u2217": "*", "\u00f7": "/",
     "\u2044": "/", "\u2215": "/", "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ",
     "\u2260": "\\ne ", "\u00b1": "\\pm ", "\u2208": "\\in ", "\u222a": "\\cup ", "\u2229": "\\cap ", "\u2205": "\\emptyset ",
     "\u2032": "'", "\u00ba": "\u00b0", "\u02da": "\u00b0", "\u03b8": "\\theta ", "\u03b1": "\\alpha ", "\u03b2": "\\beta ",
-    "\u03c6": "\\phi ", "\u03bb": "\\lambda ", "\u00b5": "\u03bc",
+    "\u27e8": "(", "\u27e9": ")", "\u03c6": "\\phi ", "\u03bb": "\\lambda ", "\u00b5": "\u03bc",
 }  # fmt: skip
 _SUPER = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
@@ -30,6 +35,8 @@ def cleaned(text: str) -> str:
     text = text.strip()
     boxed = _BOX.match(text)
     text = boxed.group(1) if boxed else text
+    if "\\begin{" in text:  # the end of a row, whatever stands beside it
+        text = _ROW_BREAK.sub(_ROW, text)
     if not text.isascii():
         text = _HALVES.sub(lambda m: f"{m[1]} " * bool(m[1]) + unicodedata.normalize("NFKC", m[2]), text)
         text = _RAISED.sub(lambda m: "^{" + m[0].translate(_SUPER) + "}", text)
@@ -44,8 +51,9 @@ def cleaned(text: str) -> str:
             text = text.replace(mark, " ")
     if text.startswith("**") or text.endswith("**"):
         text = text.strip("*")
+    text = text.replace("\\langle", "(").replace("\\rangle", ")")
     text = text.replace("\\{", "\u27e8").replace("\\}", "\u27e9").replace("\\lbrace", "\u27e8").replace("\\rbrace", "\u27e9")
-    text = _LAYOUT.sub("", text.replace("\\!", ""))
+    text = _LAYOUT.sub("", _SEPARATOR.sub(",", text).replace("\\!", ""))
     text = text.replace("{,}", ",")
     text = _SPACE.sub(" ", text)
     text = _DEGREE.sub("\u00b0", text)
@@ -56,5 +64,6 @@ def cleaned(text: str) -> str:
         text, replaced = _TEXT.subn(lambda m: m[1] if m[1] in ("e", "i", "d", "") else f" {m[1]} ", text)
         if not replaced:
             break
-    text = " ".join(text.split())
+    text = _IN_BRACKETS.sub(r" \1", text)
+    text = " ".join(text.split()).replace(_ROW, "\\\\")
     return text.removesuffix(".").strip() if not text.endswith("..") else text

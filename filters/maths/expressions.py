@@ -1,24 +1,31 @@
-"""Evaluate mathematical expressions, LaTeX or plain, to 60 digits, with a recursive-descent parser over mpmath.
+"""Evaluate mathematical expressions, LaTeX or plain, with a recursive-descent parser: exactly where the value is rational, to 60
+digits over mpmath where it is not.
 
-Variables get fixed pseudo-random values, so two expressions in variables count as equal if they agree at three points. By the
-Schwartz-Zippel lemma, different polynomials agree there with a probability of practically 0. Syntax that the parser does not know
-raises UnknownError: it never guesses.
+Variables get fixed pseudo-random rational values, so two expressions in variables count as equal if they agree at three points.
+By the Schwartz-Zippel lemma, different polynomials agree there with a probability of practically 0. Syntax that the parser does
+not know raises UnknownError, and so does a number of more than MOST_BITS bits: it never guesses.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 from filters.maths.guard import MOST_DEPTH
 from filters.maths.tokens import FUNCTIONS, UnknownError, tokens_of
 
 DIGITS = 60
-EQUAL = 1e-30
-"""Two values are equal if they differ by less than this share of the larger."""
+EQUAL = 1e-40
+"""Two values of which one at least is irrational are equal if they differ by less than this share of the larger."""
 ZERO = 1e-45
 POINTS = 3
-MOST_FACTORIAL = 2_000
+MOST_FACTORIAL = 5_000
+MOST_BITS = 1 << 17
+"""Most bits of a numerator or denominator: 39,000 digits."""
 
+_OF_LARGE = frozenset(("log", "ln", "lg", "sqrt", "abs", "floor", "ceil"))
+_OF_INTEGERS: dict[str, Callable[..., int]] = {"gcd": math.gcd, "lcm": math.lcm}
 _OF_ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _LETTERS = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi chi psi "
@@ -28,7 +35,7 @@ _GREEK = frozenset(_LETTERS.split())
 
 
 def values(text: str) -> list[Any]:
-    """The values of an expression (mpmath complex numbers) at each of POINTS points; a single one if it has no variables.
+    """The values of an expression, fractions or numbers of mpmath, at each of POINTS points; a single one without variables.
 
     Raises UnknownError, and ZeroDivisionError or ValueError if it has no value.
     """
@@ -54,14 +61,42 @@ def _stretched(results: list[Any], length: int) -> list[Any]:
 
 
 def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, int | Fraction) and isinstance(b, int | Fraction):
+        return a == b
     from mpmath import mp
 
+    a, b = mp.mpmathify(a), mp.mpmathify(b)
     if mp.isnan(a) or mp.isnan(b):
         return False
     if mp.isinf(a) or mp.isinf(b):
         return bool(a == b)
     largest = max(abs(a), abs(b))
     return bool(largest < ZERO or abs(a - b) <= EQUAL * largest)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > MOST_BITS:
+        raise UnknownError("an enormous number")
+    return value
+
+
+def _integer(value: Any, least: int, most: int, what: str) -> int:
+    if not isinstance(value, Fraction) or value.denominator != 1 or not least <= value <= most:
+        raise UnknownError(what)
+    return value.numerator
+
+
+def _root(value: int, degree: int) -> int | None:
+    """The exact root of an integer of at least 0; None if it has none, or is too large to tell."""
+    from mpmath import mp
+
+    if degree == 2 or value < 2:
+        root = math.isqrt(value) if degree == 2 else value
+    elif value.bit_length() > 190 * degree:
+        return None
+    else:
+        root = int(mp.nint(mp.root(value, degree)))
+    return root if root**degree == value else None
 
 
 class _Parser:
@@ -96,7 +131,7 @@ class _Parser:
             raise UnknownError("nested too deep")
         value = self.signed_product()
         while self.peek() in ("+", "-"):
-            value = value + self.product() if self.take() == "+" else value - self.product()
+            value = _bounded(value + (1 if self.take() == "+" else -1) * self.product())
         self.depth -= 1
         return value
 
@@ -115,23 +150,50 @@ class _Parser:
             mark = self.peek()
             if mark in ("*", "\\cdot", "\\times", "\\ast"):
                 self.take()
-                value = value * self.signed_power()
+                value = _bounded(value * self.signed_power())
             elif mark in ("/", "\\div"):
                 self.take()
-                value = value / self.signed_power()
+                value = self.quotient(value, self.signed_power())
             elif mark and self.starts_factor(mark):
                 if self.tokens[self.position - 1][0].isdigit() and mark[0].isdigit():
                     raise UnknownError("two numbers side by side")
-                value = value * self.power()
+                value = _bounded(value * self.power())
             else:
                 return value
+
+    def quotient(self, above: Any, below: Any) -> Any:
+        if below == 0:
+            raise ZeroDivisionError
+        exact = isinstance(above, Fraction) and isinstance(below, Fraction)
+        return _bounded(above / below if exact else self.mp.mpmathify(above) / below)
+
+    def raised(self, value: Any, exponent: Any) -> Any:
+        """A power: exact where base and exponent are rational and the result is."""
+        if value == 0 and self.mp.re(exponent) < 0:
+            raise ZeroDivisionError
+        if isinstance(value, Fraction) and isinstance(exponent, Fraction):
+            above, below = value.numerator, value.denominator
+            power, degree = exponent.numerator, exponent.denominator
+            if degree == 1:
+                if abs(value) == 1 or value == 0:
+                    return value ** (power % 2 if value else power)
+                if max(above.bit_length(), below.bit_length()) * abs(power) > MOST_BITS:
+                    raise UnknownError("an enormous power")
+                return value**power
+            if above >= 0 and degree <= 64:
+                roots = _root(above, degree), _root(below, degree)
+                if roots[0] is not None and roots[1] is not None:
+                    return self.raised(Fraction(roots[0], roots[1]), Fraction(power))
+        if abs(exponent) > 10**12:
+            raise UnknownError("an enormous power")
+        return self.mp.power(value, exponent)
 
     def signed_power(self) -> Any:
         return self.sign() * self.power()
 
     def starts_factor(self, mark: str) -> bool:
         if mark[0] == "\\":
-            return mark not in ("\\cup", "\\cap", "\\pm", "\\mp", "\\to", "\\%")
+            return mark not in ("\\cup", "\\cap", "\\pm", "\\mp", "\\to", "\\%", "\\rfloor", "\\rceil")
         return mark[0].isalnum() or mark in ("(", "{", "[", ".", "\u221e", "\u00b0")
 
     def power(self) -> Any:
@@ -141,13 +203,7 @@ class _Parser:
             following = self.tokens[self.position : self.position + 3]
             if following[:1] == ["\\circ"] or following == ["{", "\\circ", "}"]:
                 raise UnknownError("degrees")
-            exponent = self.exponent()
-            if value == 0 and self.mp.re(exponent) < 0:
-                raise ZeroDivisionError
-            if abs(exponent) > 1e12:
-                raise UnknownError("an enormous power")
-            value = self.mp.power(value, exponent)
-            value = self.postfix(value)
+            value = self.postfix(self.raised(value, self.exponent()))
         return value
 
     def exponent(self) -> Any:
@@ -161,12 +217,7 @@ class _Parser:
             mark = self.take()
             if mark == "'":
                 raise UnknownError("a derivative")
-            if mark == "!":
-                if value != self.mp.floor(self.mp.re(value)) or not 0 <= self.mp.re(value) <= MOST_FACTORIAL:
-                    raise UnknownError("a factorial")
-                value = self.mp.factorial(value)
-            else:
-                value = value / 100
+            value = Fraction(math.factorial(_integer(value, 0, MOST_FACTORIAL, "a factorial"))) if mark == "!" else value / 100
         return value
 
     def group(self, opening: str, closing: str) -> Any:
@@ -180,10 +231,12 @@ class _Parser:
         if not mark:
             raise UnknownError("an end")
         if mark[0].isdigit() or mark[0] == ".":
-            return self.mp.mpf(self.take())
-        for opening, closing in (("(", ")"), ("{", "}"), ("[", "]")):
+            number = self.take()
+            return Fraction(int(number)) if number.isdigit() else Fraction(number if number[-1] != "." else number[:-1])
+        for opening, closing in (("(", ")"), ("{", "}"), ("[", "]"), ("\\lfloor", "\\rfloor"), ("\\lceil", "\\rceil")):
             if mark == opening:
-                return self.group(opening, closing)
+                value = self.group(opening, closing)
+                return value if len(mark) == 1 else self.rounded(mark[2:], value)
         if mark in ("|", "\\|"):
             self.take()
             value = self.sum()
@@ -214,7 +267,7 @@ class _Parser:
             name += "_" + self.subscript()
         self.variables.add(name)
         digest = hashlib.blake2b(f"{name} {self.point}".encode(), digest_size=8).digest()
-        return self.mp.mpf(int.from_bytes(digest)) / 2**62 + self.mp.mpf("0.37")
+        return Fraction(193_987 + int.from_bytes(digest) % 2_097_143, 1 << 19)  # between 0.37 and 4.37
 
     def subscript(self) -> str:
         if self.peek() != "{":
@@ -240,8 +293,13 @@ class _Parser:
         if name in ("frac", "dfrac", "tfrac", "cfrac"):
             self.tokens = list(self.tokens)
             above = self.argument()
-            below = self.argument()
-            return above / below
+            return self.quotient(above, self.argument())
+        if name in ("binom", "dbinom", "tbinom"):
+            self.tokens = list(self.tokens)
+            above = _integer(self.argument(), 0, MOST_BITS, "a binomial coefficient")
+            return self.chosen(above, _integer(self.argument(), 0, MOST_BITS, "a binomial coefficient"))
+        if name in ("gcd", "lcm", "max", "min"):
+            return self.of_several(name)
         if name == "sqrt":
             return self.root()
         if name == "pi":
@@ -255,16 +313,46 @@ class _Parser:
         raise UnknownError(f"\\{name}")
 
     def root(self) -> Any:
-        degree = self.group("[", "]") if self.peek() == "[" else 2
+        degree = self.group("[", "]") if self.peek() == "[" else Fraction(2)
         self.tokens = list(self.tokens)
-        value = self.argument()
-        if degree == 2:
-            return self.mp.sqrt(value)
+        return self.rooted(self.argument(), degree)
+
+    def rooted(self, value: Any, degree: Any) -> Any:
+        if not isinstance(degree, Fraction):
+            raise UnknownError("a root of another degree than a number")
         if degree == 0:
             raise ZeroDivisionError
-        if self.mp.im(value) == 0 and self.mp.re(value) < 0 and degree == self.mp.floor(degree) and int(degree) % 2:
-            return -self.mp.power(-value, 1 / self.mp.mpf(degree))
-        return self.mp.power(value, 1 / self.mp.mpf(degree))
+        if self.mp.im(value) == 0 and self.mp.re(value) < 0 and degree.denominator == 1 and degree.numerator % 2:
+            return -self.raised(-value, 1 / degree)
+        return self.raised(value, 1 / degree)
+
+    def chosen(self, above: int, below: int) -> Fraction:
+        """A binomial coefficient."""
+        if min(below, abs(above - below)) * above.bit_length() > MOST_BITS:
+            raise UnknownError("an enormous binomial coefficient")
+        return Fraction(math.comb(above, below))
+
+    def of_several(self, name: str) -> Any:
+        """A function of numbers between commas."""
+        self.take("(")
+        values = [self.sum()]
+        while self.peek() == ",":
+            self.take()
+            values.append(self.sum())
+        self.take(")")
+        if self.variables or not all(isinstance(value, Fraction) for value in values):
+            raise UnknownError(f"a {name} of other than rational numbers")
+        if name in _OF_INTEGERS:
+            if any(value.denominator != 1 for value in values):
+                raise UnknownError(f"a {name} of fractions")
+            return Fraction(_OF_INTEGERS[name](*(value.numerator for value in values)))
+        return max(values) if name == "max" else min(values)
+
+    def rounded(self, name: str, value: Any) -> Any:
+        """Rounded down (`floor`) or up (`ceil`); only of a rational number it is known on which side of an integer it is."""
+        if not isinstance(value, Fraction):
+            return self.mp.floor(value) if name == "floor" else self.mp.ceil(value)
+        return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
 
     def function(self, name: str) -> Any:
         base: Any = None
@@ -286,12 +374,14 @@ class _Parser:
         self.angles -= name in _OF_ANGLES
         if name in ("log", "ln", "lg") and value == 0:
             raise ZeroDivisionError
-        result = self.mp.log(value) / self.mp.log(base) if base is not None else self.functions()[name](value)
+        if name not in _OF_LARGE and abs(value) > 10**12:
+            raise UnknownError(f"{name} of an enormous number")
+        result = self.quotient(self.mp.log(value), self.mp.log(base)) if base is not None else self.functions()[name](value)
         if exponent is None:
             return result
         if exponent == -1 and name in ("sin", "cos", "tan"):
             return self.functions()["arc" + name](value)
-        return self.mp.power(result, exponent)
+        return self.raised(result, exponent)
 
     def functions(self) -> dict[str, Callable[[Any], Any]]:
         mp = self.mp
@@ -299,7 +389,8 @@ class _Parser:
             "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "cot": mp.cot, "sec": mp.sec, "csc": mp.csc,
             "arcsin": mp.asin, "arccos": mp.acos, "arctan": mp.atan, "asin": mp.asin, "acos": mp.acos, "atan": mp.atan,
             "sinh": mp.sinh, "cosh": mp.cosh, "tanh": mp.tanh, "ln": mp.log, "log": self.log, "lg": mp.log10, "exp": mp.exp,
-            "sqrt": mp.sqrt, "abs": abs, "floor": mp.floor, "ceil": mp.ceil,
+            "sqrt": lambda value: self.rooted(value, Fraction(2)), "abs": abs,
+            "floor": lambda value: self.rounded("floor", value), "ceil": lambda value: self.rounded("ceil", value),
         }  # fmt: skip
 
     def log(self, value: Any) -> Any:

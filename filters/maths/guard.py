@@ -1,4 +1,5 @@
-"""Refuses answers that are too expensive to compare: towers of powers, deep nesting, huge factorials, very long lists.
+"""Refuses answers that are too expensive to compare: deep nesting and very long ones (`refusal`); and, for math-verify, which
+does not bound its own work, towers of powers, huge factorials and the like (`expense`).
 
 Takes linear time in the length of the text. A refused answer is unverifiable, not wrong.
 """
@@ -6,12 +7,15 @@ Takes linear time in the length of the text. A refused answer is unverifiable, n
 import re
 
 MOST_CHARS = 400
+"""Most characters that are no digits."""
+MOST_NUMBER = 4_000
+"""Most digits in all."""
 MOST_DEPTH = 12
 MOST_COMMAS = 60
 MOST_DIGITS = 60
 
 _TOO_MUCH = (
-    (re.compile(r"\^\s*\{?[^{}^]{0,12}\^\s*\{?[^{}^]{0,12}\^"), "a tower of powers"),
+    (re.compile(r"\^\s*\{?[^{}^+*/=,<>&-]{0,12}\^\s*\{?[^{}^+*/=,<>&-]{0,12}\^"), "a tower of powers"),
     (re.compile(r"\d{4,}\s*\)?\s*!"), "a factorial of a large number"),
     (re.compile(r"!\s*!"), "repeated factorials"),
     (re.compile(r"\^\s*\{?\s*[+-]?\s*\d{5,}"), "a power above 9,999"),
@@ -24,7 +28,11 @@ _LARGE = re.compile(r"\d{4,}")
 def refusal(text: str) -> str | None:
     """Return why an answer is not compared, None if it is."""
     if len(text) > MOST_CHARS:
-        return f"longer than {MOST_CHARS} characters"
+        digits = sum(map(text.count, "0123456789"))
+        if len(text) - digits > MOST_CHARS:
+            return f"longer than {MOST_CHARS} characters"
+        if digits > MOST_NUMBER:
+            return f"more than {MOST_NUMBER:,} digits"
     depth = deepest = 0
     for mark in text:
         if mark in "({[":
@@ -36,6 +44,11 @@ def refusal(text: str) -> str | None:
         return f"nested deeper than {MOST_DEPTH}"
     if text.count(",") > MOST_COMMAS:
         return f"more than {MOST_COMMAS} elements"
+    return None
+
+
+def expense(text: str) -> str | None:
+    """Return why math-verify is not asked, None if it is."""
     if any(len(run) > MOST_DIGITS for run in re.findall(r"\d+", text)):
         return f"a number of more than {MOST_DIGITS} digits"
     for pattern, name in _TOO_MUCH:

@@ -3,12 +3,14 @@
     completion -> candidate (filters.maths.extraction) -> plain text or number (filters.maths.plain, in this process)
       -> in a supervised worker: guard -> typed comparison and evaluation (filters.maths.typed, expressions) -> math-verify
 
-An answer that cannot be extracted is `unparsed`. One that the guard refuses, or that no comparison decides, is `unverifiable`.
-Neither counts as wrong. math-verify runs without its own time-outs, because it reports them as wrong answers; the deadline of the
-worker replaces them.
+An answer that cannot be extracted is `unparsed`, and so is one that would be wrong where math-verify's own extraction finds
+another one in the completion. One that the guard refuses, or that no comparison decides, is `unverifiable`. None of these
+counts as wrong. math-verify runs without its own time-outs, because it reports them as wrong answers; the deadline of the worker
+replaces them.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,14 +26,17 @@ from filters.base import Filter, Role, Scope, verdict_table
 from filters.judging import stored_json
 from filters.maths.extraction import ANSWER_CHARS, final_answer, hedged
 from filters.maths.plain import number_of, same
-from filters.maths.verify import verified, why_unfit
+from filters.maths.verify import read_otherwise, verified, why_unfit
 from filters.supervise import Answer, Pool, verdict_of
 from filters.tools import Tools
 from schemas.sample import Outcome, Verdict
 
 KEEP, DROP, UNDECIDED = Outcome.KEEP.value, Outcome.DROP.value, Outcome.UNDECIDED.value
 SHOWN_CHARS = 200
-_RULE = "2"
+SECOND_CHARS = 4_000
+"""Characters at the end of a completion in which math-verify looks for another answer."""
+_LETTER = re.compile(r"\(?[A-Y]\)?")
+_RULE = "3"
 _KEPT, _NO_REFERENCE, _BAD_REFERENCE = Verdict.keep(), Verdict.undecided("no_reference"), Verdict.undecided("bad_reference")
 
 
@@ -69,7 +74,7 @@ def build(config: Config, tools: Tools) -> Filter:
 
     def wrong(reference: Any) -> str | None:
         accepted = golds_of(reference, config.after)
-        return None if accepted is None else "\\boxed{-987654321987}"
+        return None if accepted is None else f"\\boxed{{{_other_than(accepted[0])}}}"
 
     return Filter(
         "math_answer",
@@ -111,10 +116,11 @@ def golds_of(reference: Any, after: str = "####") -> tuple[str, ...] | None:
 def worker(_setup: Any) -> Callable[[list[str]], str | None]:
     """Compare `[gold, answer]` in a supervised worker: `equal`, `different`, or why it cannot be decided.
 
-    `[gold]` checks a reference: None, or why it cannot be one.
+    `[gold]` checks a reference: None, or why it cannot be one. `[answer, completion, ""]` asks for another answer that
+    math-verify reads in a completion: None, or its text.
     """
     unfit = lru_cache(maxsize=65_536)(why_unfit)  # the samples of a prompt share their reference
-    return lambda item: unfit(item[0]) if len(item) == 1 else verified(item[0], item[1])
+    return lambda item: unfit(item[0]) if len(item) == 1 else verified(*item) if len(item) == 2 else read_otherwise(*item[:2])
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------------
@@ -126,7 +132,8 @@ def _judged(pool: Pool, after: str, completions: Sequence[str], references: Sequ
     rows = [_plain(text, reference, golds[reference]) for text, reference in zip(completions, references, strict=True)]
     candidates = [row for row in rows if not isinstance(row, Verdict)]
     answers = _compared(pool, {(gold, answer) for answer, accepted in candidates for gold in accepted})
-    return [row if isinstance(row, Verdict) else _of_golds(*row, answers) for row in rows]
+    verdicts = [row if isinstance(row, Verdict) else _of_golds(*row, answers) for row in rows]
+    return _confirmed(pool, completions, verdicts)
 
 
 def _plain(completion: str, reference: str | None, accepted: tuple[str, ...] | None) -> Verdict | tuple[str, tuple[str, ...]]:
@@ -146,6 +153,24 @@ def _plain(completion: str, reference: str | None, accepted: tuple[str, ...] | N
     if hedged(extracted.answer) and not any(_several(gold) for gold in accepted):
         return Verdict.undecided("unparsed", why="several answers, or a doubt", found=extracted.answer[:SHOWN_CHARS])
     return extracted.answer, accepted
+
+
+def _confirmed(pool: Pool, completions: Sequence[str], verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts, but no answer is wrong where math-verify reads another one in the completion. It is asked only where it may:
+    not of a box, nor of a number at the end."""
+    doubtful = []
+    for row, verdict in enumerate(verdicts):
+        if verdict.outcome == Outcome.DROP and not (found := final_answer(completions[row])).certain:
+            doubtful.append((row, str(found.answer)))
+    texts = [[answer, completions[row][-SECOND_CHARS:], ""] for row, answer in doubtful]
+    for (row, answer), other in zip(doubtful, pool.map(texts), strict=True):
+        if other.kind != "done":
+            verdicts[row] = verdict_of(other)
+        elif other.value is not None:
+            verdicts[row] = Verdict.undecided(
+                "unparsed", why="math-verify reads another answer", found=answer[:SHOWN_CHARS], other=other.value[:SHOWN_CHARS]
+            )
+    return verdicts
 
 
 def _compared(pool: Pool, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], Answer]:
@@ -170,6 +195,18 @@ def _of_golds(answer: str, accepted: Sequence[str], answers: Mapping[tuple[str, 
     if why is not None:
         return Verdict.undecided("unverifiable", why=why, found=answer[:SHOWN_CHARS])
     return Verdict.drop("wrong_answer", found=answer[:SHOWN_CHARS])
+
+
+def _other_than(gold: str) -> str:
+    """An answer of the same kind as a reference that differs from it."""
+    if _LETTER.fullmatch(gold):
+        return "Z"
+    if re.fullmatch(r"\d+:\d\d", gold):
+        return "7:07" if gold != "7:07" else "8:08"
+    if re.fullmatch(r"\d+\s*:\s*\d+", gold):
+        return "987654321:1"
+    left, sign, _ = gold.partition("=")
+    return f"{left}=-987654321987" if sign and gold.count("=") == 1 else "-987654321987"
 
 
 def _why_unfit(answer: Answer) -> str | None:

@@ -1,10 +1,11 @@
 """Values of numbers, expressions and quantities as people write them: separators, mixed numbers, other bases, units."""
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from filters.maths.expressions import values
+from filters.maths.expressions import equal_values, values
 from filters.maths.quantities import Unit, split_unit
 from filters.maths.tokens import UnknownError
 
@@ -14,7 +15,7 @@ _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
 _MIXED_FRAC = re.compile(
     r"(?<![\d.}\w])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(?<![\d.}\w])(\d+)\s*\\frac\s*(\d)\s*(\d)(?!\d)"
 )
-_OF_ANGLE = re.compile(r"(?:sin|cos|tan|cot|sec|csc)\b")
+_OF_ANGLE = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _REPEATING = re.compile(
     r"(?<![\d.])(\d{0,50})\.(?:(\d{0,50})\\(?:overline|bar|dot)\s*\{?(\d{1,50})\}?|(\d{1,50})(?:\.\.\.|\\(?:l|c)?dots|\u2026))"
 )
@@ -23,6 +24,14 @@ _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4
 _UNDERSCORED = re.compile(r"\d{1,3}(?:_\d{3})+")
 _BASED = re.compile(r"([0-9][0-9A-Fa-f]*|[A-Fa-f][0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)\s*_\s*\{?\s*(\d{1,2})\s*\}?")
 _PREFIXED = re.compile(r"0([xXbBoO])([0-9A-Fa-f]+)")
+
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_WORD_NUMBERS = {word: number for number, word in enumerate(_ONES)} | {word: 10 * ten for ten, word in enumerate(_TENS, 2)}
 
 
 def based(text: str) -> tuple[int, str] | None:
@@ -40,11 +49,15 @@ def based(text: str) -> tuple[int, str] | None:
 
 
 def right_side(text: str) -> str:
-    """The value of an assignment: `5` of `x = 5` and of `f(2) = 5`; any other text unchanged."""
+    """The value of an assignment: `5` of `x = 5` and of `f(2) = 5`; of a calculation that is right: `12` of `5+7=12`; any other
+    text unchanged."""
     left, sign, right = text.rpartition("=")
     if not sign or not right.strip() or left.rstrip().endswith(("<", ">", "!")):
         return text
     left = left.rpartition("=")[2].strip() if "=" in left else left.strip()
+    if any(mark.isdigit() for mark in left) and not set("<>(),") & set(text):
+        values = value_of(left), value_of(right)
+        return right.strip() if values[0] and values[1] and len(values[0]) == 1 and equal_values(values[0], values[1]) else text
     return right.strip() if VARIABLE.fullmatch(left.replace(" ", "")) or re.fullmatch(r"[A-Za-z]\([^()=]{1,8}\)", left) else text
 
 
@@ -56,6 +69,48 @@ def quantity(text: str) -> tuple[list[Any], Unit | None] | None:
         return value, unit
     value = value_of(text)
     return None if value is None else (value, None)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a quantity without variables."""
+    found = quantity(right_side(text))
+    return found is not None and len(found[0]) == 1
+
+
+def word_number(text: str) -> int | None:
+    """The integer that English words name, below 1,000,000: `twenty-five`, `one hundred and two`; None for any other text."""
+    words = text.lower().replace("-", " ").split()
+    if (
+        not words
+        or words[0] == "and"
+        or not all(word in _WORD_NUMBERS or word in ("and", "hundred", "thousand") for word in words)
+    ):
+        return None
+    total = part = 0
+    for word in words:
+        if word == "hundred":
+            part = (part or 1) * 100
+        elif word == "thousand":
+            total, part = (part or 1) * 1000, 0
+        elif word != "and":
+            part += _WORD_NUMBERS[word]
+    return total + part
+
+
+def is_real(value: Any) -> bool:
+    """Whether a value is a real number, or infinite."""
+    from mpmath import mp
+
+    return isinstance(value, Fraction) or bool(mp.im(value) == 0 and not mp.isnan(value))
+
+
+def less(first: Any, second: Any) -> bool:
+    """Whether a real number is less than another."""
+    if isinstance(first, Fraction) and isinstance(second, Fraction):
+        return first < second
+    from mpmath import mp
+
+    return bool(mp.re(first) < mp.re(second))
 
 
 def has_value(text: str) -> bool:

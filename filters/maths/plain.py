@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 
 _OUTSIDE = " \t\r\n$*`"
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,200})(?:\.\d{0,200})?|[+-]?\.\d{1,200}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,4000})(?:\.\d{0,4000})?|[+-]?\.\d{1,4000}", re.ASCII)
 
 
 def number_of(text: str) -> Decimal | None:

@@ -58,6 +58,14 @@ def _units() -> dict[str, Unit]:
 
 
 UNITS = _units()
+_MEASURED = frozenset(name for unit in UNITS.values() for name, _ in unit.dimensions)
+
+
+def is_known(unit: Unit) -> bool:
+    """Whether a unit measures something, and is no mere word such as apples."""
+    return all(name in _MEASURED for name, _ in unit.dimensions)
+
+
 _CURRENCY = re.compile(r"^([+-]?)\s*([$\u20ac\u00a3\u00a5\u20b9])\s*([+-]?)(.+)$")
 _NAME = r"(?:\u00b0[CF]?|%|\u00a2|[$\u20ac\u00a3\u00a5\u20b9]|[A-Za-z]+)"
 _SUFFIX = re.compile(

@@ -1,16 +1,32 @@
 """Take composed answers apart: groups, lists, sets, tuples, intervals and matrices. Texts are only parsed, never executed."""
 
 import re
-from typing import NamedTuple
+from functools import cmp_to_key
+from typing import Any, NamedTuple
 
-from filters.maths.numbers import THOUSANDS, VARIABLE
+from filters.maths.expressions import equal_values
+from filters.maths.numbers import THOUSANDS, VARIABLE, is_real, less, value_of
 
 _CHAIN = re.compile(r"^(.+?)(<=|>=|<|>)([A-Za-z](?:_\{?\w+\}?)?)(<=|>=|<|>)(.+)$")
 _BOUND = re.compile(r"^(.+?)(<=|>=|<|>)(.+)$")
 _MEMBER = re.compile(r"^(?:[A-Za-z]|\\[a-z]+)\s*\\in(?![A-Za-z])\s*(.+)$")
-_MATRIX = re.compile(r"\\begin\{([pbvB]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"(?P<opening>[(\[]?)\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(?P<cells>.*)"
+    r"\\end\{(?P=kind)\}\s*(?P<closing>[)\]]?)(?P<transposed>\s*\^\s*\{?\s*(?:T|\\top|\\intercal)\s*\}?)?",
+    re.DOTALL,
+)
+_RULE = re.compile(r"\\hline(?![A-Za-z])")
+_UNION = re.compile(r"\\cup(?![A-Za-z])|\s+or\s+|\\(?:lor|vee)(?![A-Za-z])")
+_UNEQUAL = re.compile(r"^([A-Za-z](?:_\{?\w+\}?)?)\s*(?:\\neq?(?![A-Za-z])|!=|\\not\s*=)(.+)$")
+_REALS = re.compile(r"(?:all (?:the )?real numbers|all reals|\\mathbb\s*\{?\s*R\s*\}?|\\R)", re.IGNORECASE)
+_WITHOUT = re.compile(r"(?:\\mathbb\s*\{?\s*R\s*\}?)\s*(?:\\setminus|\\backslash|-)\s*\u27e8(.+)\u27e9")
 _PARENS = {"(": ")", "[": "]", "\u27e8": "\u27e9", "{": "}"}
 _CLOSING = frozenset(_PARENS.values())
+
+
+Rows = list[list[str]]
+Ends = tuple[Any, bool, Any, bool]
+Elements = tuple[str, list[str]]
 
 
 class Group(NamedTuple):
@@ -69,10 +85,15 @@ def is_pair(text: str) -> bool:
     return group is not None and len(group.parts) == 2 and (group.opening, group.closing) in (("(", ")"), ("[", "]"))
 
 
-def matrix_rows(text: str) -> list[list[str]] | None:
-    """The cells of a matrix, row by row; None for any other text."""
-    if match := _MATRIX.fullmatch(text):
-        return [[cell.strip() for cell in row.split("&")] for row in match[2].strip().split("\\\\") if row.strip()]
+def matrix_rows(text: str) -> Rows | None:
+    """The cells of a matrix, row by row; None for any other text, and for a determinant."""
+    match = _MATRIX.fullmatch(text)
+    if match and (match["opening"], match["closing"]) in (("", ""), ("(", ")"), ("[", "]")):
+        cells = _RULE.sub("", match["cells"]).strip()
+        rows = [[cell.strip() for cell in row.split("&")] for row in cells.split("\\\\") if row.strip()]
+        if match["transposed"]:
+            return [list(row) for row in zip(*rows, strict=True)] if len({len(row) for row in rows}) == 1 else None
+        return rows
     if text.startswith("[[") and text.endswith("]]"):
         groups = [group_of(row) for row in parts_of(text[1:-1])]
         if all(group is not None and group.opening == "[" for group in groups):
@@ -84,9 +105,15 @@ def intervals_of(text: str) -> list[Interval] | None:
     """The intervals of a union, from brackets or from inequalities; None for any other text."""
     if match := _MEMBER.match(text):
         text = match[1]
-    if "\\cup" in text:
-        parts = [intervals_of(part.strip()) for part in text.split("\\cup")]
+    if _REALS.fullmatch(text):
+        return [Interval("-\\infty", False, "\\infty", False)]
+    if match := _WITHOUT.fullmatch(text):
+        return _without(parts_of(match[1]))
+    if len(pieces := _UNION.split(text)) > 1:
+        parts = [intervals_of(part.strip()) for part in pieces]
         return [interval for part in parts if part for interval in part] if all(parts) else None
+    if match := _UNEQUAL.fullmatch(text):
+        return _without([match[2].strip()])
     squeezed = text.replace(" ", "")
     if chain := _CHAIN.fullmatch(squeezed):
         low, below, _, above, high = chain.groups()
@@ -103,6 +130,13 @@ def intervals_of(text: str) -> list[Interval] | None:
     return [Interval(group.parts[0], group.opening == "[", group.parts[1], group.closing == "]")]
 
 
+def _without(points: list[str]) -> list[Interval] | None:
+    """All real numbers but one."""
+    if len(points) != 1:
+        return None
+    return [Interval("-\\infty", False, points[0], False), Interval(points[0], False, "\\infty", False)]
+
+
 def _half_line(left: str, sign: str, right: str) -> list[Interval] | None:
     """The interval of an inequality between a variable and a bound."""
     if VARIABLE.fullmatch(right) and not VARIABLE.fullmatch(left):
@@ -113,7 +147,30 @@ def _half_line(left: str, sign: str, right: str) -> list[Interval] | None:
     return [Interval("-\\infty", False, right, closed) if sign[0] == "<" else Interval(right, closed, "\\infty", False)]
 
 
-def elements_of(text: str) -> tuple[str, list[str]] | None:
+def merged(intervals: list[Interval]) -> list[Ends] | None:
+    """A union as intervals in order that do not touch; None if an end is no real number."""
+    ends = list[Ends]()
+    for interval in intervals:
+        low, high = value_of(interval.low), value_of(interval.high)
+        if low is None or high is None or len(low) != 1 or len(high) != 1 or not (is_real(low[0]) and is_real(high[0])):
+            return None
+        if less(low[0], high[0]) or (equal_values(low, high) and interval.low_closed and interval.high_closed):
+            ends.append((low[0], interval.low_closed, high[0], interval.high_closed))
+    union: list[Ends] = []
+    for low, low_closed, high, high_closed in sorted(ends, key=cmp_to_key(_by_low)):
+        if union:
+            before, before_closed, until, until_closed = union[-1]
+            touches = equal_values([low], [until])
+            if (less(low, until) and not touches) or (touches and (low_closed or until_closed)):
+                starts_closed = before_closed or (low_closed and equal_values([low], [before]))
+                ends_closed = (high_closed and not less(high, until)) or (until_closed and not less(until, high))
+                union[-1] = (before, starts_closed, high if less(until, high) else until, ends_closed)
+                continue
+        union.append((low, low_closed, high, high_closed))
+    return union
+
+
+def elements_of(text: str) -> Elements | None:
     """The kind of a collection (`set`, `tuple`, `array`, `list`) and its elements; a list of solutions needs no brackets. None
     for a single element."""
     group = group_of(text)
@@ -126,6 +183,10 @@ def elements_of(text: str) -> tuple[str, list[str]] | None:
     items = [re.sub(r"^(?:and|or)\s+", "", item) for item in items]
     items = [signed for item in items for signed in _both_signs(item)]
     return ("list", items) if len(items) > 1 else None
+
+
+def _by_low(first: Ends, second: Ends) -> int:
+    return -1 if less(first[0], second[0]) else int(less(second[0], first[0]))
 
 
 def _both_signs(text: str) -> list[str]:

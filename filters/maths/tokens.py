@@ -5,6 +5,7 @@ import re
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)|(\\[A-Za-z]+|\\[|%])|([A-Za-z\u00b0\u221e])|([-+*/^_!()\[\]{}|,=<>']))")
 _FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan asin acos atan sinh cosh tanh ln log lg exp sqrt abs floor ceil"
 FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
+_NAMES = FUNCTIONS | {"pi", "infty", "gcd", "lcm", "max", "min"}
 _WORD = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,}")
 
 
@@ -30,7 +31,7 @@ def tokens_of(text: str) -> list[str]:
 
 def _known_word(match: "re.Match[str]") -> str:
     word = match.group()
-    if word in FUNCTIONS or word in ("pi", "infty"):
+    if word in _NAMES:
         return f"\\{word} "
     if word in ("inf", "infinity", "oo"):
         return "\\infty "

@@ -1,15 +1,18 @@
 """The final comparison, in a supervised worker: typed comparison, then math-verify.
 
-math-verify (github.com/huggingface/Math-Verify) decides only what filters.maths.typed leaves open, with the settings that accept
-the fewest wrong answers: only LaTeX, no fallback, the first match, 50 digits. Its own time-outs are off, because it reports them
-as wrong answers. It never sees what the guard refuses, and its result counts only if it is the same with the sides exchanged.
+Only the typed comparison proves that two answers differ. math-verify (github.com/huggingface/Math-Verify) may still find equal
+what it leaves open, with the settings that accept the fewest wrong answers: only LaTeX, no fallback, the first match, 50 digits.
+That it does not is no proof, as it also says so of what it cannot read. Its own time-outs are off, because it reports them as
+wrong answers. It never sees what the guard refuses, and its result counts only if it is the same with the sides exchanged.
 """
 
 from typing import Any
 
 from filters.maths.cleaning import cleaned
-from filters.maths.guard import refusal
+from filters.maths.guard import expense, refusal
 from filters.maths.typed import compare, readable
+
+OPEN = "neither shown to be equal nor to differ"
 
 
 def verified(gold: str, answer: str) -> str:
@@ -20,9 +23,14 @@ def verified(gold: str, answer: str) -> str:
         if (why := refusal(text)) is not None:
             return f"{side}: {why}"
     equal = compare(gold, answer)
-    if equal is None:
-        equal = _by_math_verify(gold, answer)
-    return "equal" if equal else "different"
+    if equal is not None:
+        return "equal" if equal else "different"
+    if readable(gold) and readable(answer):  # both were read, and may mean the same or not
+        return OPEN
+    for side, text in (("the answer", answer), ("the reference", gold)):
+        if (why := expense(text)) is not None:
+            return f"{side}: {why}"
+    return "equal" if _by_math_verify(gold, answer) else OPEN
 
 
 def why_unfit(gold: str) -> str | None:
@@ -31,10 +39,22 @@ def why_unfit(gold: str) -> str | None:
         return why
     if readable(gold):
         return None
+    if (why := expense(gold)) is not None:
+        return why
     parsed = _parsed(cleaned(gold))
     if not parsed:
         return "neither a number, a choice, a word nor an expression that can be read"
     return None if _verify(parsed, _parsed(cleaned(gold))) else "it does not equal itself"
+
+
+def read_otherwise(answer: str, completion: str) -> str | None:
+    """Return the answer that math-verify's own extraction finds in a completion if it is not shown to equal ours; None where the
+    two agree, or it finds none."""
+    from math_verify import parse
+
+    found = parse(completion, parsing_timeout=None)
+    other = next((text for text in reversed(found) if isinstance(text, str)), "")
+    return None if not other or refusal(other) or compare(answer, other) else other
 
 
 def _by_math_verify(gold: str, answer: str) -> bool:
