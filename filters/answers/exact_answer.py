@@ -1,6 +1,7 @@
 """Keep a completion that equals the reference after normalisation: the whole answer, never a part of it."""
 
 import json
+import re
 import unicodedata
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,9 @@ from schemas.sample import Outcome
 
 KEEP, DROP, UNDECIDED = Outcome.KEEP.value, Outcome.DROP.value, Outcome.UNDECIDED.value
 _CLOSING = frozenset(end for _, end in USUAL_MARKS)
+_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+"""Marks without width that are no part of a word: zero-width spaces, byte order marks, soft hyphens, marks of direction. Joiners
+(U+200C, U+200D) stay: they tell words apart in Persian and Hindi."""
 _VERDICTS = (
     (KEEP, ""),
     (DROP, "wrong_answer"),
@@ -47,8 +51,9 @@ class Config(BaseModel):
 
 def normalise(text: str, config: Config) -> str:
     """The form in which answers are compared."""
-    if config.nfkc and not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():
+        text = _INVISIBLE.sub("", text)
+        text = unicodedata.normalize("NFKC", text) if config.nfkc else text
     if config.collapse_whitespace:
         text = " ".join(text.split())
     text = text.strip() if not config.strip else text.strip(config.strip + " \t\r\n\f\v")
@@ -98,5 +103,5 @@ def build(config: Config) -> Filter:
     parameters = config.model_dump(mode="json")
     reads: Reads = "completion" if config.after in _CLOSING else "answer"  # the recipe takes the completion apart itself
     return Filter(
-        "exact_answer", "3", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=2.0, reads=reads
+        "exact_answer", "4", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=2.0, reads=reads
     )

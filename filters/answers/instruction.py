@@ -30,7 +30,8 @@ class Config(BaseModel):
 
 
 def build(config: Config) -> Filter:
-    """Drop `instruction_not_followed`, with the failed names; undecided with `no_reference`, `bad_reference`.
+    """Drop `instruction_not_followed`, with the failed names; undecided with `no_reference`, `bad_reference`, and `unverifiable`
+    where no check failed and one cannot tell (the language of a short text).
 
     The score is the share of instructions followed.
     """
@@ -52,7 +53,11 @@ def build(config: Config) -> Filter:
         checks = wanted(reference or "") if fixed is None else fixed
         if isinstance(checks, str):
             return Verdict.undecided("bad_reference", why=checks)
-        failed = [name for name, arguments in checks if not CHECKS[name](completion, arguments)]
+        followed = {name: CHECKS[name](completion, arguments) for name, arguments in checks}
+        failed = [name for name, _ in checks if followed[name] is False]
+        unknown = [name for name, _ in checks if followed[name] is None]
+        if unknown and not failed:
+            return Verdict.undecided("unverifiable", why=f"cannot tell: {', '.join(unknown)}")
         score = 1 - len(failed) / len(checks)
         return Verdict.drop("instruction_not_followed", score, failed=failed) if failed else Verdict.keep(score)
 
@@ -63,7 +68,7 @@ def build(config: Config) -> Filter:
     columns = ("completion",) if fixed is not None else ("completion", "reference")
     parameters = config.model_dump(mode="json")
     # No text can be derived from instructions, so references cannot check this filter. The first sample shows if they are read.
-    return Filter("instruction", "1", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, _no_text, _no_text, cost_us=30.0)
+    return Filter("instruction", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, _no_text, _no_text, cost_us=30.0)
 
 
 def _no_text(_reference: Any) -> None:

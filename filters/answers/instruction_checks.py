@@ -1,10 +1,12 @@
-"""The checks of IFEval by name: each takes a text and arguments, and returns whether the instruction is followed."""
+"""The checks of IFEval by name: each takes a text and arguments, and returns whether the instruction is followed; None where that
+cannot be told."""
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from filters.answers.languages import is_in
 
 _WORDS = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?=[\s\"')\]]|$)")
@@ -13,15 +15,7 @@ _STAR_BULLET = re.compile(r"^\s*[*-]\s+\S", re.MULTILINE)
 _HIGHLIGHT = re.compile(r"(?<!\*)\*[^\n*]+\*(?!\*)|\*\*[^\n*]+\*\*")
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]+\]")
 _TITLE = re.compile(r"<<[^\n<>]+>>")
-SCRIPTS = {
-    "ar": "ARABIC", "bg": "CYRILLIC", "bn": "BENGALI", "el": "GREEK", "fa": "ARABIC", "gu": "GUJARATI", "he": "HEBREW",
-    "hi": "DEVANAGARI", "ja": "CJK HIRAGANA KATAKANA", "kn": "KANNADA", "ko": "HANGUL", "mr": "DEVANAGARI",
-    "ne": "DEVANAGARI", "pa": "GURMUKHI", "ru": "CYRILLIC", "ta": "TAMIL", "te": "TELUGU", "th": "THAI", "uk": "CYRILLIC",
-    "ur": "ARABIC", "zh": "CJK",
-    "de": "LATIN", "en": "LATIN", "es": "LATIN", "fi": "LATIN", "fr": "LATIN", "it": "LATIN", "pl": "LATIN", "pt": "LATIN",
-    "sv": "LATIN", "sw": "LATIN", "vi": "LATIN",
-}  # fmt: skip
-"""Script by language. Languages that share a script are not distinguished."""
+_CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 Arguments = Mapping[str, Any]
 
@@ -47,14 +41,6 @@ def sentences(text: str) -> int:
 
 def _keyword(text: str, keyword: str) -> int:
     return len(re.findall(rf"(?<!\w){re.escape(str(keyword))}(?!\w)", text, re.IGNORECASE))
-
-
-def _script(text: str, language: str) -> bool:
-    if language not in SCRIPTS:
-        raise ValueError(f"language {language!r}; known are {', '.join(SCRIPTS)}")
-    letters = [unicodedata.name(mark, "") for mark in text[:4000] if mark.isalpha()]
-    named = tuple(SCRIPTS[language].split())
-    return bool(letters) and sum(name.startswith(named) for name in letters) >= 0.8 * len(letters)
 
 
 def _json(text: str) -> bool:
@@ -108,7 +94,7 @@ def _letters(text: str, arguments: Arguments) -> bool:
 
 
 def _sections(text: str, arguments: Arguments) -> bool:
-    sections = re.findall(rf"^\s*{re.escape(str(arguments['section_spliter']))}\s+\d+", text, re.MULTILINE)
+    sections = re.findall(rf"{re.escape(str(arguments['section_spliter']).strip())}\s?\d+", text)
     return len(sections) >= int(arguments["num_sections"])
 
 
@@ -119,7 +105,7 @@ def _listed(arguments: Arguments, key: str) -> list[str]:
     return [str(word) for word in value]
 
 
-CHECKS: dict[str, Callable[[str, Arguments], bool]] = {
+CHECKS: dict[str, Callable[[str, Arguments], bool | None]] = {
     "length_constraints:number_words": lambda t, a: _related(words(t), a, "num_words"),
     "length_constraints:number_sentences": lambda t, a: _related(sentences(t), a, "num_sentences"),
     "length_constraints:number_paragraphs": lambda t, a: len(_paragraphs(t)) == int(a["num_paragraphs"]),
@@ -128,7 +114,7 @@ CHECKS: dict[str, Callable[[str, Arguments], bool]] = {
     "keywords:forbidden_words": lambda t, a: not any(_keyword(t, word) for word in _listed(a, "forbidden_words")),
     "keywords:frequency": lambda t, a: _related(_keyword(t, a["keyword"]), a, "frequency"),
     "keywords:letter_frequency": _letters,
-    "language:response_language": lambda t, a: _script(t, a["language"]),
+    "language:response_language": lambda t, a: is_in(t, str(a["language"])),
     "detectable_content:number_placeholders": lambda t, a: len(_PLACEHOLDER.findall(t)) >= int(a["num_placeholders"]),
     "detectable_content:postscript": _postscript,
     "detectable_format:number_bullet_lists": lambda t, a: len(_STAR_BULLET.findall(t)) == int(a["num_bullets"]),
@@ -137,7 +123,9 @@ CHECKS: dict[str, Callable[[str, Arguments], bool]] = {
     "detectable_format:multiple_sections": _sections,
     "detectable_format:json_format": lambda t, _: _json(t),
     "detectable_format:title": lambda t, _: _TITLE.search(t) is not None,
+    "detectable_format:constrained_response": lambda t, _: any(answer in t for answer in _CONSTRAINED),
     "combination:two_responses": _two_responses,
+    "combination:repeat_prompt": lambda t, a: t.strip().lower().startswith(str(a["prompt_to_repeat"]).strip().lower()),
     "startend:end_checker": lambda t, a: t.strip().strip('"').lower().endswith(str(a["end_phrase"]).strip().lower()),
     "startend:start_checker": lambda t, a: t.strip().lower().startswith(str(a["start_phrase"]).strip().lower()),
     "startend:quotation": lambda t, _: len(t.strip()) > 1 and t.strip()[0] == t.strip()[-1] == '"',
