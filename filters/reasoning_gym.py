@@ -4,12 +4,16 @@ An item is a function of name, config, seed and index. A supervised worker with 
 the answer. Prompts of `source: {kind: reasoning_gym}` carry these values in `metadata.reasoning_gym`.
 
 `bad_reference` refuses the nine families whose scorers run an answer as code (reasoning-gym is not available in the sandbox, and
-model output runs only there), and the two whose items cannot be reproduced. Scorers are lenient: 54 families give part of the
-score to `The answer is X.`, so the answer is extracted by a rule and must get the full score.
+model output runs only there), the two whose items cannot be reproduced, and items whose scorer gives full marks to nonsense: it is
+shown an empty text, `I do not know` and the question first. Where the answer is one of two words, such as True and False, it is
+compared with the item's instead. A text that a scorer cannot read is `unparsed`. Scorers are lenient: 54 families give part of
+the score to `The answer is X.`, so the answer is extracted by a rule and must get the full score. docs/reasoning-gym.md lists all
+families.
 """
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +33,10 @@ EVALUATING = frozenset({
 UNSTABLE = frozenset({"acre", "codeio"})
 """Families whose items differ each time they are generated."""
 SHOWN_CHARS = 200
+NONSENSE = ("", "I do not know")
+"""Texts that are the answer of no item."""
+_TWO_WORDS = frozenset(("true", "false", "yes", "no"))
+_UNREAD = "cannot be read by its scorer: "
 
 
 class Config(BaseModel):
@@ -87,6 +95,8 @@ def build(config: Config, tools: Tools) -> Filter:
     def _verdict(item: list[Any], answer: Answer) -> Verdict:
         if answer.kind != "done":
             return verdict_of(answer)
+        if isinstance(answer.value, str) and answer.value.startswith(_UNREAD):
+            return Verdict.undecided("unparsed", why=answer.value, found=item[4][:SHOWN_CHARS])
         if isinstance(answer.value, str):
             return Verdict.undecided("bad_reference", why=answer.value)
         if answer.value >= config.threshold:
@@ -101,7 +111,7 @@ def build(config: Config, tools: Tools) -> Filter:
 
     columns = ("completion", "metadata")
     parameters = config.model_dump(mode="json")
-    return Filter("reasoning_gym", "1", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=600.0)
+    return Filter("reasoning_gym", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=600.0)
 
 
 def worker(_: Any) -> Callable[[list[Any]], float | str]:
@@ -119,6 +129,16 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
     def entry(name: str, config: str, seed: int, index: int) -> Any:
         return dataset(name, config, seed, index)[index]
 
+    @lru_cache(maxsize=4_096)
+    def accepted(name: str, config: str, seed: int, index: int) -> str | None:
+        """The nonsense to which an item's scorer gives full marks, as it is shown; None if there is none."""
+        item_entry, scorer = entry(name, config, seed, index), dataset(name, config, seed, index)
+        for what, text in [*((repr(text), text) for text in NONSENSE), ("the question itself", item_entry["question"])]:
+            with suppress(Exception):
+                if scorer.score_answer(text, item_entry) >= 1:
+                    return what
+        return None
+
     def score(item: list[Any]) -> float | str:
         name, config, seed, index, answer = item
         key = (name, json.dumps(config, sort_keys=True), int(seed), int(index))
@@ -126,6 +146,14 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
             item_entry = entry(*key)
         except Exception as error:  # noqa: BLE001 - an unknown family or an invalid config: the prompt is at fault
             return f"{name}: {type(error).__name__}: {error}"[:SHOWN_CHARS]
-        return float(dataset(*key).score_answer(answer, item_entry))
+        if (nonsense := accepted(*key)) is not None:
+            right = str(item_entry["answer"]).strip().casefold()
+            if right in _TWO_WORDS:
+                return float(answer.casefold() == right)
+            return f"{name}: its scorer gives full marks to {nonsense}; leave the family out"
+        try:
+            return float(dataset(*key).score_answer(answer, item_entry))
+        except Exception as error:  # noqa: BLE001 - scorers raise whatever they meet in a text that they cannot read
+            return f"{_UNREAD}{type(error).__name__}: {error}"[:SHOWN_CHARS]
 
     return score

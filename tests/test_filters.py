@@ -56,6 +56,7 @@ def test_every_reason_is_documented() -> None:
             "empty",
             "aborted",
             "content_filter",
+            "unknown_finish_reason",
             "exact_duplicate",
             "near_duplicate",
             "semantic_duplicate",

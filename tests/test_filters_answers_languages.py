@@ -12,8 +12,8 @@ SAMPLES = {
     "it": "Il cane dorme nella grande casa e oggi non vuole uscire con la pioggia.",
     "pl": "Pies śpi w dużym domu i nie chce dziś wychodzić na deszcz.",
     "sw": "Mbwa analala katika nyumba kubwa na hataki kutoka nje kwenye mvua leo.",
-    "uk": "Собака спить у великому будинку і не хоче виходити.",
-    "zh": "我喜欢吃苹果，也喜欢在周末去公园散步，然后回家看书。",
+    "uk": "Собака спить у великому будинку і не хоче виходити.",  # noqa: RUF001
+    "zh": "我喜欢吃苹果，也喜欢在周末去公园散步，然后回家看书。",  # noqa: RUF001
 }
 
 

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from filters.reasoning import join
+from schemas.finish_reasons import pool_reason
 from schemas.recipe import EVERY_FAMILY
 from schemas.sample import Message, to_json
 from schemas.suggest import did_you_mean
@@ -158,10 +159,14 @@ def _required(row: Row, name: str, where: str) -> Any:
 
 
 def _engine_columns(row: Row, where: str) -> Row:
-    """finish_reason, completion_ids and logprobs where they are null or as the pool defines them; others stay metadata."""
+    """finish_reason in the pool's words, completion_ids and logprobs, where they are null or as the pool defines them; others
+    stay metadata."""
     columns: Row = {name: None for name in ("finish_reason", "completion_ids", "logprobs") if row.get(name) is None}
-    if isinstance(reason := row.get("finish_reason"), str):
-        columns["finish_reason"] = valid_text(reason, f"{where}: bad finish_reason")
+    reason = row.get("finish_reason")
+    if isinstance(reason, dict):  # SGLang: {"type": "length", "length": 16}
+        reason = reason.get("type")
+    if isinstance(reason, str):
+        columns["finish_reason"] = pool_reason(reason) or valid_text(reason, f"{where}: bad finish_reason")
     tokens, logprobs = row.get("completion_ids"), row.get("logprobs")
     if isinstance(tokens, list) and isinstance(logprobs, list) and len(tokens) != len(logprobs):
         return columns

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from schemas.finish_reasons import ABORT, CONTENT_FILTER, pool_reason
 from thresher.estimators.calibration import Sums
 from thresher.samplers.http.logprobs import (
     TokenLogprobs,
@@ -32,22 +32,6 @@ from thresher.samplers.http.logprobs import (
 from thresher.samplers.http.parts import read_message, read_text
 from thresher.samplers.sampler import Completion, Parts
 
-CONTENT_FILTER = "content_filter"
-"""Finish reason of a completion that the provider's policy withholds or cuts."""
-_FINISHED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "stop": ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"),
-        "length": ("length", "max_tokens", "model_length"),
-        "tool_calls": ("tool_calls", "function_call", "tool_use"),
-        CONTENT_FILTER: (
-            "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "language", "refusal",
-            "image_safety", "content_filtered", "guardrail_intervened",
-        ),
-        "repetition": ("repetition",),
-    }
-)  # fmt: skip
-FINISH_REASONS = MappingProxyType({word: reason for reason, words in _FINISHED.items() for word in words})
-"""The finish reasons of servers (in lower case) by which a completion is at its end, and what the pool calls them."""
 TOKEN_BYTES = 1024
 """Bytes of text that no token exceeds. Longer texts are not what was asked for."""
 MOST_TOKENS = 2**31 - 1
@@ -232,10 +216,10 @@ def _block_reason(body: Mapping[str, Any]) -> str | None:
 def finish_reason(choice: Mapping[str, Any]) -> str:
     """Return how a choice ended, in the pool's words. Raises ValueError if it did not, or in an unknown way."""
     said = choice.get("finish_reason")
-    word = said.lower().partition(":")[0].strip() if isinstance(said, str) else ""  # Gemini: "content_filter: RECITATION"
-    if word not in FINISH_REASONS:
+    reason = pool_reason(said) if isinstance(said, str) else None
+    if reason is None or reason == ABORT:
         raise ValueError(f"finish_reason is {said if isinstance(said, str) else json.dumps(said)}"[:120])
-    return FINISH_REASONS[word]
+    return reason
 
 
 def _with_reasoning_tokens(completion: Completion, usage: Any) -> Completion:

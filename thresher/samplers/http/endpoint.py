@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from schemas.finish_reasons import CONTENT_FILTER
 from schemas.manifest import ServerClaims
 from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.samplers.http import refusals
 from thresher.samplers.http.addresses import host_and_port
 from thresher.samplers.http.answers import (
-    CONTENT_FILTER,
     Answer,
     BlockedError,
     NoLogprobsError,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.finish_reasons import CONTENT_FILTER
 from thresher.estimators.calibration import Sums, empty_sums
 from thresher.samplers.finished import FinishedGroups
-from thresher.samplers.http.answers import CONTENT_FILTER, Answer
+from thresher.samplers.http.answers import Answer
 from thresher.samplers.http.endpoint import LOOKS, Endpoint
 from thresher.samplers.http.protocol import Question
 from thresher.samplers.sampler import Completion, Drawn, Group
