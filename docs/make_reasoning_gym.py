@@ -29,8 +29,8 @@ Measured with reasoning-gym {version} by `python docs/make_reasoning_gym.py`, on
 
 - **gold**: share of items whose own answer gets full marks.
 - **nonsense**: share of items whose scorer refuses an empty text, `I do not know`, the question, and the answer of another item
-  (unless it is the same answer). The filter `reasoning_gym` shows a scorer the first three before it is believed; where it gives them
-  full marks, the verdict is `bad_reference`, or the answer is compared with the item's if that is True, False, yes or no.
+  (unless it is the same answer). The filter `reasoning_gym` shows a scorer the first three before it is believed; where it gives
+  them full marks, the verdict is `bad_reference`, or the answer is compared with the item's if that is True, False, yes or no.
 - **free text**: score of `The answer is X.` with the right X, as a mean. The filter wants full marks.
 - **raises**: whether the scorer raises an error for a text that it cannot read; then the verdict is `unparsed`.
 - **repeats**: items among {repeated:,} whose question occurred before (seed 0, default configuration).
@@ -106,8 +106,8 @@ def row(name: str, items: int, seconds: float) -> str:
         return f"| `{name}` | {found['failed']} | | | | {repeated} | | |"
     judged = "" if found["nonsense"] == 1 else "its scorer is not believed where it accepts nonsense"
     return (
-        f"| `{name}` | {found['gold']:.0%} | {found['nonsense']:.0%} | {found['free']:.2f} | {'yes' if found['raises'] else 'no'} | "
-        f"{repeated} | {found['ms']:.2g} | {judged} |"
+        f"| `{name}` | {found['gold']:.0%} | {found['nonsense']:.0%} | {found['free']:.2f} | "
+        f"{'yes' if found['raises'] else 'no'} | {repeated} | {found['ms']:.2g} | {judged} |"
     )
 
 

@@ -27,7 +27,10 @@ RIGHT, WRONG = Frame(2), Frame(3)
         (Ran("done", (Frame(None, ("NameError", "name 'f' is not defined")),) * 2), "no_entry_point", 0.0),
         (Ran("done", failed=("SyntaxError", "invalid")), "syntax_error", 0.0),
         (Ran("done", failed=("ImportError", "no")), "raised", 0.0),
-        (Ran("done", (Frame(Other("f")), Frame(4))), "wrong_output", 0.5),
+        (Ran("done", (Frame(Other("generator")), Frame(4))), "wrong_output", 0.5),
+        (Ran("done", (Frame(Other("solution.P")), Frame(4))), "unverifiable", None),
+        (Ran("done", (Frame(None, ("ModuleNotFoundError", "No module named 'numpy.linalg'")),) * 2), "missing_package", None),
+        (Ran("done", failed=("ModuleNotFoundError", "No module named 'numpy'")), "missing_package", None),
     ],
 )
 def test_a_wrong_value_counts_and_an_unfinished_program_does_not(ran: Ran, reason: str, score: float | None) -> None:

@@ -118,9 +118,9 @@ def test_assertions_of_many_shapes(test: str, right: str, wrong: str) -> None:
     [
         ("4", "4.0", True),
         ("4", "True", False),
-        ("1", "True", False),
-        ("True", "1", False),
-        ("0", "False", False),
+        ("1", "True", True),
+        ("True", "1", True),
+        ("0", "False", True),
         ("0.3", "0.1 + 0.2", True),
         ("0.3", "0.30001", False),
         ("[1, 2]", "(1, 2)", False),

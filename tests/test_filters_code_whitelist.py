@@ -3,19 +3,41 @@
 import ast
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 
-from filters.code.whitelist import BUILTINS, MODULES, NotAllowedError, TooMuchError, binary, method
+from filters.code.whitelist import BUILTINS, MODULES, NotAllowedError, TooMuchError, allclose, binary, method, random_numbers
 
 
-def test_a_bool_is_no_number() -> None:
-    for function in (BUILTINS["abs"], MODULES["math"]["sqrt"]):
-        with pytest.raises(TypeError, match="a truth value is no number"):
-            function(True)
-    with pytest.raises(TypeError, match="a truth value is no number"):
-        binary(ast.Add, 1, True)
-    assert not BUILTINS["isinstance"](True, int)
+def test_a_bool_is_a_number_as_in_python() -> None:
+    assert BUILTINS["abs"](True) == MODULES["math"]["sqrt"](True) == 1
+    assert binary(ast.Add, 1, True) == 2
+    assert BUILTINS["isinstance"](True, int)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "named", "close"),
+    [
+        ([0.1 + 0.2, 1], [0.3, 1], {}, True),
+        ([[1.0]], [[1.1]], {}, False),
+        ([[1.0]], [[1.1]], {"atol": 0.2}, True),
+        ([1.0, 2.0], 1.0, {}, False),
+        (float("nan"), float("nan"), {}, False),
+        (float("nan"), float("nan"), {"equal_nan": True}, True),
+    ],
+)
+def test_allclose_is_numpys(a: Any, b: Any, named: dict[str, Any], close: bool) -> None:
+    assert allclose(a, b, **named) is close is bool(np.allclose(a, b, **named))
+
+
+def test_random_numbers_are_those_of_the_test() -> None:
+    def drawn() -> list[int]:
+        with random_numbers():
+            return [MODULES["random"]["randint"](0, 9) for _ in range(5)]
+
+    assert drawn() == drawn()
 
 
 def test_results_are_limited() -> None:

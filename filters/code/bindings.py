@@ -66,6 +66,15 @@ class Later:
     node: ast.expr
 
 
+@dataclass(frozen=True, slots=True)
+class Held(Later):
+    """An object that stays in the sandbox under a name, so that the test can use it again: an instance, a generator, a list that
+    the program changes. If `changes`, its value is asked for anew each time."""
+
+    name: str
+    changes: bool = False
+
+
 class Scope:
     """The state of the conversion of one test: names in scope, steps left, the current line, and the result so far."""
 

@@ -5,9 +5,14 @@ evaluated on the way: assignments of plain values, loops over known values, know
 In an assertion the largest expressions that call the program (`candidate(1, 2)`, `f(x)[0]`, `Stack().size()`) become calls with
 the known values written out. The rest becomes a condition that filters.code.evaluation evaluates on the values that come back.
 
-A test that cannot be converted is refused with its line and the reason: random numbers, while loops, changes to an argument,
-objects of the program that outlive an expression, and assertions that never call the program. A case may also require that a call
-raises: `with pytest.raises(E)`, or `try: f(x); assert False` with `except E: pass`.
+What a test keeps of the program (`stack = Stack()`, `numbers = f(3)`) stays in the sandbox under a name, as does a list that a
+statement gives to the program to change it; `stack.size()` and `next(numbers)` are calls then. Test classes and functions of
+unittest and pytest are run as these do, with `setUp` and `parametrize`. Random numbers are drawn while the test is converted,
+from a fixed seed. docs/verdicts.md lists the forms and what each costs.
+
+A test that cannot be converted is refused with its line and the reason: while loops, fixtures, mocks, and assertions that never
+call the program. A case may also require that a call raises: `with pytest.raises(E)`, or `try: f(x); assert False` with
+`except E: pass`.
 """
 
 import ast
@@ -17,14 +22,17 @@ from typing import Any
 from filters.code.bindings import Case, Converted, Function, Later, Module, Program, RefusedError, Scope, known, names_in
 from filters.code.evaluation import FAULTS, evaluate, unpacked
 from filters.code.lowering import Lowering
+from filters.code.testing import asserted, methods_of, of_module, parameters_of
 from filters.code.values import Tolerance
-from filters.code.whitelist import MODULES, NotAllowedError, TooMuchError
+from filters.code.whitelist import BUILTINS, MODULES, NotAllowedError, TooMuchError, random_numbers
 
 TEXT_CHARS = 1_000_000
 CASES = 1_000
 DEPTH = 8
 """Deepest nesting of calls among functions of the test."""
 _MUTATORS = ("append", "extend", "insert", "remove", "pop", "sort", "reverse", "add", "discard", "update", "clear")
+_PROGRAM = ("solution", "candidate", "main")
+"""Names of the program's module in tests."""
 _RAISES = ("pytest.raises", "raises", "self.assertRaises")
 
 
@@ -35,17 +43,39 @@ def convert(texts: Sequence[str], entry_points: Sequence[str] = (), setup: str =
     not define. A function `check(candidate)` is called with the first entry point unless the test itself calls it, and so is
     every `test_...` without parameters. Raises RefusedError.
     """
+    bodies = [of_module(_parsed(text), _PROGRAM) for text in (setup, *texts)]
+    try:
+        return _converted(bodies, entry_points)
+    except RefusedError:
+        # A program may have the name of a built-in function: assert sum(10, 15) == 25
+        called = {name for body in bodies for node in body for name in _compared_calls(node)}
+        if entry_points or len(called) != 1 or not called <= BUILTINS.keys():
+            raise
+        return _converted(bodies, tuple(called))
+
+
+def _converted(bodies: Sequence[Sequence[ast.stmt]], entry_points: Sequence[str]) -> Converted:
     walk = _Walk(tuple(entry_points))
-    for text in (setup, *texts):
-        walk.run(_parsed(text))
-    walk.run_definitions()
+    with random_numbers():
+        for body in bodies:
+            walk.run(body)
+        walk.run_definitions()
     if not walk.scope.converted.cases:
         raise RefusedError("no assertion calls the program")
     return walk.scope.converted
 
 
+def _compared_calls(node: ast.stmt) -> list[str]:
+    """The names of the functions whose value an assertion compares."""
+    if not isinstance(node, ast.Assert) or not isinstance(node.test, ast.Compare):
+        return []
+    side = node.test.left
+    return [side.func.id] if isinstance(side, ast.Call) and isinstance(side.func, ast.Name) else ["?"]
+
+
 def holds(case: Case, values: Mapping[int, Any], tolerance: Tolerance) -> bool:
-    """Whether a case holds for the values of its calls (index to value). Raises TooMuchError if deciding it is too expensive."""
+    """Whether a case holds for the values of its calls (index to value). Raises TooMuchError if deciding it is too expensive, and
+    CannotTellError if it depends on a value that could not leave the sandbox."""
     try:
         return bool(evaluate(case.check, {f"${call}": values[call] for call in case.calls}, tolerance))
     except (*FAULTS, NotAllowedError):
@@ -69,6 +99,8 @@ class _Walk:
         self.lowering = Lowering(self.scope)
         self.called: set[str] = set()
         self.depth = 0
+        self.unless: list[ast.expr] = []
+        """Conditions on the program's values: an assertion below them holds if one of these does."""
 
     def run(self, body: Iterable[ast.stmt]) -> None:
         """Walk statements in order. Raises RefusedError at the line of the first that is not supported."""
@@ -89,8 +121,10 @@ class _Walk:
             parameters = len(function.node.args.args)
             if name == "check" and parameters == 1 and self.scope.entry_points:
                 self._inline(function, [Program(self.scope.entry_points[0])])
-            elif name.startswith("test") and parameters == 0:
-                self._inline(function, [])
+            elif name.startswith("test"):
+                for arguments in parameters_of(function.node, self.lowering.known_value):
+                    if len(arguments) == parameters:
+                        self._inline(function, arguments)
 
     def _statement(self, node: ast.stmt) -> None:
         self.scope.spend()
@@ -110,7 +144,7 @@ class _Walk:
         for alias in node.names:
             if node.module == "typing":
                 continue
-            of_program = node.module in ("solution", "candidate", "main")
+            of_program = node.module in _PROGRAM
             if of_program and (not self.scope.entry_points or alias.name in self.scope.entry_points):
                 self.scope.names[alias.asname or alias.name] = Program(alias.name)
                 continue
@@ -127,8 +161,16 @@ class _Walk:
         if node.name not in self.scope.entry_points:
             self.scope.names[node.name] = Function(node)
 
+    def _classdef(self, node: ast.ClassDef) -> None:
+        for body in methods_of(node, self.scope.refuse):
+            outer, self.scope.names = self.scope.names, dict(self.scope.names)
+            self.run(body)
+            self.scope.names = outer
+
     def _assign(self, node: ast.Assign) -> None:
         value = self.lowering.value(node.value)
+        if isinstance(value, Later) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            value = self.lowering.hold(value)
         for target in node.targets:
             self._bind(target, value)
 
@@ -165,10 +207,19 @@ class _Walk:
             self.run(node.body)
 
     def _if(self, node: ast.If) -> None:
-        self.run(node.body if self.lowering.known_value(node.test) else node.orelse)
+        value = self.lowering.value(node.test)
+        if not isinstance(value, Later):
+            self.run(node.body if value else node.orelse)
+            return
+        for body, holds_not in ((node.body, ast.UnaryOp(ast.Not(), value.node)), (node.orelse, value.node)):
+            self.unless.append(holds_not)
+            self.run(body)
+            self.unless.pop()
 
     def _assert(self, node: ast.Assert) -> None:
         check = self._folded(self.lowering.lowered(node.test))
+        if self.unless:
+            check = ast.BoolOp(ast.Or(), [*self.unless, check])
         used = tuple(sorted({int(name.id[1:]) for name in names_in(check) if name.id[0] == "$"}))
         if used:
             self._case(Case(check, used, node.lineno))
@@ -191,6 +242,15 @@ class _Walk:
 
     def _expr(self, node: ast.Expr) -> None:
         value = node.value
+        if isinstance(value, ast.Call) and (statement := asserted(value)) is not None:
+            self._statement(ast.copy_location(statement, node))
+            return
+        if isinstance(value, ast.Call) and self.lowering.is_inside(value):
+            for argument in value.args:
+                if isinstance(argument, ast.Name):
+                    self.lowering.hold_known(argument.id)
+            self.lowering.lowered(value)
+            return
         if isinstance(value, ast.Constant | ast.Name) or (isinstance(value, ast.Call) and self._called(value)):
             return
         self.scope.refuse("a statement whose value is not asserted: what it changes cannot be seen from outside")
@@ -236,6 +296,8 @@ class _Walk:
     def _raises(self, body: list[ast.stmt], kinds: list[ast.expr]) -> None:
         elements = kinds[0].elts if kinds and isinstance(kinds[0], ast.Tuple) else kinds
         names = tuple(ast.unparse(element).rpartition(".")[2] for element in elements) or ("BaseException",)
+        if self.unless:
+            self.scope.refuse("an exception is expected only if the program returns something")
         statement = body[0] if len(body) == 1 else None
         if not isinstance(statement, ast.Expr | ast.Assign):
             self.scope.refuse("an exception is expected of one single call only")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from filters.code.values import Tolerance, same
+from filters.code.values import CannotTellError, Tolerance, same
 from filters.code.whitelist import STEPS, TRUSTED, NotAllowedError, TooMuchError, binary, method, ordered, unary
 from filters.sandbox import Other
 
@@ -105,18 +105,18 @@ class _Evaluator:
             if not any(side is None or isinstance(side, bool | type) for side in (left, right)):
                 raise NotAllowedError("`is` compares identity; only None, True, False and types have one here")
             return (left is right) is (op is ast.Is)
-        if isinstance(left, Other) or isinstance(right, Other):
-            return False  # for `!=` too: nothing is known about such a value
         if op in (ast.Eq, ast.NotEq):
             return same(left, right, self.tolerance) is (op is ast.Eq)
         if op in (ast.In, ast.NotIn):
             is_text = isinstance(right, str | bytes)
             inside = left in right if is_text else any(same(left, item, self.tolerance) for item in right)
             return inside is (op is ast.In)
+        if isinstance(left, Other) or isinstance(right, Other):
+            raise CannotTellError("a value that cannot leave the sandbox is compared")
         return ordered(op, left, right)
 
     def _subscript(self, node: ast.Subscript) -> Any:
-        container = self.of(node.value)
+        container = _left(self.of(node.value))
         if not isinstance(container, str | bytes | list | tuple | dict | range):
             raise TypeError("not a value that can be indexed")
         if isinstance(node.slice, ast.Slice):
@@ -136,8 +136,10 @@ class _Evaluator:
         for keyword in node.keywords:
             named.update(self.of(keyword.value) if keyword.arg is None else {keyword.arg: self.of(keyword.value)})
         if isinstance(node.func, ast.Attribute):
-            owner = self.of(node.func.value)
+            owner = _left(self.of(node.func.value))
             return method(owner, node.func.attr)(*arguments, **named)
+        for argument in (*arguments, *named.values()):
+            _left(argument)
         function = self.of(node.func)
         if function not in TRUSTED and not isinstance(function, _Lambda):
             raise NotAllowedError("only whitelisted functions are called outside the sandbox")
@@ -195,6 +197,11 @@ def unpacked(target: ast.expr, value: Any) -> dict[str, Any]:
 
 
 def _truth(value: Any) -> bool:
+    return bool(_left(value))
+
+
+def _left(value: Any) -> Any:
+    """A value that left the sandbox. Raises CannotTellError for another."""
     if isinstance(value, Other):
-        raise TypeError("a value that cannot leave the sandbox is neither true nor false")
-    return bool(value)
+        raise CannotTellError(f"a value of the type {value.type_name} cannot leave the sandbox")
+    return value

@@ -5,14 +5,18 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from filters.code.bindings import Function, Later, Module, Program, Scope, known, literal, names_in
+from filters.code.bindings import Function, Held, Later, Module, Program, Scope, known, literal, names_in
 from filters.code.evaluation import evaluate, unpacked
 from filters.code.values import Tolerance
-from filters.code.whitelist import BUILTINS, TRUSTED
+from filters.code.whitelist import BUILTINS, METHODS, TRUSTED
 
 LITERAL_CHARS = 60_000
 """Longest text of a value in a call or a comparison: no value of more than 64 KiB leaves the sandbox."""
 _MISSING = object()
+_INSIDE = frozenset("next iter list tuple set frozenset sorted dict len sum min max any all str repr int float bool".split())
+"""Built-in functions that are applied to what the program returns inside the sandbox: generators and objects cannot leave it, and
+what these functions return is no more to be believed than what the program does."""
+_FUNCTIONS = _INSIDE | {name for name, value in BUILTINS.items() if callable(value)}
 _COMPREHENSIONS = (ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
 
 
@@ -42,8 +46,10 @@ class Lowering:
     def lowered(self, node: ast.expr, local: frozenset[str] = frozenset()) -> ast.expr:
         """Replace known names and calls of the program in an expression. `local` names are bound inside it."""
         self.scope.spend()
-        if self._calls_program(node, local):
+        if self.is_inside(node, local):
             return self._call(node, local)
+        if (body := self._function_body(node, local)) is not None:
+            return body
         if isinstance(node, ast.Name):
             return node if node.id in local else self._looked_up(node)
         if isinstance(node, (*_COMPREHENSIONS, ast.Lambda)):
@@ -85,6 +91,8 @@ class Lowering:
 
     def _looked_up(self, node: ast.Name) -> ast.expr:
         bound = self.scope.names.get(node.id, BUILTINS.get(node.id, _MISSING))
+        if isinstance(bound, Held) and bound.changes:
+            return self._call(node, frozenset())
         if isinstance(bound, Later):
             return bound.node
         if bound is _MISSING:
@@ -138,13 +146,81 @@ class Lowering:
         items = [element[0] for element in elements]
         return ast.Set(items) if isinstance(node, ast.SetComp) and items else ast.List(items, ast.Load())
 
+    def is_inside(self, node: ast.expr, local: frozenset[str] = frozenset()) -> bool:
+        """Whether an expression is evaluated in the sandbox: a call of the program, or one of _INSIDE on such a value."""
+        if self._calls_program(node, local):
+            return True
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords or len(node.args) != 1:
+            return False
+        name, argument = node.func.id, node.args[0]
+        if name not in _INSIDE or name in local or name in self.scope.names:
+            return False
+        is_held = isinstance(argument, ast.Name) and argument.id not in local and isinstance(self._bound(argument), Held)
+        return is_held or self.is_inside(argument, local)
+
+    def hold(self, value: Later) -> Later:
+        """Keep the value of a call of the program in the sandbox, under a name."""
+        if type(value) is not Later or not isinstance(value.node, ast.Name):
+            return value
+        number, calls = int(value.node.id[1:]), self.scope.converted.calls
+        name = f"_object_{number}"
+        calls[number] = f"({name} := {calls[number]})"
+        return Held(value.node, name)
+
+    def hold_known(self, name: str) -> None:
+        """Give a list, set or dict of the test to the sandbox, where the program may change it."""
+        bound = self.scope.names.get(name)
+        if type(bound) in (list, dict, set):
+            calls = self.scope.converted.calls
+            calls.append(f"(_object_{len(calls)} := {literal(bound)})")
+            self.scope.names[name] = Held(ast.Name(f"${len(calls) - 1}", ast.Load()), f"_object_{len(calls) - 1}", changes=True)
+
+    def _bound(self, node: ast.Name) -> Any:
+        return self.scope.names.get(node.id)
+
+    def _function_body(self, node: ast.expr, local: frozenset[str]) -> ast.expr | None:
+        """The value of a function of the test that only returns, for the arguments of a call; None for any other expression."""
+        function = self._bound(node.func) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+        if not isinstance(node, ast.Call) or not isinstance(function, Function) or node.keywords or local:
+            return None
+        parameters = [argument.arg for argument in function.node.args.args]
+        if len(parameters) != len(node.args):
+            self.scope.refuse(f"{function.node.name} cannot be called so in a test")
+        outer = self.scope.names
+        self.scope.names = {**outer, **dict(zip(parameters, [self.value(argument) for argument in node.args], strict=True))}
+        try:
+            return self._returned(function.node.body, function.node.name)
+        finally:
+            self.scope.names = outer
+
+    def _returned(self, body: Sequence[ast.stmt], name: str) -> ast.expr:
+        """What a body of returns and conditions returns."""
+        for position, statement in enumerate(body):
+            if isinstance(statement, ast.Return):
+                return known(None) if statement.value is None else self.lowered(statement.value)
+            if isinstance(statement, ast.If):
+                test = self.value(statement.test)
+                rest = [*statement.orelse, *body[position + 1 :]]
+                if not isinstance(test, Later):
+                    return self._returned([*statement.body, *body[position + 1 :]] if test else rest, name)
+                return ast.IfExp(test.node, self._returned(statement.body, name), self._returned(rest, name))
+            if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+                self.scope.refuse(f"{name} is used as a value, and does more than return one")
+        return known(None)
+
     def _calls_program(self, node: ast.expr, local: frozenset[str]) -> bool:
-        """Whether the expression is a call of the program, or is derived from one: `f(x)`, `f(x)[0]`, `Stack().size()`."""
-        inner, is_call = node, False
+        """Whether the expression is a call of the program, or is derived from one: `f(x)`, `f(x)[0]`, `Stack().size()`, and of a
+        held object `stack.size()` and `stack.top`."""
+        inner, is_call, last = node, False, ""
         while isinstance(inner, ast.Call | ast.Attribute | ast.Subscript):
             is_call |= isinstance(inner, ast.Call)
+            last = inner.attr if isinstance(inner, ast.Attribute) else last if isinstance(inner, ast.Call) else ""
             inner = inner.func if isinstance(inner, ast.Call) else inner.value
-        return is_call and isinstance(inner, ast.Name) and inner.id not in local and self.scope.is_program(inner)
+        if not isinstance(inner, ast.Name) or inner.id in local:
+            return False
+        if isinstance(held := self._bound(inner), Held):
+            return inner is not node and bool(last) and (held.changes or last not in METHODS)
+        return is_call and self.scope.is_program(inner)
 
     def _call(self, node: ast.expr, local: frozenset[str]) -> ast.expr:
         """Add a call for the sandbox. Returns the name of its value."""
@@ -178,9 +254,11 @@ class Lowering:
 
     def _is_known(self, node: ast.expr, local: frozenset[str]) -> bool:
         """Whether an expression in a call is a known value, which can be written out."""
-        if isinstance(node, ast.Lambda | ast.Starred) or self.scope.mentions_program(node):
+        if isinstance(node, ast.Lambda | ast.Starred | ast.Slice) or self.scope.mentions_program(node):
             return False
-        is_builtin = isinstance(node, ast.Name) and callable(BUILTINS.get(node.id)) and node.id not in self.scope.names
+        if any(isinstance(self._bound(name), Later) for name in names_in(node) if name.id not in local):
+            return False
+        is_builtin = isinstance(node, ast.Name) and node.id not in self.scope.names and node.id in _FUNCTIONS
         return not is_builtin and not local & {name.id for name in names_in(node)}
 
     def _inlined_name(self, node: ast.Name, local: frozenset[str]) -> ast.Name:
@@ -188,8 +266,10 @@ class Lowering:
         if isinstance(bound, Program):
             used.add(bound.name)
             return ast.Name(bound.name, ast.Load())
+        if isinstance(bound, Held):
+            return ast.Name(bound.name, ast.Load())
         if isinstance(bound, Later):
             self.scope.refuse(f"{node.id} is a value of the program that is given back to it")
-        if node.id not in local and node.id not in BUILTINS:
+        if node.id not in local and node.id not in _FUNCTIONS:
             used.add(node.id)
         return node

@@ -1,18 +1,22 @@
 """The verdict on a program, from what the sandbox returned for its calls or its standard inputs."""
 
 import builtins
+import re
+import sys
 from collections.abc import Mapping, Sequence
 
 from filters.code.bindings import Case
 from filters.code.cases import holds
 from filters.code.reference import Tests
-from filters.code.values import Tolerance
+from filters.code.values import CannotTellError, Tolerance
 from filters.code.whitelist import TooMuchError
 from filters.sandbox import Frame, Other, Ran
 from filters.sandbox.values import OWN
 from schemas.sample import Verdict
 
 SHOWN_CHARS = 200
+_NO_MODULE = re.compile(r"No module named '([^']+)'.*", re.DOTALL)
+_HELD = re.compile(r"^\(_object_\d+ := (.*)\)$", re.DOTALL)
 _SYNTAX = ("SyntaxError", "IndentationError", "TabError")
 
 
@@ -32,8 +36,11 @@ def of_calls(tests: Tests, ran: Ran, tolerance: Tolerance) -> Verdict:
                 passed += 1
             elif first_wrong is None:
                 first_wrong = case
-        except TooMuchError as error:
+        except (TooMuchError, CannotTellError) as error:
             undecided = undecided or f"line {case.line}: {error}"
+    missing = next((name for frame in ran.frames if (name := missing_package(frame.raised))), "")
+    if missing:
+        return Verdict.undecided("missing_package", package=missing)
     if first_wrong is not None:
         return _wrong(tests, first_wrong, ran.frames, passed / len(tests.cases))
     if (unfinished := _unfinished(ran)) is not None:
@@ -53,13 +60,20 @@ def of_pairs(tests: Tests, runs: Sequence[Ran], how: str, tolerance: Tolerance) 
     for index, ran in enumerate(runs):
         if ran.kind != "done" or passed[index]:
             continue
-        if ran.failed is not None and ran.failed[0] in _SYNTAX:
+        if ran.failed is not None and (ran.failed[0] in _SYNTAX or missing_package(ran.failed)):
             return _failed(ran.failed)
         if ran.failed is not None:
             kind, message = map(_printable, ran.failed)
             return Verdict.drop("raised", score, input=index, type=kind, message=message)
         return Verdict.drop("wrong_output", score, input=index, found=_printable(ran.stdout))
     return next((verdict for verdict in map(_unfinished, runs) if verdict is not None), Verdict.keep(1.0))
+
+
+def missing_package(raised: tuple[str, str] | None) -> str | None:
+    """The package that a program imports and that the sandbox does not have, from what it raised; None for anything else."""
+    found = _NO_MODULE.fullmatch(raised[1]) if raised is not None and raised[0] == "ModuleNotFoundError" else None
+    package = found[1].partition(".")[0] if found else ""
+    return package[:SHOWN_CHARS] if package and package not in sys.stdlib_module_names else None
 
 
 def _unfinished(ran: Ran) -> Verdict | None:
@@ -97,7 +111,7 @@ def _is_missing(raised: tuple[str, str]) -> bool:
 
 def _wrong(tests: Tests, case: Case, frames: Sequence[Frame], score: float) -> Verdict:
     index = next((call for call in case.calls if frames[call].raised is not None), case.calls[0])
-    frame, call = frames[index], tests.calls[index][:SHOWN_CHARS]
+    frame, call = frames[index], _HELD.sub(r"\1", tests.calls[index])[:SHOWN_CHARS]
     if frame.raised is not None and not case.raises:
         if any(frame.raised == ("NameError", f"name {name!r} is not defined") for name in tests.entry_points):
             return Verdict.drop("no_entry_point", score, call=call)
@@ -121,6 +135,8 @@ def _printable(text: str) -> str:
 
 def _failed(failed: tuple[str, str]) -> Verdict:
     kind, message = map(_printable, failed)
+    if (missing := missing_package(failed)) is not None:
+        return Verdict.undecided("missing_package", package=missing)
     if failed[0] in _SYNTAX:
         return Verdict.drop("syntax_error", 0.0, message=message)
     return Verdict.drop("raised", 0.0, type=kind, message=message)

@@ -16,6 +16,7 @@ from filters.code.text import defines
 from filters.code.values import as_json
 
 STDIN_CHARS = 1_000_000
+_LIVE = ("public_test_cases", "private_test_cases", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,16 @@ def read(reference: Any) -> Tests:
     """Read the tests of a reference. Raises RefusedError, whose message names what was wanted and what was found."""
     if isinstance(reference, list):
         if reference and all(isinstance(pair, dict) for pair in reference):
-            return _pairs([pair.get("stdin") for pair in reference], [pair.get("stdout") for pair in reference], None)
+            return _of_rows(reference, None)
         return _asserted({"tests": reference})
     if not isinstance(reference, dict):
         raise RefusedError(f"wanted a list or an object, found {type(reference).__name__}")
     row = dict(reference)
+    if "public_test_cases" in row:
+        try:
+            return _live(row)
+        except ValueError as error:
+            raise RefusedError(f"public_test_cases: {error}; packed private tests are to be unpacked first") from error
     if "input_output" in row:
         nested = row["input_output"]
         try:
@@ -58,6 +64,33 @@ def read(reference: Any) -> Tests:
             return _called(row, solution)
         return _pairs(row["inputs"], row.get("outputs"), solution)
     return _asserted(row)
+
+
+def _of_rows(rows: Sequence[Mapping[str, Any]], function: str | None) -> Tests:
+    """Rows of stdin and stdout, or of LiveCodeBench's input, output and testtype; `function` is what a functional one calls."""
+    inputs, outputs = (
+        [row.get(name, row.get(other)) for row in rows] for name, other in (("stdin", "input"), ("stdout", "output"))
+    )
+    if not any(row.get("testtype") == "functional" for row in rows):
+        return _pairs(inputs, outputs, None)
+    if function is None:
+        raise RefusedError("testtype functional: wanted metadata with func_name")
+    try:
+        arguments = [[json.loads(line) for line in str(text).splitlines() if line.strip()] for text in inputs]
+        expected = [json.loads(str(text)) for text in outputs]
+    except ValueError as error:
+        raise RefusedError(f"testtype functional: wanted JSON values, one per line: {error}") from error
+    return _called({"fn_name": function, "inputs": arguments, "outputs": expected}, None)
+
+
+def _live(row: Mapping[str, Any]) -> Tests:
+    """A row of LiveCodeBench: public_test_cases, private_test_cases and metadata as JSON texts or values."""
+    read_json = {name: json.loads(row[name]) if isinstance(row.get(name), str) else row.get(name) for name in _LIVE}
+    rows = [case for name in _LIVE[:2] for case in read_json[name] or ()]
+    if not rows or not all(isinstance(case, dict) for case in rows):
+        raise RefusedError("public_test_cases: wanted a list of objects with input, output and testtype")
+    metadata = read_json["metadata"]
+    return _of_rows(rows, metadata.get("func_name") if isinstance(metadata, dict) else None)
 
 
 def _solution(row: Mapping[str, Any]) -> str | None:

@@ -29,7 +29,7 @@ from filters.base import Filter, FilterError, Role, Scope
 from filters.code.bindings import RefusedError
 from filters.code.outcomes import of_calls, of_pairs
 from filters.code.reference import Tests, read
-from filters.code.text import fenced, program_of
+from filters.code.text import called_by, fenced, program_of
 from filters.code.values import Tolerance
 from filters.sandbox import Job, Sandbox, SandboxError
 from filters.tools import Tools
@@ -43,9 +43,10 @@ class Config(BaseModel):
 
     seconds: float = Field(default=5.0, gt=0, le=300)
     """Wall time for a program and all its calls, or for one standard input; a slower one is undecided as `timeout`."""
-    relative_tolerance: float = Field(default=1e-6, ge=0, lt=1)
-    """Two numbers, at least one of them a float, are equal if they differ by at most this share of the larger one."""
-    absolute_tolerance: float = Field(default=1e-9, ge=0)
+    relative_tolerance: float = Field(default=1e-9, ge=0, lt=1)
+    """A number equals an expected float if they differ by at most this share of the larger one. An expected integer is compared
+    exactly, and a tolerance that the test states counts instead (`pytest.approx`, `math.isclose`, `abs(a - b) < 1e-6`)."""
+    absolute_tolerance: float = Field(default=1e-12, ge=0)
     """Or by at most this much."""
     nan_equal: bool = False
     """NaN equals NaN."""
@@ -56,7 +57,7 @@ class Config(BaseModel):
 
 def build(config: Config, tools: Tools) -> Filter:
     """Drop `wrong_output`, `raised`, `no_entry_point`, `syntax_error`; undecided with `unparsed`, `timeout`, `crash`,
-    `tampering`, `unverifiable`, `filter_error`, `no_reference`, `bad_reference`.
+    `tampering`, `unverifiable`, `missing_package`, `filter_error`, `no_reference`, `bad_reference`.
 
     The score is the share of cases that passed.
     """
@@ -89,7 +90,7 @@ def build(config: Config, tools: Tools) -> Filter:
     columns = ("completion", "reference")
     parameters = config.model_dump(mode="json")
     return Filter(
-        "code_tests", "1", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, _gold, _wrong, cost_us=10_000.0,
+        "code_tests", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, _gold, _wrong, cost_us=10_000.0,
         self_test=self_test,
     )  # fmt: skip
 
@@ -105,7 +106,7 @@ def _wrong(reference: Any) -> str | None:
         return None
     if tests.pairs:
         return fenced("print('no test asks for this line')")
-    return fenced("\n".join(f"def {name}(*_, **__): return object()" for name in tests.entry_points))
+    return fenced("\n".join(f"def {name}(*_, **__): return 'no test asks for this'" for name in tests.entry_points))
 
 
 def _readable(reference: Any) -> Tests | None:
@@ -132,7 +133,7 @@ def _run(sandbox: Sandbox, programs: Mapping[tuple[str, str], Tests], config: Co
         if tests.pairs:
             jobs += [Job(program, stdin=stdin, seconds=config.seconds) for stdin, _ in tests.pairs]
         else:
-            jobs.append(Job(program, tests.calls, seconds=config.seconds))
+            jobs.append(Job(program, called_by(program, tests.calls, tests.entry_points), seconds=config.seconds))
     try:
         results = iter(sandbox.run(jobs))
     except SandboxError as error:

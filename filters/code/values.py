@@ -1,7 +1,8 @@
-"""Compares the values that a program returned with the expected ones, strictly by type.
+"""Compares the values that a program returned with the expected ones, as Python does, floats within a tolerance.
 
-Equality is stricter than Python's: True is not 1, a list is not a tuple, text is not bytes. An int equals a float of the same
-value. If one of two numbers is a float, they are compared with a tolerance.
+A list is not a tuple, text is not bytes, True is 1. An expected integer is compared exactly, an expected float within the
+tolerance, which a test may state itself (`pytest.approx`, `math.isclose`, a bound on `abs`). A value that could not leave the
+sandbox may be equal or not: CannotTellError, unless its type equals nothing but itself.
 """
 
 import math
@@ -13,25 +14,51 @@ from filters.sandbox import Other
 
 SET_PAIRS = 1_000
 """Sets and dicts up to this size are compared with a tolerance; larger ones by hash, exactly."""
-_NUMBERS = (int, float, complex)
+_NUMBERS = (bool, int, float, complex)
+
+
+IDENTITIES = frozenset(
+    (
+        "object generator coroutine function builtin_function_or_method method type module map filter zip enumerate reversed "
+        "list_iterator tuple_iterator set_iterator dict_keyiterator str_ascii_iterator range_iterator list_reverseiterator "
+        "ellipsis cell code frame"
+    ).split()
+)
+"""Names of types whose values equal nothing but themselves, whatever a program does: they are compiled in."""
+
+
+class CannotTellError(Exception):
+    """Whether two values are equal is not known, as one of them could not leave the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far apart two numbers may be if one is a float, and whether NaN equals NaN."""
+    """How far apart a number may be from an expected float, and whether NaN equals NaN."""
 
-    relative: float = 1e-6
-    absolute: float = 1e-9
+    relative: float = 1e-9
+    absolute: float = 1e-12
     nan_equal: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Approx:
+    """An expected value with the tolerance that the test states for the numbers in it, integers included."""
+
+    value: Any
+    tolerance: Tolerance
+
+
 def same(value: Any, expected: Any, tolerance: Tolerance) -> bool:
-    """Whether two plain values are equal in value and type, at every depth. Raises nothing."""
+    """Whether two plain values are equal, at every depth. Raises CannotTellError."""
     if isinstance(value, Other) or isinstance(expected, Other):
-        return False
+        sides = [side.type_name for side in (value, expected) if isinstance(side, Other)]
+        if len(sides) == 1 and sides[0] in IDENTITIES:
+            return False
+        raise CannotTellError(f"a value of the type {' and '.join(sides)} cannot leave the sandbox")
+    if isinstance(value, Approx) or isinstance(expected, Approx):
+        near, other = (value, expected) if isinstance(value, Approx) else (expected, value)
+        return same(other, _as_floats(near.value), near.tolerance)
     kinds = type(value), type(expected)
-    if bool in kinds:
-        return value is expected
     if kinds[0] in _NUMBERS and kinds[1] in _NUMBERS:
         return _near(value, expected, tolerance)
     if kinds[0] is not kinds[1]:
@@ -53,10 +80,10 @@ def as_json(value: Any) -> Any:
 
 
 def _near(value: Any, expected: Any, tolerance: Tolerance) -> bool:
-    if type(value) is type(expected) is int:
-        return bool(value == expected)
     if value == expected:
         return True
+    if isinstance(expected, int):
+        return False
     if complex in (type(value), type(expected)):
         return bool(abs(value - expected) <= max(tolerance.relative * abs(expected), tolerance.absolute))
     if value != value or expected != expected:  # noqa: PLR0124 - only NaN differs from itself
@@ -65,6 +92,18 @@ def _near(value: Any, expected: Any, tolerance: Tolerance) -> bool:
         return math.isclose(value, expected, rel_tol=tolerance.relative, abs_tol=tolerance.absolute)
     except OverflowError:  # an integer larger than every float
         return False
+
+
+def _as_floats(value: Any) -> Any:
+    """A value with its integers as floats, which are compared within the tolerance."""
+    if isinstance(value, list | tuple):
+        return type(value)(_as_floats(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _as_floats(item) for key, item in value.items()}
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError:
+        return value
 
 
 def _same_set(values: Iterable[Any], expected: Iterable[Any], tolerance: Tolerance) -> bool:

@@ -4,10 +4,14 @@ import ast
 import copy
 import math
 import operator
-from collections.abc import Callable
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from filters.code.values import as_json
+from filters.code.values import Approx, CannotTellError, Tolerance, as_json
+from filters.sandbox import Other
 
 STEPS = 200_000
 """Largest number of syntax nodes evaluated for one reference, or for one assertion on the values of one program."""
@@ -25,26 +29,18 @@ class NotAllowedError(Exception):
     """An expression uses something outside the whitelist."""
 
 
-def number(value: Any) -> Any:
-    """Return a value that is not a bool: a program that returns True where a number is expected is wrong."""
-    if isinstance(value, bool):
-        raise TypeError("a truth value is no number")
-    return value
-
-
 def unary(op: type[ast.unaryop], value: Any) -> Any:
     """Apply a unary operator to a number."""
-    return _UNARY[op](number(value))
+    return _UNARY[op](value)
 
 
 def ordered(op: type[ast.cmpop], left: Any, right: Any) -> bool:
-    """Apply an order comparison. Raises TypeError for bools, which have no order here."""
-    return bool(_ORDER[op](number(left), number(right)))
+    """Apply an order comparison."""
+    return bool(_ORDER[op](left, right))
 
 
 def binary(op: type[ast.operator], left: Any, right: Any) -> Any:
     """Apply a binary operator. Raises TooMuchError for a result that is too large."""
-    number(left), number(right)
     numbers = isinstance(left, int | float | complex) and isinstance(right, int | float | complex)
     if op is ast.Pow and isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > BITS:
         raise TooMuchError("a power that is too large")
@@ -87,24 +83,20 @@ def _range(*ends: int) -> range:
 
 
 def _small(function: Callable[..., Any], most: int) -> Callable[..., Any]:
-    """Limit a function of numbers to integers up to `most` in absolute value, and refuse bools."""
+    """Limit a function of numbers to integers up to `most` in absolute value."""
 
     def bounded(*arguments: Any) -> Any:
         if any(isinstance(argument, int) and abs(argument) > most for argument in arguments):
             raise TooMuchError(f"{getattr(function, '__name__', 'a function')} of a number that is too large")
-        return function(*map(number, arguments))
+        return function(*arguments)
 
     return bounded
-
-
-def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *arguments, **named: function(*map(number, arguments), **named)
 
 
 def _round(value: Any, digits: int | None = None) -> Any:
     if digits is not None and abs(digits) > 400:
         raise TooMuchError("round to too many digits")
-    return round(number(value), digits)
+    return round(value, digits)
 
 
 def _power(base: Any, exponent: Any, modulus: int | None = None) -> Any:
@@ -117,7 +109,7 @@ def _type(value: Any) -> type:
 
 def _isinstance(value: Any, kinds: Any) -> bool:
     allowed = kinds if isinstance(kinds, tuple) else (kinds,)
-    return type(value) in allowed  # True is no int, as in `same`
+    return isinstance(value, allowed)
 
 
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.inv}
@@ -140,9 +132,11 @@ _METHODS: dict[type, tuple[str, ...]] = {
     frozenset: ("union", "intersection", "difference", "issubset", "issuperset", "isdisjoint"),
     float: ("is_integer",), int: ("bit_length",),
 }  # fmt: skip
+METHODS = frozenset(name for names in _METHODS.values() for name in names)
+"""Names of methods that are evaluated outside the sandbox, on plain values."""
 BUILTINS: dict[str, Any] = {
-    "abs": _of_numbers(abs), "round": _round, "pow": _power, "range": _range, "isinstance": _isinstance,
-    "divmod": _of_numbers(divmod), "len": len, "sum": sum, "min": min, "max": max, "all": all, "any": any, "sorted": sorted,
+    "abs": abs, "round": _round, "pow": _power, "range": _range, "isinstance": _isinstance,
+    "divmod": divmod, "len": len, "sum": sum, "min": min, "max": max, "all": all, "any": any, "sorted": sorted,
     "reversed": lambda items: list(reversed(items)),
     "zip": lambda *columns, strict=False: list(zip(*columns, strict=strict)),
     "enumerate": lambda items, start=0: list(enumerate(items, start)),
@@ -157,13 +151,68 @@ _MATH = (
     "isclose fabs floor ceil sqrt log log2 log10 exp sin cos tan asin acos atan atan2 hypot degrees radians isnan isinf isfinite "
     "trunc gcd prod dist copysign fmod pow isqrt fsum"
 ).split()
+_random = random.Random(0)
+
+
+_drawing = threading.Lock()
+
+
+@contextmanager
+def random_numbers() -> Iterator[None]:
+    """Random numbers for one test, which are a function of the test."""
+    with _drawing:
+        _random.seed(0)
+        yield
+
+
+def _choices(population: Any, weights: Any = None, *, k: int = 1) -> list[Any]:
+    if k > LENGTH:
+        raise TooMuchError("too many choices")
+    return _random.choices(population, weights, k=k)
+
+
+def approx(expected: Any, rel: float | None = None, abs: float | None = None, nan_ok: bool = False) -> Approx:  # noqa: A002
+    """`pytest.approx`: within 1e-6 of the expected value or 1e-12, or within `rel` or `abs`."""
+    relative = (0.0 if abs is not None else 1e-6) if rel is None else rel
+    return Approx(expected, Tolerance(float(relative), 1e-12 if abs is None else float(abs), nan_ok))
+
+
+def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """`numpy.allclose` of numbers and nested lists of one shape: each differs by at most atol + rtol * abs(b)."""
+    if isinstance(a, list | tuple) or isinstance(b, list | tuple):
+        if not isinstance(a, list | tuple):
+            return all(allclose(a, item, rtol, atol, equal_nan) for item in b)
+        if not isinstance(b, list | tuple):
+            return all(allclose(item, b, rtol, atol, equal_nan) for item in a)
+        if len(a) != len(b):
+            raise ValueError("values of different shapes")
+        return all(allclose(x, y, rtol, atol, equal_nan) for x, y in zip(a, b, strict=True))
+    if isinstance(a, Other) or isinstance(b, Other):
+        raise CannotTellError("a value that cannot leave the sandbox is compared")
+    if a != a or b != b:  # noqa: PLR0124 - only NaN differs from itself
+        return equal_nan and a != a and b != b  # noqa: PLR0124
+    return bool(a == b or abs(a - b) <= atol + rtol * abs(b))
+
+
+class ndarray:  # noqa: N801 - as numpy calls it
+    """No value that left the sandbox is a `numpy.ndarray`."""
+
+
 MODULES: dict[str, dict[str, Any]] = {
     "math": {
-        **{name: getattr(math, name) if name in ("prod", "fsum", "dist") else _of_numbers(getattr(math, name)) for name in _MATH},
-        **{name: getattr(math, name) for name in ("pi", "e", "inf", "nan", "tau")},
+        **{name: getattr(math, name) for name in (*_MATH, "pi", "e", "inf", "nan", "tau")},
         **{name: _small(getattr(math, name), 2_000) for name in ("factorial", "comb", "perm")},
     },
     "copy": {"deepcopy": copy.deepcopy, "copy": copy.copy},
+    "pytest": {"approx": approx},
+    "numpy": {
+        "allclose": allclose, "isclose": allclose, "array": as_json, "ndarray": ndarray, "pi": math.pi, "inf": math.inf,
+        "nan": math.nan, "float64": float, "float32": float, "int64": int,
+    },
+    "random": {
+        "choices": _choices,
+        **{name: getattr(_random, name) for name in "randint random uniform choice sample randrange gauss seed".split()},
+    },
     "string": {
         "ascii_lowercase": "abcdefghijklmnopqrstuvwxyz", "ascii_uppercase": "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "digits": "0123456789",
     },

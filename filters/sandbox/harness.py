@@ -46,6 +46,11 @@ def _raised(error: BaseException) -> bytes:
     return b'["r",' + encode(type_name(type(error))) + b"," + encode(message) + b"]"
 
 
+def _quit(code: object = None) -> NoReturn:
+    """`exit` and `quit` of a program."""
+    raise SystemExit(code)
+
+
 def _flush() -> None:
     sys.stdout.flush()  # the program may have replaced it
 
@@ -79,6 +84,8 @@ def _prepared(script: bool) -> tuple[dict[str, Any], Any]:
     namespace["__file__"] = "solution.py"
     namespace["__builtins__"] = sys.modules["builtins"]  # else it would share the harness's copy
     sys.modules[module.__name__] = module
+    for name in ("exit", "quit"):  # which site.py would add
+        setattr(sys.modules["builtins"], name, _quit)
     sys.argv = ["solution.py"]
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = output = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
