@@ -29,7 +29,7 @@ FORMS: dict[str, tuple[str, Any]] = {
     "`assert f(1) == 2`": (ADD, ["assert add(1, 2) == 3"]),
     "ten of them": (ADD, [f"assert add({n}, 2) == {n + 2}" for n in range(10)]),
     "standard input and output": ("a, b = map(int, input().split())\nprint(a + b)", [{"stdin": "1 2\n", "stdout": "3\n"}]),
-    "`fn_name`, arguments and results": (ADD, {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}),
+    "arguments and results under `fn_name`": (ADD, {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}),
     "`class Solution`": (
         "class Solution:\n    def add(self, a, b):\n        return a + b",
         {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"},
@@ -44,10 +44,10 @@ FORMS: dict[str, tuple[str, Any]] = {
     ),
     "`pytest.mark.parametrize`, 2 rows": (
         ADD,
-        [
-            "import pytest\n@pytest.mark.parametrize('a,b,c', [(1, 2, 3), (4, 5, 9)])\n"
+        {
+            "test": "import pytest\n@pytest.mark.parametrize('a,b,c', [(1, 2, 3), (4, 5, 9)])\n"
             "def test_add(a, b, c):\n    assert add(a, b) == c"
-        ],
+        },
     ),
     "`pytest.approx`": (ADD, ["import pytest\nassert add(0.1, 0.2) == pytest.approx(0.3)"]),
     "`np.allclose`": (ADD, ["import numpy as np\nassert np.allclose(add([0.1], [0.2]), [0.1, 0.2])"]),
