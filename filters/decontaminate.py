@@ -121,7 +121,7 @@ def build(config: Config) -> Filter:
         for benchmark in config.benchmarks
     ]
     parameters = {**config.model_dump(mode="json"), "benchmarks": named}
-    return Filter("decontaminate", "1", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=100.0)
+    return Filter("decontaminate", "2", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=100.0)
 
 
 def _read(config: Config) -> tuple[_Items, dict[str, str]]:

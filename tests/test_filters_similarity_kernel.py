@@ -1,6 +1,5 @@
-"""Characters, words and numbers of texts, against unicodedata and regular expressions."""
+"""Characters and words of texts, against unicodedata."""
 
-import re
 import unicodedata
 
 import numpy as np
@@ -10,19 +9,6 @@ from hypothesis import strategies as st
 
 from filters.similarity import kernel
 from helpers.prose import sign
-
-
-@given(st.lists(st.text(st.sampled_from("0179.,- a\u0663\uff11"), max_size=12), min_size=1, max_size=4))
-def test_numbers_are_those_that_a_plain_search_finds(texts: list[str]) -> None:
-    """Digits of any script, with single dots and commas between them; the order of the numbers does not count."""
-    matches = [sorted(re.findall(r"\d+(?:[.,]\d+)*", unicodedata.normalize("NFKC", text))) for text in texts]
-    values = [["".join(str(unicodedata.decimal(c, c)) for c in number) for number in numbers] for numbers in matches]
-    hashes = kernel.numbers(pa.array(texts)).tolist()
-
-    for numbers, digest in zip(values, hashes, strict=True):
-        assert (digest == 0) == (not numbers)
-        for further_numbers, further_digest in zip(values, hashes, strict=True):
-            assert (sorted(numbers) == sorted(further_numbers)) == (digest == further_digest)
 
 
 @given(st.text(max_size=40))

@@ -72,6 +72,7 @@ SPANNING: dict[str, str] = {
     "test_interleavings.py": "processes on one run directory, stopped, continued and killed at random",
     "test_kill.py": "kill -9 at random instants of a run",
     "test_mended_filters.py": "filters that are broken in one run and mended in the next",
+    "test_neighbours.py": "every filter, with and without other samples beside one",
     "test_releases_random_changes.py": "random changes of a repository, cut off anywhere",
     "test_security.py": "docs/security.md, tried as a stranger",
     "test_supply_chain.py": "the locks, the Makefile that installs them, and docs/licences.md",

@@ -27,7 +27,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from filters.base import Filter, Role, Scope, verdict_table
 from filters.coherence.language_free import cut_words, foreign_script, loops, mojibake
-from filters.coherence.masks import Ints
 from filters.coherence.model import english
 from filters.coherence.page import Findings, Page, lay_out
 from filters.coherence.rules import case, full_stops, noise, signs
@@ -90,7 +89,7 @@ def build(config: Config) -> Filter:
 
     columns = ("completion",) if config.surprisal is None else ("completion", "logprobs")
     parameters = config.model_dump(mode="json")
-    return Filter("coherence", "1", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=60.0)
+    return Filter("coherence", "2", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=60.0)
 
 
 def _read(text: str) -> str:
@@ -116,13 +115,14 @@ def _faults(texts: list[str], config: Config) -> tuple[list[Detail | None], list
     page = lay_out(texts)
     worst: list[Detail | None] = [None] * len(texts)
     badness = np.zeros(len(texts))
-    flagged: list[Ints] = []
+    flagged, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for fault, findings, least in _findings(page):
         if fault in config.ignore:
             continue
         over = findings.scores >= least
         starts, ends, ratios = findings.starts[over], findings.ends[over], findings.scores[over] / least
         flagged.append(page.window[starts].astype(np.int64))
+        owners.append(page.document[starts].astype(np.int64))
         for start, end, ratio in zip(starts.tolist(), ends.tolist(), ratios.tolist(), strict=True):
             document = int(page.document[start])
             if ratio > badness[document]:
@@ -131,9 +131,8 @@ def _faults(texts: list[str], config: Config) -> tuple[list[Detail | None], list
                 span = page.text[start : min(end, start + SPAN_CHARS)]
                 score = round(ratio * least, 3)
                 worst[document] = {"fault": fault, "start": offset, "end": offset + end - start, "span": span, "score": score}
-    bad = np.unique(np.concatenate(flagged)) if flagged else np.zeros(0, np.int64)
-    first = np.searchsorted(page.window, bad)
-    per_text = np.bincount(page.document[first], minlength=len(texts)) if len(bad) else np.zeros(len(texts), np.int64)
+    _, first = np.unique(np.concatenate(flagged), return_index=True)  # a window counts once
+    per_text = np.bincount(np.concatenate(owners)[first], minlength=len(texts))
     for row in np.flatnonzero(per_text):
         if per_text[row] < config.windows:
             worst[row] = None

@@ -13,6 +13,7 @@ from filters.coherence.model import English
 from filters.coherence.page import Findings, Page
 from filters.coherence.words import Words
 
+_DIGITS = re.compile(r"\d+")
 _HIGH = re.compile(r"[\x80-\uffff]{2,}")
 _CP1252 = {ord(bytes([code]).decode("cp1252")): code for code in range(128, 256) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}
 _BYTES = {**{code: code for code in range(128, 256)}, **_CP1252}
@@ -82,7 +83,8 @@ def foreign_script(page: Page) -> Findings:
 def loops(page: Page) -> Findings:
     """Find the same words over and over: four times for up to eight words, three times for more, at least ten words in all.
 
-    Every word has to repeat, so a list whose items start alike is not a loop. Repeated letters count too.
+    Every word has to repeat, so a list whose items start alike is not a loop; and so do the numbers between them, in half of the
+    repetitions at least, so an enumeration is none. Repeated letters count too.
     """
     hashes = page.hashes(page.word_starts, page.word_ends)
     document = page.document[page.word_starts]
@@ -93,7 +95,10 @@ def loops(page: Page) -> Findings:
         least = max(10 - period, (3 if period <= 8 else 2) * period)
         long = edges[1::2] - edges[::2] >= least
         for first, last in zip(edges[::2][long].tolist(), edges[1::2][long].tolist(), strict=True):
-            spans.append((int(page.word_starts[first]), int(page.word_ends[last + period - 1])))
+            starts = [*page.word_starts[first : last + period : period].tolist(), int(page.word_ends[last + period - 1])]
+            numbers = [tuple(_DIGITS.findall(page.text, start, end)) for start, end in itertools.pairwise(starts)]
+            if 2 * len(set(numbers)) <= len(numbers) + 1:
+                spans.append((starts[0], starts[-1]))
     spans += [match.span() for match in _LETTER_LOOP.finditer(page.text)]
     return Findings.sure(spans)
 

@@ -1,35 +1,48 @@
-"""What duplicates must agree in: the accepted answer, or the numbers in the text, and the tool calls. Signatures hold it as a
-hash."""
+"""What duplicates must agree in: the accepted answer, what tells the meaning of the text apart (filters.similarity.meaning), and
+the tool calls. Signatures hold it as a hash."""
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from filters.similarity.kernel import U64, numbers
+from filters.similarity.kernel import U64, jit, mix
+from filters.similarity.meaning import meanings
 from filters.similarity.signatures import Signed, signed
 from schemas.repeats import DedupeSpec
 
 
 def guards(table: pa.Table, spec: DedupeSpec) -> U64:
-    """Hash (n,) of what duplicates of each sample must agree in: the accepted reference (`accepted`, or its `answer_id`), or the
-    numbers in the text if no answer was accepted; and the tool calls."""
-    result = np.zeros(table.num_rows, np.uint64)
+    """Hash (n,) of what duplicates of each sample must agree in: the meaning of the text, with the values of its numbers; with
+    the guard `answer` the accepted reference (`accepted`, or its `answer_id`) in the place of these values, if there is one; and
+    the tool calls."""
     if spec.guard == "none":
-        return result
+        return np.zeros(table.num_rows, np.uint64)
     column = "answer_id" if "answer_id" in table.column_names else "accepted"
     answered = pc.is_valid(table[column]).to_numpy(zero_copy_only=False)
-    if spec.guard == "answer":
+    answered &= spec.guard == "answer"
+    result = np.zeros(table.num_rows, np.uint64)
+    for rows, values in ((~answered, True), (answered, False)):
+        result[rows] = meanings(table["completion"].filter(pa.array(rows)), values=values)
+    if answered.any():
         answers = table[column].filter(pa.array(answered))
-        result[answered] = hashes(answers) if column == "accepted" else [int(text, 16) for text in answers.to_pylist()]
-    else:
-        answered[:] = False
-    if not answered.all():
-        result[~answered] = numbers(table["completion"].filter(pa.array(~answered)))
+        own = hashes(answers) if column == "accepted" else np.array([int(text, 16) for text in answers.to_pylist()], np.uint64)
+        result[answered] ^= _spread(own)
     if "tool_calls" in table.column_names:
         called = pc.is_valid(table["tool_calls"]).to_numpy(zero_copy_only=False)
         result[called] ^= hashes(table["tool_calls"].filter(pa.array(called)))
     return result
+
+
+@jit
+def _spread(values: U64) -> Any:
+    """The hashes (n,) with all bits changed, so that one of an answer is none of a text."""
+    spread = np.empty(len(values), np.uint64)
+    for number in range(len(values)):
+        spread[number] = mix(values[number] + np.uint64(0x9E3779B97F4A7C15))
+    return spread
 
 
 def answer_ids(answers: pa.ChunkedArray) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Read the bytes of an Arrow string column in compiled code: normalised characters with their classes, and the numbers in a text.
+"""Read the bytes of an Arrow string column in compiled code: normalised characters with their classes.
 
 A text is normalised by NFKC and lower case. Its characters are white space, parts of words (letters, digits and marks of any
 script), letters of scripts without spaces, each of which is a word of its own, and single signs.
@@ -78,15 +78,6 @@ def jit(function: Any) -> Any:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = before
-
-
-def numbers(texts: pa.Array) -> U64:
-    """Hash (n,) of the numbers in each text in any order: runs of decimal digits of any script, with single dots and commas
-    between them. 0 for a text without numbers."""
-    data, offsets = normalised(texts)
-    hashes = np.zeros(len(offsets) - 1, np.uint64)
-    _numbers(data, offsets, hashes)
-    return hashes
 
 
 def normalised(texts: pa.Array) -> tuple[U8, I64]:
@@ -196,24 +187,3 @@ def longest_text(offsets: I64) -> Any:
     for text in range(len(offsets) - 1):
         longest = max(longest, offsets[text + 1] - offsets[text])
     return longest
-
-
-@jit
-def _numbers(data: U8, offsets: I64, hashes: U64) -> None:
-    codes = np.empty(longest_text(offsets) + 1, np.uint32)
-    for text in range(len(hashes)):
-        count = decode(data, offsets[text], offsets[text + 1], codes)
-        number, inside, sign = BASIS, False, np.uint32(0)
-        for position in range(count + 1):
-            code = codes[position] & np.uint32(0xFFFFFF) if position < count else np.uint32(0)
-            digit = DIGITS[code] if code < 0x10000 else np.uint8(255)
-            if digit != 255:
-                if sign:
-                    number = (number ^ np.uint64(sign)) * PRIME
-                number = (number ^ np.uint64(digit)) * PRIME
-                inside, sign = True, np.uint32(0)
-            elif inside and not sign and code in (44, 46):
-                sign = code
-            elif inside:
-                hashes[text] += mix(number) | np.uint64(1)
-                number, inside, sign = BASIS, False, np.uint32(0)

@@ -34,7 +34,7 @@ from filters.similarity.kernel import (
     normalised,
 )
 
-SCHEME = "nfkc-lower_w2-c4_mh128x32_25x5_v1"
+SCHEME = "nfkc-lower_w2-c4_mh128x32_25x5_v2"
 """Normaliser, shingles, slots, bands. Change it with every change of signatures."""
 SLOTS, BANDS, ROWS = 128, 25, 5
 WORDS = 8

@@ -1,8 +1,9 @@
 """Find runs of words that texts share with a set of items, by hashes that are checked against the words themselves.
 
-Texts are compared as words: NFKC, folded case, letters and digits only. Words are numbered by the items' vocabulary; a run with
-any other word matches no item. Runs are hashed to 64 bits, sieved by the first bits of the hash, and looked up in a sorted array.
-Every hit is then compared word by word, so a collision has no effect.
+Texts are compared as words: NFKC, folded case, letters and digits only; a letter of a script that is written without spaces
+(Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word of its own, so that runs are runs of characters there. Words are
+numbered by the items' vocabulary; a run with any other word matches no item. Runs are hashed to 64 bits, sieved by the first
+bits of the hash, and looked up in a sorted array. Every hit is then compared word by word, so a collision has no effect.
 """
 
 import re
@@ -17,7 +18,11 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
-_WORD = re.compile(r"[^\W_]+")
+_ALONE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"(?=[^\W_])[{_ALONE}]|[^\W_{_ALONE}]+")
 _NO_WORD_CHARS = bytes(code if chr(code).isalnum() and code < 128 else 32 for code in range(256))
 _MULTIPLIER = 0x9E3779B97F4A7C15
 """Odd, so it has an inverse modulo 2**64."""

@@ -7,13 +7,13 @@ import pyarrow as pa
 
 from filters.similarity.duplicates import among, similarities, within
 from filters.similarity.edits import nearest, tokens_of
-from filters.similarity.kernel import numbers
+from filters.similarity.meaning import meanings
 from filters.similarity.signatures import signed
 from thresher.dedupe.index import Index
 
 texts = pa.array(["one text and another one of some words", "a short one", "one text and another one of many words", "caf\u00e9"])
 rows = np.arange(len(texts))
-numbers(texts)
+meanings(texts)
 signatures = signed(texts, np.zeros(len(texts), np.uint64))
 among(signatures, rows, 0.7)
 within(signatures, np.zeros_like(rows), rows, 0.7)
