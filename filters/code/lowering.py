@@ -13,9 +13,10 @@ from filters.code.whitelist import BUILTINS, METHODS, TRUSTED
 LITERAL_CHARS = 60_000
 """Longest text of a value in a call or a comparison: no value of more than 64 KiB leaves the sandbox."""
 _MISSING = object()
-_INSIDE = frozenset("next iter list tuple set frozenset sorted dict len sum min max any all str repr int float bool".split())
+_INSIDE = frozenset("next iter list tuple set frozenset sorted dict len sum min max str repr int float".split())
 """Built-in functions that are applied to what the program returns inside the sandbox: generators and objects cannot leave it, and
-what these functions return is no more to be believed than what the program does."""
+what these functions return is no more to be believed than what the program does. Not all, any and bool: a program that replaces
+them would guess right."""
 _FUNCTIONS = _INSIDE | {name for name, value in BUILTINS.items() if callable(value)}
 _COMPREHENSIONS = (ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
 

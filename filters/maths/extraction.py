@@ -68,7 +68,8 @@ _CHANGES = re.compile(
     r"(?<![A-Za-z])(?:not|no|never|neither|nor|cannot|less|fewer|more|greater|larger|smaller|least|most|about|approximately|around|"
     r"roughly|nearly|almost|twice|thrice|half|double|triple|third|quarter|minus|negative|plus|times|squared|cubed|between|under|"
     r"over|above|below|up|down|off|dozen|hundreds?|thousands?|millions?|billions?|trillions?|base|power|root|and|to|through|"
-    r"instead|was|were|would|if|wrong|incorrect|percent|per|every|each|of)(?![A-Za-z])|n't\b|[=<>~^+*\u2248\u2260\u2264\u2265]",
+    r"instead|was|were|would|if|wrong|incorrect|percent|per|every|each|of|factorial|choose|mod|modulo|divided|multiplied|"
+    r"increased|decreased|reduced|added|subtract\w*|difference|sum|product|ratio|point|log|ln|sqrt|th|st|nd|rd)(?![A-Za-z])|n't\b|[=<>~^+*\u2248\u2260\u2264\u2265]",
     re.IGNORECASE,
 )
 """What makes another value of a number in a sentence, or may."""

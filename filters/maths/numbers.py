@@ -89,12 +89,13 @@ def word_number(text: str) -> int | None:
     total = part = 0
     for word in words:
         if word == "hundred":
-            part = (part or 1) * 100
+            part *= 100
         elif word == "thousand":
-            total, part = (part or 1) * 1000, 0
+            total, part = part * 1000, 0
         elif word != "and":
             part += _WORD_NUMBERS[word]
-    return total + part
+    number = total + part
+    return number if _in_words(number) == [word for word in words if word != "and"] else None  # not: two three
 
 
 def is_real(value: Any) -> bool:
@@ -111,6 +112,18 @@ def less(first: Any, second: Any) -> bool:
     from mpmath import mp
 
     return bool(mp.re(first) < mp.re(second))
+
+
+def _in_words(number: int) -> list[str]:
+    """The English words of an integer below 1,000,000, without `and`."""
+    if number >= 1000:
+        rest = _in_words(number % 1000) if number % 1000 else []
+        return [*_in_words(number // 1000), "thousand", *rest]
+    if number >= 100:
+        return [_ONES[number // 100], "hundred", *(_in_words(number % 100) if number % 100 else [])]
+    if number < 20:
+        return [_ONES[number]]
+    return [_TENS[number // 10 - 2], *([_ONES[number % 10]] if number % 10 else [])]
 
 
 def has_value(text: str) -> bool:

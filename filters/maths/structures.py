@@ -148,14 +148,15 @@ def _half_line(left: str, sign: str, right: str) -> list[Interval] | None:
 
 
 def merged(intervals: list[Interval]) -> list[Ends] | None:
-    """A union as intervals in order that do not touch; None if an end is no real number."""
+    """A union as intervals in order that do not touch; None if an end is no real number, or an interval is empty."""
     ends = list[Ends]()
     for interval in intervals:
         low, high = value_of(interval.low), value_of(interval.high)
         if low is None or high is None or len(low) != 1 or len(high) != 1 or not (is_real(low[0]) and is_real(high[0])):
             return None
-        if less(low[0], high[0]) or (equal_values(low, high) and interval.low_closed and interval.high_closed):
-            ends.append((low[0], interval.low_closed, high[0], interval.high_closed))
+        if not less(low[0], high[0]) and not (equal_values(low, high) and interval.low_closed and interval.high_closed):
+            return None  # it holds nothing: is it one?
+        ends.append((low[0], interval.low_closed, high[0], interval.high_closed))
     union: list[Ends] = []
     for low, low_closed, high, high_closed in sorted(ends, key=cmp_to_key(_by_low)):
         if union:
