@@ -13,7 +13,9 @@ _LAYOUT = re.compile(
 _SPACE = re.compile(r"\\[,;:! ]|~|\\\\(?=\s*$)")
 _IN_BRACKETS = re.compile(r"(?<=[\d}])\s*\(\s*([A-Za-z]{3,}(?: [A-Za-z]+){0,2})\s*\)\s*$")
 """A unit after its number: 9 (apples)."""
-_ROW_BREAK = re.compile(r"\\\\\*?(?:\s*\[[^\]\[&]{0,20}\])?|\\(?:tabularnewline|cr)(?![A-Za-z])")
+_ROW_BREAK = re.compile(
+    r"\\\\\*?(?:\s*\[\s*-?[\d.]*\s*(?:pt|em|ex|cm|mm|in|pc|\\[a-z]+)\s*\])?|\\(?:tabularnewline|cr)(?![A-Za-z])"
+)
 _ROW = "\ue001"
 _SEPARATOR = re.compile(r"(?<=\d)\s*,\s*(?:\\!\s*)+(?=\d)")
 _ALIKE = {

@@ -1,4 +1,4 @@
-"""Evaluate mathematical expressions, LaTeX or plain, with a recursive-descent parser: exactly where the value is rational, to 60
+"""Evaluate mathematical expressions, LaTeX or plain, with a recursive-descent parser: exactly where the value is rational, to 120
 digits over mpmath where it is not.
 
 Variables get fixed pseudo-random rational values, so two expressions in variables count as equal if they agree at three points.
@@ -15,10 +15,10 @@ from typing import Any
 from filters.maths.guard import MOST_DEPTH
 from filters.maths.tokens import FUNCTIONS, UnknownError, tokens_of
 
-DIGITS = 60
-EQUAL = 1e-40
+DIGITS = 120
+EQUAL = 1e-90
 """Two values of which one at least is irrational are equal if they differ by less than this share of the larger."""
-ZERO = 1e-45
+ZERO = 1e-90
 POINTS = 3
 MOST_FACTORIAL = 5_000
 MOST_BITS = 1 << 17
@@ -92,7 +92,7 @@ def _root(value: int, degree: int) -> int | None:
 
     if degree == 2 or value < 2:
         root = math.isqrt(value) if degree == 2 else value
-    elif value.bit_length() > 190 * degree:
+    elif value.bit_length() > 380 * degree:
         return None
     else:
         root = int(mp.nint(mp.root(value, degree)))

@@ -62,6 +62,7 @@ _LEADS = re.compile(r"[^\d\\$(]*?(?<![A-Za-z\\])[A-Za-z]{2,}")
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?[$\u20ac\u00a3]?[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:\s*\\?%)?(?![\d^!*/_])", re.ASCII
 )
+_OPTION = re.compile(r"^(?:the\s+)?(?:option|choice|letter)\s+(?=\(?[A-J]\b)", re.IGNORECASE)
 _CHOSEN = re.compile(r"\(([A-J])\)")
 _SPAN = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)")
 _CHANGES = re.compile(
@@ -210,7 +211,7 @@ def _line(text: str, start: int) -> tuple[str, int]:
 
 def _valued(line: str, rest: str) -> Candidate:
     """The answer of a line after a marker. In a sentence it is the one value that stands there."""
-    line = _SMILE.sub("", line.strip()).strip().strip("*").strip()
+    line = _OPTION.sub("", _SMILE.sub("", line.strip()).strip().strip("*").strip())
     candidate = _candidate(line)
     if candidate.answer is None:
         return candidate

@@ -36,6 +36,12 @@ _ATTACHED = re.compile(r"([+-]?[\d.,]+)([A-Za-z])")
 _EMPTY = frozenset(
     {"\\emptyset", "\\varnothing", "\u27e8\u27e9", "no solution", "no solutions", "empty set", "the empty set", "none"}
 )
+_SAME_WORDS = {"dne": "does not exist"}
+_MAY_COUNT = re.compile(
+    r"half|halves|third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|dozen|teen|ty$|hundred|thousand|million|infin",
+    re.IGNORECASE,
+)
+"""Words that name a number, or a part of one."""
 _YES_NO = {"yes": True, "no": False, "true": True, "false": False}
 _DEEPEST = 6
 """Levels of nested collections that are compared."""
@@ -110,7 +116,7 @@ def _choices(gold: str, answer: str, depth: int) -> bool | None:
 
 
 def _words(gold: str, answer: str) -> bool | None:
-    gold, answer = gold.strip("\"'"), answer.strip("\"'")
+    gold, answer = (_SAME_WORDS.get(text.lower(), text) for text in (gold.strip("\"'"), answer.strip("\"'")))
     numbers = word_number(gold), word_number(answer)
     if numbers != (None, None):  # twelve
         values = [
@@ -126,9 +132,13 @@ def _words(gold: str, answer: str) -> bool | None:
     first, second = _WORDS.fullmatch(gold), _WORDS.fullmatch(answer)
     if first and second and min(len(gold), len(answer)) > 2:
         ours, theirs = (text.lower().replace("-", " ").split() for text in (gold, answer))
-        return True if ours == theirs else None if set(ours) <= set(theirs) or set(theirs) <= set(ours) else False
+        if ours == theirs:
+            return True
+        shorter, longer = sorted((" ".join(ours), " ".join(theirs)), key=len)
+        return None if longer.startswith(shorter) or set(ours) <= set(theirs) or set(theirs) <= set(ours) else False
     word, other = (gold, answer) if first else (answer, gold)
-    return False if bool(first) != bool(second) and len(word) > 3 and " " not in word and is_number(other) else None
+    is_word = bool(first) != bool(second) and len(word) > 3 and not _MAY_COUNT.search(word)
+    return False if is_word and " " not in word and is_number(other) else None
 
 
 def _dates(gold: str, answer: str) -> bool | None:
