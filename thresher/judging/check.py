@@ -3,6 +3,7 @@ right answers and refuse wrong ones?"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from filters.base import Filter, FilterError, Role, Scope
 from filters.judging import judge
+from filters.reasoning_gym import NONSENSE
 from schemas.sample import SAMPLES, Outcome, Prompt, to_json
 from thresher.errors import RecipeError
 from thresher.inputs.parser_names import check_parsers
@@ -203,6 +205,8 @@ def _trial(label: str, filter_: Filter, prompts: Sequence[Prompt]) -> Trial:
                 faults.append(
                     f"{label}: does not drop a wrong answer to {_short(prompt)}: {_cut(answer)!r}: {verdict['outcome']}"
                 )
+        if filter_.name == "reasoning_gym":
+            faults += _accepts_anything(label, filter_, golds)
         for prompt, _, verdict in _judged(filter_, [(prompt, "x") for prompt, gold in golds if gold is None]):
             if verdict["outcome"] == Outcome.UNDECIDED:
                 reference = "no reference" if prompt.reference is None else f"the reference {to_json(prompt.reference)[:60]}"
@@ -215,6 +219,24 @@ def _refused(label: str, filter_: Filter, golds: Sequence[tuple[Prompt, str | No
         if verdict["outcome"] != Outcome.KEEP:
             words = f"{verdict['outcome']} {verdict['reason']} {verdict['detail'] or ''}".strip()
             yield f"{label}: refuses the reference of {_short(prompt)}: answer {_cut(answer)!r}: {words}"
+
+
+def _accepts_anything(label: str, filter_: Filter, golds: Sequence[tuple[Prompt, str | None]]) -> Iterator[str]:
+    """The families of reasoning-gym whose scorer keeps nonsense, or for most of their items the answer of another item."""
+    families: dict[str, list[tuple[Prompt, str]]] = {}
+    for prompt, gold in golds:
+        families.setdefault(prompt.family, []).append((prompt, gold or ""))
+    for family, items in families.items():
+        nonsense = [(prompt, text) for prompt, _ in items for text in (*NONSENSE, prompt.messages[-1].content) if text]
+        others = [(prompt, other) for (prompt, gold), (_, other) in pairwise(items) if other and other != gold]
+        for name, tried, most in (("nonsense", nonsense, 0), ("the answer of another item", others, len(others) / 2)):
+            kept = [(prompt, text) for prompt, text, verdict in _judged(filter_, tried) if verdict["outcome"] == Outcome.KEEP]
+            if len(kept) > most:
+                prompt, text = kept[0]
+                yield (
+                    f"{label}: the scorer of {family} keeps {name} for {len(kept)} of {len(tried)}, such as {_cut(text)!r} for "
+                    f"{_short(prompt)}; leave the family out (docs/reasoning-gym.md)"
+                )
 
 
 def _first(faults: list[str]) -> tuple[str, ...]:
