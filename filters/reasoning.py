@@ -41,7 +41,9 @@ USUAL_MARKS: tuple[Pair, ...] = (
 """Marks in common use, by which completions of an unknown model are taken apart."""
 CHANNEL = "<|channel|>"
 ENDS_OF_TURN = ("</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|return|>", "<|end|>", "<end_of_turn>",
-                "<|END_RESPONSE|>")  # fmt: skip
+                "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>", "<eos>", "[EOS]", "<EOS>", "<|eos|>", "<|eot|>", "<|eom|>",
+                "<|eom_id|>", "<|EOT|>", "<EOT>", "<|end_of_turn|>", "<|endofturn|>", "<|end_of_sentence|>", "<|role_end|>",
+                "<\uff5cend\u2581of\u2581sentence\uff5c>", "<pad>", "<|pad|>")  # fmt: skip
 """Marks that a model writes at the end of its turn; they are no part of an answer."""
 
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)", re.MULTILINE)
