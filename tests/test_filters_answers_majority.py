@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,13 @@ def test_whole_texts_may_vote() -> None:
         *["keep"] * 3,
         "minority_answer",
     ]
+
+
+@pytest.mark.slow
+def test_an_answer_that_may_be_the_majority_is_no_minority() -> None:
+    """`50` may be meant as `50 %`, in any order of the samples; `7` is another answer."""
+    answers = ["\\boxed{50\\%}"] * 3 + ["\\boxed{50}", "\\boxed{7}"]
+    expected = ["keep"] * 3 + ["unverifiable", "minority_answer"]
+
+    assert [verdict["result"] for verdict in votes(*answers)] == expected
+    assert [verdict["result"] for verdict in votes(*reversed(answers))] == expected[::-1]

@@ -56,21 +56,26 @@ def canonical_text(text: str) -> str | None:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()) or None
 
 
-def merged(votes: Mapping[str, int], pool: Pool) -> dict[str, str]:
+def merged(votes: Mapping[str, int], pool: Pool) -> tuple[dict[str, str], set[frozenset[str]]]:
     """Name for each answer the one with which it votes: of answers that are equal, or equal to one between them, the one with the
-    most votes, and of these the first by its text. Nothing depends on the order of the samples."""
+    most votes, and of these the first by its text. Nothing depends on the order of the samples.
+    Also the pairs of answers that are shown to differ."""
     ranked = sorted(votes, key=lambda answer: (-votes[answer], answer))
     names = {answer: answer for answer in ranked}
     pairs = [pair for pair in combinations(ranked[:COMPARED], 2) if any(number_of(answer) is None for answer in pair)]
+    apart: set[frozenset[str]] = set()
     for (first, second), compared in zip(pairs, pool.map([list(pair) for pair in pairs]), strict=True):
+        if compared.kind == "done" and compared.value == "different":
+            apart.add(frozenset((first, second)))
         if compared.kind == "done" and compared.value == "equal" and names[first] != names[second]:
             kept, given_up = sorted((names[first], names[second]), key=ranked.index)
             names = {answer: kept if name == given_up else name for answer, name in names.items()}
-    return names
+    return names, apart
 
 
 def build(config: Config, tools: Tools) -> Filter:
-    """Drop `minority_answer`; undecided with `no_majority` (a tie, a small lead, few votes) and `unparsed`.
+    """Drop `minority_answer`; undecided with `no_majority` (a tie, a small lead, few votes), `unparsed`, and `unverifiable` where
+    an answer is neither shown to equal the majority's nor to differ from it.
 
     The score is the share of the votes for the sample's own answer.
     """
@@ -80,10 +85,13 @@ def build(config: Config, tools: Tools) -> Filter:
     def judge(samples: Sequence[Sample]) -> list[Verdict]:
         answers = [canonical(sample.completion) for sample in samples]
         votes = Counter(answer for answer in answers if answer is not None)
+        open_names: set[str] = set()
         if config.answer == "maths" and any(number_of(answer) is None for answer in votes) and len(votes) > 1:
-            names = merged(votes, pool)
+            names, apart = merged(votes, pool)
             answers = [None if answer is None else names[answer] for answer in answers]
             votes = Counter(answer for answer in answers if answer is not None)
+            first = min(votes, key=lambda answer: (-votes[answer], answer))
+            open_names = set(votes) - {first} - _different(first, names, apart)
         total = votes.total()
         # Equal counts are ordered by the answer, so that nothing depends on the order of the samples.
         ranking = sorted(votes.items(), key=lambda item: (-item[1], item[0])) or [("", 0)]
@@ -91,15 +99,27 @@ def build(config: Config, tools: Tools) -> Filter:
         lead = (most - (ranking[1][1] if len(ranking) > 1 else 0)) / total if total else 0.0
         vote = {"pseudo_reference": winner[:SHOWN_CHARS], "votes": most, "of": total, "margin": round(lead, 4)}
         agreed = total >= config.min_votes and lead > 0 and lead >= config.margin
-        return [_verdict(answer, winner, votes, agreed=agreed, vote=vote) for answer in answers]
+        return [_verdict(answer, winner, votes, agreed=agreed, vote=vote, unproved=answer in open_names) for answer in answers]
 
     columns = ("prompt_id", "completion")
     parameters = config.model_dump(mode="json")
     judge_prompts = per_prompt(judge, columns)
-    return Filter("majority", "2", Scope.PROMPT, Role.VERIFIER, judge_prompts, columns, parameters, cost_us=15.0)
+    return Filter("majority", "3", Scope.PROMPT, Role.VERIFIER, judge_prompts, columns, parameters, cost_us=15.0)
 
 
-def _verdict(answer: str | None, winner: str, votes: Counter[str], *, agreed: bool, vote: dict[str, object]) -> Verdict:
+def _different(winner: str, names: Mapping[str, str], apart: set[frozenset[str]]) -> set[str]:
+    """The names of the answers that are shown to differ from the winner: each of theirs from each of its."""
+    groups = {name: [answer for answer, its in names.items() if its == name] for name in set(names.values())}
+
+    def differ(first: str, second: str) -> bool:
+        return frozenset((first, second)) in apart or (number_of(first) is not None and number_of(second) is not None)
+
+    return {name for name, group in groups.items() if all(differ(one, other) for one in groups[winner] for other in group)}
+
+
+def _verdict(
+    answer: str | None, winner: str, votes: Counter[str], *, agreed: bool, vote: dict[str, object], unproved: bool
+) -> Verdict:
     if answer is None:
         return Verdict.undecided("unparsed", **vote)
     if not agreed:
@@ -107,4 +127,6 @@ def _verdict(answer: str | None, winner: str, votes: Counter[str], *, agreed: bo
     share = votes[answer] / votes.total()
     if answer == winner:
         return Verdict.keep(share, **vote)
+    if unproved:
+        return Verdict.undecided("unverifiable", found=answer[:SHOWN_CHARS], **vote)
     return Verdict.drop("minority_answer", share, found=answer[:SHOWN_CHARS], **vote)

@@ -126,8 +126,7 @@ def final_answer(text: str) -> Candidate:
         if simple.start() and text[simple.start() - 1] == "-":
             return Candidate(None, "a sign before the box")
         candidate = Candidate(simple[1], "", True)
-        rest = text[simple.end() :]
-        return _unless_changed(candidate, rest) if rest.strip(" $.\n*)\\]}") else candidate
+        return _unless_changed(candidate, text[simple.end() :])
     if boxes:
         candidate, end = _boxed(text)
         return candidate if candidate.answer is None else _unless_changed(candidate, text[end:])
@@ -156,10 +155,10 @@ def _candidate(answer: str) -> Candidate:
 
 
 def _unless_changed(candidate: Candidate, rest: str) -> Candidate:
-    """The answer in a box, unless a marker after it announces another one."""
-    rest = without_end_of_turn(rest)
-    if candidate.answer is None or not rest.strip():
+    """The answer in a box, unless it is a part of an expression, or the text after it announces another one."""
+    if candidate.answer is None or not rest.strip(" $.\n*)\\]}"):
         return candidate
+    rest = without_end_of_turn(rest)
     if _CONTINUED.match(rest) or (rest.lstrip().startswith("=") and not re.search(r"\d", candidate.answer)):
         return Candidate(None, "the box is a part of an expression")
     later = _marked(rest)

@@ -36,7 +36,7 @@ SHOWN_CHARS = 200
 SECOND_CHARS = 4_000
 """Characters at the end of a completion in which math-verify looks for another answer."""
 _LETTER = re.compile(r"\(?[A-Y]\)?")
-_RULE = "3"
+_RULE = "4"
 _KEPT, _NO_REFERENCE, _BAD_REFERENCE = Verdict.keep(), Verdict.undecided("no_reference"), Verdict.undecided("bad_reference")
 
 
@@ -157,7 +157,7 @@ def _plain(completion: str, reference: str | None, accepted: tuple[str, ...] | N
 
 def _confirmed(pool: Pool, completions: Sequence[str], verdicts: list[Verdict]) -> list[Verdict]:
     """The verdicts, but no answer is wrong where math-verify reads another one in the completion. It is asked only where it may:
-    not of a box, nor of a number at the end."""
+    not of a box or a number after which no digit follows."""
     doubtful = []
     for row, verdict in enumerate(verdicts):
         if verdict.outcome == Outcome.DROP and not (found := final_answer(completions[row])).certain:
