@@ -4,10 +4,11 @@ from typing import Literal
 
 import pytest
 
-from filters.code.outcomes import of_calls, of_pairs
+from filters.code.outcomes import of_calls, of_pairs, without_absent
 from filters.code.reference import read
 from filters.code.values import Tolerance
 from filters.sandbox import Frame, Other, Ran
+from schemas.sample import Verdict
 
 TESTS = read(["assert f(1) == 2", "assert f(2) == 4"])
 RIGHT, WRONG = Frame(2), Frame(3)
@@ -94,3 +95,28 @@ def test_output_that_was_cut_or_followed_by_an_error_is_wrong() -> None:
     runs = [Ran("done", stdout="1", stdout_cut=True), Ran("done", stdout="1", failed=("SystemExit", "1"))]
 
     assert [of_pairs(tests, [ran], "lines", Tolerance()).reason for ran in runs] == ["wrong_output", "raised"]
+
+
+@pytest.mark.parametrize(
+    ("program", "package"),
+    [
+        ("try:\n    import numpy as np\nexcept ImportError:\n    np = None", "numpy"),
+        ("try: from scipy.special import comb\nexcept Exception: pass", "scipy"),
+        ("import os, pandas as pd  # tables", "pandas"),
+        ("import os; import sympy.abc", "sympy"),
+        ("import turtle", "turtle"),
+        ("def f():\n    from tkinter import Tk", "tkinter"),
+        ("import os.path, re as r\nfrom math import pi\nfrom . import x\nimport __main__", None),
+        ("# import numpy\ntext = 'import numpy'\n>>> import numpy", None),
+        ("import the values of a list\nfrom here on count", None),
+        ("import\nfrom\nfrom x\nimport ,", None),
+    ],
+)
+def test_a_program_is_not_wrong_where_a_package_that_it_imports_may_be_absent(program: str, package: str | None) -> None:
+    for reason in ("raised", "wrong_output", "no_entry_point"):
+        drop = Verdict.drop(reason, 0.5)
+        wanted = drop if package is None else Verdict.undecided("missing_package", package=package)
+
+        assert without_absent(drop, program) == wanted
+    for verdict in (Verdict.keep(1.0), Verdict.drop("syntax_error", 0.0), Verdict.undecided("timeout")):
+        assert without_absent(verdict, program) == verdict

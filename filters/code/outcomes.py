@@ -3,7 +3,7 @@
 import builtins
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from filters.code.bindings import Case
 from filters.code.cases import holds
@@ -18,6 +18,10 @@ SHOWN_CHARS = 200
 _NO_MODULE = re.compile(r"No module named '([^']+)'.*", re.DOTALL)
 _HELD = re.compile(r"^\(_object_\d+ := (.*)\)$", re.DOTALL)
 _SYNTAX = ("SyntaxError", "IndentationError", "TabError")
+_OFTEN_ABSENT = frozenset(
+    "curses dbm ensurepip idlelib lib2to3 nis ossaudiodev pydoc_data readline test tkinter turtle turtledemo".split()
+)
+"""Modules of the standard library that many installations and the sandbox's copy of Python lack."""
 
 
 def of_calls(tests: Tests, ran: Ran, tolerance: Tolerance) -> Verdict:
@@ -74,6 +78,33 @@ def missing_package(raised: tuple[str, str] | None) -> str | None:
     found = _NO_MODULE.fullmatch(raised[1]) if raised is not None and raised[0] == "ModuleNotFoundError" else None
     package = found[1].partition(".")[0] if found else ""
     return package[:SHOWN_CHARS] if package and package not in sys.stdlib_module_names else None
+
+
+def without_absent(verdict: Verdict, program: str) -> Verdict:
+    """Return the verdict, or undecided for a drop of a program that imports what the sandbox may lack: it may have caught the
+    failure of the import, or raised another exception for it, and could be right where the package is."""
+    if verdict.reason not in ("raised", "wrong_output", "no_entry_point"):
+        return verdict
+    absent = next((name for name in _imported(program) if _may_be_absent(name)), None)
+    return verdict if absent is None else Verdict.undecided("missing_package", package=absent[:SHOWN_CHARS])
+
+
+def _imported(program: str) -> Iterator[str]:
+    """The packages that a program's import statements name. The text is not parsed: a hostile one could exhaust the parser."""
+    for statement in re.split(r"[;:\n]", program):
+        words = statement.partition("#")[0].split(maxsplit=3)
+        if words[:1] == ["from"] and words[2:3] == ["import"]:
+            yield words[1].partition(".")[0]
+        elif words[:1] == ["import"]:
+            for item in statement.partition("#")[0].strip().removeprefix("import").split(","):
+                parts = item.split()
+                if len(parts) == 1 or (len(parts) == 3 and parts[1] == "as"):
+                    yield parts[0].partition(".")[0]
+
+
+def _may_be_absent(name: str) -> bool:
+    known = name in sys.stdlib_module_names or name == "__main__"
+    return name.isidentifier() and (not known or name in _OFTEN_ABSENT)
 
 
 def _unfinished(ran: Ran) -> Verdict | None:

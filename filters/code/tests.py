@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from filters.base import Filter, FilterError, Role, Scope
 from filters.code.bindings import RefusedError
-from filters.code.outcomes import of_calls, of_pairs
+from filters.code.outcomes import of_calls, of_pairs, without_absent
 from filters.code.reference import Tests, read
 from filters.code.text import called_by, fenced, program_of
 from filters.code.values import Tolerance
@@ -140,8 +140,11 @@ def _run(sandbox: Sandbox, programs: Mapping[tuple[str, str], Tests], config: Co
         raise FilterError(f"code_tests: {error}") from error
     tolerance = Tolerance(config.relative_tolerance, config.absolute_tolerance, config.nan_equal)
     return {
-        pair: of_pairs(tests, [next(results) for _ in tests.pairs], config.stdout, tolerance)
-        if tests.pairs
-        else of_calls(tests, next(results), tolerance)
+        pair: without_absent(
+            of_pairs(tests, [next(results) for _ in tests.pairs], config.stdout, tolerance)
+            if tests.pairs
+            else of_calls(tests, next(results), tolerance),
+            pair[0],
+        )
         for pair, tests in programs.items()
     }
