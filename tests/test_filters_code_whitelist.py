@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from filters.code.values import CannotTellError
 from filters.code.whitelist import BUILTINS, MODULES, NotAllowedError, TooMuchError, allclose, binary, method, random_numbers
 
 
@@ -24,12 +25,31 @@ def test_a_bool_is_a_number_as_in_python() -> None:
         ([[1.0]], [[1.1]], {}, False),
         ([[1.0]], [[1.1]], {"atol": 0.2}, True),
         ([1.0, 2.0], 1.0, {}, False),
+        (1.0, [[1.0], [1.0]], {}, True),
+        ([], [], {}, True),
         (float("nan"), float("nan"), {}, False),
         (float("nan"), float("nan"), {"equal_nan": True}, True),
     ],
 )
 def test_allclose_is_numpys(a: Any, b: Any, named: dict[str, Any], close: bool) -> None:
     assert allclose(a, b, **named) is close is bool(np.allclose(a, b, **named))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error"),
+    [
+        ([1, 2], [[1, 1], [2, 2]], CannotTellError),
+        ([0.1], [0.1, 0.1], CannotTellError),
+        ([1, 2, 3], [[1, 2, 3], [1, 2, 3]], CannotTellError),
+        ([], [1.0], CannotTellError),
+        ([1, 2], [1, 2, 3], ValueError),
+        ([1, [1]], [1, 1], ValueError),
+        (1, [1, [1]], ValueError),
+    ],
+)
+def test_allclose_of_other_shapes_is_never_true(a: Any, b: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        allclose(a, b)
 
 
 def test_random_numbers_are_those_of_the_test() -> None:

@@ -178,20 +178,44 @@ def approx(expected: Any, rel: float | None = None, abs: float | None = None, na
 
 
 def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """`numpy.allclose` of numbers and nested lists of one shape: each differs by at most atol + rtol * abs(b)."""
-    if isinstance(a, list | tuple) or isinstance(b, list | tuple):
-        if not isinstance(a, list | tuple):
-            return all(allclose(a, item, rtol, atol, equal_nan) for item in b)
-        if not isinstance(b, list | tuple):
-            return all(allclose(item, b, rtol, atol, equal_nan) for item in a)
-        if len(a) != len(b):
-            raise ValueError("values of different shapes")
-        return all(allclose(x, y, rtol, atol, equal_nan) for x, y in zip(a, b, strict=True))
+    """`numpy.allclose` of numbers and nested lists of one shape: each differs by at most atol + rtol * abs(b).
+
+    Raises CannotTellError where numpy would stretch an axis or add one, ValueError for lists of other shapes.
+    """
+    shape, shape_b = _shape(a), _shape(b)
+    if shape and shape_b and shape != shape_b:
+        axes = zip(reversed(shape), reversed(shape_b), strict=False)
+        if all(x == y or 1 in (x, y) for x, y in axes):
+            raise CannotTellError("lists of different shapes are compared, which numpy stretches")
+        raise ValueError("values of different shapes")
+    items, items_b = _flat(a), _flat(b)
+    if not shape:
+        items *= len(items_b)
+    elif not shape_b:
+        items_b *= len(items)
+    return all(_close(x, y, rtol, atol, equal_nan) for x, y in zip(items, items_b, strict=True))
+
+
+def _close(a: Any, b: Any, rtol: float, atol: float, equal_nan: bool) -> bool:
     if isinstance(a, Other) or isinstance(b, Other):
         raise CannotTellError("a value that cannot leave the sandbox is compared")
     if a != a or b != b:  # noqa: PLR0124 - only NaN differs from itself
         return equal_nan and a != a and b != b  # noqa: PLR0124
     return bool(a == b or abs(a - b) <= atol + rtol * abs(b))
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """The lengths of nested lists, outermost first; () for a single value. Raises ValueError where they are not of one shape."""
+    if not isinstance(value, list | tuple):
+        return ()
+    shapes = {_shape(item) for item in value}
+    if len(shapes) > 1:
+        raise ValueError("a list whose items have different shapes")
+    return (len(value), *next(iter(shapes), ()))
+
+
+def _flat(value: Any) -> list[Any]:
+    return [part for item in value for part in _flat(item)] if isinstance(value, list | tuple) else [value]
 
 
 class ndarray:  # noqa: N801 - as numpy calls it
