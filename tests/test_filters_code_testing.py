@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import pytest
 
-from filters.code.testing import asserted, methods_of, of_module, parameters_of
+from filters.code.testing import asserted, methods_of, of_module, parameters_of, refuse_marks
 
 
 def call(text: str) -> ast.Call:
@@ -80,3 +80,29 @@ def test_the_module_of_the_program_is_no_module() -> None:
     body = of_module(ast.parse("import solution as s\nimport math\nassert s.f(1) == math.pi").body, ("solution",))
 
     assert [ast.unparse(node) for node in body] == ["import math", "assert f(1) == math.pi"]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "refused"),
+    [
+        ("pytest.mark.parametrize('a', [1, pytest.param(2, id='two')])", False),
+        ("pytest.mark.parametrize('a', [1, pytest.param(2, marks=pytest.mark.xfail)])", True),
+        ("pytest.mark.skip", True),
+        ("unittest.expectedFailure", True),
+    ],
+)
+def test_a_test_that_may_not_count_is_refused(decorator: str, refused: bool) -> None:
+    node = ast.parse(f"@{decorator}\ndef test_f(a): pass").body[0]
+    assert isinstance(node, ast.FunctionDef)
+    said: list[str] = []
+
+    def refuse(why: str) -> NoReturn:
+        said.append(why)
+        raise ValueError(why)
+
+    if refused:
+        with pytest.raises(ValueError, match="is not supported"):
+            refuse_marks(node, refuse)
+    else:
+        refuse_marks(node, refuse)
+    assert bool(said) is refused

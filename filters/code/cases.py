@@ -22,7 +22,7 @@ from typing import Any
 from filters.code.bindings import Case, Converted, Function, Later, Module, Program, RefusedError, Scope, known, names_in
 from filters.code.evaluation import FAULTS, evaluate, unpacked
 from filters.code.lowering import Lowering
-from filters.code.testing import asserted, methods_of, of_module, parameters_of
+from filters.code.testing import asserted, methods_of, of_module, parameters_of, refuse_marks
 from filters.code.values import Tolerance
 from filters.code.whitelist import BUILTINS, MODULES, NotAllowedError, TooMuchError, random_numbers
 
@@ -122,6 +122,7 @@ class _Walk:
             if name == "check" and parameters == 1 and self.scope.entry_points:
                 self._inline(function, [Program(self.scope.entry_points[0])])
             elif name.startswith("test"):
+                refuse_marks(function.node, self.scope.refuse)
                 for arguments in parameters_of(function.node, self.lowering.known_value):
                     if len(arguments) == parameters:
                         self._inline(function, arguments)

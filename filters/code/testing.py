@@ -55,16 +55,31 @@ def asserted(call: ast.Call) -> ast.stmt | None:
 
 
 def methods_of(node: ast.ClassDef, refuse: Callable[[str], NoReturn]) -> Iterator[list[ast.stmt]]:
-    """The statements of each test of a class, those of its setUp first."""
+    """The statements of each test of a class, those of its setUp first; in the order of names, as unittest runs them, if it is a
+    TestCase. Refuses what changes whether or on what a test runs: decorators, and preparations of the whole class."""
+    refuse_marks(node, refuse)
     if not any(ast.unparse(base).endswith("TestCase") for base in node.bases) and not node.name.startswith("Test"):
         refuse(f"the class {node.name} of the test is not supported")
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
     prepared = [copy.deepcopy(part) for name in ("setUp", "setup_method") if name in methods for part in methods[name].body]
-    for name, method in methods.items():
+    if not methods.keys().isdisjoint(("setUpClass", "setup_class", "asyncSetUp")):
+        refuse(f"the class {node.name} of the test prepares the whole class, which is not supported")
+    in_order = sorted(methods.items()) if node.bases else methods.items()
+    for name, method in in_order:
         if name.startswith("test"):
+            refuse_marks(method, refuse)
             if len(method.args.args) != 1:
                 refuse(f"{name}: parameters and fixtures of a method are not supported")
             yield [_OfSelf().visit(copy.deepcopy(part)) for part in (*prepared, *method.body)]
+
+
+def refuse_marks(node: ast.ClassDef | ast.FunctionDef, refuse: Callable[[str], NoReturn]) -> None:
+    """Refuse decorators other than parametrize, and marks on a row of it: the test may be skipped or expected to fail."""
+    for decorator in node.decorator_list:
+        name = ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        marked = any(isinstance(part, ast.keyword) and part.arg == "marks" for part in ast.walk(decorator))
+        if marked or not name.endswith("parametrize"):
+            refuse(f"{node.name}: the decorator {name}{' with marks' if marked else ''} is not supported")
 
 
 def parameters_of(node: ast.FunctionDef, known: Callable[[ast.expr], Any]) -> list[list[Any]]:
