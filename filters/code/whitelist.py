@@ -134,9 +134,19 @@ _METHODS: dict[type, tuple[str, ...]] = {
 }  # fmt: skip
 METHODS = frozenset(name for names in _METHODS.values() for name in names)
 """Names of methods that are evaluated outside the sandbox, on plain values."""
+
+
+def _sorted(items: Any, **named: Any) -> list[Any]:
+    """`sorted`. Raises CannotTellError for sets among the items, because `<` does not order sets fully."""
+    items = list(items)
+    if any(isinstance(item, set | frozenset) for item in items) and "key" not in named:
+        raise CannotTellError("sets are sorted, which have no order")
+    return sorted(items, **named)
+
+
 BUILTINS: dict[str, Any] = {
     "abs": abs, "round": _round, "pow": _power, "range": _range, "isinstance": _isinstance,
-    "divmod": divmod, "len": len, "sum": sum, "min": min, "max": max, "all": all, "any": any, "sorted": sorted,
+    "divmod": divmod, "len": len, "sum": sum, "min": min, "max": max, "all": all, "any": any, "sorted": _sorted,
     "reversed": lambda items: list(reversed(items)),
     "zip": lambda *columns, strict=False: list(zip(*columns, strict=strict)),
     "enumerate": lambda items, start=0: list(enumerate(items, start)),
