@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -217,17 +218,23 @@ def pass_at_k(cells: Cells, seed: int) -> Iterator[PassAtK]:
     """Unbiased pass@k (M. Chen et al., Evaluating Large Language Models Trained on Code, 2021): 1 - C(n - c, k) / C(n, k) for
     each prompt with n judged draws, c of them passed; k = 1, 2, 4, ... as long as at least half of the prompts have k draws."""
     for family, prompts_of in cells.items():
-        n, c, weight = (np.array(column) for column in zip(*((n, c, w) for (n, c), w in sorted(prompts_of.items())), strict=True))
-        k = 1
-        while True:
-            enough = n >= k
-            if weight[enough].sum() * 2 < weight.sum():
-                break
-            values, prompts = of_k(n[enough], c[enough], k), weight[enough]
-            mean = float(values @ prompts / prompts.sum())
-            spread = _quantiles(values, prompts)
-            yield PassAtK(family, k, mean, mean_interval(values, prompts, seed), int(prompts.sum()), spread)
-            k *= 2
+        for figures in _passes(tuple(sorted(prompts_of.items())), seed):
+            yield PassAtK(family, *figures)
+
+
+@lru_cache(maxsize=1_024)  # many small families have equal cells
+def _passes(cells: tuple[tuple[tuple[int, int], int], ...], seed: int) -> tuple[tuple[Any, ...], ...]:
+    """k, pass@k, its interval, prompts and quantiles of the prompts (n, c), each with how many there are, for each k."""
+    n, c, weight = (np.array(column) for column in zip(*((n, c, w) for (n, c), w in cells), strict=True))
+    figures, k = list[tuple[Any, ...]](), 1
+    while True:
+        enough = n >= k
+        if weight[enough].sum() * 2 < weight.sum():
+            return tuple(figures)
+        values, prompts = of_k(n[enough], c[enough], k), weight[enough]
+        mean = float(values @ prompts / prompts.sum())
+        figures.append((k, mean, mean_interval(values, prompts, seed), int(prompts.sum()), _quantiles(values, prompts)))
+        k *= 2
 
 
 def of_k(n: I64, c: I64, k: int) -> F64:

@@ -173,18 +173,19 @@ def _calibration_faults(calibration: list[Calibration], manifest: RunManifest) -
 
 def _filter_counts(facts: Mapping[str, Any], counts: Counts) -> FilterCounts:
     """The verdicts of a filter."""
-    by_outcome: dict[str, Counter[str]] = {outcome.value: Counter() for outcome in Outcome}
-    seen = 0
-    for (_, label, outcome, reason), number in counts.verdicts.items():
-        if label == facts["label"]:
-            seen += number
-            by_outcome.setdefault(outcome, Counter())[reason] += number
+    name = facts["label"]
+    own = [(outcome, reason, number) for (_, label, outcome, reason), number in counts.verdicts.items() if label == name]
 
-    def ranked(outcome: Outcome) -> dict[str, int]:
-        return dict(sorted(by_outcome[outcome.value].items(), key=lambda item: (-item[1], item[0])))
+    def ranked(wanted: str) -> dict[str, int]:
+        numbers: dict[str, int] = {}
+        for outcome, reason, number in own:
+            if outcome == wanted:
+                numbers[reason] = numbers.get(reason, 0) + number
+        return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0])))
 
-    kept = by_outcome[Outcome.KEEP.value].total()
-    return FilterCounts(facts["label"], seen, kept, ranked(Outcome.DROP), ranked(Outcome.UNDECIDED))
+    kept = sum(number for outcome, _, number in own if outcome == Outcome.KEEP.value)
+    seen = sum(number for _, _, number in own)
+    return FilterCounts(name, seen, kept, ranked(Outcome.DROP.value), ranked(Outcome.UNDECIDED.value))
 
 
 def _filter_stats(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
