@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from filters.maths.quantities import unit_of
+
 _TEXT = re.compile(
     r"\\(?:text|mathrm|textrm|textbf|mathbf|textit|mathit|mathsf|operatorname|mbox|hbox|bold|rm|boldsymbol)\s*\{([^{}]*)\}"
 )
@@ -11,8 +13,11 @@ _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|bigl|bigr|big|Big|Bigl|Bigr|limits|hspace\{[^{}]*\}|quad|qquad|phantom\{[^{}]*\})(?![A-Za-z])"
 )
 _SPACE = re.compile(r"\\[,;:! ]|~|\\\\(?=\s*$)")
-_IN_BRACKETS = re.compile(r"(?<=[\d}])\s*\(\s*([A-Za-z]{3,}(?: [A-Za-z]+){0,2})\s*\)\s*$")
-"""A unit after its number: 9 (apples)."""
+_IN_BRACKETS = re.compile(
+    r"(?:(?<=[\d}])\s*\(\s*(?P<name>[A-Za-z\u00b0%$][A-Za-z0-9 /^{}\u00b0.-]{1,30})|(?<=\d)\s+\(\s*(?P<letter>[A-Za-z]))\s*\)\s*$"
+)
+"""A unit after its number: 9 (apples), 72 (km/h)."""
+_PER_CENT = re.compile(r"\bper\s+cent\b")
 _ROW_BREAK = re.compile(
     r"\\\\\*?(?:\s*\[\s*-?[\d.]*\s*(?:pt|em|ex|cm|mm|in|pc|\\[a-z]+)\s*\])?|\\(?:tabularnewline|cr)(?![A-Za-z])"
 )
@@ -66,6 +71,15 @@ def cleaned(text: str) -> str:
         text, replaced = _TEXT.subn(lambda m: m[1] if m[1] in ("e", "i", "d", "") else f" {m[1]} ", text)
         if not replaced:
             break
-    text = _IN_BRACKETS.sub(r" \1", text)
+    if text.rstrip().endswith(")"):
+        text = _IN_BRACKETS.sub(_unbracketed, text)
+    if "per" in text:
+        text = _PER_CENT.sub("percent", text)
     text = " ".join(text.split()).replace(_ROW, "\\\\")
     return text.removesuffix(".").strip() if not text.endswith("..") else text
+
+
+def _unbracketed(match: "re.Match[str]") -> str:
+    """A unit in brackets without them; any other text as it was."""
+    name = (match["name"] or match["letter"]).strip()
+    return match[0] if unit_of(name, attached=False) is None else f" {name}"

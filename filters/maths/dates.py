@@ -2,6 +2,8 @@
 
 import re
 
+from filters.maths.numbers import is_number
+
 _MONTHS = "january february march april may june july august september october november december"
 _MONTH = {name[:length]: number for number, name in enumerate(_MONTHS.split(), 1) for length in (3, 4, len(name))}
 _ISO = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
@@ -11,6 +13,8 @@ _DAY_FIRST = re.compile(r"(?:[A-Za-z]+day,?\s+)?(\d{1,2})(?:st|nd|rd|th)?(?:\s+o
 _TIME = re.compile(
     r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*([AaPp])\.?\s*[Mm]\.?|(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s*(?:h|hours|o'clock))?"
 )
+_DIGITS = re.compile(r"\d+")
+_RATIO = re.compile(r"\d{1,9}\s*:\s*\d{1,9}")
 Date = tuple[int | None, int, int]
 Time = tuple[int, int, int, bool]
 
@@ -51,3 +55,23 @@ def same_time(gold: Time, answer: Time) -> bool:
     if gold[3] and answer[3]:
         return gold[:3] == answer[:3]
     return (gold[0] % 12, *gold[1:3]) == (answer[0] % 12, *answer[1:3])
+
+
+def compare_dates(gold: str, answer: str) -> bool | None:
+    """Whether two dates are the same day; False too for a date and a number, None for other texts."""
+    first, second = dates(gold), dates(answer)
+    if first and second:
+        if len(first) == len(second) == 2 and first == second:  # both are ambiguous: equal only if written in the same order
+            return [int(part) for part in _DIGITS.findall(gold)] == [int(part) for part in _DIGITS.findall(answer)]
+        return any(a[1:] == b[1:] and (a[0] == b[0] or None in (a[0], b[0])) for a in first for b in second)
+    return False if (first or second) and is_number(answer if first else gold) else None
+
+
+def compare_times(gold: str, answer: str) -> bool | None:
+    """Whether two times of day are the same; False too for a time and a number, None for other texts and ratios."""
+    first, second = time_of(gold), time_of(answer)
+    if first and second:
+        return same_time(first, second)
+    if (first or second) and not (_RATIO.fullmatch(gold) or _RATIO.fullmatch(answer)):
+        return False if is_number(answer if first else gold) else None
+    return None

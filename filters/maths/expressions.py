@@ -8,17 +8,18 @@ not know raises UnknownError, and so does a number of more than MOST_BITS bits: 
 
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 from filters.maths.guard import MOST_DEPTH
-from filters.maths.tokens import FUNCTIONS, UnknownError, tokens_of
+from filters.maths.tokens import FUNCTIONS, GREEK, UnknownError, tokens_of
 
 DIGITS = 120
 EQUAL = 1e-90
 """Two values of which one at least is irrational are equal if they differ by less than this share of the larger."""
-ZERO = 1e-90
+ZERO = 1e-105  # below it an irrational value is 0
 POINTS = 3
 MOST_FACTORIAL = 5_000
 MOST_BITS = 1 << 17
@@ -27,11 +28,7 @@ MOST_BITS = 1 << 17
 _OF_LARGE = frozenset(("log", "ln", "lg", "sqrt", "abs", "floor", "ceil"))
 _OF_INTEGERS: dict[str, Callable[..., int]] = {"gcd": math.gcd, "lcm": math.lcm}
 _OF_ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
-_LETTERS = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi chi psi "
-    "omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
-)
-_GREEK = frozenset(_LETTERS.split())
+_COUNTED = re.compile(r"[CPA]_\d+")
 
 
 def values(text: str) -> list[Any]:
@@ -215,8 +212,8 @@ class _Parser:
     def postfix(self, value: Any) -> Any:
         while self.peek() in ("!", "%", "\\%", "'"):
             mark = self.take()
-            if mark == "'":
-                raise UnknownError("a derivative")
+            if mark == "'" or (mark == "!" and self.peek() == "!"):
+                raise UnknownError("a derivative" if mark == "'" else "a double factorial")
             value = Fraction(math.factorial(_integer(value, 0, MOST_FACTORIAL, "a factorial"))) if mark == "!" else value / 100
         return value
 
@@ -265,6 +262,8 @@ class _Parser:
         if self.peek() == "_":
             self.take()
             name += "_" + self.subscript()
+        if self.peek() == "^" and _COUNTED.fullmatch(name):
+            raise UnknownError("a number of choices, or a power")  # C_5^2 may be 10
         self.variables.add(name)
         digest = hashlib.blake2b(f"{name} {self.point}".encode(), digest_size=8).digest()
         return Fraction(193_987 + int.from_bytes(digest) % 2_097_143, 1 << 19)  # between 0.37 and 4.37
@@ -308,7 +307,7 @@ class _Parser:
             return self.mp.inf
         if name in FUNCTIONS:
             return self.function(name)
-        if name in _GREEK:
+        if name in GREEK:
             return self.variable("\\" + name)
         raise UnknownError(f"\\{name}")
 
@@ -351,7 +350,9 @@ class _Parser:
     def rounded(self, name: str, value: Any) -> Any:
         """Rounded down (`floor`) or up (`ceil`); only of a rational number it is known on which side of an integer it is."""
         if not isinstance(value, Fraction):
-            return self.mp.floor(value) if name == "floor" else self.mp.ceil(value)
+            if not abs(value) < 10 ** (DIGITS // 2) or self.mp.im(value) or abs(value - self.mp.nint(value)) < EQUAL**0.5:
+                raise UnknownError(f"the {name} of a number that may be an integer")
+            value = Fraction(int(self.mp.floor(value))) + Fraction(1, 2)
         return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
 
     def function(self, name: str) -> Any:

@@ -14,8 +14,10 @@ MOST_DEPTH = 12
 MOST_COMMAS = 60
 MOST_DIGITS = 60
 
+_EXPONENT = r"\^\s*(?:[{(]\s*[^{}()^+*/=,<>&-]{0,12}|[+-]?\d+|[A-Za-z]|\\[a-z]+)\s*"
+"""An exponent on which another may stand: in brackets still open, or one number or letter (not `2y` of `x^2y^3`)."""
 _TOO_MUCH = (
-    (re.compile(r"\^\s*\{?[^{}^+*/=,<>&-]{0,12}\^\s*\{?[^{}^+*/=,<>&-]{0,12}\^"), "a tower of powers"),
+    (re.compile(rf"(?:{_EXPONENT}){{2}}\^"), "a tower of powers"),
     (re.compile(r"\d{4,}\s*\)?\s*!"), "a factorial of a large number"),
     (re.compile(r"!\s*!"), "repeated factorials"),
     (re.compile(r"\^\s*\{?\s*[+-]?\s*\d{5,}"), "a power above 9,999"),

@@ -36,7 +36,7 @@ SHOWN_CHARS = 200
 SECOND_CHARS = 4_000
 """Characters at the end of a completion in which math-verify looks for another answer."""
 _LETTER = re.compile(r"\(?[A-Y]\)?")
-_RULE = "4"
+_RULE = "5"
 _KEPT, _NO_REFERENCE, _BAD_REFERENCE = Verdict.keep(), Verdict.undecided("no_reference"), Verdict.undecided("bad_reference")
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from filters.maths.expressions import equal_values, values
-from filters.maths.quantities import Unit, split_unit
+from filters.maths.quantities import UNITS, Unit, split_unit
 from filters.maths.tokens import UnknownError
 
 THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -23,6 +23,8 @@ _MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./])")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4})(?![A-Za-z\d.])")
 _UNDERSCORED = re.compile(r"\d{1,3}(?:_\d{3})+")
 _BASED = re.compile(r"([0-9][0-9A-Fa-f]*|[A-Fa-f][0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)\s*_\s*\{?\s*(\d{1,2})\s*\}?")
+_AMOUNT = r"(\d{1,9}(?:\.\d{1,9})?)\s*([A-Za-z]{1,12})"
+_TWO_UNITS = re.compile(rf"{_AMOUNT}\s*,?\s+(?:and\s+)?{_AMOUNT}")
 _PREFIXED = re.compile(r"0([xXbBoO])([0-9A-Fa-f]+)")
 
 
@@ -64,11 +66,22 @@ def right_side(text: str) -> str:
 def quantity(text: str) -> tuple[list[Any], Unit | None] | None:
     """The values of a quantity and its unit; None if it has no value. A unit is separated from its number (`5 m`), or has at
     least two letters (`5cm`)."""
+    if together := _together(text):
+        return together
     amount, unit = split_unit(text)
     if unit is not None and not _OF_ANGLE.search(amount) and (value := value_of(amount)) is not None:
         return value, unit
     value = value_of(text)
     return None if value is None else (value, None)
+
+
+def _together(text: str) -> tuple[list[Any], Unit] | None:
+    """A quantity in two units of a kind: 5 ft 6 in, 3 hours 30 minutes."""
+    match = _TWO_UNITS.fullmatch(text)
+    units = [UNITS.get(match[2]), UNITS.get(match[4])] if match else []
+    if not match or units[0] is None or units[1] is None or not units[0].dimensions == units[1].dimensions != ():
+        return None
+    return [Fraction(match[1]) * units[0].scale + Fraction(match[3]) * units[1].scale], Unit(units[0].dimensions, Fraction(1))
 
 
 def is_number(text: str) -> bool:

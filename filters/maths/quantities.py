@@ -70,7 +70,7 @@ _CURRENCY = re.compile(r"^([+-]?)\s*([$\u20ac\u00a3\u00a5\u20b9])\s*([+-]?)(.+)$
 _NAME = r"(?:\u00b0[CF]?|%|\u00a2|[$\u20ac\u00a3\u00a5\u20b9]|[A-Za-z]+)"
 _SUFFIX = re.compile(
     rf"^(?P<value>.*?[\d)}}\]!]|.*?\\pi)(?P<gap>\s*)(?P<unit>{_NAME}(?:\s*\^?\s*\{{?-?[1-4]\}}?)?(?:\s*(?:/|\bper\b|\*)\s*{_NAME}(?:\s*\^?\s*\{{?-?[1-4]\}}?)?){{0,3}}|"
-    r"[A-Za-z]{3,}(?: [A-Za-z]{2,}){0,3})$"
+    r"(?:sq|cu)\.? [A-Za-z]{1,12}|[A-Za-z]{3,}(?: [A-Za-z]{2,}){0,3})$"
 )
 _PART = re.compile(rf"({_NAME})\s*(?:\^?\s*\{{?(-?[1-4])\}}?)?")
 _PREFIX = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
@@ -94,11 +94,11 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
 def unit_of(text: str, *, attached: bool) -> Unit | None:
     """The unit that a text names, or None. A single letter attached to a number is a variable, not a unit."""
     words = text.split()
-    if len(words) >= 2 and words[0].lower() in _PREFIX:
+    if len(words) >= 2 and words[0].lower().removesuffix(".") in _PREFIX:
         inner = unit_of(" ".join(words[1:]), attached=attached)
         if inner is None:
             return None
-        power = _PREFIX[words[0].lower()]
+        power = _PREFIX[words[0].lower().removesuffix(".")]
         return Unit(tuple((name, n * power) for name, n in inner.dimensions), inner.scale**power)
     powers: dict[str, int] = {}
     scale, sign, position = Fraction(1), 1, 0

@@ -1,6 +1,7 @@
 """Take composed answers apart: groups, lists, sets, tuples, intervals and matrices. Texts are only parsed, never executed."""
 
 import re
+from collections.abc import Iterable
 from functools import cmp_to_key
 from typing import Any, NamedTuple
 
@@ -11,14 +12,21 @@ _CHAIN = re.compile(r"^(.+?)(<=|>=|<|>)([A-Za-z](?:_\{?\w+\}?)?)(<=|>=|<|>)(.+)$
 _BOUND = re.compile(r"^(.+?)(<=|>=|<|>)(.+)$")
 _MEMBER = re.compile(r"^(?:[A-Za-z]|\\[a-z]+)\s*\\in(?![A-Za-z])\s*(.+)$")
 _MATRIX = re.compile(
-    r"(?P<opening>[(\[]?)\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(?P<cells>.*)"
+    r"(?:(?:\\vec\s*)?\{?[A-Za-z]\}?\s*=\s*)?(?P<factor>[^()\[\]&=,]{0,40}?)\s*(?P<opening>[(\[]?)\s*"
+    r"\\begin\{(?P<kind>[pbB]?matrix\*?|smallmatrix|array)\}(?:\{[lcr| ]*\}|\[[lcr]\])?(?P<cells>(?:(?!\\begin).)*)"
     r"\\end\{(?P=kind)\}\s*(?P<closing>[)\]]?)(?P<transposed>\s*\^\s*\{?\s*(?:T|\\top|\\intercal)\s*\}?)?",
     re.DOTALL,
 )
 _RULE = re.compile(r"\\hline(?![A-Za-z])")
 _UNION = re.compile(r"\\cup(?![A-Za-z])|\s+or\s+|\\(?:lor|vee)(?![A-Za-z])")
+_BOTH = re.compile(r"\s+and\s+|\\(?:land|wedge)(?![A-Za-z])")
 _UNEQUAL = re.compile(r"^([A-Za-z](?:_\{?\w+\}?)?)\s*(?:\\neq?(?![A-Za-z])|!=|\\not\s*=)(.+)$")
 _REALS = re.compile(r"(?:all (?:the )?real numbers|all reals|\\mathbb\s*\{?\s*R\s*\}?|\\R)", re.IGNORECASE)
+_SET_OF = re.compile(
+    r"\u27e8\s*[A-Za-z]\s*(?:\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|\\R)\s*)?(?:\\mid(?![A-Za-z])|\||:|\\vert(?![A-Za-z]))"
+    r"([^\u27e8\u27e9]+)\u27e9"
+)
+_SYSTEM = re.compile(r"\\begin\{cases\}([^&]*)\\end\{cases\}")
 _WITHOUT = re.compile(r"(?:\\mathbb\s*\{?\s*R\s*\}?)\s*(?:\\setminus|\\backslash|-)\s*\u27e8(.+)\u27e9")
 _PARENS = {"(": ")", "[": "]", "\u27e8": "\u27e9", "{": "}"}
 _CLOSING = frozenset(_PARENS.values())
@@ -91,6 +99,11 @@ def matrix_rows(text: str) -> Rows | None:
     if match and (match["opening"], match["closing"]) in (("", ""), ("(", ")"), ("[", "]")):
         cells = _RULE.sub("", match["cells"]).strip()
         rows = [[cell.strip() for cell in row.split("&")] for row in cells.split("\\\\") if row.strip()]
+        if factor := match["factor"].strip():
+            factor = f"{factor}1" if factor in "+-" else factor.removesuffix("\\cdot").removesuffix("\\times").strip()
+            if value_of(factor) is None:
+                return None
+            rows = [[f"({factor})*({cell})" for cell in row] for row in rows]
         if match["transposed"]:
             return [list(row) for row in zip(*rows, strict=True)] if len({len(row) for row in rows}) == 1 else None
         return rows
@@ -105,6 +118,8 @@ def intervals_of(text: str) -> list[Interval] | None:
     """The intervals of a union, from brackets or from inequalities; None for any other text."""
     if match := _MEMBER.match(text):
         text = match[1]
+    if match := _SET_OF.fullmatch(text):
+        text = match[1].strip()
     if _REALS.fullmatch(text):
         return [Interval("-\\infty", False, "\\infty", False)]
     if match := _WITHOUT.fullmatch(text):
@@ -112,6 +127,8 @@ def intervals_of(text: str) -> list[Interval] | None:
     if len(pieces := _UNION.split(text)) > 1:
         parts = [intervals_of(part.strip()) for part in pieces]
         return [interval for part in parts if part for interval in part] if all(parts) else None
+    if len(bounds := _BOTH.split(text)) == 2:
+        return _intersection([intervals_of(bound.strip()) for bound in bounds])
     if match := _UNEQUAL.fullmatch(text):
         return _without([match[2].strip()])
     squeezed = text.replace(" ", "")
@@ -135,6 +152,14 @@ def _without(points: list[str]) -> list[Interval] | None:
     if len(points) != 1:
         return None
     return [Interval("-\\infty", False, points[0], False), Interval(points[0], False, "\\infty", False)]
+
+
+def _intersection(parts: list[list[Interval] | None]) -> list[Interval] | None:
+    """What a lower and an upper bound have in common; None of any other parts."""
+    bounds = sorted((part[0] for part in parts if part and len(part) == 1), key=lambda bound: bound.low == "-\\infty")
+    if len(bounds) != 2 or (bounds[0].high, bounds[1].low) != ("\\infty", "-\\infty") or bounds[0].low == "-\\infty":
+        return None
+    return [Interval(bounds[0].low, bounds[0].low_closed, bounds[1].high, bounds[1].high_closed)]
 
 
 def _half_line(left: str, sign: str, right: str) -> list[Interval] | None:
@@ -174,6 +199,8 @@ def merged(intervals: list[Interval]) -> list[Ends] | None:
 def elements_of(text: str) -> Elements | None:
     """The kind of a collection (`set`, `tuple`, `array`, `list`) and its elements; a list of solutions needs no brackets. None
     for a single element."""
+    if match := _SYSTEM.fullmatch(text):
+        text = ", ".join(row.strip().rstrip(",") for row in match[1].split("\\\\") if row.strip())
     group = group_of(text)
     if group is not None:
         kind = {"(": "tuple", "[": "array", "\u27e8": "set"}[group.opening]
@@ -197,3 +224,24 @@ def _both_signs(text: str) -> list[str]:
     head, _, tail = text.partition("=") if "=" in text else ("", "", text)
     solutions = [re.sub(r"\\pm(?![A-Za-z])", sign, tail) for sign in ("+", "-")]
     return [f"{head}={solution}" if head else solution for solution in solutions]
+
+
+def only_false(verdict: bool | None) -> bool | None:
+    """What is equal in another form may be meant or not."""
+    return False if verdict is False else None
+
+
+def any_of(verdicts: Iterable[bool | None]) -> bool | None:
+    """True if any verdict is, else None if any is unknown, else False."""
+    found = list(verdicts)
+    return True if True in found else None if None in found else False
+
+
+def all_of(verdicts: Iterable[bool | None]) -> bool | None:
+    """False if any verdict is, else None if any is unknown, else True."""
+    unknown = False
+    for verdict in verdicts:
+        if verdict is False:
+            return False
+        unknown = unknown or verdict is None
+    return None if unknown else True

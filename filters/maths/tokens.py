@@ -5,6 +5,11 @@ import re
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)|(\\[A-Za-z]+|\\[|%])|([A-Za-z\u00b0\u221e])|([-+*/^_!()\[\]{}|,=<>']))")
 _FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan asin acos atan sinh cosh tanh ln log lg exp sqrt abs floor ceil"
 FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
+_LETTERS = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi chi psi "
+    "omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
+)
+GREEK = frozenset(_LETTERS.split())
 _NAMES = FUNCTIONS | {"pi", "infty", "gcd", "lcm", "max", "min"}
 _WORD = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,}")
 

@@ -5,12 +5,12 @@ and differ in every sense in which they may be meant. Both texts are untrusted a
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 from filters.maths.cleaning import cleaned
-from filters.maths.dates import dates, same_time, time_of
+from filters.maths.dates import compare_dates, compare_times, dates, time_of
 from filters.maths.expressions import equal_values
 from filters.maths.numbers import (
     VARIABLE,
@@ -23,15 +23,28 @@ from filters.maths.numbers import (
     word_number,
 )
 from filters.maths.quantities import UNITS, Unit, is_known, unit_of
-from filters.maths.structures import Elements, Interval, Rows, elements_of, group_of, intervals_of, is_pair, matrix_rows, merged
+from filters.maths.structures import (
+    Elements,
+    Interval,
+    Rows,
+    all_of,
+    any_of,
+    elements_of,
+    group_of,
+    intervals_of,
+    is_pair,
+    matrix_rows,
+    merged,
+    only_false,
+)
 
 _CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
 _LABELLED = re.compile(r"(?:\(\s*([A-H])\s*\)|([A-H])\s*[).:](?=\s))\s*(\S.*)")
 _OPTION = re.compile(r"\(?\s*[A-H]\s*[).:]?")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]")
-_DIGITS = re.compile(r"\d+")
 _RATIO = re.compile(r"(\d{1,9})\s*:\s*(\d{1,9})")
 _ANY_LOG = re.compile(r"\\?(?<![A-Za-z])log(?![A-Za-z_])(?!\s*_)")
+_NAMED = re.compile(r"(\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\))\s*=([^=]+)")
 _ATTACHED = re.compile(r"([+-]?[\d.,]+)([A-Za-z])")
 _EMPTY = frozenset(
     {"\\emptyset", "\\varnothing", "\u27e8\u27e9", "no solution", "no solutions", "empty set", "the empty set", "none"}
@@ -76,7 +89,10 @@ def _same(gold: str, answer: str, *, depth: int) -> bool | None:
         return verdict
     if _OPTION.fullmatch(gold) or _OPTION.fullmatch(answer) or _LABELLED.fullmatch(gold) or _LABELLED.fullmatch(answer):
         return None  # a letter and a value: which one is meant is not known
-    for rule in (_dates, _times, _bases):
+    names = _NAMED.fullmatch(gold), _NAMED.fullmatch(answer)
+    if names != (None, None):
+        return _named(gold, answer, *names, depth)
+    for rule in (compare_dates, compare_times, _bases):
         if (verdict := rule(gold, answer)) is not None:
             return verdict
     rows = matrix_rows(gold), matrix_rows(answer)
@@ -141,24 +157,6 @@ def _words(gold: str, answer: str) -> bool | None:
     return False if is_word and " " not in word and is_number(other) else None
 
 
-def _dates(gold: str, answer: str) -> bool | None:
-    first, second = dates(gold), dates(answer)
-    if first and second:
-        if len(first) == len(second) == 2 and first == second:  # both are ambiguous: equal only if written in the same order
-            return [int(part) for part in _DIGITS.findall(gold)] == [int(part) for part in _DIGITS.findall(answer)]
-        return any(a[1:] == b[1:] and (a[0] == b[0] or None in (a[0], b[0])) for a in first for b in second)
-    return False if (first or second) and is_number(answer if first else gold) else None
-
-
-def _times(gold: str, answer: str) -> bool | None:
-    first, second = time_of(gold), time_of(answer)
-    if first and second:
-        return same_time(first, second)
-    if (first or second) and not (_RATIO.fullmatch(gold) or _RATIO.fullmatch(answer)):
-        return False if is_number(answer if first else gold) else None
-    return None
-
-
 def _ratios(gold: str, answer: str) -> bool | None:
     first, second = _RATIO.fullmatch(gold), _RATIO.fullmatch(answer)
     if first is None or second is None:
@@ -190,13 +188,17 @@ def _bases(gold: str, answer: str) -> bool | None:
 def _matrices(first: Rows | None, second: Rows | None, other: str, depth: int) -> bool | None:
     if first is None or second is None:
         only = first or second or []
+        listed = elements_of(other)
+        if listed and listed[0] in ("tuple", "array") and 1 in (len(only), max(map(len, only), default=0)):
+            flat = [cell for row in only for cell in row]  # a vector may be written as a tuple
+            return only_false(_in_order(flat, listed[1], depth)) if len(flat) == len(listed[1]) else None
         return False if sum(map(len, only)) > 1 and is_number(other) else None
     shapes = [len(row) for row in first], [len(row) for row in second]
     if shapes[0] != shapes[1]:  # a vector may be written as a row
         cells = [cell for row in first for cell in row], [cell for row in second for cell in row]
         is_vector = 1 in (len(first), max(shapes[0])) and 1 in (len(second), max(shapes[1])) and len(cells[0]) == len(cells[1])
-        return _open(_in_order(*cells, depth)) if is_vector else False
-    return _conjunction(_in_order(a, b, depth) for a, b in zip(first, second, strict=True))
+        return only_false(_in_order(*cells, depth)) if is_vector else False
+    return all_of(_in_order(a, b, depth) for a, b in zip(first, second, strict=True))
 
 
 def _intervals(gold: list[Interval], answer: list[Interval], depth: int) -> bool | None:
@@ -210,6 +212,16 @@ def _intervals(gold: list[Interval], answer: list[Interval], depth: int) -> bool
     return _matched(gold, answer, depth) if len(gold) == len(answer) else None
 
 
+def _named(gold: str, answer: str, first: "re.Match[str] | None", second: "re.Match[str] | None", depth: int) -> bool | None:
+    """A tuple whose elements are named, (x, y) = (3, 4), and another text: by what it says of the same names, in their order."""
+    if "=" in (answer if second is None else gold if first is None else ""):
+        return None
+    if first and second and first[1].replace(" ", "") != second[1].replace(" ", ""):
+        return None
+    texts = [match[2].strip() if match else text for match, text in ((first, gold), (second, answer))]
+    return _same(*texts, depth=depth + 1)
+
+
 def _collections(gold: str, answer: str, first: Elements | None, second: Elements | None, depth: int) -> bool | None:
     """Sets, tuples and lists of solutions."""
     if first is None or second is None:
@@ -221,22 +233,24 @@ def _collections(gold: str, answer: str, first: Elements | None, second: Element
     kinds, (ours, theirs) = {first[0], second[0]}, (first[1], second[1])
     if len({group_of(item) is None for item in (*ours, *theirs)}) > 1 or ";" in gold + answer:
         return True if len(ours) == len(theirs) and _matched(ours, theirs, depth) else None
+    if len({any(mark in item for item in items for mark in "<>") for items in (ours, theirs)}) > 1:
+        return None
     if kinds <= {"set", "list"}:
         if len(ours) != len(theirs):  # a repeated element is the same element
-            return _open(
-                _conjunction(
-                    _any(_same(item, other, depth=depth + 1) for other in b)
+            return only_false(
+                all_of(
+                    any_of(_same(item, other, depth=depth + 1) for other in b)
                     for a, b in ((ours, theirs), (theirs, ours))
                     for item in a
                 )
             )
         return _matched(ours, theirs, depth)
     if len(ours) != len(theirs):
-        return False
+        return False if all(map(readable, (*ours, *theirs))) else None
     if len(kinds) > 1:  # (3, 4) may be x = 3, y = 4; but a set is no tuple, and [0, 1] is not (0, 1)
         plain = [[right_side(item) for item in items] for items in (ours, theirs)]
         if "list" in kinds or len(ours) != 2:
-            return _open(_matched(plain[0], plain[1], depth))
+            return only_false(_matched(plain[0], plain[1], depth))
         return False
     return _in_order(ours, theirs, depth)
 
@@ -258,28 +272,7 @@ def _of_one(kind: str, items: list[str], single: str) -> bool | None:
 
 
 def _in_order(first: Sequence[str], second: Sequence[str], depth: int) -> bool | None:
-    return _conjunction(_same(a, b, depth=depth + 1) for a, b in zip(first, second, strict=True))
-
-
-def _open(verdict: bool | None) -> bool | None:
-    """What is equal in another form may be meant or not."""
-    return False if verdict is False else None
-
-
-def _any(verdicts: Iterable[bool | None]) -> bool | None:
-    """True if any verdict is, else None if any is unknown, else False."""
-    found = list(verdicts)
-    return True if True in found else None if None in found else False
-
-
-def _conjunction(verdicts: Iterable[bool | None]) -> bool | None:
-    """False if any verdict is, else None if any is unknown, else True."""
-    unknown = False
-    for verdict in verdicts:
-        if verdict is False:
-            return False
-        unknown = unknown or verdict is None
-    return None if unknown else True
+    return all_of(_same(a, b, depth=depth + 1) for a, b in zip(first, second, strict=True))
 
 
 def _matched(gold: list[Any], answer: list[Any], depth: int) -> bool | None:
@@ -300,7 +293,7 @@ def _same_item(gold: Any, answer: Any, depth: int) -> bool | None:
     if isinstance(gold, Interval):
         if (gold.low_closed, gold.high_closed) != (answer.low_closed, answer.high_closed):
             return False
-        return _conjunction(_same(a, b, depth=depth + 1) for a, b in ((gold.low, answer.low), (gold.high, answer.high)))
+        return all_of(_same(a, b, depth=depth + 1) for a, b in ((gold.low, answer.low), (gold.high, answer.high)))
     return _same(gold, answer, depth=depth + 1)
 
 
@@ -315,6 +308,8 @@ def _quantities(gold: str, answer: str) -> bool | None:
     if gold_quantity is None or answer_quantity is None:
         return None
     (first, first_unit), (second, second_unit) = gold_quantity, answer_quantity
+    if ("phi" in gold) != ("phi" in answer):  # the golden ratio, or a variable
+        return None
     if first_unit is not None and second_unit is not None:
         return _with_units(first, first_unit, second, second_unit)
     unit = first_unit or second_unit
@@ -326,6 +321,9 @@ def _quantities(gold: str, answer: str) -> bool | None:
     if (attached := _ATTACHED.fullmatch(without_unit)) and (letter := unit_of(attached[2], attached=False)):
         return letter == unit and equal_values(value_of(attached[1]) or [], first if second_unit is None else second)
     equal = equal_values(first, second)
+    whole = value_of(gold), value_of(answer)
+    if whole[0] and whole[1] and equal_values(whole[0], whole[1]):  # e^2 t is no mass
+        return True
     if not unit.dimensions:  # 50 % is 0.5; 50 may be meant, or be a fault
         return True if equal_values(_scaled(first, first_unit), _scaled(second, second_unit)) else None if equal else False
     if equal or (unit.dimensions == (("angle", 1),) and equal_values(_radians(first, first_unit), _radians(second, second_unit))):
