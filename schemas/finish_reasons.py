@@ -18,7 +18,8 @@ CONTENT_FILTER, ABORT = "content_filter", "abort"
 SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({
     "stop": MappingProxyType({
         "stop": "vLLM, OpenAI, Gemini, Mistral, SGLang, llama.cpp, Ollama",
-        "eos_token": "TGI", "stop_sequence": "TGI, Anthropic, Cohere", "end_turn": "Anthropic, Bedrock",
+        "eos_token": "TGI", "endofsequencetoken": "TGI", "stopsequence": "TGI",
+        "stop_sequence": "TGI, Anthropic, Cohere", "end_turn": "Anthropic, Bedrock",
         "complete": "Cohere", "completed": "OpenAI Responses", "eos": "llama.cpp, Together", "word": "llama.cpp",
     }),
     "length": MappingProxyType({
@@ -43,8 +44,10 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({
         "abort": "vLLM, SGLang", "aborted": "SGLang", "error": "vLLM, Mistral, Cohere",
         "cancelled": "OpenAI Responses", "failed": "OpenAI Responses", "user_cancel": "Cohere", "timeout": "Cohere",
         "insufficient_system_resource": "DeepSeek", "pause_turn": "Anthropic",
-        "malformed_function_call": "Gemini", "unexpected_tool_call": "Gemini", "too_many_tool_calls": "Gemini",
-        "load": "Ollama", "unload": "Ollama",
+        "malformed_function_call": "Gemini", "malformed_response": "Gemini", "unexpected_tool_call": "Gemini",
+        "too_many_tool_calls": "Gemini",
+        "load": "Ollama", "unload": "Ollama", "malformed_model_output": "Bedrock",
+        "malformed_tool_use": "Bedrock", "canceled": "OpenAI",
     }),
 })  # fmt: skip
 """The pool's words, and for each the words (in lower case) that mean the same, with who says them."""

@@ -17,9 +17,12 @@ from schemas.sample import Outcome
 
 KEEP, DROP, UNDECIDED = Outcome.KEEP.value, Outcome.DROP.value, Outcome.UNDECIDED.value
 _CLOSING = frozenset(end for _, end in USUAL_MARKS)
-_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
-"""Marks without width that are no part of a word: zero-width spaces, byte order marks, soft hyphens, marks of direction. Joiners
-(U+200C, U+200D) stay: they tell words apart in Persian and Hindi."""
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    r"|(?<![^\W\d_])[\u200c\u200d]|[\u200c\u200d](?![^\W\d_])"
+)
+"""Marks without width that are no part of a word: zero-width spaces, byte order marks, soft hyphens, marks of direction,
+variation selectors. Joiners (U+200C, U+200D) stay between letters: they tell words apart in Persian and Hindi."""
 _VERDICTS = (
     (KEEP, ""),
     (DROP, "wrong_answer"),
@@ -76,6 +79,7 @@ def build(config: Config) -> Filter:
         if forms is None:
             return "bad_reference"
         if config.after is not None:
+            completion = completion if completion.isascii() else _INVISIBLE.sub("", completion)
             _, marker, completion = completion.rpartition(config.after)
             if not marker:
                 return "no_answer"

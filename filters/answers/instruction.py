@@ -18,6 +18,9 @@ from filters.answers.instruction_checks import CHECKS, Arguments
 from filters.base import Filter, FilterError, Role, Scope
 from schemas.sample import Verdict
 
+_IFBENCH = ("count", "ratio", "words", "sentence", "format", "custom", "repeat")
+"""Groups of instructions of IFBench (arXiv 2507.02833), which are not checked: they leave a sample undecided."""
+
 
 class Config(BaseModel):
     """Parameters of `instruction`."""
@@ -36,6 +39,11 @@ def build(config: Config) -> Filter:
     The score is the share of instructions followed.
     """
     fixed = _checks(list(config.checks), list(config.checks.values())) if config.checks else None
+    unchecked = [name for name, _ in fixed if name not in CHECKS] if fixed and not isinstance(fixed, str) else []
+    if unchecked:
+        raise FilterError(
+            f"instruction: parameters.checks: no instruction is called {unchecked[0]!r}; known are {', '.join(CHECKS)}"
+        )
     if isinstance(fixed, str):
         raise FilterError(f"instruction: parameters.checks: {fixed}")
 
@@ -53,7 +61,7 @@ def build(config: Config) -> Filter:
         checks = wanted(reference or "") if fixed is None else fixed
         if isinstance(checks, str):
             return Verdict.undecided("bad_reference", why=checks)
-        followed = {name: CHECKS[name](completion, arguments) for name, arguments in checks}
+        followed = {name: CHECKS[name](completion, arguments) if name in CHECKS else None for name, arguments in checks}
         failed = [name for name, _ in checks if followed[name] is False]
         unknown = [name for name, _ in checks if followed[name] is None]
         if unknown and not failed:
@@ -81,6 +89,9 @@ def _checks(names: Sequence[Any], arguments: Sequence[Any]) -> list[tuple[str, A
         return f"{len(names)} instructions and arguments of {len(arguments)}; one each is wanted"
     checks: list[tuple[str, Arguments]] = []
     for name, argument in zip(names, arguments, strict=True):
+        if isinstance(name, str) and name.partition(":")[0] in _IFBENCH and name not in CHECKS:
+            checks.append((name, {}))
+            continue
         if name not in CHECKS:
             return f"no instruction is called {name!r}; known are {', '.join(CHECKS)}"
         filled = {key: value for key, value in (argument or {}).items() if value is not None}

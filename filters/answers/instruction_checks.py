@@ -94,7 +94,8 @@ def _letters(text: str, arguments: Arguments) -> bool:
 
 
 def _sections(text: str, arguments: Arguments) -> bool:
-    sections = re.findall(rf"{re.escape(str(arguments['section_spliter']).strip())}\s?\d+", text)
+    plain = re.sub(r"[*_#]", "", text)  # a heading or bold
+    sections = re.findall(rf"{re.escape(str(arguments['section_spliter']).strip())}\s?\d+", plain)
     return len(sections) >= int(arguments["num_sections"])
 
 
