@@ -17,6 +17,8 @@ from filters.sandbox import Other
         (2, True, False),
         (3.0, 3, True),
         (3.0000000001, 3, False),
+        (3, 3.0000000001, False),
+        (10**18 + 1, 1e18, False),
         (1e18 + 1000, 10**18, False),
         (0.3 + 1e-7, 0.3, False),
         (0.3 + 1e-11, 0.3, True),
@@ -37,6 +39,7 @@ from filters.sandbox import Other
         ({0.1 + 0.2: 1}, {0.3: 1}, True),
         ({"a": 1}, {"b": 1}, False),
         ("a", b"a", False),
+        (1000001, Approx(1000000, Tolerance(1e-6)), True),
         (Other("generator"), [1], False),
     ],
 )
@@ -64,7 +67,7 @@ def test_json_has_no_tuples() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(Other("solution.P"), 1), (Other("generator"), Other("generator")), ([Other("x")], [1])],
+    [(Other("solution.P"), 1), (Other("generator"), Other("generator")), ([Other("x")], [1]), (Other("type"), int)],
 )
 def test_a_value_that_stayed_inside_is_not_known_to_differ(value: Any, expected: Any) -> None:
     with pytest.raises(CannotTellError, match="cannot leave the sandbox"):

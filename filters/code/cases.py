@@ -23,7 +23,7 @@ from filters.code.bindings import Case, Converted, Function, Later, Module, Prog
 from filters.code.evaluation import FAULTS, evaluate, unpacked
 from filters.code.lowering import Lowering
 from filters.code.testing import asserted, methods_of, of_module, parameters_of, refuse_marks
-from filters.code.values import Tolerance
+from filters.code.values import CannotTellError, Tolerance, stayed_inside
 from filters.code.whitelist import BUILTINS, MODULES, NotAllowedError, TooMuchError, random_numbers
 
 TEXT_CHARS = 1_000_000
@@ -77,9 +77,15 @@ def holds(case: Case, values: Mapping[int, Any], tolerance: Tolerance) -> bool:
     """Whether a case holds for the values of its calls (index to value). Raises TooMuchError if deciding it is too expensive, and
     CannotTellError if it depends on a value that could not leave the sandbox."""
     try:
-        return bool(evaluate(case.check, {f"${call}": values[call] for call in case.calls}, tolerance))
-    except (*FAULTS, NotAllowedError):
-        return False
+        if evaluate(case.check, {f"${call}": values[call] for call in case.calls}, tolerance):
+            return True
+    except NotAllowedError as error:
+        raise CannotTellError(str(error)) from error
+    except FAULTS:
+        pass
+    if (name := next(filter(None, (stayed_inside(values[call]) for call in case.calls)), None)) is not None:
+        raise CannotTellError(f"a value of the type {name} cannot leave the sandbox")
+    return False
 
 
 def _parsed(text: str) -> list[ast.stmt]:

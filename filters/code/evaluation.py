@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from filters.code.values import CannotTellError, Tolerance, same
+from filters.code.values import CannotTellError, Tolerance, same, stayed_inside
 from filters.code.whitelist import STEPS, TRUSTED, NotAllowedError, TooMuchError, binary, method, ordered, unary
 from filters.sandbox import Other
 
@@ -55,7 +55,7 @@ class _Evaluator:
         return self._items(node.elts)
 
     def _set(self, node: ast.Set) -> Any:
-        return set(self._items(node.elts))
+        return set(map(_hashed, self._items(node.elts)))
 
     def _items(self, nodes: Iterable[ast.expr]) -> list[Any]:
         items: list[Any] = []
@@ -66,7 +66,7 @@ class _Evaluator:
     def _dict(self, node: ast.Dict) -> Any:
         items: dict[Any, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
-            items.update(self.of(value) if key is None else {self.of(key): self.of(value)})
+            items.update(self.of(value) if key is None else {_hashed(self.of(key)): self.of(value)})
         return items
 
     def _boolop(self, node: ast.BoolOp) -> Any:
@@ -102,6 +102,8 @@ class _Evaluator:
 
     def _holds(self, op: type[ast.cmpop], left: Any, right: Any) -> bool:
         if op in (ast.Is, ast.IsNot):
+            if any(isinstance(a, Other) and b is not None and not isinstance(b, bool) for a, b in ((left, right), (right, left))):
+                raise CannotTellError("a value that cannot leave the sandbox has no identity here")
             if not any(side is None or isinstance(side, bool | type) for side in (left, right)):
                 raise NotAllowedError("`is` compares identity; only None, True, False and types have one here")
             return (left is right) is (op is ast.Is)
@@ -160,10 +162,10 @@ class _Evaluator:
     _generatorexp = _listcomp
 
     def _setcomp(self, node: ast.SetComp) -> Any:
-        return set(self._listcomp(node))
+        return set(map(_hashed, self._listcomp(node)))
 
     def _dictcomp(self, node: ast.DictComp) -> Any:
-        return {inner.of(node.key): inner.of(node.value) for inner in self._rows(node.generators)}
+        return {_hashed(inner.of(node.key)): inner.of(node.value) for inner in self._rows(node.generators)}
 
     def _rows(self, generators: list[ast.comprehension]) -> Iterable["_Evaluator"]:
         first, *rest = generators
@@ -198,6 +200,13 @@ def unpacked(target: ast.expr, value: Any) -> dict[str, Any]:
 
 def _truth(value: Any) -> bool:
     return bool(_left(value))
+
+
+def _hashed(value: Any) -> Any:
+    """A value that may be a key. Raises CannotTellError for one that holds what is not known to equal another."""
+    if isinstance(value, Other | tuple | frozenset) and (name := stayed_inside(value)) is not None:
+        raise CannotTellError(f"a value of the type {name} cannot leave the sandbox")
+    return value
 
 
 def _left(value: Any) -> Any:

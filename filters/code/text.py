@@ -74,7 +74,7 @@ def _before(prefix: str, entry_points: Sequence[str]) -> str:
     try:
         ast.parse(prefix)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        names = "|".join(map(re.escape, entry_points))
+        names = "|".join(map(re.escape, (*entry_points, "Solution")))
         start = re.search(rf"^(?:@[^\n]*\n)*(?:(?:async[ ]+)?def|class)[ ]+(?:{names})\b", prefix, re.MULTILINE)
         return prefix[: start.start()] if start else prefix
     return prefix

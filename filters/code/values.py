@@ -1,6 +1,6 @@
 """Compares the values that a program returned with the expected ones, as Python does, floats within a tolerance.
 
-A list is not a tuple, text is not bytes, True is 1. An expected integer is compared exactly, an expected float within the
+A list is not a tuple, text is not bytes, True is 1. An integer on either side is compared exactly, two floats within the
 tolerance, which a test may state itself (`pytest.approx`, `math.isclose`, a bound on `abs`). A value that could not leave the
 sandbox may be equal or not: CannotTellError, unless its type equals nothing but itself.
 """
@@ -15,6 +15,7 @@ from filters.sandbox import Other
 SET_PAIRS = 1_000
 """Sets and dicts up to this size are compared with a tolerance; larger ones by hash, exactly."""
 _NUMBERS = (bool, int, float, complex)
+_PLAIN = (*_NUMBERS, str, bytes, list, tuple, set, frozenset, dict, range)
 
 
 IDENTITIES = frozenset(
@@ -52,12 +53,13 @@ def same(value: Any, expected: Any, tolerance: Tolerance) -> bool:
     """Whether two plain values are equal, at every depth. Raises CannotTellError."""
     if isinstance(value, Other) or isinstance(expected, Other):
         sides = [side.type_name for side in (value, expected) if isinstance(side, Other)]
-        if len(sides) == 1 and sides[0] in IDENTITIES:
+        other = expected if isinstance(value, Other) else value
+        if sides[0] in IDENTITIES and (other is None or isinstance(other, _PLAIN)):
             return False
         raise CannotTellError(f"a value of the type {' and '.join(sides)} cannot leave the sandbox")
     if isinstance(value, Approx) or isinstance(expected, Approx):
         near, other = (value, expected) if isinstance(value, Approx) else (expected, value)
-        return same(other, _as_floats(near.value), near.tolerance)
+        return same(_as_floats(other), _as_floats(near.value), near.tolerance)
     kinds = type(value), type(expected)
     if kinds[0] in _NUMBERS and kinds[1] in _NUMBERS:
         return _near(value, expected, tolerance)
@@ -72,6 +74,18 @@ def same(value: Any, expected: Any, tolerance: Tolerance) -> bool:
     return bool(value == expected)
 
 
+def stayed_inside(value: Any) -> str | None:
+    """The type of a value that is in `value`, at any depth, and could not leave the sandbox; None if there is none, or only such
+    that equal nothing but themselves."""
+    if isinstance(value, Other):
+        return None if value.type_name in IDENTITIES else value.type_name
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if not isinstance(value, list | tuple | set | frozenset):
+        return None
+    return next((name for item in value if (name := stayed_inside(item)) is not None), None)
+
+
 def as_json(value: Any) -> Any:
     """Return the value with its tuples as lists, as JSON would represent it."""
     if isinstance(value, list | tuple):
@@ -82,16 +96,13 @@ def as_json(value: Any) -> Any:
 def _near(value: Any, expected: Any, tolerance: Tolerance) -> bool:
     if value == expected:
         return True
-    if isinstance(expected, int):
+    if isinstance(value, int) or isinstance(expected, int):
         return False
     if complex in (type(value), type(expected)):
         return bool(abs(value - expected) <= max(tolerance.relative * abs(expected), tolerance.absolute))
     if value != value or expected != expected:  # noqa: PLR0124 - only NaN differs from itself
         return tolerance.nan_equal and value != value and expected != expected  # noqa: PLR0124
-    try:
-        return math.isclose(value, expected, rel_tol=tolerance.relative, abs_tol=tolerance.absolute)
-    except OverflowError:  # an integer larger than every float
-        return False
+    return math.isclose(value, expected, rel_tol=tolerance.relative, abs_tol=tolerance.absolute)
 
 
 def _as_floats(value: Any) -> Any:

@@ -59,7 +59,9 @@ def binary(op: type[ast.operator], left: Any, right: Any) -> Any:
 
 
 def method(value: Any, name: str) -> Callable[..., Any]:
-    """Return a whitelisted method of a value. Raises NotAllowedError for any other."""
+    """Return a whitelisted method of a value. Raises AttributeError if it has none, NotAllowedError for any other."""
+    if not hasattr(type(value), name):
+        raise AttributeError(f"{type(value).__name__} has no {name}")
     if name not in _METHODS.get(type(value), ()):
         raise NotAllowedError(f"the method {name} of {type(value).__name__} is not supported in a test")
 
