@@ -12,6 +12,7 @@ families.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -134,6 +135,8 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
         """The nonsense to which an item's scorer gives full marks, as it is shown; None if there is none."""
         item_entry, scorer = entry(name, config, seed, index), dataset(name, config, seed, index)
         for what, text in [*((repr(text), text) for text in NONSENSE), ("the question itself", item_entry["question"])]:
+            if text == str(item_entry["answer"]):  # to spell an empty text backwards
+                continue
             with suppress(Exception):
                 if scorer.score_answer(text, item_entry) >= 1:
                     return what
@@ -149,7 +152,10 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
         if (nonsense := accepted(*key)) is not None:
             right = str(item_entry["answer"]).strip().casefold()
             if right in _TWO_WORDS:
-                return float(answer.casefold() == right)
+                said = answer.casefold().strip(" .!\"'")
+                if said != right and right in re.findall(r"[a-z]+", said):
+                    return f"{_UNREAD}{right} stands among other words"
+                return float(said == right)
             return f"{name}: its scorer gives full marks to {nonsense}; leave the family out"
         try:
             return float(dataset(*key).score_answer(answer, item_entry))

@@ -43,3 +43,15 @@ def test_rows_that_cannot_be_carried_are_shown(recipe: Callable[..., Path], tmp_
         {"name": "capital", "reason": "no turn of the user", "rows": 1},
     ]
     assert report.faults == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [None, "Answer:"])
+def test_a_scorer_that_keeps_nonsense_is_refused(recipe: Callable[..., Path], after: str | None) -> None:
+    """Also where a marker stands before the answer."""
+    prompts = {"family": "backwards", "source": {"kind": "reasoning_gym", "name": "spell_backward", "size": 12, "seed": 1}}
+    path = recipe(prompts=[prompts], filters=[{"name": "reasoning_gym", "parameters": {"threshold": 0.1, "after": after}}])
+
+    faults = check_recipe(recipe_file.load(path, [])).faults
+
+    assert any("the scorer of backwards keeps nonsense for" in fault for fault in faults)

@@ -224,10 +224,13 @@ def _refused(label: str, filter_: Filter, golds: Sequence[tuple[Prompt, str | No
 def _accepts_anything(label: str, filter_: Filter, golds: Sequence[tuple[Prompt, str | None]]) -> Iterator[str]:
     """The families of reasoning-gym whose scorer keeps nonsense, or for most of their items the answer of another item."""
     families: dict[str, list[tuple[Prompt, str]]] = {}
+    after = str(filter_.parameters.get("after") or "")
     for prompt, gold in golds:
         families.setdefault(prompt.family, []).append((prompt, gold or ""))
     for family, items in families.items():
-        nonsense = [(prompt, text) for prompt, _ in items for text in (*NONSENSE, prompt.messages[-1].content) if text]
+        nonsense = [
+            (prompt, f"{after}{text}") for prompt, _ in items for text in (*NONSENSE, prompt.messages[-1].content) if text
+        ]
         others = [(prompt, other) for (prompt, gold), (_, other) in pairwise(items) if other and other != gold]
         for name, tried, most in (("nonsense", nonsense, 0), ("the answer of another item", others, len(others) / 2)):
             kept = [(prompt, text) for prompt, text, verdict in _judged(filter_, tried) if verdict["outcome"] == Outcome.KEEP]
