@@ -156,7 +156,8 @@ class Lowering:
         name, argument = node.func.id, node.args[0]
         if name not in _INSIDE or name in local or name in self.scope.names:
             return False
-        is_held = isinstance(argument, ast.Name) and argument.id not in local and isinstance(self._bound(argument), Held)
+        held = self._bound(argument) if isinstance(argument, ast.Name) and argument.id not in local else None
+        is_held = isinstance(held, Held) and not held.changes  # a list of the test can leave the sandbox
         return is_held or self.is_inside(argument, local)
 
     def hold(self, value: Later) -> Later:
