@@ -25,16 +25,16 @@ PAGE = ROOT / "docs" / "reasoning-gym.md"
 REPEATED = 1_000
 HEAD = """# Families of reasoning-gym
 
-Measured with reasoning-gym {version} by `python docs/make_reasoning_gym.py`, on {items} items of each family.
+Measured with reasoning-gym {version} by docs/make_reasoning_gym.py, on {items} items of each, within {seconds:g} s each.
 
-- **gold**: share of items whose own answer gets full marks.
+- **gold**: share of items whose own answer gets full marks; 0% where items have no answer of their own, only a scorer.
 - **nonsense**: share of items whose scorer refuses an empty text, `I do not know`, the question, and the answer of another item
   (unless it is the same answer). The filter `reasoning_gym` shows a scorer the first three before it is believed; where it gives
   them full marks, the verdict is `bad_reference`, or the answer is compared with the item's if that is True, False, yes or no.
 - **free text**: score of `The answer is X.` with the right X, as a mean. The filter wants full marks.
 - **raises**: whether the scorer raises an error for a text that it cannot read; then the verdict is `unparsed`.
 - **repeats**: items among {repeated:,} whose question occurred before (seed 0, default configuration).
-- **ms**: milliseconds of one verdict.
+- **ms**: milliseconds in which the scorer judges the item's own answer.
 
 | family | gold | nonsense | free text | raises | repeats | ms | the filter |
 |---|---|---|---|---|---|---|---|
@@ -53,7 +53,7 @@ def scored(name: str, items: int) -> dict[str, Any]:
         gold += dataset.score_answer(entry["answer"], entry) >= 1
         seconds += time.perf_counter() - started
         other = str(entries[place - 1]["answer"])
-        texts = [*NONSENSE, entry["question"], *([other] if other != str(entry["answer"]) else [])]
+        texts = [text for text in (*NONSENSE, entry["question"], other) if text != str(entry["answer"])]
         marks = 0.0
         for text in texts:
             try:
@@ -120,7 +120,7 @@ def main() -> int:
     asked = parser.parse_args()
     names = sorted(reasoning_gym.factory.DATASETS)
     rows = [row(name, asked.items, asked.seconds) for name in names]
-    head = HEAD.format(version=version("reasoning-gym"), items=asked.items, repeated=REPEATED)
+    head = HEAD.format(version=version("reasoning-gym"), items=asked.items, seconds=asked.seconds, repeated=REPEATED)
     PAGE.write_text(head + "\n".join(rows) + "\n", "utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}: {len(rows)} families")
     return 0

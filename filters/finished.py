@@ -31,6 +31,7 @@ def build(config: Config) -> Filter:
     def judge(table: pa.Table) -> pa.Table:
         words = pc.unique(table["finish_reason"]).to_pylist()
         named = [None if word is None else pool_reason(word) or UNKNOWN for word in words]
+        said = zip(words, named, strict=True)
         places = pc.index_in(table["finish_reason"], pa.array(words, pa.string()))
         finish = pc.fill_null(pa.array(named, pa.string()).take(places), "stop")
         thinking = pc.is_null(table["answer"])
@@ -43,9 +44,8 @@ def build(config: Config) -> Filter:
         reason = pc.if_else(aborted, "aborted", pc.if_else(withheld, CONTENT_FILTER, pc.if_else(unknown, UNKNOWN, reason)))
         outcome = pc.if_else(pc.or_(pc.or_(truncated, empty), withheld), Outcome.DROP.value, Outcome.KEEP.value)
         outcome = pc.if_else(pc.or_(aborted, unknown), Outcome.UNDECIDED.value, outcome)
-        said = zip(unknown.to_pylist(), table["finish_reason"].to_pylist(), strict=True) if UNKNOWN in named else ()
-        detail = [stored_json({"finish_reason": word}) if is_unknown else None for is_unknown, word in said]
-        return verdict_table(_whole(outcome), _whole(reason), detail=detail or None)
+        detail = pa.array([stored_json({"finish_reason": word}) if name == UNKNOWN else None for word, name in said], pa.string())
+        return verdict_table(_whole(outcome), _whole(reason), detail=_whole(detail.take(places)))
 
     columns = ("answer", "tool_calls", "finish_reason")
     parameters = config.model_dump(mode="json")

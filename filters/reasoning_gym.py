@@ -6,9 +6,9 @@ the answer. Prompts of `source: {kind: reasoning_gym}` carry these values in `me
 `bad_reference` refuses the nine families whose scorers run an answer as code (reasoning-gym is not available in the sandbox, and
 model output runs only there), the two whose items cannot be reproduced, and items whose scorer gives full marks to nonsense: it
 is shown an empty text, `I do not know` and the question first. Where the answer is one of two words, such as True and False, it
-is compared with the item's instead. A text that a scorer cannot read is `unparsed`. Scorers are lenient: 54 families give part of
-the score to `The answer is X.`, so the answer is extracted by a rule and must get the full score. docs/reasoning-gym.md lists all
-families.
+is compared with the item's instead. A text that a scorer cannot read is `unparsed`. Scorers are lenient: more than half of the
+families give part of the score to `The answer is X.`, so the answer is extracted by a rule and must get the full score.
+docs/reasoning-gym.md lists all families.
 """
 
 import json

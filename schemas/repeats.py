@@ -48,7 +48,8 @@ class DedupeSpec(Part):
     same short answer."""
     guard: Literal["answer", "numbers", "none"] = "answer"
     """What duplicates must agree in. `answer`: the reference that a verifier accepted, or the numbers in the text if no verifier
-    accepted one; `numbers`: always the numbers in the text; `none`: nothing."""
+    accepted one; `numbers`: always the numbers in the text; with both also signs, operators, comparisons, units, dates,
+    negations, the order of numbers and indentation; `none`: nothing."""
     keep: tuple[Literal["highest_score", "shortest", "likeliest"], ...] = ("highest_score", "shortest", "likeliest")
     """Which copy stays: the first of these that distinguishes two samples decides, and finally the smallest sample_id."""
 

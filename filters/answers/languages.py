@@ -5,7 +5,6 @@ package. Deterministic, about 50 us for a paragraph.
 """
 
 import re
-import unicodedata
 from functools import cache
 from typing import Any
 
@@ -22,6 +21,7 @@ _KIN = (("hr", "bs", "sr"), ("id", "ms"), ("no", "nn", "da", "sv"), ("zh", "yue"
 _CODES = {"nb": "no", "fil": "tl", "iw": "he", "in": "id"}
 """Other codes of a language."""
 _NO_PROSE = re.compile(r"^(```|~~~).*?^\1|\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+_LETTER = re.compile(r"[^\W\d_]")
 _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s*|\n+")
 
 
@@ -46,7 +46,7 @@ def is_in(text: str, language: str) -> bool | None:
 
 
 def _told(text: str, code: str) -> bool | None:
-    if sum(unicodedata.category(mark)[0] == "L" for mark in text) < LEAST_LETTERS:
+    if len(_LETTER.findall(text)) < LEAST_LETTERS:
         return None
     probabilities = {label: float(value) for label, value in _identifier().rank(text)}
     if sum(probabilities.get(label, 0.0) for label in _VARIETIES.get(code, (code,))) >= CONFIDENT:

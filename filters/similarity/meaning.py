@@ -48,7 +48,6 @@ def _hash(word: str) -> int:
 
 _ALWAYS = np.array(sorted({_hash(word) for word in _WORDS}), np.uint64)
 _UNITS = np.array(sorted({_hash(word.lower()) for word in UNITS if word.isalpha()}), np.uint64)
-_EQUAL, _LESS, _GREATER, _MINUS, _STAR = (ord(mark) for mark in "=<>-*")
 _OPERATORS = np.zeros(0x10000, np.bool_)
 _OPERATORS[
     [
