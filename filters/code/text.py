@@ -48,7 +48,7 @@ def called_by(program: str, calls: Sequence[str], names: Sequence[str]) -> tuple
     """The calls of a test as this program takes them: by a method of its `class Solution`, where it defines no such function."""
     if not _is_solution(program, names):
         return tuple(calls)
-    return tuple(re.sub(rf"(?<![\w.]){re.escape(names[0])}\(", f"Solution().{names[0]}(", call) for call in calls)
+    return tuple(ast.unparse(_OfSolution(names[0]).visit(ast.parse(call, mode="eval"))) for call in calls)
 
 
 def fenced(program: str) -> str:
@@ -57,6 +57,19 @@ def fenced(program: str) -> str:
     while fence in program:
         fence += "`"
     return f"{fence}python\n{program.rstrip()}\n{fence}\n"
+
+
+class _OfSolution(ast.NodeTransformer):
+    """Calls of a function as calls of a method of a new Solution."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == self.name:
+            node.func = ast.Attribute(ast.Call(ast.Name("Solution", ast.Load()), [], []), self.name, ast.Load())
+        return node
 
 
 def _is_solution(text: str, names: Sequence[str]) -> bool:
