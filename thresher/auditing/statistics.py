@@ -265,10 +265,12 @@ def answer_entropies(sums: DrawSums, seed: int) -> Iterator[AnswerEntropy]:
         families.append("all")
     for family, of in [(family, of) for family in families for of in ANSWERS_OF if (family, of) in cells_of]:
         cells = cells_of[family, of]
-        values, weights = np.array([cell[0] for cell in cells]), np.array([cell[1] for cell in cells], np.int64)
-        prompts, mean = int(weights.sum()), float(values @ weights / weights.sum())
-        varies = float(np.ptp(values)) > 5e-4  # sums of equal terms may differ in their last digits
-        interval = mean_interval(values, weights, seed) if varies else None
+        prompts = int(sum(cell[1] for cell in cells))
+        mean = sum(cell[0] * cell[1] for cell in cells) / prompts
+        interval = None
+        if max(cells)[0] - min(cells)[0] > 5e-4:  # sums of equal terms may differ in their last digits
+            values, weights = np.array([cell[0] for cell in cells]), np.array([cell[1] for cell in cells], np.int64)
+            interval = mean_interval(values, weights, seed)
         effective = None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
         yield AnswerEntropy(family, of, prompts, int(sum(cell[2] for cell in cells)), mean, interval, math.exp(mean), effective)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from filters.base import Role
 from schemas.engines import VllmEngine
@@ -33,6 +33,7 @@ from thresher.pool.run import Run
 
 FACTS = ("prompt_tokens", "completion_tokens", "seconds")
 """Facts of the entries of samples that the audit adds up."""
+_KEEP, _DROP, _UNDECIDED, _HIT = Outcome.KEEP.value, Outcome.DROP.value, Outcome.UNDECIDED.value, Kind.HIT.value
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,16 @@ def assemble(run: Run, counted: RunCounts) -> Audit:
             drawn[outcome, kind] += number
     samples = drawn.total()
     outcomes = {o.value: sum(n for (outcome, _), n in drawn.items() if outcome == o.value) for o in Outcome}
-    filters = tuple(_filter_stats(facts, counts) for facts in counted.filters.values())
+    by_label = _filter_counts(counts.verdicts)
+    filters = tuple(
+        _filter_stats(facts, _counts_of(label, by_label), counts.evidence) for label, facts in counted.filters.items()
+    )
     problems = [*counted.problems, *_outcomes_add_up(run.root, samples, outcomes), *_verdicts_add_up(run.root, filters)]
-    total = _family_stats("all", counts, manifest, counted.filters.values())
-    families = _by_family(counts)
-    reach = [(facts, None if facts["families"] is None else frozenset(facts["families"])) for facts in counted.filters.values()]
+    measure = _Measure(_adaptive(manifest), int(ids.digest("interval", manifest.sampling_key), 16))
+    total = measure.of("all", _Share(counts.samples, counts.verdicts, counts.prompts), counted.filters)
+    reach = {
+        label: None if facts["families"] is None else frozenset(facts["families"]) for label, facts in counted.filters.items()
+    }
     return Audit(
         run=run.root,
         name=manifest.name,
@@ -79,14 +85,14 @@ def assemble(run: Run, counted: RunCounts) -> Audit:
         filters=filters,
         reasons=tuple(_ranked_reasons(filters, samples)),
         families=tuple(
-            _family_stats(family, own, manifest, [facts for facts, judged in reach if judged is None or family in judged])
-            for family, own in families.items()
+            measure.of(family, own, [label for label, judged in reach.items() if judged is None or family in judged])
+            for family, own in _by_family(counts).items()
         ),
         total=total,
         diversity=tuple(diversities(counts.diversity, counts.distinct)),
         tokens=_tokens(counted.facts, total.hits),
         seconds=_seconds(manifest, counted.facts["seconds"], filters),
-        temperatures=tuple(_temperatures(counts, total, adaptive=_adaptive(manifest))) if manifest.origin == "sampled" else (),
+        temperatures=tuple(_temperatures(counts, total, adaptive=measure.adaptive)) if manifest.origin == "sampled" else (),
         starts=len(store.names("starts", ".json")),
         not_sampled=dict(counts.failed.most_common()),
         calibration=tuple(counted.calibration),
@@ -95,7 +101,7 @@ def assemble(run: Run, counted: RunCounts) -> Audit:
         alarms=tuple(alarms(filters, counted.filters)),
         missing=tuple(_missing(counts, total, complete=counted.complete, shards=counted.shards)),
         problems=tuple(problems),
-        models=tuple(_models(run, counted)),
+        models=tuple(_models(run, counted, measure)),
     )
 
 
@@ -171,25 +177,32 @@ def _calibration_faults(calibration: list[Calibration], manifest: RunManifest) -
 # -- filters -------------------------------------------------------------------------------------------------------------
 
 
-def _filter_counts(facts: Mapping[str, Any], counts: Counts) -> FilterCounts:
-    """The verdicts of a filter."""
+def _filter_counts(verdicts: Mapping[tuple[str, str, str, str], int]) -> dict[str, FilterCounts]:
+    """The verdicts of each filter, by its label."""
+    kept, others = Counter[str](), dict[tuple[str, str], dict[str, int]]()
+    for (_, label, outcome, reason), number in verdicts.items():
+        if outcome == _KEEP:
+            kept[label] += number
+        else:
+            reasons = others.setdefault((label, outcome), {})
+            reasons[reason] = reasons.get(reason, 0) + number
+    ranked = {key: dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))) for key, reasons in others.items()}
+    seen = kept.copy()
+    for (label, _), reasons in others.items():
+        seen[label] += sum(reasons.values())
+    return {
+        label: FilterCounts(label, number, kept[label], ranked.get((label, _DROP), {}), ranked.get((label, _UNDECIDED), {}))
+        for label, number in seen.items()
+    }
+
+
+def _counts_of(label: str, by_label: Mapping[str, FilterCounts]) -> FilterCounts:
+    """Those of one filter, which may have seen nothing."""
+    return by_label.get(label) or FilterCounts(label, 0, 0, {}, {})
+
+
+def _filter_stats(facts: Mapping[str, Any], verdicts: FilterCounts, evidence: Evidence) -> FilterStats:
     name = facts["label"]
-    own = [(outcome, reason, number) for (_, label, outcome, reason), number in counts.verdicts.items() if label == name]
-
-    def ranked(wanted: str) -> dict[str, int]:
-        numbers: dict[str, int] = {}
-        for outcome, reason, number in own:
-            if outcome == wanted:
-                numbers[reason] = numbers.get(reason, 0) + number
-        return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0])))
-
-    kept = sum(number for outcome, _, number in own if outcome == Outcome.KEEP.value)
-    seen = sum(number for _, _, number in own)
-    return FilterCounts(name, seen, kept, ranked(Outcome.DROP.value), ranked(Outcome.UNDECIDED.value))
-
-
-def _filter_stats(facts: Mapping[str, Any], counts: Counts) -> FilterStats:
-    name, evidence, verdicts = facts["label"], counts.evidence, _filter_counts(facts, counts)
     is_verifier = facts["role"] == Role.VERIFIER.value
     canaries = {key: number for (label, key), number in sorted(evidence.canaries.items()) if label == name}
     return FilterStats(
@@ -248,9 +261,17 @@ def _adaptive(manifest: RunManifest) -> bool:
     return manifest.origin == "sampled" and manifest.recipe.sampling.target_hits is not None
 
 
-def _by_family(counts: Counts) -> dict[str, Counts]:
+class _Share(NamedTuple):
+    """What was counted of a family or a model: `samples`, `verdicts` and `prompts` as Counts has them."""
+
+    samples: dict[tuple[str, bool, str, str | None, bool | None], int]
+    verdicts: dict[tuple[str, str, str, str], int]
+    prompts: dict[tuple[str, int, int, float | None], int]
+
+
+def _by_family(counts: Counts) -> dict[str, _Share]:
     """The samples, verdicts and prompts of each family, in one pass over them all."""
-    families = {family: Counts() for family in sorted({family for family, *_ in counts.samples})}
+    families = {family: _Share({}, {}, {}) for family in sorted({family for family, *_ in counts.samples})}
     for sample, n in counts.samples.items():
         families[sample[0]].samples[sample] = n
     for verdict, n in counts.verdicts.items():
@@ -262,38 +283,55 @@ def _by_family(counts: Counts) -> dict[str, Counts]:
     return families
 
 
-def _family_stats(name: str, counts: Counts, manifest: RunManifest, filters: Iterable[Mapping[str, Any]]) -> FamilyStats:
-    """The results of a family, or of all, by the filters that apply to it."""
-    drawn = {key: n for key, n in counts.samples.items() if not key[1]}
-    anchors = {key: n for key, n in counts.samples.items() if key[1]}
-    adaptive = _adaptive(manifest)
-    cells = Counter[tuple[float, float]]()
-    """Prompts by weight and passed samples; of an adaptive run each prompt has weight 1 and its estimated rate."""
-    for (_, decided, passed, rate), n in counts.prompts.items():
-        cells[(1.0, rate) if adaptive and rate is not None else (decided, passed)] += n
-    weight = sum(n * w for (w, _), n in cells.items())
-    return FamilyStats(
-        family=name,
-        prompts=cells.total(),
-        samples=sum(drawn.values()),
-        passed=sum(n for key, n in drawn.items() if key[3] in PASSED),
-        undecided=sum(n for key, n in drawn.items() if key[2] == Outcome.UNDECIDED.value),
-        pass_rate=sum(n * x for (_, x), n in cells.items()) / weight if weight else None,
-        interval=pass_rate_interval(cells, int(ids.digest("interval", manifest.sampling_key), 16)),
-        hits=sum(n for key, n in drawn.items() if key[3] == Kind.HIT.value),
-        anchors=sum(anchors.values()),
-        anchors_judged=sum(n for key, n in anchors.items() if key[2] != Outcome.UNDECIDED.value),
-        anchors_passed=sum(n for key, n in anchors.items() if key[3] in PASSED),
-        truncated=sum(n for key, n in drawn.items() if key[4]),
-        ended=sum(n for key, n in drawn.items() if key[4] is not None),
-        filters=tuple(_filter_counts(facts, counts) for facts in filters),
-    )
+@dataclass(frozen=True)
+class _Measure:
+    """How the results of a family, of a model or of all are told."""
+
+    adaptive: bool
+    """Whether results decided when drawing stopped."""
+    seed: int
+    """Of the bootstrap."""
+
+    def of(self, name: str, share: _Share, labels: Iterable[str]) -> FamilyStats:
+        """The results by the filters that apply."""
+        cells = Counter[tuple[float, float]]()
+        """Prompts by weight and passed samples; of an adaptive run each prompt has weight 1 and its estimated rate."""
+        for (_, decided, passed, rate), n in share.prompts.items():
+            cells[(1.0, rate) if self.adaptive and rate is not None else (decided, passed)] += n
+        weight = sum(n * w for (w, _), n in cells.items())
+        draws, anchors = Counter[str](), Counter[str]()
+        for (_, anchor, outcome, kind, truncated), n in share.samples.items():
+            told = anchors if anchor else draws
+            told["all"] += n
+            told["undecided"] += n if outcome == _UNDECIDED else 0
+            told["passed"] += n if kind in PASSED else 0
+            told["hits"] += n if kind == _HIT else 0
+            told["truncated"] += n if truncated else 0
+            told["ended"] += n if truncated is not None else 0
+        by_label = _filter_counts(share.verdicts)
+        return FamilyStats(
+            family=name,
+            prompts=cells.total(),
+            samples=draws["all"],
+            passed=draws["passed"],
+            undecided=draws["undecided"],
+            pass_rate=sum(n * x for (_, x), n in cells.items()) / weight if weight else None,
+            interval=pass_rate_interval(cells, self.seed),
+            hits=draws["hits"],
+            anchors=anchors["all"],
+            anchors_judged=anchors["all"] - anchors["undecided"],
+            anchors_passed=anchors["passed"],
+            truncated=draws["truncated"],
+            ended=draws["ended"],
+            filters=tuple(_counts_of(label, by_label) for label in labels),
+        )
 
 
-def _models(run: Run, counted: RunCounts) -> Iterator[ModelStats]:
+def _models(run: Run, counted: RunCounts, measure: _Measure) -> Iterator[ModelStats]:
     """The results of each model, where there are several."""
     for one in run.models if len(run.models) > 1 else ():
-        stats = _family_stats(one.label, counted.counts.models.get(one.label, Counts()), run.manifest, ())
+        counts = counted.counts.models.get(one.label, Counts())
+        stats = measure.of(one.label, _Share(counts.samples, counts.verdicts, counts.prompts), ())
         tokens = counted.tokens.get(one.model_key, 0)
         yield ModelStats(
             model=one.label,
