@@ -7,7 +7,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.generate import not_stopped
-from flows.parameters import check_roots
+from flows.parameters import check_places, check_roots
 from thresher.executors.executor import Executor, map_threads
 from thresher.executors.local import LocalExecutor
 from thresher.pool.run import open_run
@@ -74,7 +74,9 @@ class JudgeSteps:
 def winnow(root: str, workers: int = 1) -> str:
     """Judge all sampled shards of a run by its current filters; returns the run directory. Verdicts that still hold are kept."""
     check_roots(root)
+    run = open_run(root)
+    check_places(run.recipe, run.base)
     with LocalExecutor(workers) as executor:
-        plain = steps.Plain(open_run(root), Progress(), executor)
+        plain = steps.Plain(run, Progress(), executor)
         steps.judge_again(plain.run, JudgeSteps(plain), executor)
     return root

@@ -1,6 +1,7 @@
 """The fields of a run's form in Prefect's UI, and the changes to a recipe that they make."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import runtime
@@ -59,11 +60,16 @@ def check_roots(*places: str) -> None:
             raise ScheduleError(refused)
 
 
-def check_repository(recipe: Recipe) -> None:
-    """Raise ScheduleError where a deployment would publish to a folder outside the roots."""
+def check_places(recipe: Recipe, base: Path) -> None:
+    """Raise ScheduleError where a deployment would publish to a folder outside the roots, compare with an index there, or keep
+    files there while it compares. `base`: where relative paths of the recipe start."""
     repo = recipe.publish.repo
     if repo is not None and not is_of_hub(repo) and ("::" in repo or trust.local_folder(repo) is not None):
         check_roots(repo)
+    released = recipe.dedupe.released if recipe.dedupe is not None else None
+    for place in (released.index if released is not None else None, recipe.run.scratch):
+        if place is not None:
+            check_roots(str(base / place))
 
 
 def load(recipe: str, overrides: Sequence[str] | None, limits: Limits) -> Loaded:

@@ -13,7 +13,7 @@ from flows import reporting, slots
 from flows.explained import explain_once
 from flows.generate import Reported, sample_shard
 from flows.judge import compare, judge_shard
-from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, check_repository, check_roots, load
+from flows.parameters import ALL, DEMO, NO_OVERRIDES, Empty, Limits, check_places, check_roots, load
 from flows.release import publish_run, release_run, results
 from flows.servers import server
 from flows.temporary_server import NoServerError, temporary_server
@@ -73,7 +73,7 @@ def pipeline(
     out, salt = out or None, salt or None
     check_roots(str(Path(recipe).absolute()), out or "data/runs")
     loaded = load(recipe, overrides, limits)
-    check_repository(loaded.recipe)
+    check_places(loaded.recipe, loaded.base)
     opened = slots.slot(loaded, out, salt) if runtime.deployment.id else nullcontext(steps.begin(loaded, out, salt=salt))
     with (
         opened as begun,

@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
-from flows.parameters import check_repository, check_roots
+from flows.parameters import check_places, check_roots
 from thresher.auditing.audit import Audit
 from thresher.auditing.pages.report import write_report
 from thresher.auditing.show import markdown
@@ -83,7 +83,7 @@ def release(root: str) -> dict[str, Any]:
     dataset, the report and the release."""
     check_roots(root)
     run = open_run(root)
-    check_repository(run.recipe)
+    check_places(run.recipe, run.base)
     with LocalExecutor(0) as executor:
         plain = steps.Plain(run, Progress(), executor)
         released = release_run(plain)

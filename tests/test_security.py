@@ -21,6 +21,7 @@ from filters import trust
 from filters.base import FilterError
 from filters.similarity.signatures import Signed, signed
 from filters.tools import Tools
+from flows.judge import winnow
 from flows.pipeline import pipeline
 from flows.release import release
 from helpers.printed import printed_json
@@ -600,6 +601,27 @@ def test_a_deployment_publishes_into_its_roots(
         release.fn(str(foreign))
     with pytest.raises(ScheduleError, match=re.escape(repo)):
         pipeline.fn(recipe=str(recipe(publish={"repo": repo})), out=str(stranger / "runs"))
+
+
+@pytest.mark.parametrize(
+    "part", [{"dedupe": {"released": {"index": "/elsewhere/index", "threshold": 0.7}}}, {"run": {"scratch": "/elsewhere/index"}}]
+)
+def test_a_deployment_keeps_indexes_and_scratch_folders_in_its_roots(
+    recipe: Recipe, stranger: Path, monkeypatch: pytest.MonkeyPatch, foreign: Path, part: dict[str, Any]
+) -> None:
+    """Whatever code is trusted: of a recipe, and of a run whose run.json names the folder."""
+    monkeypatch.chdir(foreign)
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "of-others")
+    monkeypatch.setenv(trust.VARIABLE, "1")
+    monkeypatch.setenv(trust.ROOT, str(stranger))
+    [(key, value)] = part.items()
+    edited(foreign / "run.json", lambda run: run["recipe"][key].update(value))
+
+    for flow in (release, winnow):
+        with pytest.raises(ScheduleError, match="/elsewhere/index"):
+            flow.fn(str(foreign))
+    with pytest.raises(ScheduleError, match="/elsewhere/index"):
+        pipeline.fn(recipe=str(recipe(**part)), out=str(stranger / "runs"))
 
 
 def test_a_worker_decides_by_its_own_environment(

@@ -47,7 +47,7 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._put()
         if self._file is not None:
-            self._file.close()
+            self._file.close(synced=error is not None or time.monotonic() - self._synced >= SYNC_S)
             self._file = None
 
     def append(self, table: pa.Table) -> None:
@@ -109,12 +109,6 @@ class Appending:
         self._store, self._file = store, file
         self._is_named = False
 
-    def __enter__(self) -> "Appending":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def write(self, data: bytes | pa.Buffer) -> None:
         """Append all of the data."""
         self._store.check_lease()
@@ -131,9 +125,11 @@ class Appending:
                 sync(os.path.dirname(self._file.name))
                 self._is_named = True
 
-    def close(self) -> None:
+    def close(self, *, synced: bool = True) -> None:
+        """Close it, `synced` or as the operating system has it: for what is written elsewhere next."""
         if not self._file.closed:
-            self.sync()
+            if synced:
+                self.sync()
             self._file.close()
 
 
