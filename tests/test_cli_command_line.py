@@ -6,7 +6,9 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,20 @@ def test_a_signal_ends_a_command_with_one_line_and_a_second_one_at_once(numbers:
         said = errors.read()
 
     assert (program.returncode, said) == (128 + numbers[0], f"thresher: {INTERRUPTED}\n")
+
+
+def test_three_fast_interrupts_end_a_command_whatever_it_does() -> None:
+    """All commands have the same handler; this one would go on for two minutes."""
+    command = [sys.executable, "-c", WAITING, "sql", "RUN", "stubborn"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert known(program.stdout).readline() == "waiting\n"
+        for _ in range(3):
+            with suppress(ProcessLookupError):
+                program.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        said = known(program.stderr).read()
+        assert program.wait(5) == 130
+    assert said == f"thresher: {INTERRUPTED}\n"
 
 
 def test_a_caller_of_main_keeps_its_signal_handlers(capsys: pytest.CaptureFixture[str]) -> None:
