@@ -15,17 +15,20 @@ from typing import Any
 
 from filters.sandbox import Job, Limits, Sandbox, launch
 from filters.sandbox.launch import Layer
+from filters.sandbox.packages import shown
 from filters.sandbox.pool import Pool
 
 PROGRAM = "def f(x):\n    return x + 1\n"
 PLAIN = "fresh python3 -I -S -B"
 WORKERS = 2
+PACKAGES = ("numpy", "pandas", "sympy")
 ROUNDS = 5
 
 
 def rows() -> list[dict[str, Any]]:
     """A row per contender: programs per second of wall time and milliseconds of processor time per program, two at a time."""
     zygotes = {layer.name: Pool(layer, Limits(), WORKERS) for layer in reversed(launch.layers())}
+    zygotes |= {f"{name} with {PACKAGES}": Pool(pool.layer, Limits(), WORKERS, shown(PACKAGES)) for name, pool in zygotes.items()}
     ways: dict[str, tuple[Callable[[int], None], int]] = {
         **{f"zygote in {name}": (partial(_through, pool), 200) for name, pool in zygotes.items()},
         PLAIN: (partial(_fresh, []), 40),

@@ -3,12 +3,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 import filters
+from filters.base import FilterError
 from filters.code.text import fenced
 from filters.judging import judge
 from filters.sandbox import Job, Ran, Sandbox
@@ -216,14 +218,28 @@ def test_numbers_in_standard_output_may_be_off_by_a_rounding() -> None:
     ]
 
 
+def test_a_package_of_the_recipe_is_checked_before_anything_runs(untrusting: None) -> None:
+    """It must be installed; of others than the usual ones, the user must have said that they are trusted."""
+    for name, reason in (("networkx-no", "is code that does not come with thresher"), ("scikit-learn", "is not installed")):
+        with pytest.raises(FilterError, match=f"code_tests: packages: {name} {reason}"):
+            filters.build("code_tests", {"packages": [name]}, TOOLS)
+
+
+def test_the_versions_of_packages_are_part_of_the_key() -> None:
+    plain, with_numpy = (filters.build("code_tests", {"packages": names}, TOOLS) for names in ([], ["numpy"]))
+
+    assert with_numpy.parameters["packages"] == {"numpy": version("numpy")}
+    assert plain.key == filters.build("code_tests", {}, TOOLS).key != with_numpy.key
+
+
 def test_identical_programs_and_tests_run_once() -> None:
     """Within a batch. Across batches thresher.judging.verdict_cache keeps verdicts; the filter does not."""
-    jobs: list[Job] = []
+    counted: list[Job] = []
 
     class Counted(Sandbox):
-        def run(self, wanted: Sequence[Job]) -> list[Ran]:
-            jobs.extend(wanted)
-            return TOOLS.sandbox.run(wanted)
+        def run(self, jobs: Sequence[Job], packages: Sequence[str] = ()) -> list[Ran]:
+            counted.extend(jobs)
+            return TOOLS.sandbox.run(jobs)
 
     built = filters.build("code_tests", {}, Tools(sandbox=Counted()))
     reference = json.dumps(["assert f(2) == 4"])
@@ -232,6 +248,6 @@ def test_identical_programs_and_tests_run_once() -> None:
     first = judge(built, table)["outcome"].to_pylist()
 
     assert first == ["keep", "keep", "drop"] * 5
-    assert len(jobs) == 2
+    assert len(counted) == 2
     assert judge(built, table)["outcome"].to_pylist() == first
-    assert len(jobs) == 4
+    assert len(counted) == 4

@@ -16,7 +16,7 @@ def test_an_unreadable_python_is_copied(layer: Layer, monkeypatch: pytest.Monkey
     own = interpreter._copied()
     probed = interpreter._probed(own, launch._probe_uid())
     assert isinstance(probed, interpreter.Interpreter), probed
-    monkeypatch.setattr(interpreter, "find", lambda uid: probed)
+    monkeypatch.setattr(interpreter, "find", lambda *_: probed)
     tested = selftest.try_out(layer, Limits())
 
     assert tested.held, str(tested)

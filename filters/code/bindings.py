@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from filters.code import arrays
 from filters.code.whitelist import BUILTINS, STEPS, TooMuchError
+
+INSIDE = frozenset("pandas scipy sympy networkx sklearn sortedcontainers".split())
+"""Packages with which a test makes arguments of the program's calls, inside the sandbox: their values cannot leave it."""
 
 
 class RefusedError(Exception):
@@ -46,10 +50,23 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module that the test imports, and the part of it that the test may use."""
+    """A module that the test imports, and the part of it that the test may use. `MODULE:NAME` is a name of a module of which only
+    the sandbox has a use: INSIDE."""
 
     name: str
     contents: Mapping[str, Any]
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the sandbox alone uses it, to make arguments of calls."""
+        return self.name.partition(":")[0].partition(".")[0] in INSIDE
+
+    @property
+    def imported(self) -> ast.expr:
+        """The expression that imports it in the sandbox."""
+        module, _, name = self.name.partition(":")
+        path = [*module.split(".")[1:], *([name] if name else [])]
+        return ast.parse(".".join([f"__import__({module!r})", *path]), mode="eval").body
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +86,11 @@ class Later:
 @dataclass(frozen=True, slots=True)
 class Held(Later):
     """An object that stays in the sandbox under a name, so that the test can use it again: an instance, a generator, a list that
-    the program changes. If `changes`, its value is asked for anew each time."""
+    the program changes. If `changes`, its value is asked for anew each time. `given`: made by the test, for the program."""
 
     name: str
     changes: bool = False
+    given: bool = False
 
 
 class Scope:
@@ -137,4 +155,6 @@ def literal(value: Any) -> str:
         return f"frozenset({literal(set(value))})"
     if type(value) is range:
         return repr(value)
+    if isinstance(value, arrays.Numpy):
+        return arrays.literal(value, literal)
     raise TypeError(f"a {type(value).__name__} cannot be written into a call")

@@ -19,6 +19,7 @@ import ast
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from filters.code.arrays import truth
 from filters.code.bindings import Case, Converted, Function, Later, Module, Program, RefusedError, Scope, known, names_in
 from filters.code.evaluation import FAULTS, evaluate, unpacked
 from filters.code.lowering import Lowering
@@ -77,7 +78,7 @@ def holds(case: Case, values: Mapping[int, Any], tolerance: Tolerance) -> bool:
     """Whether a case holds for the values of its calls (index to value). Raises TooMuchError if deciding it is too expensive, and
     CannotTellError if it depends on a value that could not leave the sandbox."""
     try:
-        if evaluate(case.check, {f"${call}": values[call] for call in case.calls}, tolerance):
+        if truth(evaluate(case.check, {f"${call}": values[call] for call in case.calls}, tolerance)):
             return True
     except NotAllowedError as error:
         raise CannotTellError(str(error)) from error
@@ -155,14 +156,16 @@ class _Walk:
             if of_program and (not self.scope.entry_points or alias.name in self.scope.entry_points):
                 self.scope.names[alias.asname or alias.name] = Program(alias.name)
                 continue
-            contents = self._module(node.module or "").contents
-            imported = dict(contents) if alias.name == "*" else {alias.asname or alias.name: contents.get(alias.name)}
-            if None in imported.values():
-                self.scope.refuse(f"{alias.name} of the module {node.module} is not supported in a test")
-            self.scope.names.update(imported)
+            module = self._module(node.module or "")
+            if alias.name == "*":
+                self.scope.names.update(module.contents)
+            elif alias.name in module.contents:
+                self.scope.names[alias.asname or alias.name] = module.contents[alias.name]
+            else:  # a use of it is refused where it occurs, unless the sandbox uses it
+                self.scope.names[alias.asname or alias.name] = Module(f"{module.name}:{alias.name}", {})
 
     def _module(self, name: str) -> Module:
-        return Module(name, MODULES.get(name, {}))  # a use that is not allowed is refused where it occurs
+        return Module(name, MODULES.get(name, {}))  # so is a use of what it does not have
 
     def _functiondef(self, node: ast.FunctionDef) -> None:
         if node.name not in self.scope.entry_points:
@@ -230,7 +233,7 @@ class _Walk:
         used = tuple(sorted({int(name.id[1:]) for name in names_in(check) if name.id[0] == "$"}))
         if used:
             self._case(Case(check, used, node.lineno))
-        elif not evaluate(check, {}, Tolerance(), self.scope.budget):
+        elif not truth(evaluate(check, {}, Tolerance(), self.scope.budget)):
             self.scope.refuse("the assertion is false whatever the program does")
 
     def _folded(self, check: ast.expr) -> ast.expr:

@@ -1,8 +1,8 @@
 """Evaluates what a test asserts of a program's values: outside the sandbox, by whitelist.
 
 No code of a model runs here. An expression is a syntax tree of the user's own test in which every call of the program has been
-replaced by a name such as `$0`. The values of these names are plain built-in objects, rebuilt outside the sandbox. The work is
-bounded: steps, powers, repetitions and ranges have limits, so that a test cannot stall a run.
+replaced by a name such as `$0`. The values of these names are plain built-in objects and arrays, rebuilt outside the sandbox. The
+work is bounded: steps, powers, repetitions and ranges have limits, so that a test cannot stall a run.
 """
 
 import ast
@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from filters.code.arrays import ATTRIBUTES, Numpy, truth
 from filters.code.values import CannotTellError, Tolerance, same, stayed_inside
 from filters.code.whitelist import STEPS, TRUSTED, NotAllowedError, TooMuchError, binary, method, ordered, unary
 from filters.sandbox import Other
@@ -95,12 +98,15 @@ class _Evaluator:
         left = self.of(node.left)
         for op, right_node in zip(node.ops, node.comparators, strict=True):
             right = self.of(right_node)
-            if not self._holds(type(op), left, right):
+            held = self._holds(type(op), left, right)
+            if len(node.ops) == 1:
+                return held
+            if not _truth(held):
                 return False
             left = right
         return True
 
-    def _holds(self, op: type[ast.cmpop], left: Any, right: Any) -> bool:
+    def _holds(self, op: type[ast.cmpop], left: Any, right: Any) -> Any:
         if op in (ast.Is, ast.IsNot):
             if any(isinstance(a, Other) and b is not None and not isinstance(b, bool) for a, b in ((left, right), (right, left))):
                 raise CannotTellError("a value that cannot leave the sandbox has no identity here")
@@ -108,6 +114,8 @@ class _Evaluator:
                 raise NotAllowedError("`is` compares identity; only None, True, False and types have one here")
             return (left is right) is (op is ast.Is)
         if op in (ast.Eq, ast.NotEq):
+            if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
+                return ordered(op, left, right)
             return same(left, right, self.tolerance) is (op is ast.Eq)
         if op in (ast.In, ast.NotIn):
             is_text = isinstance(right, str | bytes)
@@ -119,12 +127,18 @@ class _Evaluator:
 
     def _subscript(self, node: ast.Subscript) -> Any:
         container = _left(self.of(node.value))
-        if not isinstance(container, str | bytes | list | tuple | dict | range):
+        if not isinstance(container, str | bytes | list | tuple | dict | range | np.ndarray):
             raise TypeError("not a value that can be indexed")
         if isinstance(node.slice, ast.Slice):
             ends = (node.slice.lower, node.slice.upper, node.slice.step)
             return container[slice(*(None if end is None else self.of(end) for end in ends))]
         return container[self.of(node.slice)]
+
+    def _attribute(self, node: ast.Attribute) -> Any:
+        value = _left(self.of(node.value))
+        if not isinstance(value, Numpy) or node.attr not in ATTRIBUTES:
+            raise NotAllowedError(f"the attribute {node.attr} of {type(value).__name__} is not supported in a test")
+        return getattr(value, node.attr)
 
     def _joinedstr(self, node: ast.JoinedStr) -> str:
         parts = [self.of(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
@@ -199,7 +213,7 @@ def unpacked(target: ast.expr, value: Any) -> dict[str, Any]:
 
 
 def _truth(value: Any) -> bool:
-    return bool(_left(value))
+    return truth(_left(value))
 
 
 def _hashed(value: Any) -> Any:

@@ -5,10 +5,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from filters.code.arrays import ATTRIBUTES
 from filters.code.bindings import Function, Held, Later, Module, Program, Scope, known, literal, names_in
 from filters.code.evaluation import evaluate, unpacked
 from filters.code.values import Tolerance
-from filters.code.whitelist import BUILTINS, METHODS, TRUSTED
+from filters.code.whitelist import BUILTINS, METHODS, MODULES, TRUSTED
 
 LITERAL_CHARS = 60_000
 """Longest text of a value in a call or a comparison: no value of more than 64 KiB leaves the sandbox."""
@@ -32,6 +33,8 @@ class Lowering:
         if program and isinstance(node, ast.Name) and self.scope.is_program(node):
             bound = self.scope.names.get(node.id)
             return bound if isinstance(bound, Program) else Program(node.id)
+        if self._is_made_inside(node):
+            return self._given(node)
         lowered = self.lowered(node)
         if not any(name.id[0] == "$" for name in names_in(lowered)):
             return evaluate(lowered, {}, Tolerance(), self.scope.budget)
@@ -56,7 +59,7 @@ class Lowering:
         if isinstance(node, (*_COMPREHENSIONS, ast.Lambda)):
             return self._nested(node, local)
         if isinstance(node, ast.Attribute):
-            return self._attribute(node)
+            return self._attribute(node, local)
         lowered = copy.copy(node)
         if isinstance(lowered, ast.Call) and isinstance(lowered.func, ast.Attribute) and not self._module_of(lowered.func):
             lowered.func = ast.Attribute(self.lowered(lowered.func.value, local), lowered.func.attr, ast.Load())
@@ -82,10 +85,15 @@ class Lowering:
 
     def _module_of(self, node: ast.Attribute) -> Module | None:
         bound = self.scope.names.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        if isinstance(node.value, ast.Attribute) and (outer := self._module_of(node.value)) is not None:
+            name = f"{outer.name}.{node.value.attr}"
+            return Module(name, MODULES[name]) if name in MODULES else None
         return bound if isinstance(bound, Module) else None
 
-    def _attribute(self, node: ast.Attribute) -> ast.expr:
+    def _attribute(self, node: ast.Attribute, local: frozenset[str]) -> ast.expr:
         module = self._module_of(node)
+        if module is None and node.attr in ATTRIBUTES:
+            return ast.Attribute(self.lowered(node.value, local), node.attr, ast.Load())
         if module is None or node.attr not in module.contents:
             self.scope.refuse(f"{ast.unparse(node)[:80]} is not supported in a test")
         return known(module.contents[node.attr])
@@ -157,7 +165,7 @@ class Lowering:
         if name not in _INSIDE or name in local or name in self.scope.names:
             return False
         held = self._bound(argument) if isinstance(argument, ast.Name) and argument.id not in local else None
-        is_held = isinstance(held, Held) and not held.changes  # a list of the test can leave the sandbox
+        is_held = isinstance(held, Held) and not held.changes and not held.given  # what is of the test is computed outside
         return is_held or self.is_inside(argument, local)
 
     def hold(self, value: Later) -> Later:
@@ -169,6 +177,18 @@ class Lowering:
         calls[number] = f"({name} := {calls[number]})"
         return Held(value.node, name)
 
+    def _given(self, node: ast.expr) -> Later:
+        """Make a value with a package, in the sandbox, where the program's calls take it."""
+        name = f"_object_{len(self.scope.converted.calls)}"
+        value = self._call(node, frozenset())
+        self.scope.converted.calls[-1] = f"({name} := {self.scope.converted.calls[-1]})"
+        return Held(value, name, given=True)
+
+    def _is_made_inside(self, node: ast.expr) -> bool:
+        """Whether an expression is made with a package of which only the sandbox has a use: `pd.DataFrame({"a": [1]})["a"]`."""
+        bound = self._bound(_root(node))
+        return isinstance(bound, Module) and bound.is_inside and not isinstance(node, ast.Name)
+
     def hold_known(self, name: str) -> None:
         """Give a list, set or dict of the test to the sandbox, where the program may change it."""
         bound = self.scope.names.get(name)
@@ -177,8 +197,8 @@ class Lowering:
             calls.append(f"(_object_{len(calls)} := {literal(bound)})")
             self.scope.names[name] = Held(ast.Name(f"${len(calls) - 1}", ast.Load()), f"_object_{len(calls) - 1}", changes=True)
 
-    def _bound(self, node: ast.Name) -> Any:
-        return self.scope.names.get(node.id)
+    def _bound(self, node: ast.expr) -> Any:
+        return self.scope.names.get(node.id) if isinstance(node, ast.Name) else None
 
     def _function_body(self, node: ast.expr, local: frozenset[str]) -> ast.expr | None:
         """The value of a function of the test that only returns, for the arguments of a call; None for any other expression."""
@@ -213,27 +233,38 @@ class Lowering:
     def _calls_program(self, node: ast.expr, local: frozenset[str]) -> bool:
         """Whether the expression is a call of the program, or is derived from one: `f(x)`, `f(x)[0]`, `Stack().size()`, and of a
         held object `stack.size()` and `stack.top`."""
-        inner, is_call, last = node, False, ""
-        while isinstance(inner, ast.Call | ast.Attribute | ast.Subscript):
-            is_call |= isinstance(inner, ast.Call)
-            last = inner.attr if isinstance(inner, ast.Attribute) else last if isinstance(inner, ast.Call) else ""
-            inner = inner.func if isinstance(inner, ast.Call) else inner.value
+        inner, last = _root(node), _first(node)
         if not isinstance(inner, ast.Name) or inner.id in local:
             return False
         if isinstance(held := self._bound(inner), Held):
-            return inner is not node and bool(last) and (held.changes or last not in METHODS)
-        return is_call and self.scope.is_program(inner)
+            if held.given:
+                return False
+            if isinstance(last, ast.Subscript):  # of an object; items of a list leave the sandbox with it
+                return any(part.attr not in METHODS for part in _chain(node) if isinstance(part, ast.Attribute))
+            called = [part.func for part in _chain(node) if isinstance(part, ast.Call)]
+            return isinstance(last, ast.Attribute) and (held.changes or last.attr not in METHODS or last not in called)
+        return any(isinstance(part, ast.Call) for part in _chain(node)) and self.scope.is_program(inner)
 
     def _call(self, node: ast.expr, local: frozenset[str]) -> ast.expr:
         """Add a call for the sandbox. Returns the name of its value."""
         if local & {name.id for name in names_in(node)}:
             self.scope.refuse("a call of the program that depends on a lambda's parameter is not supported")
+        for part in _chain(node):
+            if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and not self._is_made_inside(node):
+                self._refuse_given(part)
         text = ast.unparse(ast.fix_missing_locations(self._inlined(node, frozenset())))
         if len(text) > LITERAL_CHARS:
             self.scope.refuse("a call that is too long")
         calls = self.scope.converted.calls
         calls.append(text)
         return ast.Name(f"${len(calls) - 1}", ast.Load())
+
+    def _refuse_given(self, call: ast.Call) -> None:
+        """Refuse a value of a package as an argument of what the program returned, which may call anything equal to it."""
+        for name in (name for argument in (*call.args, *call.keywords) for name in names_in(argument)):
+            bound = self._bound(name)
+            if (isinstance(bound, Held) and bound.given) or (isinstance(bound, Module) and bound.is_inside):
+                self.scope.refuse(f"{name.id} is given to what the program returned, which cannot be asked about it")
 
     def _inlined(self, node: Any, local: frozenset[str]) -> Any:
         """Write known names and values into a call for the sandbox. Names of the program stay as they are."""
@@ -258,16 +289,19 @@ class Lowering:
         """Whether an expression in a call is a known value, which can be written out."""
         if isinstance(node, ast.Lambda | ast.Starred | ast.Slice) or self.scope.mentions_program(node):
             return False
-        if any(isinstance(self._bound(name), Later) for name in names_in(node) if name.id not in local):
+        bound = [self._bound(name) for name in names_in(node) if name.id not in local]
+        if any(isinstance(value, Later) or (isinstance(value, Module) and value.is_inside) for value in bound):
             return False
         is_builtin = isinstance(node, ast.Name) and node.id not in self.scope.names and node.id in _FUNCTIONS
         return not is_builtin and not local & {name.id for name in names_in(node)}
 
-    def _inlined_name(self, node: ast.Name, local: frozenset[str]) -> ast.Name:
+    def _inlined_name(self, node: ast.Name, local: frozenset[str]) -> ast.expr:
         bound, used = self.scope.names.get(node.id), self.scope.converted.entry_points
         if isinstance(bound, Program):
             used.add(bound.name)
             return ast.Name(bound.name, ast.Load())
+        if isinstance(bound, Module) and bound.is_inside and node.id not in local:
+            return bound.imported
         if isinstance(bound, Held):
             return ast.Name(bound.name, ast.Load())
         if isinstance(bound, Later):
@@ -275,3 +309,24 @@ class Lowering:
         if node.id not in local and node.id not in _FUNCTIONS:
             used.add(node.id)
         return node
+
+
+def _chain(node: ast.expr) -> list[ast.Call | ast.Attribute | ast.Subscript]:
+    """The calls, attributes and items that an expression takes of its root, the last one first."""
+    parts: list[ast.Call | ast.Attribute | ast.Subscript] = []
+    while isinstance(node, ast.Call | ast.Attribute | ast.Subscript):
+        parts.append(node)
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return parts
+
+
+def _first(node: ast.expr) -> ast.Attribute | ast.Subscript | None:
+    """The attribute or item that an expression takes of its root first, or of what a call of the root returns."""
+    return next((part for part in reversed(_chain(node)) if not isinstance(part, ast.Call)), None)
+
+
+def _root(node: ast.expr) -> ast.expr:
+    parts = _chain(node)
+    if not parts:
+        return node
+    return parts[-1].func if isinstance(parts[-1], ast.Call) else parts[-1].value

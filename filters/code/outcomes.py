@@ -3,7 +3,7 @@
 import builtins
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from filters.code.bindings import Case
 from filters.code.cases import holds
@@ -80,12 +80,13 @@ def missing_package(raised: tuple[str, str] | None) -> str | None:
     return package[:SHOWN_CHARS] if package and package not in sys.stdlib_module_names else None
 
 
-def without_absent(verdict: Verdict, program: str) -> Verdict:
+def without_absent(verdict: Verdict, program: str, present: Collection[str] = ()) -> Verdict:
     """Return the verdict, or undecided for a drop of a program that imports what the sandbox may lack: it may have caught the
-    failure of the import, or raised another exception for it, and could be right where the package is."""
+    failure of the import, or raised another exception for it, and could be right where the package is. `present`: the modules of
+    the packages that the sandbox has."""
     if verdict.reason not in ("raised", "wrong_output", "no_entry_point"):
         return verdict
-    absent = next((name for name in _imported(program) if _may_be_absent(name)), None)
+    absent = next((name for name in _imported(program) if _may_be_absent(name) and name not in present), None)
     return verdict if absent is None else Verdict.undecided("missing_package", package=absent[:SHOWN_CHARS])
 
 

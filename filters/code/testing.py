@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NoReturn
 
+from filters.code.arrays import TESTING
+
 _COMPARED: dict[str, type[ast.cmpop]] = {
     "assertEqual": ast.Eq, "assertEquals": ast.Eq, "assertNotEqual": ast.NotEq, "assertIs": ast.Is, "assertIsNot": ast.IsNot,
     "assertIn": ast.In, "assertNotIn": ast.NotIn, "assertGreater": ast.Gt, "assertGreaterEqual": ast.GtE, "assertLess": ast.Lt,
@@ -28,8 +30,10 @@ def of_module(body: list[ast.stmt], names: Sequence[str]) -> list[ast.stmt]:
 
 
 def asserted(call: ast.Call) -> ast.stmt | None:
-    """The statement that a method of a TestCase stands for: `self.assertEqual(f(1), 2)` is `assert f(1) == 2`; None for any other
-    call."""
+    """The statement that a method of a TestCase stands for: `self.assertEqual(f(1), 2)` is `assert f(1) == 2`. An assertion of
+    numpy.testing is a condition too. None for any other call."""
+    if ast.unparse(call.func).rpartition(".")[2] in TESTING:
+        return _located(ast.Assert(call), call)
     if not isinstance(call.func, ast.Attribute) or not isinstance(call.func.value, ast.Name) or call.func.value.id != "self":
         return None
     name, arguments = call.func.attr, call.args

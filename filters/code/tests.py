@@ -19,7 +19,7 @@ arguments, or that asserts little (`assert f(2)`), is weak here too.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -31,9 +31,14 @@ from filters.code.outcomes import of_calls, of_pairs, without_absent
 from filters.code.reference import Tests, read
 from filters.code.text import called_by, fenced, program_of
 from filters.code.values import Tolerance
-from filters.sandbox import Job, Sandbox, SandboxError
+from filters.sandbox import Job, NoPackageError, Sandbox, SandboxError, installed, modules
 from filters.tools import Tools
+from filters.trust import refused_code
 from schemas.sample import Verdict
+
+_KNOWN = frozenset("numpy pandas scipy sympy networkx scikit-learn sortedcontainers".split())
+"""Packages that a recipe from others may name: what they need of this machine is found out by importing them outside the sandbox,
+as a user without rights."""
 
 
 class Config(BaseModel):
@@ -50,6 +55,10 @@ class Config(BaseModel):
     """Or by at most this much."""
     nan_equal: bool = False
     """NaN equals NaN."""
+    packages: tuple[str, ...] = ()
+    """Installed packages that programs may import, by their names on the package index: `numpy`, `pandas`, `scipy`, `sympy`,
+    `networkx`, `scikit-learn`, `sortedcontainers`, and any that you trust (`--trust-code`). What they require comes with them. A
+    program that imports another is undecided as `missing_package`. What they take counts in a program's 512 MiB."""
     stdout: Literal["lines", "tokens", "exact"] = "lines"
     """How standard output is compared. `lines`: without white space at the ends of lines and of the text; `tokens`: word by
     word, numbers with a decimal point within the tolerance; `exact`: character by character."""
@@ -62,6 +71,13 @@ def build(config: Config, tools: Tools) -> Filter:
     The score is the share of cases that passed.
     """
     sandbox = tools.sandbox
+    refused = (why for name in config.packages if name not in _KNOWN and (why := refused_code(name)) is not None)
+    if (why := next(refused, None)) is not None:
+        raise FilterError(f"code_tests: packages: {why}")
+    try:
+        versions, present = installed(config.packages), modules(config.packages)
+    except NoPackageError as error:
+        raise FilterError(f"code_tests: {error}") from error
 
     def judge(table: pa.Table) -> list[Verdict]:
         completions, references = table["completion"].to_pylist(), table["reference"].to_pylist()
@@ -78,7 +94,7 @@ def build(config: Config, tools: Tools) -> Filter:
             else:
                 rows.append((program, text))
                 programs[program, text] = test
-        verdicts = _run(sandbox, programs, config)
+        verdicts = _run(sandbox, programs, config, present)
         return [row if isinstance(row, Verdict) else verdicts[row] for row in rows]
 
     def self_test() -> str:
@@ -88,7 +104,7 @@ def build(config: Config, tools: Tools) -> Filter:
             raise FilterError(f"code_tests: {error}") from error
 
     columns = ("completion", "reference")
-    parameters = config.model_dump(mode="json")
+    parameters = config.model_dump(mode="json", exclude={"packages"}) | ({"packages": versions} if versions else {})
     return Filter(
         "code_tests", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, _gold, _wrong, cost_us=10_000.0,
         self_test=self_test,
@@ -126,7 +142,9 @@ def _tests_of(text: str | None) -> Tests | Verdict:
         return Verdict.undecided("bad_reference", why=str(error))
 
 
-def _run(sandbox: Sandbox, programs: Mapping[tuple[str, str], Tests], config: Config) -> dict[tuple[str, str], Verdict]:
+def _run(
+    sandbox: Sandbox, programs: Mapping[tuple[str, str], Tests], config: Config, present: Collection[str]
+) -> dict[tuple[str, str], Verdict]:
     """Run every distinct program on its tests, all in one call of the sandbox."""
     jobs: list[Job] = []
     for (program, _), tests in programs.items():
@@ -135,7 +153,7 @@ def _run(sandbox: Sandbox, programs: Mapping[tuple[str, str], Tests], config: Co
         else:
             jobs.append(Job(program, called_by(program, tests.calls, tests.entry_points), seconds=config.seconds))
     try:
-        results = iter(sandbox.run(jobs))
+        results = iter(sandbox.run(jobs, config.packages))
     except SandboxError as error:
         raise FilterError(f"code_tests: {error}") from error
     tolerance = Tolerance(config.relative_tolerance, config.absolute_tolerance, config.nan_equal)
@@ -145,6 +163,7 @@ def _run(sandbox: Sandbox, programs: Mapping[tuple[str, str], Tests], config: Co
             if tests.pairs
             else of_calls(tests, next(results), tolerance),
             pair[0],
+            present,
         )
         for pair, tests in programs.items()
     }

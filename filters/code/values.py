@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from filters.sandbox import Other
 
 SET_PAIRS = 1_000
@@ -59,7 +61,11 @@ def same(value: Any, expected: Any, tolerance: Tolerance) -> bool:
         raise CannotTellError(f"a value of the type {' and '.join(sides)} cannot leave the sandbox")
     if isinstance(value, Approx) or isinstance(expected, Approx):
         near, other = (value, expected) if isinstance(value, Approx) else (expected, value)
-        return same(_as_floats(other), _as_floats(near.value), near.tolerance)
+        return same(_as_floats(_listed(other)), _as_floats(_listed(near.value)), near.tolerance)
+    if isinstance(value, np.ndarray) or isinstance(expected, np.ndarray):
+        raise CannotTellError("an array is compared as a whole, and neither all nor any of its items are asked for")
+    if isinstance(value, np.generic) or isinstance(expected, np.generic):
+        return bool(value == expected) or same(_listed(value), _listed(expected), tolerance)
     kinds = type(value), type(expected)
     if kinds[0] in _NUMBERS and kinds[1] in _NUMBERS:
         return _near(value, expected, tolerance)
@@ -103,6 +109,11 @@ def _near(value: Any, expected: Any, tolerance: Tolerance) -> bool:
     if value != value or expected != expected:  # noqa: PLR0124 - only NaN differs from itself
         return tolerance.nan_equal and value != value and expected != expected  # noqa: PLR0124
     return math.isclose(value, expected, rel_tol=tolerance.relative, abs_tol=tolerance.absolute)
+
+
+def _listed(value: Any) -> Any:
+    """An array as nested lists, a scalar of numpy as a number."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _as_floats(value: Any) -> Any:

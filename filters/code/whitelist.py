@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import math
 import operator
 import random
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from filters.code import arrays
+from filters.code.arrays import Numpy
 from filters.code.values import Approx, CannotTellError, Tolerance, as_json
-from filters.sandbox import Other
 
 STEPS = 200_000
 """Largest number of syntax nodes evaluated for one reference, or for one assertion on the values of one program."""
@@ -30,17 +32,28 @@ class NotAllowedError(Exception):
 
 
 def unary(op: type[ast.unaryop], value: Any) -> Any:
-    """Apply a unary operator to a number."""
+    """Apply a unary operator to a number or an array."""
     return _UNARY[op](value)
 
 
-def ordered(op: type[ast.cmpop], left: Any, right: Any) -> bool:
-    """Apply an order comparison."""
+def ordered(op: type[ast.cmpop], left: Any, right: Any) -> Any:
+    """Apply a comparison of order, or of arrays: their items are compared then."""
+    if isinstance(left, Numpy) or isinstance(right, Numpy):
+        return _within(_ORDER[op], left, right)
     return bool(_ORDER[op](left, right))
+
+
+def _within(operation: Callable[..., Any], *sides: Any) -> Any:
+    try:
+        return arrays.computed(operation, *sides)
+    except arrays.TooLargeError as error:
+        raise TooMuchError(str(error)) from error
 
 
 def binary(op: type[ast.operator], left: Any, right: Any) -> Any:
     """Apply a binary operator. Raises TooMuchError for a result that is too large."""
+    if isinstance(left, Numpy) or isinstance(right, Numpy):
+        return _within(_BINARY[op], left, right)
     numbers = isinstance(left, int | float | complex) and isinstance(right, int | float | complex)
     if op is ast.Pow and isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > BITS:
         raise TooMuchError("a power that is too large")
@@ -62,7 +75,8 @@ def method(value: Any, name: str) -> Callable[..., Any]:
     """Return a whitelisted method of a value. Raises AttributeError if it has none, NotAllowedError for any other."""
     if not hasattr(type(value), name):
         raise AttributeError(f"{type(value).__name__} has no {name}")
-    if name not in _METHODS.get(type(value), ()):
+    allowed = arrays.METHODS if isinstance(value, Numpy) else _METHODS.get(type(value), ())
+    if name not in allowed:
         raise NotAllowedError(f"the method {name} of {type(value).__name__} is not supported in a test")
 
     def bounded(*arguments: Any, **named: Any) -> Any:
@@ -74,6 +88,8 @@ def method(value: Any, name: str) -> Callable[..., Any]:
                 raise TooMuchError("a text that is too long")
         return getattr(value, name)(*arguments, **named)
 
+    if isinstance(value, Numpy):
+        return lambda *arguments, **named: _within(lambda item: getattr(item, name)(*arguments, **named), value)
     return bounded
 
 
@@ -116,7 +132,8 @@ def _isinstance(value: Any, kinds: Any) -> bool:
 
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.inv}
 _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
 }  # fmt: skip
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Mod: operator.mod,
@@ -189,49 +206,16 @@ def approx(expected: Any, rel: float | None = None, abs: float | None = None, na
     return Approx(expected, Tolerance(float(relative), 1e-12 if abs is None else float(abs), nan_ok))
 
 
-def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """`numpy.allclose` of numbers and nested lists of one shape: each differs by at most atol + rtol * abs(b).
-
-    Raises CannotTellError where numpy would stretch an axis or add one, ValueError for lists of other shapes.
-    """
-    shape, shape_b = _shape(a), _shape(b)
-    if shape and shape_b and shape != shape_b:
-        axes = zip(reversed(shape), reversed(shape_b), strict=False)
-        if all(x == y or 1 in (x, y) for x, y in axes):
-            raise CannotTellError("lists of different shapes are compared, which numpy stretches")
-        raise ValueError("values of different shapes")
-    items, items_b = _flat(a), _flat(b)
-    if not shape:
-        items *= len(items_b)
-    elif not shape_b:
-        items_b *= len(items)
-    return all(_close(x, y, rtol, atol, equal_nan) for x, y in zip(items, items_b, strict=True))
+def _limited(value: Any) -> Any:
+    """A function of numpy that says TooMuchError for what is too large; classes and numbers as they are."""
+    return functools.partial(_within_function, value) if callable(value) and not isinstance(value, type) else value
 
 
-def _close(a: Any, b: Any, rtol: float, atol: float, equal_nan: bool) -> bool:
-    if isinstance(a, Other) or isinstance(b, Other):
-        raise CannotTellError("a value that cannot leave the sandbox is compared")
-    if a != a or b != b:  # noqa: PLR0124 - only NaN differs from itself
-        return equal_nan and a != a and b != b  # noqa: PLR0124
-    return bool(a == b or abs(a - b) <= atol + rtol * abs(b))
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    """The lengths of nested lists, outermost first; () for a single value. Raises ValueError where they are not of one shape."""
-    if not isinstance(value, list | tuple):
-        return ()
-    shapes = {_shape(item) for item in value}
-    if len(shapes) > 1:
-        raise ValueError("a list whose items have different shapes")
-    return (len(value), *next(iter(shapes), ()))
-
-
-def _flat(value: Any) -> list[Any]:
-    return [part for item in value for part in _flat(item)] if isinstance(value, list | tuple) else [value]
-
-
-class ndarray:  # noqa: N801 - as numpy calls it
-    """No value that left the sandbox is a `numpy.ndarray`."""
+def _within_function(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    try:
+        return function(*arguments, **named)
+    except arrays.TooLargeError as error:
+        raise TooMuchError(str(error)) from error
 
 
 MODULES: dict[str, dict[str, Any]] = {
@@ -241,10 +225,8 @@ MODULES: dict[str, dict[str, Any]] = {
     },
     "copy": {"deepcopy": copy.deepcopy, "copy": copy.copy},
     "pytest": {"approx": approx},
-    "numpy": {
-        "allclose": allclose, "isclose": allclose, "array": as_json, "ndarray": ndarray, "pi": math.pi, "inf": math.inf,
-        "nan": math.nan, "float64": float, "float32": float, "int64": int,
-    },
+    "numpy": {name: _limited(value) for name, value in arrays.FUNCTIONS.items()},
+    "numpy.testing": {name: _limited(value) for name, value in arrays.TESTING.items()},
     "random": {
         "choices": _choices,
         **{name: getattr(_random, name) for name in "randint random uniform choice sample randrange gauss seed".split()},

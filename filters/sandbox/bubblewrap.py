@@ -12,7 +12,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from filters.sandbox.interpreter import Interpreter, as_user, make_readable
+from filters.sandbox.interpreter import Interpreter, as_user
+from filters.sandbox.packages import make_readable
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
@@ -60,7 +61,8 @@ def walls(path: str, python: Interpreter, environment: Mapping[str, str], uid: i
     for folder in ("/lib", "/lib64", "/bin"):
         if os.path.islink(folder):
             command += ["--symlink", os.readlink(folder), folder]
-    for path_outside in (*python.stdlib, python.executable, *python.libraries):
+    added = [python.packages] if python.packages else []
+    for path_outside in (*python.stdlib, python.executable, *python.libraries, *added):
         command += ["--ro-bind", path_outside, inside(path_outside)]
     for link, target in python.links:
         command += ["--symlink", inside(target), inside(link)]

@@ -1,8 +1,9 @@
 """Find a Python that the sandbox's user can read and start, and list the files it needs.
 
 Candidates, in order: the base prefix of this Python; /usr/bin/python3 of the same version; a trimmed copy of this Python (no
-site-packages, no test suites) below the temporary folder; /usr/bin/python3 of another version. Each candidate is started as that
-user to see whether it works. Site-packages are never visible inside, because installed packages may hold answers to a benchmark.
+site-packages, no test suites) below the temporary folder; /usr/bin/python3 of another version, for programs without packages.
+Each candidate is started as that user, and imports the packages that the recipe names, to see whether it works. Site-packages are
+never visible inside, because installed packages may hold answers to a benchmark; packages.py copies those that are named.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from filters.sandbox.packages import NO_PACKAGES, THREADS, Packages, make_readable, ours
+
 _LEFT_OUT = (
     "site-packages",
     "dist-packages",
@@ -32,6 +35,10 @@ _LEFT_OUT = (
 )
 _PROBE = """
 import importlib, json, os, sys, sysconfig
+folder, names = sys.argv[1], sys.argv[2:]
+sys.path += [folder] if folder else []
+for name in names: importlib.import_module(name)
+kept = folder + "/" if folder else "//"
 folder = sysconfig.get_path("platstdlib") + "/lib-dynload"
 for name in ["ctypes", "socket", "ssl", "hashlib", "sqlite3", "zlib", "lzma", "bz2", "uuid", "decimal"]:
     try: importlib.import_module(name)
@@ -46,7 +53,7 @@ except Exception: pass
 mapped = {line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if line.count("/")}
 print(json.dumps({"version": sys.version_info[:3], "executable": os.path.realpath(sys.executable), "prefix": sys.base_prefix,
     "stdlib": sorted({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}),
-    "libraries": sorted(path for path in mapped if ".so" in os.path.basename(path))}))
+    "libraries": sorted(path for path in mapped if ".so" in os.path.basename(path) and not path.startswith(kept))}))
 """
 
 
@@ -64,7 +71,8 @@ class Interpreter:
     """A Python for the sandbox.
 
     `stdlib`: folders of its standard library. `libraries`: shared objects outside these folders. `links`: symbolic links
-    (path, target) by which the loader finds them. `library_path`: LD_LIBRARY_PATH, or "" where none is needed.
+    (path, target) by which the loader finds them. `library_path`: LD_LIBRARY_PATH, or "" where none is needed. `packages`: the
+    folder of the packages that programs may import, or "".
     """
 
     executable: str
@@ -73,11 +81,13 @@ class Interpreter:
     stdlib: tuple[str, ...]
     libraries: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
+    packages: str = ""
 
     def readable(self) -> list[str]:
         """List every file and folder it reads, without site-packages. Landlock cannot exclude a part of an allowed folder."""
         inner = [str(entry) for folder in self.stdlib for entry in Path(folder).iterdir() if entry.name not in _LEFT_OUT]
-        return [self.executable, *inner, *self.libraries, "/usr/share/zoneinfo"]
+        added = [self.packages] if self.packages else []
+        return [self.executable, *inner, *self.libraries, *added, "/usr/share/zoneinfo"]
 
     def masked(self) -> list[str]:
         """List the folders inside `stdlib` that must stay invisible."""
@@ -90,17 +100,20 @@ class Interpreter:
 
 
 @lru_cache
-def find(uid: int | None) -> Interpreter:
-    """Find the Python that user `uid` (None: the current user) can start. Raises NoInterpreterError."""
+def find(uid: int | None, packages: Packages = NO_PACKAGES) -> Interpreter:
+    """Find the Python that user `uid` (None: the current user) can start, and that imports the packages. Raises
+    NoInterpreterError."""
     version = sys.version_info
     tried = []
     own = f"{sys.base_prefix}/bin/python{version[0]}.{version[1]}"
     for candidate, same_version in ((own, True), (SYSTEM_PYTHON, True), (None, True), (SYSTEM_PYTHON, False)):
         path = candidate or _copied()
-        probed = _probed(path, uid)
+        probed = _probed(path, uid, packages)
         if isinstance(probed, Interpreter):
             digits = 2 if path == SYSTEM_PYTHON else 3  # core and library of a copy must have the same patch version
-            if probed.version[:digits] == version[:digits] or (not same_version and probed.version >= OLDEST_VERSION):
+            if probed.version[:digits] == version[:digits] or (
+                not same_version and not packages.folder and probed.version >= OLDEST_VERSION
+            ):
                 return probed
             probed = f"is Python {'.'.join(map(str, probed.version))}"
         tried.append(f"{path}: {probed}")
@@ -112,16 +125,16 @@ def as_user(uid: int | None) -> dict[str, Any]:
     return {} if uid is None else {"user": uid, "group": uid, "extra_groups": ()}
 
 
-def _probed(executable: str, uid: int | None) -> Interpreter | str:
+def _probed(executable: str, uid: int | None, packages: Packages = NO_PACKAGES) -> Interpreter | str:
     beside = Path(executable).parent.parent / "lib"
     with contextlib.suppress(OSError):
         beside = Path(executable).resolve().parent.parent / "lib"
     library_path = str(beside) if any(beside.glob("libpython*.so*")) else ""
     try:
         completed = subprocess.run(
-            [executable, "-I", "-S", "-B", "-c", _PROBE],
+            [executable, "-I", "-S", "-B", "-c", _PROBE, packages.folder, *packages.imports],
             **as_user(uid),
-            env={"LD_LIBRARY_PATH": library_path} if library_path else {},
+            env={**THREADS, **({"LD_LIBRARY_PATH": library_path} if library_path else {})},
             cwd="/",
             capture_output=True,
             timeout=60,
@@ -137,7 +150,13 @@ def _probed(executable: str, uid: int | None) -> Interpreter | str:
     stdlib = [path for path in folders if not any(path != folder and path.startswith(folder + "/") for folder in folders)]
     outside = [path for path in report["libraries"] if not any(path.startswith(folder + "/") for folder in stdlib)]
     return Interpreter(
-        report["executable"], tuple(report["version"]), library_path, tuple(stdlib), tuple(outside), tuple(_links(outside))
+        report["executable"],
+        tuple(report["version"]),
+        library_path,
+        tuple(stdlib),
+        tuple(outside),
+        tuple(_links(outside)),
+        packages.folder,
     )
 
 
@@ -161,7 +180,7 @@ def _copied() -> str:
     ).hexdigest()[:16]
     target = Path(tempfile.gettempdir()) / f"thresher-python-{digest}"
     executable = target / "bin" / version
-    if not _ours(target):
+    if not ours(target):
         # Built under a temporary name and renamed, so that a folder of the final name is always complete.
         copy = Path(tempfile.mkdtemp(prefix="thresher-python-", dir=target.parent))
         copy.chmod(0o755)
@@ -174,7 +193,7 @@ def _copied() -> str:
         try:
             copy.rename(target)
         except OSError:
-            if not _ours(target):  # another user owns the name: use this copy; another process makes its own
+            if not ours(target):  # another user owns the name: use this copy; another process makes its own
                 return str(copy / "bin" / version)
             shutil.rmtree(copy)
     return str(executable)
@@ -186,18 +205,3 @@ def _ignored(_: str, names: list[str]) -> list[str]:
         for name in names
         if name in _LEFT_OUT or name.startswith("config-") or name.endswith((".a", ".opt-1.pyc", ".opt-2.pyc"))
     ]
-
-
-def make_readable(folder: Path) -> None:
-    """Let every user read the folder and its contents, and only the owner write."""
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-
-
-def _ours(folder: Path) -> bool:
-    """Whether the current user owns this folder and only that user can write it: the parent folder is shared."""
-    try:
-        state = folder.lstat()
-    except OSError:
-        return False
-    return folder.is_dir() and not folder.is_symlink() and state.st_uid == os.getuid() and not state.st_mode & 0o022

@@ -2,13 +2,19 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from filters.sandbox import values
 from filters.sandbox.harness import BROKEN_CHANNEL, END, FAILED, RECORD, STARTED
 from filters.sandbox.values import MalformedError
+
+_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|U")
+_TEXT_CHARS = 1 << 20
 
 
 class SandboxError(Exception):
@@ -153,7 +159,17 @@ def _read(records: bytes, calls: int) -> _Records:
 def _frame(payload: bytes) -> Frame:
     tree = values.parse(payload)
     if type(tree) is list and len(tree) == 2 and tree[0] == "v":
-        return Frame(values.build(tree[1]))
+        return Frame(values.build(tree[1], _of_numpy))
     if type(tree) is list and len(tree) == 3 and tree[0] == "r" and type(tree[1]) is type(tree[2]) is str:
         return Frame(None, (tree[1], tree[2]))
     raise MalformedError("neither a value nor an exception")
+
+
+def _of_numpy(name: str, shape: tuple[int, ...] | None, items: list[Any]) -> Any:
+    """A scalar (shape None) or array of numpy; `values` writes no other types than these."""
+    if not _DTYPE.fullmatch(name):
+        raise MalformedError(f"the type {name[:20]}")
+    if name == "U" and len(items) * max(map(len, items), default=0) > _TEXT_CHARS:
+        raise MalformedError("an array of texts that is too large")
+    array = np.array(items, dtype=name).reshape(shape or ())
+    return array[()] if shape is None else array

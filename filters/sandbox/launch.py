@@ -18,6 +18,7 @@ from typing import Any
 from filters.sandbox import bubblewrap, interpreter, landlock
 from filters.sandbox.bubblewrap import DEVICES
 from filters.sandbox.interpreter import Interpreter, as_user
+from filters.sandbox.packages import NO_PACKAGES, THREADS, Packages
 from filters.sandbox.zygote import JOB, LENGTH
 
 START_S = 30.0
@@ -106,10 +107,10 @@ class Zygote:
     sends that signal when the starting thread ends.
     """
 
-    def __init__(self, layer: Layer, limits: Limits) -> None:
+    def __init__(self, layer: Layer, limits: Limits, packages: Packages = NO_PACKAGES) -> None:
         self.layer, self.served = layer, 0
         self.uid = fresh_uid()
-        python = interpreter.find(_probe_uid())
+        python = interpreter.find(_probe_uid(), packages)
         environment = _environment(layer, python)
         command = _command(layer, python, environment)
         ours, theirs = socket.socketpair()
@@ -131,7 +132,7 @@ class Zygote:
                 raise StartError(f"{layer}: {error}") from error
             theirs.close()
             try:
-                self.python = self._handshake(_settings(layer, limits, python, self.uid))
+                self.python = self._handshake(_settings(layer, limits, python, self.uid, packages))
             except (OSError, EOFError) as error:
                 self.kill()
                 errors.seek(0)
@@ -199,9 +200,10 @@ class Zygote:
 
 
 def _environment(layer: Layer, python: Interpreter) -> dict[str, str]:
-    if not python.library_path:
-        return ENVIRONMENT
-    return {**ENVIRONMENT, "LD_LIBRARY_PATH": _inside(layer, python.library_path)}
+    environment = {**ENVIRONMENT, **(THREADS if python.packages else {})}
+    if python.library_path:
+        environment["LD_LIBRARY_PATH"] = _inside(layer, python.library_path)
+    return environment
 
 
 def _command(layer: Layer, python: Interpreter, environment: dict[str, str]) -> list[str]:
@@ -218,7 +220,7 @@ def _inside(layer: Layer, path: str) -> str:
     return bubblewrap.inside(path) if layer.name == "bwrap" else path
 
 
-def _settings(layer: Layer, limits: Limits, python: Interpreter, uid: int | None) -> dict[str, Any]:
+def _settings(layer: Layer, limits: Limits, python: Interpreter, uid: int | None, packages: Packages) -> dict[str, Any]:
     """What a zygote is told at its start (zygote.serve reads it)."""
     in_namespaces = layer.name == "bwrap"
     return {
@@ -231,6 +233,8 @@ def _settings(layer: Layer, limits: Limits, python: Interpreter, uid: int | None
         "processes": limits.processes + 2 + _outside_processes(layer, uid),  # 2: the zygote and the next supervisor
         "readable": [] if in_namespaces else python.readable(),
         "devices": DEVICES,
+        "packages": _inside(layer, packages.folder),
+        "imports": packages.imports,
     }
 
 

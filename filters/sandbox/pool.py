@@ -14,6 +14,7 @@ from typing import Any, Literal
 from filters.sandbox.interpreter import NoInterpreterError
 from filters.sandbox.jobs import Job, Ran, SandboxError, ran
 from filters.sandbox.launch import Layer, Limits, StartError, Zygote
+from filters.sandbox.packages import NO_PACKAGES, Packages
 
 RECYCLE_AFTER = 2_000
 """Programs per zygote."""
@@ -35,8 +36,8 @@ class _LostError(Exception):
 class Pool:
     """Runs at most `workers` programs in parallel in one layer. Threads and zygotes start on demand. Thread-safe."""
 
-    def __init__(self, layer: Layer, limits: Limits, workers: int) -> None:
-        self.layer, self.limits, self.workers = layer, limits, workers
+    def __init__(self, layer: Layer, limits: Limits, workers: int, packages: Packages = NO_PACKAGES) -> None:
+        self.layer, self.limits, self.workers, self.packages = layer, limits, workers, packages
         self._jobs: queue.SimpleQueue[tuple[Job, Future[tuple[Ran, _Doubt]]] | None] = queue.SimpleQueue()
         self._spares: queue.SimpleQueue[Zygote | Exception] = queue.SimpleQueue()
         self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -104,7 +105,7 @@ class Pool:
     def _spawn(self) -> None:
         while self._wanted.get():
             try:
-                zygote = Zygote(self.layer, self.limits)
+                zygote = Zygote(self.layer, self.limits, self.packages)
                 self._alive.add(zygote)
                 self._spares.put(zygote)
             except (StartError, NoInterpreterError, OSError) as error:

@@ -4,14 +4,16 @@ Inside, a value is encoded by its exact type, with the methods of the built-in t
 (`__iter__`, `__eq__`, `__class__`) has any effect. Types are named as they were before the program ran; a class that was not
 there is named `solution.NAME`, so that no program can pass off a class of its own as another. Outside, plain built-in objects are
 built from the JSON; nothing is unpickled or evaluated. None, bool, int, float and str are encoded as they are; every other value
-is an array that starts with its tag.
+is an array that starts with its tag. Scalars and arrays of numpy leave with their type, where the sandbox has numpy.
 
 This module runs inside and outside the sandbox, so it uses only the standard library.
 """
 
 import json
 import json.encoder
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
 from typing import Any
 
 FRAME_BYTES = 65_536
@@ -73,8 +75,45 @@ _dicts = frozenset(map(id, (dict, defaultdict, OrderedDict, Counter)))
 _tags: dict[int, str] = {id(list): "l", id(deque): "l", id(tuple): "t", id(set): "s", id(frozenset): "z"}
 
 
+_LONG = (("f", 16), ("f", 12), ("c", 32), ("c", 24))
+"""Kind and bytes of numpy's extended precision, which JSON does not hold."""
+_numpy: dict[str, Any] = {}
+_scalars: set[int] = set()
+
+
+def _note_numpy() -> None:
+    """Note the types of numpy whose values leave, and their own methods, which no program can replace: they are compiled."""
+    numpy: Any = sys.modules["numpy"]
+    names = "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
+    _scalars.update(id(getattr(numpy, name)) for name in names.split())
+    array, kind = numpy.ndarray, numpy.dtype
+    fields = {"dtype": array.dtype, "shape": array.shape, "size": array.size, "kind": kind.kind, "width": kind.itemsize}
+    _numpy.update({name: field.__get__ for name, field in fields.items()})
+    _numpy.update(array=array, ravel=array.ravel, list=array.tolist, item=numpy.generic.item, of=numpy.generic.dtype.__get__)
+
+
+def _of_numpy(value: Any, kind: Any, left: list[int]) -> Any:
+    """A scalar or array of numpy as its type, its shape and its items; None for any other value and for items of other types."""
+    shape: Any = None
+    if id(kind) in _scalars:
+        dtype, items = _numpy["of"](value), [_numpy["item"](value)]
+    elif kind is _numpy["array"]:
+        dtype, shape = _numpy["dtype"](value), _numpy["shape"](value)
+        if _numpy["kind"](dtype) not in "biufcU" or (_numpy["kind"](dtype), _numpy["width"](dtype)) in _LONG:
+            return None
+        _spend(left, _numpy["size"](value))
+        items = _numpy["list"](_numpy["ravel"](value))
+    else:
+        return None
+    letter = _numpy["kind"](dtype)
+    name = letter if letter == "U" else f"{letter}{_numpy['width'](dtype)}"
+    return ["n", name, None if shape is None else [*shape], [_plain(item, DEPTH, left) for item in items]]
+
+
 def note_classes() -> None:
     """Note the classes that there are now, and their names. To be called before any program runs."""
+    if "numpy" in sys.modules:
+        _note_numpy()
     left: list[Any] = [object]
     while left:
         kind = left.pop()
@@ -136,6 +175,8 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
         return ["b", _hex(value)]
     if kind is complex:
         return ["c", value.real, value.imag]
+    if _numpy and (tree := _of_numpy(value, kind, left)) is not None:
+        return tree
     return ["o", type_name(kind)]
 
 
@@ -150,7 +191,11 @@ def encode(value: Any) -> bytes:
     return "".join(_write(["o", f"{type_name(type(value))}, too large or too deep"], 0)).encode()
 
 
-def _built(tree: Any, depth: int) -> Any:
+Arrays = Callable[[str, tuple[int, ...] | None, list[Any]], Any]
+"""Makes a scalar (shape None) or an array of numpy from its type (`f8`), shape and items. Raises ValueError or TypeError."""
+
+
+def _built(tree: Any, depth: int, arrays: Arrays | None) -> Any:
     if type(tree) is not list:
         if type(tree) is dict:
             raise MalformedError("an object")
@@ -164,7 +209,10 @@ def _built(tree: Any, depth: int) -> Any:
         return Other(rest[0])
     if tag == "c" and len(rest) == 2 and type(rest[0]) is type(rest[1]) is float:
         return complex(rest[0], rest[1])
-    items = [_built(item, depth + 1) for item in rest]
+    if tag == "n" and arrays is not None and len(rest) == 3 and type(rest[0]) is str and type(rest[2]) is list:
+        shape = None if rest[1] is None else tuple(map(_length, rest[1]))
+        return arrays(rest[0], shape, [_built(item, DEPTH, None) for item in rest[2]])
+    items = [_built(item, depth + 1, arrays) for item in rest]
     if tag == "l":
         return items
     if tag == "t":
@@ -178,6 +226,12 @@ def _built(tree: Any, depth: int) -> Any:
     raise MalformedError(f"tag {str(tag)[:20]}")
 
 
+def _length(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise MalformedError("a length that is none")
+    return value
+
+
 def parse(frame: bytes) -> Any:
     """Parse the JSON of a frame. Raises MalformedError."""
     if len(frame) > FRAME_BYTES:
@@ -188,9 +242,10 @@ def parse(frame: bytes) -> Any:
         raise MalformedError(type(error).__name__) from None
 
 
-def build(tree: Any) -> Any:
-    """Build the value that parsed JSON encodes. Raises MalformedError for what `encode` cannot have written."""
+def build(tree: Any, arrays: Arrays | None = None) -> Any:
+    """Build the value that parsed JSON encodes; `arrays` builds those of numpy. Raises MalformedError for what `encode` cannot
+    have written."""
     try:
-        return _built(tree, 0)
+        return _built(tree, 0, arrays)
     except (TypeError, ValueError, OverflowError) as error:
         raise MalformedError(type(error).__name__) from None

@@ -92,6 +92,10 @@ def serve(settings: dict[str, Any]) -> NoReturn:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    if settings["packages"]:
+        sys.path.append(settings["packages"])
+    for name in settings["imports"]:
+        importlib.import_module(name)
     note_classes()
     confinement = prepare(settings["devices"]) if in_namespaces else ruleset(settings["readable"], settings["devices"])
     ready = json.dumps({"python": ".".join(map(str, sys.version_info[:3]))}).encode()
