@@ -15,8 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from filters.maths.cleaning import same
 from filters.maths.extraction import final_answer
-from filters.maths.plain import same
 from filters.maths.verify import verified
 
 PAIRS = Path(__file__).parents[1] / "tests" / "data" / "math_pairs.jsonl"

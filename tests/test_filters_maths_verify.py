@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from filters.maths.cleaning import same
 from filters.maths.expressions import values
 from filters.maths.extraction import final_answer
 from filters.maths.guard import refusal
-from filters.maths.plain import same
 from filters.maths.tokens import UnknownError
 from filters.maths.verify import OPEN, verified, why_unfit
 

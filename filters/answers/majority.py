@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from filters.base import Filter, Role, Scope
 from filters.judging import per_prompt
-from filters.maths.cleaning import cleaned
+from filters.maths.cleaning import cleaned, number_of
 from filters.maths.extraction import final_answer, hedged
-from filters.maths.plain import number_of
 from filters.supervise import Pool
 from filters.tools import Tools
 from schemas.sample import Sample, Verdict

@@ -1,10 +1,15 @@
-"""Bring answers into one form: remove LaTeX that only affects layout, and replace signs that look alike by one of them."""
+"""Bring answers into one form: remove LaTeX that only affects layout, and replace signs that look alike by one of them.
+
+Plain numbers and equal texts, which most answers are, are compared here without parsing an expression."""
 
 import re
 import unicodedata
+from decimal import Decimal
 
 from filters.maths.quantities import unit_of
 
+_OUTSIDE = " \t\r\n$*`"
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,4000})(?:\.\d{0,4000})?|[+-]?\.\d{1,4000}", re.ASCII)
 _TEXT = re.compile(
     r"\\(?:text|mathrm|textrm|textbf|mathbf|textit|mathit|mathsf|operatorname|mbox|hbox|bold|rm|boldsymbol)\s*\{([^{}]*)\}"
 )
@@ -83,3 +88,22 @@ def _unbracketed(match: "re.Match[str]") -> str:
     """A unit in brackets without them; any other text as it was."""
     name = (match["name"] or match["letter"]).strip()
     return match[0] if unit_of(name, attached=False) is None else f" {name}"
+
+
+def number_of(text: str) -> Decimal | None:
+    """The number that a text is, with or without thousands separators; None for any other text."""
+    text = text.strip(_OUTSIDE).removesuffix(".")
+    if not _NUMBER.fullmatch(text):
+        return None
+    return Decimal(text.replace(",", ""))
+
+
+def same(gold: str, answer: str) -> bool | None:
+    """Whether two answers are equal; None if this module cannot decide."""
+    if gold == answer:
+        return True
+    first = number_of(gold)
+    if first is None:
+        return True if gold.strip(_OUTSIDE) == answer.strip(_OUTSIDE) else None
+    second = number_of(answer)
+    return None if second is None else first == second

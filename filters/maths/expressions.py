@@ -3,7 +3,7 @@ digits over mpmath where it is not.
 
 Variables get fixed pseudo-random rational values, so two expressions in variables count as equal if they agree at three points.
 By the Schwartz-Zippel lemma, different polynomials agree there with a probability of practically 0. Syntax that the parser does
-not know raises UnknownError, and so does a number of more than MOST_BITS bits: it never guesses.
+not know raises UnknownError: it never guesses. A rational number of more than MOST_BITS bits is known by its residues (large.py).
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from filters.maths.guard import MOST_DEPTH
+from filters.maths.large import Large, exact_root, large
 from filters.maths.tokens import FUNCTIONS, GREEK, UnknownError, tokens_of
 
 DIGITS = 120
@@ -60,6 +61,8 @@ def _stretched(results: list[Any], length: int) -> list[Any]:
 def _close(a: Any, b: Any) -> bool:
     if isinstance(a, int | Fraction) and isinstance(b, int | Fraction):
         return a == b
+    if isinstance(a, Large) or isinstance(b, Large):
+        return bool(a - b == large(0))
     from mpmath import mp
 
     a, b = mp.mpmathify(a), mp.mpmathify(b)
@@ -73,7 +76,7 @@ def _close(a: Any, b: Any) -> bool:
 
 def _bounded(value: Any) -> Any:
     if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > MOST_BITS:
-        raise UnknownError("an enormous number")
+        return large(value)
     return value
 
 
@@ -81,19 +84,6 @@ def _integer(value: Any, least: int, most: int, what: str) -> int:
     if not isinstance(value, Fraction) or value.denominator != 1 or not least <= value <= most:
         raise UnknownError(what)
     return value.numerator
-
-
-def _root(value: int, degree: int) -> int | None:
-    """The exact root of an integer of at least 0; None if it has none, or is too large to tell."""
-    from mpmath import mp
-
-    if degree == 2 or value < 2:
-        root = math.isqrt(value) if degree == 2 else value
-    elif value.bit_length() > 380 * degree:
-        return None
-    else:
-        root = int(mp.nint(mp.root(value, degree)))
-    return root if root**degree == value else None
 
 
 class _Parser:
@@ -161,11 +151,15 @@ class _Parser:
     def quotient(self, above: Any, below: Any) -> Any:
         if below == 0:
             raise ZeroDivisionError
-        exact = isinstance(above, Fraction) and isinstance(below, Fraction)
+        exact = isinstance(above, Fraction | Large) and isinstance(below, Fraction | Large)
         return _bounded(above / below if exact else self.mp.mpmathify(above) / below)
 
     def raised(self, value: Any, exponent: Any) -> Any:
         """A power: exact where base and exponent are rational and the result is."""
+        if isinstance(exponent, Large):
+            raise UnknownError("an enormous power")
+        if isinstance(value, Large):
+            return value ** _integer(exponent, -(1 << MOST_BITS), 1 << MOST_BITS, "a root of an enormous number")
         if value == 0 and self.mp.re(exponent) < 0:
             raise ZeroDivisionError
         if isinstance(value, Fraction) and isinstance(exponent, Fraction):
@@ -175,10 +169,10 @@ class _Parser:
                 if abs(value) == 1 or value == 0:
                     return value ** (power % 2 if value else power)
                 if max(above.bit_length(), below.bit_length()) * abs(power) > MOST_BITS:
-                    raise UnknownError("an enormous power")
+                    return large(value) ** power
                 return value**power
             if above >= 0 and degree <= 64:
-                roots = _root(above, degree), _root(below, degree)
+                roots = exact_root(above, degree), exact_root(below, degree)
                 if roots[0] is not None and roots[1] is not None:
                     return self.raised(Fraction(roots[0], roots[1]), Fraction(power))
         if abs(exponent) > 10**12:

@@ -25,6 +25,8 @@ _TOO_MUCH = (
     (re.compile(r"\\(?:sum|prod|int|iint|iiint|oint|lim|bigcup|bigcap)(?![A-Za-z])"), "a sum, product, integral or limit"),
 )
 _LARGE = re.compile(r"\d{4,}")
+_POWER_ABOVE = re.compile(r"\^\s*[{(]?\s*(\d{1,9})\s*\^\s*[{(]?\s*(\d{1,9})")
+"""A power of numbers in an exponent."""
 
 
 def refusal(text: str) -> str | None:
@@ -53,6 +55,8 @@ def expense(text: str) -> str | None:
     """Return why math-verify is not asked, None if it is."""
     if any(len(run) > MOST_DIGITS for run in re.findall(r"\d+", text)):
         return f"a number of more than {MOST_DIGITS} digits"
+    if any(int(base) > 1 and int(power) * len(base) > 4 for base, power in _POWER_ABOVE.findall(text)):
+        return "a tower of powers"
     for pattern, name in _TOO_MUCH:
         if pattern.search(text) and (name != "a binomial coefficient" or _LARGE.search(text)):
             return name

@@ -1,6 +1,6 @@
 """The final answer equals the reference: extracted by one rule, compared by type, then by math-verify.
 
-    completion -> candidate (filters.maths.extraction) -> plain text or number (filters.maths.plain, in this process)
+    completion -> candidate (filters.maths.extraction) -> plain text or number (filters.maths.cleaning, in this process)
       -> in a supervised worker: guard -> typed comparison and evaluation (filters.maths.typed, expressions) -> math-verify
 
 An answer that cannot be extracted is `unparsed`, and so is one that would be wrong where math-verify's own extraction finds
@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from filters.base import Filter, Role, Scope, verdict_table
 from filters.judging import stored_json
+from filters.maths.cleaning import number_of, same
 from filters.maths.extraction import ANSWER_CHARS, final_answer, hedged
-from filters.maths.plain import number_of, same
 from filters.maths.verify import read_otherwise, verified, why_unfit
 from filters.supervise import Answer, Pool, verdict_of
 from filters.tools import Tools

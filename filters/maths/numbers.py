@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from filters.maths.expressions import equal_values, values
+from filters.maths.large import Large
 from filters.maths.quantities import UNITS, Unit, split_unit
 from filters.maths.tokens import UnknownError
 
@@ -112,9 +113,11 @@ def word_number(text: str) -> int | None:
 
 
 def is_real(value: Any) -> bool:
-    """Whether a value is a real number, or infinite."""
+    """Whether a value is a real number, or infinite, whose size is known."""
     from mpmath import mp
 
+    if isinstance(value, Large):  # whether it is less than another is not known
+        return False
     return isinstance(value, Fraction) or bool(mp.im(value) == 0 and not mp.isnan(value))
 
 

@@ -37,6 +37,7 @@ from filters.maths.structures import (
     merged,
     only_false,
 )
+from filters.maths.tokens import UnknownError
 
 _CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
 _LABELLED = re.compile(r"(?:\(\s*([A-H])\s*\)|([A-H])\s*[).:](?=\s))\s*(\S.*)")
@@ -62,7 +63,10 @@ _DEEPEST = 6
 
 def compare(gold: str, answer: str) -> bool | None:
     """Whether an answer equals the reference; None if this module cannot tell."""
-    return _same(cleaned(gold), cleaned(answer), depth=0)
+    try:
+        return _same(cleaned(gold), cleaned(answer), depth=0)
+    except UnknownError:  # an enormous number and an irrational one
+        return None
 
 
 def readable(text: str) -> bool:

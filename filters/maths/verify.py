@@ -49,9 +49,11 @@ def why_unfit(gold: str) -> str | None:
 
 def read_otherwise(answer: str, completion: str) -> str | None:
     """Return the answer that math-verify's own extraction finds in a completion if it is not shown to equal ours; None where the
-    two agree, or it finds none."""
+    two agree, where it finds none, and where it would not come to an end."""
     from math_verify import parse
 
+    if expense(completion) is not None:
+        return None
     found = parse(completion, parsing_timeout=None)
     other = next((text for text in reversed(found) if isinstance(text, str)), "")
     return None if not other or refusal(other) or compare(answer, other) else other
