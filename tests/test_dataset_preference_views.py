@@ -59,6 +59,39 @@ def test_pairs_that_differ_in_form_only_are_asked_for(run: Callable[..., Path]) 
     assert not (run(rows, "none", **by_form) / "dataset" / "preference").exists()
 
 
+@pytest.mark.slow
+def test_near_misses_that_differ_in_a_sign_are_pairs(run: Callable[..., Path]) -> None:
+    """In a sign, an operator, a comparison, a unit, an order, a date or a negation: all that tells duplicates apart."""
+    pairs = [
+        ("The answer is 5.", "The answer is -5."),
+        ("x = a + b", "x = a - b"),
+        ("if a < b:", "if a <= b:"),
+        ("a == b", "a != b"),
+        ("It is 3 m long.", "It is 3 km long."),
+        ("First 3, then 5.", "First 5, then 3."),
+        ("It came on 2024-03-05.", "It came on 2024-05-03."),
+        ("5 %", "5"),
+        ("It is not so.", "It is so."),
+    ]
+    before = "We go step by step and look at each part of it. "
+    rows = [
+        {"prompt": f"{number}?", "reference": before + right, "completion": before + text}
+        for number, (right, wrong) in enumerate(pairs)
+        for text in (right, wrong)
+    ]
+    views = view_rows(run(rows, filters=[{"name": "exact_answer"}]), "preference")
+
+    assert [tuple(pair[side][0]["content"].removeprefix(before) for side in ("chosen", "rejected")) for pair in views] == pairs
+
+
+def test_near_misses_that_differ_in_indentation_are_pairs(run: Callable[..., Path]) -> None:
+    right, wrong = "for x in y:\n    z += x\nreturn z", "for x in y:\n    z += x\n    return z"
+    rows = [{"prompt": "z?", "completion": text} for text in (right, wrong)]
+    views = view_rows(run(rows, filters=[{"name": "regex", "parameters": {"pattern": r"\nreturn z"}}]), "preference")
+
+    assert [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in views] == [(right, wrong)]
+
+
 def test_unpaired_samples_have_labels_and_can_be_balanced(run: Callable[..., Path]) -> None:
     rows = view_rows(run(related_samples()), "unpaired")
     balanced = view_rows(run(related_samples(), "balanced", dataset={"unpaired": {"balance": True}}), "unpaired")

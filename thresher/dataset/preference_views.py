@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from filters.chunks import take, text_codes
 from filters.judging import compared_text
 from filters.similarity.kernel import I64, U64
+from filters.similarity.meaning import meanings
 from filters.similarity.signatures import signed
 from schemas.dataset import PreferenceSpec, UnpairedSpec
 from schemas.sample import Kind
@@ -87,9 +88,11 @@ def _answers(judged: pa.Table) -> pa.ChunkedArray:
 
 
 def _forms(answers: pa.ChunkedArray) -> U64:
-    """Hashes of the answers (n,), without case, white space and punctuation."""
+    """Hashes of the answers (n,), without case, white space and punctuation, but for what has a meaning: signs, operators,
+    comparisons, units, the order of numbers, indentation."""
     plain = pc.replace_substring_regex(answers, r"[^\pL\pM\pN]+", " ")
-    return signed(pc.utf8_trim(plain, " "), np.zeros(len(answers), np.uint64)).contents
+    contents = signed(pc.utf8_trim(plain, " "), np.zeros(len(answers), np.uint64)).contents
+    return contents * np.uint64(0x9E3779B97F4A7C15) + meanings(answers.combine_chunks())
 
 
 def _first_of(groups: I64, values: I64) -> I64:
