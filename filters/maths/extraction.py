@@ -29,6 +29,8 @@ BOXES = 64
 """Boxes that are read, from the end."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=\S)")
+_NOTHING = " $.\n*)\\]}"
+"""What may stand after a box and says nothing."""
 _SIMPLE = re.compile(r"\\boxed\{([A-Za-z0-9.,+/-]{1,5500})\}")
 _TAG = re.compile(r"<answer>([^<]{0,6000})</answer>", re.IGNORECASE)
 _COPULA = re.compile(r"\s*(?:\u3067\u3059|\u3067\u3042\u308b|\uc785\ub2c8\ub2e4|\uc774\ub2e4|\u0939\u0948)?\s*[\u3002\u0964.]?$")
@@ -123,10 +125,12 @@ def final_answer(text: str) -> Candidate:
         text = text[-SCANNED_CHARS:]
     boxes = text.count("\\boxed") + text.count("\\fbox")
     if boxes == 1 and (simple := _SIMPLE.search(text)):
-        if simple.start() and text[simple.start() - 1] == "-":
+        start, end = simple.span()
+        if start and text[start - 1] == "-":
             return Candidate(None, "a sign before the box")
         candidate = Candidate(simple[1], "", True)
-        return _unless_changed(candidate, text[simple.end() :])
+        rest = text[end:]
+        return _unless_changed(candidate, rest) if rest.strip(_NOTHING) else candidate
     if boxes:
         candidate, end = _boxed(text)
         return candidate if candidate.answer is None else _unless_changed(candidate, text[end:])
@@ -156,7 +160,7 @@ def _candidate(answer: str) -> Candidate:
 
 def _unless_changed(candidate: Candidate, rest: str) -> Candidate:
     """The answer in a box, unless it is a part of an expression, or the text after it announces another one."""
-    if candidate.answer is None or not rest.strip(" $.\n*)\\]}"):
+    if candidate.answer is None or not rest.strip(_NOTHING):
         return candidate
     rest = without_end_of_turn(rest)
     if _CONTINUED.match(rest) or (rest.lstrip().startswith("=") and not re.search(r"\d", candidate.answer)):
