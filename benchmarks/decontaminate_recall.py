@@ -2,9 +2,9 @@
 
 python benchmarks/decontaminate_recall.py [--items 400]
 
-Items are made of words of documentation strings; each text holds one item with some of its words
-replaced, as a copy with other numbers or names has. Also exact copies of Chinese and Japanese items, and texts that hold none.
-Prints the table of docs/filters.md.
+Items are made of words of documentation strings, one number and one name; each text holds one item, as it is or with another
+number, another name or both. Also exact copies of Chinese and Japanese items, and texts that hold none.
+Prints the table of docs/verdicts.md.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import filters
 from filters.judging import judge
 from helpers.filter_tables import pool_table
 
+NAMES = "Anna Ben Carla David Elena Farid Grace Hugo Ines Jonas Kira Liam Mina Noah Olga Paul Quinn Rosa Samir Tara".split()
 LENGTHS = (5, 10, 15, 30, 60)
 CHARACTERS = {"Chinese": (0x4E00, 0x5000), "Japanese": (0x3042, 0x3094)}
 
@@ -44,26 +46,49 @@ def vocabulary() -> list[str]:
     return sorted({word for text in texts for word in text.lower().split() if word.isalpha() and len(word) > 2})
 
 
+@dataclass(frozen=True)
+class Item:
+    """A question with one number and one name, at these places."""
+
+    words: tuple[str, ...]
+    number: int
+    name: int
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def changed(self, draw: random.Random, *, number: bool, name: bool) -> str:
+        """Its text with another number, another name, or both."""
+        words = list(self.words)
+        if number:
+            words[self.number] = str(int(words[self.number]) + draw.randint(1, 999))
+        if name:
+            words[self.name] = draw.choice([other for other in NAMES if other != words[self.name]])
+        return " ".join(words)
+
+
+def item_of(draw: random.Random, words: Sequence[str], length: int) -> Item:
+    """A question of `length` words."""
+    chosen = [draw.choice(words) for _ in range(length)]
+    number, name = draw.sample(range(length), 2)
+    chosen[number], chosen[name] = str(draw.randint(2, 999)), draw.choice(NAMES)
+    return Item(tuple(chosen), number, name)
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--items", type=int, default=400)
     count = parser.parse_args().items
     draw, words = random.Random(4), vocabulary()
-    print("| words of an item | exact copy | one word changed | two words changed | no copy |\n|---|---|---|---|---|")
+    print("| words of an item | exact copy | number changed | name changed | both changed | no copy |\n|---|---|---|---|---|---|")
     for length in LENGTHS:
-        items = [[draw.choice(words) for _ in range(length)] for _ in range(count)]
-        row = []
-        for changes in (0, 1, 2):
-            copies = [list(item) for item in items]
-            for copy in copies:
-                for place in draw.sample(range(length), changes):
-                    copy[place] = str(draw.randint(2, 999))
-            row.append(
-                found([" ".join(item) for item in items], [f"We are asked: {' '.join(copy)}? Let us see." for copy in copies])
-            )
-        others = [" ".join(draw.choice(words) for _ in range(length)) for _ in range(count)]
-        row.append(found([" ".join(item) for item in items], others))
+        items, row = [item_of(draw, words, length) for _ in range(count)], []
+        for number, name in ((False, False), (True, False), (False, True), (True, True)):
+            copies = [item.changed(draw, number=number, name=name) for item in items]
+            row.append(found([item.text for item in items], [f"We are asked: {copy}? Let us see." for copy in copies]))
+        row.append(found([item.text for item in items], [item_of(draw, words, length).text for _ in range(count)]))
         print(f"| {length} | " + " | ".join(f"{share:.0%}" for share in row) + " |")
     for language, (low, high) in CHARACTERS.items():
         texts = ["".join(chr(draw.randrange(low, high)) for _ in range(40)) for _ in range(count)]
@@ -71,7 +96,7 @@ def main() -> int:
         changed = [text[:20] + "12" + text[21:] for text in texts]
         row = [found(texts, [f"{other[:9]}{text}{other[9:12]}" for text, other in zip(texts, others, strict=True)])]
         row += [found(texts, changed), found(texts, others)]
-        print(f"| 40 characters, {language} | {row[0]:.0%} | {row[1]:.0%} | | {row[2]:.0%} |")
+        print(f"| 40 characters, {language} | {row[0]:.0%} | {row[1]:.0%} | | | {row[2]:.0%} |")
     return 0
 
 
