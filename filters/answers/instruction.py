@@ -1,6 +1,7 @@
 """Keep completions that follow verifiable instructions: a number of words, no commas, a title in <<angle brackets>>.
 
-The checks and their names are those of IFEval (Zhou et al. 2023, arXiv 2311.07911); the code is our own. They come from the
+The checks and their names are those of IFEval (Zhou et al. 2023, arXiv 2311.07911) and IFBench (Pyatkin et al. 2025, arXiv
+2507.02833); the code is our own. They come from the
 recipe (`checks`) or from the prompt's reference in the form of IFEval's own file: `{"instruction_id_list":
 ["punctuation:no_comma"], "kwargs": [{}]}`. An unknown instruction is refused, never passed. Nothing is random and nothing is
 downloaded, so the same text has the same verdict everywhere.
@@ -14,12 +15,16 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from filters.answers.instruction_checks import CHECKS, Arguments
+from filters.answers import instruction_checks
+from filters.answers.ifbench_forms import FORM_CHECKS
+from filters.answers.ifbench_words import WORD_CHECKS, Arguments
 from filters.base import Filter, FilterError, Role, Scope
 from schemas.sample import Verdict
 
+CHECKS = {**instruction_checks.CHECKS, **WORD_CHECKS, **FORM_CHECKS}
+"""Check by name."""
 _IFBENCH = ("count", "ratio", "words", "sentence", "format", "custom", "repeat")
-"""Groups of instructions of IFBench (arXiv 2507.02833), which are not checked: they leave a sample undecided."""
+"""Groups of instructions of IFBench: one of them that is not known leaves a sample undecided."""
 
 
 class Config(BaseModel):
