@@ -79,8 +79,9 @@ class GatesSpec(Part):
     diversity_drop: Share = 0.3
     """Largest fall of the effective number of solutions per prompt since the last release of this recipe, as a share of the
     earlier number."""
-    calibration: bool = True
-    """Refuse samples that are proved not to be draws from the model's own distribution."""
+    calibration: bool | Literal["tested"] = True
+    """Refuse samples that are proved not to be draws from the model's own distribution; `tested`: and those of a source of which
+    too few tokens were tested to tell."""
     self_check: bool = True
     """Check once more that the verifiers accept references of the run's own prompts (run.check_golds of them), and refuse a run
     whose verifiers raise an alarm."""

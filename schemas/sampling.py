@@ -81,7 +81,7 @@ class Sampling(Part):
     """Tokens of the longest completion. A longer one is cut and dropped as `truncated`."""
     temperature: Temperature | Annotated[tuple[Temperature, ...], Field(min_length=1)] = 1.0
     """1 draws from the model's own distribution. Any other value is recorded on every sample and named on the dataset card. A
-    list draws samples_per_prompt at each temperature, for a comparison."""
+    list draws samples_per_prompt at each temperature, for a comparison. vLLM takes 0.01 to 2."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Keep only the likeliest tokens whose probabilities add up to this share (nucleus sampling); 1 is off."""
     top_k: Annotated[int, Field(ge=0)] = 0

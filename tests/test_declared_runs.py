@@ -87,6 +87,18 @@ def test_a_budget_of_thinking_is_tested_before_it_and_named(tmp_path: Path) -> N
     assert {json.loads(row["sampling"])["thinking_tokens"] for row in pool_rows(tmp_path / "run")} == {20}
 
 
+@pytest.mark.parametrize("expect", ["ancestral", "declared"])
+def test_what_the_recipe_changes_is_a_fault_unless_it_is_expected(tmp_path: Path, expect: str) -> None:
+    """Whatever the test shows: a server may report what it drew from, and then nothing differs."""
+    sampling = {"temperature": 0.6, "calibration": {"standard_error": 0.02, "expect": expect}}
+    with FakeOpenAI() as server:
+        finished = run_recipe(recipe(tmp_path, server.url, sampling=sampling), tmp_path / "run")
+    faults = finished.audit.calibration_faults
+
+    assert bool(faults) == (expect == "ancestral")
+    assert all("the recipe asks for temperature 0.6" in fault and "expect: declared" in fault for fault in faults)
+
+
 @pytest.mark.slow
 def test_the_likeliest_tokens_reach_the_pool_and_the_view(tmp_path: Path, load: Any) -> None:
     """Flat in the pool; what is drawn is the same without them, so ids and the column sampling are too."""

@@ -23,11 +23,13 @@ from thresher.estimators.calibration import (
     TOP_K,
     Quota,
     Sums,
+    Total,
     calibrations,
     empty_sums,
     from_flat,
     merged,
     sums,
+    whole,
 )
 
 Array = NDArray[np.float64]
@@ -359,6 +361,20 @@ def test_all_sources_share_the_bound() -> None:
     assert [[score.event for score in test.exceeds] for test in tests] == [[], ["top1", "tail"]]
     assert (tests[0].scores[1].z, tests[0].scores[1].bound) == (None, None)
     assert tests[0].scores[0].z == 1.0
+
+
+def test_a_list_is_whole_with_all_tokens_or_all_of_the_probability() -> None:
+    infinite = -np.inf
+    lists = np.log([[0.5, 0.3, 0.1], [0.6, 0.4, 1e-300], [0.5, 0.3, 0.1]])
+    lists[1, 2], lists[2, 1:] = infinite, infinite
+
+    assert whole(lists).tolist() == [True, True, False]
+
+
+def test_what_the_engine_did_not_list_is_named() -> None:
+    [test] = calibrations({("engine", ""): Total(100, empty_sums(), 7)})
+
+    assert test.status == "not tested: too few tokens; masked: 7 tokens that the engine did not list whole"
 
 
 def test_a_calibration_is_written_as_json() -> None:

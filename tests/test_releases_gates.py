@@ -16,6 +16,7 @@ from thresher.auditing.count_run import count
 from thresher.auditing.drift import drift
 from thresher.cli import main
 from thresher.errors import PublishError
+from thresher.estimators.calibration import calibrations, empty_sums
 from thresher.pool.run import Run, open_run
 from thresher.releases.gates import against, drifted, figures, gates
 from thresher.releases.repository import releases
@@ -29,6 +30,10 @@ def test_each_gate_has_its_reason(tmp_path: Path) -> None:
     faulty = replace(found, problems=("counts",), calibration_faults=("not at temperature 1",), alarms=("all unparsed",))
     assert gates(run, faulty, loose) == ["counts", "not at temperature 1"]
     assert gates(run, faulty, loose.model_copy(update={"calibration": False})) == ["counts"]
+    untested = loose.model_copy(update={"calibration": "tested"})
+    assert gates(run, replace(found, calibration=()), untested) == ["calibration: not tested: no tokens were calibrated"]
+    few = calibrations({("engine", ""): (10, empty_sums())})
+    assert gates(run, replace(found, calibration=tuple(few)), untested) == ["calibration: engine: not tested: too few tokens"]
     imported = replace(faulty, origin="brought")
     assert gates(run, imported, GatesSpec.model_validate({"calibration": False})) == ["counts", "all unparsed"]
     assert gates(run, replace(found, total=replace(found.total, hits=0)), GatesSpec.model_validate({**LOOSE, "hits": 1})) == [

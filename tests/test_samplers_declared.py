@@ -18,14 +18,19 @@ from helpers.thinking_model import MARKS, thinking_model
 from helpers.vllm_server import serving
 from schemas.engines import ModelSpec, VllmEngine
 from schemas.sample import Message
+from schemas.sampling import Sampling
 from thresher.estimators.calibration import Calibration, Quota, calibrations, merged
 from thresher.inputs.thinking import budget_marks, marking_of
 from thresher.samplers.declared import (
+    LEAST_TEMPERATURE,
+    MOST_TEMPERATURE,
+    changes_distribution,
     declared_words,
     forced_positions,
     free_tokens,
     logprobs_kind,
     response_format,
+    temperature_fault,
     template_with_effort,
     vllm_structure,
 )
@@ -372,3 +377,29 @@ def thinking_tokens_of(url: str) -> list[int]:
     address = url.removesuffix("/v1") + "/tokenize"
     body = {"model": "small", "prompt": "".join(MARKS), "add_special_tokens": False}
     return list(httpx.post(address, json=body, trust_env=False).json()["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "why"),
+    [((0.005, 1.0), "raises temperatures below 0.01"), ((1.0, 2.5), "refuses temperatures above 2"), ((0.01, 2.0), None)],
+)
+def test_temperatures_that_vllm_would_change_are_told(temperatures: tuple[float, ...], why: str | None) -> None:
+    fault = temperature_fault(temperatures)
+
+    assert fault is None if why is None else why in (fault or "")
+
+
+@pytest.mark.slow
+def test_what_vllm_does_with_a_low_and_a_high_temperature() -> None:
+    """The reason for the limits."""
+    from vllm import SamplingParams
+
+    assert SamplingParams(temperature=0.005).temperature == LEAST_TEMPERATURE
+    with pytest.raises(Exception, match="temperature must be in"):
+        SamplingParams(temperature=MOST_TEMPERATURE + 0.1)
+
+
+def test_a_recipe_changes_the_distribution_by_temperature_truncation_or_penalty() -> None:
+    assert not changes_distribution(Sampling())
+    for name, value in {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1}.items():
+        assert changes_distribution(Sampling.model_validate({name: value})), name

@@ -121,7 +121,7 @@ def test_a_plain_server_gets_plain_fields_only() -> None:
 
 
 def test_a_plain_server_cannot_be_sent_top_k() -> None:
-    with FakeOpenAI(owned_by="hosted") as server, pytest.raises(EngineError, match=r"sampling.top_k: .* has no such field"):
+    with FakeOpenAI(owned_by="hosted") as server, pytest.raises(EngineError, match=r"sampling.top_k: .* does not take it"):
         draw(sampler(server), [group(0, top_k=20)])
 
     assert server.bodies == []

@@ -18,12 +18,32 @@ def test_the_list_of_tokens_does_not_depend_on_the_draw() -> None:
         listed = [drawn, *(other for other in range(5) if other != drawn)][:5]
         top = [{"token": f"token_id:{token}", "logprob": float(np.log(p[token]))} for token in listed]
         tokens, _, tops = read_logprobs({"content": [{**top[0], "top_logprobs": top}]})
-        sums = calibrate(tokens, tops, 5)
-        assert sums is not None
+        calibrated = calibrate(tokens, tops, 5)
+        assert calibrated is not None and calibrated[1] == 0
+        sums = calibrated[0]
         total += p[drawn] * sums
         weight[:, 1] = sums[:, 1]
 
     assert total[:, 0] == pytest.approx(weight[:, 1])
+
+
+def test_positions_whose_list_a_neighbour_took_are_left_out() -> None:
+    """vLLM's server writes -9999 for minus infinity. A short list that holds all of the probability is whole."""
+    full = [(0, float(np.log(0.5))), (1, float(np.log(0.3))), (2, float(np.log(0.1)))]
+    taken = [(0, float(np.log(0.5))), (1, -9999.0), (2, -9999.0)]
+    short = [(0, float(np.log(0.6))), (1, float(np.log(0.4)))]
+    calibrated = calibrate([0, 0, 1], [full, taken, short], 3)
+
+    assert calibrated is not None
+    assert calibrated[1] == 1
+    assert calibrated[0][:, 0].sum() == 2
+
+
+@pytest.mark.parametrize("value", [0.01, 45.0])
+def test_values_above_0_are_no_log_probabilities(value: float) -> None:
+    with pytest.raises(ValueError, match=r"impossible: logits\?"):
+        numbers([-1.0, value])
+    assert len(numbers([1e-4, -2])) == 2
 
 
 def test_label_logprobs_add_up_spellings_with_and_without_a_space() -> None:

@@ -1,13 +1,17 @@
 """Requests to servers, byte for byte where it matters."""
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers.http_sampler import group
 from schemas.engines import HttpEngine
+from schemas.sample import Message
+from thresher.samplers.http.answers import Answer
 from thresher.samplers.http.dialects import (
     ANTHROPIC,
     LLAMA_CPP,
@@ -27,9 +31,11 @@ from thresher.samplers.http.protocol import (
     prompt_body,
     request_body,
     short_question,
+    told_kind,
     unsupported_fields,
 )
 from thresher.samplers.http.refusals import Form, form_of
+from thresher.samplers.sampler import NEUTRAL, Completion, Group
 
 URL = ("http://127.0.0.1:1/v1",)
 
@@ -276,3 +282,39 @@ def test_an_answer_is_as_long_as_its_tokens_allow() -> None:
 
     assert short < 20e6
     assert long - short == 2 * 4900 * 1024
+
+
+@pytest.mark.parametrize(
+    ("gain", "kind"), [((1.0, 1.0), "raw"), ((1.0, 2.0), "processed"), ((1.0, 1.4), None)], ids=["raw", "processed", "neither"]
+)
+def test_a_server_is_asked_at_two_temperatures(gain: tuple[float, float], kind: str | None) -> None:
+    """Processed log-probabilities have twice the gaps at half the temperature."""
+    asked: list[float] = []
+
+    async def answer(question: Question) -> Answer:
+        temperature = question.group.parameters["temperature"]
+        asked.append(temperature)
+        logits = np.array([3.0, 2.0, 1.0, 0.5, 0.0]) * gain[temperature == 0.5]
+        logprobs = (logits - np.logaddexp.reduce(logits)).astype(np.float32)[None]
+        completion = Completion("Red", "length", top_ids=np.arange(5, dtype=np.int32)[None], top_logprobs=logprobs)
+        return Answer((completion,), None, 1, None)
+
+    assert asyncio.run(told_kind(answer)) == kind
+    assert asked == [1.0, 0.5]
+
+
+def test_a_server_that_lists_no_tokens_tells_nothing() -> None:
+    async def answer(_: Question) -> Answer:
+        return Answer((Completion("Red", "length"),), None, 1, None)
+
+    assert asyncio.run(told_kind(answer)) is None
+
+
+@pytest.mark.parametrize("temperature", [0.005, 2.5])
+def test_vllm_takes_no_such_temperature(temperature: float) -> None:
+    """It raises the first to 0.01 without a word, and refuses the second."""
+    values = {**NEUTRAL, "temperature": temperature, "max_tokens": 1, "stop": []}
+    group = Group(0, (Message("user", "Hello"),), 1, values)
+
+    assert unsupported_fields(group, form_of(VLLM)) == ["temperature"]
+    assert unsupported_fields(replace(group, parameters={**values, "temperature": 0.0}), form_of(VLLM)) == []

@@ -144,6 +144,21 @@ def test_vllm_serve_draws_tokens_with_logprobs(vllm_server: str, api: str) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logprobs", "raw_logits"])
+def test_vllm_serve_is_asked_which_log_probabilities_it_gives(tmp_path: Path, mode: str) -> None:
+    """Of a recipe that changes the distribution. Logits are no log-probabilities, and nothing is drawn with them."""
+    from thresher.inputs.models import embedded_model
+
+    with serving(str(embedded_model().path), tmp_path / "log", "--logprobs-mode", mode) as url:
+        if mode == "raw_logits":
+            with pytest.raises(EngineError, match="which are impossible: logits"):
+                draw(sampler(url, give_up_after_s=3), [real_group(0, n=1)], timeout=600)
+        else:
+            with sampler(url, tells_kind=True) as http:
+                assert http.facts.logprobs_kind == mode.removesuffix("_logprobs")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_vllm_serve_shows_the_prompt_that_it_reads(vllm_server: str, api: str) -> None:
     """The tokens are as many as those that it reports with samples."""
@@ -192,7 +207,7 @@ def test_explicit_fields_overrule_vllm_serve(vllm_server: str, api: str) -> None
             for choice in client.post(vllm_server + path, json=body | prompt).json()["choices"]:
                 tokens, _, tops = read_logprobs(choice["logprobs"])
                 part = calibrate(tokens, tops, 20)
-                plain += empty_sums() if part is None else part
+                plain += empty_sums() if part is None else part[0]
     worst = calibrations({("plain", ""): (1, plain)})[0].exceeds
 
     assert max(abs(score.z or 0) for score in worst) > 8

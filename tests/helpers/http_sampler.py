@@ -27,6 +27,7 @@ def sampler(
     base: Path | None = None,
     base_model: str | None = None,
     note: Note | None = None,
+    tells_kind: bool = False,
     **spec: Any,
 ) -> HttpSampler:
     """A sampler of servers, or of the file of a fleet in `base`. Calibrates nothing unless a quota is given. With `base_model`
@@ -34,7 +35,9 @@ def sampler(
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
     engine = HttpEngine(kind="openai_http", base_urls=urls, **spec)
     quota = quota or Quota(standard_error=0)
-    return HttpSampler(engine, "small", quota=quota, seeds=seeds, base=base, note=note, base_model=base_model, waits=WAITS)
+    return HttpSampler(
+        engine, "small", quota=quota, seeds=seeds, base=base, note=note, base_model=base_model, waits=WAITS, tells_kind=tells_kind
+    )
 
 
 def group(number: int, n: int = 2, **parameters: Any) -> Group:

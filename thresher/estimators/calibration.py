@@ -77,6 +77,15 @@ def sums(drawn: NDArray[np.integer[Any]], listed: NDArray[np.integer[Any]], logp
     return np.stack([indicator.sum(axis=1), q.sum(axis=1), variance.sum(axis=1)], axis=1)
 
 
+def whole(logprobs: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Positions (T,) whose list (T, k) is whole: k finite log-probabilities, or all of the probability. On a server, a neighbour
+    that asks for chosen tokens only takes the list from everybody's positions of that step (vLLM 0.32, V1 runner), whatever is
+    drawn there, so leaving these positions out is no bias."""
+    finite: NDArray[np.bool_] = np.isfinite(logprobs).all(axis=1)
+    complete: NDArray[np.bool_] = np.exp(np.asarray(logprobs, np.float64)).sum(axis=1) > 1 - 1e-3
+    return finite | complete
+
+
 def from_flat(
     flat: tuple[Sequence[int], Sequence[float], Sequence[int]], k: int = TOP_K
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -147,7 +156,7 @@ class Calibration:
     bound: float
     """The bound of |z| over all events of the run, if all were normal; each score has its own, slightly above."""
     masked: int = 0
-    """Tokens that were left out because the recipe lets the engine force them."""
+    """Tokens that were left out: the recipe lets the engine force them, or it did not list their likeliest alternatives."""
 
     @property
     def tested(self) -> bool:
@@ -157,9 +166,10 @@ class Calibration:
     @property
     def status(self) -> str:
         """How much of the source was tested, in words."""
+        why = f"may be forced by {self.forced_by}" if self.forced_by else "the engine did not list whole"
         if not self.tokens and self.masked:
-            return f"not tested: masked: all tokens may be forced by {self.forced_by}"
-        left_out = f"; masked: {self.masked} tokens that may be forced by {self.forced_by}" if self.masked else ""
+            return f"not tested: masked: all tokens {why}"
+        left_out = f"; masked: {self.masked} tokens that {why}" if self.masked else ""
         return ("tested" if self.tested else "not tested: too few tokens") + left_out
 
     @property

@@ -14,6 +14,7 @@ from thresher.errors import EngineError, SourceError, ThresherError
 from thresher.estimators.calibration import Quota
 from thresher.inputs import models
 from thresher.judging.build import Built
+from thresher.samplers.declared import temperature_fault
 from thresher.samplers.openai_http import HttpSampler
 from thresher.samplers.replay import ReplaySampler
 from thresher.samplers.vllm_process import check_options, unknown_options
@@ -32,6 +33,8 @@ def engine_faults(recipe: Recipe, base: Path) -> tuple[list[str], list[str]]:
             _read_table(base / engine.path, "engine.path")
         if isinstance(engine, VllmEngine):
             check_options(engine)
+            if (fault := temperature_fault(recipe.sampling.temperatures)) is not None:
+                return [fault], []
             if importlib.util.find_spec("vllm") is None:
                 return [], [f"the engine and its options: {VLLM_MISSING}"]
             return unknown_options(engine), []

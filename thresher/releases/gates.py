@@ -16,6 +16,9 @@ def gates(run: Run, audit: Audit, limits: GatesSpec) -> list[str]:
     reasons = list(audit.problems)
     if limits.calibration:
         reasons += audit.calibration_faults
+    if limits.calibration == "tested":
+        untested = [f"calibration: {test.source}: {test.status}" for test in audit.calibration if not test.tested]
+        reasons += untested if audit.calibration else ["calibration: not tested: no tokens were calibrated"]
     if limits.self_check:
         reasons += audit.alarms
         if audit.origin == "sampled":

@@ -6,11 +6,14 @@ Whether a position is left out of the calibration must never depend on its own t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from schemas.sampling import Sampling
+from thresher.samplers.sampler import NEUTRAL
 
 if TYPE_CHECKING:
     from vllm.config.reasoning import ReasoningConfig
@@ -19,9 +22,33 @@ PROMPT_SLACK = 8
 """Tokens of thinking that a prompt may hold: a template that opens the thinking writes the mark and a line break."""
 
 
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 2.0
+"""vLLM raises a temperature below the first to it, and refuses one above the second (vllm.sampling_params, 0.24 to 0.33)."""
+
+
+def temperature_fault(temperatures: Iterable[float]) -> str | None:
+    """Why vLLM would not draw at the temperatures of a recipe, None if it would."""
+    for temperature in temperatures:
+        if temperature < LEAST_TEMPERATURE:
+            return (
+                f"sampling.temperature: vLLM raises temperatures below {LEAST_TEMPERATURE} to it, found {temperature:g}; use "
+                f"{LEAST_TEMPERATURE} or more, or sampling.anchor for the greedy completion"
+            )
+        if temperature > MOST_TEMPERATURE:
+            return f"sampling.temperature: vLLM refuses temperatures above {MOST_TEMPERATURE:g}, found {temperature:g}; use less"
+    return None
+
+
 def forces_all(parameters: Mapping[str, Any]) -> bool:
     """Return whether the engine may force any token of a completion."""
     return parameters.get("structured") is not None
+
+
+def changes_distribution(sampling: Sampling) -> bool:
+    """Whether a recipe draws from another distribution than the model's own: by a temperature, a truncation or a penalty."""
+    return any(temperature != 1 for temperature in sampling.temperatures) or any(
+        getattr(sampling, name) != value for name, value in NEUTRAL.items() if name != "temperature"
+    )
 
 
 def declared_words(parameters: Mapping[str, Any]) -> list[str]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from filters.reasoning import Marking
 from schemas.engines import Engine, HttpEngine, ReplayEngine
 from schemas.sampling import Sampling
+from thresher.errors import EngineError
 from thresher.estimators.calibration import Quota
 from thresher.inputs.models import Model
 from thresher.inputs.thinking import budget_marks
+from thresher.samplers.declared import changes_distribution, temperature_fault
 from thresher.samplers.http.claims import Note
 from thresher.samplers.openai_http import HttpSampler
 from thresher.samplers.replay import ReplaySampler
@@ -40,7 +42,12 @@ def open_sampler(
         return ReplaySampler(base / engine.path)
     if isinstance(engine, HttpEngine):
         base_model = None if model.adapter is None else model.name
-        return HttpSampler(engine, model.served_name, quota=quota, seeds=seeds, base=base, note=note, base_model=base_model)
+        return HttpSampler(
+            engine, model.served_name, quota=quota, seeds=seeds, base=base, note=note, base_model=base_model,
+            tells_kind=changes_distribution(sampling),
+        )  # fmt: skip
+    if (fault := temperature_fault(sampling.temperatures)) is not None:
+        raise EngineError(fault)
     return VllmSampler(
         engine,
         model,

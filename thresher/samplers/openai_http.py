@@ -74,11 +74,12 @@ class HttpSampler:
         note: Note | None = None,
         base_model: str | None = None,
         waits: Waits | None = None,
+        tells_kind: bool = False,
     ) -> None:
         reserved = sorted(set(spec.extra_body) & RESERVED_FIELDS)
         if reserved:
             raise EngineError(f"engine.extra_body.{reserved[0]}: thresher sets this itself; remove it from the recipe")
-        service = Service(spec, model_name, seeds == "sample", note or Remembered(), base_model)
+        service = Service(spec, model_name, seeds == "sample", note or Remembered(), base_model, tells_kind)
         self.balancer = Balancer(service, read_key(spec.api_key_env), base=base or Path(), quota=quota, waits=waits or Waits())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None

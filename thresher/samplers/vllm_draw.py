@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from schemas.sample import Message
 from thresher.errors import EngineError
-from thresher.estimators.calibration import TOP_K, Quota, Sums, empty_sums, from_flat, sums
+from thresher.estimators.calibration import TOP_K, Quota, Sums, empty_sums, from_flat, sums, whole
 from thresher.samplers.declared import forced_positions, forces_all, vllm_parameters
 from thresher.samplers.sampler import Completion, Drawn, Group
 from thresher.samplers.vllm_process import Tokeniser, in_words
@@ -136,13 +136,14 @@ def _with_top(k: int, completion: Completion, listed: Listed) -> Completion:
 
 
 def _calibrate(start: EngineStart, group: Group, prompt: Sequence[int], lists: Sequence[Listed]) -> tuple[Sums, int]:
-    """The sums over the tokens that nothing forced, and the number of the others. The lists have TOP_K tokens or more."""
+    """The sums over the tokens that nothing forced and whose lists are whole, and the number of the others. The lists have TOP_K
+    tokens or more."""
     calibration, masked = empty_sums(), 0
     budget = group.parameters.get("thinking_tokens")
     for drawn, top, logprobs in lists:
-        free = np.ones(len(drawn), bool)
+        free = whole(logprobs[:, :TOP_K])
         if budget is not None and start.budget_marks is not None:
-            free = ~forced_positions(drawn, np.asarray(prompt), (start.budget_marks[0], start.budget_marks[1]), budget)
+            free &= ~forced_positions(drawn, np.asarray(prompt), (start.budget_marks[0], start.budget_marks[1]), budget)
         calibration += sums(drawn[free], top[free, :TOP_K], logprobs[free, :TOP_K])
         masked += len(drawn) - int(free.sum())
     return calibration, masked

@@ -160,6 +160,11 @@ def _calibration_faults(calibration: list[Calibration], manifest: RunManifest) -
                 f"calibration: {test.source}: {test.status}, so nothing shows that the samples are draws from the model's own "
                 "distribution; if that is intended, set sampling.calibration.expect: declared"
             )
+        if test.explained and not expected and not test.exceeds:
+            yield (
+                f"calibration: {test.source}: the recipe asks for {test.declared}, so the samples are not draws from the model's "
+                "own distribution, whatever the test shows; if that is intended, set sampling.calibration.expect: declared"
+            )
         if test.exceeds and not (test.explained and expected):
             beyond = ", ".join(
                 f"{score.event} occurred {score.observed} times, expected {score.expected:.0f}, "

@@ -183,7 +183,8 @@ def read_answer(content: bytes, asked: Asked) -> Answer:
     complete = len(top) == len(tokens) and all(completion.logprobs is not None for completion in completions)
     calibration = calibrate(tokens, top, asked.top_logprobs) if asked.top_logprobs and complete else None
     prompt_ids = None if prompt is None else token_numbers(prompt, "prompt_token_ids")
-    return Answer(tuple(completions), prompt_ids, length, calibration, masked)
+    unlisted = 0 if calibration is None else calibration[1]
+    return Answer(tuple(completions), prompt_ids, length, calibration and calibration[0], masked + unlisted)
 
 
 def _choices(body: Any) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ class Balancer:
         for url, reason in failures.items():
             log.warning("%s cannot be reached (%s); continuing without it, and trying again", url, reason)
         up = [lane.endpoint for lane in self._lanes if lane.endpoint.up]
-        kinds = {endpoint.form.dialect.logprobs_kind for endpoint in up}
+        kinds = {endpoint.logprobs_kind for endpoint in up}
         self.facts = EngineFacts(
             "openai_http",
             ", ".join(sorted({endpoint.version for endpoint in up})),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from thresher.samplers.declared import LEAST_TEMPERATURE, MOST_TEMPERATURE
+
 VLLM_SAMPLING = ("top_k", "min_p", "repetition_penalty")
 """Sampling fields that vLLM adds to OpenAI's."""
 VLLM_FIXED: Mapping[str, Any] = MappingProxyType(
@@ -42,6 +44,8 @@ class Dialect:
     top_k_off: int = 0
     """The value of top_k that truncates nothing."""
     most_temperature: float | None = None
+    least_temperature: float = 0.0
+    """Temperatures above 0 and below this are raised to it."""
     """The temperature to which a higher one is reduced without an error."""
     keeps_defaults: bool = False
     """Whether a field that is not sent takes a value of the server's own, such as that of the model's generation_config. No
@@ -93,6 +97,8 @@ VLLM_PLAIN = Dialect(
     version_at=("/version", "version"),
     weights_at=("/weight_info", "weight_version"),
     logprobs_kind="raw",
+    most_temperature=MOST_TEMPERATURE,
+    least_temperature=LEAST_TEMPERATURE,
     seeds_each_choice=True,
     seed_bits=63,
     cuts_max_tokens=True,

@@ -19,14 +19,7 @@ from schemas.sample import Message
 from thresher.errors import EngineError, SourceError
 from thresher.samplers.http import refusals
 from thresher.samplers.http.addresses import host_and_port
-from thresher.samplers.http.answers import (
-    Answer,
-    BlockedError,
-    NoLogprobsError,
-    Response,
-    ServerError,
-    read_answer,
-)
+from thresher.samplers.http.answers import Answer, BlockedError, NoLogprobsError, Response, ServerError, read_answer
 from thresher.samplers.http.claims import ChangedServerError, context_of, read_card, read_claims, value_at
 from thresher.samplers.http.connection import ApiKey, AttemptError, Connection, PromptRefusedError, RateLimit
 from thresher.samplers.http.counters import WorkCounters, read_counters
@@ -46,6 +39,7 @@ from thresher.samplers.http.protocol import (
     request_body,
     shared_parts,
     short_question,
+    told_kind,
     unsupported_fields,
 )
 from thresher.samplers.http.refusals import Form, Refusal, adapted, form_of, needed_words
@@ -82,6 +76,7 @@ class Endpoint:
         self.patience_s = service.spec.silent_s
         """Seconds without a token after which the server is left. Doubles each time, because its steps may be slow, as on a CPU
         that reads long prompts."""
+        self.logprobs_kind = self.form.dialect.logprobs_kind
         self._service, self._key = service, key
         self._claims = ServerClaims(model=service.model)
         self._greeted_at, self._greeting, self._in_flight = -inf, asyncio.Lock(), 0
@@ -115,6 +110,10 @@ class Endpoint:
         elif check == "completion":
             await self._greet_with_completion()
         self._greeted_at = time.monotonic()
+        if not self.up:
+            self.logprobs_kind = self.form.dialect.logprobs_kind
+            if self._service.tells_kind and self.logprobs_kind == "raw":
+                self.logprobs_kind = await told_kind(self._answer) or "unknown"
         self.counters = WorkCounters()
         await self.look()
         if self._stalled is not None:
@@ -287,7 +286,7 @@ class Endpoint:
         form, group = self.form, question.group
         for name in unsupported_fields(group, form):
             raise EngineError(
-                f"sampling.{name}: {self.url} has no such field, so {group.parameters[name]} cannot be sent; "
+                f"sampling.{name}: {self.url} does not take it, so {group.parameters[name]} cannot be sent; "
                 "remove it from the recipe, or set engine.extensions to vllm if the server supports it"
             )
         if self._service.seeded and not form.dialect.takes_seeds:

@@ -1,6 +1,7 @@
 """Reads the log-probabilities of an answer, in the forms of the chat API and of the completions API, and calibrates them."""
 
 from dataclasses import replace
+from math import exp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,9 @@ from thresher.samplers.sampler import Completion
 NO_CHANCE = -9999.0
 """What vLLM's server writes for a log-probability of minus infinity, which JSON does not have."""
 
-MOST = 0.01
-"""The largest log-probability that is taken for one: 0, and the rounding of engines that compute in bfloat16."""
-MOST_OF_ALL = 0.05
-"""The same of all listed tokens of a position together."""
+MOST = 1e-3
+"""The largest log-probability that is taken for one, also of all listed tokens of a position together: 0, and rounding. vLLM
+started with --logprobs-mode raw_logits gives up to +45."""
 LEAST = float(np.finfo(np.float32).min)
 """The least one, which llama.cpp writes for minus infinity."""
 
@@ -48,7 +48,7 @@ def numbers(values: list[Any]) -> NDArray[np.float64]:
     if not np.isfinite(array).all():
         raise ValueError("log-probabilities that are not finite")
     if array.max(initial=0) > MOST or array.min(initial=0) < LEAST:
-        raise ValueError(f"log-probabilities from {array.min():g} to {array.max():g}, which are impossible")
+        raise ValueError(f"log-probabilities from {array.min():g} to {array.max():g}, which are impossible: logits?")
     return array
 
 
@@ -122,8 +122,9 @@ def label_logprobs(fields: dict[str, Any], labels: tuple[str, ...]) -> tuple[flo
     return tuple(float(np.logaddexp.reduce(np.array([*numbers(logprobs), -np.inf], np.float64))) for logprobs in matches)
 
 
-def calibrate(tokens: list[Any], top: list[TopTokens], asked: int) -> Sums | None:
-    """Return the calibration sums of T drawn tokens from the `asked` likeliest at each position; None if a server lists too few.
+def calibrate(tokens: list[Any], top: list[TopTokens], asked: int) -> tuple[Sums, int] | None:
+    """Return the calibration sums of T drawn tokens from the `asked` likeliest at each position, and how many positions were left
+    out because their list is not whole (calibration.whole); None if a server lists too few.
 
     Raises ValueError for log-probabilities that cannot be ones.
 
@@ -137,7 +138,10 @@ def calibrate(tokens: list[Any], top: list[TopTokens], asked: int) -> Sums | Non
         return None
     columns: dict[Any, int] = {}
     listed, logprobs = np.full((len(tokens), k), -1, np.int64), np.full((len(tokens), k), -np.inf)
+    kept = np.ones(len(tokens), bool)
     for row, entries in enumerate(top):
+        values = [logprob for _, logprob in entries if logprob > NO_CHANCE]
+        kept[row] = len(values) >= k or sum(map(exp, values)) > 1 - MOST
         merged: dict[Any, float] = {}
         for token, logprob in entries:  # different tokens may have the same text
             merged[token] = float(np.logaddexp(merged[token], logprob)) if token in merged else logprob
@@ -146,6 +150,7 @@ def calibrate(tokens: list[Any], top: list[TopTokens], asked: int) -> Sums | Non
         for column, (token, logprob) in enumerate(item for item in ranked if item[1] > least):
             listed[row, column], logprobs[row, column] = columns.setdefault(token, len(columns)), logprob
     total = float(np.logaddexp.reduce(logprobs, axis=1).max(initial=-np.inf))
-    if total > MOST_OF_ALL:
+    if total > MOST:
         raise ValueError(f"the probabilities of the likeliest tokens of a position sum to {np.exp(min(total, 700)):g}")
-    return sums(np.array([columns.get(token, -2) for token in tokens]), listed, logprobs)
+    drawn = np.array([columns.get(token, -2) for token in tokens], np.int64)
+    return sums(drawn[kept], listed[kept], logprobs[kept]), len(tokens) - int(kept.sum())

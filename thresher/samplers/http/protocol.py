@@ -1,6 +1,8 @@
 """What is sent to an OpenAI-compatible server, by the chat API or the completions API, and what a whole answer to it has."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 from typing import Any
 
 import orjson
@@ -56,6 +58,8 @@ class Service:
     seeded: bool
     note: Note = field(default_factory=Remembered)
     base_model: str | None = None
+    tells_kind: bool = False
+    """Whether a server is asked which distribution its log-probabilities are of: it matters where a recipe changes it."""
 
     @property
     def path(self) -> str:
@@ -96,7 +100,8 @@ def unsupported_fields(group: Group, form: Form) -> list[str]:
     ]
     missing = [name for name in lacking if group.parameters[name] != NEUTRAL[name]]
     most = form.dialect.most_temperature
-    missing += ["temperature"] if most is not None and group.parameters["temperature"] > most else []
+    hot = group.parameters["temperature"]
+    missing += ["temperature"] if (most is not None and hot > most) or 0 < hot < form.dialect.least_temperature else []
     return missing + ([] if form.dialect.restricts_to == "structured_outputs" else only_vllm_forces(group.parameters))
 
 
@@ -246,3 +251,31 @@ def _label_fields(labels: tuple[str, ...], spec: HttpEngine, form: Form) -> dict
             "json_schema": {"name": "verdict", "strict": True, "schema": schema},
         }
     return fields
+
+
+KIND_LISTED = 5
+"""Likeliest tokens that are compared at two temperatures."""
+KIND_AT = (1.0, 0.5)
+
+
+async def told_kind(ask: Callable[[Question], Awaitable[Answer]]) -> str | None:
+    """Which distribution the log-probabilities of a server are of: `raw`, the model's own, or `processed`, after temperature and
+    truncation. One prompt is asked at two temperatures: processed gaps between the likeliest tokens double at half of it. None if
+    the server lists too few tokens by their ids."""
+    lists = []
+    for temperature in KIND_AT:
+        parameters = {**NEUTRAL, "temperature": temperature, "max_tokens": 1, "stop": []}
+        group = Group(0, (Message("user", "Name a colour."),), 1, parameters, keep_top=KIND_LISTED)
+        try:
+            [completion] = (await ask(Question(group, 0, 1))).completions
+        except (EngineError, PromptRefusedError):
+            return None
+        if completion.top_ids is None or completion.top_logprobs is None or not len(completion.top_ids):
+            return None
+        lists.append(dict(zip(completion.top_ids[0].tolist(), completion.top_logprobs[0].tolist(), strict=True)))
+    first, *others = [token for token in lists[0] if all(isfinite(listed.get(token, inf)) for listed in lists)] or [0]
+    gaps = [sum(abs(listed[token] - listed[first]) for token in others) for listed in lists]
+    if not gaps[0]:
+        return None
+    ratio = gaps[1] / gaps[0]
+    return "raw" if ratio < 1.25 else "processed" if ratio > 1.6 else None
