@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.part import Part, Share
 
-View = Literal["sft", "preference", "unpaired", "prompts", "rollouts", "distill"]
+View = Literal["sft", "preference", "unpaired", "prompts", "rollouts", "distill", "tokens"]
 
 
 class PreferenceSpec(Part):

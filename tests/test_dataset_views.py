@@ -96,7 +96,8 @@ def test_a_shard_without_hits_gives_an_empty_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("view", views.COLUMNS)
 def test_no_column_has_a_name_that_trl_reserves(view: Any) -> None:
-    meant = {"unpaired": {"label"}, "distill": {"input_ids", "completion_mask"}}.get(view, set())
+    of_tokens = {"input_ids", "completion_mask"}
+    meant = {"unpaired": {"label"}, "distill": of_tokens, "tokens": {*of_tokens, "labels"}}.get(view, set())
     assert not (RESERVED_BY_TRL - meant) & set(views.schema(view, "chat").names)
 
 

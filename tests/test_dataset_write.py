@@ -50,7 +50,7 @@ def test_prompts_are_held_out_of_every_view_and_stay_where_they_are(tmp_path: Pa
 def test_every_view_is_a_config_that_datasets_reads(tmp_path: Path, load: Any, streaming: bool) -> None:
     folder = dataset_of(small_run(tmp_path, corpus=True))
 
-    made = [view for view in views.COLUMNS if view not in ("preference", "distill", "revoked")]
+    made = [view for view in views.COLUMNS if view not in ("preference", "distill", "tokens", "revoked")]
     rows = {view: list(load(folder, view, streaming=streaming)) for view in made}
 
     assert {view: len(found) for view, found in rows.items()} == {"sft": 4, "unpaired": 10, "prompts": 5, "rollouts": 25}

@@ -1,5 +1,6 @@
 """Trains a tiny Llama for two steps on views, as published: python tests/helpers/train_two_steps.py DATASET VIEW..."""
 
+import json
 import queue
 import sys
 import tempfile
@@ -44,7 +45,7 @@ def trainer(view: str, dataset: Any, folder: str) -> Any:
     given = {"model": f"{folder}/model", "processing_class": tokenizer, "train_dataset": dataset}
     if view == "distill":
         return distillation(dataset, f"{folder}/model", tokenizer, common)
-    if view == "sft":
+    if view in ("sft", "tokens"):
         return SFTTrainer(args=SFTConfig(**common), **given)
     if view == "preference":
         return DPOTrainer(args=DPOConfig(**common), **given)
@@ -124,5 +125,8 @@ if __name__ == "__main__":
             done = trainer(view, load_dataset(sys.argv[1], view, split="train"), folder)
             done.train()
             print(f"{type(done).__name__}: {done.state.global_step} steps")
+            if view == "tokens":
+                batch = next(iter(done.get_train_dataloader()))
+                print(json.dumps({name: batch[name].tolist() for name in ("input_ids", "labels")}))
             if view == "distill":
                 print([entry["loss"] for entry in done.state.log_history if "loss" in entry])

@@ -36,6 +36,7 @@ ABOUT = {
     "prompts": "One row per prompt, with how often the model got it right.",
     "rollouts": "One row per sample, whatever its outcome, with tokens, log-probabilities and all verdicts.",
     "distill": "One row per hit, with the likeliest tokens of each position: for distillation.",
+    "tokens": "One row per hit, as the tokens that were sampled, with labels: to fine-tune on exactly these.",
     "revoked": "One row per revoked sample; its rows stay in the other configs until the releases are merged.",
 }
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from filters.chunks import cuts
-from schemas.sample import Kind
 from thresher.dataset.messages import combined
-from thresher.dataset.views import schema, view_table
+from thresher.dataset.tokens import hits_with, lengths_of, prompt_then_completion
+from thresher.dataset.views import view_table
 
 TOKEN_COLUMNS = ("prompt_ids", "completion_ids", "logprobs", "top_ids", "top_logprobs")
 """Columns of the pool that the view reads."""
@@ -28,22 +28,16 @@ PART_BYTES = 64 << 20
 
 def distill(judged: pa.Table, prompt_format: str) -> pa.Table:
     """The hits whose tokens and likeliest tokens are known, without anchors."""
-    is_row = pc.and_(pc.equal(judged["kind"], Kind.HIT.value), pc.invert(judged["anchor"]))
-    for name in TOKEN_COLUMNS:
-        is_row = pc.and_(is_row, pc.is_valid(judged[name]))
-    is_row = pc.and_(is_row, pc.greater(pc.list_value_length(judged["completion_ids"]), 0))
-    wanted = {*schema("distill", prompt_format).names, *TOKEN_COLUMNS}
-    rows = judged.select([name for name in judged.column_names if name in wanted]).filter(is_row)
+    rows = hits_with(judged, prompt_format, "distill", TOKEN_COLUMNS)
     return view_table("distill", rows, _columns(rows), prompt_format)
 
 
 def distill_parts(judged: pa.Table, prompt_format: str) -> Iterator[pa.Table]:
     """The same in several tables: each token has a list of k + 1, so the rows of a shard may be many times as large as its
     samples."""
-    tokens = sum(pc.fill_null(pc.list_value_length(judged[name]), 0).to_numpy().astype(np.int64) for name in TOKEN_COLUMNS[:2])
     listed, drawn = (pc.sum(pc.list_value_length(judged[name])).as_py() or 0 for name in ("top_ids", "completion_ids"))
     width = 2 + listed // max(1, drawn)
-    for start, end in cuts(8 * width * tokens, PART_BYTES):
+    for start, end in cuts(8 * width * lengths_of(judged), PART_BYTES):
         yield distill(judged.slice(start, end - start), prompt_format)
 
 
@@ -51,15 +45,9 @@ def distill_parts(judged: pa.Table, prompt_format: str) -> Iterator[pa.Table]:
 
 
 def _columns(rows: pa.Table) -> dict[str, pa.Array]:
-    lists = {name: combined(rows[name]) for name in TOKEN_COLUMNS}
-    values = {name: column.flatten().to_numpy() for name, column in lists.items()}
-    prompts, completions = _lengths(lists["prompt_ids"]), _lengths(lists["completion_ids"])
-    sizes = np.stack([prompts, completions], axis=1).ravel()
-    sampled = np.repeat(np.tile([False, True], len(prompts)), sizes)
-    input_ids = np.empty(len(sampled), np.int32)
-    input_ids[~sampled], input_ids[sampled] = values["prompt_ids"], values["completion_ids"]
-    offsets = np.concatenate([[0], np.cumsum(prompts + completions)]).astype(np.int32)
-    width = (len(values["top_ids"]) // len(values["completion_ids"]) if len(prompts) else 0) + 1
+    values = {name: combined(rows[name]).flatten().to_numpy() for name in TOKEN_COLUMNS[1:]}
+    input_ids, sampled, offsets = prompt_then_completion(rows)
+    width = (len(values["top_ids"]) // len(values["completion_ids"]) if rows.num_rows else 0) + 1
     drawn = values["completion_ids"], values["logprobs"]
     top_ids, top_logprobs = _with_drawn(values["top_ids"], values["top_logprobs"], *drawn, width)
 
@@ -90,8 +78,3 @@ def _with_drawn(
     last_ids = np.where(listed, np.int32(-1), drawn)[:, None]
     last_values = np.where(listed, np.float32(-np.inf), logprobs)[:, None]
     return np.concatenate([ids, last_ids], axis=1), np.concatenate([values, last_values], axis=1)
-
-
-def _lengths(lists: pa.Array) -> NDArray[np.int64]:
-    lengths: NDArray[np.int64] = pc.list_value_length(lists).to_numpy().astype(np.int64)
-    return lengths

@@ -5,9 +5,10 @@
     preference, unpaired: see thresher.dataset.preference_views
     rollouts: see thresher.dataset.rollouts
     distill: see thresher.dataset.distill
+    tokens: see thresher.dataset.tokens
 
 Column names avoid those to which TRL gives a meaning (input_ids, labels, completion_mask, tools, margin and others); `distill`
-has them and means the same. Anchors are rows of `rollouts` only, and count in no number of `prompts`.
+and `tokens` have them and mean the same. Anchors are rows of `rollouts` only, and count in no number of `prompts`.
 """
 
 import json
@@ -167,6 +168,15 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ),
         ("logprobs_kind", _TEXT, "distribution of the log-probabilities: `raw` is the model's own; null if unknown"),
     ),
+    "tokens": (
+        ("sample_id", _TEXT, "hash that identifies the sample"),
+        ("prompt_id", _TEXT, "hash of the prompt and its reference"),
+        ("family", _TEXT, "task family"),
+        ("input_ids", pa.list_(pa.int32()), "tokens of the prompt, then the sampled tokens"),
+        ("labels", pa.list_(pa.int32()), "the sampled tokens, and -100 for each token of the prompt"),
+        ("completion_mask", pa.list_(pa.int8()), "1 for each sampled token, 0 for each of the prompt"),
+        ("multiplicity", _COUNT, "number of draws with this answer: the sample and its duplicates"),
+    ),
     "revoked": (
         ("sample_id", _TEXT, "hash that identifies the revoked sample"),
         ("reason", _TEXT, "why it was revoked"),
@@ -211,7 +221,8 @@ def unread(views: Sequence[str]) -> set[str]:
     """Columns of the pool that these views do not need."""
     if "distill" in views:
         return set()
-    return _HEAVY - (_ROLLOUT_TOKENS if "rollouts" in views else {"completion_ids"} if "sft" in views else set())
+    of_view = {"rollouts": _ROLLOUT_TOKENS, "sft": {"completion_ids"}, "tokens": {"prompt_ids", "completion_ids"}}
+    return _HEAVY - {name for view in views for name in of_view.get(view, ())}
 
 
 def lean(judged: pa.Table) -> pa.Table:

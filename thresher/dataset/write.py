@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from thresher.dataset.card import ViewSize, card
 from thresher.dataset.distill import distill_parts
 from thresher.dataset.parquet_files import TableFile, TableFiles
 from thresher.dataset.rollouts import rollouts
+from thresher.dataset.tokens import token_parts
 from thresher.dataset.view_schemas import written_schema
 from thresher.durable import sync, temporary_name
 from thresher.errors import StoreError
@@ -162,7 +163,7 @@ def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
         for shard in pool.sampled(store):
             judged = pool.read_judged(store, shard, columns)
             for view, writer in writers.items():
-                for table in distill_parts(judged, prompt_format) if view == "distill" else [_view(run, view, shard, judged)]:
+                for table in _tables(run, view, shard, judged):
                     writer.add(table)
         if not any(writer.rows for writer in writers.values()):
             writers[wanted[0]].optional = False
@@ -170,8 +171,14 @@ def _write_views(run: Run, folder: "_Folder") -> dict[str, list["_File"]]:
         return {view: files for view, files in written.items() if files}
 
 
+def _tables(run: Run, view: str, shard: int, judged: pa.Table) -> Iterable[pa.Table]:
+    """The rows of a view from one judged shard; of views with values per token in several tables."""
+    parts = {"distill": distill_parts, "tokens": token_parts}.get(view)
+    return [_view(run, view, shard, judged)] if parts is None else parts(judged, run.prompt_format)
+
+
 def _view(run: Run, view: str, shard: int, judged: pa.Table) -> pa.Table:
-    """The rows of a view from one judged shard, except for `distill`."""
+    """The rows of a view without values per token."""
     recipe, prompt_format = run.recipe, run.prompt_format
     if view == "rollouts":
         details = recipe.dataset.engine_details

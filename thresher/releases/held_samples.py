@@ -14,7 +14,7 @@ from thresher.releases.repository import SHOWN
 
 ID_COLUMNS = ("sample_id", "chosen_id", "rejected_id")
 """Columns that name samples."""
-_ORDER = ("sft", "unpaired", "preference", "distill", "rollouts")
+_ORDER = ("sft", "unpaired", "preference", "tokens", "distill", "rollouts")
 """Views with such columns, the small ones first."""
 
 
