@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from filters.reasoning_gym import EVALUATING, NONSENSE, UNSTABLE  # noqa: E402
+from filters.reasoning_gym import EVALUATING, NONSENSE, UNSTABLE, spoilt  # noqa: E402
 
 PAGE = ROOT / "docs" / "reasoning-gym.md"
 REPEATED = 1_000
@@ -31,13 +31,17 @@ Measured with reasoning-gym {version} by docs/make_reasoning_gym.py, on {items} 
 - **nonsense**: share of items whose scorer refuses an empty text, `I do not know`, the question, and the answer of another item
   (unless it is the same answer). The filter `reasoning_gym` shows a scorer the first three before it is believed; where it gives
   them full marks, the verdict is `bad_reference`, or the answer is compared with the item's if that is True, False, yes or no.
-- **free text**: score of `The answer is X.` with the right X, as a mean. The filter wants full marks.
+- **spoilt**: share of items whose scorer refuses another number, the sign turned, a word more, a negation and the first half of
+  the right answer. Where it does not, the filter keeps the item's own answer only, as a text or as a number, and others that get full
+  marks are `unverifiable`.
+- **free text**: score of `The answer is X.` with the right X, as a mean. The filter wants full marks, and shows a
+  scorer the answer also without a full stop, bold, a box or tags; the right answer among other words is `unparsed`.
 - **raises**: whether the scorer raises an error for a text that it cannot read; then the verdict is `unparsed`.
 - **repeats**: items among {repeated:,} whose question occurred before (seed 0, default configuration).
 - **ms**: milliseconds in which the scorer judges the item's own answer.
 
-| family | gold | nonsense | free text | raises | repeats | ms | the filter |
-|---|---|---|---|---|---|---|---|
+| family | gold | nonsense | spoilt | free text | raises | repeats | ms | the filter |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -47,7 +51,7 @@ def scored(name: str, items: int) -> dict[str, Any]:
 
     dataset = reasoning_gym.create_dataset(name, seed=0, size=items)
     entries = [dataset[index] for index in range(items)]
-    gold, refused, free, raises, seconds = 0, 0, 0.0, False, 0.0
+    gold, refused, firm, free, raises, seconds = 0, 0, 0, 0.0, False, 0.0
     for place, entry in enumerate(entries):
         started = time.perf_counter()
         gold += dataset.score_answer(entry["answer"], entry) >= 1
@@ -61,11 +65,21 @@ def scored(name: str, items: int) -> dict[str, Any]:
             except Exception:  # noqa: BLE001 - a scorer that raises gives no marks
                 raises = True
         refused += marks < 1
+        firm += not any(full_marks(dataset, entry, text) for text in spoilt(str(entry["answer"])))
         with suppress(Exception):
             free += float(dataset.score_answer(f"The answer is {entry['answer']}.", entry))
     return {
-        "gold": gold / items, "nonsense": refused / items, "free": free / items, "raises": raises, "ms": 1000 * seconds / items,
+        "gold": gold / items, "nonsense": refused / items, "spoilt": firm / items, "free": free / items, "raises": raises,
+        "ms": 1000 * seconds / items,
     }  # fmt: skip
+
+
+def full_marks(dataset: Any, entry: dict[str, Any], text: str) -> bool:
+    """Whether a scorer gives full marks to a text."""
+    try:
+        return bool(dataset.score_answer(text, entry) >= 1)
+    except Exception:  # noqa: BLE001 - a scorer that raises gives no marks
+        return False
 
 
 def repeats(name: str, _items: int) -> dict[str, Any]:
@@ -98,15 +112,16 @@ def row(name: str, items: int, seconds: float) -> str:
     """The row of a family."""
     if name in EVALUATING or name in UNSTABLE:
         why = "refused: its scorer runs answers as code" if name in EVALUATING else "refused: its items cannot be made again"
-        return f"| `{name}` | | | | | | | {why} |"
+        return f"| `{name}` | | | | | | | | {why} |"
     found = within(scored, name, items, seconds)
     again = within(repeats, name, items, seconds)
     repeated = again.get("repeats", again.get("failed"))
     if "failed" in found:
-        return f"| `{name}` | {found['failed']} | | | | {repeated} | | |"
-    judged = "" if found["nonsense"] == 1 else "its scorer is not believed where it accepts nonsense"
+        return f"| `{name}` | {found['failed']} | | | | | {repeated} | | |"
+    judged = "" if found["spoilt"] == 1 else "believed of the item's own answer only"
+    judged = judged if found["nonsense"] == 1 else "its scorer is not believed where it accepts nonsense"
     return (
-        f"| `{name}` | {found['gold']:.0%} | {found['nonsense']:.0%} | {found['free']:.2f} | "
+        f"| `{name}` | {found['gold']:.0%} | {found['nonsense']:.0%} | {found['spoilt']:.0%} | {found['free']:.2f} | "
         f"{'yes' if found['raises'] else 'no'} | {repeated} | {found['ms']:.2g} | {judged} |"
     )
 

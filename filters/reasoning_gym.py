@@ -6,9 +6,14 @@ the answer. Prompts of `source: {kind: reasoning_gym}` carry these values in `me
 `bad_reference` refuses the nine families whose scorers run an answer as code (reasoning-gym is not available in the sandbox, and
 model output runs only there), the two whose items cannot be reproduced, and items whose scorer gives full marks to nonsense: it
 is shown an empty text, `I do not know` and the question first. Where the answer is one of two words, such as True and False, it
-is compared with the item's instead. A text that a scorer cannot read is `unparsed`. Scorers are lenient: more than half of the
-families give part of the score to `The answer is X.`, so the answer is extracted by a rule and must get the full score.
-docs/reasoning-gym.md lists all families.
+is compared with the item's instead. It is also shown spoilt answers: another number, the sign turned, a word more, a negation,
+the first half. A scorer that gives full marks to one of them is believed only where it refuses, and where the answer is the
+item's own, as a text or as a number; otherwise the answer is `unverifiable`.
+
+Scorers are strict about form and lenient about content: most refuse the right answer with a full stop, and more than half give
+part of the score to `The answer is X.`. So an answer must get the full score, and is shown without what only marks it too (a full
+stop, bold, a box, <answer> tags). A text that a scorer cannot read, or that has the item's answer among other words, is
+`unparsed`. docs/reasoning-gym.md lists all families.
 """
 
 import json
@@ -38,6 +43,10 @@ NONSENSE = ("", "I do not know")
 """Texts that are the answer of no item."""
 _TWO_WORDS = frozenset(("true", "false", "yes", "no"))
 _UNREAD = "cannot be read by its scorer: "
+_DOUBTED = "its scorer gives full marks to "
+_TAGS = re.compile(r"<answer>([^<>]{1,2000})</answer>", re.IGNORECASE)
+_BOX = re.compile(r"\\boxed\{([^{}]{1,2000})\}")
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
 class Config(BaseModel):
@@ -54,7 +63,8 @@ class Config(BaseModel):
 
 
 def build(config: Config, tools: Tools) -> Filter:
-    """Drop `wrong_answer`; undecided with `unparsed`, `bad_reference`, `no_reference`, `timeout`, `crash`, `filter_error`.
+    """Drop `wrong_answer`; undecided with `unparsed`, `unverifiable`, `bad_reference`, `no_reference`, `timeout`, `crash`,
+    `filter_error`.
 
     The score is reasoning-gym's.
     """
@@ -98,6 +108,8 @@ def build(config: Config, tools: Tools) -> Filter:
             return verdict_of(answer)
         if isinstance(answer.value, str) and answer.value.startswith(_UNREAD):
             return Verdict.undecided("unparsed", why=answer.value, found=item[4][:SHOWN_CHARS])
+        if isinstance(answer.value, str) and answer.value.startswith(_DOUBTED):
+            return Verdict.undecided("unverifiable", why=answer.value, found=item[4][:SHOWN_CHARS])
         if isinstance(answer.value, str):
             return Verdict.undecided("bad_reference", why=answer.value)
         if answer.value >= config.threshold:
@@ -142,6 +154,16 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
                     return what
         return None
 
+    @lru_cache(maxsize=4_096)
+    def spoilt_one(name: str, config: str, seed: int, index: int) -> str | None:
+        """A spoilt answer to which an item's scorer gives full marks; None if there is none."""
+        item_entry, scorer = entry(name, config, seed, index), dataset(name, config, seed, index)
+        for text in spoilt(str(item_entry["answer"])):
+            with suppress(Exception):
+                if scorer.score_answer(text, item_entry) >= 1:
+                    return text
+        return None
+
     def score(item: list[Any]) -> float | str:
         name, config, seed, index, answer = item
         key = (name, json.dumps(config, sort_keys=True), int(seed), int(index))
@@ -157,9 +179,56 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
                     return f"{_UNREAD}{right} stands among other words"
                 return float(said == right)
             return f"{name}: its scorer gives full marks to {nonsense}; leave the family out"
-        try:
-            return float(dataset(*key).score_answer(answer, item_entry))
-        except Exception as error:  # noqa: BLE001 - scorers raise whatever they meet in a text that they cannot read
-            return f"{_UNREAD}{type(error).__name__}: {error}"[:SHOWN_CHARS]
+        gold, scorer = str(item_entry["answer"]), dataset(*key)
+        best, failure, full = 0.0, "", False
+        for text in shown(answer):
+            try:
+                marks = float(scorer.score_answer(text, item_entry))
+            except Exception as error:  # noqa: BLE001 - scorers raise whatever they meet in a text that they cannot read
+                failure = failure or f"{_UNREAD}{type(error).__name__}: {error}"[:SHOWN_CHARS]
+                continue
+            if marks >= 1 and is_own(text, gold):
+                return marks
+            best, full = max(best, marks), full or marks >= 1
+        if full:
+            wrong = spoilt_one(*key)
+            return best if wrong is None else f"{_DOUBTED}{wrong!r} for {gold!r}"[:SHOWN_CHARS]
+        if failure or stands_among_words(gold, answer):
+            return failure or f"{_UNREAD}the item's answer stands among other words"
+        return best
 
     return score
+
+
+def shown(answer: str) -> list[str]:
+    """An answer as it is, and without what only marks it as one."""
+    texts = [answer]
+    texts += [found[0].strip() for pattern in (_TAGS, _BOX) if len(found := pattern.findall(answer)) == 1]
+    texts += [text.strip(" \n*`$").removesuffix(".").strip(" *`$") for text in texts]
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def stands_among_words(gold: str, answer: str) -> bool:
+    """Whether the gold answer stands in an answer that has words besides."""
+    place = re.search(rf"(?<![\w.]){re.escape(gold)}(?![\w]|\.\d)", answer, re.IGNORECASE) if gold.strip() else None
+    return place is not None and re.search(r"[^\W\d_]{2}", answer[: place.start()] + " " + answer[place.end() :]) is not None
+
+
+def spoilt(gold: str) -> list[str]:
+    """Answers that are wrong where the gold one is the only right one."""
+    numbers = list(_NUMBER.finditer(gold))
+    texts = ["0", "nan", f"{gold} zebra", f"{gold}, zebra", gold[: len(gold) // 2], re.sub(r"\bis\b", "is not", gold)]
+    if _NUMBER.fullmatch(gold):
+        texts.append(gold.lstrip("+-") if gold[0] == "-" else f"-{gold}")
+    if numbers:
+        first = numbers[0]
+        texts.append(f"{gold[: first.start()]}{round(float(first[0]) + 0.9, 6)}{gold[first.end() :]}")
+    return [text for text in dict.fromkeys(texts) if text.strip() and not is_own(text, gold)]
+
+
+def is_own(answer: str, gold: str) -> bool:
+    """Whether an answer is the gold one: as a text without case and punctuation at its ends, or as a number."""
+    plain = [text.strip(" .!\"'\n").casefold() for text in (answer, gold)]
+    if plain[0] == plain[1]:
+        return True
+    return all(map(_NUMBER.fullmatch, plain)) and float(plain[0]) == float(plain[1])
