@@ -32,8 +32,8 @@ Measured with reasoning-gym {version} by docs/make_reasoning_gym.py, on {items} 
   (unless it is the same answer). The filter `reasoning_gym` shows a scorer the first three before it is believed; where it gives
   them full marks, the verdict is `bad_reference`, or the answer is compared with the item's if that is True, False, yes or no.
 - **spoilt**: share of items whose scorer refuses another number, the sign turned, a word more, a negation and the first half of
-  the right answer. Where it does not, the filter keeps the item's own answer only, as a text or as a number, and others that get full
-  marks are `unverifiable`.
+  the right answer. Where it does not, the filter keeps the item's own answer only, as a text or as a number, and others that get
+  full marks are `unverifiable`.
 - **free text**: score of `The answer is X.` with the right X, as a mean. The filter wants full marks, and shows a
   scorer the answer also without a full stop, bold, a box or tags; the right answer among other words is `unparsed`.
 - **raises**: whether the scorer raises an error for a text that it cannot read; then the verdict is `unparsed`.

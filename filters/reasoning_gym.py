@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -74,34 +74,12 @@ def build(config: Config, tools: Tools) -> Filter:
         verdicts: list[Verdict | None] = []
         items: list[list[Any]] = []
         for completion, metadata in zip(table["completion"].to_pylist(), table["metadata"].to_pylist(), strict=True):
-            item = _item(completion, metadata)
+            item = _item(completion, metadata, config.after)
             verdicts.append(item if isinstance(item, Verdict) else None)
             if not isinstance(item, Verdict):
                 items.append(item)
         answers = iter(zip(items, pool.map(items), strict=True))
         return [_verdict(*next(answers)) if verdict is None else verdict for verdict in verdicts]
-
-    def _item(completion: str, metadata: str) -> Verdict | list[Any]:
-        origin = json.loads(metadata).get("reasoning_gym")
-        if origin is None:
-            return Verdict.undecided("no_reference", wanted="metadata.reasoning_gym with name, config, seed and index")
-        if not isinstance(origin, Mapping) or not {"name", "seed", "index"} <= origin.keys():
-            return Verdict.undecided("bad_reference", why="metadata.reasoning_gym wants name, config, seed and index")
-        if origin["name"] in EVALUATING:
-            return Verdict.undecided(
-                "bad_reference", why=f"{origin['name']}: its scorer runs answers as code; leave the family out"
-            )
-        if origin["name"] in UNSTABLE:
-            return Verdict.undecided(
-                "bad_reference", why=f"{origin['name']}: its items cannot be made again; leave the family out"
-            )
-        if config.after is not None:
-            _, marker, completion = completion.rpartition(config.after)
-            if not marker:
-                return Verdict.undecided("unparsed", why=f"no {config.after!r}")
-        if not completion.strip():
-            return Verdict.undecided("unparsed", why="an empty answer")
-        return [origin["name"], origin.get("config") or {}, origin["seed"], origin["index"], completion.strip()]
 
     def _verdict(item: list[Any], answer: Answer) -> Verdict:
         if answer.kind != "done":
@@ -127,6 +105,26 @@ def build(config: Config, tools: Tools) -> Filter:
     return Filter("reasoning_gym", "2", Scope.SAMPLE, Role.VERIFIER, judge, columns, parameters, gold, wrong, cost_us=600.0)
 
 
+def _item(completion: str, metadata: str, after: str | None) -> Verdict | list[Any]:
+    """The item and the answer that a sample gives, or the verdict without either."""
+    origin = json.loads(metadata).get("reasoning_gym")
+    if origin is None:
+        return Verdict.undecided("no_reference", wanted="metadata.reasoning_gym with name, config, seed and index")
+    if not isinstance(origin, Mapping) or not {"name", "seed", "index"} <= origin.keys():
+        return Verdict.undecided("bad_reference", why="metadata.reasoning_gym wants name, config, seed and index")
+    if origin["name"] in EVALUATING:
+        return Verdict.undecided("bad_reference", why=f"{origin['name']}: its scorer runs answers as code; leave the family out")
+    if origin["name"] in UNSTABLE:
+        return Verdict.undecided("bad_reference", why=f"{origin['name']}: its items cannot be made again; leave the family out")
+    if after is not None:
+        _, marker, completion = completion.rpartition(after)
+        if not marker:
+            return Verdict.undecided("unparsed", why=f"no {after!r}")
+    if not completion.strip():
+        return Verdict.undecided("unparsed", why="an empty answer")
+    return [origin["name"], origin.get("config") or {}, origin["seed"], origin["index"], completion.strip()]
+
+
 def worker(_: Any) -> Callable[[list[Any]], float | str]:
     """Score `[name, config, seed, index, answer]` in a worker. Returns the score, or a text on why there is no such item."""
     try:
@@ -139,65 +137,73 @@ def worker(_: Any) -> Callable[[list[Any]], float | str]:
         return reasoning_gym.create_dataset(name, seed=seed, size=index + 1, **json.loads(config))
 
     @lru_cache(maxsize=4_096)  # the samples of a prompt share their item
-    def entry(name: str, config: str, seed: int, index: int) -> Any:
-        return dataset(name, config, seed, index)[index]
-
-    @lru_cache(maxsize=4_096)
-    def accepted(name: str, config: str, seed: int, index: int) -> str | None:
-        """The nonsense to which an item's scorer gives full marks, as it is shown; None if there is none."""
-        item_entry, scorer = entry(name, config, seed, index), dataset(name, config, seed, index)
-        for what, text in [*((repr(text), text) for text in NONSENSE), ("the question itself", item_entry["question"])]:
-            if text == str(item_entry["answer"]):  # to spell an empty text backwards
-                continue
-            with suppress(Exception):
-                if scorer.score_answer(text, item_entry) >= 1:
-                    return what
-        return None
-
-    @lru_cache(maxsize=4_096)
-    def spoilt_one(name: str, config: str, seed: int, index: int) -> str | None:
-        """A spoilt answer to which an item's scorer gives full marks; None if there is none."""
-        item_entry, scorer = entry(name, config, seed, index), dataset(name, config, seed, index)
-        for text in spoilt(str(item_entry["answer"])):
-            with suppress(Exception):
-                if scorer.score_answer(text, item_entry) >= 1:
-                    return text
-        return None
+    def item_of(name: str, config: str, seed: int, index: int) -> _Item:
+        scorer = dataset(name, config, seed, index)
+        return _Item(scorer, scorer[index])
 
     def score(item: list[Any]) -> float | str:
         name, config, seed, index, answer = item
-        key = (name, json.dumps(config, sort_keys=True), int(seed), int(index))
         try:
-            item_entry = entry(*key)
+            asked = item_of(name, json.dumps(config, sort_keys=True), int(seed), int(index))
         except Exception as error:  # noqa: BLE001 - an unknown family or an invalid config: the prompt is at fault
             return f"{name}: {type(error).__name__}: {error}"[:SHOWN_CHARS]
-        if (nonsense := accepted(*key)) is not None:
-            right = str(item_entry["answer"]).strip().casefold()
-            if right in _TWO_WORDS:
-                said = answer.casefold().strip(" .!\"'")
-                if said != right and right in re.findall(r"[a-z]+", said):
-                    return f"{_UNREAD}{right} stands among other words"
-                return float(said == right)
-            return f"{name}: its scorer gives full marks to {nonsense}; leave the family out"
-        gold, scorer = str(item_entry["answer"]), dataset(*key)
-        best, failure, full = 0.0, "", False
+        if asked.nonsense is None:
+            return asked.score(answer)
+        if asked.gold.strip().casefold() in _TWO_WORDS:
+            return asked.compared(answer)
+        return f"{name}: its scorer gives full marks to {asked.nonsense}; leave the family out"
+
+    return score
+
+
+class _Item:
+    """An item and its scorer, and what the scorer accepts wrongly."""
+
+    def __init__(self, scorer: Any, entry: Any) -> None:
+        self.scorer, self.entry, self.gold = scorer, entry, str(entry["answer"])
+
+    @cached_property
+    def nonsense(self) -> str | None:
+        """The nonsense to which the scorer gives full marks, as it is shown; None if there is none."""
+        shown_as = [*((repr(text), text) for text in NONSENSE), ("the question itself", self.entry["question"])]
+        # An empty text may be right: to spell it backwards.
+        return next((what for what, text in shown_as if text != self.gold and self.gives_full_marks(text)), None)
+
+    @cached_property
+    def spoilt(self) -> str | None:
+        """A spoilt answer to which the scorer gives full marks; None if there is none."""
+        return next(filter(self.gives_full_marks, spoilt(self.gold)), None)
+
+    def gives_full_marks(self, text: str) -> bool:
+        """Whether the scorer accepts a text; one that it cannot read it does not."""
+        with suppress(Exception):
+            return bool(self.scorer.score_answer(text, self.entry) >= 1)
+        return False
+
+    def compared(self, answer: str) -> float | str:
+        """The score of an answer that is one of two words, by comparison."""
+        right, said = self.gold.strip().casefold(), answer.casefold().strip(" .!\"'")
+        if said != right and right in re.findall(r"[a-z]+", said):
+            return f"{_UNREAD}{right} stands among other words"
+        return float(said == right)
+
+    def score(self, answer: str) -> float | str:
+        """The score of an answer, or why it has none."""
+        best, failure = 0.0, ""
         for text in shown(answer):
             try:
-                marks = float(scorer.score_answer(text, item_entry))
+                marks = float(self.scorer.score_answer(text, self.entry))
             except Exception as error:  # noqa: BLE001 - scorers raise whatever they meet in a text that they cannot read
                 failure = failure or f"{_UNREAD}{type(error).__name__}: {error}"[:SHOWN_CHARS]
                 continue
-            if marks >= 1 and is_own(text, gold):
+            if marks >= 1 and is_own(text, self.gold):
                 return marks
-            best, full = max(best, marks), full or marks >= 1
-        if full:
-            wrong = spoilt_one(*key)
-            return best if wrong is None else f"{_DOUBTED}{wrong!r} for {gold!r}"[:SHOWN_CHARS]
-        if failure or stands_among_words(gold, answer):
+            best = max(best, marks)
+        if best >= 1:
+            return best if self.spoilt is None else f"{_DOUBTED}{self.spoilt!r} for {self.gold!r}"[:SHOWN_CHARS]
+        if failure or stands_among_words(self.gold, answer):
             return failure or f"{_UNREAD}the item's answer stands among other words"
         return best
-
-    return score
 
 
 def shown(answer: str) -> list[str]:
