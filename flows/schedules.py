@@ -1,5 +1,6 @@
 """Create, list and change schedules on the user's Prefect server. A schedule is a deployment of the flow `thresher`."""
 
+import asyncio
 import re
 import socket
 import time
@@ -25,6 +26,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.server.schemas.schedules import CronSchedule as PlannedSchedule
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
@@ -196,8 +198,13 @@ def _timing(cron: str | None, interval: str | None, timezone: str | None) -> Cro
         raise ScheduleError('wanted either --cron, such as --cron "0 2 * * *", or --interval, such as --interval 6h')
     try:
         if cron is not None:
-            return CronSchedule(cron=cron, timezone=timezone or "UTC")
+            return _comes(CronSchedule(cron=cron, timezone=timezone or "UTC"))
         assert interval is not None
+        if timezone not in (None, "UTC"):
+            raise ScheduleError(
+                f"--timezone {timezone}: an interval is a length of time and has no time zone (where clocks change, Prefect 3.7 "
+                'would run it twice on a day); leave it out, or name a time of day: --cron "0 2 * * *"'
+            )
         parts = re.fullmatch(rf"(\d+)([{''.join(LENGTHS)}]?)", interval)
         if parts is None or not int(parts[1]):
             raise ScheduleError(
@@ -206,10 +213,28 @@ def _timing(cron: str | None, interval: str | None, timezone: str | None) -> Cro
         seconds = int(parts[1]) * LENGTHS[parts[2] or "s"]
         if seconds > LONGEST:
             raise ScheduleError(f"--interval {interval}: that is more than ten years; wanted such as 6h")
-        return IntervalSchedule(interval=timedelta(seconds=seconds), timezone=timezone or "UTC")
+        return IntervalSchedule(interval=timedelta(seconds=seconds), timezone="UTC")
     except ValidationError as error:
         first = error.errors()[0]
         raise ScheduleError(f"--{first['loc'][0]} {first['input']}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _comes(schedule: CronSchedule) -> CronSchedule:
+    """The schedule. Raises ScheduleError for one with seconds, and for one whose day never comes."""
+    fields = schedule.cron.split()
+    if len(fields) != 5 and not schedule.cron.startswith("@"):
+        raise ScheduleError(
+            f"--cron {schedule.cron}: wanted five fields, minute, hour, day, month and day of the week; found {len(fields)} "
+            "(a sixth would count seconds)"
+        )
+    planned = PlannedSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    try:
+        dates = asyncio.run(planned.get_dates(1))
+    except ValueError:  # what Prefect's reader of crons raises where there is none
+        dates = []
+    if not dates:
+        raise ScheduleError(f"--cron {schedule.cron}: no such day ever comes; correct its day or month")
+    return schedule
 
 
 def _anchored(timing: CronSchedule | IntervalSchedule, before: DeploymentResponse | None) -> CronSchedule | IntervalSchedule:

@@ -755,6 +755,12 @@ def test_drift_since_the_run_before_is_an_event_and_no_event_fails_a_run(
     [
         (["--cron", "0 2 * *"], "--cron 0 2 * *: "),
         (["--cron", "0 2 * * *", "--timezone", "Berlin"], "--timezone Berlin: "),
+        (["--cron", "0 0 31 2 *"], "--cron 0 0 31 2 *: no such day ever comes"),
+        (
+            ["--cron", "0 0 * * * 30"],
+            "--cron 0 0 * * * 30: wanted five fields",
+        ),
+        (["--interval", "24h", "--timezone", "Europe/Berlin"], "--timezone Europe/Berlin: an interval is a length of time"),
         (["--interval", "often"], "--interval often: wanted a number above 0, of seconds or with one of s, m, h, d, w"),
         (["--interval", "0h"], "--interval 0h: wanted"),
         (["--interval", "9999999999w"], "--interval 9999999999w: that is more than ten years"),

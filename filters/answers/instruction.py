@@ -58,7 +58,8 @@ def build(config: Config) -> Filter:
         if not isinstance(value, dict) or not isinstance(value.get("instruction_id_list"), list):
             return "wanted an object with instruction_id_list and kwargs"
         names = value["instruction_id_list"]
-        return _checks(names, value.get("kwargs") or [{}] * len(names))
+        arguments = value.get("kwargs") or [{}] * len(names)
+        return _checks(names, arguments) if isinstance(arguments, list) else "kwargs wants a list of objects"
 
     def verdict(completion: str, reference: str | None) -> Verdict:
         if fixed is None and (reference is None or reference == "null"):
@@ -66,9 +67,9 @@ def build(config: Config) -> Filter:
         checks = wanted(reference or "") if fixed is None else fixed
         if isinstance(checks, str):
             return Verdict.undecided("bad_reference", why=checks)
-        followed = {name: CHECKS[name](completion, arguments) if name in CHECKS else None for name, arguments in checks}
-        failed = [name for name, _ in checks if followed[name] is False]
-        unknown = [name for name, _ in checks if followed[name] is None]
+        results = [(name, CHECKS[name](completion, arguments) if name in CHECKS else None) for name, arguments in checks]
+        failed = [name for name, followed in results if followed is False]
+        unknown = [name for name, followed in results if followed is None]
         if unknown and not failed:
             return Verdict.undecided("unverifiable", why=f"cannot tell: {', '.join(unknown)}")
         score = 1 - len(failed) / len(checks)
@@ -94,7 +95,9 @@ def _checks(names: Sequence[Any], arguments: Sequence[Any]) -> list[tuple[str, A
         return f"{len(names)} instructions and arguments of {len(arguments)}; one each is wanted"
     checks: list[tuple[str, Arguments]] = []
     for name, argument in zip(names, arguments, strict=True):
-        if isinstance(name, str) and name.partition(":")[0] in _IFBENCH and name not in CHECKS:
+        if not isinstance(name, str) or not isinstance(argument, dict | None):
+            return f"{str(name)[:60]!r} with {str(argument)[:60]!r}; wanted a name and an object of arguments"
+        if name.partition(":")[0] in _IFBENCH and name not in CHECKS:
             checks.append((name, {}))
             continue
         if name not in CHECKS:
