@@ -29,6 +29,7 @@ FILTERS: dict[str, str] = {
     "regex": "filters.answers.regex",
     "instruction": "filters.answers.instruction",
     "coherence": "filters.coherence.coherence",
+    "coherence_model": "filters.coherence.coherence_model",
     "decontaminate": "filters.decontaminate",
     "python": "filters.python",
     "majority": "filters.answers.majority",

@@ -68,6 +68,34 @@ class Embedder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a language model read a text of T tokens, each from those before it."""
+
+    surprisal: NDArray[np.float32]
+    """(T,): nats, minus the log-probability of the token."""
+    best: NDArray[np.float32]
+    """(T,): nats, of the likeliest token at this place."""
+    continues: NDArray[np.bool_]
+    """(T,): whether the likeliest token continues a word: it starts with a small letter."""
+    ends: NDArray[np.int32]
+    """(T,): where the token ends in the text, in characters."""
+
+    @classmethod
+    def empty(cls) -> "Reading":
+        """The reading of a text without tokens."""
+        numbers = np.zeros(0, np.float32)
+        return cls(numbers, numbers, np.zeros(0, bool), np.zeros(0, np.int32))
+
+
+class Reader(Protocol):
+    """A language model that reads texts."""
+
+    def readings(self, texts: Sequence[str]) -> list[Reading | str]:
+        """Return the reading of each text, or the reason why it has none. Raises FilterError if the engine fails."""
+        ...
+
+
 class Models(Protocol):
     """Opens models. Each method may be called often and from several threads; an open model is returned again."""
 
@@ -81,6 +109,10 @@ class Models(Protocol):
 
     def embedder(self, engine: VllmEngine, model: ModelSpec) -> Embedder:
         """Open an embedding model. Raises FilterError if it cannot be opened."""
+        ...
+
+    def reader(self, engine: VllmEngine, model: ModelSpec) -> Reader:
+        """Open a language model that reads texts. Raises FilterError if it cannot be opened."""
         ...
 
 

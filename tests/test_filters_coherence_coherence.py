@@ -97,6 +97,15 @@ def test_code_maths_names_and_other_languages_are_left_alone(text: str) -> None:
     assert verdict["score"] == 1
 
 
+def test_a_text_with_code_and_links_needs_stronger_findings() -> None:
+    """It is full of names such as iPython; noise is found in both."""
+    name = "We removed the dependency on iPython and the rest of what it needs to run, as you can see in the table."
+    code = "Call `run` or `stop` as said in [the manual](https://example.org/manual)."
+    noisy = 'We can see that the answer is thhhhsYV"Cp!}"=OEtm! because the sum of both is even.'
+
+    assert results(name, f"{name}\n\n{code}", f"{noisy}\n\n{code}") == ["case_flip", "keep", "noise"]
+
+
 def test_the_score_is_the_share_of_sound_windows_and_windows_may_be_required() -> None:
     """A long text is not dropped for one fault if two are required."""
     bad = "We can see that the answer is xqzvkjwp because the sum of both is even, as was said before in this text."

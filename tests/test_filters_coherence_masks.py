@@ -21,6 +21,9 @@ def arrays(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ("it costs $5 or $6 a day", ""),
         ("see <b>this</b> text", "<b></b>"),
         ("let \\(x\\) be", "\\(x\\)"),
+        ("reduces to\n\n.. math::\n\n   f + (g - a)h\n\nand so on", ".. math::\n\n   f + (g - a)h\n"),
+        ("thanks to @some-one, and (@other)", "@some-one@other"),
+        ("write to jan.de.boer@mail.example.org or call", "jan.de.boer@mail.example.org"),
     ],
 )
 def test_code_formulas_and_markup_are_masked(text: str, masked: str) -> None:

@@ -29,6 +29,13 @@ def test_long_paragraphs_are_cut_into_equal_windows() -> None:
     assert len(set(page.window[page.starts[0] : page.ends[0]].tolist())) == -(-501 // WINDOW)
 
 
+def test_a_text_with_markup_in_several_places_is_technical() -> None:
+    """One piece of code may be noise; line breaks are none."""
+    page = lay_out(["Call `f` or `g` to start.", "Call `f` to\nstart\nit.", "Plain.\n\nProse.", ""])
+
+    assert page.technical.tolist() == [True, False, False, False]
+
+
 @given(st.lists(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1, max_size=8), min_size=1, max_size=5))
 def test_hashes_do_not_depend_on_the_place_or_the_case(words: list[str]) -> None:
     """Equal words have equal hashes wherever they lie."""

@@ -34,8 +34,9 @@ def test_capitals_inside_words_are_glue_or_flips() -> None:
 
 
 def test_sentences_need_a_space_between_them() -> None:
-    """A name such as resolver.Resolver does not."""
-    page = lay_out(["This is where the story comes to an end.Next we look at the resolver.Resolver for all of us."])
+    """A name such as resolver.Resolver or (torch.Tensor) does not."""
+    text = "This is where the story comes to an end.Next we look at the resolver.Resolver for all of us (the torch.Tensor)."
+    page = lay_out([text])
     words, _ = words_of(page, english())
 
     assert spans(page, full_stops(page, english(), words)) == ["end.Next"]

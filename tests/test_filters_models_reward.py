@@ -11,7 +11,7 @@ import pytest
 import filters
 from filters.base import FilterError, Role
 from filters.judging import judge
-from filters.tools import Asker, Embedder, Scorer, Tools
+from filters.tools import Asker, Embedder, Reader, Scorer, Tools
 from helpers.capitals import SMALL, asked_table, capitals
 from helpers.filter_tables import pool_table
 from schemas.engines import Engine, ModelSpec, VllmEngine
@@ -108,6 +108,9 @@ class Scores:
         raise NotImplementedError
 
     def embedder(self, engine: VllmEngine, model: ModelSpec) -> Embedder:
+        raise NotImplementedError
+
+    def reader(self, engine: VllmEngine, model: ModelSpec) -> Reader:
         raise NotImplementedError
 
     def scores(self, texts: Sequence[Any], *, activation: bool | None) -> list[Any]:

@@ -20,6 +20,8 @@ from filters.supervise import Workers
 from filters.tools import Tools
 from helpers.filter_tables import pool_table
 
+NEED_MODELS = ("judge", "reward", "coherence_model")
+
 
 def third_party(build: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a filter outside the package, with this build function and no Config."""
@@ -46,7 +48,7 @@ def test_a_build_with_tools_gets_those_of_the_caller(monkeypatch: pytest.MonkeyP
     assert filters.build(name, {}).name == "None"
 
 
-@pytest.mark.parametrize("name", ["judge", "reward"])
+@pytest.mark.parametrize("name", NEED_MODELS)
 def test_a_filter_that_asks_a_model_needs_models(name: str) -> None:
     built = filters.build(name, {"model": {"name": "small"}})
     row = {"completion": "x", "reference": "x", "messages": [{"role": "user", "content": "x"}]}
@@ -145,4 +147,4 @@ def test_no_filter_keeps_state(name: str, tools: Tools) -> None:
 
 def test_every_registered_filter_is_tried_for_state() -> None:
     """Except those that need a file, a package or a model."""
-    assert set(filters.FILTERS) - set(CASES) <= {"decontaminate", "reasoning_gym", "judge", "reward", "exact_duplicate"}
+    assert set(filters.FILTERS) - set(CASES) <= {"decontaminate", "reasoning_gym", *NEED_MODELS, "exact_duplicate"}

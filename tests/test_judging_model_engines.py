@@ -80,3 +80,5 @@ def test_a_reward_model_with_an_adapter_is_refused(engines: ModelEngines) -> Non
     """It would be ignored."""
     with pytest.raises(FilterError, match=r"model.adapter 'tuned': reward and embedding models take none; merge it into m"):
         engines.scorer(VllmEngine(), ModelSpec(name="m", adapter="tuned"))
+    with pytest.raises(FilterError, match=r"model.adapter 'tuned': a model that reads texts takes none; merge it into m"):
+        engines.reader(VllmEngine(), ModelSpec(name="m", adapter="tuned"))

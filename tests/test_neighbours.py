@@ -26,7 +26,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "instruction": {"checks": {"punctuation:no_comma": {}, "language:response_language": {"language": "en"}}},
     "python": {"build": "filters.answers.exact_answer:build"},
 }
-OF_MODELS = ("judge", "reward")
+OF_MODELS = ("judge", "reward", "coherence_model")
 """They ask a model, whose answers they do not make."""
 SLOW = ("math_answer", "code_tests", "reasoning_gym", "majority", "instruction", "coherence", "decontaminate", "python")
 """They take more than milliseconds."""

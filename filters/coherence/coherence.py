@@ -9,7 +9,8 @@ decides.
 
 The thresholds flag 0.7 to 0.9 % of clean sentences (from technical documents, which are harder than stories).
 benchmarks/verify_text.py measures that, and the share found of each kind of splice. What the filter cannot see: two glued words
-whose sum looks like a word, a cut between or within words whose halves make a likely word, salads of real words.
+whose sum looks like a word, a cut between or within words whose halves make a likely word, salads of real words. Some of the cuts
+are found by filters.coherence.coherence_model, which has a language model read along.
 
 Per-token surprisal (`surprisal`, off by default) is the highest mean of five tokens in a row, where the pool has
 log-probabilities. With SmolLM2-135M and a threshold of 11.5 nats, which flags 1 % more of the clean sentences, it raises the
@@ -18,7 +19,7 @@ short 1 -> 20 %, two glued words 12 -> 18 %, other kinds 1 to 3 % more. The thre
 is no default: read the `score` of a first run.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,20 +28,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from filters.base import Filter, Role, Scope, verdict_table
 from filters.coherence.language_free import cut_words, foreign_script, loops, mojibake
-from filters.coherence.model import english
+from filters.coherence.masks import Bits
+from filters.coherence.model import English, english
 from filters.coherence.page import Findings, Page, lay_out
 from filters.coherence.rules import case, full_stops, noise, signs
-from filters.coherence.words import unknown_words, words_of
+from filters.coherence.words import Words, unknown_words, words_of
 from filters.judging import stored_json
 from schemas.sample import Outcome
 
 Fault = Literal[
     "noise", "strange_word", "glued_words", "case_flip", "foreign_script", "mojibake", "loop", "cut_word", "surprising"
 ]
-SURE = 0.001
-"""Least score of the rules that report no doubtful cases. Their findings score 1, so they outweigh all others."""
-NOISE, SIGNS, LETTERS, GLUED, CAMEL, STOPS, FLIPS = 58.0, 4.5, 8.3, 2.5, 4.5, 2.0, 2.0
-"""Scores from which a finding is a fault. Each flags 0.1 to 0.4 % of clean sentences."""
+Least = tuple[float, float]
+"""Scores from which a finding is a fault: in plain prose, and in a text with code, formulas or links in several places, which is
+full of names."""
+SURE = (0.001, 0.001)
+"""Of the rules that report no doubtful cases. Their findings score 1, so they outweigh all others."""
+NOISE, SIGNS, LETTERS = (58.0, 75.0), (4.5, 6.0), (8.3, 11.0)
+GLUED, CAMEL, STOPS, FLIPS = (2.5, 2.5), (4.5, 4.5), (2.0, 2.0), (2.0, 2.5)
+"""Each flags 0.1 to 0.4 % of clean sentences."""
 SPAN_CHARS = 200
 BATCH_CHARS = 2_000_000
 """Characters laid out together, each of which takes about 100 bytes in arrays; of a longer text only these are read."""
@@ -48,6 +54,15 @@ RUN_TOKENS = 5
 """Tokens in a row over which surprisal is averaged."""
 
 Detail = dict[str, Any]
+
+
+class Rule(NamedTuple):
+    """What a rule found, the fault that it reports, and the scores from which it does."""
+
+    name: str
+    fault: str
+    findings: Findings
+    least: Least
 
 
 class Config(BaseModel):
@@ -71,35 +86,42 @@ def build(config: Config) -> Filter:
     """
 
     def judge(table: pa.Table) -> pa.Table:
-        texts = [_read(text) for text in table["completion"].to_pylist()]
+        texts = [read_part(text) for text in table["completion"].to_pylist()]
         details: list[Detail | None] = []
         scores: list[float] = []
-        for first, last in _batches([len(text) for text in texts]):
-            worst, clean = _faults(texts[first:last], config)
+        for first, last in batches([len(text) for text in texts]):
+            page, known = lay_out(texts[first:last]), english()
+            found = rules_of(page, known, *words_of(page, known))
+            worst, clean = worst_faults(page, found, config.ignore, config.windows)
             details += worst
             scores += clean
         if config.surprisal is not None:
             _add_surprising(table["logprobs"], config.surprisal, details)
-        return verdict_table(
-            [(Outcome.KEEP if detail is None else Outcome.DROP).value for detail in details],
-            ["" if detail is None else detail["fault"] for detail in details],
-            scores,
-            [None if detail is None else stored_json(detail) for detail in details],
-        )
+        return verdicts_of(details, scores)
 
     columns = ("completion",) if config.surprisal is None else ("completion", "logprobs")
     parameters = config.model_dump(mode="json")
-    return Filter("coherence", "2", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=60.0)
+    return Filter("coherence", "3", Scope.SAMPLE, Role.QUALITY, judge, columns, parameters, cost_us=60.0)
 
 
-def _read(text: str) -> str:
+def verdicts_of(details: list[Detail | None], scores: list[float]) -> pa.Table:
+    """Verdicts as columns: texts with a fault are dropped."""
+    return verdict_table(
+        [(Outcome.KEEP if detail is None else Outcome.DROP).value for detail in details],
+        ["" if detail is None else detail["fault"] for detail in details],
+        scores,
+        [None if detail is None else stored_json(detail) for detail in details],
+    )
+
+
+def read_part(text: str) -> str:
     """What is read of a text: of more than BATCH_CHARS characters the first, up to the end of a word."""
     if len(text) <= BATCH_CHARS:
         return text
     return text[: max(text.rfind(mark, 0, BATCH_CHARS) for mark in (" ", "\n")) + 1] or text[:BATCH_CHARS]
 
 
-def _batches(lengths: list[int]) -> list[tuple[int, int]]:
+def batches(lengths: list[int]) -> list[tuple[int, int]]:
     """Ranges of texts that are laid out together."""
     batches, first, size = [], 0, 0
     for row, length in enumerate(lengths):
@@ -110,31 +132,32 @@ def _batches(lengths: list[int]) -> list[tuple[int, int]]:
     return [*batches, (first, len(lengths))] if lengths else []
 
 
-def _faults(texts: list[str], config: Config) -> tuple[list[Detail | None], list[float]]:
-    """The worst fault of each text, and the share of its windows that have none."""
-    page = lay_out(texts)
-    worst: list[Detail | None] = [None] * len(texts)
-    badness = np.zeros(len(texts))
+def worst_faults(page: Page, found: list[Rule], ignore: tuple[str, ...], windows: int) -> tuple[list[Detail | None], list[float]]:
+    """The worst fault of each of D texts with faults in at least so many windows, and the share of windows without one (D)."""
+    texts = len(page.starts)
+    worst: list[Detail | None] = [None] * texts
+    badness = np.zeros(texts)
     flagged, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for fault, findings, least in _findings(page):
-        if fault in config.ignore:
+    for _, fault, findings, least in found:
+        if fault in ignore:
             continue
-        over = findings.scores >= least
-        starts, ends, ratios = findings.starts[over], findings.ends[over], findings.scores[over] / least
+        bounds = np.where(page.technical, least[1], least[0])[page.document[findings.starts]]
+        over = findings.scores >= bounds
+        starts, ends, values = findings.starts[over], findings.ends[over], findings.scores[over]
         flagged.append(page.window[starts].astype(np.int64))
         owners.append(page.document[starts].astype(np.int64))
-        for start, end, ratio in zip(starts.tolist(), ends.tolist(), ratios.tolist(), strict=True):
-            document = int(page.document[start])
+        for start, end, value, bound in zip(*(array.tolist() for array in (starts, ends, values, bounds[over])), strict=True):
+            document, ratio = int(page.document[start]), value / bound
             if ratio > badness[document]:
                 badness[document] = ratio
                 offset = start - int(page.starts[document])
                 span = page.text[start : min(end, start + SPAN_CHARS)]
-                score = round(ratio * least, 3)
-                worst[document] = {"fault": fault, "start": offset, "end": offset + end - start, "span": span, "score": score}
+                place = {"start": offset, "end": offset + end - start, "span": span}
+                worst[document] = {"fault": fault, **place, "score": round(value, 3)}
     _, first = np.unique(np.concatenate(flagged), return_index=True)  # a window counts once
-    per_text = np.bincount(np.concatenate(owners)[first], minlength=len(texts))
+    per_text = np.bincount(np.concatenate(owners)[first], minlength=texts)
     for row in np.flatnonzero(per_text):
-        if per_text[row] < config.windows:
+        if per_text[row] < windows:
             worst[row] = None
     for row, detail in enumerate(worst):
         if detail is not None:
@@ -142,23 +165,21 @@ def _faults(texts: list[str], config: Config) -> tuple[list[Detail | None], list
     return worst, np.clip(1 - per_text / np.maximum(page.windows, 1), 0, 1).tolist()
 
 
-def _findings(page: Page) -> list[tuple[str, Findings, float]]:
-    """Fault, findings and least score of every rule, those without a threshold first."""
-    known = english()
-    words, prose = words_of(page, known)
+def rules_of(page: Page, known: English, words: Words, prose: Bits) -> list[Rule]:
+    """What every rule found, those without a threshold first."""
     unknown, capitals = unknown_words(page, known, words), case(page, known, words)
     return [
-        ("mojibake", mojibake(page), SURE),
-        ("loop", loops(page), SURE),
-        ("foreign_script", foreign_script(page), SURE),
-        ("noise", _whole_tokens(page, noise(page, known, prose)), NOISE),
-        ("noise", signs(page, prose), SIGNS),
-        ("strange_word", unknown["letters"], LETTERS),
-        ("glued_words", unknown["glued"], GLUED),
-        ("glued_words", capitals["camel"], CAMEL),
-        ("glued_words", full_stops(page, known, words), STOPS),
-        ("case_flip", capitals["flips"], FLIPS),
-        ("cut_word", cut_words(page, known, words), 1.0),
+        Rule("mojibake", "mojibake", mojibake(page), SURE),
+        Rule("loop", "loop", loops(page), SURE),
+        Rule("foreign_script", "foreign_script", foreign_script(page), SURE),
+        Rule("noise", "noise", _whole_tokens(page, noise(page, known, prose)), NOISE),
+        Rule("signs", "noise", signs(page, prose), SIGNS),
+        Rule("letters", "strange_word", unknown["letters"], LETTERS),
+        Rule("glued", "glued_words", unknown["glued"], GLUED),
+        Rule("camel", "glued_words", capitals["camel"], CAMEL),
+        Rule("stops", "glued_words", full_stops(page, known, words), STOPS),
+        Rule("flips", "case_flip", capitals["flips"], FLIPS),
+        Rule("cut", "cut_word", cut_words(page, known, words), (1.0, 1.0)),
     ]
 
 

@@ -29,6 +29,10 @@ _MASKED = re.compile(
     r"|\\\[(?:[^\\\x00\n]|\\[^\]\x00\n]|\n(?!\n))*(?:\\\])?"
     r"|\\begin\{(?:[^\\\x00\n]|\\(?!end\{)|\n(?!\n))*(?:\\end\{\w*\*?\})?"
     r"|\\[a-zA-Z]+(?:\{[^{}\n\x00]*\})*"
+    # A formula of reStructuredText: the directive's line, and the indented lines below it.
+    r"|(?m:^[ \t]*\.\. math::[^\n\x00]*(?:\n[ \t]*(?=\n)|\n[ \t]{3}[^\n\x00]*)*)"
+    # Handles and addresses of people.
+    r"|(?<=[\s(\[\x00])@[\w-]+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"
     r"|<(?=[a-zA-Z/!])[^<>\n\x00]*>"
     r"|&[a-z]+;|\]\[[^\[\]\n\x00]*\]|\]\([^()\s\x00]*\)"
 )

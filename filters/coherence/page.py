@@ -30,6 +30,8 @@ Hashes = npt.NDArray[np.uint64]
 
 WINDOW = 250
 """Characters of the longest window. A longer paragraph is cut into equal windows."""
+TECHNICAL_SPANS = 2
+"""Pieces of code, formulas, links or other markup that make a text technical. A single one may be noise itself."""
 CLASSES = 40
 """Classes of the spelling model: letters without case, a space, a digit, an apostrophe, groups of signs."""
 BLANK, DIGITS, APOSTROPHE = 26, 27, 28
@@ -106,6 +108,8 @@ class Page:
     """C: the window of a character."""
     windows: Ints
     """D: number of windows that hold a word."""
+    technical: Bits
+    """D: the text holds code, formulas, links or other markup in several places."""
     token_starts: Ints
     token_ends: Ints
     word_starts: Ints
@@ -190,6 +194,7 @@ def lay_out(texts: Sequence[str]) -> Page:
         document=document,
         window=window,
         windows=np.bincount(document[words[0][first_words]], minlength=len(texts)),
+        technical=np.bincount(document[runs(masked & ~breaks)[0]], minlength=len(texts)) >= TECHNICAL_SPANS,
         token_starts=tokens[0],
         token_ends=tokens[1],
         word_starts=words[0],

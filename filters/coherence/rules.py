@@ -23,6 +23,7 @@ def _ascii(signs: str) -> Bits:
 
 _HARD = _ascii('!"#$%&;<=>?@[\\]^{|}~+,')
 _JOINING = _ascii("_/-.,:;|+*()[]{}\"'")
+_CLOSING = [ord(sign) for sign in ")]}>.([,|"]
 _DOTS = _ascii("._,;:()'\"")
 _IDENTIFIER_ENDS = word_hashes(
     "args begin box buffer byte bytes child class code config count data date end error event exception field fields frame "
@@ -141,8 +142,11 @@ def full_stops(page: Page, english: English, words: Words) -> Findings:
     left = np.where(touching, left, 0)
     low = touching & (words.capitals[left] == 0) & (words.length[left] >= 2) & english.known.holds(words.hashes[left])
     right = words.hashes[rows]
-    differs = ~touching | (words.hashes[left] != right)  # `resolver.Resolver` is a name
-    rows, left, touching, low, right = (array[differs] for array in (rows, left, touching, low, right))
+    # `resolver.Resolver` is a name, and so is `torch.Tensor` before a bracket or a stop: no sentence ends after its first word.
+    opens = english.openers.holds(right) | english.is_function_word(right)
+    closes = np.isin(page.codes[page.word_ends[rows]], _CLOSING)
+    kept = (~touching | (words.hashes[left] != right)) & (opens | ~closes)
+    rows, left, touching, low, right = (array[kept] for array in (rows, left, touching, low, right))
     score = (
         3.0 * english.openers.holds(right)
         + english.is_function_word(right)

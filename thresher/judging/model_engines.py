@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from filters.base import FilterError
 from filters.reasoning import USUAL, Marking, take_apart
-from filters.tools import Choice, Messages
+from filters.tools import Choice, Messages, Reading
 from schemas.engines import Engine, HttpEngine, ModelSpec, ReplayEngine, VllmEngine
 from schemas.sample import to_json
 from schemas.sampling import Sampling
@@ -25,6 +25,7 @@ from thresher.inputs.thinking import marking_of
 from thresher.samplers.open_sampler import open_sampler
 from thresher.samplers.sampler import Completion, Drawn, Group, Sampler, label_parameters
 from thresher.samplers.vllm_pooling import PoolingEngine
+from thresher.samplers.vllm_reading import ReadingEngine
 
 
 class SamplerAsker:
@@ -117,6 +118,21 @@ class PoolingScorer:
         return embeddings
 
 
+class TextReader:
+    """A reading engine as filters.tools.Reader. Calls of several threads run one after the other."""
+
+    def __init__(self, engine: ReadingEngine, lock: threading.RLock) -> None:
+        self._engine, self._lock = engine, lock
+
+    def readings(self, texts: Sequence[str]) -> list[Reading | str]:
+        """See filters.tools.Reader."""
+        try:
+            with self._lock:
+                return self._engine.readings(texts)
+        except EngineError as error:
+            raise FilterError(f"the model that reads the texts failed: {error}") from error
+
+
 class ModelEngines:
     """Opens models as filters.tools.Models, keeps them open, and closes them. Equal settings share one engine. Thread-safe."""
 
@@ -136,6 +152,10 @@ class ModelEngines:
     def embedder(self, engine: VllmEngine, model: ModelSpec) -> PoolingScorer:
         """See filters.tools.Models."""
         return self.scorer(engine, model)
+
+    def reader(self, engine: VllmEngine, model: ModelSpec) -> TextReader:
+        """See filters.tools.Models."""
+        return TextReader(*self._opened(to_json(["reader", *_settings(engine, model)]), lambda: _reading(engine, model)))
 
     def close(self) -> None:
         """End every engine. The next request opens a new one."""
@@ -184,6 +204,12 @@ def _sampler(engine: Engine, spec: ModelSpec) -> AbstractContextManager[Sampler]
         base=Path(),
         start=lambda: (next(starts), 1),
     )
+
+
+def _reading(engine: VllmEngine, spec: ModelSpec) -> AbstractContextManager[Any]:
+    if spec.adapter is not None:
+        raise ModelError(f"model.adapter {spec.adapter!r}: a model that reads texts takes none; merge it into {spec.name}")
+    return ReadingEngine(engine, models.resolve(spec.name, spec.revision, base=Path()))
 
 
 def _pooling(engine: VllmEngine, spec: ModelSpec) -> AbstractContextManager[Any]:

@@ -217,6 +217,20 @@ class Tokeniser:
         with self._lock:
             return list(self._tokenizer.encode(text, add_special_tokens=False))
 
+    def placed(self, text: str) -> tuple[list[int], NDArray[np.int32]]:
+        """Return the T tokens of a text without special tokens, and where each ends in the text, in characters (T,)."""
+        with self._lock:
+            encoded = self._tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+            )
+        return list(encoded["input_ids"]), np.array([end for _, end in encoded["offset_mapping"]], np.int32)
+
+    def continuing(self) -> NDArray[np.bool_]:
+        """Return whether each token starts with a small letter of ASCII, so that it continues a word (V,)."""
+        with self._lock:
+            spellings = self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))
+        return np.array(["a" <= (token or " ")[:1] <= "z" for token in spellings], bool)
+
     def whole_text(self, text: str) -> list[int]:
         """Return the tokens of a text with special tokens, however long it is."""
         with self._lock:
