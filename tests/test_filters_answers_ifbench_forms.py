@@ -111,6 +111,7 @@ def test_a_table_may_stand_in_a_fence() -> None:
     assert FORM_CHECKS["custom:csv_city"](f"```csv\n{CITIES}\n```", {}) is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORM_CHECKS)
 def test_no_text_is_too_much_for_a_check(name: str) -> None:
     """Empty, without words, and long ones of one sign."""

@@ -112,6 +112,7 @@ def test_every_check_has_its_cases() -> None:
     assert {name for name, _, _ in CASES} == WORD_CHECKS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORD_CHECKS)
 def test_no_text_is_too_much_for_a_check(name: str) -> None:
     """Empty, without words, and long ones of one sign."""

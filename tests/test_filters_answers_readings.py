@@ -32,5 +32,6 @@ def test_what_readings_do_not_agree_on_is_undecided() -> None:
     assert of_words("a b", lambda found: len(found) == 2) is True
 
 
+@pytest.mark.slow
 def test_a_long_text_is_split_in_linear_time() -> None:
     assert {len(reading) for reading in sentences("It is so. " * 100_000)} == {100_000}

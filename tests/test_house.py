@@ -155,6 +155,7 @@ def test_no_source_file_is_too_long() -> None:
     assert_only_listed(lines, LONG_FILES, MOST_LINES)
 
 
+@pytest.mark.slow
 def test_no_function_is_too_long() -> None:
     lines: dict[str, int] = defaultdict(int)
     for path in modules():
@@ -183,6 +184,7 @@ def test_no_two_modules_of_thresher_have_the_same_stem() -> None:
     assert_only_listed(counts, REPEATED_STEMS, 1)
 
 
+@pytest.mark.slow
 def test_no_import_of_our_own_is_deferred_below_the_command_line() -> None:
     counts: dict[str, int] = defaultdict(int)
     for path in modules():
@@ -196,6 +198,7 @@ def test_no_import_of_our_own_is_deferred_below_the_command_line() -> None:
     assert_only_listed(counts, DEFERRED_IMPORTS)
 
 
+@pytest.mark.slow
 def test_no_import_of_our_own_is_for_type_checkers_only() -> None:
     """Such an import hides a circle. The command line may: it keeps its start fast."""
     hidden = []

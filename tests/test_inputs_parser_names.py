@@ -89,6 +89,7 @@ def test_other_formats_name_the_parser_of_vllm() -> None:
     assert marking_by_name("mine", (("<t>", "</t>"),)) == Marking((("<t>", "</t>"),), channels=False, parser="mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -127,6 +128,7 @@ def test_known_names_pass() -> None:
     check_parsers(ModelSpec(reasoning=None), ReplayEngine(kind="replay", path="x"), where)
 
 
+@pytest.mark.slow
 def test_check_and_run_refuse_an_unknown_parser(recipe: Callable[..., Path], tmp_path: Path) -> None:
     """Before anything is sampled, with the place in the recipe."""
     path = recipe(model={"reasoning": "deepseek_r2"})

@@ -46,6 +46,7 @@ def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the engine --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_option_that_vllm_does_not_know_is_named_with_the_nearest(recipe: Write) -> None:
     pytest.importorskip("vllm")
     options = {"block_size": 32, "max_num_batched_token": 64}

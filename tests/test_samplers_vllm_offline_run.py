@@ -176,7 +176,7 @@ def test_engines_of_a_cluster_draw_a_run_together(tmp_path: Path) -> None:
     out = tmp_path / "run"
     engines = set[ProcessId]()
     executor = "executor={kind: ray, address: null, replicas: 2, cpus_per_replica: 0.5}"
-    samples_each = 60  # enough work that both engines are ready before it is done, also on a busy machine
+    samples_each = 120  # enough work that both engines are ready before it is done, also on a busy machine
     changes = [executor, ONE_PROCESS, "run.shards_in_flight=1", f"sampling.samples_per_prompt={samples_each}"]
     more = [part for change in changes for part in ("--set", change)]
     process = start(out, "--no-prefect", *more)
@@ -186,7 +186,7 @@ def test_engines_of_a_cluster_draw_a_run_together(tmp_path: Path) -> None:
             break
         alive = engines_of(process)
         engines |= alive
-        if not killed and len(finished_shards(out)) >= 2 and len(alive) > 1:
+        if not killed and finished_shards(out) and len(alive) > 1:
             os.kill(alive.pop().pid, signal.SIGKILL)  # its actor starts another
             killed = True
         time.sleep(0.05)

@@ -26,6 +26,8 @@ from thresher.samplers.sampler import Drawn, Group
 from thresher.study.design import Design
 from thresher.study.run_study import run_study
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[..., Path]
 
 
